@@ -1,0 +1,50 @@
+"""Argument checks that say what was given, what was wanted and what is there."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from spatialsig._errors import FileMissingError, InputError, KeyMissingError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+    from pathlib import Path
+
+
+def check_key(available: Collection[str], key: str, *, name: str, where: str, fix: str = "") -> None:
+    """Raise :class:`KeyMissingError` unless ``key`` is one of ``available`` (called ``where`` in the message)."""
+    if key not in available:
+        msg = f"`{name}={key!r}` is not in {where}; available: {sorted(available)}.{' ' + fix if fix else ''}"
+        raise KeyMissingError(msg)
+
+
+def check_choice(value: object, choices: Collection[object], *, name: str) -> None:
+    """Raise :class:`InputError` unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        msg = f"`{name}={value!r}` is not known; choose one of {list(choices)}."
+        raise InputError(msg)
+
+
+def check_positive(**values: float) -> None:
+    """Raise :class:`InputError` unless every keyword is finite and above 0."""
+    for name, value in values.items():
+        if not (math.isfinite(value) and value > 0):
+            msg = f"`{name}` must be a finite number above 0; got {value!r}."
+            raise InputError(msg)
+
+
+def check_fraction(**values: float) -> None:
+    """Raise :class:`InputError` unless every keyword lies in [0, 1]."""
+    for name, value in values.items():
+        if not 0 <= value <= 1:
+            msg = f"`{name}` must lie between 0 and 1; got {value!r}."
+            raise InputError(msg)
+
+
+def check_files(paths: Iterable[Path], *, what: str, fix: str) -> None:
+    """Raise :class:`FileMissingError` naming all ``paths`` that are not there."""
+    missing = [str(path) for path in paths if not path.exists()]
+    if missing:
+        msg = f"{what}: missing {missing}. {fix}"
+        raise FileMissingError(msg)

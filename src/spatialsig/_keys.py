@@ -1,0 +1,47 @@
+"""Every name spatialsig writes into a SpatialData object, in one place (drawn in ``docs/store.md``)."""
+
+from __future__ import annotations
+
+# elements of a SpatialData object
+IMAGE = "he_image"  # images: the H&E, (c, y, x) uint8 RGB, multi-scale
+TABLE = "table"  # tables: one row per cell (or spot)
+PATCHES = "patches"  # shapes: one square per row, in H&E pixels
+SIGNATURES = "signatures"  # tables: measured scores, one row per patch
+SIGNATURES_PRED = "signatures_pred"  # tables: predicted scores, one row per patch
+
+# coordinate system of every element (Xenium: morphology pixels at full resolution)
+GLOBAL = "global"
+
+# columns that link a table to its element
+REGION_KEY = "region"
+PATCH_ID = "patch_id"
+
+# obs
+SAMPLE = "sample"
+PATIENT = "patient"
+FOLD = "fold"  # int; -1 where no fold may use the row (buffer)
+N_CELLS = "n_cells"
+N_COUNTS = "n_counts"  # mean counts per cell of the patch
+CELL_ID = "cell_id"
+
+# columns of the patches
+Y0 = "y0"
+X0 = "x0"
+ROW = "row"
+COL = "col"
+TISSUE_FRACTION = "tissue_fraction"
+
+# obsm
+SPATIAL = "spatial"  # um, (n, 2) as x, y
+X_AE = "X_ae"  # autoencoder embedding, (n, n_latent) float32
+CELL_SIGNATURES = "signatures"  # cell scores, (n_cells, n_signatures) float32; names in uns["spatialsig"]["score_cells"]
+MEMBERSHIP = "patch_membership"  # CSR (n_cells, n_patches) of 0/1: which patches hold the cell
+
+# layers and var
+SEM = "sem"
+HIGHLY_VARIABLE = "highly_variable"
+N_GENES_PANEL = "n_genes_panel"
+N_GENES_MEASURED = "n_genes_measured"
+
+# one dictionary of parameters per table (uns) and per object (attrs)
+NAMESPACE = "spatialsig"

@@ -1,0 +1,72 @@
+"""Progress bars with rate and time left; silent when ``settings.progress`` is off."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from spatialsig._settings import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from rich.progress import Task
+
+T = TypeVar("T")
+
+
+class RateColumn(ProgressColumn):
+    """Units per second, as measured so far."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        """Show the speed of ``task``, or nothing before it is known."""
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.1f} {self.unit}/s" if speed else "", style="progress.data.speed")
+
+
+class Bar:
+    """Handle of one running bar."""
+
+    def __init__(self, progress: Progress, description: str, total: float | None) -> None:
+        self._progress = progress
+        self._task = progress.add_task(description, total=total, note="")
+
+    def advance(self, amount: float = 1) -> None:
+        """Say that ``amount`` more units are done."""
+        self._progress.advance(self._task, amount)
+
+    def note(self, text: str) -> None:
+        """Show a short text (a loss, a file name) behind the bar."""
+        self._progress.update(self._task, note=text)
+
+
+@contextmanager
+def progress_bar(description: str, *, total: float | None = None, unit: str = "it") -> Iterator[Bar]:
+    """Open a bar; the context yields its :class:`Bar`."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        RateColumn(unit),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, disable=not settings.progress) as progress:
+        yield Bar(progress, description, total)
+
+
+def track(items: Iterable[T], description: str, *, total: float | None = None, unit: str = "it") -> Iterator[T]:
+    """Iterate over ``items`` behind a bar."""
+    if total is None and hasattr(items, "__len__"):
+        total = len(items)
+    with progress_bar(description, total=total, unit=unit) as bar:
+        for item in items:
+            yield item
+            bar.advance()
