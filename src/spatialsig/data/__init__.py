@@ -1,0 +1,1 @@
+"""Slides, frames, folds, and batches of cells and patches from a Zarr store."""

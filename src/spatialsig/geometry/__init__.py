@@ -1,0 +1,1 @@
+"""Affine maps, patch grids and point-to-patch lookup on plain arrays."""

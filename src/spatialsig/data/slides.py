@@ -1,0 +1,125 @@
+"""One slide behind every verb: a SpatialData in memory, or one that lives in a Zarr store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import spatialdata as sd
+
+from spatialsig import _keys
+from spatialsig._checks import check_key
+from spatialsig._errors import InputError, KeyMissingError, StoreError
+from spatialsig.store import commit_elements, write_attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import anndata as ad
+
+
+@runtime_checkable
+class Stores(Protocol):
+    """Several slides on disk, such as a ``Cohort``."""
+
+    @property
+    def stores(self) -> Mapping[str, Path]:
+        """Store of each sample."""
+        ...
+
+
+Data = sd.SpatialData | str | Path | Stores  # what every verb takes
+
+
+@dataclass
+class Slide:
+    """A slide, and the store its results go to (``None``: they stay in memory)."""
+
+    sdata: sd.SpatialData
+    path: Path | None = None
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """Parameters of this package kept with the object."""
+        attrs: dict[str, Any] = self.sdata.attrs.setdefault(_keys.NAMESPACE, {})
+        return attrs
+
+    @property
+    def name(self) -> str:
+        """Sample name; the store's name where none was given."""
+        return str(self.attrs.get("sample") or (self.path.stem if self.path else "sample"))
+
+    @property
+    def patient(self) -> str:
+        """Patient of the sample; the sample itself where none was given."""
+        return str(self.attrs.get("patient") or self.name)
+
+    def table(self, table_key: str, *, name: str = "table_key", fix: str = "") -> ad.AnnData:
+        """Table ``table_key``; the error names this slide and what exists."""
+        check_key(self.sdata.tables, table_key, name=name, where=f"the tables of slide {self.name!r}", fix=fix)
+        return self.sdata.tables[table_key]
+
+    def params(self, table_key: str) -> dict[str, Any]:
+        """Parameters of this package kept with a table."""
+        params: dict[str, Any] = self.sdata.tables[table_key].uns.setdefault(_keys.NAMESPACE, {})
+        return params
+
+    def put(self, key: str, element: Any) -> None:
+        """Add or replace an element, in memory and in the store."""
+        if key in self.sdata:
+            del self.sdata[key]
+        self.sdata[key] = element
+        self.commit(key)
+
+    def commit(self, *keys: str) -> None:
+        """Write elements to the store; nothing to do for a slide in memory."""
+        if self.path is not None:
+            commit_elements(self.path, {key: self.sdata[key] for key in keys})
+
+    def commit_attrs(self) -> None:
+        """Write the parameters kept with the object to the store."""
+        if self.path is not None:
+            write_attrs(self.path, dict(self.sdata.attrs))
+
+
+def open_slides(data: Data) -> Iterator[Slide]:
+    """Open the slides of ``data`` one after another; none is kept open here."""
+    if isinstance(data, sd.SpatialData):
+        yield Slide(data)
+    elif isinstance(data, str | Path):
+        yield _open_store(Path(data))
+    elif isinstance(data, Stores):
+        for path in data.stores.values():
+            yield _open_store(path)
+    else:
+        msg = f"wanted a SpatialData, the path of a store or a Cohort; got {type(data).__name__}."
+        raise InputError(msg)
+
+
+def slide_count(data: Data) -> int:
+    """Number of slides in ``data``."""
+    return len(data.stores) if isinstance(data, Stores) else 1
+
+
+def require_obsm(table: ad.AnnData, key: str, *, name: str, slide: Slide, fix: str) -> Any:
+    """``table.obsm[key]``, or an error that says how to make it."""
+    check_key(table.obsm, key, name=name, where=f"the obsm of slide {slide.name!r}", fix=fix)
+    return table.obsm[key]
+
+
+def require_params(slide: Slide, table_key: str, step: str, *, fix: str) -> dict[str, Any]:
+    """Parameters that an earlier step left, or an error that names the step."""
+    params = slide.params(table_key)
+    if step not in params:
+        msg = f"slide {slide.name!r}: table {table_key!r} has no result of `{step}`. {fix}"
+        raise KeyMissingError(msg)
+    found: dict[str, Any] = params[step]
+    return found
+
+
+def _open_store(path: Path) -> Slide:
+    if not path.is_dir():
+        msg = f"store {path} does not exist; make it with `sp.io.read_xenium(..., out=...)` or `sp.io.write`."
+        raise StoreError(msg)
+    return Slide(sd.read_zarr(path), path)

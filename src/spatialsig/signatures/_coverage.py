@@ -1,0 +1,82 @@
+"""Which genes of a signature a panel measures, and whether that is enough."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """When a signature counts as measured.
+
+    Parameters
+    ----------
+    min_genes
+        At least this many of its genes are on the panel (or all of them, for a shorter signature).
+    min_fraction
+        At least this share of its genes is on the panel.
+    """
+
+    min_genes: int = 3
+    min_fraction: float = 0.5
+
+    def reason(self, n_measured: int, n_panel: int) -> str:
+        """Why a signature cannot be scored; empty if it can."""
+        if n_measured < min(self.min_genes, n_panel):
+            return f"{n_measured} genes measured, {self.min_genes} wanted"
+        if n_measured < self.min_fraction * n_panel:
+            return f"{n_measured} of {n_panel} genes measured, {self.min_fraction:.0%} wanted"
+        return ""
+
+
+def measured_genes(
+    signatures: Mapping[str, Sequence[str]], panels: Sequence[Sequence[str]]
+) -> dict[str, list[str]]:
+    """Genes of each signature that every one of ``panels`` measures: the same set on all slides of a cohort."""
+    common = set(panels[0]).intersection(*panels[1:])
+    return {name: [gene for gene in genes if gene in common] for name, genes in signatures.items()}
+
+
+def coverage_table(
+    signatures: Mapping[str, Sequence[str]], panels: Sequence[Sequence[str]], *, coverage: Coverage
+) -> pd.DataFrame:
+    """One row per signature: genes wanted, genes measured on all ``panels``, which are missing, the reason if NaN."""
+    measured = measured_genes(signatures, panels)
+    rows = [
+        {
+            "signature": name,
+            "n_genes_panel": len(genes),
+            "n_genes_measured": len(measured[name]),
+            "missing": ", ".join(gene for gene in genes if gene not in set(measured[name])),
+            "reason": coverage.reason(len(measured[name]), len(genes)),
+        }
+        for name, genes in signatures.items()
+    ]
+    return pd.DataFrame(rows).set_index("signature")
+
+
+def overlap_matrix(signatures: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """Number of genes that each pair of signatures shares; the diagonal holds the sizes."""
+    sets = [set(genes) for genes in signatures.values()]
+    shared = [[len(a & b) for b in sets] for a in sets]
+    return pd.DataFrame(shared, index=list(signatures), columns=list(signatures))
+
+
+def weights(signatures: Mapping[str, Sequence[str]], genes: Sequence[str]) -> NDArray[np.float64]:
+    """Mean-of-genes weights ``(n_genes, n_signatures)``: ``1 / n`` at the ``n`` genes of a signature, else 0."""
+    position = {gene: i for i, gene in enumerate(genes)}
+    matrix = np.zeros((len(genes), len(signatures)))
+    for column, members in enumerate(signatures.values()):
+        rows = [position[gene] for gene in members if gene in position]
+        if rows:
+            matrix[rows, column] = 1 / len(rows)
+    return matrix
