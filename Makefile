@@ -1,0 +1,51 @@
+# Two commands for a newcomer: `make demo` and `make test`. Each makes .venv and installs what it needs.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+VERSION := $(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])')
+# versions that were tested together, where there is a list of them for this Python
+CONSTRAINTS := $(addprefix -c ,$(wildcard constraints-$(VERSION).txt))
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
+OUT ?= demo
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint docs notebooks bench-her2st clean
+
+help:  ## show the commands
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+$(VENV)/.package: pyproject.toml $(wildcard constraints-*.txt)
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) torch==2.13.0
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.package
+	$(PIP) -e '.[test]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.package
+	$(PIP) -e '.[docs,test]'
+	@touch $@
+
+demo: $(VENV)/.package  ## synthetic cohort -> trained model -> demo/report.html
+	$(VENV)/bin/spatialsig demo --out $(OUT)
+
+lint: $(VENV)/.test  ## style and types
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+test: lint  ## style, types, tests, notebooks
+	$(PY) -m pytest -n 2 --dist loadfile
+	$(PY) -m pytest --nbmake notebooks --nbmake-timeout 300 -p no:doctest
+
+docs: $(VENV)/.docs  ## HTML documentation in docs/_build/html
+	$(PY) -m sphinx -W -b html docs docs/_build/html
+
+bench-her2st: $(VENV)/.package  ## leave-one-patient-out on real breast tissue
+	$(PY) benchmarks/her2st.py
+
+clean:  ## remove what the commands above made
+	rm -rf $(VENV) $(OUT) docs/_build

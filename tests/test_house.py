@@ -1,0 +1,85 @@
+"""The arrows of the house point down, the front door is light, and names are exported on purpose."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import spatialsig
+
+SRC = Path(spatialsig.__file__).parent
+FLOORS = [
+    {"_keys", "_errors", "_checks", "_settings", "_progress"},
+    {"geometry", "stats", "signatures", "nn", "store"},
+    {"data", "models"},
+    {"train"},
+    {"io", "pp", "tl", "pl", "datasets"},
+    {"cohort"},
+    {"report"},
+    {"pipeline"},
+    {"cli"},
+    {"__init__"},
+]
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+FREE = {"_keys", "_errors", "_checks", "_settings", "_progress"}  # the ground floor may read itself
+MAX_LINES = 300
+
+
+def room(path: Path) -> str:
+    """First name below the package: ``pp/_patches.py`` -> ``pp``."""
+    return path.relative_to(SRC).with_suffix("").parts[0]
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def rooms_used(path: Path) -> set[str]:
+    used = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "spatialsig":
+            tail = (node.module or "").split(".")[1:]
+            used |= {tail[0]} if tail else {alias.name for alias in node.names}
+        if isinstance(node, ast.Import):
+            used |= {a.name.split(".")[1] for a in node.names if a.name.startswith("spatialsig.")}
+    return used - {room(path)}
+
+
+FILES = sorted(SRC.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SRC)))
+def test_imports_only_from_lower_floors(path: Path) -> None:
+    for used in rooms_used(path):
+        if not (used in FREE and room(path) in FREE):
+            assert FLOOR[used] < FLOOR[room(path)], f"{path.name} may not import from {used}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SRC)))
+def test_files_stay_readable(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= MAX_LINES
+    assert path.stem not in {"utils", "helpers", "common", "misc"}
+
+
+HEAVY = ["torch", "lightning", "spatialdata_io", "squidpy", "scanpy", "tensorstore", "tifffile"]
+
+
+@pytest.mark.parametrize("heavy", HEAVY)
+@pytest.mark.parametrize(("code", "loads"), [("import spatialsig", False), ("import {heavy}", True)])
+def test_bare_import_is_light(heavy: str, *, code: str, loads: bool) -> None:
+    probe = f"{code.format(heavy=heavy)}; import sys; sys.exit({heavy!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", probe], check=False).returncode == loads
+
+
+@pytest.mark.parametrize("name", ["spatialsig.io", "spatialsig.pp", "spatialsig.tl", "spatialsig.pl", "spatialsig"])
+def test_public_names_exist_and_are_documented(name: str) -> None:
+    module = importlib.import_module(name)
+    for public in module.__all__:
+        thing = getattr(module, public)
+        if callable(thing):
+            assert thing.__doc__, f"{name}.{public} has no docstring"
+            if name != "spatialsig":
+                assert "Returns" in thing.__doc__, f"{name}.{public} does not say what it writes"
