@@ -33,10 +33,6 @@ def room(path: Path) -> str:
     return path.relative_to(SRC).with_suffix("").parts[0]
 
 
-def is_type_checking(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-
-
 def rooms_used(path: Path) -> set[str]:
     used = set()
     for node in ast.walk(ast.parse(path.read_text())):

@@ -1,0 +1,80 @@
+"""Which patches hold which cells, through the alignment of the H&E."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spatialsig import _keys
+from spatialsig._errors import AlignmentError, SpatialsigWarning
+from spatialsig.data.frames import full_resolution, image_of, um_to_image
+from spatialsig.data.patch_table import patch_origins_of, patch_spec
+from spatialsig.data.slides import open_slides
+from spatialsig.data.splits import positions
+from spatialsig.geometry.grid import points_in_patches
+
+if TYPE_CHECKING:
+    from spatialsig.data.slides import Data, Slide
+
+MIN_INSIDE = 0.05  # with fewer cells on the image the alignment must be wrong
+WARN_INSIDE = 0.8
+
+
+def assign_cells(data: Data, *, patches_key: str = _keys.PATCHES, table_key: str = _keys.TABLE) -> None:
+    """Find the patches that hold each cell.
+
+    Cell positions (µm) go through the alignment into H&E pixels. Patches are half open (left and top edge in, right and
+    bottom edge out), so a cell lies in exactly one patch of a grid without overlap.
+
+    Parameters
+    ----------
+    data
+        SpatialData, path of a store, or Cohort; modified in place.
+    patches_key
+        Shapes element with the patches.
+    table_key
+        Table of the cells, positions in µm in ``obsm["spatial"]``.
+
+    Returns
+    -------
+    Nothing; writes ``tables[table_key].obsm["patch_membership"]``, CSR ``(n_cells, n_patches)`` of 0 and 1, and
+    ``uns["spatialsig"]["assign_cells"]`` with the share of cells on the image and in a patch.
+
+    Raises
+    ------
+    AlignmentError
+        If under 5 % of the cells lie on the image.
+    """
+    for slide in open_slides(data):
+        _assign(slide, patches_key, table_key)
+
+
+def _assign(slide: Slide, patches_key: str, table_key: str) -> None:
+    spec = patch_spec(slide, patches_key)
+    xy = um_to_image(slide, spec.image_key, positions(slide, table_key))
+    on_image = _share_on_image(slide, spec.image_key, xy)
+    membership = points_in_patches(xy, patch_origins_of(slide, patches_key), size=spec.size_l0)
+    table = slide.table(table_key)
+    table.obsm[_keys.MEMBERSHIP] = membership
+    slide.params(table_key)["assign_cells"] = {
+        "patches_key": patches_key,
+        "share_on_image": on_image,
+        "share_in_patches": float((membership.getnnz(axis=1) > 0).mean()),
+    }
+    slide.commit(table_key)
+
+
+def _share_on_image(slide: Slide, image_key: str, xy: np.ndarray) -> float:
+    full = full_resolution(image_of(slide, image_key))
+    inside = (xy >= 0).all(axis=1) & (xy[:, 0] < full.sizes["x"]) & (xy[:, 1] < full.sizes["y"])
+    share = float(inside.mean())
+    said = f"slide {slide.name!r}: {share:.1%} of the cells lie on image {image_key!r}"
+    fix = "check the alignment file, and that `obsm['spatial']` is in µm, not pixels"
+    if share < MIN_INSIDE:
+        msg = f"{said}; {fix}."
+        raise AlignmentError(msg)
+    if share < WARN_INSIDE:
+        warnings.warn(f"{said}, fewer than {WARN_INSIDE:.0%}; {fix}.", SpatialsigWarning, stacklevel=4)
+    return share

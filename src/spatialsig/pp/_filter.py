@@ -1,0 +1,82 @@
+"""Keep cells with enough counts and genes; drop what is not a gene."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spatialsig import _keys
+from spatialsig._errors import InputError
+from spatialsig.data.counts import counts_of
+from spatialsig.data.slides import Slide, open_slides
+
+if TYPE_CHECKING:
+    import anndata as ad
+
+    from spatialsig.data.slides import Data
+
+GENE_EXPRESSION = "Gene Expression"
+
+
+def filter_cells(data: Data, *, min_counts: int = 10, min_genes: int = 5, table_key: str = _keys.TABLE) -> None:
+    """Keep the cells with enough counts and genes, and only the columns that are genes.
+
+    Parameters
+    ----------
+    data
+        SpatialData, path of a store, or Cohort; modified in place.
+    min_counts
+        Smallest number of counts of a cell, over its genes.
+    min_genes
+        Smallest number of genes found in a cell.
+    table_key
+        Table of the cells, raw counts in ``X``.
+
+    Returns
+    -------
+    Nothing; replaces ``tables[table_key]`` by its kept rows and columns, and writes
+    ``tables[table_key].uns["spatialsig"]["filter_cells"]``: thresholds, ``n_cells_before``, ``n_cells_after``,
+    ``n_controls_dropped``.
+
+    Raises
+    ------
+    InputError
+        If no cell of a slide passes, or ``X`` does not hold counts.
+
+    Examples
+    --------
+    >>> import spatialsig as sp
+    >>> sdata = sp.datasets.toy()
+    >>> sp.pp.filter_cells(sdata, min_counts=20)
+    >>> sdata["table"].uns["spatialsig"]["filter_cells"]["min_counts"]
+    20
+    """
+    for slide in open_slides(data):
+        kept = _kept(slide, slide.table(table_key), min_counts, min_genes, table_key)
+        slide.put(table_key, kept)
+
+
+def _kept(slide: Slide, table: ad.AnnData, min_counts: int, min_genes: int, table_key: str) -> ad.AnnData:
+    genes = np.ones(table.n_vars, bool)
+    if "feature_types" in table.var:
+        genes = (table.var["feature_types"] == GENE_EXPRESSION).to_numpy()
+    counts = counts_of(slide, table_key)[:, genes]
+    enough_counts = np.asarray(counts.sum(axis=1)).ravel() >= min_counts
+    enough_genes = counts.getnnz(axis=1) >= min_genes
+    cells = enough_counts & enough_genes
+    if not cells.any():
+        msg = (
+            f"slide {slide.name!r}: none of {table.n_obs} cells has {min_counts} counts and {min_genes} genes; "
+            "lower `min_counts` and `min_genes`."
+        )
+        raise InputError(msg)
+    kept = table[cells, genes].copy()
+    kept.uns.setdefault(_keys.NAMESPACE, {})["filter_cells"] = {
+        "min_counts": min_counts,
+        "min_genes": min_genes,
+        "n_cells_before": table.n_obs,
+        "n_cells_after": int(cells.sum()),
+        "n_controls_dropped": int((~genes).sum()),
+    }
+    return kept
