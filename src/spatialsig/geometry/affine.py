@@ -1,0 +1,174 @@
+"""The matrix that places an H&E over the cells.
+
+Three spaces meet here: micrometres, Xenium morphology pixels (``global``) and H&E pixels. An *alignment* is a
+3 x 3 matrix on column vectors ``(x, y, 1)`` that maps full-resolution H&E pixels to morphology pixels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spatialsig._checks import check_files, check_positive
+from spatialsig._errors import AlignmentError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+MIN_DETERMINANT = 1e-6
+MAX_CONDITION = 1e3
+MAX_ANISOTROPY = 1.2
+HE_UM_PER_PX = (0.1, 2.0)  # what a slide scanner delivers
+
+_WANTED = "three rows of three numbers without a header, H&E px (x, y) to morphology px (x, y)"
+_EXPORT_AGAIN = "export the alignment matrix of the H&E from Xenium Explorer again"
+
+
+def read_alignment(path: str | Path) -> NDArray[np.float64]:
+    """Read a headerless 3 x 3 ``*_he_imagealignment.csv``.
+
+    Decimal points with commas (or blanks, tabs) between the numbers, and decimal commas with semicolons, are read.
+
+    Parameters
+    ----------
+    path
+        File to read.
+
+    Returns
+    -------
+    ``(3, 3)``: full-resolution H&E px (x, y, 1) -> morphology px. Only the form is checked here; see
+    :func:`check_alignment` for the values.
+
+    Raises
+    ------
+    FileMissingError
+        If there is no such file.
+    AlignmentError
+        If the file holds anything else than 3 x 3 numbers.
+    """
+    path = Path(path)
+    check_files([path], what="alignment of the H&E", fix="Give the path of the *_he_imagealignment.csv.")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        msg = f"alignment {str(path)!r} is not a text file; wanted {_WANTED}: {_EXPORT_AGAIN}."
+        raise AlignmentError(msg) from error
+    if "fixedx" in text.lower() and "alignmentx" in text.lower():
+        msg = (
+            f"alignment {str(path)!r} holds keypoints (fixedX, fixedY, alignmentX, alignmentY); wanted {_WANTED}: "
+            f"export the matrix instead of the keypoints from Xenium Explorer."
+        )
+        raise AlignmentError(msg)
+    rows = [_fields(line) for line in text.splitlines() if line.strip()]
+    shape = (len(rows), sorted({len(row) for row in rows}))
+    try:
+        numbers = [[float(field) for field in row] for row in rows]
+    except ValueError as error:
+        msg = f"alignment {str(path)!r} holds text ({error}); wanted {_WANTED}: remove the header, or {_EXPORT_AGAIN}."
+        raise AlignmentError(msg) from error
+    if shape != (3, [3]):
+        msg = f"alignment {str(path)!r} has {shape[0]} row(s) of {shape[1]} numbers; wanted {_WANTED}: {_EXPORT_AGAIN}."
+        raise AlignmentError(msg)
+    return np.array(numbers, dtype=np.float64)
+
+
+def _fields(line: str) -> list[str]:
+    """Split one line; a semicolon between numbers means that commas are decimal."""
+    if ";" in line:
+        return [field.strip().replace(",", ".") for field in line.strip().strip(";").split(";")]
+    return line.replace(",", " ").split()
+
+
+def check_alignment(matrix: ArrayLike, *, pixel_size: float, name: str) -> None:
+    """Refuse a matrix that cannot be the alignment of an H&E.
+
+    Parameters
+    ----------
+    matrix
+        ``(3, 3)``: H&E px -> morphology px.
+    pixel_size
+        Micrometres per morphology px.
+    name
+        What the matrix belongs to, for the message (a file, a slide).
+
+    Returns
+    -------
+    None
+
+    Raises
+    ------
+    AlignmentError
+        If the matrix is not 3 x 3, not finite, not affine, singular, nearly singular, stretched, or implies an H&E
+        pixel outside 0.1-2 um.
+    InputError
+        If ``pixel_size`` is not a finite number above 0.
+    """
+    check_positive(pixel_size=pixel_size)
+    values = np.asarray(matrix, dtype=np.float64)
+    if values.shape != (3, 3):
+        _refuse(name, f"has shape {values.shape}", "(3, 3)", _EXPORT_AGAIN)
+    if not np.isfinite(values).all():
+        _refuse(
+            name, f"holds {int((~np.isfinite(values)).sum())} NaN or infinite numbers", "finite ones", _EXPORT_AGAIN
+        )
+    if not np.allclose(values[2], [0, 0, 1], rtol=0, atol=1e-9):
+        _refuse(name, f"has last row {values[2].tolist()}", "0, 0, 1 (an affine)", "transpose it if rows are columns")
+    singular = np.linalg.svd(values[:2, :2], compute_uv=False)
+    determinant = float(singular[0] * singular[1])
+    if determinant <= MIN_DETERMINANT:
+        _refuse(name, f"is singular (|det| = {determinant:.3g})", f"|det| > {MIN_DETERMINANT:g}", _EXPORT_AGAIN)
+    stretch = float(singular[0] / singular[1])
+    if stretch >= MAX_CONDITION:
+        _refuse(name, f"is nearly singular (condition {stretch:.3g})", f"below {MAX_CONDITION:g}", _EXPORT_AGAIN)
+    if stretch >= MAX_ANISOTROPY:
+        fix = "place the keypoints again; an H&E is turned, mirrored and scaled, never squeezed"
+        _refuse(name, f"stretches one axis {stretch:.3g} times more than the other", f"below {MAX_ANISOTROPY}", fix)
+    he_px = image_um_per_px(values, pixel_size)
+    if not HE_UM_PER_PX[0] <= he_px <= HE_UM_PER_PX[1]:
+        wanted = f"{HE_UM_PER_PX[0]}-{HE_UM_PER_PX[1]} um"
+        fix = (
+            f"check pixel_size={pixel_size:g} um in experiment.xenium, that the matrix maps H&E px to morphology px "
+            f"(not to um), and that it was made on the full-resolution image"
+        )
+        _refuse(name, f"implies an H&E pixel of {he_px:.3g} um", wanted, fix)
+
+
+def _refuse(name: str, what: str, wanted: str, fix: str) -> None:
+    msg = f"alignment {name!r} {what}; wanted {wanted}: {fix}."
+    raise AlignmentError(msg)
+
+
+def apply(matrix: ArrayLike, xy: ArrayLike) -> NDArray[np.float64]:
+    """Map points ``(n, 2)`` (x, y) through a ``(3, 3)`` affine; returns ``(n, 2)`` in the unit of the target."""
+    values = np.asarray(matrix, dtype=np.float64)
+    points = np.asarray(xy, dtype=np.float64)
+    mapped: NDArray[np.float64] = points @ values[:2, :2].T + values[:2, 2]
+    return mapped
+
+
+def um_to_he_px(matrix: ArrayLike, pixel_size: float) -> NDArray[np.float64]:
+    """Invert the way H&E px -> morphology px -> um.
+
+    Parameters
+    ----------
+    matrix
+        ``(3, 3)``: H&E px -> morphology px.
+    pixel_size
+        Micrometres per morphology px.
+
+    Returns
+    -------
+    ``(3, 3)``: um (x, y, 1) -> full-resolution H&E px.
+    """
+    to_um = np.diag([pixel_size, pixel_size, 1.0]) @ np.asarray(matrix, dtype=np.float64)
+    inverse: NDArray[np.float64] = np.linalg.inv(to_um)
+    inverse[2] = (0.0, 0.0, 1.0)  # exact, so that products of affines stay affine
+    return inverse
+
+
+def image_um_per_px(matrix: ArrayLike, pixel_size: float) -> float:
+    """Micrometres per H&E px: ``pixel_size * sqrt(|det A|)`` of the ``(3, 3)`` alignment."""
+    values = np.asarray(matrix, dtype=np.float64)
+    return float(pixel_size * np.sqrt(abs(np.linalg.det(values[:2, :2]))))

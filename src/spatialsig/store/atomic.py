@@ -1,0 +1,99 @@
+"""Renames that either happen or do not, and the flushes that make them last."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import secrets
+import sys
+from pathlib import Path
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+ASIDE = ".aside-"  # beside the new content: what an interrupted swap in steps has taken away
+
+
+def exchange(first: Path, second: Path) -> None:
+    """Swap two existing directories of one file system.
+
+    One system call on Linux, so that no reader ever finds neither; elsewhere, and on file systems that cannot swap,
+    renames with a name in between, undone when one of them fails.
+    """
+    if not _exchange_at_once(first, second):
+        _exchange_in_steps(first, second)
+
+
+def _exchange_at_once(first: Path, second: Path) -> bool:
+    """Swap with ``renameat2``; False where the system or the file system does not know it."""
+    libc = _libc()
+    if libc is None or not hasattr(libc, "renameat2"):
+        return False
+    done = libc.renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE)
+    if done == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}:
+        return False
+    raise OSError(code, os.strerror(code), str(first), None, str(second))
+
+
+def _exchange_in_steps(first: Path, second: Path) -> None:
+    aside = first.with_name(f"{second.name}{ASIDE}{secrets.token_hex(4)}")
+    os.rename(second, aside)
+    try:
+        os.rename(first, second)
+    except OSError:
+        os.rename(aside, second)
+        raise
+    os.rename(aside, first)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file by another content: a reader sees the old one or the new one, whole."""
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    flush_directory(path.parent)
+
+
+def flush_tree(root: Path) -> None:
+    """Bring everything below ``root`` to the disk, before a rename makes it visible."""
+    libc = _libc()
+    if libc is not None and hasattr(libc, "syncfs"):  # one call instead of one per chunk file
+        descriptor = os.open(root, os.O_RDONLY)
+        try:
+            done = libc.syncfs(descriptor)
+        finally:
+            os.close(descriptor)
+        if done != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), str(root))
+        return
+    for directory, _, names in os.walk(root):
+        for name in names:
+            with (Path(directory) / name).open("rb+") as file:
+                os.fsync(file.fileno())
+        flush_directory(Path(directory))
+
+
+def flush_directory(path: Path) -> None:
+    """Bring the entries of a directory (the renames in it) to the disk, where the system can."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _libc() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None

@@ -1,0 +1,302 @@
+"""Put elements into a store so that a reader finds the old ones or the new ones, never half of either.
+
+Everything is written into a sibling directory first, flushed, and renamed into place. While elements are swapped the
+root carries no consolidated metadata, so that what a reader sees always fits what lies on disk.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from anndata import AnnData
+from spatialdata import SpatialData
+from spatialdata.models import (
+    Image2DModel,
+    Image3DModel,
+    Labels2DModel,
+    Labels3DModel,
+    PointsModel,
+    ShapesModel,
+    get_model,
+)
+
+from spatialsig._errors import InputError, SpatialsigWarning, StoreError
+from spatialsig.store.atomic import ASIDE, exchange, flush_directory, flush_tree, write_text
+from spatialsig.store.images import StreamedImage, as_streamed, check_pixels, fill, template
+from spatialsig.store.metadata import (
+    KINDS,
+    check_json,
+    check_name,
+    consolidate,
+    elements_on_disk,
+    read_attrs,
+    root_document,
+    without_consolidated,
+    write_attrs,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+__all__ = ["commit_elements", "create_store", "read_attrs", "write_attrs"]
+
+_KIND_OF_MODEL = {
+    Image2DModel: "images",
+    Image3DModel: "images",
+    Labels2DModel: "labels",
+    Labels3DModel: "labels",
+    PointsModel: "points",
+    ShapesModel: "shapes",
+}
+
+
+def create_store(
+    path: str | Path,
+    sdata: SpatialData,
+    *,
+    images: Mapping[str, StreamedImage] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write a whole object into a new store.
+
+    Parameters
+    ----------
+    path
+        Directory to create.
+    sdata
+        Elements and attributes to write; left as it is.
+    images
+        Further image elements that are streamed from their source.
+    overwrite
+        Replace an existing SpatialData store. The old one stays until the new one is complete.
+
+    Returns
+    -------
+    None. RGB uint8 images are stored in chunks ``(3, 256, 256)``, zstd level 1 with checksum, with a pyramid of
+    2 x 2 means; every other element as ``sdata.write`` does it.
+
+    Raises
+    ------
+    StoreError
+        If ``path`` exists and ``overwrite`` is False, or is something else than a store.
+    InputError
+        If a name or an attribute cannot be stored.
+    """
+    path = Path(path)
+    elements = {name: element for _, name, element in sdata.gen_elements()} | dict(images or {})
+    _kinds_of(elements)
+    check_json(sdata.attrs)
+    _clear_leftovers(path)
+    if path.exists():
+        if not overwrite:
+            msg = f"store {str(path)!r} already exists; pass `overwrite=True` to replace it, or choose another path."
+            raise StoreError(msg)
+        root_document(path)  # never replace a directory that is not a store
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _staging(path) as staging:
+        _write(staging, elements, sdata.attrs)
+        flush_tree(staging)
+        if path.exists():
+            exchange(staging, path)
+        else:
+            os.rename(staging, path)
+        flush_directory(path.parent)
+
+
+def commit_elements(path: str | Path, elements: Mapping[str, Any]) -> None:
+    """Add elements to a store, or replace those of the same name and kind.
+
+    Parameters
+    ----------
+    path
+        Live store, written by spatialsig or by spatialdata.
+    elements
+        Name -> element of any kind (image, labels, points, shapes, table, :class:`StreamedImage`). An element may
+        lazily read the very data that it replaces.
+
+    Returns
+    -------
+    None; the elements and the consolidated metadata are on disk. After any exception the store is as it was.
+
+    Raises
+    ------
+    StoreError
+        If ``path`` is no store.
+    InputError
+        If a name cannot be stored, is taken by an element of another kind, or an object is no element.
+    """
+    path = Path(path)
+    document = root_document(path)
+    kinds = _kinds_of(elements)
+    for name, kind in kinds.items():
+        taken = [other for other in KINDS if other != kind and (path / other / name).exists()]
+        if taken:
+            msg = f"`{name}` is already one of {taken[0]} in {str(path)!r}; store these {kind} under another name."
+            raise InputError(msg)
+    if not elements:
+        return
+    _clear_leftovers(path)
+    _quarantine_unfinished(path)
+    with _staging(path) as staging:
+        _write(staging, elements, {})
+        flush_tree(staging)
+        _install(path, staging, kinds, document)
+
+
+def _kinds_of(elements: Mapping[str, Any]) -> dict[str, str]:
+    kinds = {}
+    for name, element in elements.items():
+        check_name(name)
+        kinds[name] = _kind_of(name, element)
+    return kinds
+
+
+def _kind_of(name: str, element: Any) -> str:
+    if isinstance(element, StreamedImage):
+        check_pixels(element.pixels, name=name)
+        return "images"
+    if isinstance(element, AnnData):
+        return "tables"
+    try:
+        return _KIND_OF_MODEL[get_model(element)]
+    except (TypeError, KeyError) as error:
+        msg = (
+            f"`{name}` is a {type(element).__name__}; wanted a SpatialData element: parse it with a spatialdata model."
+        )
+        raise InputError(msg) from error
+
+
+def _write(staging: Path, elements: Mapping[str, Any], attrs: Mapping[str, Any]) -> None:
+    """Write a store of its own; RGB images first as templates, then their pixels."""
+    streamed = {name: e if isinstance(e, StreamedImage) else as_streamed(e) for name, e in elements.items()}
+    pixels = {name: image for name, image in streamed.items() if image is not None}
+    small = {name: template(pixels[name]) if name in pixels else element for name, element in elements.items()}
+    with warnings.catch_warnings():
+        # a table may be written without the element that it annotates: that one is in the live store
+        warnings.filterwarnings("ignore", message=".*annotat.*", category=UserWarning)
+        warnings.filterwarnings("ignore", message=".*autosharding.*", category=UserWarning)
+        SpatialData.init_from_elements(small, attrs=dict(attrs)).write(staging, update_sdata_path=False)
+    for name, image in pixels.items():
+        fill(staging / "images" / name, image.pixels)
+    consolidate(staging)
+
+
+def _install(path: Path, staging: Path, kinds: Mapping[str, str], document: Mapping[str, Any]) -> None:
+    """Swap the staged elements in; on any exception swap them back."""
+    root = path / "zarr.json"
+    before = root.read_text(encoding="utf-8")
+    undo: list[tuple[Path, Path, bool]] = []
+    try:
+        write_text(root, without_consolidated(document))
+        for name, kind in kinds.items():
+            live, new = path / kind / name, staging / kind / name
+            _require_kind(path, staging, kind)
+            replaces = live.exists()
+            if replaces:
+                exchange(new, live)
+            else:
+                os.rename(new, live)
+            undo.append((new, live, replaces))
+            flush_directory(live.parent)
+        _list_labels(path)
+        consolidate(path)
+    except BaseException:
+        for new, live, replaces in reversed(undo):
+            if replaces:
+                exchange(new, live)
+            else:
+                os.rename(live, new)
+        write_text(root, before)
+        _list_labels(path)
+        raise
+
+
+def _require_kind(path: Path, staging: Path, kind: str) -> None:
+    """Give a store its first group of a kind, by one rename."""
+    if (path / kind / "zarr.json").exists():
+        return
+    group = staging / f"group-{kind}"
+    group.mkdir()
+    shutil.copyfile(staging / kind / "zarr.json", group / "zarr.json")
+    flush_tree(group)
+    os.rename(group, path / kind)
+
+
+def _list_labels(path: Path) -> None:
+    """OME-Zarr lists the labels of a group by name: make the list fit the directory."""
+    file = path / "labels" / "zarr.json"
+    if not file.exists():
+        return
+    document = json.loads(file.read_text(encoding="utf-8"))
+    names = [name for kind, name, _ in elements_on_disk(path) if kind == "labels"]
+    ome = document["attributes"].setdefault("ome", {})
+    if sorted(ome.get("labels", [])) != names:
+        ome["labels"] = names
+        write_text(file, json.dumps(document, indent=2))
+
+
+@contextmanager
+def _staging(path: Path) -> Iterator[Path]:
+    """Sibling directory of a store, gone afterwards whatever happens."""
+    staging = path.with_name(f"{_prefix(path)}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _prefix(path: Path) -> str:
+    return f".{path.name}.staging-"
+
+
+def _clear_leftovers(path: Path) -> None:
+    """Remove what interrupted writers left beside the store; first give back what they had taken away."""
+    if not path.parent.is_dir():
+        return
+    for entry in sorted(path.parent.iterdir()):
+        if entry.name.startswith(f"{path.name}{ASIDE}") and not path.exists():
+            os.rename(entry, path)
+    leftovers = [entry for entry in path.parent.iterdir() if entry.name.startswith(_prefix(path))]
+    for staging in leftovers:
+        if _is_alive(staging.name.removeprefix(_prefix(path))):
+            continue
+        for aside in staging.glob(f"*/*{ASIDE}*"):
+            live = path / aside.parent.name / aside.name.split(ASIDE)[0]
+            if path.exists() and not live.exists():
+                os.rename(aside, live)
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _is_alive(owner: str) -> bool:
+    """Whether the process that made a staging directory may still be writing."""
+    host, pid, _ = owner.rsplit("-", 2)
+    if host != socket.gethostname():
+        return True  # cannot be known from here
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _quarantine_unfinished(path: Path) -> None:
+    """Move elements that another writer never finished out of the store: they would make it unreadable."""
+    broken = [(kind, name) for kind, name, finished in elements_on_disk(path) if not finished]
+    if not broken:
+        return
+    shelter = path.with_name(f".{path.name}.quarantine-{secrets.token_hex(4)}")
+    for kind, name in broken:
+        (shelter / kind).mkdir(parents=True, exist_ok=True)
+        os.rename(path / kind / name, shelter / kind / name)
+    msg = f"{str(path)!r}: moved unfinished {[f'{kind}/{name}' for kind, name in broken]} to {str(shelter)!r}."
+    warnings.warn(msg, SpatialsigWarning, stacklevel=4)

@@ -1,0 +1,222 @@
+"""Stream an H&E of any size into a multi-scale OME-Zarr image, a block of pixels at a time.
+
+``spatialdata`` writes the metadata (of a tiny image with as many levels), so that they are always those that it
+reads; the arrays are then created in our layout and filled. The full image is never in memory.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import numpy as np
+import zarr
+from spatialdata.models import Image2DModel
+from spatialdata.transformations import get_transformation
+from xarray import DataArray, DataTree
+
+from spatialsig._errors import InputError
+from spatialsig._progress import progress_bar
+from spatialsig._settings import settings
+from spatialsig.store.layout import CHANNELS, CHUNK_PX, array_spec, level_shapes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from spatialdata.transformations import BaseTransformation
+
+    from spatialsig._progress import Bar
+
+BLOCK_PX = 8 * CHUNK_PX  # three halvings of a block still end on whole chunks
+MAX_BLOCK_AREA_PX = 2**25  # 96 MiB of RGB
+
+
+class Pixels(Protocol):
+    """Anything that gives windows of an RGB image: a numpy, dask or zarr array ``(y, x, 3)`` uint8, or a reader."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Height, width and 3."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """uint8."""
+
+    def __getitem__(self, window: tuple[slice, slice], /) -> Any:
+        """Pixels of a window, array-like ``(h, w, 3)``."""
+
+
+def halve(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Mean of each 2 x 2 block of ``(c, y, x)``, rounded half up; an odd last row or column is left out.
+
+    >>> halve(np.array([[[0, 1, 9], [2, 3, 9]]], np.uint8))
+    array([[[2]]], dtype=uint8)
+    """
+    height, width = pixels.shape[1] // 2 * 2, pixels.shape[2] // 2 * 2
+    even = pixels[:, :height, :width].astype(np.uint16)
+    rows = even[:, 0::2] + even[:, 1::2]
+    total = rows[:, :, 0::2] + rows[:, :, 1::2]
+    total += 2
+    total >>= 2
+    return total.astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class StreamedImage:
+    """An image element that is not in memory.
+
+    Parameters
+    ----------
+    pixels
+        Source of windows, ``(y, x, 3)`` uint8.
+    transformations
+        Coordinate system -> transformation of the full-resolution pixels ``(x, y)``.
+    channels
+        Names of the three channels.
+    """
+
+    pixels: Pixels
+    transformations: Mapping[str, BaseTransformation]
+    channels: tuple[str, ...] = CHANNELS
+
+
+def as_streamed(element: object) -> StreamedImage | None:
+    """View an image element of any chunking as a stream; None for what is no RGB uint8 image."""
+    full = element["scale0"]["image"] if isinstance(element, DataTree) else element
+    if not isinstance(full, DataArray) or full.dims != ("c", "y", "x") or full.dtype != np.uint8:
+        return None
+    channels = tuple(str(label) for label in full.coords["c"].values) if "c" in full.coords else ()
+    if tuple(label.lower() for label in channels) != CHANNELS or min(full.shape[1:]) < 2:
+        return None
+    return StreamedImage(full.data.transpose(1, 2, 0), get_transformation(element, get_all=True), channels)
+
+
+def template(image: StreamedImage) -> DataTree:
+    """Tiny black image element with the number of levels, channels and transformations of the image to come."""
+    n_levels = len(level_shapes(image.pixels.shape[0], image.pixels.shape[1]))
+    pixels = np.zeros((len(CHANNELS), 2**n_levels, 2**n_levels), np.uint8)
+    tree: DataTree = Image2DModel.parse(
+        pixels,
+        dims=("c", "y", "x"),
+        c_coords=list(image.channels),
+        scale_factors=[2] * (n_levels - 1),
+        transformations=dict(image.transformations),
+    )
+    return tree
+
+
+def check_pixels(pixels: Pixels, *, name: str) -> None:
+    """Raise :class:`InputError` unless ``pixels`` is ``(y, x, 3)`` uint8 of at least 2 x 2 px."""
+    shape, dtype = tuple(pixels.shape), np.dtype(pixels.dtype)
+    if len(shape) != 3 or shape[2] != len(CHANNELS) or dtype != np.uint8 or min(shape[:2]) < 2:
+        msg = f"image {name!r} is {dtype} of shape {shape}; wanted uint8 RGB (y, x, 3) of at least 2 x 2 px."
+        raise InputError(msg)
+
+
+def fill(group_path: Path, pixels: Pixels) -> None:
+    """Put the real pixels into an image element that ``spatialdata`` wrote from :func:`template`.
+
+    Parameters
+    ----------
+    group_path
+        Directory of the element, ``<store>/images/<name>``.
+    pixels
+        ``(y, x, 3)`` uint8; read in blocks of about 2,048 px, from ``settings.threads`` threads.
+
+    Returns
+    -------
+    None; the element holds all levels, ``(c, y, x)`` uint8, chunks ``(3, 256, 256)``, zstd level 1 with checksum.
+
+    Raises
+    ------
+    InputError
+        If the pixels are not RGB uint8.
+    """
+    check_pixels(pixels, name=group_path.name)
+    shapes = level_shapes(pixels.shape[0], pixels.shape[1])
+    group = zarr.open_group(group_path, mode="r+", use_consolidated=False)
+    ome = cast("dict[str, Any]", group.attrs.asdict()["ome"])
+    datasets = ome["multiscales"][0]["datasets"]
+    arrays = []
+    for dataset, (height, width) in zip(datasets, shapes, strict=True):
+        scale = [1.0, shapes[0][0] / height, shapes[0][1] / width]
+        dataset["coordinateTransformations"] = [{"type": "scale", "scale": scale}]
+        spec = array_spec(height, width)
+        arrays.append(group.create_array(dataset["path"], overwrite=True, **spec))
+    group.attrs["ome"] = ome
+    with progress_bar(f"writing {group_path.name}", total=_work(shapes), unit="Mpx") as bar:
+        _stream(pixels, arrays, 0, bar)
+
+
+def _work(shapes: Sequence[tuple[int, int]]) -> float:
+    return round(sum(height * width for height, width in shapes) / 1e6, 1)
+
+
+def _stream(source: Pixels, arrays: Sequence[zarr.Array[Any]], first: int, bar: Bar) -> None:
+    """Write ``arrays``; ``first`` says how often a block of the source is halved before the first array."""
+    height, width = source.shape[:2]
+    block = _block_shape(source)
+    inline = _levels_per_pass((height, width), block, first + len(arrays)) - first
+
+    def write(y: int, x: int) -> float:
+        window = np.asarray(source[y : y + block[0], x : x + block[1]])
+        pixels = np.ascontiguousarray(np.moveaxis(window, 2, 0))
+        done = 0
+        for level in range(first + inline):
+            if level > 0:
+                pixels = halve(pixels)
+            if level < first:
+                continue
+            _, rows, columns = pixels.shape
+            if rows == 0 or columns == 0:  # a border thinner than one pixel of this level
+                break
+            top, left = y >> level, x >> level
+            arrays[level - first][:, top : top + rows, left : left + columns] = pixels
+            done += rows * columns
+        return done / 1e6
+
+    corners = [(y, x) for y in range(0, height, block[0]) for x in range(0, width, block[1])]
+    with ThreadPoolExecutor(max_workers=settings.threads) as pool:
+        futures = [pool.submit(write, y, x) for y, x in corners]
+        try:
+            for future in futures:
+                bar.advance(future.result())
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    if inline < len(arrays):
+        _stream(_ChannelsLast(arrays[inline - 1]), arrays[inline:], 1, bar)
+
+
+def _block_shape(source: Pixels) -> tuple[int, int]:
+    """Block of whole source chunks where possible: decoding a chunk twice costs more than memory."""
+    chunks = getattr(source, "chunks", None) or (1, 1)
+    tile = [max(axis) if isinstance(axis, tuple) else int(axis) for axis in chunks[:2]]
+    width = -(-max(tile[1], BLOCK_PX) // BLOCK_PX) * BLOCK_PX
+    height = -(-max(tile[0], BLOCK_PX) // BLOCK_PX) * BLOCK_PX
+    while height * min(width, source.shape[1]) > MAX_BLOCK_AREA_PX and height // 2 >= max(tile[0], 2 * CHUNK_PX):
+        height //= 2
+    return height, width
+
+
+def _levels_per_pass(size: tuple[int, int], block: tuple[int, int], wanted: int) -> int:
+    """How many levels one block can write without sharing a chunk with its neighbour (two threads, one chunk)."""
+    level = 1
+    while level < wanted and all(b >= s or (b >> level) % CHUNK_PX == 0 for b, s in zip(block, size, strict=True)):
+        level += 1
+    return level
+
+
+class _ChannelsLast:
+    """Windows ``(y, x, c)`` of a written level ``(c, y, x)``."""
+
+    def __init__(self, array: zarr.Array[Any]) -> None:
+        self._array = array
+        self.shape = (*array.shape[1:], array.shape[0])
+        self.dtype = np.dtype(np.uint8)
+
+    def __getitem__(self, window: tuple[slice, slice]) -> NDArray[np.uint8]:
+        return np.moveaxis(np.asarray(self._array[(slice(None), *window)]), 0, 2)

@@ -1,0 +1,147 @@
+"""The root of a store: is it one, what are its attributes, what is in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import zarr
+
+from spatialsig._checks import check_files
+from spatialsig._errors import InputError, StoreError
+from spatialsig.store.atomic import write_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+KINDS = ("images", "labels", "points", "shapes", "tables")
+SPATIALDATA_ATTRS = "spatialdata_attrs"
+MAX_NAME = 100
+_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+
+# attributes that spatialdata writes last: an element without them was never finished
+_FINISHED = dict.fromkeys(KINDS, frozenset({SPATIALDATA_ATTRS})) | {"tables": frozenset({"version"})}
+
+
+def root_document(path: Path) -> dict[str, Any]:
+    """Metadata of the root group, as they lie on disk.
+
+    Raises
+    ------
+    FileMissingError
+        If there is nothing at ``path``.
+    StoreError
+        If ``path`` is no SpatialData store in Zarr format 3, or its root cannot be read.
+    """
+    check_files([path], what="SpatialData store", fix="Give the path of a directory written by `sp.io.write`.")
+    file = path / "zarr.json"
+    if not file.is_file():
+        old = (path / ".zgroup").exists()
+        what = "is a store of Zarr format 2" if old else "is not a SpatialData Zarr store (no zarr.json in it)"
+        fix = "read it with spatialdata and write it again" if old else "give a directory written by `sp.io.write`"
+        msg = f"{str(path)!r} {what}; {fix}."
+        raise StoreError(msg)
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+        attributes = document["attributes"]
+    except (ValueError, KeyError, TypeError) as error:
+        msg = f"{str(file)!r} is damaged ({error}); wanted the JSON of a Zarr group: restore the file or the store."
+        raise StoreError(msg) from error
+    if SPATIALDATA_ATTRS not in attributes:
+        msg = f"{str(path)!r} is a Zarr group but not a SpatialData store: attribute {SPATIALDATA_ATTRS!r} is missing."
+        raise StoreError(msg)
+    return dict(document)
+
+
+def read_attrs(path: Path) -> dict[str, Any]:
+    """Attributes of the store, without those that belong to spatialdata itself (equal to ``sdata.attrs``)."""
+    attributes = root_document(path)["attributes"]
+    return {key: value for key, value in attributes.items() if key != SPATIALDATA_ATTRS}
+
+
+def write_attrs(path: Path, attrs: Mapping[str, Any]) -> None:
+    """Set attributes of the store; those of other names stay.
+
+    Parameters
+    ----------
+    path
+        Store.
+    attrs
+        Name -> JSON-able value. ``spatialdata_attrs`` is spatialdata's own and is never replaced.
+
+    Returns
+    -------
+    None; the root metadata are replaced as one file (attributes and the consolidated copy live in it).
+
+    Raises
+    ------
+    InputError
+        If a value cannot be stored as JSON; nothing is written then.
+    StoreError
+        If ``path`` is no store.
+    """
+    document = root_document(path)
+    new = {key: value for key, value in attrs.items() if key != SPATIALDATA_ATTRS}
+    check_json(new)
+    document["attributes"] |= new
+    write_text(path / "zarr.json", json.dumps(document, indent=2))
+
+
+def check_json(attrs: Mapping[str, Any]) -> None:
+    """Raise :class:`InputError` naming the first attribute that JSON cannot hold."""
+    for key, value in attrs.items():
+        try:
+            json.dumps({key: value}, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            msg = f"attribute {key!r} cannot be stored as JSON ({error}); use str, int, finite float, list, dict."
+            raise InputError(msg) from error
+
+
+def check_name(name: str) -> None:
+    """Raise :class:`InputError` unless ``name`` can name an element (and its directory)."""
+    plain = _NAME.fullmatch(name) is not None and not name.startswith(("__", "."))
+    if not plain or len(name) > MAX_NAME:
+        msg = (
+            f"element name {name!r} cannot be stored; wanted 1-{MAX_NAME} letters, digits, '_', '-' or '.', "
+            f"not starting with '.' or '__'."
+        )
+        raise InputError(msg)
+
+
+def elements_on_disk(path: Path) -> Iterator[tuple[str, str, bool]]:
+    """Yield ``(kind, name, finished)`` of every element directory of a store."""
+    for kind in KINDS:
+        if not (path / kind).is_dir():
+            continue
+        with os.scandir(path / kind) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        for name in names:
+            yield kind, name, is_finished(path / kind / name, kind)
+
+
+def is_finished(element: Path, kind: str) -> bool:
+    """Whether spatialdata had written the element to its end."""
+    try:
+        attributes = json.loads((element / "zarr.json").read_text(encoding="utf-8"))["attributes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return _FINISHED[kind] <= set(attributes)
+
+
+def without_consolidated(document: Mapping[str, Any]) -> str:
+    """Root metadata as text, without the copy of all other metadata: readers then look at the elements themselves."""
+    return json.dumps({key: value for key, value in document.items() if key != "consolidated_metadata"}, indent=2)
+
+
+def consolidate(path: Path) -> None:
+    """Copy the metadata of everything in the store into its root, as ``sdata.write`` does."""
+    with warnings.catch_warnings():
+        # parquet files inside a group are no Zarr objects; spatialdata puts them there on purpose
+        warnings.filterwarnings("ignore", category=zarr.errors.ZarrUserWarning)
+        zarr.consolidate_metadata(zarr.storage.LocalStore(path))
+    with (path / "zarr.json").open("rb+") as file:
+        os.fsync(file.fileno())
