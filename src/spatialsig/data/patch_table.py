@@ -13,6 +13,7 @@ from spatialdata.models import TableModel
 from spatialsig import _keys
 from spatialsig._checks import check_key
 from spatialsig.data.frames import image_to_um
+from spatialsig.data.patches import PatchSource, image_levels
 from spatialsig.data.splits import folds_of
 from spatialsig.geometry.affine import apply
 
@@ -84,4 +85,17 @@ def patch_table(
     table.obsm[_keys.SPATIAL] = centres
     return TableModel.parse(
         table, region=patches_key, region_key=_keys.REGION, instance_key=_keys.PATCH_ID, overwrite_metadata=True
+    )
+
+
+def patch_source(slide: Slide, patches_key: str, rows: NDArray[np.int64] | None = None) -> PatchSource:
+    """Images of the patches of a slide (of ``rows`` only, where given), to be read on demand."""
+    spec = patch_spec(slide, patches_key)
+    origins = patch_origins_of(slide, patches_key)
+    return PatchSource(
+        sample=slide.name,
+        levels=image_levels(slide.sdata, spec.image_key),
+        origins=origins if rows is None else origins[rows],
+        size_l0=spec.size_l0,
+        out_px=spec.patch_px,
     )

@@ -5,8 +5,6 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from spatialsig import _keys
 from spatialsig._errors import AlignmentError, SpatialsigWarning
 from spatialsig.data.frames import full_resolution, image_of, um_to_image
@@ -16,6 +14,8 @@ from spatialsig.data.splits import positions
 from spatialsig.geometry.grid import points_in_patches
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from spatialsig.data.slides import Data, Slide
 
 MIN_INSIDE = 0.05  # with fewer cells on the image the alignment must be wrong

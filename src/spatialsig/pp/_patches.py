@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import geopandas as gpd
-import numpy as np
 import shapely
 from spatialdata.models import ShapesModel
 from spatialdata.transformations import get_transformation
@@ -20,6 +19,7 @@ from spatialsig.geometry.grid import patch_origins
 from spatialsig.pp._tissue import tissue_fraction, tissue_integral
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from spatialsig.data.slides import Data, Slide
@@ -132,9 +132,7 @@ def _patch_slide(
     slide.commit_attrs()
 
 
-def _squares(
-    origins: NDArray[np.int64], size: int, stride: int, tissue: NDArray[np.float64]
-) -> gpd.GeoDataFrame:
+def _squares(origins: NDArray[np.int64], size: int, stride: int, tissue: NDArray[np.float64]) -> gpd.GeoDataFrame:
     y0, x0 = origins.T
     columns = {
         "geometry": shapely.box(x0, y0, x0 + size, y0 + size),

@@ -111,9 +111,7 @@ def _specs(groups: dict[str, str], *, by: str, n_folds: int, seed: int) -> dict[
         msg = f"`n_folds={n_folds}` needs as many groups by {by!r}; there are {len(sizes)}: {sorted(sizes)}. {fix}."
         raise InputError(msg)
     folds = group_folds(sizes, n_folds=n_folds, seed=seed)
-    return {
-        name: {"by": by, "n_folds": n_folds, "seed": seed, "fold": folds[group]} for name, group in groups.items()
-    }
+    return {name: {"by": by, "n_folds": n_folds, "seed": seed, "fold": folds[group]} for name, group in groups.items()}
 
 
 def _write_folds(slide: Slide, table_key: str) -> None:

@@ -38,9 +38,7 @@ class Coverage:
         return ""
 
 
-def measured_genes(
-    signatures: Mapping[str, Sequence[str]], panels: Sequence[Sequence[str]]
-) -> dict[str, list[str]]:
+def measured_genes(signatures: Mapping[str, Sequence[str]], panels: Sequence[Sequence[str]]) -> dict[str, list[str]]:
     """Genes of each signature that every one of ``panels`` measures: the same set on all slides of a cohort."""
     common = set(panels[0]).intersection(*panels[1:])
     return {name: [gene for gene in genes if gene in common] for name, genes in signatures.items()}

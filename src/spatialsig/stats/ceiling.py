@@ -11,9 +11,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def split_counts(
-    counts: sparse.csr_matrix, *, seed: int
-) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+def split_counts(counts: sparse.csr_matrix, *, seed: int) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
     """Deal every molecule to one of two halves by a fair coin: two independent measurements of the same cells."""
     rng = np.random.default_rng(seed)
     first = rng.binomial(np.rint(counts.data).astype(np.int64), 0.5).astype(np.float32)

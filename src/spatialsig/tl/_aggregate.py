@@ -109,6 +109,7 @@ def _aggregate(
             "tie_fraction": _tie_fraction(labels[enough]),
         },
         "score_cells": dict(scored),
+        "embed_cells": dict(slide.params(table_key).get("embed_cells", {})) if use_rep is not None else {},
     }
     slide.put(key_added, table)
 

@@ -12,7 +12,6 @@ from spatialsig._progress import track
 from spatialsig.data.counts import common_genes, counts_of
 from spatialsig.data.slides import open_slides, slide_count
 from spatialsig.data.splits import positions, training_rows
-from spatialsig.models import Autoencoder
 from spatialsig.signatures import read_signatures
 from spatialsig.stats.expression import gene_moments, library_size
 from spatialsig.train import fit_autoencoder
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from scipy import sparse
 
     from spatialsig.data.slides import Data
+    from spatialsig.models import Autoencoder
 
 
 def train_autoencoder(
@@ -66,7 +66,7 @@ def train_autoencoder(
 
     Returns
     -------
-    The trained model; its ``history`` holds the losses per epoch.
+    The trained model; ``run["history"]`` holds the losses per epoch.
 
     Raises
     ------
@@ -82,19 +82,18 @@ def train_autoencoder(
         raise InputError(msg)
     mean, std = _scaler(slides)
     config = AutoencoderConfig(hidden=tuple(hidden), n_latent=n_latent)
-    model, _ = fit_autoencoder(slides, genes=genes, mean=mean, std=std, config=config, seed=seed, **fit_options)
-    model.provenance |= {
+    model, history = fit_autoencoder(slides, genes=genes, mean=mean, std=std, config=config, seed=seed, **fit_options)
+    model.run |= {
         "test_fold": test_fold,
         "samples": [slide.name for slide in open_slides(data)],
         "exclude_signature_genes": exclude_signature_genes,
         "seed": seed,
+        "history": history.to_dict("list"),
     }
     return model
 
 
-def embed_cells(
-    data: Data, model: Autoencoder, *, table_key: str = _keys.TABLE, key_added: str = _keys.X_AE
-) -> None:
+def embed_cells(data: Data, model: Autoencoder, *, table_key: str = _keys.TABLE, key_added: str = _keys.X_AE) -> None:
     """Embed every cell with a trained autoencoder.
 
     Parameters
@@ -143,9 +142,7 @@ def _genes(data: Data, signatures: Mapping[str, Sequence[str]], table_key: str) 
     return genes
 
 
-def _training_counts(
-    data: Data, genes: list[str], test_fold: int | None, table_key: str
-) -> list[sparse.csr_matrix]:
+def _training_counts(data: Data, genes: list[str], test_fold: int | None, table_key: str) -> list[sparse.csr_matrix]:
     return [
         counts_of(slide, table_key, genes)[training_rows(slide, positions(slide, table_key), test_fold=test_fold)]
         for slide in open_slides(data)

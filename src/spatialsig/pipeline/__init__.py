@@ -1,0 +1,7 @@
+"""The whole job from one configuration file: what ``spatialsig run`` and ``spatialsig demo`` do."""
+
+from .config import RunConfig, read_config
+from .demo import run_demo
+from .run import run
+
+__all__ = ["RunConfig", "read_config", "run", "run_demo"]

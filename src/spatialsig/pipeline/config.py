@@ -1,0 +1,110 @@
+"""Configuration of a run: every field has a default but the bundles and the output."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from spatialsig._errors import FileMissingError, InputError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CellsConfig(_Section):
+    """Which cells are kept."""
+
+    min_counts: int = Field(10, ge=0)
+    min_genes: int = Field(5, ge=0)
+
+
+class SplitConfig(_Section):
+    """How slides are held out."""
+
+    by: Literal["patient", "slide", "block"] = "patient"
+    n_folds: int = Field(4, ge=2)
+    test_fold: int = Field(0, ge=0)
+    block_um: float = Field(1000.0, gt=0)
+    buffer_um: float = Field(256.0, ge=0)
+
+
+class GenesConfig(_Section):
+    """Genes the autoencoder may see."""
+
+    n_top_genes: int = Field(2000, ge=2)
+
+
+class PatchesConfig(_Section):
+    """How the H&E is cut."""
+
+    patch_px: int = Field(224, gt=0)
+    um_per_px: float = Field(0.5, gt=0)
+    stride_um: float | None = Field(None, gt=0)
+    min_tissue: float = Field(0.25, ge=0, le=1)
+
+
+class LabelsConfig(_Section):
+    """What is predicted."""
+
+    signatures: str | dict[str, list[str]] = "tumour_microenvironment"
+    stat: Literal["mean", "median"] = "mean"
+    min_cells: int = Field(10, ge=1)
+    min_genes: int = Field(3, ge=1)
+    min_fraction: float = Field(0.5, ge=0, le=1)
+
+
+class RunConfig(_Section):
+    """One run of the pipeline.
+
+    ``autoencoder`` and ``vit`` hold further keywords of :func:`spatialsig.tl.train_autoencoder` and
+    :func:`spatialsig.tl.train_vit`.
+    """
+
+    bundles: Path
+    out: Path
+    title: str = "Molecular signatures from H&E"
+    synthetic: bool = False
+    seed: int = 0
+    cells: CellsConfig = CellsConfig()
+    split: SplitConfig = SplitConfig()
+    genes: GenesConfig = GenesConfig()
+    patches: PatchesConfig = PatchesConfig()
+    labels: LabelsConfig = LabelsConfig()
+    autoencoder: dict[str, Any] = Field(default_factory=dict)
+    vit: dict[str, Any] = Field(default_factory=dict)
+
+
+def read_config(path: str | Path) -> RunConfig:
+    """Read a YAML configuration; relative paths are taken from the file's own directory.
+
+    Raises
+    ------
+    FileMissingError
+        If the file does not exist.
+    InputError
+        If it is not YAML, or a field is unknown, missing or out of range; the message names each.
+    """
+    path = Path(path)
+    if not path.is_file():
+        msg = f"configuration {path} does not exist; see `docs/run.md` for an example."
+        raise FileMissingError(msg)
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        msg = f"configuration {path} is not valid YAML: {error}"
+        raise InputError(msg) from error
+    if not isinstance(loaded, dict):
+        msg = f"configuration {path} must hold `name: value` pairs; got {type(loaded).__name__}."
+        raise InputError(msg)
+    try:
+        config = RunConfig(**loaded)
+    except ValidationError as error:
+        said = "; ".join(f"`{'.'.join(map(str, e['loc']))}`: {e['msg']}" for e in error.errors())
+        msg = f"configuration {path}: {said}. Known fields: {sorted(RunConfig.model_fields)}."
+        raise InputError(msg) from error
+    here = path.resolve().parent
+    return config.model_copy(update={"bundles": here / config.bundles, "out": here / config.out})

@@ -1,0 +1,54 @@
+"""The demonstration: a synthetic cohort of four patients through the whole pipeline."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from spatialsig import datasets
+from spatialsig.pipeline.config import GenesConfig, LabelsConfig, PatchesConfig, RunConfig, SplitConfig
+from spatialsig.pipeline.run import run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+N_SLIDES = 4
+SIZE_UM = 2000.0
+
+
+def demo_config(out: Path, *, seed: int = 0) -> RunConfig:
+    """Configuration of the demonstration: two patients to learn from, two held out."""
+    return RunConfig(
+        bundles=out / "bundles" / "bundles.csv",
+        out=out,
+        title="spatialsig demo: molecular signatures from H&E",
+        synthetic=True,
+        seed=seed,
+        split=SplitConfig(n_folds=2),
+        genes=GenesConfig(n_top_genes=2000),
+        patches=PatchesConfig(patch_px=112, um_per_px=1.0, stride_um=56.0),
+        labels=LabelsConfig(signatures="seed"),
+    )
+
+
+def run_demo(out: Path, *, seed: int = 0, size_um: float = SIZE_UM, n_slides: int = N_SLIDES) -> Path:
+    """Make the cohort if it is not there, and run the pipeline on it.
+
+    Parameters
+    ----------
+    out
+        Directory of everything that is made.
+    seed
+        Of the cohort and the models.
+    size_um
+        Edge of a slide, µm.
+    n_slides
+        Number of slides, each of its own patient.
+
+    Returns
+    -------
+    Path of the report.
+    """
+    config = demo_config(out, seed=seed)
+    if not config.bundles.is_file():
+        datasets.synthetic_xenium(config.bundles.parent, n_slides=n_slides, size_um=size_um, seed=seed)
+    return run(config)
