@@ -1,0 +1,8 @@
+"""Trained models: each holds its network, its scalers and its names, and is saved as a directory."""
+
+from __future__ import annotations
+
+from spatialsig.models.autoencoder import Autoencoder
+from spatialsig.models.vit import SignatureViT
+
+__all__ = ["Autoencoder", "SignatureViT"]

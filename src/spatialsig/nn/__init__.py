@@ -1,0 +1,1 @@
+"""Networks, losses and augmentation: pure torch, one tensor in, one tensor out."""

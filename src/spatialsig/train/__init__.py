@@ -1,0 +1,8 @@
+"""Training loops on plain arrays and patch sources, through Lightning."""
+
+from __future__ import annotations
+
+from spatialsig.train.autoencoder import fit_autoencoder
+from spatialsig.train.vit import fit_vit
+
+__all__ = ["fit_autoencoder", "fit_vit"]

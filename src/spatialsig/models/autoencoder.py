@@ -1,0 +1,217 @@
+"""A trained autoencoder of expression: genes, scaler and network in one object."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from spatialsig._checks import check_positive
+from spatialsig._errors import InputError
+from spatialsig.models._config import config_from_json
+from spatialsig.models.directory import (
+    CONFIG,
+    check_model,
+    load_weights,
+    read_json,
+    read_names,
+    read_scaler,
+    save_model,
+)
+from spatialsig.nn.autoencoder import AutoencoderConfig, AutoencoderNet
+from spatialsig.stats.expression import library_size, zscore_dense
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+    from scipy import sparse
+
+_SHOWN = 10
+
+
+class Autoencoder:
+    """Embed cells by their expression.
+
+    The network sees ``(log1p(1e4 * count / library) - mean) / std`` with the library taken over its own genes.
+
+    Parameters
+    ----------
+    config
+        Shape of the network.
+    genes
+        Gene names, in the order of the network's input.
+    mean, std
+        Scaler of the training cells, ``(n_genes,)``.
+    run
+        Provenance, JSON-able (training slides, seed, hashes).
+
+    Attributes
+    ----------
+    net
+        The network, in evaluation mode.
+    """
+
+    kind = "Autoencoder"
+
+    def __init__(
+        self,
+        config: AutoencoderConfig,
+        genes: Sequence[str],
+        *,
+        mean: NDArray[Any],
+        std: NDArray[Any],
+        run: dict[str, Any] | None = None,
+        net: AutoencoderNet | None = None,
+    ) -> None:
+        self.config, self.genes = config, tuple(genes)
+        self.mean, self.std = np.asarray(mean, np.float64), np.asarray(std, np.float64)
+        check_scaler(self.genes, self.mean, self.std)
+        self.run = dict(run or {})
+        self.net = AutoencoderNet(len(self.genes), config) if net is None else net
+        self.net.eval()
+
+    @property
+    def n_latent(self) -> int:
+        """Width of the embedding."""
+        return self.config.n_latent
+
+    def align_genes(self, var_names: Sequence[str]) -> NDArray[np.int64]:
+        """Columns of a table that hold the model's genes, in the model's order, ``(n_genes,)``.
+
+        Parameters
+        ----------
+        var_names
+            Gene names of the table, any order, more than the model's allowed.
+
+        Raises
+        ------
+        InputError
+            If a gene of the model is missing, or stands there twice.
+        """
+        names = [str(name) for name in var_names]
+        place = {name: column for column, name in enumerate(names)}
+        missing = [gene for gene in self.genes if gene not in place]
+        if missing:
+            msg = (
+                f"{len(missing)} of the {len(self.genes)} genes of this autoencoder are not in the table of "
+                f"{len(names)} genes: {missing[:_SHOWN]}{' ...' if len(missing) > _SHOWN else ''}. "
+                "Use slides of the same panel, or train an autoencoder on the shared genes."
+            )
+            raise InputError(msg)
+        if len(place) < len(names):
+            twice = sorted({name for name in names if names.count(name) > 1} & set(self.genes))
+            if twice:
+                msg = f"genes stand in the table more than once: {twice[:_SHOWN]}; make `var_names` unique."
+                raise InputError(msg)
+        return np.array([place[gene] for gene in self.genes], np.int64)
+
+    def get_latent_representation(self, counts: sparse.csr_matrix, *, batch_size: int = 4096) -> NDArray[np.float32]:
+        """Embedding ``(n_cells, n_latent)`` float32 of raw counts ``(n_cells, n_genes)``, columns as ``genes``."""
+        out = np.empty((counts.shape[0], self.n_latent), np.float32)
+        with torch.inference_mode():
+            for start, z in self._batches(counts, batch_size):
+                out[start : start + len(z)] = self.net.encode(z).cpu().numpy()
+        return out
+
+    def reconstruct(self, counts: sparse.csr_matrix, *, batch_size: int = 4096) -> NDArray[np.float32]:
+        """Reconstructed z-scores ``(n_cells, n_genes)`` float32, dense: meant for some cells, not for a whole slide."""
+        out = np.empty(counts.shape, np.float32)
+        with torch.inference_mode():
+            for start, z in self._batches(counts, batch_size):
+                out[start : start + len(z)] = self.net(z).cpu().numpy()
+        return out
+
+    def get_reconstruction_error(self, counts: sparse.csr_matrix, *, batch_size: int = 4096) -> float:
+        """Mean squared error of the reconstructed z-scores over all cells and genes."""
+        total = 0.0
+        with torch.inference_mode():
+            for _, z in self._batches(counts, batch_size):
+                total += float((self.net(z) - z).double().square().sum())
+        return total / max(int(np.prod(counts.shape)), 1)
+
+    def save(self, directory: str | os.PathLike[str]) -> None:
+        """Write the model directory, whole or not at all."""
+        save_model(
+            directory,
+            kind=self.kind,
+            config={"net": asdict(self.config)},
+            weights=self.net.state_dict(),
+            scaler={"mean": self.mean, "std": self.std},
+            lists={"genes": list(self.genes)},
+            run=self.run,
+        )
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike[str], *, genes: Sequence[str] | None = None) -> Autoencoder:
+        """Read a model directory.
+
+        Parameters
+        ----------
+        directory
+            Where :meth:`save` wrote.
+        genes
+            The genes the model must have, in any order; None takes what is there.
+
+        Raises
+        ------
+        FileMissingError
+            If files are missing.
+        InputError
+            If a file was altered, does not fit the others, or the genes differ.
+        """
+        place = Path(directory)
+        run = check_model(place, kind=cls.kind, lists=("genes",))
+        config = config_from_json(
+            AutoencoderConfig, read_json(place / CONFIG, dict).get("net", {}), where=str(place / CONFIG)
+        )
+        names = read_names(place / "genes.json")
+        if genes is not None:
+            check_same_genes(names, genes, where=place)
+        shape = (len(names),)
+        scaler = read_scaler(place, {"mean": shape, "std": shape})
+        with torch.device("meta"):
+            net = AutoencoderNet(len(names), config)
+        load_weights(place, net)
+        return cls(config, names, mean=scaler["mean"], std=scaler["std"], run=run, net=net)
+
+    def _batches(self, counts: sparse.csr_matrix, batch_size: int) -> Iterator[tuple[int, torch.Tensor]]:
+        check_positive(batch_size=batch_size)
+        if counts.shape[1] != len(self.genes):
+            msg = f"counts of {counts.shape[1]} genes; wanted the {len(self.genes)} of this model (see `align_genes`)."
+            raise InputError(msg)
+        device = next(self.net.parameters()).device
+        for start in range(0, counts.shape[0], batch_size):
+            rows = counts[start : start + batch_size]
+            yield start, torch.from_numpy(zscore_dense(rows, library_size(rows), self.mean, self.std)).to(device)
+
+
+def check_scaler(genes: Sequence[str], mean: NDArray[np.float64], std: NDArray[np.float64]) -> None:
+    """Raise :class:`InputError` unless genes are distinct and the scaler is finite, positive and as long."""
+    if not genes or len(set(genes)) != len(genes):
+        msg = f"`genes` must be distinct names, at least one; got {len(genes)}, {len(set(genes))} distinct."
+        raise InputError(msg)
+    if mean.shape != (len(genes),) or std.shape != (len(genes),):
+        msg = f"`mean` {mean.shape} and `std` {std.shape} must both be ({len(genes)},), one per gene."
+        raise InputError(msg)
+    bad = [
+        gene for gene, m, s in zip(genes, mean, std, strict=True) if not (np.isfinite(m) and np.isfinite(s) and s > 0)
+    ]
+    if bad:
+        msg = f"scaler of {len(bad)} genes is not finite with a deviation above 0: {bad[:_SHOWN]}; leave them out."
+        raise InputError(msg)
+
+
+def check_same_genes(have: Sequence[str], want: Sequence[str], *, where: object) -> None:
+    """Raise :class:`InputError` listing both sides unless two gene lists hold the same names."""
+    extra, missing = sorted(set(have) - set(want)), sorted(set(want) - set(have))
+    if extra or missing:
+        msg = (
+            f"{where}: made for other genes; {len(extra)} only in the model: {extra[:_SHOWN]}, "
+            f"{len(missing)} only asked for: {missing[:_SHOWN]}."
+        )
+        raise InputError(msg)

@@ -1,0 +1,227 @@
+"""The directory of a model: JSON, safetensors and plain arrays; written whole or not at all, never a pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from spatialsig import __version__
+from spatialsig._checks import check_files
+from spatialsig._errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+FORMAT = 1
+CONFIG, WEIGHTS, SCALER, RUN = "config.json", "weights.safetensors", "scaler.npz", "run.json"
+MAX_JSON_BYTES = 64 * 2**20
+MAX_WEIGHT_BYTES = 16 * 2**30
+_FIX = "Save the model again, or fetch an undamaged copy."
+
+
+def save_model(
+    directory: str | os.PathLike[str],
+    *,
+    kind: str,
+    config: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    scaler: Mapping[str, NDArray[Any]],
+    lists: Mapping[str, list[str]],
+    run: Mapping[str, Any],
+) -> None:
+    """Write a model directory beside its place and move it there whole.
+
+    Parameters
+    ----------
+    directory
+        Where the model shall be; an older model there is replaced.
+    kind
+        Class of the model, checked when it is loaded.
+    config, run
+        JSON-able settings and provenance.
+    weights, scaler
+        Tensors and arrays by name.
+    lists
+        Names to store, by the stem of their file (``genes`` -> ``genes.json``).
+    """
+    with _replacing(Path(directory)) as draft:
+        _write_json(draft / CONFIG, {"format": FORMAT, "kind": kind, **config})
+        for stem, names in lists.items():
+            _write_json(draft / f"{stem}.json", names)
+        np.savez(draft / SCALER, **dict(scaler))  # type: ignore[arg-type]
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, draft / WEIGHTS)
+        digests = {path.name: _digest(path) for path in sorted(draft.iterdir())}
+        _write_json(draft / RUN, {"spatialsig": __version__, "sha256": digests, "run": dict(run)})
+
+
+def check_model(directory: Path, *, kind: str, lists: tuple[str, ...]) -> dict[str, Any]:
+    """Check the files of a model against their digests and return its provenance.
+
+    Raises
+    ------
+    FileMissingError
+        Naming every file that is not there.
+    InputError
+        If a file was altered, or the directory holds another kind of model.
+    """
+    names = [CONFIG, WEIGHTS, SCALER, *(f"{stem}.json" for stem in lists)]
+    check_files([directory / name for name in (*names, RUN)], what=f"model directory {directory}", fix=_FIX)
+    record = read_json(directory / RUN, dict)
+    digests = record.get("sha256")
+    for name in names:
+        if not isinstance(digests, dict) or digests.get(name) != _digest(directory / name):
+            msg = f"{directory / name} is not what was saved (its SHA-256 differs from {RUN}). {_FIX}"
+            raise InputError(msg)
+    config = read_json(directory / CONFIG, dict)
+    if config.get("kind") != kind or config.get("format") != FORMAT:
+        msg = (
+            f"{directory / CONFIG}: a {config.get('kind')!r} of format {config.get('format')!r}; "
+            f"wanted {kind!r} of format {FORMAT}."
+        )
+        raise InputError(msg)
+    run = record.get("run")
+    return run if isinstance(run, dict) else {}
+
+
+def read_json(path: Path, wanted: type) -> Any:
+    """JSON of ``path``, which must hold a ``wanted``."""
+    if path.stat().st_size > MAX_JSON_BYTES:
+        msg = f"{path} has {path.stat().st_size} bytes; at most {MAX_JSON_BYTES} are read. {_FIX}"
+        raise InputError(msg)
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        msg = f"{path} is not JSON: {error}. {_FIX}"
+        raise InputError(msg) from error
+    if not isinstance(value, wanted):
+        msg = f"{path} holds a {type(value).__name__}; wanted a {wanted.__name__}. {_FIX}"
+        raise InputError(msg)
+    return value
+
+
+def read_names(path: Path) -> tuple[str, ...]:
+    """Distinct strings of a JSON list."""
+    names = read_json(path, list)
+    if not names or not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
+        msg = f"{path}: wanted a list of distinct names, at least one. {_FIX}"
+        raise InputError(msg)
+    return tuple(names)
+
+
+def read_scaler(directory: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[np.float64]]:
+    """Arrays of the scaler, finite, with exactly the wanted names and shapes; names ending in ``std`` above 0."""
+    path = directory / SCALER
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: np.asarray(file[name], np.float64) for name in file.files}
+    except (ValueError, OSError, EOFError, KeyError) as error:
+        msg = f"{path} cannot be read as plain arrays: {error}. {_FIX}"
+        raise InputError(msg) from error
+    found = {name: array.shape for name, array in arrays.items()}
+    if found != dict(shapes):
+        msg = f"{path} holds {found}; wanted {dict(shapes)}. {_FIX}"
+        raise InputError(msg)
+    for name, array in arrays.items():
+        if not np.isfinite(array).all() or (name.endswith("std") and (array <= 0).any()):
+            msg = f"{path}: `{name}` must be finite{' and above 0' if name.endswith('std') else ''}. {_FIX}"
+            raise InputError(msg)
+    return arrays
+
+
+def load_weights(directory: Path, net: nn.Module) -> None:
+    """Load weights into ``net`` (built on the meta device): exactly its names, shapes and types, all finite."""
+    path = directory / WEIGHTS
+    if path.stat().st_size > MAX_WEIGHT_BYTES:
+        msg = f"{path} has {path.stat().st_size} bytes; at most {MAX_WEIGHT_BYTES} are read. {_FIX}"
+        raise InputError(msg)
+    try:
+        found = load_file(path)
+    except (SafetensorError, ValueError, OSError) as error:
+        msg = f"{path} is not a safetensors file: {error}. {_FIX}"
+        raise InputError(msg) from error
+    wanted = net.state_dict()
+    differing = sorted(
+        name
+        for name in found.keys() | wanted.keys()
+        if name not in found
+        or name not in wanted
+        or (found[name].shape, found[name].dtype) != (wanted[name].shape, wanted[name].dtype)
+    )
+    if differing:
+        msg = f"{path} does not fit {CONFIG}: {len(differing)} tensors differ in name, shape or type: {differing[:8]}."
+        raise InputError(msg)
+    broken = sorted(name for name, tensor in found.items() if not torch.isfinite(tensor).all())
+    if broken:
+        msg = f"{path}: NaN or infinite weights in {broken[:8]}. {_FIX}"
+        raise InputError(msg)
+    net.load_state_dict(found, assign=True)
+
+
+@contextmanager
+def _replacing(directory: Path) -> Iterator[Path]:
+    """Give an empty directory beside ``directory``; put it in its place once it is filled and on disk."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    if (
+        directory.exists()
+        and not (directory / CONFIG).is_file()
+        and (not directory.is_dir() or any(directory.iterdir()))
+    ):
+        msg = f"{directory} exists and is no model directory; choose another place."
+        raise InputError(msg)
+    draft = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    try:
+        yield draft
+        for path in (*draft.iterdir(), draft):
+            _fsync(path)
+        draft.chmod(0o755)
+        if directory.exists():
+            old = draft.with_name(f"{draft.name}.old")
+            directory.replace(old)
+            draft.replace(directory)
+            shutil.rmtree(old)
+        else:
+            draft.replace(directory)
+        _fsync(directory.parent)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False, sort_keys=False, default=_plain), encoding="utf-8")
+
+
+def _plain(value: object) -> object:
+    """JSON form of numpy numbers and arrays and of paths."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    msg = f"cannot write {type(value).__name__} {value!r} as JSON."
+    raise InputError(msg)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,223 @@
+"""A trained signature model: network, signatures, scalers and the scale of its patches in one object."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from spatialsig._checks import check_choice, check_positive
+from spatialsig._errors import InputError
+from spatialsig.models._config import config_from_json
+from spatialsig.models.directory import (
+    CONFIG,
+    check_model,
+    load_weights,
+    read_json,
+    read_names,
+    read_scaler,
+    save_model,
+)
+from spatialsig.nn.augment import dihedral
+from spatialsig.nn.signature import SignatureConfig, SignatureNet
+from spatialsig.nn.vit import ViTConfig
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+_VIEWS = {1: (0,), 2: (0, 4), 4: (0, 1, 2, 3), 8: tuple(range(8))}
+
+
+class SignatureViT:
+    """Predict signature scores from H&E patches, with or without expression.
+
+    Parameters
+    ----------
+    config
+        Shape of the network; its ``n_targets`` is the number of ``signatures``.
+    signatures
+        Names of the scores.
+    target_mean, target_std
+        Scale of the training scores, ``(n_signatures,)``.
+    ae_mean, ae_std
+        Scale of the training embeddings, ``(n_latent,)``; None without expression.
+    patch_px, um_per_px
+        Edge of a patch and its resolution: what the network was trained on and must be given.
+    run
+        Provenance, JSON-able: training and held-out slides, seed, hashes.
+
+    Attributes
+    ----------
+    net
+        The network, in evaluation mode.
+    """
+
+    kind = "SignatureViT"
+
+    def __init__(
+        self,
+        config: SignatureConfig,
+        signatures: Sequence[str],
+        *,
+        target_mean: NDArray[Any],
+        target_std: NDArray[Any],
+        ae_mean: NDArray[Any] | None = None,
+        ae_std: NDArray[Any] | None = None,
+        patch_px: int,
+        um_per_px: float,
+        run: dict[str, Any] | None = None,
+        net: SignatureNet | None = None,
+    ) -> None:
+        check_positive(patch_px=patch_px, um_per_px=um_per_px)
+        self.config, self.signatures = config, tuple(signatures)
+        self.patch_px, self.um_per_px = int(patch_px), float(um_per_px)
+        self.target_mean, self.target_std = np.asarray(target_mean, np.float64), np.asarray(target_std, np.float64)
+        self.ae_mean = np.zeros(config.n_latent) if ae_mean is None else np.asarray(ae_mean, np.float64)
+        self.ae_std = np.ones(config.n_latent) if ae_std is None else np.asarray(ae_std, np.float64)
+        _check_shapes(self)
+        self.run = dict(run or {})
+        self.net = SignatureNet(config) if net is None else net
+        self.net.eval()
+
+    @property
+    def uses_expression(self) -> bool:
+        """Whether predictions can take an expression embedding into account."""
+        return self.config.fusion != "none"
+
+    def predict(
+        self,
+        images: NDArray[np.uint8],
+        ae: NDArray[np.floating[Any]] | None = None,
+        *,
+        batch_size: int = 64,
+        n_views: int = 1,
+    ) -> NDArray[np.float32]:
+        """Scores ``(n, n_signatures)`` float32 in the units of the training scores.
+
+        Parameters
+        ----------
+        images
+            ``(n, 3, patch_px, patch_px)`` uint8 RGB at ``um_per_px``.
+        ae
+            Expression embeddings ``(n, n_latent)``, NaN rows where missing; None predicts from the image alone.
+        batch_size
+            Patches per forward pass.
+        n_views
+            Average over that many turned and mirrored views of each patch: 1, 2, 4 or 8.
+        """
+        check_choice(n_views, tuple(_VIEWS), name="n_views")
+        check_positive(batch_size=batch_size)
+        self._check_inputs(images, ae)
+        out = np.empty((len(images), len(self.signatures)), np.float32)
+        for start in range(0, len(images), batch_size):
+            rows = slice(start, start + batch_size)
+            scores = self._forward(images[rows], None if ae is None else ae[rows], _VIEWS[n_views])
+            out[rows] = scores * self.target_std + self.target_mean
+        return out
+
+    def save(self, directory: str | os.PathLike[str]) -> None:
+        """Write the model directory, whole or not at all."""
+        save_model(
+            directory,
+            kind=self.kind,
+            config={"net": asdict(self.config), "patch_px": self.patch_px, "um_per_px": self.um_per_px},
+            weights=self.net.state_dict(),
+            scaler={name: getattr(self, name) for name in ("target_mean", "target_std", "ae_mean", "ae_std")},
+            lists={"signatures": list(self.signatures)},
+            run=self.run,
+        )
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike[str]) -> SignatureViT:
+        """Read a model directory.
+
+        Raises
+        ------
+        FileMissingError
+            If files are missing.
+        InputError
+            If a file was altered or does not fit the others.
+        """
+        place = Path(directory)
+        run = check_model(place, kind=cls.kind, lists=("signatures",))
+        values = read_json(place / CONFIG, dict)
+        config = _config(values.get("net", {}), where=str(place / CONFIG))
+        names = read_names(place / "signatures.json")
+        targets, latent = (len(names),), (config.n_latent,)
+        shapes = {"target_mean": targets, "target_std": targets, "ae_mean": latent, "ae_std": latent}
+        scaler = read_scaler(place, shapes)
+        with torch.device("meta"):
+            net = SignatureNet(config)
+        load_weights(place, net)
+        scale = {name: _number(values, name, where=place / CONFIG) for name in ("patch_px", "um_per_px")}
+        return cls(
+            config, names, **scaler, patch_px=int(scale["patch_px"]), um_per_px=scale["um_per_px"], run=run, net=net
+        )
+
+    def _check_inputs(self, images: NDArray[np.uint8], ae: NDArray[Any] | None) -> None:
+        wanted = (3, self.patch_px, self.patch_px)
+        if images.ndim != 4 or images.shape[1:] != wanted or images.dtype != np.uint8:
+            msg = f"images {images.shape} of {images.dtype}; wanted (n, {', '.join(map(str, wanted))}) uint8."
+            raise InputError(msg)
+        if ae is None:
+            return
+        if not self.uses_expression:
+            msg = "this model was trained without expression (fusion='none'); leave `ae` out."
+            raise InputError(msg)
+        if ae.shape != (len(images), self.config.n_latent):
+            msg = f"`ae` of shape {ae.shape}; wanted ({len(images)}, {self.config.n_latent})."
+            raise InputError(msg)
+
+    @torch.inference_mode()
+    def _forward(
+        self, images: NDArray[np.uint8], ae: NDArray[Any] | None, views: tuple[int, ...]
+    ) -> NDArray[np.float64]:
+        device = next(self.net.parameters()).device
+        pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device)
+        code, present = None, None
+        if ae is not None:
+            code, present = standardised_embedding(ae, self.ae_mean, self.ae_std)
+            code, present = code.to(device), present.to(device)
+        scores = [self.net(dihedral(pixels, k) if k else pixels, code, present) for k in views]
+        mean: NDArray[np.float64] = torch.stack(scores).double().mean(dim=0).cpu().numpy()
+        return mean
+
+
+def standardised_embedding(ae: NDArray[Any], mean: NDArray[Any], std: NDArray[Any]) -> tuple[Tensor, Tensor]:
+    """Embeddings ``(n, d)`` float32 on the scale of training, 0 where missing, and which rows are measured, ``(n,)``."""
+    code = ((np.asarray(ae, np.float64) - mean) / std).astype(np.float32)
+    present = np.isfinite(code).all(axis=1)
+    return torch.from_numpy(np.where(present[:, None], code, np.float32(0))), torch.from_numpy(present)
+
+
+def _config(values: dict[str, Any], *, where: str) -> SignatureConfig:
+    vit = config_from_json(ViTConfig, values.get("vit", {}), where=where) if isinstance(values, dict) else ViTConfig()
+    config = config_from_json(SignatureConfig, {**values, "vit": None}, where=where)
+    return replace(config, vit=vit)
+
+
+def _number(values: dict[str, Any], name: str, *, where: Path) -> float:
+    value = values.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        msg = f"{where}: `{name}={value!r}` must be a number."
+        raise InputError(msg)
+    return float(value)
+
+
+def _check_shapes(model: SignatureViT) -> None:
+    n, d = len(model.signatures), model.config.n_latent
+    if n != model.config.n_targets or len(set(model.signatures)) != n:
+        msg = f"{n} signatures {model.signatures[:8]} for `n_targets={model.config.n_targets}`; wanted distinct names."
+        raise InputError(msg)
+    for name, length in (("target_mean", n), ("target_std", n), ("ae_mean", d), ("ae_std", d)):
+        array = getattr(model, name)
+        if array.shape != (length,) or not np.isfinite(array).all() or (name.endswith("std") and (array <= 0).any()):
+            msg = f"`{name}` of shape {array.shape} must be ({length},), finite, deviations above 0."
+            raise InputError(msg)

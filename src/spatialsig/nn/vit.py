@@ -1,0 +1,236 @@
+"""Vision transformer with a convolutional stem: H&E patches in, one feature vector each out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from spatialsig._checks import check_choice, check_fraction
+from spatialsig._errors import InputError
+
+MAX_DIM, MAX_DEPTH = 4096, 64
+
+
+@dataclass(frozen=True)
+class ViTConfig:
+    """Shape of a vision transformer.
+
+    Parameters
+    ----------
+    dim, depth, heads, mlp_dim
+        Width of a token, number of blocks, attention heads, width inside the feed-forward part.
+    stem
+        Channels after each stride-2 convolution; ``n`` of them make one token of ``2**n`` px squared.
+    stem_blocks
+        Residual convolution blocks after each of them.
+    pool
+        ``"mean"`` of the image tokens, or a ``"class"`` token.
+    drop_path
+        Probability of skipping the last block while training; earlier blocks linearly less.
+    """
+
+    dim: int = 128
+    depth: int = 4
+    heads: int = 4
+    mlp_dim: int = 512
+    stem: tuple[int, ...] = (32, 64, 96, 128)
+    stem_blocks: tuple[int, ...] = (0, 0, 0, 0)
+    pool: str = "mean"
+    drop_path: float = 0.1
+
+    def __post_init__(self) -> None:
+        widths = (self.dim, self.heads, self.mlp_dim, *self.stem)
+        if not all(type(width) is int and 0 < width <= MAX_DIM for width in widths):
+            msg = f"widths {widths} must be integers in 1..{MAX_DIM}."
+            raise InputError(msg)
+        if not (type(self.depth) is int and 0 <= self.depth <= MAX_DEPTH):
+            msg = f"`depth={self.depth!r}` must be an integer in 0..{MAX_DEPTH}."
+            raise InputError(msg)
+        if self.dim % (4 * self.heads):
+            msg = f"`dim={self.dim}` must be a multiple of 4 x `heads={self.heads}`."
+            raise InputError(msg)
+        if not 1 <= len(self.stem) <= 6 or len(self.stem) != len(self.stem_blocks):
+            msg = f"`stem={self.stem}` and `stem_blocks={self.stem_blocks}` must have the same length, 1 to 6."
+            raise InputError(msg)
+        if not all(type(n) is int and 0 <= n <= MAX_DEPTH for n in self.stem_blocks):
+            msg = f"`stem_blocks={self.stem_blocks}` must be integers in 0..{MAX_DEPTH}."
+            raise InputError(msg)
+        check_choice(self.pool, ("mean", "class"), name="pool")
+        check_fraction(drop_path=self.drop_path)
+
+    @property
+    def stride(self) -> int:
+        """Edge of the square of pixels behind one token."""
+        return int(2 ** len(self.stem))
+
+
+SIZES: dict[str, ViTConfig] = {
+    "tiny": ViTConfig(),
+    "small": ViTConfig(dim=192, depth=6, heads=6, mlp_dim=768, stem=(32, 64, 128, 192)),
+    "base": ViTConfig(dim=384, depth=8, heads=6, mlp_dim=1536, stem=(48, 96, 192, 384)),
+}
+
+
+def vit_config(size: str, **changes: Any) -> ViTConfig:
+    """Named configuration (``"tiny"``, ``"small"`` or ``"base"``) with ``changes`` applied."""
+    check_choice(size, tuple(SIZES), name="size")
+    return replace(SIZES[size], **changes)
+
+
+def optical_density(image: Tensor) -> Tensor:
+    """``-ln((value + 1) / 256)`` of uint8 pixels, float32: 0 for white, 5.5 for black; linear in the amount of dye."""
+    if image.dtype != torch.uint8:
+        msg = f"image of {image.dtype}; wanted torch.uint8."
+        raise InputError(msg)
+    return image.float().add_(1).mul_(1 / 256).log_().neg_()
+
+
+@lru_cache(maxsize=16)
+def sincos_positions(height: int, width: int, dim: int) -> Tensor:
+    """Sine and cosine of row and column at ``dim / 4`` frequencies, ``(height * width, dim)``, row-major."""
+    if dim % 4:
+        msg = f"`dim={dim}` must be a multiple of 4."
+        raise InputError(msg)
+    frequency = torch.exp(-math.log(10_000) * torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
+    y, x = torch.meshgrid(
+        torch.arange(height, dtype=torch.float64), torch.arange(width, dtype=torch.float64), indexing="ij"
+    )
+    angles = torch.cat([y.reshape(-1, 1) * frequency, x.reshape(-1, 1) * frequency], dim=1)  # (h w, dim / 2)
+    return torch.cat([angles.sin(), angles.cos()], dim=1).float()
+
+
+class DropPath(nn.Module):
+    """Leave out a residual branch for a random share ``p`` of the samples while training."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale kept samples by ``1 / (1 - p)`` so that the expectation stays."""
+        if not self.training or self.p == 0:
+            return x
+        keep = torch.rand((len(x),) + (1,) * (x.ndim - 1), device=x.device) >= self.p
+        return x * keep / max(1 - self.p, 1e-6)
+
+
+class Block(nn.Module):
+    """Pre-norm self-attention and feed-forward."""
+
+    def __init__(self, dim: int, heads: int, mlp_dim: int, drop_path: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_attention = nn.LayerNorm(dim)
+        self.to_qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.to_out = nn.Linear(dim, dim)
+        self.mlp = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, mlp_dim), nn.GELU(), nn.Linear(mlp_dim, dim))
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens ``(b, n, dim)`` to tokens of the same shape."""
+        qkv = self.to_qkv(self.norm_attention(tokens))
+        q, k, v = rearrange(qkv, "b n (three h d) -> three b h n d", three=3, h=self.heads).unbind(0)
+        mixed = rearrange(F.scaled_dot_product_attention(q, k, v), "b h n d -> b n (h d)")
+        tokens = tokens + self.drop_path(self.to_out(mixed))
+        out: Tensor = tokens + self.drop_path(self.mlp(tokens))
+        return out
+
+
+class ConvBlock(nn.Module):
+    """Residual 3x3 convolution at constant width."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1, bias=False), nn.BatchNorm2d(dim), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Image ``(b, dim, h, w)`` to the same shape."""
+        out: Tensor = x + self.body(x)
+        return out
+
+
+def conv_stem(config: ViTConfig) -> nn.Sequential:
+    """Stride-2 convolutions ``(b, 3, h, w) -> (b, dim, h / stride, w / stride)``."""
+    layers: list[nn.Module] = []
+    n_in = 3
+    for n_out, n_blocks in zip(config.stem, config.stem_blocks, strict=True):
+        layers += [nn.Conv2d(n_in, n_out, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU()]
+        layers += [ConvBlock(n_out) for _ in range(n_blocks)]
+        n_in = n_out
+    return nn.Sequential(*layers, nn.Conv2d(n_in, config.dim, 1))
+
+
+class ViT(nn.Module):
+    """Features of H&E patches.
+
+    Parameters
+    ----------
+    config
+        Shape of the network.
+
+    Attributes
+    ----------
+    num_features
+        Width of the output.
+    """
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.num_features = config.dim
+        self.stem = conv_stem(config)
+        rates = torch.linspace(0, config.drop_path, config.depth, device="cpu").tolist()
+        self.blocks = nn.ModuleList(Block(config.dim, config.heads, config.mlp_dim, rate) for rate in rates)
+        self.norm = nn.LayerNorm(config.dim)
+        if config.pool == "class":
+            self.class_token = nn.Parameter(torch.randn(config.dim) * 0.02)
+
+    def embed(self, image: Tensor) -> Tensor:
+        """Image tokens with positions, ``(b, n, dim)``, of pixels (uint8) or optical densities (float)."""
+        self._check(image)
+        od = image if image.is_floating_point() else optical_density(image)
+        grid = self.stem(od.contiguous(memory_format=torch.channels_last))
+        positions = sincos_positions(grid.shape[2], grid.shape[3], self.config.dim).to(grid.device)
+        tokens: Tensor = rearrange(grid, "b d h w -> b (h w) d") + positions
+        return tokens
+
+    def forward_features(self, image: Tensor, extra: Tensor | None = None) -> Tensor:
+        """Normalised tokens after all blocks, ``(b, n, dim)``.
+
+        Parameters
+        ----------
+        image
+            ``(b, 3, h, w)``: uint8 pixels, or float optical densities.
+        extra
+            Tokens that take part in attention, ``(b, m, dim)``.
+
+        Returns
+        -------
+        The image tokens in row-major order; before them the class token (where there is one), after them ``extra``.
+        """
+        tokens = self.embed(image)
+        if self.config.pool == "class":
+            tokens = torch.cat([self.class_token.expand(len(tokens), 1, -1), tokens], dim=1)
+        if extra is not None:
+            tokens = torch.cat([tokens, extra], dim=1)
+        for block in self.blocks:
+            tokens = block(tokens)
+        normed: Tensor = self.norm(tokens)
+        return normed
+
+    def forward(self, image: Tensor, extra: Tensor | None = None) -> Tensor:
+        """Feature vector per image, ``(b, dim)``; arguments as in :meth:`forward_features`."""
+        tokens = self.forward_features(image, extra)
+        return tokens[:, 0] if self.config.pool == "class" else tokens.mean(dim=1)
+
+    def _check(self, image: Tensor) -> None:
+        if image.ndim != 4 or image.shape[1] != 3 or min(image.shape[2:]) < self.config.stride:
+            msg = f"image of shape {tuple(image.shape)}; wanted (b, 3, h, w) with h and w >= {self.config.stride} px."
+            raise InputError(msg)

@@ -1,0 +1,286 @@
+"""Fit a signature model to the patches of several slides."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+
+from spatialsig._checks import check_fraction, check_positive
+from spatialsig._errors import InputError
+from spatialsig._progress import progress_bar
+from spatialsig.models.vit import SignatureViT
+from spatialsig.nn.augment import Augment, AugmentConfig
+from spatialsig.nn.losses import masked_loss
+from spatialsig.nn.signature import SignatureConfig
+from spatialsig.nn.vit import ViTConfig, vit_config
+from spatialsig.stats.agreement import pearson
+from spatialsig.train.autoencoder import history_file
+from spatialsig.train.average import averaged_copy, update_average
+from spatialsig.train.loop import History, check_finite, fit, reproducible
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    import pandas as pd
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from spatialsig.data.loader import Batch, PatchBatches
+
+
+class VitModule(LightningModule):
+    """Masked loss on standardised scores; AdamW under a one-cycle learning rate; validated on averaged weights.
+
+    Parameters
+    ----------
+    model
+        Holds the network and the scalers.
+    augment
+        Changes of the training patches.
+    learning_rate, weight_decay, warmup, n_steps
+        Peak learning rate, decay of matrices, share of the steps in which the rate rises, steps in all.
+    ema_decay
+        Decay of the running average per step.
+    loss
+        One of :data:`spatialsig.nn.losses.LOSSES`.
+    """
+
+    def __init__(
+        self,
+        model: SignatureViT,
+        augment: Augment,
+        *,
+        learning_rate: float,
+        weight_decay: float,
+        warmup: float,
+        n_steps: int,
+        ema_decay: float,
+        loss: str,
+    ) -> None:
+        super().__init__()
+        self.net = model.net
+        self.average = averaged_copy(model.net)
+        self.augment, self.loss = augment, loss
+        self.learning_rate, self.weight_decay, self.warmup = learning_rate, weight_decay, warmup
+        self.n_steps, self.ema_decay = n_steps, ema_decay
+        scales = (model.target_mean, model.target_std, model.ae_mean, model.ae_std)
+        self._scales = [torch.from_numpy(scale).float() for scale in scales]
+        self._validated: list[tuple[Tensor, ...]] = []
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of one batch of patches."""
+        with torch.autocast(self.device.type, enabled=False):  # optical densities need all of float32
+            image = self.augment(batch["image"], epoch=self.current_epoch, step=batch_idx)
+        loss = self._loss(self._predict(self.net, batch, image), batch)
+        return check_finite(loss, epoch=self.current_epoch, step=batch_idx, learning_rate=self.learning_rate)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Follow the weights with their average."""
+        update_average(self.average, self.net, decay=self.ema_decay, step=self.global_step)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Collect the averaged network's scores of one batch."""
+        scores = self._predict(self.average, batch, batch["image"])
+        loss = self._loss(scores, batch)
+        self.log("val_loss", loss, batch_size=len(scores), on_epoch=True)
+        measured = torch.where(batch["mask"], batch["target"], torch.nan)
+        self._validated.append((scores.cpu(), measured.cpu(), batch["slide"].cpu()))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log ``val_pearson``, the mean over slides and scores of the correlation within a slide."""
+        scores, measured, slide = (torch.cat(part).numpy() for part in zip(*self._validated, strict=True))
+        self._validated = []
+        within = [pearson(measured[slide == index], scores[slide == index]) for index in np.unique(slide)]
+        known = np.concatenate(within)
+        known = known[np.isfinite(known)]
+        self.log("val_pearson", float(known.mean()) if len(known) else float("nan"))
+
+    def configure_optimizers(self) -> Any:
+        """AdamW without decay of biases, norms and learned tokens; the rate rises, then falls along a cosine."""
+        matrices = [p for p in self.net.parameters() if p.ndim > 1]
+        vectors = [p for p in self.net.parameters() if p.ndim <= 1]
+        groups = [{"params": matrices, "weight_decay": self.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, 0.98), fused=True)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, self.learning_rate, total_steps=self.n_steps, pct_start=self.warmup, cycle_momentum=False
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _predict(self, net: nn.Module, batch: Batch, image: Tensor) -> Tensor:
+        ae, present = batch.get("ae"), batch.get("ae_present")
+        mean, std = (scale.to(image.device) for scale in self._scales[2:])
+        code = None if ae is None else (ae - mean) / std
+        scores: Tensor = net(image, code, present)
+        return scores.float()
+
+    def _loss(self, scores: Tensor, batch: Batch) -> Tensor:
+        mean, std = (scale.to(scores.device) for scale in self._scales[:2])
+        target = (batch["target"] - mean) / std
+        return masked_loss(scores, target, mask=batch["mask"], weight=batch["weight"], kind=self.loss)
+
+
+def fit_vit(
+    batches: PatchBatches,
+    *,
+    signatures: Sequence[str],
+    um_per_px: float,
+    validation: PatchBatches | None = None,
+    size: str | ViTConfig = "tiny",
+    fusion: str | None = None,
+    modality_dropout: float = 0.3,
+    augment: AugmentConfig | None = None,
+    max_epochs: int = 24,
+    learning_rate: float = 2e-3,
+    weight_decay: float = 0.05,
+    warmup: float = 0.1,
+    clip: float = 1.0,
+    ema_decay: float = 0.995,
+    loss: str = "huber",
+    patience: int | None = None,
+    seed: int = 0,
+    run_dir: str | os.PathLike[str] | None = None,
+    run: dict[str, Any] | None = None,
+) -> tuple[SignatureViT, pd.DataFrame]:
+    """Train a signature model on H&E patches, and on expression embeddings where the batches have them.
+
+    Parameters
+    ----------
+    batches
+        Training patches.
+    signatures
+        Names of the targets.
+    um_per_px
+        Resolution of the patches.
+    validation
+        Patches to choose the best epoch by; None keeps the last.
+    size
+        ``"tiny"``, ``"small"``, ``"base"``, or a configuration.
+    fusion
+        ``"none"``, ``"add"``, ``"token"``, ``"film"`` or ``"gated"``; None takes ``"gated"`` with expression and
+        ``"none"`` without.
+    modality_dropout
+        Share of training samples whose embedding is withheld, so that H&E alone stays enough.
+    augment
+        Changes of the training patches; None takes the default.
+    max_epochs, learning_rate, weight_decay, warmup, clip, ema_decay, loss
+        Training settings: passes over the patches, peak learning rate, decay of matrices, share of steps with a rising
+        rate, largest gradient norm, decay of the running average of weights per step, ``"huber"`` or ``"mse"``.
+    patience
+        Epochs without a better validation correlation after which training stops; None never stops, since the last,
+        small learning rates gain most.
+    seed
+        Seed of weights, augmentation and dropout (the order has the seed of ``batches``).
+    run_dir
+        Directory for ``history.csv``, written after every epoch; None writes nothing.
+    run
+        Provenance to keep in the model.
+
+    Returns
+    -------
+    The model, and a frame with one row per epoch: ``epoch``, ``train_loss``, ``val_loss``, ``val_pearson`` (mean over
+    slides and scores of the correlation within a slide), ``seconds``, ``lr``.
+
+    Raises
+    ------
+    InputError
+        If sizes do not match, a target is constant or never measured, or the loss becomes NaN.
+    """
+    check_positive(max_epochs=max_epochs, learning_rate=learning_rate, clip=clip)
+    check_fraction(warmup=warmup, ema_decay=ema_decay, modality_dropout=modality_dropout)
+    _check_validation(batches, validation)
+    n_steps = max_epochs * len(batches)
+    with reproducible(seed), progress_bar("Training on H&E", total=n_steps, unit="batch") as bar:
+        model = _new_model(batches, signatures, um_per_px, size, fusion, modality_dropout, run)
+        module = VitModule(
+            model,
+            Augment(AugmentConfig() if augment is None else augment, seed=seed),
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            warmup=warmup,
+            n_steps=n_steps,
+            ema_decay=ema_decay,
+            loss=loss,
+        )
+        history = History(bar, best_of="val_pearson", patience=patience, csv=history_file(run_dir))
+        fit(module, batches, validation=validation, history=history, max_epochs=max_epochs, clip=clip)
+        model.net.load_state_dict(module.average.state_dict())
+    model.net.cpu().eval()
+    return model, history.frame
+
+
+def _new_model(
+    batches: PatchBatches,
+    signatures: Sequence[str],
+    um_per_px: float,
+    size: str | ViTConfig,
+    fusion: str | None,
+    modality_dropout: float,
+    run: dict[str, Any] | None,
+) -> SignatureViT:
+    vit = size if isinstance(size, ViTConfig) else vit_config(size)
+    fusion = ("none" if batches.ae is None else "gated") if fusion is None else fusion
+    if fusion != "none" and batches.ae is None:
+        msg = f"`fusion={fusion!r}` needs expression embeddings, but the batches hold none. Embed the cells first."
+        raise InputError(msg)
+    if batches.target.shape[1] != len(signatures):
+        msg = f"{len(signatures)} signatures for targets of {batches.target.shape[1]} columns."
+        raise InputError(msg)
+    n_latent = 0 if fusion == "none" or batches.ae is None else batches.ae.shape[1]
+    config = SignatureConfig(vit, len(signatures), n_latent, fusion, modality_dropout)
+    target_mean, target_std = _moments(batches.target, signatures)
+    ae_mean, ae_std = (None, None) if n_latent == 0 else _ae_moments(batches.ae)
+    return SignatureViT(
+        config,
+        signatures,
+        target_mean=target_mean,
+        target_std=target_std,
+        ae_mean=ae_mean,
+        ae_std=ae_std,
+        patch_px=batches.out_px,
+        um_per_px=um_per_px,
+        run=run,
+    )
+
+
+def _moments(target: NDArray[np.float32], names: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    measured = np.isfinite(target).sum(axis=0)
+    empty = [name for name, n in zip(names, measured, strict=True) if n < 2]
+    if empty:
+        msg = f"signatures without at least 2 measured training patches: {empty}; leave them out."
+        raise InputError(msg)
+    mean, std = _mean_std(target)
+    constant = [name for name, m, s in zip(names, mean, std, strict=True) if s <= 1e-6 * max(abs(m), 1e-6)]
+    if constant:
+        msg = f"signatures with one value on all training patches: {constant}; leave them out."
+        raise InputError(msg)
+    return mean, std
+
+
+def _ae_moments(ae: NDArray[np.float32] | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if ae is None or not np.isfinite(ae).all(axis=1).any():
+        msg = "no training patch has an expression embedding; embed the cells first, or use fusion='none'."
+        raise InputError(msg)
+    mean, std = _mean_std(ae)
+    return mean, np.where(std > 1e-6, std, 1.0)  # a dead unit says nothing and is left as it is
+
+
+def _mean_std(values: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and deviation of every column over its finite rows."""
+    wide = values.astype(np.float64)
+    return np.asarray(np.nanmean(wide, axis=0)), np.asarray(np.nanstd(wide, axis=0))
+
+
+def _check_validation(batches: PatchBatches, validation: PatchBatches | None) -> None:
+    if validation is None:
+        return
+    same = (batches.out_px, batches.target.shape[1]) == (validation.out_px, validation.target.shape[1])
+    if not same or (batches.ae is None) != (validation.ae is None):
+        msg = (
+            f"validation patches of {validation.out_px} px with {validation.target.shape[1]} targets do not match "
+            f"training patches of {batches.out_px} px with {batches.target.shape[1]}, or only one has expression."
+        )
+        raise InputError(msg)
