@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from spatialsig import __version__, settings
 from spatialsig._errors import SpatialsigError
+from spatialsig._settings import settings
 
 app = typer.Typer(
     help="Learn molecular signatures from H&E.",
@@ -56,7 +57,7 @@ def run(
 @app.command()
 def version() -> None:
     """Print the version."""
-    typer.echo(__version__)
+    typer.echo(metadata.version("spatialsig"))
 
 
 def _prepare(*, quiet: bool) -> None:

@@ -24,7 +24,8 @@ XY = ("x", "y")
 def image_of(slide: Slide, image_key: str) -> DataArray | DataTree:
     """Image element ``image_key``; the error names the slide and what exists."""
     check_key(slide.sdata.images, image_key, name="image_key", where=f"the images of slide {slide.name!r}")
-    return slide.sdata.images[image_key]
+    image: DataArray | DataTree = slide.sdata.images[image_key]
+    return image
 
 
 def full_resolution(image: DataArray | DataTree) -> DataArray:

@@ -71,7 +71,7 @@ def patch_table(
     centres = patch_centres_um(slide, patches_key)
     obs = pd.DataFrame(
         {
-            _keys.REGION: pd.Categorical([patches_key] * len(shapes)),
+            _keys.REGION_KEY: pd.Categorical([patches_key] * len(shapes)),
             _keys.PATCH_ID: shapes.index.to_numpy(),
             _keys.SAMPLE: pd.Categorical([slide.name] * len(shapes)),
             _keys.PATIENT: pd.Categorical([slide.patient] * len(shapes)),
@@ -84,7 +84,7 @@ def patch_table(
     table = ad.AnnData(np.asarray(values, np.float32), obs=obs, var=pd.DataFrame(index=list(names)))
     table.obsm[_keys.SPATIAL] = centres
     return TableModel.parse(
-        table, region=patches_key, region_key=_keys.REGION, instance_key=_keys.PATCH_ID, overwrite_metadata=True
+        table, region=patches_key, region_key=_keys.REGION_KEY, instance_key=_keys.PATCH_ID, overwrite_metadata=True
     )
 
 

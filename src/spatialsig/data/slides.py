@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import spatialdata as sd
 
 from spatialsig import _keys
 from spatialsig._checks import check_key
 from spatialsig._errors import InputError, KeyMissingError, StoreError
-from spatialsig.store import commit_elements, write_attrs
+from spatialsig.store.commit import commit_elements, write_attrs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -29,7 +29,7 @@ class Stores(Protocol):
         ...
 
 
-Data = sd.SpatialData | str | Path | Stores  # what every verb takes
+Data: TypeAlias = sd.SpatialData | str | Path | Stores  # what every verb takes
 
 
 @dataclass

@@ -75,7 +75,8 @@ def training_rows(slide: Slide, xy_um: NDArray[Any], *, test_fold: int | None) -
         )
         raise KeyMissingError(msg)
     folds = folds_of(slide, xy_um)
-    return (folds != test_fold) & (folds != BUFFER)
+    allowed: NDArray[np.bool_] = (folds != test_fold) & (folds != BUFFER)
+    return allowed
 
 
 def positions(slide: Slide, table_key: str) -> NDArray[np.float64]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from pathlib import Path
-from typing import Any
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
-from spatialsig import __version__
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Ledger:
@@ -28,7 +29,7 @@ class Ledger:
         self._done: dict[str, dict[str, Any]] = {}
         if path.is_file():
             self._done = json.loads(path.read_text(encoding="utf-8"))
-        self._previous = __version__
+        self._previous = version("spatialsig")
 
     def digest(self, step: str, parameters: object) -> str:
         """Digest of the next step; call once per step, in order."""

@@ -78,7 +78,8 @@ def _variance(slide: Slide, genes: list[str], test_fold: int | None, table_key: 
     counts = counts_of(slide, table_key, genes)[rows]
     total, squares = gene_moments(counts, library_size(counts))
     n = counts.shape[0]
-    return (squares - total**2 / n) / (n - 1)
+    variance: NDArray[np.float64] = (squares - total**2 / n) / (n - 1)
+    return variance
 
 
 def _write(

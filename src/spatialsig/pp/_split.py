@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from spatialsig import _keys
 from spatialsig._checks import check_choice, check_positive
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def split(
     data: Data,
     *,
-    by: Literal["patient", "slide", "block"] = "patient",
+    by: str = "patient",
     n_folds: int = 4,
     block_um: float = 1000.0,
     buffer_um: float = 256.0,

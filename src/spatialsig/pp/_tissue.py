@@ -54,4 +54,4 @@ def _coarse_level(image: DataArray | DataTree) -> DataArray:
 
 def _otsu(density: NDArray[np.float32]) -> float:
     # Otsu divides tissue into dark and pale where there is hardly any glass: half of its threshold is safe on both
-    return 0.5 * float(threshold_otsu(density)) if np.ptp(density) > 0 else 0.0
+    return 0.5 * float(threshold_otsu(density)) if np.ptp(density) > 0 else 0.0  # type: ignore[no-untyped-call]

@@ -87,7 +87,7 @@ def signature_scores(
     return scores
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _moments(
     data: NDArray[Any], indices: NDArray[Any], indptr: NDArray[Any], factor: NDArray[np.float64], n_genes: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -101,7 +101,7 @@ def _moments(
     return total, squares
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _add_scaled(
     data: NDArray[Any],
     indices: NDArray[Any],
@@ -116,7 +116,7 @@ def _add_scaled(
             out[cell, gene] += np.log1p(data[k] * factor[cell]) / std[gene]
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _scores(
     data: NDArray[Any],
     indices: NDArray[Any],

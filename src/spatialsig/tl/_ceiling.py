@@ -17,8 +17,6 @@ from spatialsig.stats.grouped import grouped_mean
 from spatialsig.tl._score import scores_under
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from spatialsig.data.slides import Data, Slide
 
 
@@ -64,13 +62,9 @@ def _slide_ceiling(slide: Slide, n_repeats: int, seed: int, table_key: str, sign
     rs = []
     for repeat in range(n_repeats):
         halves = [
-            grouped_mean(_scores(params, half), membership)[labelled]
+            grouped_mean(scores_under(params, half), membership)[labelled]
             for half in split_counts(counts, seed=seed + repeat)
         ]
         rs.append(pearson(*halves))
     ceiling = ceiling_from_halves(np.mean(rs, axis=0))
     return pd.DataFrame({"sample": slide.name, "signature": list(labels.var_names), "ceiling": ceiling})
-
-
-def _scores(params: dict[str, NDArray[np.float64]], counts: object) -> NDArray[np.float32]:
-    return scores_under(params, counts)

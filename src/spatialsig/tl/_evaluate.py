@@ -144,7 +144,8 @@ def _image_features(
 
 def _relative_position(xy_um: NDArray[np.float64]) -> NDArray[np.float64]:
     low, high = xy_um.min(axis=0), xy_um.max(axis=0)
-    return (xy_um - low) / np.maximum(high - low, 1e-9)
+    share: NDArray[np.float64] = (xy_um - low) / np.maximum(high - low, 1e-9)
+    return share
 
 
 def _judge(

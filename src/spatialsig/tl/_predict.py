@@ -126,4 +126,4 @@ def _weights_hash(model: SignatureViT) -> str:
 def _n_cells(slide: Slide, signatures_key: str) -> NDArray[np.int64] | None:
     if signatures_key not in slide.sdata.tables:
         return None
-    return slide.sdata.tables[signatures_key].obs[_keys.N_CELLS].to_numpy()
+    return np.asarray(slide.sdata.tables[signatures_key].obs[_keys.N_CELLS])

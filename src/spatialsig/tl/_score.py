@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from numpy.typing import NDArray
+    from scipy import sparse
 
     from spatialsig.data.slides import Data, Slide
 
@@ -90,8 +91,9 @@ def score_cells(
     _check_coverage(report, panels)
     genes = common_genes(panels)
     mean, std = _fit_scaler(data, genes, test_fold, table_key)
-    usable = _usable_weights(measured_genes(sets, panels), report, genes, std)
-    params = {
+    usable = weights(measured_genes(sets, panels), genes)
+    usable[:, (report["reason"] != "").to_numpy()] = 0
+    params: dict[str, Any] = {
         "method": method,
         "key": key_added,
         "names": list(sets),
@@ -112,7 +114,7 @@ def score_cells(
     return report
 
 
-def scores_under(params: Mapping[str, NDArray[np.float64]], counts: object) -> NDArray[np.float32]:
+def scores_under(params: Mapping[str, Any], counts: sparse.csr_matrix) -> NDArray[np.float32]:
     """Scores ``(n_cells, n_signatures)`` of counts on ``params["genes"]``; NaN for a signature that is not measured."""
     library = library_size(counts)
     scores = signature_scores(counts, library, params["mean"], params["std"], params["weights"])
@@ -152,14 +154,6 @@ def _fit_scaler(
     return mean, np.where(std > 0, std, 1.0)
 
 
-def _training_counts(slide: Slide, genes: list[str], test_fold: int | None, table_key: str) -> object:
+def _training_counts(slide: Slide, genes: list[str], test_fold: int | None, table_key: str) -> sparse.csr_matrix:
     rows = training_rows(slide, positions(slide, table_key), test_fold=test_fold)
     return counts_of(slide, table_key, genes)[rows]
-
-
-def _usable_weights(
-    sets: dict[str, list[str]], report: pd.DataFrame, genes: list[str], std: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    matrix = weights(sets, genes)
-    matrix[:, (report["reason"] != "").to_numpy()] = 0
-    return matrix
