@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
-import socket
 import warnings
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +25,8 @@ from spatialdata.models import (
     get_model,
 )
 
-from spatialsig._errors import InputError, SpatialsigWarning, StoreError
-from spatialsig.store.atomic import ASIDE, exchange, flush_directory, flush_tree, write_text
+from spatialsig._errors import InputError, StoreError
+from spatialsig.store.atomic import exchange, flush_directory, flush_tree, write_text
 from spatialsig.store.images import StreamedImage, as_streamed, check_pixels, fill, template
 from spatialsig.store.metadata import (
     KINDS,
@@ -42,9 +39,10 @@ from spatialsig.store.metadata import (
     without_consolidated,
     write_attrs,
 )
+from spatialsig.store.staging import clear_leftovers, quarantine_unfinished, staging_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 __all__ = ["commit_elements", "create_store", "read_attrs", "write_attrs"]
 
@@ -94,14 +92,10 @@ def create_store(
     elements = {name: element for _, name, element in sdata.gen_elements()} | dict(images or {})
     _kinds_of(elements)
     check_json(sdata.attrs)
-    _clear_leftovers(path)
-    if path.exists():
-        if not overwrite:
-            msg = f"store {str(path)!r} already exists; pass `overwrite=True` to replace it, or choose another path."
-            raise StoreError(msg)
-        root_document(path)  # never replace a directory that is not a store
+    clear_leftovers(path)
+    check_target(path, overwrite=overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _staging(path) as staging:
+    with staging_directory(path) as staging:
         _write(staging, elements, sdata.attrs)
         flush_tree(staging)
         if path.exists():
@@ -109,6 +103,16 @@ def create_store(
         else:
             os.rename(staging, path)
         flush_directory(path.parent)
+
+
+def check_target(path: Path, *, overwrite: bool) -> None:
+    """Raise :class:`StoreError` if a store cannot be written at ``path``."""
+    if not path.exists():
+        return
+    if not overwrite:
+        msg = f"store {str(path)!r} already exists; pass `overwrite=True` to replace it, or choose another path."
+        raise StoreError(msg)
+    root_document(path)  # never replace a directory that is not a store
 
 
 def commit_elements(path: str | Path, elements: Mapping[str, Any]) -> None:
@@ -143,9 +147,9 @@ def commit_elements(path: str | Path, elements: Mapping[str, Any]) -> None:
             raise InputError(msg)
     if not elements:
         return
-    _clear_leftovers(path)
-    _quarantine_unfinished(path)
-    with _staging(path) as staging:
+    clear_leftovers(path)
+    quarantine_unfinished(path)
+    with staging_directory(path) as staging:
         _write(staging, elements, {})
         flush_tree(staging)
         _install(path, staging, kinds, document)
@@ -241,62 +245,3 @@ def _list_labels(path: Path) -> None:
     if sorted(ome.get("labels", [])) != names:
         ome["labels"] = names
         write_text(file, json.dumps(document, indent=2))
-
-
-@contextmanager
-def _staging(path: Path) -> Iterator[Path]:
-    """Sibling directory of a store, gone afterwards whatever happens."""
-    staging = path.with_name(f"{_prefix(path)}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}")
-    try:
-        yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _prefix(path: Path) -> str:
-    return f".{path.name}.staging-"
-
-
-def _clear_leftovers(path: Path) -> None:
-    """Remove what interrupted writers left beside the store; first give back what they had taken away."""
-    if not path.parent.is_dir():
-        return
-    for entry in sorted(path.parent.iterdir()):
-        if entry.name.startswith(f"{path.name}{ASIDE}") and not path.exists():
-            os.rename(entry, path)
-    leftovers = [entry for entry in path.parent.iterdir() if entry.name.startswith(_prefix(path))]
-    for staging in leftovers:
-        if _is_alive(staging.name.removeprefix(_prefix(path))):
-            continue
-        for aside in staging.glob(f"*/*{ASIDE}*"):
-            live = path / aside.parent.name / aside.name.split(ASIDE)[0]
-            if path.exists() and not live.exists():
-                os.rename(aside, live)
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _is_alive(owner: str) -> bool:
-    """Whether the process that made a staging directory may still be writing."""
-    host, pid, _ = owner.rsplit("-", 2)
-    if host != socket.gethostname():
-        return True  # cannot be known from here
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _quarantine_unfinished(path: Path) -> None:
-    """Move elements that another writer never finished out of the store: they would make it unreadable."""
-    broken = [(kind, name) for kind, name, finished in elements_on_disk(path) if not finished]
-    if not broken:
-        return
-    shelter = path.with_name(f".{path.name}.quarantine-{secrets.token_hex(4)}")
-    for kind, name in broken:
-        (shelter / kind).mkdir(parents=True, exist_ok=True)
-        os.rename(path / kind / name, shelter / kind / name)
-    msg = f"{str(path)!r}: moved unfinished {[f'{kind}/{name}' for kind, name in broken]} to {str(shelter)!r}."
-    warnings.warn(msg, SpatialsigWarning, stacklevel=4)

@@ -1,0 +1,207 @@
+"""Any table with positions plus any RGB image: Visium, legacy ST, exports of other imaging platforms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+from anndata.utils import make_index_unique
+from scipy import sparse
+from spatialdata.transformations import Identity
+
+from spatialsig import _keys
+from spatialsig._checks import check_choice, check_key, check_positive
+from spatialsig._errors import InputError
+from spatialsig.io._elements import (
+    CIRCLES,
+    DEFAULT_RADIUS_UM,
+    assemble,
+    cell_circles,
+    cell_table,
+    labelled,
+    warn_pixel_size,
+)
+from spatialsig.io._pixels import RgbFile, RgbPixels, open_rgb
+from spatialsig.store.commit import check_target
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+    from spatialdata import SpatialData
+
+MAX_OUTSIDE_IMAGE = 0.2
+MAX_WITHOUT_POSITION = 0.01
+
+
+def from_anndata(
+    adata: AnnData,
+    image: str | Path | NDArray[np.uint8],
+    *,
+    um_per_px: float,
+    spatial_key: str = _keys.SPATIAL,
+    spatial_unit: Literal["px", "um"] = "px",
+    spot_um: float | None = None,
+    sample: str | None = None,
+    patient: str | None = None,
+    image_key: str = _keys.IMAGE,
+    table_key: str = _keys.TABLE,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+) -> SpatialData:
+    """Join a table of cells or spots with the image they lie on.
+
+    Parameters
+    ----------
+    adata
+        ``X`` holds raw counts; left as it is. ``obs`` names must be unique.
+    image
+        Path of an RGB image (TIFF, OME-TIFF, SVS, PNG, JPEG) or an array ``(y, x, 3)`` uint8.
+    um_per_px
+        Micrometres per px of the full-resolution image.
+    spatial_key
+        ``adata.obsm`` entry with positions ``(n_obs, 2)``, x and y.
+    spatial_unit
+        ``"px"``: positions are px of the image; ``"um"``: micrometres from its top-left corner.
+    spot_um
+        Diameter of a spot, um; by default circles of 5 um radius are drawn.
+    sample, patient
+        Names of the slide and of its patient; by default the name of the image file (``"slide"`` for an array), and
+        the sample's.
+    image_key, table_key
+        Names of the image and of the table.
+    out, overwrite
+        Write a new store there (replacing one); otherwise the object stays in memory, a tiled image on disk.
+
+    Returns
+    -------
+    Object whose ``global`` is px of the image, with
+
+    - ``tables[table_key]``: ``X`` raw counts, CSR float32; the columns of ``adata.obs`` and ``obs["cell_id"]``,
+      ``obs["sample"]``, ``obs["patient"]``, ``obs["region"]``; ``obsm["spatial"]`` um and the other ``obsm``;
+      ``var["gene_ids"]``; ``uns["spatialsig"]["from_anndata"]`` counts what was left out;
+    - ``shapes["cell_circles"]``: the cells or spots in um, which the table annotates;
+    - ``images[image_key]``: ``(c, y, x)`` uint8 RGB, multi-scale;
+    - ``attrs["spatialsig"]``: ``sample``, ``patient``, ``um_per_global_px``, ``source``.
+
+    Raises
+    ------
+    KeyMissingError
+        If ``adata.obsm`` has no ``spatial_key``.
+    InputError
+        If ``X`` holds no counts, positions are no ``(n_obs, 2)`` numbers, more than 1 % of them are not finite, or
+        more than 20 % lie outside the image.
+    """
+    check_positive(um_per_px=um_per_px)
+    if spot_um is not None:
+        check_positive(spot_um=spot_um)
+    check_choice(spatial_unit, ("px", "um"), name="spatial_unit")
+    if out is not None:
+        check_target(Path(out), overwrite=overwrite)
+    counts = _counts(adata)
+    xy_um = _positions(adata, spatial_key) * (um_per_px if spatial_unit == "px" else 1.0)
+    file, where = _open(image)
+    if where is not None:
+        warn_pixel_size(where, given=um_per_px, found=file.um_per_px)
+    placed = np.isfinite(xy_um).all(axis=1)
+    outside = _count_outside(xy_um[placed] / um_per_px, file, spatial_unit)
+    sample = (where.name.split(".")[0] if where else "slide") if sample is None else sample
+    patient = sample if patient is None else patient
+    obs = labelled(adata.obs[placed], sample=sample, patient=patient)
+    obs[_keys.CELL_ID] = adata.obs_names[placed].astype(str).to_numpy(object)
+    info = {
+        "n_cells": int(placed.sum()),
+        "n_genes": adata.n_vars,
+        "um_per_px": um_per_px,
+        "cells_dropped_without_position": int((~placed).sum()),
+        "cells_outside_image": outside,
+    }
+    table = cell_table(counts[placed], obs, _var(adata), xy_um[placed], info={"from_anndata": info})
+    for key in set(adata.obsm) - {spatial_key, _keys.SPATIAL}:
+        table.obsm[key] = adata.obsm[key][placed]
+    radius = np.full(len(obs), DEFAULT_RADIUS_UM if spot_um is None else spot_um / 2)
+    circles = cell_circles(xy_um[placed], radius, table.obs[_keys.CELL_ID], um_per_global_px=um_per_px)
+    attrs: dict[str, Any] = {
+        _keys.SAMPLE: sample,
+        _keys.PATIENT: patient,
+        "um_per_global_px": float(um_per_px),
+        "source": {"reader": "from_anndata", "he_image": None if where is None else str(where.resolve())},
+    }
+    return assemble(
+        {table_key: table, CIRCLES: circles},
+        file,
+        {_keys.GLOBAL: Identity()},
+        attrs={_keys.NAMESPACE: attrs},
+        image_key=image_key,
+        out=out,
+        overwrite=overwrite,
+    )
+
+
+def _counts(adata: AnnData) -> sparse.csr_matrix:
+    """``adata.X`` as CSR float32, if it holds counts."""
+    fix = "put raw counts into adata.X (often adata.layers['counts'] or adata.raw.X)"
+    if adata.X is None or adata.n_obs == 0:
+        msg = f"`adata` has {adata.n_obs} observations and {'no X' if adata.X is None else 'an empty X'}: {fix}."
+        raise InputError(msg)
+    counts = sparse.csr_matrix(adata.X)
+    data = counts.data
+    wrong = ~np.isfinite(data) | (data < 0) | (data != np.floor(data))
+    if wrong.any():
+        msg = (
+            f"adata.X holds {int(wrong.sum())} values that are no counts, as {data[wrong][0]:.6g}; wanted whole "
+            f"numbers from 0: {fix}."
+        )
+        raise InputError(msg)
+    if not adata.obs_names.is_unique:
+        repeated = adata.obs_names[adata.obs_names.duplicated()][0]
+        msg = f"adata.obs_names are not unique, as {repeated!r}: call adata.obs_names_make_unique() first."
+        raise InputError(msg)
+    counts.eliminate_zeros()
+    return counts.astype(np.float32)
+
+
+def _positions(adata: AnnData, spatial_key: str) -> NDArray[np.float64]:
+    check_key(adata.obsm.keys(), spatial_key, name="spatial_key", where="adata.obsm")
+    values = np.asarray(adata.obsm[spatial_key])
+    if values.ndim != 2 or values.shape[1] != 2 or values.dtype.kind not in "iuf":
+        msg = f"adata.obsm[{spatial_key!r}] is {values.dtype} of shape {values.shape}; wanted (n_obs, 2) numbers x, y."
+        raise InputError(msg)
+    lost = int((~np.isfinite(values)).any(axis=1).sum())
+    if lost > MAX_WITHOUT_POSITION * len(values):
+        msg = (
+            f"{lost} of {len(values)} positions in adata.obsm[{spatial_key!r}] are not finite; at most "
+            f"{MAX_WITHOUT_POSITION:.0%} may be dropped: remove these observations yourself if that is right."
+        )
+        raise InputError(msg)
+    return values.astype(np.float64)
+
+
+def _open(image: str | Path | NDArray[np.uint8]) -> tuple[RgbFile, Path | None]:
+    if isinstance(image, (str, Path)):
+        return open_rgb(image), Path(image)
+    return RgbFile([RgbPixels(image, axes="YXS"[: np.ndim(image)], name="array")], None, []), None
+
+
+def _count_outside(xy_px: NDArray[np.float64], file: RgbFile, spatial_unit: str) -> int:
+    height, width = file.pixels.shape[:2]
+    outside = int((~((xy_px >= 0) & (xy_px < [width, height])).all(axis=1)).sum())
+    if outside > MAX_OUTSIDE_IMAGE * len(xy_px):
+        low, high = np.round(xy_px.min(axis=0)).tolist(), np.round(xy_px.max(axis=0)).tolist()
+        msg = (
+            f"{outside} of {len(xy_px)} positions lie outside the image of {height} x {width} px (y, x): as px they "
+            f"span x, y {low} to {high}; check `spatial_unit={spatial_unit!r}`, that columns are x, y, and that "
+            f"positions belong to the full-resolution image."
+        )
+        raise InputError(msg)
+    return outside
+
+
+def _var(adata: AnnData) -> pd.DataFrame:
+    """Columns of ``adata.var`` with unique names and ``gene_ids``."""
+    var: pd.DataFrame = adata.var.copy()
+    if "gene_ids" not in var:
+        var["gene_ids"] = adata.var_names.astype(str).to_numpy(object)
+    var.index = make_index_unique(pd.Index(adata.var_names.astype(str)))
+    return var

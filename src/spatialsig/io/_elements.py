@@ -1,0 +1,155 @@
+"""Build the elements that every reader returns: the image, the table of cells and the circles it annotates."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any, cast
+
+import anndata as ad
+import dask.array as da
+import numpy as np
+import pandas as pd
+from spatialdata import SpatialData, read_zarr
+from spatialdata.models import Image2DModel, ShapesModel, TableModel
+from spatialdata.transformations import Scale
+
+from spatialsig import _keys
+from spatialsig._errors import SpatialsigWarning
+from spatialsig.store.commit import create_store
+from spatialsig.store.images import StreamedImage, halve
+from spatialsig.store.layout import CHANNELS, level_shapes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from geopandas import GeoDataFrame
+    from numpy.typing import NDArray
+    from scipy import sparse
+    from spatialdata.transformations import BaseTransformation
+    from xarray import DataArray, DataTree
+
+    from spatialsig.io._pixels import RgbFile, RgbPixels
+
+CIRCLES = "cell_circles"
+DEFAULT_RADIUS_UM = 5.0
+_LAZY_CHUNK_PX = 1024
+
+
+def cell_table(
+    counts: sparse.csr_matrix, obs: pd.DataFrame, var: pd.DataFrame, xy_um: NDArray[np.float64], *, info: dict[str, Any]
+) -> ad.AnnData:
+    """Table of cells that annotates :data:`CIRCLES`.
+
+    Parameters
+    ----------
+    counts
+        ``(n_cells, n_genes)`` raw counts.
+    obs
+        One row per cell with a column ``cell_id`` (str), which also becomes the index.
+    var
+        One row per gene.
+    xy_um
+        ``(n_cells, 2)`` centres, um.
+    info
+        What the reader did; goes to ``uns["spatialsig"]``.
+    """
+    obs = obs.set_index(pd.Index(obs[_keys.CELL_ID].to_numpy(object)))
+    obs[_keys.REGION_KEY] = pd.Categorical([CIRCLES] * len(obs))
+    table = ad.AnnData(counts.tocsr().astype(np.float32), obs=obs, var=var)
+    table.obsm[_keys.SPATIAL] = np.ascontiguousarray(xy_um, dtype=np.float64)
+    table.uns[_keys.NAMESPACE] = info
+    return TableModel.parse(table, region=CIRCLES, region_key=_keys.REGION_KEY, instance_key=_keys.CELL_ID)
+
+
+def cell_circles(
+    xy_um: NDArray[np.float64], radius_um: NDArray[np.float64], index: pd.Index, *, um_per_global_px: float
+) -> GeoDataFrame:
+    """Circles in um, ``(n_cells,)``, scaled to ``global``; the index equals the instance column of the table."""
+    return ShapesModel.parse(
+        np.ascontiguousarray(xy_um, dtype=np.float64),
+        geometry=0,
+        radius=radius_um,
+        index=index,
+        transformations={_keys.GLOBAL: Scale([1 / um_per_global_px] * 2, axes=("x", "y"))},
+    )
+
+
+def assemble(
+    elements: dict[str, Any],
+    file: RgbFile | None,
+    to_global: dict[str, Any],
+    *,
+    attrs: dict[str, Any],
+    image_key: str,
+    out: str | Path | None,
+    overwrite: bool,
+) -> SpatialData:
+    """Object in memory with a lazy image, or (``out``) a store with a streamed one, read back."""
+    if out is None:
+        lazy = {} if file is None else {image_key: lazy_image(file, to_global)}
+        return SpatialData.init_from_elements(elements | lazy, attrs=attrs)
+    streamed = {} if file is None else {image_key: StreamedImage(file.pixels, to_global)}
+    create_store(out, SpatialData.init_from_elements(elements, attrs=attrs), images=streamed, overwrite=overwrite)
+    if file is not None:
+        file.close()
+    return read_zarr(out)
+
+
+def labelled(obs: pd.DataFrame, *, sample: str, patient: str) -> pd.DataFrame:
+    """Copy of ``obs`` with the categorical columns ``sample`` and ``patient``."""
+    return obs.assign(
+        **{_keys.SAMPLE: pd.Categorical([sample] * len(obs)), _keys.PATIENT: pd.Categorical([patient] * len(obs))}
+    )
+
+
+def lazy_image(file: RgbFile, transformations: Mapping[str, BaseTransformation]) -> DataTree:
+    """Multi-scale image element that decodes tiles only when they are asked for.
+
+    Levels that the file brings are used where they fit; the others are 2 x 2 means of the level before.
+    """
+    height, width = file.pixels.shape[:2]
+    shapes = level_shapes(height, width)
+    own = {level.shape[:2]: level for level in file.levels}
+    levels: list[da.Array] = []
+    for shape in shapes:
+        levels.append(_lazy(own[shape]) if shape in own else _lazy_half(levels[-1]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", da.PerformanceWarning)
+        tree: DataTree = Image2DModel.parse(
+            da.zeros((len(CHANNELS), height, width), dtype=np.uint8, chunks=-1),
+            dims=("c", "y", "x"),
+            c_coords=list(CHANNELS),
+            scale_factors=[2] * (len(shapes) - 1),
+            transformations=dict(transformations),
+        )
+    for scale, level in enumerate(levels):
+        node = tree[f"scale{scale}"]
+        node["image"] = cast("DataArray", node["image"]).copy(data=level)
+    return tree
+
+
+def _lazy(pixels: RgbPixels) -> da.Array:
+    tile = pixels.chunks or (_LAZY_CHUNK_PX, _LAZY_CHUNK_PX)
+    # whole tiles of an even number of pixels
+    edges = [min(-(-_LAZY_CHUNK_PX // t) * t * 2, s) for t, s in zip(tile, pixels.shape[:2], strict=True)]
+    from_array: Any = da.from_array  # untyped in dask
+    array = from_array(pixels, chunks=(*edges, len(CHANNELS)), name=False, meta=np.empty((0, 0, 0), np.uint8))
+    return cast("da.Array", array.transpose(2, 0, 1))
+
+
+def _lazy_half(array: da.Array) -> da.Array:
+    height, width = (edge // 2 * 2 for edge in array.shape[1:])
+    # chunks of an even number of pixels: the mean of 2 x 2 then never crosses a chunk
+    even = array[:, :height, :width].rechunk((-1, 2 * _LAZY_CHUNK_PX, 2 * _LAZY_CHUNK_PX))
+    chunks = (even.chunks[0], *(tuple(edge // 2 for edge in axis) for axis in even.chunks[1:]))
+    map_blocks: Any = da.map_blocks  # untyped in dask
+    return cast("da.Array", map_blocks(halve, even, dtype=np.uint8, chunks=chunks, meta=np.empty((0, 0, 0), np.uint8)))
+
+
+def warn_pixel_size(path: Path, *, given: float | None, found: float | None) -> None:
+    """Warn when the pixel size that the caller gives is not the one in the file."""
+    if given is None or found is None or np.isclose(given, found, rtol=0.05):
+        return
+    msg = f"`um_per_px={given:g}` is used, but image {str(path)!r} says {found:.4g} um per px; check which is right."
+    warnings.warn(msg, SpatialsigWarning, stacklevel=3)

@@ -1,0 +1,238 @@
+"""Read a Xenium bundle and its H&E, checked file by file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from spatialdata.transformations import Affine
+
+from spatialsig import _keys
+from spatialsig._errors import AlignmentError, InputError
+from spatialsig.geometry.affine import apply, check_alignment, read_alignment, um_to_he_px
+from spatialsig.io._bundle import (
+    AREA_COLUMN,
+    MATRIX,
+    X_COLUMN,
+    Y_COLUMN,
+    check_bundle,
+    find_alignment,
+    find_he,
+    read_cells,
+    read_pixel_size,
+)
+from spatialsig.io._elements import CIRCLES, DEFAULT_RADIUS_UM, assemble, cell_circles, cell_table, labelled
+from spatialsig.io._matrix import read_matrix
+from spatialsig.io._pixels import open_rgb
+from spatialsig.store.commit import check_target
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from geopandas import GeoDataFrame
+    from numpy.typing import ArrayLike, NDArray
+    from spatialdata import SpatialData
+
+    from spatialsig.io._pixels import RgbFile
+
+MAX_OUTSIDE_IMAGE = 0.2
+_BOUNDARIES = ("cell_boundaries.parquet", "nucleus_boundaries.parquet")
+_TRANSCRIPTS = "transcripts.parquet"
+_CELLS_ZARR = "cells.zarr.zip"
+
+
+def read_xenium(
+    path: str | Path,
+    *,
+    he_image: str | Path | None = None,
+    he_alignment: str | Path | ArrayLike | None = None,
+    sample: str | None = None,
+    patient: str | None = None,
+    image_key: str = _keys.IMAGE,
+    table_key: str = _keys.TABLE,
+    morphology: bool = False,
+    boundaries: bool = False,
+    transcripts: bool = False,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+) -> SpatialData:
+    """Read a Xenium bundle (any XOA version) with its H&E.
+
+    Only the counts, the cells and the H&E are read unless more is asked for.
+
+    Parameters
+    ----------
+    path
+        Output directory of one region.
+    he_image
+        H&E image; by default the one ``*he_image.ome.tif`` beside the bundle's files, if there is one.
+    he_alignment
+        ``*_he_imagealignment.csv`` or the ``(3, 3)`` matrix itself: full-resolution H&E px -> morphology px. By
+        default the file beside the image.
+    sample, patient
+        Names of the slide and of its patient; by default the directory's name, and the sample's.
+    image_key, table_key
+        Names of the image and of the table.
+    morphology, boundaries, transcripts
+        Also read these elements, through ``spatialdata_io.xenium``.
+    out
+        Stream everything into a new store there (the H&E is never in memory as a whole); otherwise the H&E stays
+        lazy in the original file.
+    overwrite
+        Replace the store at ``out``.
+
+    Returns
+    -------
+    Object with
+
+    - ``tables[table_key]``: ``X`` raw counts, CSR float32, ``Gene Expression`` features only; ``obs["cell_id"]``,
+      ``obs["sample"]``, ``obs["patient"]``, ``obs["region"]`` and the columns of ``cells.parquet``;
+      ``obsm["spatial"]`` um; ``var["gene_ids"]``; ``uns["spatialsig"]["read_xenium"]`` counts what was left out;
+    - ``shapes["cell_circles"]``: the cells in um, which the table annotates;
+    - ``images[image_key]``: ``(c, y, x)`` uint8 RGB, multi-scale, with an Affine to ``global`` (morphology px);
+      missing when there is no H&E;
+    - ``attrs["spatialsig"]``: ``sample``, ``patient``, ``um_per_global_px``, ``source``.
+
+    With ``out`` it is read back from the store.
+
+    Raises
+    ------
+    FileMissingError
+        If files are missing (all are named).
+    AlignmentError
+        If the H&E has no alignment, or one that cannot be right.
+    InputError
+        If a file is damaged or files do not fit each other; nothing is written then.
+    StoreError
+        If ``out`` exists and ``overwrite`` is False.
+    """
+    path = Path(path)
+    extra = _extra_files(morphology=morphology, boundaries=boundaries, transcripts=transcripts)
+    check_bundle(path, extra)
+    if out is not None:
+        check_target(Path(out), overwrite=overwrite)
+    pixel_size = read_pixel_size(path)
+    image_path = Path(he_image) if he_image is not None else find_he(path)
+    matrix, alignment_name = _alignment(path, image_path, he_alignment, pixel_size)
+    sample = path.resolve().name if sample is None else sample
+    patient = sample if patient is None else patient
+    table, circles = _cells(path, sample=sample, patient=patient, pixel_size=pixel_size)
+    source: dict[str, Any] = {
+        "reader": "read_xenium",
+        "bundle": str(path.resolve()),
+        "he_image": None if image_path is None else str(image_path.resolve()),
+        "he_alignment": alignment_name,
+    }
+    attrs = {_keys.SAMPLE: sample, _keys.PATIENT: patient, "um_per_global_px": pixel_size, "source": source}
+    file = None if image_path is None else open_rgb(image_path)
+    if file is not None and matrix is not None:
+        _check_inside(table.obsm[_keys.SPATIAL], file, matrix, pixel_size, name=alignment_name or "")
+    elements: dict[str, Any] = {table_key: table, CIRCLES: circles}
+    elements |= _more(path, morphology=morphology, boundaries=boundaries, transcripts=transcripts) if extra else {}
+    to_global = {_keys.GLOBAL: Affine(matrix, input_axes=("x", "y"), output_axes=("x", "y"))} if file else {}
+    return assemble(
+        elements, file, to_global, attrs={_keys.NAMESPACE: attrs}, image_key=image_key, out=out, overwrite=overwrite
+    )
+
+
+def _alignment(
+    path: Path, image_path: Path | None, given: str | Path | ArrayLike | None, pixel_size: float
+) -> tuple[NDArray[np.float64] | None, str | None]:
+    """Matrix of the H&E, checked, and where it comes from."""
+    if image_path is None:
+        if given is not None:
+            msg = f"`he_alignment` is given but bundle {str(path)!r} has no H&E image; give `he_image=` too."
+            raise InputError(msg)
+        return None, None
+    if given is None:
+        given = find_alignment(path, image_path)
+    if isinstance(given, (str, Path)):
+        matrix, name = read_alignment(given), str(Path(given).resolve())
+    else:
+        matrix, name = np.asarray(given, dtype=np.float64), "given as a matrix"
+    check_alignment(matrix, pixel_size=pixel_size, name=name)
+    return matrix, name
+
+
+def _cells(path: Path, *, sample: str, patient: str, pixel_size: float) -> tuple[AnnData, GeoDataFrame]:
+    matrix = read_matrix(path / MATRIX)
+    cells, lost = read_cells(path, matrix.cell_ids)
+    placed = np.isfinite(cells[[X_COLUMN, Y_COLUMN]].to_numpy(float)).all(axis=1)
+    cells = cells[placed].reset_index(drop=True)
+    xy_um = cells[[X_COLUMN, Y_COLUMN]].to_numpy(np.float64)
+    info = {
+        "bundle": path.resolve().name,
+        "pixel_size": pixel_size,
+        "n_cells": len(cells),
+        "n_genes": len(matrix.var),
+        "cells_dropped_without_position": lost,
+        "features_dropped": matrix.features_dropped,
+        "counts_dropped": matrix.counts_dropped,
+    }
+    obs = labelled(cells.drop(columns=[X_COLUMN, Y_COLUMN]), sample=sample, patient=patient)
+    table = cell_table(matrix.counts[placed], obs, matrix.var, xy_um, info={"read_xenium": info})
+    index = table.obs[_keys.CELL_ID]
+    return table, cell_circles(xy_um, _radius_um(cells), index, um_per_global_px=pixel_size)
+
+
+def _radius_um(cells: Any) -> NDArray[np.float64]:
+    """Radius of a circle as large as the cell; the median one where the area is not known."""
+    area = cells[AREA_COLUMN].to_numpy(float) if AREA_COLUMN in cells else np.full(len(cells), np.nan)
+    known = np.isfinite(area) & (area > 0)
+    fallback = float(np.sqrt(np.median(area[known]) / np.pi)) if known.any() else DEFAULT_RADIUS_UM
+    radius: NDArray[np.float64] = np.where(known, np.sqrt(np.where(known, area, 1.0) / np.pi), fallback)
+    return radius
+
+
+def _check_inside(
+    xy_um: NDArray[np.float64], file: RgbFile, matrix: NDArray[np.float64], pixel_size: float, *, name: str
+) -> None:
+    """Refuse an alignment that puts cells beside the image; say which usual mistake would explain it."""
+    height, width = file.pixels.shape[:2]
+
+    def outside(candidate: NDArray[np.float64]) -> float:
+        xy = apply(um_to_he_px(candidate, pixel_size), xy_um)
+        return float(1 - ((xy >= 0) & (xy < [width, height])).all(axis=1).mean())
+
+    share = outside(matrix)
+    if share <= MAX_OUTSIDE_IMAGE:
+        return
+    scaled = np.diag([1 / pixel_size, 1 / pixel_size, 1.0]) @ matrix
+    swap = np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]])
+    others = {
+        "its inverse": np.linalg.inv(matrix),
+        "a matrix in um instead of morphology px": scaled,
+        "x and y swapped": matrix @ swap,
+    }
+    fitting = [what for what, other in others.items() if outside(other) <= MAX_OUTSIDE_IMAGE]
+    hint = f"it fits as {' or '.join(fitting)}" if fitting else "check that image, matrix and bundle are of one slide"
+    msg = (
+        f"alignment {name!r} puts {share:.0%} of {len(xy_um)} cells outside the H&E of {height} x {width} px (y, x); "
+        f"wanted at most {MAX_OUTSIDE_IMAGE:.0%}: {hint}."
+    )
+    raise AlignmentError(msg)
+
+
+def _extra_files(*, morphology: bool, boundaries: bool, transcripts: bool) -> tuple[str, ...]:
+    if not (morphology or boundaries or transcripts):
+        return ()
+    return (_CELLS_ZARR, *(_BOUNDARIES if boundaries else ()), *((_TRANSCRIPTS,) if transcripts else ()))
+
+
+def _more(path: Path, *, morphology: bool, boundaries: bool, transcripts: bool) -> dict[str, Any]:
+    """Elements that ``spatialdata_io`` reads; its own table and images of other stains stay out."""
+    from spatialdata_io import xenium
+
+    sdata = xenium(
+        path,
+        cells_boundaries=boundaries,
+        nucleus_boundaries=boundaries,
+        cells_as_circles=True,
+        cells_labels=False,
+        nucleus_labels=False,
+        transcripts=transcripts,
+        morphology_mip=morphology,
+        morphology_focus=morphology,
+        aligned_images=False,
+    )
+    return {name: element for kind, name, element in sdata.gen_elements() if kind != "tables" and name != CIRCLES}
