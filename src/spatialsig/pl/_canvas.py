@@ -1,0 +1,35 @@
+"""Figures to draw on, and the colours all plots share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from matplotlib.figure import Figure
+
+SCORE_MAP = "viridis"  # perceptually even, and safe for colour-blind readers
+RESIDUAL_MAP = "RdBu_r"  # red: more measured than predicted; safe for colour-blind readers
+INK, FAINT, GRID = "#262626", "#767676", "#d9d9d9"
+ACCENT, SECOND = "#0072b2", "#d55e00"
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#8c6d31")  # Okabe and Ito, + 2
+DPI = 200
+
+
+def canvas(figure: Figure | None, *, width_in: float, height_in: float) -> Figure:
+    """``figure`` emptied and sized, or a new one of pyplot, which a notebook shows by itself."""
+    if figure is None:
+        from matplotlib import pyplot as plt
+
+        return plt.figure(figsize=(width_in, height_in), layout="constrained")
+    figure.clear()
+    figure.set_size_inches(width_in, height_in)
+    figure.set_layout_engine("constrained")
+    return figure
+
+
+def save_figure(figure: Figure, save: str | Path | None) -> None:
+    """Write the figure where the caller wants it; the ending decides the format."""
+    if save is not None:
+        figure.savefig(save, dpi=DPI, bbox_inches="tight")

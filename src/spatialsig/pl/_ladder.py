@@ -1,0 +1,104 @@
+"""Every method on one axis, with the ceiling above all of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spatialsig.pl._canvas import ACCENT, FAINT, GRID, INK, canvas, save_figure
+from spatialsig.pl._methods import (
+    MODEL,
+    check_evaluation,
+    display_name,
+    mean_ceiling,
+    method_order,
+    signature_means,
+    slide_means,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+WIDTH_IN, ROW_IN = 7.6, 0.34
+
+
+def ladder(evaluation: pd.DataFrame, *, figure: Figure | None = None, save: str | Path | None = None) -> Axes:
+    """Plot the mean Pearson r of every method beside the ceiling that noise in the labels sets.
+
+    A bar is the mean over held-out slides and signatures, a dot one held-out slide (mean over signatures): slides, not
+    patches, are what the result is replicated over.
+
+    Parameters
+    ----------
+    evaluation
+        Table of ``tl.evaluate``: one row per method, signature and sample, with columns ``method``, ``signature``,
+        ``sample``, ``patient``, ``n_patches``, ``pearson``, ``ceiling``, ``share_of_ceiling``.
+    figure
+        Figure to draw on (emptied and resized); a new one of pyplot when None.
+    save
+        File to write the figure to; the ending decides the format.
+
+    Returns
+    -------
+    The axes, best-known methods first. Nothing else is changed.
+
+    Raises
+    ------
+    KeyMissingError
+        If a column is missing.
+    InputError
+        If the table has no rows.
+    """
+    check_evaluation(evaluation)
+    methods = method_order(evaluation)
+    means = signature_means(evaluation).mean(axis=1)
+    shares = signature_means(evaluation, "share_of_ceiling").mean(axis=1)
+    slides = slide_means(evaluation)
+    ceiling = mean_ceiling(evaluation)
+    drawing = canvas(figure, width_in=WIDTH_IN, height_in=ROW_IN * len(methods) + 1.1)
+    axes = drawing.subplots()
+    rows = range(len(methods))
+    axes.barh(rows, means[methods], height=0.62, color=[ACCENT if m in MODEL else "#a6b1ba" for m in methods])
+    for row, method in zip(rows, methods, strict=True):
+        r = slides[method].to_numpy()
+        axes.plot(r, np.full(len(r), row), "o", color="white", markeredgecolor=INK, markersize=4.5, linewidth=0)
+        _beside(axes, row, f"{means[method]:.2f}", f"{shares[method]:.0%}", INK)
+    _beside(axes, -1.05, "mean r", "of ceiling", FAINT)
+    if np.isfinite(ceiling):
+        axes.axvline(ceiling, color=INK, linestyle="--", linewidth=1.2)
+        axes.annotate(
+            f"ceiling {ceiling:.2f}", (ceiling, 1), (3, 4), xycoords=("data", "axes fraction"),
+            textcoords="offset points", ha="right", va="bottom", fontsize=9, color=INK,
+        )  # fmt: skip
+    _dress(axes, [display_name(m) for m in methods], slides.to_numpy(), ceiling)
+    save_figure(drawing, save)
+    return axes
+
+
+def _beside(axes: Axes, row: float, mean: str, share: str, colour: str) -> None:
+    """Numbers in two columns right of the bars, where no line crosses them."""
+    for text, x in ((mean, 1.12), (share, 1.29)):
+        shown = "–" if text.startswith("nan") else text.replace("-", "−")  # noqa: RUF001
+        axes.text(
+            x, row, shown, transform=axes.get_yaxis_transform(), ha="right", va="center", fontsize=9, color=colour
+        )
+
+
+def _dress(axes: Axes, names: list[str], rs: NDArray[Any], ceiling: float) -> None:
+    low = min(0.0, float(np.nanmin(rs, initial=0.0)) - 0.03)
+    high = max(1.0, float(np.nanmax(rs, initial=0.0)) + 0.02, ceiling + 0.02 if np.isfinite(ceiling) else 0)
+    axes.set(ylim=(len(names) - 0.4, -0.6), xlim=(low, high), xticks=np.arange(0, 1.01, 0.2))
+    axes.set_yticks(range(len(names)), names, fontsize=10, color=INK)
+    axes.set_xlabel("Pearson r on held-out slides (bar: mean; dot: one slide)", fontsize=9, color=INK)
+    axes.axvline(0, color=FAINT, linewidth=0.8)
+    axes.grid(axis="x", color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="x", labelsize=8)

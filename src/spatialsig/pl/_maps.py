@@ -1,0 +1,107 @@
+"""What the maps of one slide show, gathered before anything is drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spatialsig._errors import AlignmentError
+from spatialsig.data.frames import full_resolution, image_of, image_to_um
+from spatialsig.data.patch_table import patch_origins_of, patch_spec
+from spatialsig.pl._background import background
+from spatialsig.pl._values import patch_values, signature_table
+from spatialsig.stats.agreement import agreement
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from spatialsig.data.patch_table import PatchSpec
+    from spatialsig.data.slides import Slide
+    from spatialsig.pl._background import Background, Box
+
+
+@dataclass(frozen=True)
+class SlideMaps:
+    """One signature on one slide: a drawn cell and two values per patch, and the H&E below."""
+
+    name: str
+    corners: NDArray[np.float64]  # (n_patches, 4, 2) as x, y, level-0 px
+    measured: NDArray[np.float64] | None  # (n_patches,), NaN where unknown; None on a slide without labels
+    predicted: NDArray[np.float64]
+    um_per_px: float
+    box: Box
+    image: Background | None
+
+    @property
+    def residual(self) -> NDArray[np.float64] | None:
+        """Measured minus predicted."""
+        return None if self.measured is None else self.measured - self.predicted
+
+    @property
+    def pearson(self) -> tuple[float, int]:
+        """Pearson r over the patches with both values, and their number."""
+        if self.measured is None:
+            return np.nan, 0
+        found = agreement(self.measured, self.predicted)
+        return found["pearson"], int(found["n_patches"])
+
+
+def slide_maps(
+    slide: Slide,
+    signature: str,
+    *,
+    signatures_key: str | None,
+    predictions_key: str,
+    image_key: str | None,
+    patches_key: str,
+    fold: int | None,
+    show_image: bool,
+) -> SlideMaps:
+    """Gather the maps of one slide; of the image only what will be drawn is read."""
+    spec = patch_spec(slide, patches_key)
+
+    def read(table_key: str, name: str) -> NDArray[np.float64]:
+        table = signature_table(slide, table_key, name=name)
+        return patch_values(slide, table, signature, table_key=table_key, patches_key=patches_key, fold=fold)
+
+    measured = None if signatures_key is None else read(signatures_key, "signatures_key")
+    predicted = read(predictions_key, "predictions_key")
+    corners = cell_corners(patch_origins_of(slide, patches_key), size=spec.size_l0, stride=spec.stride_l0)
+    box = _view(slide, spec, corners)
+    image = None
+    if show_image:
+        _check_same_frame(slide, spec.image_key, image_key or spec.image_key)
+        image = background(image_of(slide, image_key or spec.image_key), box, slide=slide.name)
+    return SlideMaps(slide.name, corners, measured, predicted, spec.image_um_per_px, box, image)
+
+
+def cell_corners(origins: NDArray[np.int64], *, size: int, stride: int) -> NDArray[np.float64]:
+    """Corners ``(n, 4, 2)`` as x, y of the square to draw for each patch.
+
+    Overlapping patches would hide each other: each is drawn as its central ``stride`` pixels, so that they tile.
+    """
+    side = min(size, stride)
+    low = origins[:, ::-1].astype(np.float64) + (size - side) / 2
+    steps = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float64) * side
+    return low[:, None, :] + steps
+
+
+def _view(slide: Slide, spec: PatchSpec, corners: NDArray[np.float64]) -> Box:
+    """The patches with half a patch around them, inside the image."""
+    full = full_resolution(image_of(slide, spec.image_key))
+    x0, y0 = np.maximum(corners.min(axis=(0, 1)) - spec.size_l0 / 2, 0)
+    x1, y1 = np.minimum(corners.max(axis=(0, 1)) + spec.size_l0 / 2, (full.sizes["x"], full.sizes["y"]))
+    return float(x0), float(y0), float(x1), float(y1)
+
+
+def _check_same_frame(slide: Slide, patches_image: str, image_key: str) -> None:
+    if image_key == patches_image:
+        return
+    if not np.allclose(image_to_um(slide, image_key), image_to_um(slide, patches_image)):
+        msg = (
+            f"slide {slide.name!r}: the patches lie on image {patches_image!r}, and `image_key={image_key!r}` has other "
+            "pixels; show the patches on an image of the same frame."
+        )
+        raise AlignmentError(msg)

@@ -1,0 +1,64 @@
+"""What the methods of an evaluation are called, in which order they stand, and what each of them is for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from spatialsig._checks import check_key
+from spatialsig._errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METHODS = {
+    "he_only": "H&E only",
+    "fused": "H&E + AE",
+    "ae_only": "AE only",
+    "fused_permuted": "H&E + AE, images permuted",
+    "he_only_permuted": "H&E only, images permuted",
+    "colour": "colour statistics",
+    "density": "nuclear density",
+    "coordinates": "coordinates only",
+    "train_mean": "mean of the training slides",
+}
+HEADLINE = "he_only"  # the question of the toolkit: what does the H&E alone tell?
+MODEL = frozenset({"he_only", "fused", "ae_only"})  # the rest are controls and baselines
+COLUMNS = ("method", "signature", "sample", "patient", "n_patches", "pearson", "ceiling", "share_of_ceiling")
+
+
+def method_order(evaluation: pd.DataFrame) -> list[str]:
+    """Methods of an evaluation in display order; unknown ones last, as they come."""
+    present = list(dict.fromkeys(evaluation["method"]))
+    return [m for m in METHODS if m in present] + [m for m in present if m not in METHODS]
+
+
+def display_name(method: str) -> str:
+    """Name of a method for people; the name itself for one that is not ours."""
+    return METHODS.get(method, method)
+
+
+def check_evaluation(evaluation: pd.DataFrame) -> None:
+    """Raise unless the table has rows and every column of :data:`COLUMNS`."""
+    for column in COLUMNS:
+        fix = "Make the table with `sp.tl.evaluate`."
+        check_key(list(map(str, evaluation.columns)), column, name="column", where="the evaluation table", fix=fix)
+    if evaluation.empty:
+        msg = "the evaluation table has no rows: no slide was held out."
+        raise InputError(msg)
+
+
+def slide_means(evaluation: pd.DataFrame, column: str = "pearson") -> pd.DataFrame:
+    """Mean of ``column`` over the signatures of each slide: one row per sample, one column per method in order."""
+    means = evaluation.groupby(["sample", "method"], observed=True, sort=False)[column].mean().unstack("method")
+    return means[method_order(evaluation)]
+
+
+def signature_means(evaluation: pd.DataFrame, column: str = "pearson") -> pd.DataFrame:
+    """Mean of ``column`` over held-out slides: one row per method in order, one column per signature."""
+    means = evaluation.groupby(["method", "signature"], observed=True, sort=False)[column].mean().unstack("signature")
+    return means.loc[method_order(evaluation), list(dict.fromkeys(evaluation["signature"]))]
+
+
+def mean_ceiling(evaluation: pd.DataFrame) -> float:
+    """Mean ceiling over held-out slides and signatures; it is the same for every method."""
+    return float(evaluation.drop_duplicates(["sample", "signature"])["ceiling"].mean())
