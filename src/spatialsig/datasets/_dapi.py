@@ -19,7 +19,7 @@ _BACKGROUND = 60
 _BRIGHTNESS = 2600.0
 # no noise, and steps of 8 grey levels: JPEG 2000 then costs a third
 _STEP = 8
-_WEIGHTS = np.array([1, 4, 6, 4, 1], dtype=np.float32) / 16
+_WEIGHTS = np.array([0.0625, 0.25, 0.375, 0.25, 0.0625], dtype=np.float32)
 
 
 def render_dapi(

@@ -44,7 +44,7 @@ class Frames:
     @property
     def um_to_he(self) -> NDArray[np.float64]:
         """True affine from um to H&E px, ``(3, 3)``."""
-        return np.linalg.inv(self.he_to_um)
+        return np.linalg.inv(self.he_to_um).astype(np.float64)
 
     @property
     def extent_um(self) -> float:

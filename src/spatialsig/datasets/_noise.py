@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
+from scipy import ndimage
 
 from spatialsig.datasets._fields import Field, grid_points
 
@@ -16,8 +17,8 @@ _STEP_UM = 0.55
 _REACH = 12  # taps on either side: fibres about 13 um long
 
 
-@numba.njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
-def scramble(x: int, y: int, seed: int) -> int:
+@numba.njit(cache=True, nogil=True, inline="always")
+def scramble(x: int, y: int, seed: int) -> Any:
     """64 well-mixed bits for a lattice place."""
     h = (
         np.uint64(x) * np.uint64(0x9E3779B97F4A7C15)
@@ -29,14 +30,14 @@ def scramble(x: int, y: int, seed: int) -> int:
     return h ^ (h >> np.uint64(31))
 
 
-@numba.njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
-def uniform(x: int, y: int, seed: int) -> float:
+@numba.njit(cache=True, nogil=True, inline="always")
+def uniform(x: int, y: int, seed: int) -> Any:
     """One number in [0, 1) for a lattice place."""
     return np.float32(scramble(x, y, seed) >> np.uint64(40)) * np.float32(2.0**-24)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
-def normal(x: int, y: int, seed: int) -> float:
+@numba.njit(cache=True, nogil=True, inline="always")
+def normal(x: int, y: int, seed: int) -> Any:
     """One nearly normal number for a lattice place: the sum of four uniforms, mean 0 and variance 1."""
     h = scramble(x, y, seed)
     mask = np.uint64(0xFFFF)
@@ -44,8 +45,8 @@ def normal(x: int, y: int, seed: int) -> float:
     return (np.float32(total) * np.float32(1 / 65536) - np.float32(2.0)) * np.float32(1.7320508)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
-def lumps(x: float, y: float, seed: int) -> float:
+@numba.njit(cache=True, nogil=True, inline="always")
+def lumps(x: float, y: float, seed: int) -> Any:
     """Smooth noise in [0, 1) with lumps one unit wide."""
     x0, y0 = np.floor(x), np.floor(y)
     fx, fy = x - x0, y - y0
@@ -56,8 +57,8 @@ def lumps(x: float, y: float, seed: int) -> float:
     return top * (1 - fy) + bottom * fy
 
 
-@numba.njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
-def sample(values: NDArray[np.float32], step_um: float, x_um: float, y_um: float) -> float:
+@numba.njit(cache=True, nogil=True, inline="always")
+def sample(values: NDArray[np.float32], step_um: float, x_um: float, y_um: float) -> Any:
     """Value of a grid at a point, linear between grid points, the border repeated outside."""
     height, width = values.shape
     x = min(max(x_um / step_um, 0.0), width - 1.001)
@@ -70,7 +71,7 @@ def sample(values: NDArray[np.float32], step_um: float, x_um: float, y_um: float
     return top * (one - fy) + bottom * fy
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _smear(
     out: NDArray[np.float32],
     cos2: NDArray[np.float32],
@@ -119,8 +120,6 @@ def fibre_texture(fibres: tuple[Field, Field], *, extent_um: float, seed: int) -
 
 def _bundle(threads: NDArray[np.float32]) -> NDArray[np.float32]:
     """Widen single threads to bundles of about two um."""
-    from scipy import ndimage
-
     thick: NDArray[np.float32] = ndimage.gaussian_filter(threads, 2.2, truncate=3.0)
     fine: NDArray[np.float32] = ndimage.gaussian_filter(threads, 0.8, truncate=3.0)
     thick *= np.float32(fine.std() / thick.std())

@@ -32,10 +32,10 @@ class Look:
         Half length of the cytoplasm.
     eosin, basophilia
         Eosin and haematoxylin of the cytoplasm, optical density.
-    spindle
-        Drawn out along the fibres rather than round.
     rim, nucleolus
         How much darker the nuclear membrane and the nucleolus are, relative to ``density``.
+    spindle
+        Drawn out along the fibres rather than round.
     """
 
     major_um: float
@@ -45,20 +45,20 @@ class Look:
     reach_um: float
     eosin: float
     basophilia: float
-    spindle: bool
     rim: float
     nucleolus: float
+    spindle: bool = False
 
 
 _LOOKS = {
-    "Tumour": Look(5.2, 4.2, 0.75, 0.18, 9.0, 0.35, 0.10, False, 0.30, 0.55),
-    "T_cell": Look(3.2, 3.0, 1.25, 0.10, 4.0, 0.15, 0.06, False, 0.05, 0.0),
-    "B_cell": Look(3.4, 3.2, 1.15, 0.12, 4.2, 0.15, 0.10, False, 0.10, 0.15),
-    "Fibroblast": Look(7.0, 1.8, 0.95, 0.08, 8.0, 0.55, 0.0, True, 0.05, 0.0),
-    "SmoothMuscle": Look(8.5, 1.9, 0.75, 0.06, 11.0, 0.80, 0.0, True, 0.05, 0.0),
-    "Pericyte": Look(5.5, 2.0, 0.95, 0.08, 6.0, 0.5, 0.0, True, 0.05, 0.0),
-    "Endothelial": Look(6.5, 1.6, 1.0, 0.08, 6.0, 0.4, 0.0, True, 0.0, 0.0),
-    "Macrophage": Look(4.6, 3.6, 0.70, 0.12, 8.0, 0.35, 0.03, False, 0.20, 0.25),
+    "Tumour": Look(5.2, 4.2, 0.75, 0.18, 9.0, 0.35, 0.10, 0.30, 0.55),
+    "T_cell": Look(3.2, 3.0, 1.25, 0.10, 4.0, 0.15, 0.06, 0.05, 0.0),
+    "B_cell": Look(3.4, 3.2, 1.15, 0.12, 4.2, 0.15, 0.10, 0.10, 0.15),
+    "Fibroblast": Look(7.0, 1.8, 0.95, 0.08, 8.0, 0.55, 0.0, 0.05, 0.0, spindle=True),
+    "SmoothMuscle": Look(8.5, 1.9, 0.75, 0.06, 11.0, 0.80, 0.0, 0.05, 0.0, spindle=True),
+    "Pericyte": Look(5.5, 2.0, 0.95, 0.08, 6.0, 0.5, 0.0, 0.05, 0.0, spindle=True),
+    "Endothelial": Look(6.5, 1.6, 1.0, 0.08, 6.0, 0.4, 0.0, 0.0, 0.0, spindle=True),
+    "Macrophage": Look(4.6, 3.6, 0.70, 0.12, 8.0, 0.35, 0.03, 0.20, 0.25),
 }
 LOOKS = tuple(_LOOKS[name] for name in CELL_TYPES)
 STROMAL = np.array([look.spindle for look in LOOKS])

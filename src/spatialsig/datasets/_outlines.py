@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
@@ -54,8 +54,8 @@ def areas(rings: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.abs(twice) / 2
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _fill_ring(band: NDArray[np.float32], row0: int, ring: NDArray[np.float64], value: float) -> None:
+@numba.njit(cache=True, nogil=True)
+def _fill_ring(band: NDArray[Any], row0: int, ring: NDArray[np.float64], value: float) -> None:
     height, width = band.shape
     n = ring.shape[0]
     crossings = np.empty(n, np.float64)
@@ -78,8 +78,8 @@ def _fill_ring(band: NDArray[np.float32], row0: int, ring: NDArray[np.float64], 
                 band[row - row0, col] = value
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def fill_rings(band: NDArray[np.float32], row0: int, rings: NDArray[np.float64], values: NDArray[np.float64]) -> None:
+@numba.njit(cache=True, nogil=True)
+def fill_rings(band: NDArray[Any], row0: int, rings: NDArray[np.float64], values: NDArray[np.float64]) -> None:
     """Fill every ring with its value on rows ``row0 ...`` of an image, pixels whose centre lies inside.
 
     ``band`` may be of any number type, ``rings`` is ``(n, n_vertices, 2)`` px.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
@@ -17,20 +17,20 @@ X, Y, A, B, COS, SIN, AMP2, COS2, SIN2, AMP3, COS3, SIN3 = range(12)
 REACH, WIDTH, DENSITY, TEXTURE, EOSIN, BASO, RIM, NUCLEOLUS, SPINDLE = range(12, 21)
 N_COLUMNS = 21
 
-_GRAIN_UM = 0.75  # lumps of chromatin
+_GRAIN_UM = 0.95  # lumps of chromatin
 _GRANULE_UM = 1.1  # grains of the cytoplasm
-_FAR = 9.0  # further from a cell than any cytoplasm reaches
+_CLOUD_UM = 3.2  # unevenness of matrix and cell borders
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True, inline="always")  # type: ignore[untyped-decorator]
-def _step(x: float) -> float:
+@numba.njit(cache=True, nogil=True, fastmath=True, inline="always")
+def _step(x: Any) -> Any:
     """Smooth step from 0 to 1 around 0, cheap."""
     x = min(max(x, np.float32(-1.0)), np.float32(1.0)) * np.float32(0.5) + np.float32(0.5)
     return x * x * (np.float32(3.0) - np.float32(2.0) * x)
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
-def nucleus_stain(cell: NDArray[np.float32], u: float, v: float, seed: int) -> float:
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def nucleus_stain(cell: NDArray[np.float32], u: Any, v: Any, seed: int) -> Any:
     """Haematoxylin of one nucleus at ``(u, v)`` um along and across its long axis."""
     p, q = u / cell[A], v / cell[B]
     r2 = p * p + q * q
@@ -50,10 +50,10 @@ def nucleus_stain(cell: NDArray[np.float32], u: float, v: float, seed: int) -> f
     membrane = cell[RIM] * (np.exp(-(((t - 0.9) / 0.16) ** 2)) - 0.35)
     # two mirror-image spots leave the centre of mass where it was
     spot = np.exp(-((abs(p) - 0.32) ** 2 + q * q) / 0.035)
-    return cell[DENSITY] * inside * (1 + 3.4 * cell[TEXTURE] * grain + membrane + cell[NUCLEOLUS] * spot)
+    return cell[DENSITY] * inside * (1 + 5.0 * cell[TEXTURE] * grain + membrane + cell[NUCLEOLUS] * spot)
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True, fastmath=True)
 def stamp_cells(
     haematoxylin: NDArray[np.float32],
     nearest: NDArray[np.float32],
@@ -94,7 +94,7 @@ def stamp_cells(
                     haematoxylin[row, col] = stain
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True, fastmath=True)
 def fill_tissue(
     haematoxylin: NDArray[np.float32],
     eosin: NDArray[np.float32],
@@ -125,11 +125,13 @@ def fill_tissue(
                 continue
             thread = sample(threads, threads_step, x_um, y_um)
             collagen = sample(stroma, stroma_step, x_um, y_um)
-            pink = 0.05 + 0.05 * thread + 0.50 * collagen * thread
+            cloud = lumps(x_um / _CLOUD_UM, y_um / _CLOUD_UM, seed + 1)
+            pink = 0.06 + 0.10 * cloud + 0.08 * thread + 0.45 * collagen * thread
             blue = 0.02
             if owner[row, col] >= 0:
                 cell = cells[owner[row, col]]
-                inside = _step((1 - nearest[row, col]) * 5.0)
+                # ragged, soft borders: cytoplasm ends where the neighbour begins or thins out into the matrix
+                inside = _step((1.12 - nearest[row, col] * (0.80 + 0.40 * cloud)) * 3.2)
                 grain = lumps(x_um / _GRANULE_UM, y_um / _GRANULE_UM, seed)
                 if cell[SPINDLE] > 0:
                     body = cell[EOSIN] * (0.65 + 0.25 * grain + 0.45 * thread)
@@ -142,7 +144,7 @@ def fill_tissue(
             haematoxylin[row, col] = tissue * max(haematoxylin[row, col], blue)
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True, fastmath=True)
 def blur(image: NDArray[np.float32], weights: NDArray[np.float32]) -> None:
     """Convolve rows, then columns, with a symmetric kernel, in place; a border of its half width is left unblurred."""
     height, width = image.shape
@@ -163,7 +165,7 @@ def blur(image: NDArray[np.float32], weights: NDArray[np.float32]) -> None:
                 image[row, col] += weights[tap] * copy[row + tap - half, col]
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True, fastmath=True)
 def develop(
     out: NDArray[np.uint8],
     haematoxylin: NDArray[np.float32],

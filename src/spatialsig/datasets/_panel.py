@@ -74,12 +74,14 @@ def _marker_weights(rows: list[dict[str, str]]) -> NDArray[np.float64]:
 def _profiles(weights: NDArray[np.float64], programme: NDArray[np.bool_]) -> NDArray[np.float64]:
     rng = np.random.default_rng(_PROFILE_SEED)
     n_types, n_genes = weights.shape
-    leak = rng.gamma(0.6, 0.02, n_genes)
-    strength = rng.gamma(2.0, 0.5, n_genes)
-    housekeeping = rng.gamma(0.5, 0.12, n_genes) * np.exp(rng.normal(0, 0.4, (n_types, n_genes)))
-    cycling = rng.gamma(2.0, 0.04, n_genes)
+    leak = rng.gamma(0.6, 0.01, n_genes)
+    strength = rng.gamma(4.0, 0.3, n_genes)
+    housekeeping = rng.gamma(0.5, 0.06, n_genes) * np.exp(rng.normal(0, 0.4, (n_types, n_genes)))
+    # other types divide too, but less than the tumour
+    share = np.where(np.array(CELL_TYPES) == PROGRAMME_TYPE, 1.0, 0.25)[:, None]
+    cycling = programme * rng.gamma(2.0, 0.1, n_genes) * share
     background = np.where(weights.any(axis=0) | programme, 0.0, housekeeping)
-    profiles: NDArray[np.float64] = leak + weights * strength + background + programme * cycling
+    profiles: NDArray[np.float64] = leak + weights * strength + background + cycling
     return profiles
 
 

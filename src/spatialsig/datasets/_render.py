@@ -83,7 +83,8 @@ def _members(
 def _blur_weights(blur_px: float) -> NDArray[np.float32]:
     half = max(int(np.ceil(3 * blur_px)), 1)
     weights = np.exp(-0.5 * (np.arange(-half, half + 1) / blur_px) ** 2)
-    return (weights / weights.sum()).astype(np.float32)
+    kernel: NDArray[np.float32] = (weights / weights.sum()).astype(np.float32)
+    return kernel
 
 
 def _tile_painter(

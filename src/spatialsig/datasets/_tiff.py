@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _SMALLEST_PX = 256  # the pyramid stops before a side gets shorter
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _halve(image: NDArray[Any], out: NDArray[Any]) -> None:
     for row in range(out.shape[0]):
         for col in range(out.shape[1]):

@@ -57,7 +57,7 @@ def composition_shift(rng: np.random.Generator, *, slide_sd: float) -> NDArray[n
     return rng.normal(0.0, slide_sd, len(CELL_TYPES))
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _hard_core(pairs: NDArray[np.int64], keep: NDArray[np.bool_]) -> None:
     """Drop the later cell of every pair whose earlier cell still stands."""
     for row in range(pairs.shape[0]):
@@ -80,7 +80,8 @@ def _positions(
     keep = np.ones(len(xy), dtype=np.bool_)
     _hard_core(pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))], keep)
     area_mm2 = 1e-6 * outline.step_um**2 * float((outline.values > _EDGE_UM).sum())
-    return xy[keep][: rng.poisson(density_per_mm2 * area_mm2)]
+    cells: NDArray[np.float64] = xy[keep][: rng.poisson(density_per_mm2 * area_mm2)]
+    return cells
 
 
 def _types(

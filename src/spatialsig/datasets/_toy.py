@@ -1,0 +1,144 @@
+"""A small slide in memory, laid out as the readers of this package lay out a real one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+from spatialdata import SpatialData
+from spatialdata.models import Image2DModel, ShapesModel, TableModel
+from spatialdata.transformations import Affine, Scale
+
+from spatialsig import _keys as keys
+from spatialsig.datasets._bundle import cell_table, make_cell_ids
+from spatialsig.datasets._outlines import segment
+from spatialsig.datasets._render import render_he
+from spatialsig.datasets._slide import Recipe, make_slide
+from spatialsig.datasets._truth import HE_PX, cell_scores, true_cells
+from spatialsig.datasets._xenium import check_recipe
+
+if TYPE_CHECKING:
+    from geopandas import GeoDataFrame
+    from xarray import DataTree
+
+    from spatialsig.datasets._slide import SyntheticSlide
+
+_CIRCLES = "cell_circles"
+_CHUNK_PX = 256
+_PYRAMID = 2  # levels below full resolution
+
+
+def toy(
+    *,
+    seed: int = 0,
+    size_um: float = 500.0,
+    sample: str = "toy",
+    patient: str = "P1",
+    counts_per_cell: float = 150.0,
+    image_signal: float = 1.0,
+    registration_error_um: float = 0.0,
+    he_um_per_px: float = 1.0,
+    pixel_size_um: float = 0.2125,
+) -> SpatialData:
+    """Make one small synthetic slide, for examples and tests; nothing is written.
+
+    Parameters
+    ----------
+    seed
+        Seed of everything.
+    size_um
+        Side of the square tissue.
+    sample, patient
+        Names the slide carries.
+    counts_per_cell, image_signal, registration_error_um, he_um_per_px, pixel_size_um
+        As in :func:`synthetic_xenium`; the H&E is coarse by default, which keeps the call below a second.
+
+    Returns
+    -------
+    SpatialData with
+
+    - ``images["he_image"]``: ``(3, y, x)`` uint8, three scales, turned by about 90 degrees through an affine to
+      ``global`` (morphology pixels).
+    - ``tables["table"]``: raw counts of the genes (CSR float32); ``obsm["spatial"]`` um; ``obs``: ``cell_id``,
+      ``sample``, ``patient``, ``region``, the count columns of Xenium; ``var["gene_ids"]``. The truth lies beside:
+      ``obs["cell_type"]``, ``obs["programme"]``, ``obsm["true_scores"]`` (one column per signature),
+      ``obsm["he_px"]`` (nucleus centres in H&E px).
+    - ``shapes["cell_circles"]``: what the table annotates, um, scaled to ``global``.
+    - ``attrs["spatialsig"]``: ``sample``, ``patient``, ``um_per_global_px``.
+
+    Raises
+    ------
+    InputError
+        A number is out of range.
+
+    Examples
+    --------
+    >>> import spatialsig as sp
+    >>> sdata = sp.datasets.toy(size_um=200)
+    >>> sorted(name for _, name, _ in sdata.gen_elements())
+    ['cell_circles', 'he_image', 'table']
+    """
+    recipe = Recipe(
+        size_um=size_um,
+        counts_per_cell=counts_per_cell,
+        image_signal=image_signal,
+        registration_error_um=registration_error_um,
+        he_um_per_px=he_um_per_px,
+        pixel_size_um=pixel_size_um,
+    )
+    check_recipe(recipe)
+    slide = make_slide(recipe, seed=seed, index=0, sample=sample, patient=patient, patient_index=0)
+    _, cell_ids = make_cell_ids(np.random.default_rng(slide.file_seed), len(slide.tissue.xy_um))
+    cells = cell_table(slide, segment(slide.nuclei, slide.tissue.xy_um), cell_ids)
+    attrs = {keys.SAMPLE: sample, keys.PATIENT: patient, "um_per_global_px": pixel_size_um}
+    return SpatialData(
+        images={keys.IMAGE: _image(slide)},
+        shapes={_CIRCLES: _circles(slide, cells)},
+        tables={keys.TABLE: _table(slide, cells)},
+        attrs={keys.NAMESPACE: attrs},
+    )
+
+
+def _image(slide: SyntheticSlide) -> DataTree:
+    pixels = render_he(slide.nuclei, slide.tissue, slide.frames, slide.stain, seed=slide.pixel_seed)
+    affine = Affine(slide.frames.alignment, input_axes=("x", "y"), output_axes=("x", "y"))
+    image: DataTree = Image2DModel.parse(
+        np.ascontiguousarray(pixels.transpose(2, 0, 1)),
+        dims=("c", "y", "x"),
+        c_coords=["r", "g", "b"],
+        scale_factors=[2] * _PYRAMID,
+        chunks=(3, _CHUNK_PX, _CHUNK_PX),
+        transformations={keys.GLOBAL: affine},
+    )
+    return image
+
+
+def _circles(slide: SyntheticSlide, cells: pd.DataFrame) -> GeoDataFrame:
+    scale = 1 / slide.recipe.pixel_size_um
+    return ShapesModel.parse(
+        slide.tissue.xy_um,
+        geometry=0,
+        radius=np.sqrt(cells["cell_area"].to_numpy() / np.pi),
+        index=pd.Index(cells["cell_id"]),
+        transformations={keys.GLOBAL: Scale([scale, scale], axes=("x", "y"))},
+    )
+
+
+def _table(slide: SyntheticSlide, cells: pd.DataFrame) -> ad.AnnData:
+    truth = true_cells(slide, list(cells["cell_id"]))
+    measured = cells.drop(columns=["x_centroid", "y_centroid"]).set_index("cell_id", drop=False).rename_axis(None)
+    obs = measured.join(truth.obs.drop(columns=keys.CELL_ID))
+    obs[keys.REGION_KEY] = pd.Categorical([_CIRCLES] * len(obs))
+    adata = ad.AnnData(
+        X=slide.counts.matrix[:, : slide.counts.n_genes].astype(np.float32),
+        obs=obs,
+        var=truth.var,
+        obsm={
+            keys.SPATIAL: truth.obsm[keys.SPATIAL],
+            HE_PX: truth.obsm[HE_PX],
+            "true_scores": cell_scores(slide).set_index(obs.index),
+        },
+    )
+    return TableModel.parse(adata, region=_CIRCLES, region_key=keys.REGION_KEY, instance_key=keys.CELL_ID)
