@@ -67,21 +67,20 @@ class RgbPixels:
         try:
             found = np.asarray(self._array[tuple(wanted[axis] for axis in self._axes)])
         except _DECODING_ERRORS as error:
-            msg = f"image {self._name!r} cannot be decoded at {_where(window)}: {error}. Copy or export the file again."
+            msg = f"image {self._name!r} cannot be decoded at {self._where(window)}: {error}. Copy or export the file again."
             raise InputError(msg) from error
         pixels = np.transpose(found, self._order)
         if self._has_alpha and pixels.size and int(pixels[..., 3].min()) < 255:
             msg = (
-                f"image {self._name!r} is transparent at {_where(window)}; wanted opaque RGB: flatten its fourth "
+                f"image {self._name!r} is transparent at {self._where(window)}; wanted opaque RGB: flatten its fourth "
                 f"channel onto white, or export the H&E without one."
             )
             raise InputError(msg)
         return pixels[..., :3] if len(window) < 3 else pixels[..., :3][..., window[2]]
 
-
-def _where(window: tuple[slice, ...]) -> str:
-    y, x = (f"{name} {part.start or 0}-{part.stop or 'end'}" for name, part in zip("yx", window, strict=False))
-    return f"{y}, {x} px"
+    def _where(self, window: tuple[slice, ...]) -> str:
+        y, x = (part.indices(size) for part, size in zip(window[:2], self.shape[:2], strict=True))
+        return f"y {y[0]}-{y[1]}, x {x[0]}-{x[1]} px"
 
 
 class RgbFile:

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spatialsig._errors import AlignmentError, FileMissingError, InputError
+from spatialsig.geometry.affine import apply, check_alignment, image_um_per_px, read_alignment, um_to_he_px
+
+REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "alignment_examples"
+PIXEL_SIZE = 0.2125
+GOOD = "0.0018,0.644,1154.5\n-0.644,0.0018,13229.6\n0,0,1\n"
+
+
+def similarity(angle: float, scale: float, shift: tuple[float, float], *, mirror: bool = False) -> np.ndarray:
+    c, s = np.cos(angle), np.sin(angle)
+    matrix = np.eye(3)
+    matrix[:2, :2] = scale * np.array([[c, -s], [s, c]]) @ np.diag([-1.0 if mirror else 1.0, 1.0])
+    matrix[:2, 2] = shift
+    return matrix
+
+
+MATRICES = st.builds(
+    similarity,
+    st.floats(-np.pi, np.pi),
+    st.floats(0.5, 4.0),
+    st.tuples(st.floats(-1e5, 1e5), st.floats(-1e5, 1e5)),
+    mirror=st.booleans(),
+)
+POINTS = st.lists(st.tuples(st.floats(-1e5, 1e5), st.floats(-1e5, 1e5)), min_size=1, max_size=8).map(np.array)
+PIXELS = st.floats(0.1, 0.5)
+
+
+@given(MATRICES, POINTS, PIXELS)
+def test_um_to_he_undoes_he_to_um(matrix, he_px, pixel_size) -> None:
+    um = pixel_size * apply(matrix, he_px)
+    np.testing.assert_allclose(apply(um_to_he_px(matrix, pixel_size), um), he_px, atol=1e-6)
+
+
+@given(MATRICES, POINTS)
+def test_apply_is_the_product_with_homogeneous_columns(matrix, points) -> None:
+    expected = [(matrix @ [x, y, 1.0])[:2] for x, y in points]
+    np.testing.assert_allclose(apply(matrix, points), expected, rtol=1e-12, atol=1e-9)
+
+
+@given(MATRICES, MATRICES, POINTS)
+def test_maps_compose_like_matrices(first, second, points) -> None:
+    np.testing.assert_allclose(apply(second, apply(first, points)), apply(second @ first, points), rtol=1e-9, atol=1e-6)
+
+
+@given(MATRICES, PIXELS)
+def test_pixel_size_is_the_length_of_one_step(matrix, pixel_size) -> None:
+    corner, right, down = apply(matrix, [[0, 0], [1, 0], [0, 1]])
+    for step in (right - corner, down - corner):
+        # differences of numbers up to 1e5
+        assert image_um_per_px(matrix, pixel_size) == pytest.approx(pixel_size * np.hypot(*step), abs=1e-9)
+
+
+@given(MATRICES)
+def test_every_turn_and_mirror_is_accepted(matrix) -> None:
+    check_alignment(matrix, pixel_size=PIXEL_SIZE, name="a")
+
+
+@given(st.floats(0.1, 2.0))
+def test_known_point_of_a_quarter_turn(pixel_size) -> None:
+    matrix = np.array([[0, 2, 5], [-2, 0, 7], [0, 0, 1.0]])
+    np.testing.assert_allclose(apply(matrix, [[3, 4]]), [[13, 1]])
+    np.testing.assert_allclose(apply(um_to_he_px(matrix, pixel_size), [[13 * pixel_size, 1 * pixel_size]]), [[3, 4]])
+
+
+def test_last_row_stays_exact() -> None:
+    assert um_to_he_px(similarity(0.3, 0.7, (3e4, 2e4)), PIXEL_SIZE)[2].tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        GOOD,
+        "\ufeff" + GOOD,
+        GOOD.replace("\n", "\r\n"),
+        GOOD.replace(",", ", "),
+        GOOD.replace(",", "\t"),
+        GOOD.replace(",", ";").replace(".", ","),
+        "\n" + GOOD + "\n\n",
+        GOOD.replace("0.0018", "1.8e-3"),
+    ],
+    ids=["plain", "bom", "crlf", "blanks", "tabs", "decimal comma", "empty lines", "exponents"],
+)
+def test_numbers_are_read_however_they_are_written(tmp_path, text) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text(text, encoding="utf-8", newline="")
+    expected = [[0.0018, 0.644, 1154.5], [-0.644, 0.0018, 13229.6], [0, 0, 1]]
+    np.testing.assert_array_equal(read_alignment(file), expected)
+    assert read_alignment(str(file)).dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1,0,0\n0,1,0\n", r"has 2 row\(s\) of \[3\] numbers; wanted three rows"),
+        ("1,0\n0,1\n0,0\n", r"has 3 row\(s\) of \[2\] numbers"),
+        ("1,0,0\n0,1\n0,0,1\n", r"has 3 row\(s\) of \[2, 3\] numbers"),
+        ("", r"has 0 row\(s\) of \[\] numbers"),
+        ("a,b,c\n" + GOOD, "holds text .*'a'.*remove the header"),
+        ("fixedX,fixedY,alignmentX,alignmentY\n1,2,3,4\n", "holds keypoints .*export the matrix instead"),
+    ],
+    ids=["2x3", "3x2", "ragged", "empty", "header", "keypoints"],
+)
+def test_other_files_are_refused(tmp_path, text, message) -> None:
+    file = tmp_path / "slide_he_imagealignment.csv"
+    file.write_text(text)
+    with pytest.raises(AlignmentError, match=f"slide_he_imagealignment.csv' {message}"):
+        read_alignment(file)
+
+
+def test_binary_and_missing_files_are_named(tmp_path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(AlignmentError, match="is not a text file"):
+        read_alignment(tmp_path / "a.csv")
+    with pytest.raises(FileMissingError, match=r"alignment of the H&E: missing .*b.csv"):
+        read_alignment(tmp_path / "b.csv")
+
+
+def altered(**entries: float) -> np.ndarray:
+    matrix = similarity(0.3, 0.9, (10, 20))
+    for name, value in entries.items():
+        matrix[int(name[1]), int(name[2])] = value
+    return matrix
+
+
+@pytest.mark.parametrize(
+    ("matrix", "message"),
+    [
+        (np.eye(3)[:2], r"has shape \(2, 3\); wanted \(3, 3\)"),
+        (altered(m01=np.nan), "holds 1 NaN or infinite numbers; wanted finite"),
+        (altered(m12=np.inf), "holds 1 NaN or infinite"),
+        (altered(m20=0.001), r"has last row \[0.001, 0.0, 1.0\]; wanted 0, 0, 1"),
+        (similarity(0.3, 0.9, (10, 20)).T, "has last row .*transpose it"),
+        (np.diag([1e-4, 1e-4, 1]), r"is singular \(\|det\| = 1e-08\); wanted \|det\| > 1e-06"),
+        (np.array([[1, 2, 0], [2, 4, 0], [0, 0, 1.0]]), "is singular"),
+        (np.diag([2.0, 0.001, 1]), r"is nearly singular \(condition 2e\+03\); wanted below 1000"),
+        (np.diag([1.0, 1.25, 1]), "stretches one axis 1.25 times more than the other; wanted below 1.2"),
+        (np.diag([0.4, 0.4, 1]), "implies an H&E pixel of 0.085 um; wanted 0.1-2.0 um: check pixel_size=0.2125"),
+        (np.diag([10.0, 10.0, 1]), "implies an H&E pixel of 2.13 um"),
+    ],
+)
+def test_impossible_matrices_are_refused(matrix, message) -> None:
+    with pytest.raises(AlignmentError, match=f"^alignment 'slide 7' {message}"):
+        check_alignment(matrix, pixel_size=PIXEL_SIZE, name="slide 7")
+
+
+@pytest.mark.parametrize("pixel_size", [0.0, -1.0, np.nan, np.inf])
+def test_impossible_pixel_sizes_are_refused(pixel_size) -> None:
+    with pytest.raises(InputError, match="`pixel_size` must be a finite number above 0"):
+        check_alignment(np.eye(3), pixel_size=pixel_size, name="a")
+
+
+@pytest.mark.real
+def test_real_alignment() -> None:
+    if not REAL.exists():
+        pytest.skip(f"real data {REAL.name} is not beside the checkout")
+    matrix = read_alignment(next(REAL.glob("*_he_imagealignment.csv")))
+    np.testing.assert_array_equal(matrix, read_alignment(REAL / "alignment_matrix.csv"))
+    check_alignment(matrix, pixel_size=PIXEL_SIZE, name="melanoma")
+    assert image_um_per_px(matrix, PIXEL_SIZE) == pytest.approx(PIXEL_SIZE * 0.644, rel=1e-3)
+    # a quarter turn: one step to the right in the H&E goes up in the morphology image
+    np.testing.assert_allclose(apply(matrix, [[1, 0]]) - apply(matrix, [[0, 0]]), [[0, -0.644]], atol=2e-3)
