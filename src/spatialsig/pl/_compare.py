@@ -76,7 +76,7 @@ def compare(
     Returns
     -------
     Axes ``(n_slides, n_panels)``; panels are H&E (with ``show_image``), measured, predicted, measured minus predicted.
-    Pearson r over the labelled patches stands above the prediction. Nothing is written to ``data``.
+    Pearson r over the labelled patches, and their number n, stand above the prediction. Nothing is written to ``data``.
 
     Raises
     ------
@@ -151,15 +151,15 @@ def _draw_row(
             draw_patches(axes, slide.corners, getattr(slide, name), norm=norm, cmap=cmap, alpha=opacity)
         frame(axes, slide.box)
         title = TITLES[name]
-        if name == "predicted" and slide.measured is not None:
-            title += ": " + _agreement(slide)
+        if name == "predicted":
+            title += f" from {slide.inputs}" * bool(slide.inputs) + _agreement(slide)
         axes.set_title(title, fontsize=10, loc="left", color=INK)
     row[0].set_ylabel(slide.name, fontsize=11, color=INK)
     scale_bar(row[0], slide.box, um_per_px=slide.um_per_px)
 
 
 def _agreement(slide: SlideMaps) -> str:
+    if slide.measured is None:
+        return ""
     r, n_patches = slide.pearson
-    if np.isnan(r):
-        return f"no r ({n_patches} labelled patches)"
-    return f"r = {r:.2f} ({n_patches} labelled patches)"
+    return f": no r (n = {n_patches})" if np.isnan(r) else f": r = {r:.2f} (n = {n_patches:,})"

@@ -33,6 +33,7 @@ class SlideMaps:
     um_per_px: float
     box: Box
     image: Background | None
+    inputs: str  # what the prediction was made from; empty where the table does not say
 
     @property
     def residual(self) -> NDArray[np.float64] | None:
@@ -74,7 +75,8 @@ def slide_maps(
     if show_image:
         _check_same_frame(slide, spec.image_key, image_key or spec.image_key)
         image = background(image_of(slide, image_key or spec.image_key), box, slide=slide.name)
-    return SlideMaps(slide.name, corners, measured, predicted, spec.image_um_per_px, box, image)
+    inputs = str(slide.params(predictions_key).get("predict", {}).get("inputs", ""))
+    return SlideMaps(slide.name, corners, measured, predicted, spec.image_um_per_px, box, image, inputs)
 
 
 def cell_corners(origins: NDArray[np.int64], *, size: int, stride: int) -> NDArray[np.float64]:

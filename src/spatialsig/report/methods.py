@@ -1,0 +1,104 @@
+"""The methods paragraph, ready to paste: every sentence from what the steps recorded."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from spatialsig.report.results import count
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+
+    from spatialsig.report.slides import SlideReport
+
+PACKAGES = ("spatialsig", "spatialdata", "anndata", "torch", "lightning", "numpy", "zarr")
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package and of those that decide its numbers."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def methods_paragraph(
+    slides: list[SlideReport], evaluation: pd.DataFrame, facts: Mapping[str, Any], installed: Mapping[str, str]
+) -> str:
+    """Sentences for a methods section; a step that left no record is not mentioned."""
+    sentences = [
+        _software(slides, installed),
+        _cells(facts.get("filter_cells"), slides),
+        _patches(facts.get("patches"), slides),
+        _labels(facts.get("score_cells"), facts.get("aggregate_patches")),
+        _split(facts.get("split"), evaluation),
+        "Agreement is the Pearson correlation over the labelled patches of a slide, averaged over signatures and then "
+        "over slides. The ceiling is the largest correlation that the depth of the counts allows: every molecule was "
+        "dealt to one of two halves at random, both halves were scored, and the reliability of the whole followed from "
+        "their correlation (Spearman-Brown). Baselines learned from the same training patches and were judged on the "
+        "same held-out patches as the model; in the permuted controls the images of a slide were shuffled.",
+    ]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _software(slides: list[SlideReport], installed: Mapping[str, str]) -> str:
+    patients = len({slide.patient for slide in slides})
+    return (
+        f"{count(len(slides), 'slide')} of {count(patients, 'patient')} with H&E were processed with spatialsig "
+        f"{installed['spatialsig']} (spatialdata {installed['spatialdata']}, PyTorch {installed['torch']}, Python "
+        f"{installed['python']})."
+    )
+
+
+def _cells(done: Mapping[str, Any] | None, slides: list[SlideReport]) -> str:
+    n_cells = sum(slide.n_cells or 0 for slide in slides)
+    if not done:
+        return ""
+    return (
+        f"Control probes were dropped, and cells with fewer than {int(done['min_counts'])} counts or "
+        f"{int(done['min_genes'])} genes left out, which kept {count(n_cells, 'cell')}."
+    )
+
+
+def _patches(spec: Any, slides: list[SlideReport]) -> str:
+    if spec is None:
+        return ""
+    stride_um = spec.stride_l0 * spec.image_um_per_px
+    return (
+        f"The H&E was cut into {count(sum(slide.n_patches for slide in slides), 'patch').replace('patchs', 'patches')} "
+        f"of {spec.patch_px} × {spec.patch_px} px at {spec.um_per_px:g} µm/px ({spec.patch_px * spec.um_per_px:g} µm), "  # noqa: RUF001
+        f"{stride_um:.3g} µm apart, with at least {spec.min_tissue:.0%} tissue."
+    )
+
+
+def _labels(scored: Mapping[str, Any] | None, aggregated: Mapping[str, Any] | None) -> str:
+    if not scored or not aggregated:
+        return ""
+    return (
+        f"{count(len(scored['names']), 'gene signature')} were scored in every cell ({scored['method']}: mean z-score of "
+        "log1p counts per 10,000 over the genes of the signature, scaled by mean and standard deviation of the training "
+        f"cells). The label of a patch is the {aggregated['stat']} over its cells, where there are at least "
+        f"{int(aggregated['min_cells'])}."
+    )
+
+
+def _split(split: Mapping[str, Any] | None, evaluation: pd.DataFrame) -> str:
+    n_patients, n_slides = evaluation["patient"].nunique(), evaluation["sample"].nunique()
+    judged = f"The model was judged on {count(n_slides, 'held-out slide')} of {count(n_patients, 'patient')}"
+    if not split:
+        return judged + "."
+    if split["by"] == "block":
+        size, gap = split["block_um"], split["buffer_um"]
+        return f"{judged}, in blocks of {size:g} µm kept {gap:g} µm from any training patch (seed {split['seed']})."
+    unit = "patient" if split["by"] == "patient" else "slide"
+    return (
+        f"{judged} that had no part in training: each {unit} belonged to one of {split['n_folds']} folds "
+        f"(seed {split['seed']}), and one fold was held out."
+    )
