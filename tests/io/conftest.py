@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -12,6 +12,9 @@ import pandas as pd
 import pytest
 import tifffile
 from scipy import sparse
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PIXEL_SIZE = 0.2125
 N_CELLS, N_GENES, N_CONTROLS = 50, 12, 4

@@ -187,7 +187,7 @@ def test_unknown_areas_get_the_median_radius(bundle) -> None:
 def test_an_existing_store_is_kept(tmp_path) -> None:
     bundle, out = write_bundle(tmp_path / "S1", he=False), tmp_path / "s.zarr"
     sp.io.read_xenium(bundle.path, out=out, sample="first")
-    with pytest.raises(StoreError, match="already exists; pass `overwrite=True`"):
+    with pytest.raises(StoreError, match=r"already exists; pass `overwrite=True`"):
         sp.io.read_xenium(bundle.path, out=out, sample="second")
     assert sp.io.read(out).attrs["spatialsig"]["sample"] == "first"
     sp.io.read_xenium(bundle.path, out=out, sample="second", overwrite=True)
@@ -341,7 +341,7 @@ def test_every_fault_is_named_and_nothing_is_written(bundle, tmp_path, fault) ->
     spoil, error, message = FAULTS[fault]
     spoil(bundle)
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(error, match=f"(?s){message}") as caught:
+    with pytest.raises(error, match=rf"(?s){message}") as caught:
         sp.io.read_xenium(bundle.path, out=tmp_path / "s.zarr")
     assert isinstance(caught.value, SpatialsigError)
     assert sorted(tmp_path.rglob("*")) == before
@@ -355,7 +355,7 @@ def test_corrupt_tile_names_the_place(bundle, tmp_path) -> None:
     data = bytearray(bundle.he_image.read_bytes())
     data[offset : offset + 200] = b"\xff" * 200
     bundle.he_image.write_bytes(data)
-    with pytest.raises(InputError, match="he_image.ome.tif' cannot be decoded at y 0-700, x 0-900 px"):
+    with pytest.raises(InputError, match=r"he_image.ome.tif' cannot be decoded at y 0-700, x 0-900 px"):
         sp.io.read_xenium(bundle.path, out=tmp_path / "s.zarr")
     assert [p.name for p in tmp_path.iterdir()] == ["S1"]
 
@@ -384,12 +384,12 @@ def test_other_forms_of_rgb_give_the_same_pixels(bundle, tmp_path, shape, option
 
 def test_alignment_without_an_image_is_refused(tmp_path) -> None:
     bundle = write_bundle(tmp_path / "S", he=False)
-    with pytest.raises(InputError, match="has no H&E image; give `he_image=` too"):
+    with pytest.raises(InputError, match=r"has no H&E image; give `he_image=` too"):
         sp.io.read_xenium(bundle.path, he_alignment=alignment())
 
 
 def test_wrong_path_is_named() -> None:
-    with pytest.raises(FileMissingError, match="bundle 'nowhere' is not a directory"):
+    with pytest.raises(FileMissingError, match=r"bundle 'nowhere' is not a directory"):
         sp.io.read_xenium("nowhere")
 
 

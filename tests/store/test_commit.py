@@ -48,7 +48,7 @@ def test_an_existing_path_is_kept_unless_overwritten(sdata, tmp_path) -> None:
     path = tmp_path / "s.zarr"
     create_store(path, sdata)
     before = state(path)
-    with pytest.raises(StoreError, match="already exists; pass `overwrite=True`"):
+    with pytest.raises(StoreError, match=r"already exists; pass `overwrite=True`"):
         create_store(path, sd.SpatialData())
     assert state(path) == before
     create_store(path, sd.SpatialData(shapes={"squares": squares(7)}), overwrite=True)
@@ -58,7 +58,7 @@ def test_an_existing_path_is_kept_unless_overwritten(sdata, tmp_path) -> None:
 
 def test_a_directory_that_is_no_store_is_never_replaced(sdata, tmp_path) -> None:
     (tmp_path / "precious.txt").write_text("x")
-    with pytest.raises(StoreError, match="is not a SpatialData Zarr store"):
+    with pytest.raises(StoreError, match=r"is not a SpatialData Zarr store"):
         create_store(tmp_path, sdata, overwrite=True)
     assert (tmp_path / "precious.txt").exists()
 
@@ -235,18 +235,18 @@ def test_an_unfinished_element_is_put_aside(store) -> None:
 @pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "", "a b", "__x", "x" * 101, "é"])
 def test_names_that_make_no_directory_are_refused(store, name) -> None:
     before = state(store)
-    with pytest.raises(InputError, match="element name .* cannot be stored"):
+    with pytest.raises(InputError, match=r"element name .* cannot be stored"):
         commit_elements(store, {name: squares()})
     assert state(store) == before
 
 
 def test_a_name_of_another_kind_is_refused(store) -> None:
-    with pytest.raises(InputError, match="`squares` is already one of shapes in .*store these tables under another"):
+    with pytest.raises(InputError, match=r"`squares` is already one of shapes in .*store these tables under another"):
         commit_elements(store, {"squares": table()})
 
 
 def test_things_that_are_no_elements_are_refused(store) -> None:
-    with pytest.raises(InputError, match="`x` is a list; wanted a SpatialData element"):
+    with pytest.raises(InputError, match=r"`x` is a list; wanted a SpatialData element"):
         commit_elements(store, {"x": [1, 2]})
 
 
@@ -264,25 +264,25 @@ def test_attributes_are_merged_by_name(store) -> None:
 @pytest.mark.parametrize("value", [np.arange(3), float("nan"), {1, 2}, object()])
 def test_attributes_that_are_no_json_are_refused(store, value) -> None:
     before = state(store)
-    with pytest.raises(InputError, match="attribute 'bad' cannot be stored as JSON"):
+    with pytest.raises(InputError, match=r"attribute 'bad' cannot be stored as JSON"):
         write_attrs(store, {"good": 1, "bad": value})
     assert state(store) == before
 
 
 def test_what_is_no_store_is_named(tmp_path) -> None:
-    with pytest.raises(FileMissingError, match="SpatialData store: missing .*nowhere"):
+    with pytest.raises(FileMissingError, match=r"SpatialData store: missing .*nowhere"):
         read_attrs(tmp_path / "nowhere")
-    with pytest.raises(StoreError, match="no zarr.json in it"):
+    with pytest.raises(StoreError, match=r"no zarr.json in it"):
         commit_elements(tmp_path, {"squares": squares()})
     zarr.open_group(tmp_path / "g.zarr", mode="w")
-    with pytest.raises(StoreError, match="attribute 'spatialdata_attrs' is missing"):
+    with pytest.raises(StoreError, match=r"attribute 'spatialdata_attrs' is missing"):
         write_attrs(tmp_path / "g.zarr", {})
     (tmp_path / "old.zarr").mkdir()
     (tmp_path / "old.zarr/.zgroup").touch()
-    with pytest.raises(StoreError, match="Zarr format 2; read it with spatialdata and write it again"):
+    with pytest.raises(StoreError, match=r"Zarr format 2; read it with spatialdata and write it again"):
         read_attrs(tmp_path / "old.zarr")
     (tmp_path / "g.zarr/zarr.json").write_text("{")
-    with pytest.raises(StoreError, match="is damaged"):
+    with pytest.raises(StoreError, match=r"is damaged"):
         read_attrs(tmp_path / "g.zarr")
 
 

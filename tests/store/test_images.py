@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 
 import dask.array as da
@@ -49,7 +50,7 @@ def test_halve_is_the_rounded_mean_of_four(pixels) -> None:
 def test_levels_halve_until_one_fits_a_screen(height, width) -> None:
     shapes = level_shapes(height, width)
     assert shapes[0] == (height, width)
-    assert all(b == (a[0] // 2, a[1] // 2) for a, b in zip(shapes, shapes[1:], strict=False))
+    assert all(b == (a[0] // 2, a[1] // 2) for a, b in itertools.pairwise(shapes))
     assert max(shapes[-1]) <= 1024 or min(shapes[-1]) == 1
     assert all(max(shape) > 1024 for shape in shapes[1:-1])
     assert len(shapes) > 1 or min(height, width) == 1
@@ -111,7 +112,7 @@ def test_a_flipped_bit_is_an_error_not_a_wrong_pixel(tmp_path) -> None:
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
-    with pytest.raises(Exception, match="(?i)checksum|corrupt|decompress"):
+    with pytest.raises(Exception, match=r"(?i)checksum|corrupt|decompress"):
         zarr.open_array(tmp_path / "s.zarr/images/he/s0", mode="r")[:]
 
 
@@ -191,7 +192,7 @@ def test_images_that_are_no_he_are_left_to_spatialdata(tmp_path) -> None:
     ],
 )
 def test_other_pixels_are_refused(tmp_path, pixels, message) -> None:
-    with pytest.raises(InputError, match=f"image 'he' .*{message}"):
+    with pytest.raises(InputError, match=rf"image 'he' .*{message}"):
         stream(tmp_path / "s.zarr", pixels)
     assert not list(tmp_path.iterdir())
 
@@ -200,9 +201,10 @@ def test_an_error_in_the_source_leaves_nothing(tmp_path) -> None:
     class Broken(Counting):
         def __getitem__(self, window):
             if window[0].start > 0:
-                raise InputError("tile 7 is corrupt")
+                msg = "tile 7 is corrupt"
+                raise InputError(msg)
             return super().__getitem__(window)
 
-    with pytest.raises(InputError, match="tile 7 is corrupt"):
+    with pytest.raises(InputError, match=r"tile 7 is corrupt"):
         stream(tmp_path / "s.zarr", Broken(picture(2500, 300)))
     assert not list(tmp_path.iterdir())

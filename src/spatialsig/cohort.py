@@ -1,0 +1,241 @@
+"""Many slides, each in its own store: what every verb accepts where it accepts one slide."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from spatialsig import _keys
+from spatialsig._checks import check_files, check_key
+from spatialsig._errors import FileMissingError, InputError, SpatialsigError, SpatialsigWarning, StoreError
+from spatialsig._progress import progress_bar
+from spatialsig.io._manifest import COLUMNS, check_names, read_csv, read_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from spatialdata import SpatialData
+
+MANIFEST = "cohort.csv"
+_PATH = "path"
+_READING_ERRORS = (SpatialsigError, OSError, ValueError, KeyError, RuntimeError, TypeError)
+
+
+class Cohort:
+    """Slides on disk; nothing is opened before it is asked for.
+
+    Parameters
+    ----------
+    source
+        A directory with ``cohort.csv`` (as :meth:`from_bundles` leaves it) or, without one, with stores
+        ``<sample>.zarr``; a csv with columns ``sample``, ``path`` and optionally ``patient`` (paths relative to it);
+        or a mapping of sample names to stores.
+
+    Attributes
+    ----------
+    stores
+        Sample -> path of its store.
+    obs
+        One row per slide: ``sample``, ``patient``, ``path``.
+    failures
+        Sample -> why it could not be read (after :meth:`from_bundles`).
+
+    Raises
+    ------
+    FileMissingError
+        If the source or stores are missing (all are named).
+    InputError
+        If names are not unique or cannot name a file.
+
+    Examples
+    --------
+    >>> import spatialsig as sp
+    >>> sp.Cohort({})
+    Cohort of 0 slides, 0 patients
+    """
+
+    def __init__(self, source: str | Path | Mapping[str, str | Path]) -> None:
+        rows = _rows(source)
+        check_names(rows[_keys.SAMPLE].tolist())
+        check_files(rows[_PATH], what="stores of the cohort", fix="Move them back, or read the bundles again.")
+        self.obs = rows
+        self.stores: dict[str, Path] = dict(zip(rows[_keys.SAMPLE], rows[_PATH], strict=True))
+        self.failures: dict[str, str] = {}
+
+    @classmethod
+    def open(cls, directory: str | Path) -> Cohort:
+        """Open the cohort that lies in ``directory``."""
+        return cls(Path(directory))
+
+    @classmethod
+    def from_bundles(cls, manifest: str | Path | pd.DataFrame, out: str | Path, *, overwrite: bool = False) -> Cohort:
+        """Read Xenium bundles into stores, one per slide.
+
+        A slide whose store is there, whole and from the same bundle is not read again, so that an interrupted import
+        goes on where it stopped. A slide that fails does not stop the others.
+
+        Parameters
+        ----------
+        manifest
+            csv or frame with columns ``sample``, ``bundle`` (directory) and optionally ``patient``, ``he_image``,
+            ``he_alignment``. Relative paths start at the csv, for a frame at the working directory.
+        out
+            Directory for the stores ``<sample>.zarr`` and ``cohort.csv``.
+        overwrite
+            Read all slides again and replace their stores.
+
+        Returns
+        -------
+        The cohort of the slides that could be read; ``failures`` says why others could not.
+
+        Raises
+        ------
+        FileMissingError
+            If there is no manifest.
+        InputError
+            If a column is missing, names are not unique or cannot name a file, or every slide fails.
+        """
+        rows = read_manifest(manifest)
+        out = Path(out)
+        out.mkdir(parents=True, exist_ok=True)
+        failures: dict[str, str] = {}
+        with progress_bar("reading bundles", total=len(rows), unit="slides") as bar:
+            for row in (row for _, row in rows.iterrows()):
+                bar.note(str(row[_keys.SAMPLE]))
+                try:
+                    _import(row, out / f"{row[_keys.SAMPLE]}.zarr", overwrite=overwrite)
+                except _READING_ERRORS as error:
+                    failures[str(row[_keys.SAMPLE])] = f"{type(error).__name__}: {error}"
+                bar.advance()
+        _report(failures, len(rows))
+        done = rows[~rows[_keys.SAMPLE].isin(failures)]
+        _save(done, out)
+        cohort = cls(out)
+        cohort.failures = failures
+        return cohort
+
+    def subset(self, samples: Iterable[str]) -> Cohort:
+        """Cohort of the named slides, in the given order."""
+        samples = list(samples)
+        for sample in samples:
+            check_key(self.stores, sample, name="sample", where="the cohort")
+        check_names(samples)
+        chosen = Cohort({})
+        chosen.obs = self.obs.loc[samples].copy()
+        chosen.stores = {sample: self.stores[sample] for sample in samples}
+        return chosen
+
+    def __getitem__(self, sample: str) -> SpatialData:
+        """Read one slide from its store."""
+        from spatialsig.io import read
+
+        check_key(self.stores, sample, name="sample", where="the cohort")
+        return read(self.stores[sample])
+
+    def __len__(self) -> int:
+        return len(self.stores)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.stores)
+
+    def __contains__(self, sample: object) -> bool:
+        return sample in self.stores
+
+    def __repr__(self) -> str:
+        n_patients = self.obs[_keys.PATIENT].nunique()
+        lines = [f"Cohort of {_many(len(self), 'slide')}, {_many(n_patients, 'patient')}"]
+        width = max((len(sample) for sample in self), default=0)
+        for sample, patient, path in self.obs[[_keys.SAMPLE, _keys.PATIENT, _PATH]].itertuples(index=False):
+            lines.append(f"  {sample:<{width}}  patient {patient}  {path}")
+        lines += [f"  failed: {sample}: {why}" for sample, why in self.failures.items()]
+        return "\n".join(lines)
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _rows(source: str | Path | Mapping[str, str | Path]) -> pd.DataFrame:
+    """One row per slide: sample, patient, absolute path; indexed by sample."""
+    if isinstance(source, Mapping):
+        rows = pd.DataFrame({_keys.SAMPLE: list(source), _PATH: [Path(path) for path in source.values()]}, dtype=object)
+    else:
+        rows = _rows_on_disk(Path(source))
+    if _keys.PATIENT not in rows:
+        patients = [_patient(sample, path) for sample, path in zip(rows[_keys.SAMPLE], rows[_PATH], strict=True)]
+        rows[_keys.PATIENT] = pd.Series(patients, index=rows.index, dtype=object)
+    rows.index = pd.Index(rows[_keys.SAMPLE].to_numpy(object), dtype=object)
+    return rows[[_keys.SAMPLE, _keys.PATIENT, _PATH]]
+
+
+def _rows_on_disk(source: Path) -> pd.DataFrame:
+    check_files([source], what="cohort", fix="Give a directory of stores, or make one with `Cohort.from_bundles`.")
+    file = source / MANIFEST if source.is_dir() else source
+    if file.exists():
+        rows = read_csv(file, needed=(_keys.SAMPLE, _PATH))
+        rows[_PATH] = [(file.parent / path) for path in rows[_PATH]]
+        return rows
+    stores = sorted(path for path in source.glob("*.zarr") if path.is_dir())
+    if not stores:
+        msg = f"directory {str(source)!r} holds neither {MANIFEST} nor stores *.zarr; make them with `Cohort.from_bundles`."
+        raise FileMissingError(msg)
+    return pd.DataFrame({_keys.SAMPLE: [path.stem for path in stores], _PATH: stores}, dtype=object)
+
+
+def _patient(sample: str, path: Path) -> str:
+    """Patient as the store says; the sample where it does not."""
+    from spatialsig.store.metadata import read_attrs
+
+    if not path.exists():
+        return sample  # named with all other missing stores
+    return str(read_attrs(path).get(_keys.NAMESPACE, {}).get(_keys.PATIENT, sample))
+
+
+def _import(row: pd.Series[Any], path: Path, *, overwrite: bool) -> None:
+    """Read one bundle, unless its store is there already."""
+    from spatialsig.io import read_xenium
+
+    if path.exists() and not overwrite:
+        _check_same(row, path)
+        return
+    names = (_keys.SAMPLE, _keys.PATIENT, "he_image", "he_alignment")
+    read_xenium(row["bundle"], **{name: row[name] for name in names}, out=path, overwrite=overwrite)
+
+
+def _check_same(row: pd.Series[Any], path: Path) -> None:
+    """Raise unless the store is whole and holds what the row describes."""
+    from spatialsig.store.metadata import elements_on_disk, read_attrs
+
+    ours = read_attrs(path).get(_keys.NAMESPACE, {})
+    found = ours.get("source", {}) | {name: ours.get(name) for name in (_keys.SAMPLE, _keys.PATIENT)}
+    wanted = {name: str(row[name]) for name in COLUMNS if row[name] is not None}
+    different = [
+        f"{name} {found.get(name)!r}, now {value!r}" for name, value in wanted.items() if found.get(name) != value
+    ]
+    unfinished = [f"{kind}/{name}" for kind, name, finished in elements_on_disk(path) if not finished]
+    if different or unfinished:
+        what = f"was read from {'; '.join(different)}" if different else f"has unfinished elements {unfinished}"
+        msg = f"store {str(path)!r} {what}. Pass `overwrite=True` to read the slide again, or move the store away."
+        raise StoreError(msg)
+
+
+def _report(failures: dict[str, str], total: int) -> None:
+    if not failures:
+        return
+    listed = "\n".join(f"  {sample}: {why}" for sample, why in failures.items())
+    if len(failures) == total:
+        msg = f"none of {total} slides could be read:\n{listed}"
+        raise InputError(msg)
+    msg = f"{len(failures)} of {total} slides could not be read (see `cohort.failures`):\n{listed}"
+    warnings.warn(msg, SpatialsigWarning, stacklevel=3)
+
+
+def _save(rows: pd.DataFrame, out: Path) -> None:
+    from spatialsig.store.atomic import write_text
+
+    table = rows[[_keys.SAMPLE, _keys.PATIENT]].assign(**{_PATH: [f"{sample}.zarr" for sample in rows[_keys.SAMPLE]]})
+    write_text(out / MANIFEST, table.to_csv(index=False))

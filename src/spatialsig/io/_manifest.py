@@ -1,0 +1,91 @@
+"""Tables that list slides: read, checked, with paths made absolute."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from spatialsig import _keys
+from spatialsig._checks import check_files
+from spatialsig._errors import InputError, SpatialsigWarning
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COLUMNS = (_keys.SAMPLE, _keys.PATIENT, "bundle", "he_image", "he_alignment")
+_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_MAX_NAME = 100
+
+
+def read_csv(file: Path, *, needed: tuple[str, ...]) -> pd.DataFrame:
+    """Read a csv of text; raise :class:`InputError` unless its ``needed`` columns are there and filled."""
+    try:
+        rows = pd.read_csv(file, dtype=str, skipinitialspace=True)
+    except (ValueError, pd.errors.EmptyDataError) as error:
+        msg = f"{str(file)!r} cannot be read as csv ({error}); wanted a header with {list(needed)}."
+        raise InputError(msg) from error
+    check_columns(rows, needed, name=str(file))
+    return rows
+
+
+def check_columns(rows: pd.DataFrame, needed: tuple[str, ...], *, name: str) -> None:
+    """Raise :class:`InputError` unless the ``needed`` columns are there and filled."""
+    missing = [column for column in needed if column not in rows]
+    if missing:
+        msg = (
+            f"{name!r} has no column(s) {missing}; it has {rows.columns.tolist()}. Wanted a header with {list(needed)}."
+        )
+        raise InputError(msg)
+    for column in needed:
+        empty = rows.index[rows[column].isna()].tolist()
+        if empty:
+            msg = f"column {column!r} of {name!r} is empty in row(s) {empty[:5]}; fill it in."
+            raise InputError(msg)
+
+
+def check_names(samples: Sequence[str]) -> None:
+    """Raise :class:`InputError` unless the names are unique and can name files."""
+    repeated = sorted({sample for sample in samples if samples.count(sample) > 1})
+    if repeated:
+        msg = f"sample name(s) {repeated} occur more than once; give every slide a name of its own."
+        raise InputError(msg)
+    unsafe = [sample for sample in samples if _SAFE_NAME.fullmatch(sample) is None or len(sample) > _MAX_NAME]
+    if unsafe:
+        msg = f"sample name(s) {unsafe} cannot name a file; use up to {_MAX_NAME} letters, digits, '_', '-' and '.'."
+        raise InputError(msg)
+
+
+def read_manifest(manifest: str | Path | pd.DataFrame) -> pd.DataFrame:
+    """One row per slide with absolute paths; None where nothing is given."""
+    needed = (_keys.SAMPLE, "bundle")
+    if isinstance(manifest, pd.DataFrame):
+        rows, base = manifest.astype(object).reset_index(drop=True), Path()
+        check_columns(rows, needed, name="manifest")
+    else:
+        check_files([Path(manifest)], what="manifest", fix=f"Write a csv with columns {list(COLUMNS)}.")
+        rows, base = read_csv(Path(manifest), needed=needed), Path(manifest).parent
+    rows = rows.reindex(columns=list(COLUMNS)).astype(object)
+    rows = rows.where(rows.notna(), None)
+    rows[_keys.SAMPLE] = rows[_keys.SAMPLE].astype(str)
+    if rows.empty:
+        msg = "the manifest has no rows; wanted one per slide."
+        raise InputError(msg)
+    check_names(rows[_keys.SAMPLE].tolist())
+    for column in ("bundle", "he_image", "he_alignment"):
+        rows[column] = [None if value is None else (base / value).resolve() for value in rows[column]]
+    unknown = rows.loc[rows[_keys.PATIENT].isna(), _keys.SAMPLE].tolist()
+    if unknown:
+        msg = (
+            f"no patient is given for {unknown}: each counts as a patient of its own. Slides of one patient that are "
+            f"split between training and test leak; add a column `patient`."
+        )
+        warnings.warn(msg, SpatialsigWarning, stacklevel=4)
+    rows[_keys.PATIENT] = [
+        str(sample if patient is None else patient)
+        for sample, patient in zip(rows[_keys.SAMPLE], rows[_keys.PATIENT], strict=True)
+    ]
+    return rows

@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import spatialsig as sp
+from spatialsig import Cohort
+from spatialsig._errors import FileMissingError, InputError, KeyMissingError, SpatialsigWarning, StoreError
+
+from .io import conftest as bundle_files
+
+
+@pytest.fixture(scope="session")
+def kept(tmp_path_factory):
+    """Two bundles, their manifest and the cohort read from them; copied by the tests that change them."""
+    root = tmp_path_factory.mktemp("cohort")
+    bundle_files.write_bundle(root / "bundles" / "a", seed=1)
+    bundle_files.write_bundle(root / "bundles" / "b", seed=2, he=False)
+    rows = pd.DataFrame({"sample": ["S1", "S2"], "patient": ["P1", "P2"], "bundle": ["bundles/a", "bundles/b"]})
+    rows.to_csv(root / "bundles.csv", index=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sp.settings, "progress", False)
+        Cohort.from_bundles(root / "bundles.csv", root / "stores")
+    return root
+
+
+@pytest.fixture
+def root(kept, tmp_path):
+    """The same without the stores."""
+    shutil.copytree(kept / "bundles", tmp_path / "bundles")
+    shutil.copy(kept / "bundles.csv", tmp_path)
+    return tmp_path
+
+
+def test_bundles_become_stores_and_a_manifest(kept) -> None:
+    cohort = Cohort.open(kept / "stores")
+    assert list(cohort) == ["S1", "S2"]
+    assert len(cohort) == 2
+    assert "S1" in cohort
+    assert "S3" not in cohort
+    assert cohort.stores == {"S1": kept / "stores/S1.zarr", "S2": kept / "stores/S2.zarr"}
+    assert cohort.obs[["sample", "patient"]].to_numpy().tolist() == [["S1", "P1"], ["S2", "P2"]]
+    assert cohort.obs["path"].tolist() == list(cohort.stores.values())
+    assert cohort.failures == {}
+    slide = cohort["S1"]
+    assert set(slide["table"].obs["sample"]) == {"S1"}
+    assert set(slide["table"].obs["patient"]) == {"P1"}
+    assert slide["he_image"]["scale0"]["image"].shape == (3, 700, 900)
+    assert not cohort["S2"].images
+
+
+def test_slides_that_are_done_are_not_read_again(kept, tmp_path, monkeypatch) -> None:
+    shutil.copytree(kept / "stores", tmp_path / "stores")
+
+    def never(*args, **kwargs):
+        pytest.fail("read again")
+
+    monkeypatch.setattr("spatialsig.io.read_xenium", never, raising=False)
+    cohort = Cohort.from_bundles(kept / "bundles.csv", tmp_path / "stores")
+    assert list(cohort) == ["S1", "S2"]
+    assert cohort.failures == {}
+
+
+def test_an_interrupted_import_goes_on(kept, tmp_path, monkeypatch) -> None:
+    shutil.copytree(kept / "stores", tmp_path / "stores")
+    shutil.rmtree(tmp_path / "stores" / "S2.zarr")
+    read, seen = sp.io.read_xenium, []
+    monkeypatch.setattr(
+        "spatialsig.io.read_xenium", lambda path, **kw: (seen.append(kw["sample"]), read(path, **kw)), raising=False
+    )
+    assert list(Cohort.from_bundles(kept / "bundles.csv", tmp_path / "stores")) == ["S1", "S2"]
+    assert seen == ["S2"]
+
+
+def test_one_bad_slide_does_not_stop_the_others(root) -> None:
+    (root / "bundles/a/cells.parquet").unlink()
+    with pytest.warns(
+        SpatialsigWarning, match=r"1 of 2 slides could not be read .*\n  S1: FileMissingError.*cells.parquet"
+    ):
+        cohort = Cohort.from_bundles(root / "bundles.csv", root / "stores")
+    assert list(cohort) == ["S2"]
+    assert list(cohort.failures) == ["S1"]
+    assert "cells.parquet" in cohort.failures["S1"]
+    assert "failed: S1" in repr(cohort)
+    assert sorted(p.name for p in (root / "stores").iterdir()) == ["S2.zarr", "cohort.csv"]
+
+
+def test_when_all_fail_it_raises(root) -> None:
+    for name in "ab":
+        (root / f"bundles/{name}/experiment.xenium").unlink()
+    with pytest.raises(InputError, match=r"none of 2 slides could be read:\n  S1: .*\n  S2: "):
+        Cohort.from_bundles(root / "bundles.csv", root / "stores")
+
+
+def test_a_store_of_another_bundle_is_kept(kept, root) -> None:
+    shutil.copytree(kept / "stores", root / "stores")
+    with pytest.raises(
+        InputError, match=r"store .*S1.zarr' was read from bundle '.*', now '.*a'. Pass `overwrite=True`"
+    ):
+        Cohort.from_bundles(root / "bundles.csv", root / "stores")
+    bundle = str((root / "bundles/b").resolve())
+    cohort = Cohort.from_bundles(
+        pd.DataFrame({"sample": ["S2"], "patient": ["PX"], "bundle": [bundle]}), root / "stores", overwrite=True
+    )
+    assert cohort["S2"].attrs["spatialsig"]["source"]["bundle"] == bundle
+
+
+def test_another_patient_is_noticed(kept, tmp_path) -> None:
+    shutil.copytree(kept / "stores", tmp_path / "stores")
+    rows = pd.DataFrame({"sample": ["S2"], "patient": ["P9"], "bundle": [kept / "bundles/b"]})
+    with pytest.raises(InputError, match=r"patient 'P2', now 'P9'"):
+        Cohort.from_bundles(rows, tmp_path / "stores")
+
+
+def test_patients_that_are_not_given_are_samples_and_warned_about_once(kept, root) -> None:
+    rows = pd.DataFrame({"sample": ["S2"], "bundle": [str(root / "bundles/b")]})
+    with pytest.warns(SpatialsigWarning, match=r"no patient is given for .'S2'.*add a column `patient`") as caught:
+        cohort = Cohort.from_bundles(rows, root / "stores")
+    assert len([w for w in caught if issubclass(w.category, SpatialsigWarning)]) == 1
+    assert cohort.obs["patient"].tolist() == ["S2"]
+    assert set(cohort["S2"]["table"].obs["patient"]) == {"S2"}
+
+
+def test_he_columns_are_resolved_against_the_csv(root) -> None:
+    (root / "he").mkdir()
+    for suffix in ("image.ome.tif", "imagealignment.csv"):
+        shutil.move(root / f"bundles/a/slide_he_{suffix}", root / f"he/x_{suffix}")
+    frame = {"sample": "S1", "patient": "P", "bundle": "bundles/a"}
+    frame |= {"he_image": "he/x_image.ome.tif", "he_alignment": "he/x_imagealignment.csv"}
+    pd.DataFrame([frame]).to_csv(root / "m.csv", index=False)
+    cohort = Cohort.from_bundles(root / "m.csv", root / "stores")
+    assert cohort["S1"].attrs["spatialsig"]["source"]["he_image"] == str((root / "he/x_image.ome.tif").resolve())
+    assert Cohort.from_bundles(root / "m.csv", root / "stores").failures == {}
+
+
+def test_cohorts_open_from_mappings_csvs_and_bare_directories(kept, tmp_path) -> None:
+    stores = kept / "stores"
+    by_name = Cohort({"x": stores / "S1.zarr", "y": str(stores / "S2.zarr")})
+    assert by_name.stores == {"x": stores / "S1.zarr", "y": stores / "S2.zarr"}
+    assert by_name.obs["patient"].tolist() == ["P1", "P2"]
+    assert Cohort(stores / "cohort.csv").stores == Cohort(stores).stores
+    shutil.copytree(stores / "S2.zarr", tmp_path / "S2.zarr")
+    bare = Cohort(tmp_path)
+    assert bare.stores == {"S2": tmp_path / "S2.zarr"}
+    assert bare.obs["patient"].tolist() == ["P2"]
+
+
+def test_subset_keeps_order_and_names(kept) -> None:
+    cohort = Cohort.open(kept / "stores")
+    part = cohort.subset(["S2", "S1"])
+    assert list(part) == ["S2", "S1"]
+    assert part.obs["patient"].tolist() == ["P2", "P1"]
+    assert list(cohort.subset(["S2"]).stores) == ["S2"]
+    np.testing.assert_array_equal(cohort.obs.index, ["S1", "S2"])
+    with pytest.raises(KeyMissingError, match=r"`sample='S9'` is not in the cohort; available: \['S1', 'S2'\]"):
+        cohort.subset(["S9"])
+    with pytest.raises(KeyMissingError, match=r"'S9'"):
+        cohort["S9"]
+
+
+def test_the_repr_lists_slides(kept) -> None:
+    lines = repr(Cohort.open(kept / "stores")).splitlines()
+    assert lines[0] == "Cohort of 2 slides, 2 patients"
+    assert lines[1] == f"  S1  patient P1  {kept / 'stores/S1.zarr'}"
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"sample": ["a"]}, r"'manifest' has no column\(s\) \['bundle'\]; it has \['sample'\]"),
+        ({"sample": ["a", "a"], "bundle": ["x", "y"]}, r"sample name\(s\) \['a'\] occur more than once"),
+        ({"sample": ["a/b"], "bundle": ["x"]}, r"sample name\(s\) \['a/b'\] cannot name a file"),
+        ({"sample": ["..", "ok"], "bundle": ["x", "y"]}, "cannot name a file"),
+        ({"sample": ["a", None], "bundle": ["x", "y"]}, r"column 'sample' of 'manifest' is empty in row\(s\) \[1\]"),
+        ({"sample": [], "bundle": []}, "the manifest has no rows"),
+    ],
+)
+def test_bad_manifests_are_named(tmp_path, columns, message) -> None:
+    with pytest.raises(InputError, match=message):
+        Cohort.from_bundles(pd.DataFrame(columns), tmp_path / "stores")
+    assert not (tmp_path / "stores").exists()
+
+
+def test_missing_things_are_named(tmp_path) -> None:
+    with pytest.raises(FileMissingError, match=r"manifest: missing .*m.csv"):
+        Cohort.from_bundles(tmp_path / "m.csv", tmp_path / "stores")
+    with pytest.raises(FileMissingError, match=r"stores of the cohort: missing \['a.zarr', 'b.zarr'\]"):
+        Cohort({"A": "a.zarr", "B": "b.zarr"})
+    with pytest.raises(FileMissingError, match=r"holds neither cohort.csv nor stores"):
+        Cohort(tmp_path)
+    (tmp_path / "empty.csv").touch()
+    with pytest.raises(InputError, match=r"cannot be read as csv"):
+        Cohort(tmp_path / "empty.csv")
+    (tmp_path / "no.zarr").mkdir()
+    with pytest.raises(StoreError, match=r"is not a SpatialData Zarr store"):
+        Cohort({"A": tmp_path / "no.zarr"})
