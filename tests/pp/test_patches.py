@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+import spatialdata as sd
+from spatialdata.transformations import get_transformation
+
+import spatialsig as sp
+from spatialsig._errors import InputError, KeyMissingError
+
+
+def width(sdata: sd.SpatialData) -> int:
+    return sdata["he_image"]["scale0"]["image"].sizes["x"]
+
+
+def test_squares_cover_the_asked_micrometres(toy: sd.SpatialData) -> None:
+    sp.pp.make_patches(toy, patch_px=56, um_per_px=2.0, stride_um=28.0, min_tissue=0)
+    spec = toy.attrs["spatialsig"]["patches"]["patches"]
+    matrix = get_transformation(toy["he_image"]).to_affine_matrix(("x", "y"), ("x", "y"))
+    pixel = np.sqrt(abs(np.linalg.det(matrix[:2, :2]))) * toy.attrs["spatialsig"]["um_per_global_px"]
+    assert spec["size_l0"] == round(112 / pixel)
+    assert spec["stride_l0"] == round(28 / pixel)
+    bounds = toy["patches"].bounds.to_numpy()
+    np.testing.assert_array_equal(bounds[:, 2] - bounds[:, 0], spec["size_l0"])
+    np.testing.assert_array_equal(bounds[:, :2], toy["patches"][["x0", "y0"]])
+    per_side = (width(toy) - spec["size_l0"]) // spec["stride_l0"] + 1
+    assert len(toy["patches"]) == per_side**2
+
+
+def test_transformations_follow_the_image(toy: sd.SpatialData) -> None:
+    sp.pp.make_patches(toy, patch_px=56, um_per_px=2.0)
+    assert get_transformation(toy["patches"], get_all=True) == get_transformation(toy["he_image"], get_all=True)
+
+
+def test_glass_is_left_out_and_the_share_is_right(toy: sd.SpatialData) -> None:
+    image = toy["he_image"]
+    for level in image.children:
+        pixels = image[level]["image"]
+        white = np.array(pixels.data)
+        white[..., : white.shape[-1] // 2] = 244
+        image[level]["image"] = pixels.copy(data=white)
+    sp.pp.make_patches(toy, patch_px=28, um_per_px=2.0, min_tissue=0)
+    middle, size = width(toy) / 2, toy.attrs["spatialsig"]["patches"]["patches"]["size_l0"]
+    share = np.clip((toy["patches"]["x0"] + size - middle) / size, 0, 1)
+    inside = toy["patches"]["tissue_fraction"][share == 0]
+    np.testing.assert_allclose(inside, 0, atol=0.02)
+    assert toy["patches"]["tissue_fraction"][share == 1].median() > 0.6
+    n_all = len(share)
+    sp.pp.make_patches(toy, patch_px=28, um_per_px=2.0, min_tissue=0.25)
+    assert 0 < len(toy["patches"]) < n_all
+    assert (toy["patches"]["tissue_fraction"] >= 0.25).all()
+
+
+def test_patches_around_spots_are_centred(toy: sd.SpatialData) -> None:
+    sp.pp.make_patches(toy, patch_px=28, um_per_px=2.0, around="table", min_tissue=0)
+    size = toy.attrs["spatialsig"]["patches"]["patches"]["size_l0"]
+    centres = toy["patches"][["x0", "y0"]].to_numpy() + size / 2
+    planted = toy["table"].obsm["he_px"]
+    inside = ((planted >= size / 2) & (planted <= width(toy) - size / 2)).all(axis=1)
+    assert abs(len(centres) - inside.sum()) <= 0.02 * len(planted)
+    nearest = np.abs(centres[:, None] - planted[None]).max(axis=-1).min(axis=1)
+    assert nearest.max() <= 0.51
+
+
+def test_survives_the_store(toy: sd.SpatialData, tmp_path) -> None:
+    sp.pp.make_patches(toy, patch_px=56, um_per_px=2.0)
+    sp.io.write(toy, tmp_path / "s.zarr")
+    back = sd.read_zarr(tmp_path / "s.zarr")
+    assert back["patches"].equals(toy["patches"])
+    assert back.attrs["spatialsig"]["patches"] == toy.attrs["spatialsig"]["patches"]
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "error", "message"),
+    [
+        ({"image_key": "HE"}, KeyMissingError, r"`image_key='HE'` is not in the images of slide 'toy'"),
+        ({"patch_px": 0}, InputError, "`patch_px` must be a finite number above 0; got 0"),
+        ({"stride_um": -5.0}, InputError, "`stride_um` must be a finite number above 0"),
+        ({"patch_px": 4000}, InputError, r"covers \d+ px of image 'he_image', which has only \d+ x \d+ px"),
+        ({"um_per_px": 0.1}, InputError, "is finer than the scan"),
+        ({"min_tissue": 1.2}, InputError, "`min_tissue` must lie between 0 and 1"),
+        ({"around": "spots"}, KeyMissingError, "`around='spots'` is not in the tables"),
+    ],
+)
+def test_errors(toy: sd.SpatialData, kwargs: dict, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        sp.pp.make_patches(toy, **{"patch_px": 56, "um_per_px": 2.0} | kwargs)
+    assert "patches" not in toy

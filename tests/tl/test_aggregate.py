@@ -1,0 +1,102 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import spatialdata as sd
+import squidpy as sq
+
+import spatialsig as sp
+from spatialsig._errors import InputError, KeyMissingError
+
+
+def by_pandas(sdata: sd.SpatialData, how: str) -> pd.DataFrame:
+    cells, patches = sdata["table"].obsm["patch_membership"].nonzero()
+    scores = pd.DataFrame(sdata["table"].obsm["signatures"][cells].astype(np.float64))
+    return scores.groupby(patches).agg(how).reindex(range(len(sdata["patches"])))
+
+
+@pytest.mark.parametrize("stat", ["mean", "median"])
+def test_labels_equal_pandas(patched: sd.SpatialData, stat: str) -> None:
+    sp.tl.aggregate_patches(patched, stat=stat, min_cells=5, use_rep=None)
+    table = patched["signatures"]
+    enough = table.obs["n_cells"].to_numpy() >= 5
+    assert 0 < enough.sum() <= len(enough)
+    np.testing.assert_allclose(table.X[enough], by_pandas(patched, stat)[enough], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(table.layers["sem"][enough], by_pandas(patched, "sem")[enough], rtol=1e-4, atol=1e-6)
+    assert np.isnan(table.X[~enough]).all()
+
+
+def test_patches_with_few_cells_have_no_label(patched: sd.SpatialData) -> None:
+    n_cells = patched["signatures"].obs["n_cells"]
+    threshold = int(n_cells.median())
+    sp.tl.aggregate_patches(patched, min_cells=threshold, use_rep=None)
+    np.testing.assert_array_equal(np.isnan(patched["signatures"].X).any(axis=1), n_cells < threshold)
+
+
+def test_medians_tie_more_than_means(patched: sd.SpatialData) -> None:
+    ties = {}
+    for stat in ("mean", "median"):
+        sp.tl.aggregate_patches(patched, stat=stat, min_cells=5, use_rep=None)
+        ties[stat] = patched["signatures"].uns["spatialsig"]["aggregate_patches"]["tie_fraction"]
+    assert (ties["median"] > ties["mean"]).any()
+
+
+def test_labels_follow_the_planted_truth(patched: sd.SpatialData) -> None:
+    cells = patched["table"]
+    # on 56 um patches with a dozen cells; the default patch is four times as large
+    membership = cells.obsm["patch_membership"].toarray().astype(float)
+    share = {t: membership.T @ (cells.obs["cell_type"] == t).to_numpy() for t in ("T_cell", "Fibroblast")}
+    enough = np.isfinite(patched["signatures"].X).all(axis=1)
+    for name, cell_type in {"Immune_T": "T_cell", "Fibroblast": "Fibroblast"}.items():
+        label = patched["signatures"][:, name].X[enough, 0]
+        planted = (share[cell_type] / membership.sum(axis=0).clip(1))[enough]
+        assert np.corrcoef(label, planted)[0, 1] > 0.8
+
+
+def test_embedding_is_averaged(patched: sd.SpatialData) -> None:
+    rng = np.random.default_rng(0)
+    patched["table"].obsm["X_pca"] = rng.normal(size=(patched["table"].n_obs, 4))
+    sp.tl.aggregate_patches(patched, min_cells=5, use_rep="X_pca")
+    member = patched["table"].obsm["patch_membership"].toarray().astype(float)
+    expected = member.T @ patched["table"].obsm["X_pca"] / member.sum(axis=0)[:, None].clip(1)
+    some = member.sum(axis=0) > 0
+    np.testing.assert_allclose(patched["signatures"].obsm["X_pca"][some], expected[some], rtol=1e-5, atol=1e-6)
+
+
+def test_squidpy_takes_the_table_as_it_is(patched: sd.SpatialData, tmp_path: Path) -> None:
+    sp.io.write(patched, tmp_path / "s.zarr")
+    table = sd.read_zarr(tmp_path / "s.zarr")["signatures"]
+    table = table[np.isfinite(table.X).all(axis=1)].copy()
+    sq.gr.spatial_neighbors(table, coord_type="generic", n_neighs=6)  # the call users know
+    sq.gr.spatial_autocorr(table, mode="moran", n_perms=None)
+    moran = table.uns["moranI"]
+    assert set(moran.index) == set(table.var_names)
+    assert moran["I"].max() > 0.4
+
+
+def test_spatialdata_matches_table_and_patches(patched: sd.SpatialData) -> None:
+    shapes, table = sd.match_element_to_table(patched, "patches", "signatures")
+    np.testing.assert_array_equal(shapes["patches"].index, table.obs["patch_id"])
+    matrix = patched.attrs["spatialsig"]["um_per_global_px"]
+    centres = sd.get_centroids(patched["patches"], coordinate_system="global").compute()[["x", "y"]] * matrix
+    np.testing.assert_allclose(patched["signatures"].obsm["spatial"], centres, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "error", "message"),
+    [
+        ({"stat": "mode"}, InputError, "`stat='mode'` is not known"),
+        ({"min_cells": 10**6}, InputError, r"no patch has 1000000 cells \(the most is \d+\)"),
+        ({"use_rep": "X_ae"}, KeyMissingError, "Call `sp.tl.embed_cells` first, or pass `use_rep=None`"),
+    ],
+)
+def test_errors(patched: sd.SpatialData, kwargs: dict, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        sp.tl.aggregate_patches(patched, **{"use_rep": None} | kwargs)
+
+
+def test_new_patches_want_a_new_assignment(patched: sd.SpatialData) -> None:
+    sp.pp.make_patches(patched, patch_px=56, um_per_px=2.0)
+    with pytest.raises(InputError, match="call `sp.pp.assign_cells` again"):
+        sp.tl.aggregate_patches(patched, use_rep=None)

@@ -1,0 +1,39 @@
+import numpy as np
+import spatialdata as sd
+from scipy import sparse
+
+import spatialsig as sp
+from spatialsig import _keys
+
+
+def test_ceiling_is_the_correlation_of_labels_with_the_truth(toy: sd.SpatialData) -> None:
+    """Poisson counts around known rates: the labels' correlation with the noiseless rates is the ceiling."""
+    table, genes = toy["table"], list(toy["table"].var_names[:5])
+    xy = table.obsm["he_px"]
+    rates = np.full(table.shape, 0.15)
+    rates[:, :5] *= np.exp(0.5 * (np.sin(xy[:, 0] / 90) + np.cos(xy[:, 1] / 70)))[:, None]
+    sp.pp.make_patches(toy, patch_px=40, um_per_px=1.0)
+    sp.pp.assign_cells(toy)
+    member = table.obsm[_keys.MEMBERSHIP].toarray().astype(float)
+    truth = member.T @ rates[:, 0] / member.sum(axis=0).clip(1)
+    estimates, actual = [], []
+    for seed in range(12):
+        table.X = sparse.csr_matrix(np.random.default_rng(seed).poisson(rates).astype(np.float32))
+        sp.tl.score_cells(toy, {"field": genes}, test_fold=None)
+        sp.tl.aggregate_patches(toy, min_cells=3, use_rep=None)
+        estimates.append(sp.tl.noise_ceiling(toy)["ceiling"][0])
+        label = toy["signatures"].X[:, 0]
+        seen = np.isfinite(label)
+        actual.append(np.corrcoef(label[seen], truth[seen])[0, 1])
+    assert 0.4 < np.mean(actual) < 0.95
+    assert abs(np.mean(estimates) - np.mean(actual)) < 0.03
+
+
+def test_unmeasured_signature_has_no_ceiling(patched: sd.SpatialData) -> None:
+    table = patched["signatures"]
+    scored = table.uns["spatialsig"]["score_cells"]
+    scored["weights"] = scored["weights"].copy()
+    scored["weights"][:, 0] = 0
+    ceiling = sp.tl.noise_ceiling(patched, n_repeats=1)
+    assert np.isnan(ceiling["ceiling"][0])
+    assert ceiling["ceiling"][1:].between(0.3, 1).all()
