@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pytest
+import spatialdata as sd
+import tifffile
+from spatialdata.transformations import Identity, get_transformation
+
+import spatialsig as sp
+from spatialsig._errors import FileMissingError, InputError, SpatialsigWarning, StoreError
+from spatialsig.io._pixels import open_rgb
+from spatialsig.store.images import halve
+
+SVS = Path(__file__).resolve().parents[3] / "shared" / "data" / "wsi" / "CMU-1-Small-Region.svs"
+
+
+@pytest.fixture
+def pixels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (1100, 1300, 3), dtype=np.uint8)
+
+
+def values(sdata: sd.SpatialData, scale: int = 0) -> np.ndarray:
+    return sdata["he_image"][f"scale{scale}"]["image"].transpose("y", "x", "c").values
+
+
+@pytest.mark.parametrize("suffix", ["ome.tif", "tif", "png"])
+def test_lossless_formats_keep_every_pixel(tmp_path, pixels, suffix) -> None:
+    path = tmp_path / f"slide_7.{suffix}"
+    imagecodecs.imwrite(path, pixels) if suffix == "png" else tifffile.imwrite(path, pixels, photometric="rgb")
+    for out in (None, tmp_path / "s.zarr"):
+        sdata = sp.io.read_he(path, um_per_px=0.5, out=out)
+        np.testing.assert_array_equal(values(sdata), pixels)
+        half = np.moveaxis(halve(np.moveaxis(pixels, 2, 0)), 0, 2)
+        np.testing.assert_array_equal(values(sdata, 1), half)
+        assert get_transformation(sdata["he_image"]) == Identity()
+        attrs = sdata.attrs["spatialsig"]
+        assert (attrs["sample"], attrs["patient"], attrs["um_per_global_px"]) == ("slide_7", "slide_7", 0.5)
+
+
+def test_jpeg_is_read(tmp_path, pixels) -> None:
+    (tmp_path / "a.jpg").write_bytes(imagecodecs.jpeg_encode(pixels, level=90))
+    expected = imagecodecs.jpeg_decode((tmp_path / "a.jpg").read_bytes())
+    np.testing.assert_array_equal(values(sp.io.read_he(tmp_path / "a.jpg", um_per_px=0.5)), expected)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "um"),
+    [
+        ({"PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}, 0.25),
+        ({"PhysicalSizeX": 0.25, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 0.25, "PhysicalSizeYUnit": "µm"}, 0.25),
+        ({"PhysicalSizeX": 250, "PhysicalSizeXUnit": "nm", "PhysicalSizeY": 250, "PhysicalSizeYUnit": "nm"}, 0.25),
+        ({"PhysicalSizeX": 5e-4, "PhysicalSizeXUnit": "mm", "PhysicalSizeY": 5e-4, "PhysicalSizeYUnit": "mm"}, 0.5),
+        ({"PhysicalSizeX": 0.25, "PhysicalSizeY": 0.5}, None),
+        ({"PhysicalSizeX": 1, "PhysicalSizeXUnit": "pixel", "PhysicalSizeY": 1, "PhysicalSizeYUnit": "pixel"}, None),
+        ({}, None),
+    ],
+)
+def test_pixel_size_of_an_ome_tiff(tmp_path, pixels, metadata, um) -> None:
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, pixels, photometric="rgb", ome=True, metadata={"axes": "YXS", **metadata})
+    found = open_rgb(path).um_per_px
+    assert found == (None if um is None else pytest.approx(um))
+
+
+@pytest.mark.parametrize(
+    ("resolution", "unit", "um"),
+    [(20_000, "CENTIMETER", 0.5), (50_800, "INCH", 0.5), (72, "INCH", None), (20_000, "NONE", None)],
+)
+def test_pixel_size_of_a_plain_tiff(tmp_path, pixels, resolution, unit, um) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, pixels, photometric="rgb", resolution=(resolution, resolution), resolutionunit=unit)
+    assert open_rgb(path).um_per_px == (None if um is None else pytest.approx(um))
+
+
+def test_pixel_size_of_an_aperio_description(tmp_path, pixels) -> None:
+    tifffile.imwrite(
+        tmp_path / "a.svs", pixels, photometric="rgb", description="Aperio|AppMag = 20|MPP = 0.4990|x", metadata=None
+    )
+    assert open_rgb(tmp_path / "a.svs").um_per_px == 0.499
+
+
+def test_the_pyramid_of_the_file_is_used(tmp_path, pixels) -> None:
+    own = np.full((550, 650, 3), 7, np.uint8)
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as tif:
+        options = {"photometric": "rgb", "tile": (256, 256)}
+        tif.write(pixels, subifds=1, metadata={"axes": "YXS"}, **options)
+        tif.write(own, subfiletype=1, **options)
+    lazy = sp.io.read_he(tmp_path / "a.ome.tif", um_per_px=0.5)
+    np.testing.assert_array_equal(values(lazy, 1), own)
+    streamed = sp.io.read_he(tmp_path / "a.ome.tif", um_per_px=0.5, out=tmp_path / "s.zarr")
+    assert values(streamed, 1).std() > 10  # means of the full resolution
+
+
+def test_only_the_tiles_asked_for_are_decoded(tmp_path, pixels, monkeypatch) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.tile(pixels, (4, 4, 1)), photometric="rgb", tile=(256, 256))
+    sdata = sp.io.read_he(tmp_path / "a.tif", um_per_px=0.5)
+    decoded = []
+    original = tifffile.zarr.ZarrTiffStore.get
+
+    async def counting(self, key, *args, **kwargs):
+        decoded.append(key)
+        return await original(self, key, *args, **kwargs)
+
+    monkeypatch.setattr(tifffile.zarr.ZarrTiffStore, "get", counting)
+    sdata["he_image"]["scale0"]["image"][:, :100, :100].values  # noqa: B018
+    assert 0 < len(decoded) <= 64 < 21 * 18
+
+
+def test_a_missing_pixel_size_asks_for_one(tmp_path, pixels) -> None:
+    imagecodecs.imwrite(tmp_path / "a.png", pixels)
+    with pytest.raises(InputError, match=r"a.png' does not say how large its pixels are; pass `um_per_px=`"):
+        sp.io.read_he(tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"`um_per_px` must be a finite number above 0; got -1"):
+        sp.io.read_he(tmp_path / "a.png", um_per_px=-1)
+
+
+def test_a_pixel_size_that_contradicts_the_file_is_noticed(tmp_path, pixels) -> None:
+    options = {"metadata": {"axes": "YXS", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}}
+    tifffile.imwrite(tmp_path / "a.ome.tif", pixels, photometric="rgb", ome=True, **options)
+    assert sp.io.read_he(tmp_path / "a.ome.tif").attrs["spatialsig"]["um_per_global_px"] == 0.25
+    with pytest.warns(SpatialsigWarning, match=r"`um_per_px=0.5` is used, but image .* says 0.25 um per px"):
+        sdata = sp.io.read_he(tmp_path / "a.ome.tif", um_per_px=0.5)
+    assert sdata.attrs["spatialsig"]["um_per_global_px"] == 0.5
+
+
+def test_files_that_are_no_image_are_named(tmp_path) -> None:
+    with pytest.raises(FileMissingError, match=r"H&E image: missing .*a.tif"):
+        sp.io.read_he(tmp_path / "a.tif", um_per_px=1)
+    (tmp_path / "a.bmp").write_bytes(b"BM")
+    with pytest.raises(InputError, match=r"a.bmp' has an unknown format; wanted one of \['.tif'"):
+        sp.io.read_he(tmp_path / "a.bmp", um_per_px=1)
+    for name in ("a.png", "a.jpg", "a.svs"):
+        (tmp_path / name).write_bytes(b"not an image")
+        with pytest.raises(InputError, match=rf"{name}' (cannot be decoded|is not a whole TIFF)"):
+            sp.io.read_he(tmp_path / name, um_per_px=1)
+    imagecodecs.imwrite(tmp_path / "gray.png", np.zeros((9, 9), np.uint8))
+    with pytest.raises(InputError, match=r"gray.png' is uint8 with axes YX of shape \(9, 9\); wanted 8-bit RGB"):
+        sp.io.read_he(tmp_path / "gray.png", um_per_px=1)
+
+
+def test_a_taken_path_is_found_before_reading(tmp_path, pixels) -> None:
+    imagecodecs.imwrite(tmp_path / "a.png", pixels[:50, :50])
+    sp.io.read_he(tmp_path / "a.png", um_per_px=1, out=tmp_path / "s.zarr")
+    with pytest.raises(StoreError, match=r"already exists"):
+        sp.io.read_he(tmp_path / "missing.png", um_per_px=1, out=tmp_path / "s.zarr")
+
+
+@pytest.mark.real
+def test_real_svs(tmp_path) -> None:
+    if not SVS.exists():
+        pytest.skip(f"real data {SVS.name} is not beside the checkout")
+    sdata = sp.io.read_he(SVS, out=tmp_path / "s.zarr")
+    assert sdata.attrs["spatialsig"]["um_per_global_px"] == pytest.approx(0.499)
+    assert sdata.attrs["spatialsig"]["sample"] == "CMU-1-Small-Region"
+    expected = tifffile.imread(SVS, series=0)
+    assert expected.shape == (2967, 2220, 3)
+    np.testing.assert_array_equal(values(sdata), expected)
+    assert len(sdata["he_image"].children) == 3
