@@ -1,0 +1,38 @@
+from pathlib import Path
+
+import pytest
+
+from spatialsig._errors import FileMissingError, InputError
+from spatialsig.pipeline import read_config
+
+
+def test_paths_are_taken_from_the_file(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(
+        "bundles: in/bundles.csv\nout: results\npatches: {patch_px: 112, um_per_px: 1.0}\n"
+    )
+    config = read_config(tmp_path / "c.yaml")
+    assert config.bundles == tmp_path / "in" / "bundles.csv"
+    assert config.out == tmp_path / "results"
+    assert (config.patches.patch_px, config.split.by, config.cells.min_counts) == (112, "patient", 10)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("out: r", "`bundles`: Field required"),
+        ("bundles: b\nout: r\npatch: 3", r"`patch`: Extra inputs are not permitted.*Known fields: \['autoencoder'"),
+        ("bundles: b\nout: r\npatches: {patch_px: -1}", "`patches.patch_px`: Input should be greater than 0"),
+        ("bundles: b\nout: r\nsplit: {by: random}", "`split.by`: Input should be 'patient', 'slide' or 'block'"),
+        ("- a\n- b", "must hold `name: value` pairs; got list"),
+        ("a: [", "is not valid YAML"),
+    ],
+)
+def test_every_wrong_field_is_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_config(tmp_path / "c.yaml")
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(FileMissingError, match="does not exist"):
+        read_config(tmp_path / "none.yaml")

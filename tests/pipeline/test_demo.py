@@ -1,0 +1,52 @@
+"""The whole demonstration on tiny slides, through the command line."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import spatialdata as sd
+from typer.testing import CliRunner
+
+from spatialsig.cli import app, main
+from spatialsig.pipeline import demo
+
+TINY = {"autoencoder": {"max_epochs": 1}, "vit": {"max_epochs": 1}}
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    where = tmp_path_factory.mktemp("demo")
+    patch = pytest.MonkeyPatch()
+    whole = demo.demo_config
+    patch.setattr(demo, "demo_config", lambda out, *, seed: whole(out, seed=seed).model_copy(update=TINY))
+    result = CliRunner().invoke(app, ["demo", "--out", str(where), "--size-um", "450", "--quiet"])
+    assert result.exit_code == 0, result.output
+    # a second call finds everything done
+    again = CliRunner().invoke(app, ["demo", "--out", str(where), "--size-um", "450", "--quiet"])
+    patch.undo()
+    assert again.exit_code == 0
+    assert again.output.count("done before") == again.output.count("[") > 0
+    return where
+
+
+@pytest.mark.slow
+def test_demo_leaves_a_report_and_readable_stores(out: Path) -> None:
+    report = (out / "report.html").read_text(encoding="utf-8")
+    assert "Immune_T" in report
+    for path in sorted((out / "stores").glob("*.zarr")):
+        sdata = sd.read_zarr(path)
+        assert {"table", "signatures", "signatures_pred"} <= set(sdata.tables)
+    evaluation = pd.read_csv(out / "evaluation.csv")
+    assert evaluation["patient"].nunique() == 2
+    assert json.loads((out / "steps.json").read_text())
+
+
+def test_errors_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["spatialsig", "run", str(tmp_path / "none.yaml")])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 1
+    assert "does not exist" in capsys.readouterr().err.replace("\n", "")
