@@ -15,10 +15,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _BAND_PX = 1024
-_BACKGROUND = 60
-_BRIGHTNESS = 2600.0
-# no noise, and steps of 8 grey levels: JPEG 2000 then costs a third
-_STEP = 8
+_BACKGROUND = 12
+# no noise and a few hundred grey levels: JPEG 2000 then takes half the time
+_BRIGHTNESS = 330.0
 _WEIGHTS = np.array([0.0625, 0.25, 0.375, 0.25, 0.0625], dtype=np.float32)
 
 
@@ -34,7 +33,7 @@ def render_dapi(
         band = np.zeros((len(out) + 2 * border, shape[1]), dtype=np.float32)
         fill_rings(band, row0 - border, nuclei_px, _BRIGHTNESS * density)
         blur(band, _WEIGHTS)
-        out[:] = (band[border : border + len(out)] / _STEP).astype(np.uint16) * _STEP + _BACKGROUND
+        out[:] = band[border : border + len(out)].astype(np.uint16) + _BACKGROUND
 
     with ThreadPoolExecutor(settings.threads) as pool:
         for _ in pool.map(paint_band, range(0, shape[0], _BAND_PX)):
