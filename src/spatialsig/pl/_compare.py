@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from spatialsig import _keys
 from spatialsig._checks import check_fraction
@@ -132,6 +133,8 @@ def _draw(slides: list[SlideMaps], signature: str, alpha: float, figure: Figure 
             artist, ax=axes[:, columns], location="bottom", extend=ends, label=label, pad=0.02, panchor=False, **shape
         )
         bar.outline.set_visible(False)
+        bar.locator = MaxNLocator(5)
+        bar.update_ticks()
         bar.ax.tick_params(labelsize=8)
     for panel in axes.flat:
         panel.set_anchor("N")  # a colour bar pulls its maps down, away from the H&E beside them

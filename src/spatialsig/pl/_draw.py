@@ -53,7 +53,13 @@ def draw_patches(
     see_through = colormaps[cmap].with_extremes(bad=(0, 0, 0, 0))
     # no outlines and no smoothing of edges: either would draw a lattice over semi-transparent squares
     cells = PolyCollection(
-        list(corners), cmap=see_through, norm=norm, alpha=alpha, linewidths=0, antialiaseds=False, rasterized=True
+        corners,  # type: ignore[arg-type]  # the stubs do not know that an array is the fast way
+        cmap=see_through,
+        norm=norm,
+        alpha=alpha,
+        linewidths=0,
+        antialiaseds=False,
+        rasterized=True,
     )
     cells.set_array(np.ma.masked_invalid(values))
     axes.add_collection(cells)

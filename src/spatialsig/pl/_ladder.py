@@ -83,11 +83,12 @@ def ladder(evaluation: pd.DataFrame, *, figure: Figure | None = None, save: str 
 
 def _beside(axes: Axes, row: float, mean: str, share: str, colour: str) -> None:
     """Numbers in two columns right of the bars, where no line crosses them."""
-    for text, x in ((mean, 1.12), (share, 1.29)):
+    for text, offset_pt in ((mean, 44), (share, 104)):
         shown = "–" if text.startswith("nan") else text.replace("-", "−")  # noqa: RUF001
-        axes.text(
-            x, row, shown, transform=axes.get_yaxis_transform(), ha="right", va="center", fontsize=9, color=colour
-        )
+        axes.annotate(
+            shown, (1, row), (offset_pt, 0), xycoords=axes.get_yaxis_transform(), textcoords="offset points",
+            ha="right", va="center", fontsize=9, color=colour, annotation_clip=False,
+        )  # fmt: skip
 
 
 def _dress(axes: Axes, names: list[str], rs: NDArray[Any], ceiling: float) -> None:

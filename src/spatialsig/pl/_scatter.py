@@ -11,7 +11,7 @@ from spatialsig import _keys
 from spatialsig._errors import InputError
 from spatialsig.data.patch_table import patch_spec
 from spatialsig.data.slides import open_slides
-from spatialsig.pl._canvas import FAINT, INK, canvas, save_figure
+from spatialsig.pl._canvas import ACCENT, FAINT, INK, canvas, save_figure
 from spatialsig.pl._draw import series_colour
 from spatialsig.pl._values import patch_values, signature_table
 from spatialsig.stats.agreement import agreement
@@ -131,14 +131,19 @@ def _panel(axes: Axes, name: str, slides: Pairs) -> None:
     dense = len(measured) > MAX_POINTS
     if dense:
         axes.hexbin(measured, predicted, gridsize=60, bins="log", cmap="Blues", mincnt=1, linewidths=0.1)
+    else:
+        # in random order, so that no slide is drawn over all others
+        order = np.random.default_rng(0).permutation(len(measured))
+        colours = np.repeat([_colour(i, slides) for i in range(len(slides))], [len(x) for x, _ in slides.values()])
+        alpha = float(np.clip(15 / np.sqrt(len(measured)), 0.12, 0.7))
+        axes.scatter(
+            measured[order], predicted[order], s=7, c=colours[order], alpha=alpha, linewidths=0, rasterized=True
+        )
     handles = []
     for i, (slide, (x, y)) in enumerate(slides.items()):
-        colour = FAINT if dense or len(slides) > MAX_NAMED else series_colour(i)
-        if not dense:
-            alpha = float(np.clip(15 / np.sqrt(len(measured)), 0.12, 0.7))
-            axes.scatter(x, y, s=7, color=colour, alpha=alpha, linewidths=0, rasterized=True)
         label = f"{slide}: r = {agreement(x, y)['pearson']:.2f}"
-        handles.append(Line2D([], [], marker="" if dense else "o", linestyle="", color=colour, label=label))
+        marker = "" if dense else "o"
+        handles.append(Line2D([], [], marker=marker, linestyle="", color=_colour(i, slides), label=label))
     if len(slides) > MAX_NAMED:
         rs = [agreement(x, y)["pearson"] for x, y in slides.values()]
         text = f"{len(slides)} slides: mean r = {np.nanmean(rs):.2f}\n({np.nanmin(rs):.2f} to {np.nanmax(rs):.2f})"
@@ -151,3 +156,7 @@ def _panel(axes: Axes, name: str, slides: Pairs) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
     axes.set_box_aspect(1)
+
+
+def _colour(index: int, slides: Pairs) -> str:
+    return series_colour(index) if len(slides) <= MAX_NAMED else ACCENT

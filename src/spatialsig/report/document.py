@@ -27,6 +27,13 @@ if TYPE_CHECKING:
     from spatialsig.data.slides import Data
 
 TEMPLATE = "template.html.j2"
+COVERAGE_COLUMNS = {
+    "signature": "Signature",
+    "n_genes_panel": "Genes",
+    "n_genes_measured": "Measured",
+    "missing": "Not on every panel",
+    "reason": "Not scored because",
+}
 
 
 def write_report(
@@ -106,7 +113,7 @@ def write_report(
         slides=slides,
         scatter=_scatter(held_out_data(cohort, samples), signatures, names, _fold_shown(held_out, fold)),
         histories={name: _history(name, table) for name, table in histories.items()},
-        coverage=_table(coverage),
+        coverage=_coverage(coverage),
         methods=methods_paragraph(slides, evaluation, facts, installed),
         versions=installed,
         command=parameters.get("command"),
@@ -149,11 +156,11 @@ def _history(name: str, table: pd.DataFrame) -> Markup:
     return inline_svg(figure, name=f"history-{name}", alt=f"Training curves of {name}")
 
 
-def _table(frame: pd.DataFrame) -> dict[str, list[Any]]:
+def _coverage(frame: pd.DataFrame) -> dict[str, list[Any]]:
     """Columns and rows as text; a named index becomes a column."""
     flat = frame.reset_index() if frame.index.name else frame
     return {
-        "columns": [str(column).replace("_", " ") for column in flat.columns],
+        "columns": [COVERAGE_COLUMNS.get(str(column), str(column)) for column in flat.columns],
         "rows": [["" if value != value else str(value) for value in row] for row in flat.to_numpy(object)],
     }
 

@@ -29,6 +29,7 @@ THEME = {
 def inline_svg(figure: Figure, *, name: str, alt: str) -> Markup:
     """Drawing as SVG without addresses or fixed size; ``name`` keeps its inner ids apart from those of other drawings."""
     text = io.StringIO()
+    _settle(figure)
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(text, format="svg", transparent=True, dpi=DPI, metadata={"Date": None})
     svg = text.getvalue()
@@ -48,6 +49,15 @@ def inline_svg(figure: Figure, *, name: str, alt: str) -> Markup:
 def picture(figure: Figure, *, alt: str) -> Markup:
     """Drawing as an ``<img>`` with its pixels inside, compressed as a photograph."""
     data = io.BytesIO()
+    _settle(figure)
     figure.savefig(data, format="webp", dpi=DPI, pil_kwargs={"quality": QUALITY, "method": 4})
     encoded = base64.b64encode(data.getvalue()).decode("ascii")
     return Markup('<img alt="{}" src="data:image/webp;base64,{}">').format(alt, encoded)
+
+
+def _settle(figure: Figure) -> None:
+    """Lay out once and for all; else saving would draw everything twice, the first time for the layout."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine("none")

@@ -1,0 +1,234 @@
+"""The report holds every number it was given, says the doubtful things first, and needs no network."""
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from spatialsig import _keys
+from spatialsig._errors import InputError, KeyMissingError
+from spatialsig.pl._methods import METHODS
+from spatialsig.report import slides as report_slides
+from spatialsig.report import write_report
+from spatialsig.report.results import number
+
+ADDRESSES = {"src", "href", "xlink:href", "action", "data", "poster", "srcset"}
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+
+
+class Page(HTMLParser):
+    """Text of each section, tables as lists of rows, and every address."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.sections: dict[str, str] = {}
+        self.order: list[str] = []
+        self.rows: dict[str, list[list[str]]] = {}
+        self.addresses: list[str] = []
+        self.images: list[str] = []
+        self.ids: list[str] = []
+        self.open: list[str] = []
+        self._section, self._cell = "", False
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self.addresses += [value for name, value in attrs if name in ADDRESSES]
+        self.ids += [given["id"]] if "id" in given else []
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "section":
+            self._section = given["id"]
+            self.order.append(self._section)
+        if tag == "img":
+            self.images.append(given["alt"])
+        if tag == "tr":
+            self.rows.setdefault(self._section, []).append([])
+        if tag in {"td", "th"}:
+            self.rows[self._section][-1].append("")
+            self._cell = True
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+        if tag in {"td", "th"}:
+            self._cell = False
+
+    def handle_data(self, data):
+        self.sections[self._section] = self.sections.get(self._section, "") + data
+        if self._cell:
+            self.rows[self._section][-1][-1] += data
+
+
+def read(path):
+    return Page(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def written(given, tmp_path_factory):
+    """One report that many tests read, and the arguments it was made from."""
+    path = write_report(tmp_path_factory.mktemp("report") / "deep" / "report.html", **given)
+    return path, given, read(path)
+
+
+def test_one_small_file_that_calls_nobody(written):
+    path, _, page = written
+    assert [p.name for p in path.parent.iterdir()] == ["report.html"]
+    assert path.stat().st_size < 20_000_000
+    assert page.addresses
+    assert all(address.startswith(("#", "data:")) for address in page.addresses)
+    text = re.sub(r"data:image/\w+;base64,[A-Za-z0-9+/=\s]+", "", path.read_text(encoding="utf-8"))
+    assert not re.search(r"https?:|//[a-z]|@import|url\((?!#)", text)
+
+
+def test_the_page_is_well_formed(written):
+    page = written[2]
+    assert page.open == []
+    assert len(page.ids) == len(set(page.ids))
+    assert {a[1:] for a in page.addresses if a.startswith("#")} <= set(page.ids)
+
+
+def test_synthetic_and_warnings_stand_before_the_result(written):
+    _, given, page = written
+    assert page.order[:3] == ["synthetic", "warnings", "result"]
+    assert all(warning in page.sections["warnings"] for warning in given["warnings"])
+    assert "promise nothing about patients" in page.sections["synthetic"]
+    assert "On synthetic tissue" in page.sections["result"]
+
+
+def test_headline_holds_the_numbers_and_the_controls(written):
+    _, given, page = written
+    evaluation = given["evaluation"]
+    means = evaluation.groupby("method")["pearson"].mean()
+    text = page.sections["result"]
+    assert f"mean Pearson r of {means['he_only']:.2f}, {100 * means['he_only'] / 0.95:.0f} % of" in text
+    assert "2 held-out synthetic patients (2 slides)" in text
+    assert "(ceiling 0.95)" in text
+    assert f"coordinates only {number(means['coordinates'])}" in text
+    assert f"images permuted {number(means['he_only_permuted'])}" in text
+    by_signature = evaluation[evaluation["method"] == "he_only"].groupby("signature")["pearson"].mean()
+    assert f"Best signature: {by_signature.idxmax()}" in text
+
+
+def test_the_table_holds_every_mean(written):
+    _, given, page = written
+    evaluation, rows = given["evaluation"], page.rows["ladder"]
+    assert rows[0] == ["Method", "Immune_T", "Fibroblast", "Mean", "Share of ceiling"]
+    table = {row[0]: row[1:] for row in rows[1:]}
+    assert [row[0] for row in rows[1:10]] == list(METHODS.values())
+    for method, name in METHODS.items():
+        mine = evaluation[evaluation["method"] == method]
+        means = mine.groupby("signature")["pearson"].mean()
+        expected = [number(means["Immune_T"]), number(means["Fibroblast"]), number(mine["pearson"].mean())]
+        assert table[name][:3] == expected
+    assert table["Ceiling"][:3] == ["0.95"] * 3
+    slide_c = evaluation[evaluation["sample"] == "C"].groupby("method")["pearson"].mean()
+    assert table["C"] == [number(slide_c[method]) for method in METHODS]
+
+
+def test_only_held_out_slides_have_maps(written):
+    images = written[2].images
+    assert [alt.split(":")[0] for alt in images] == [f"{s} on {n}" for n in "BC" for s in ("Immune_T", "Fibroblast")]
+
+
+def test_training_slides_are_marked(written):
+    rows = {row[0]: row[1:] for row in written[2].rows["cohort"][1:]}
+    assert {name: row[1] for name, row in rows.items()} == {"A": "training", "B": "held out", "C": "held out"}
+    assert rows["A"][0] == "patient-A"
+    assert [row[2] for row in rows.values()] == ["0", "1", "1"]
+    assert rows["A"][-2:] == ["20", "150"]
+
+
+def test_curves_coverage_methods_and_parameters_are_there(written):
+    page = written[2]
+    assert "autoencoder" in page.sections["training"]
+    assert "Validation Pearson r" in page.sections["training"]
+    assert page.rows["coverage"][2] == ["Fibroblast", "9", "2", "FAP, DCN", "2 genes measured, 3 wanted"]
+    assert "32 × 32 px at 1 µm/px (32 µm)" in page.sections["methods"]  # noqa: RUF001
+    assert "3 slides of 3 patients" in page.sections["methods"]
+    assert "spatialdata 0." in page.sections["methods"]
+    assert "seed: 17" in page.sections["reproduce"]
+    assert "spatialsig run config.yaml" in page.sections["reproduce"]
+
+
+def test_the_same_inputs_give_the_same_file(inputs, drawn, tmp_path):
+    options = {"evaluation": drawn.make_evaluation(("B",), ("Immune_T",)), "histories": {"a": drawn.make_history()}}
+    first, second = (write_report(tmp_path / name, **(inputs | options)) for name in ("first.html", "second.html"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_real_data_without_warnings(inputs, tmp_path):
+    options = {"parameters": {"command": "spatialsig run mine.yaml"}, "warnings": []}
+    page = read(write_report(tmp_path / "r.html", **(inputs | options), title="Cohort <1> & co"))
+    assert page.order[:2] == ["warnings", "result"]
+    assert "No warnings" in page.sections["warnings"]
+    assert "synthetic" not in page.sections["result"].lower()
+    assert "Cohort <1> & co" in page.sections[""]
+    assert "spatialsig run mine.yaml" in page.sections["reproduce"]
+    assert "No training curves" in page.sections["training"]
+
+
+def test_maps_that_do_not_fit_are_named(inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr(report_slides, "MAPS_MAX_CHARS", 10_000)
+    page = read(write_report(tmp_path / "r.html", **inputs))
+    assert page.images == ["Immune_T on B: measured, predicted, difference"]
+    assert "Left out to keep this file small: Fibroblast." in page.sections["maps"]
+
+
+def test_names_cannot_break_the_page(inputs, drawn, tmp_path):
+    name = "<script>alert('S&1')</script>"
+    options = {
+        "cohort": drawn.make_slide(name, size=(256, 256)),
+        "evaluation": drawn.make_evaluation((name,), ("Immune_T",)),
+    }
+    path = write_report(tmp_path / "r.html", **(inputs | options | {"warnings": [name]}))
+    assert "<script" not in path.read_text(encoding="utf-8")
+    page = read(path)
+    assert name in page.sections["warnings"]
+    assert page.rows["cohort"][1][0] == name
+    assert "1 held-out synthetic patient (1 slide)" in page.sections["result"]
+
+
+def test_blocks_of_one_slide(inputs, drawn, tmp_path, monkeypatch):
+    """A slide split into blocks is both: only its test blocks may be shown."""
+    sdata = drawn.make_slide("S1", size=(320, 320))
+    sdata.attrs[_keys.NAMESPACE]["split"] = {
+        "by": "block", "n_folds": 2, "block_um": 60.0, "buffer_um": 5.0, "seed": 0,
+    }  # fmt: skip
+    for key in (_keys.SIGNATURES, _keys.SIGNATURES_PRED):
+        sdata.tables[key].obs[_keys.FOLD] = np.arange(sdata.tables[key].n_obs) % 2
+    asked = []
+    draw = report_slides.pl.compare
+    monkeypatch.setattr(
+        report_slides.pl,
+        "compare",
+        lambda *args, **keys: asked.append(keys["fold"]) or draw(*args, **keys),
+        raising=False,
+    )
+    options = {"cohort": sdata, "evaluation": drawn.make_evaluation(("S1",), ("Immune_T",))}
+    page = read(write_report(tmp_path / "r.html", **(inputs | options)))
+    assert set(asked) == {1}
+    assert page.rows["cohort"][1][2:4] == ["held-out blocks", "blocks"]
+    assert "only held-out blocks are shown" in page.sections["maps"]
+    assert "in blocks of 60 µm kept 5 µm from any training patch" in page.sections["methods"]
+
+
+def test_errors(inputs, drawn, tmp_path):
+    path = tmp_path / "r.html"
+    with pytest.raises(InputError, match=r"none of the evaluated samples \['X'\] is in the cohort: \['A', 'B', 'C'\]"):
+        write_report(path, **(inputs | {"evaluation": drawn.make_evaluation(("X",))}))
+    with pytest.raises(InputError, match="no slide was held out"):
+        write_report(path, **(inputs | {"evaluation": drawn.make_evaluation().iloc[:0]}))
+    with pytest.raises(KeyMissingError, match="column='share_of_ceiling'"):
+        write_report(path, **(inputs | {"evaluation": drawn.make_evaluation().drop(columns="share_of_ceiling")}))
+    with pytest.raises(KeyMissingError, match=r"predictions_key='pred'.*slide 'B'"):
+        write_report(path, **inputs, predictions_key="pred")
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(-0.004, "0.00"), (-0.01, "\N{MINUS SIGN}0.01"), (0.805, "0.81"), (np.nan, "–")],  # noqa: RUF001
+)
+def test_numbers_for_people(value, shown):
+    assert number(value) == shown
