@@ -57,7 +57,9 @@ def test_errors_say_what_is_wrong(source: object, error: type[Exception], messag
         read_signatures(source)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("name", "text"), [("s.csv", "a,b\n1,2\n"), ("s.json", "[1]"), ("s.yaml", "a: [b"), ("s.txt", "")])
+@pytest.mark.parametrize(
+    ("name", "text"), [("s.csv", "a,b\n1,2\n"), ("s.json", "[1]"), ("s.yaml", "a: [b"), ("s.txt", "")]
+)
 def test_file_of_another_layout_is_refused(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=name):

@@ -62,7 +62,11 @@ class Panel:
 
 
 def _marker_weights(rows: list[dict[str, str]]) -> NDArray[np.float64]:
-    """How strongly each type owns each gene, ``(n_types, n_genes)``; 0 for most."""
+    """How strongly each type owns each gene, ``(n_types, n_genes)``; 0 for most.
+
+    Only signature genes are owned. The others differ between types by a log-normal factor, so that an embedding made
+    without the signature genes knows something of the scores, but not everything.
+    """
     weights = np.zeros((len(CELL_TYPES), len(rows)))
     for column, row in enumerate(rows):
         for entry in filter(None, row["markers"].split(";")):
