@@ -168,6 +168,21 @@ def test_an_exception_at_any_step_leaves_the_old_state(kept_stores, tmp_path, mo
     assert len(sd.read_zarr(store)["squares"]) == 8
 
 
+def test_a_reader_in_the_middle_of_a_commit_sees_whole_elements(store, monkeypatch) -> None:
+    """Each swap is seen at once and with metadata that fit: stale consolidated ones would give the old shapes."""
+    seen = []
+
+    def watching(first, second):
+        atomic.exchange(first, second)
+        back = sd.read_zarr(store)
+        group = zarr.open_group(store, mode="r")
+        seen.append((back["table"].n_obs, len(back["squares"]), group["images/he/s0"].shape[1:]))
+
+    monkeypatch.setattr(commit, "exchange", watching)
+    commit_elements(store, {"he": image(260, 270), "table": table(9), "squares": squares(8)})
+    assert seen == [(4, 3, (260, 270)), (9, 3, (260, 270)), (9, 8, (260, 270))]
+
+
 def test_without_the_system_call_two_renames_do(store, monkeypatch) -> None:
     monkeypatch.setattr(atomic, "_exchange_at_once", lambda first, second: False)
     commit_elements(store, {"squares": squares(8)})

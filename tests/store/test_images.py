@@ -81,9 +81,21 @@ def test_metadata_equal_what_spatialdata_writes(tmp_path, size) -> None:
         assert get_transformation(a) == get_transformation(b)
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_every_reader_finds_the_same_pixels_at_every_level(tmp_path, monkeypatch, threads) -> None:
+@given(st.integers(1, 40).map(lambda n: n * 512), st.integers(2, 60_000), st.integers(1, 8))
+def test_blocks_never_share_a_chunk(block, size, wanted) -> None:
+    """Two threads that wrote parts of one chunk would lose one of the parts."""
+    for level in range(images._levels_per_pass((size, size), (block, block), wanted)):
+        chunks = [
+            {row // 256 for row in (start >> level, min(start + block, size) - 1 >> level)}
+            for start in range(0, size, block)
+        ]
+        assert all(max(a) < min(b) for a, b in itertools.pairwise(chunks))
+
+
+@pytest.mark.parametrize(("threads", "block_px"), [(1, 2048), (3, 512)])
+def test_every_reader_finds_the_same_pixels_at_every_level(tmp_path, monkeypatch, threads, block_px) -> None:
     monkeypatch.setattr(settings, "threads", threads)
+    monkeypatch.setattr(images, "BLOCK_PX", block_px)
     pixels = picture(2200, 4200)
     sdata = stream(tmp_path / "s.zarr", pixels)
     expected = np.moveaxis(pixels, 2, 0)

@@ -90,9 +90,12 @@ def assemble(
         lazy = {} if file is None else {image_key: lazy_image(file, to_global)}
         return SpatialData.init_from_elements(elements | lazy, attrs=attrs)
     streamed = {} if file is None else {image_key: StreamedImage(file.pixels, to_global)}
-    create_store(out, SpatialData.init_from_elements(elements, attrs=attrs), images=streamed, overwrite=overwrite)
-    if file is not None:
-        file.close()
+    sdata = SpatialData.init_from_elements(elements, attrs=attrs)
+    try:
+        create_store(out, sdata, images=streamed, overwrite=overwrite)
+    finally:
+        if file is not None:
+            file.close()
     return read_zarr(out)
 
 
