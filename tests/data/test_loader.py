@@ -150,7 +150,10 @@ def test_leaving_early_ends_the_thread(sources, targets) -> None:
     [
         ({"sources": []}, "no patches: `sources` is empty"),
         ({"targets": [np.zeros((30, 2), np.float32)]}, "`targets` holds 1 arrays for 3 slides"),
-        ({"targets": [np.zeros((n + 1, 2)) for n in SIZES]}, r"slide 'S0': `targets` of shape \(31, 2\); wanted 30 rows"),
+        (
+            {"targets": [np.zeros((n + 1, 2)) for n in SIZES]},
+            r"slide 'S0': `targets` of shape \(31, 2\); wanted 30 rows",
+        ),
         ({"targets": [np.zeros((n, 2 + (n == 7))) for n in SIZES]}, r"slide 'S2': `targets` of shape \(7, 3\)"),
         ({"targets": [np.full((n, 2), np.inf) for n in SIZES]}, "`targets` holds infinite values"),
         ({"weights": [np.full(n, -1.0) for n in SIZES]}, "`weights` must be finite, at least 0"),

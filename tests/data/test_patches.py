@@ -37,9 +37,7 @@ def source(levels: tuple[ImageLevel, ...], origins: object, size_l0: float, out_
 
 def ramp(height: int = 120, width: int = 160, factor: int = 1) -> np.ndarray:
     """Image whose value is its position: red 1.5 y, green 1.25 x, blue y + x / 2 (level-0 px, pixel centres at .5)."""
-    y, x = np.meshgrid(
-        *((np.arange(n // factor) + 0.5) * factor for n in (height, width)), indexing="ij"
-    )
+    y, x = np.meshgrid(*((np.arange(n // factor) + 0.5) * factor for n in (height, width)), indexing="ij")
     return np.stack([1.5 * y, 1.25 * x, y + x / 2])
 
 

@@ -7,7 +7,11 @@ from spatialsig.data.resample import area_weights, resample
 
 
 @given(
-    start=st.floats(1, 20), size=st.floats(2, 18), out_px=st.integers(1, 24), slope=st.floats(-3, 3), base=st.floats(-9, 9)
+    start=st.floats(1, 20),
+    size=st.floats(2, 18),
+    out_px=st.integers(1, 24),
+    slope=st.floats(-3, 3),
+    base=st.floats(-9, 9),
 )
 def test_a_ramp_stays_a_ramp_at_any_fractional_window(start, size, out_px, slope, base) -> None:
     n = 40

@@ -9,7 +9,7 @@ from spatialsig.nn import precision
 def test_precision_is_restored_even_after_an_error() -> None:
     before = torch.get_float32_matmul_precision()
     with pytest.raises(RuntimeError, match="inside"), precision.fast_matmul():
-        raise RuntimeError("inside")  # noqa: EM101
+        raise RuntimeError("inside")
     assert torch.get_float32_matmul_precision() == before
 
 

@@ -59,10 +59,14 @@ class SignatureNet(nn.Module):
         super().__init__()
         self.config = config
         self.backbone = ViT(config.vit)
-        dim = self.backbone.num_features
+        dim = config.vit.dim
+        # batch norm: patches differ little beside what all have in common, and only the differences tell scores apart
+        self.standardise = nn.Sequential(
+            nn.BatchNorm1d(self.backbone.num_features), nn.Linear(self.backbone.num_features, dim)
+        )
         self.fusion = Fusion(config.fusion, dim, config.n_latent, modality_dropout=config.modality_dropout)
         # without a hidden layer, fusion after the backbone could only add the two modalities up
-        self.head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, config.n_targets))
+        self.head = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, config.n_targets))
 
     def forward(self, image: Tensor, ae: Tensor | None = None, ae_present: Tensor | None = None) -> Tensor:
         """Standardised scores ``(b, n_targets)``.
@@ -77,6 +81,6 @@ class SignatureNet(nn.Module):
             Which rows of ``ae`` are measured, ``(b,)`` bool; None means all.
         """
         embedded = self.fusion.embed(ae, ae_present, len(image))
-        features = self.backbone(image, self.fusion.tokens(embedded))
+        features = self.standardise(self.backbone(image, self.fusion.tokens(embedded)))
         scores: Tensor = self.head(self.fusion(features, embedded))
         return scores

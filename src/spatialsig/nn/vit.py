@@ -32,6 +32,9 @@ class ViTConfig:
         Residual convolution blocks after each of them.
     pool
         ``"mean"`` of the image tokens, or a ``"class"`` token.
+    stem_features
+        Append the mean of every stem stage to the features. A stage's channel then counts one local texture over the
+        patch, which is what a mean score over cells is made of, and early layers learn from the first step.
     drop_path
         Probability of skipping the last block while training; earlier blocks linearly less.
     """
@@ -43,6 +46,7 @@ class ViTConfig:
     stem: tuple[int, ...] = (32, 64, 96, 128)
     stem_blocks: tuple[int, ...] = (0, 0, 0, 0)
     pool: str = "mean"
+    stem_features: bool = True
     drop_path: float = 0.1
 
     def __post_init__(self) -> None:
@@ -63,6 +67,7 @@ class ViTConfig:
             msg = f"`stem_blocks={self.stem_blocks}` must be integers in 0..{MAX_DEPTH}."
             raise InputError(msg)
         check_choice(self.pool, ("mean", "class"), name="pool")
+        check_choice(self.stem_features, (True, False), name="stem_features")
         check_fraction(drop_path=self.drop_path)
 
     @property
@@ -156,15 +161,13 @@ class ConvBlock(nn.Module):
         return out
 
 
-def conv_stem(config: ViTConfig) -> nn.Sequential:
-    """Stride-2 convolutions ``(b, 3, h, w) -> (b, dim, h / stride, w / stride)``."""
-    layers: list[nn.Module] = []
-    n_in = 3
-    for n_out, n_blocks in zip(config.stem, config.stem_blocks, strict=True):
-        layers += [nn.Conv2d(n_in, n_out, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU()]
-        layers += [ConvBlock(n_out) for _ in range(n_blocks)]
-        n_in = n_out
-    return nn.Sequential(*layers, nn.Conv2d(n_in, config.dim, 1))
+def conv_stem(config: ViTConfig) -> nn.ModuleList:
+    """Stages that halve the image, ``(b, c, h, w) -> (b, c', h / 2, w / 2)`` each."""
+    stages = nn.ModuleList()
+    for n_in, n_out, n_blocks in zip((3, *config.stem), config.stem, config.stem_blocks, strict=False):
+        halve = (nn.Conv2d(n_in, n_out, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU())
+        stages.append(nn.Sequential(*halve, *(ConvBlock(n_out) for _ in range(n_blocks))))
+    return stages
 
 
 class ViT(nn.Module):
@@ -184,22 +187,38 @@ class ViT(nn.Module):
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         self.config = config
-        self.num_features = config.dim
+        self.num_features = config.dim + (sum(config.stem) if config.stem_features else 0)
         self.stem = conv_stem(config)
+        self.to_tokens = nn.Conv2d(config.stem[-1], config.dim, 1)
+        self.position_scale = nn.Parameter(torch.tensor(0.1))  # at 1, positions would drown what is in the image
         rates = torch.linspace(0, config.drop_path, config.depth, device="cpu").tolist()
         self.blocks = nn.ModuleList(Block(config.dim, config.heads, config.mlp_dim, rate) for rate in rates)
         self.norm = nn.LayerNorm(config.dim)
         if config.pool == "class":
             self.class_token = nn.Parameter(torch.randn(config.dim) * 0.02)
 
-    def embed(self, image: Tensor) -> Tensor:
-        """Image tokens with positions, ``(b, n, dim)``, of pixels (uint8) or optical densities (float)."""
+    def stages(self, image: Tensor) -> list[Tensor]:
+        """Output of every stem stage, ``(b, c, h, w)`` each, of pixels (uint8) or optical densities (float)."""
         self._check(image)
         od = image if image.is_floating_point() else optical_density(image)
-        grid = self.stem(od.contiguous(memory_format=torch.channels_last))
+        outputs = [od.contiguous(memory_format=torch.channels_last)]
+        for stage in self.stem:
+            outputs.append(stage(outputs[-1]))
+        return outputs[1:]
+
+    def forward_tokens(self, grid: Tensor, extra: Tensor | None = None) -> Tensor:
+        """Normalised tokens after all blocks, ``(b, n, dim)``, of the last stage's output."""
+        grid = self.to_tokens(grid)
         positions = sincos_positions(grid.shape[2], grid.shape[3], self.config.dim).to(grid.device)
-        tokens: Tensor = rearrange(grid, "b d h w -> b (h w) d") + positions
-        return tokens
+        tokens: Tensor = rearrange(grid, "b d h w -> b (h w) d") + self.position_scale * positions
+        if self.config.pool == "class":
+            tokens = torch.cat([self.class_token.expand(len(tokens), 1, -1), tokens], dim=1)
+        if extra is not None:
+            tokens = torch.cat([tokens, extra], dim=1)
+        for block in self.blocks:
+            tokens = block(tokens)
+        normed: Tensor = self.norm(tokens)
+        return normed
 
     def forward_features(self, image: Tensor, extra: Tensor | None = None) -> Tensor:
         """Normalised tokens after all blocks, ``(b, n, dim)``.
@@ -215,20 +234,16 @@ class ViT(nn.Module):
         -------
         The image tokens in row-major order; before them the class token (where there is one), after them ``extra``.
         """
-        tokens = self.embed(image)
-        if self.config.pool == "class":
-            tokens = torch.cat([self.class_token.expand(len(tokens), 1, -1), tokens], dim=1)
-        if extra is not None:
-            tokens = torch.cat([tokens, extra], dim=1)
-        for block in self.blocks:
-            tokens = block(tokens)
-        normed: Tensor = self.norm(tokens)
-        return normed
+        return self.forward_tokens(self.stages(image)[-1], extra)
 
     def forward(self, image: Tensor, extra: Tensor | None = None) -> Tensor:
-        """Feature vector per image, ``(b, dim)``; arguments as in :meth:`forward_features`."""
-        tokens = self.forward_features(image, extra)
-        return tokens[:, 0] if self.config.pool == "class" else tokens.mean(dim=1)
+        """Feature vector per image, ``(b, num_features)``; arguments as in :meth:`forward_features`."""
+        stages = self.stages(image)
+        tokens = self.forward_tokens(stages[-1], extra)
+        pooled = tokens[:, 0] if self.config.pool == "class" else tokens.mean(dim=1)
+        if not self.config.stem_features:
+            return pooled
+        return torch.cat([pooled, *(stage.mean(dim=(2, 3)) for stage in stages)], dim=1)
 
     def _check(self, image: Tensor) -> None:
         if image.ndim != 4 or image.shape[1] != 3 or min(image.shape[2:]) < self.config.stride:

@@ -1,0 +1,144 @@
+import numpy as np
+import pytest
+import torch
+
+from spatialsig._errors import InputError
+from spatialsig.data.loader import PatchBatches
+from spatialsig.data.patches import ImageLevel, PatchSource
+from spatialsig.nn.augment import AugmentConfig
+from spatialsig.nn.vit import ViTConfig
+from spatialsig.train import fit_vit
+from spatialsig.train.average import averaged_copy, update_average
+from spatialsig.train.loop import check_finite
+
+VIT = ViTConfig(dim=32, depth=1, heads=2, mlp_dim=64, stem=(8, 16), stem_blocks=(0, 0))
+PX, SIDE = 16, 12
+NAMES = ["colour", "other"]
+
+
+def planted(seed: int, *, in_image: bool = True, in_ae: bool = False, **changes) -> PatchBatches:
+    """One slide of 144 patches whose score is how much redder than usual they are, or a direction of the embedding."""
+    rng = np.random.default_rng(seed)
+    score = rng.normal(size=(SIDE, SIDE))
+    shade = score if in_image else rng.normal(size=(SIDE, SIDE))
+    red = np.kron(150 + 25 * shade, np.ones((PX, PX))) + rng.normal(0, 15, (SIDE * PX, SIDE * PX))
+    noise = rng.normal(150, 15, (2, SIDE * PX, SIDE * PX))
+    image = np.clip(np.concatenate([red[None], noise]), 0, 255).astype(np.uint8)
+    corner = np.arange(SIDE) * PX
+    origins = np.stack(np.meshgrid(corner, corner, indexing="ij"), axis=-1).reshape(-1, 2)
+    source = PatchSource(f"S{seed}", (ImageLevel(image, image.shape[1:]),), origins, PX, PX)
+    target = np.stack([score.ravel() * 3 + 10, score.ravel()], axis=1).astype(np.float32)
+    target[::7, 1] = np.nan
+    ae = rng.normal(size=(SIDE**2, 4)).astype(np.float32)
+    if in_ae:
+        ae[:, 2] = score.ravel()
+        ae[5] = np.nan
+    arguments = {"batch_size": 16, "ae": [ae] if in_ae else None} | changes
+    return PatchBatches([source], targets=[target], **arguments)
+
+
+def fitted(batches: PatchBatches, **changes):
+    arguments = {"signatures": NAMES, "um_per_px": 0.5, "size": VIT, "max_epochs": 12, "learning_rate": 5e-3}
+    return fit_vit(batches, **arguments | {"augment": AugmentConfig(stain=0.02, offset=0.0)} | changes)
+
+
+def everything(batches: PatchBatches) -> dict[str, np.ndarray]:
+    plain = PatchBatches(
+        batches.sources, targets=[batches.target], ae=None if batches.ae is None else [batches.ae], shuffle=False
+    )
+    return {name: np.concatenate([batch[name] for batch in plain]) for name in next(iter(plain))}
+
+
+def r(model, batches: PatchBatches, **given) -> float:
+    found = everything(batches)
+    return float(np.corrcoef(model.predict(found["image"], **given)[:, 0], found["target"][:, 0])[0, 1])
+
+
+def test_a_planted_colour_is_learned_and_found_on_another_slide() -> None:
+    validation = planted(1, shuffle=False)
+    model, history = fitted(planted(0), validation=validation)
+    assert r(model, planted(2)) > 0.9
+    assert history["val_pearson"].max() > 0.9
+    assert history["val_loss"].iloc[-1] < history["val_loss"].iloc[0]
+    scores = model.predict(everything(validation)["image"])
+    assert scores[:, 0].mean() == pytest.approx(10, abs=1)  # units of the score, not standardised
+    assert scores[:, 0].std() > 1.5
+
+
+def test_expression_is_used_where_only_it_carries_the_signal_and_may_be_missing() -> None:
+    model, _ = fitted(planted(0, in_image=False, in_ae=True), modality_dropout=0.3)
+    held_out = planted(2, in_image=False, in_ae=True)
+    assert r(model, held_out, ae=held_out.ae) > 0.9
+    assert abs(r(model, held_out)) < 0.4
+    assert np.isfinite(model.predict(everything(held_out)["image"])).all()
+
+
+@pytest.mark.parametrize("fusion", ["add", "token", "film", "gated"])
+def test_every_fusion_trains(fusion: str) -> None:
+    model, history = fitted(planted(0, in_ae=True), fusion=fusion, max_epochs=1)
+    assert model.config.fusion == fusion
+    assert np.isfinite(history["train_loss"]).all()
+
+
+def test_image_alone_stays_enough_for_a_fused_model() -> None:
+    model, _ = fitted(planted(0, in_ae=True))
+    assert r(model, planted(2)) > 0.85
+
+
+def test_training_is_the_same_for_the_same_seed() -> None:
+    states = [fitted(planted(0, in_ae=True), max_epochs=2, seed=seed)[0].net.state_dict() for seed in (1, 1, 2)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert not all(torch.equal(states[0][name], states[2][name]) for name in states[0])
+
+
+def test_the_best_epoch_by_validation_is_kept() -> None:
+    validation = planted(1, shuffle=False)
+    model, history = fitted(planted(0), validation=validation, max_epochs=6, patience=2)
+    found = everything(validation)
+    scores = model.predict(found["image"])
+    within = [
+        np.corrcoef(scores[found["mask"][:, k], k], found["target"][found["mask"][:, k], k])[0, 1] for k in (0, 1)
+    ]
+    assert np.mean(within) == pytest.approx(history["val_pearson"].max(), abs=1e-3)
+
+
+def test_average_follows_the_weights_slower_later() -> None:
+    net = torch.nn.Linear(1, 1)
+    average = averaged_copy(net)
+    start = float(average.weight)
+    net.weight.data += 1.0
+    update_average(average, net, decay=0.9, step=0)
+    assert float(average.weight) == pytest.approx(start + 0.9, abs=1e-5)  # (1 + 0) / (10 + 0) of the old is kept
+    update_average(average, net, decay=0.9, step=10**6)
+    assert float(average.weight) == pytest.approx(start + 0.91, abs=1e-5)
+
+
+def test_nan_loss_names_epoch_and_step() -> None:
+    with pytest.raises(InputError, match="the loss became nan in epoch 3, step 17. Lower `learning_rate=0.5`"):
+        check_finite(torch.tensor(float("nan")), epoch=3, step=17, learning_rate=0.5)
+
+
+@pytest.mark.parametrize(
+    ("batches", "change", "message"),
+    [
+        ({}, {"signatures": ["one"]}, "1 signatures for targets of 2 columns"),
+        ({}, {"fusion": "add"}, "`fusion='add'` needs expression embeddings"),
+        ({}, {"size": "huge"}, "`size='huge'` is not known"),
+        ({}, {"loss": "mae"}, "`kind='mae'` is not known"),
+        ({}, {"warmup": 2}, "`warmup` must lie between"),
+        ({"in_ae": True}, {"validation": planted(1)}, "do not match"),
+    ],
+)
+def test_errors(batches, change, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        fitted(planted(0, **batches), **change)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"), [(np.nan, "without at least 2 measured"), (4.0, "with one value on all")]
+)
+def test_a_target_that_says_nothing_is_refused(value: float, message: str) -> None:
+    batches = planted(0)
+    batches.target[:, 1] = value
+    with pytest.raises(InputError, match=rf"{message} .*\['other'\]"):
+        fitted(batches)
