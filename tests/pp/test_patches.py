@@ -40,9 +40,11 @@ def test_glass_is_left_out_and_the_share_is_right(toy: sd.SpatialData) -> None:
     sp.pp.make_patches(toy, patch_px=28, um_per_px=2.0, min_tissue=0)
     middle, size = width(toy) / 2, toy.attrs["spatialsig"]["patches"]["patches"]["size_l0"]
     share = np.clip((toy["patches"]["x0"] + size - middle) / size, 0, 1)
-    inside = toy["patches"]["tissue_fraction"][share == 0]
-    np.testing.assert_allclose(inside, 0, atol=0.02)
-    assert toy["patches"]["tissue_fraction"][share == 1].median() > 0.6
+    # the mask is smoothed: within 30 um (1 um/px) of its rim it may be either
+    glass = toy["patches"]["x0"] + size < middle - 30
+    assert glass.any()
+    np.testing.assert_array_equal(toy["patches"]["tissue_fraction"][glass], 0)
+    assert toy["patches"]["tissue_fraction"][share == 1].median() > 0.9
     n_all = len(share)
     sp.pp.make_patches(toy, patch_px=28, um_per_px=2.0, min_tissue=0.25)
     assert 0 < len(toy["patches"]) < n_all

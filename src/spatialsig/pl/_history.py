@@ -69,10 +69,11 @@ def history(history: Any, *, figure: Figure | None = None, save: str | Path | No
 
 
 def _table(history: Any) -> pd.DataFrame:
-    table = history if isinstance(history, pd.DataFrame) else getattr(history, "history", None)
+    run = getattr(history, "run", {})
+    table = pd.DataFrame(run["history"]) if "history" in run else history
     if not isinstance(table, pd.DataFrame):
         msg = (
-            "wanted a DataFrame of training curves or a model that carries one as `history`; "
+            'wanted a DataFrame of training curves or a model that carries them as `run["history"]`; '
             f"got {type(history).__name__}."
         )
         raise InputError(msg)

@@ -143,7 +143,8 @@ def _origins(slide: Slide, spec: PatchSpec, around: str | None) -> NDArray[np.in
 
 def _lay(slide: Slide, spec: PatchSpec, origins: NDArray[np.int64], key_added: str) -> None:
     image = image_of(slide, spec.image_key)
-    tissue = tissue_fraction(*tissue_integral(image), origins, size=spec.size_l0)
+    integral, scale = tissue_integral(image, um_per_px=spec.image_um_per_px)
+    tissue = tissue_fraction(integral, scale, origins, size=spec.size_l0)
     keep = tissue >= spec.min_tissue
     if not keep.any():
         msg = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from skimage.filters import threshold_otsu
+from scipy.ndimage import gaussian_filter
 from xarray import DataArray, DataTree
 
 from spatialsig.data.frames import full_resolution
@@ -14,18 +14,25 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MASK_PX = 1024  # the mask is made on a level of about this size
-MIN_OPTICAL_DENSITY = 0.05  # paler than this is glass, whatever the histogram says
+SMOOTH_UM = 8.0  # joins nuclei and the pale stroma between them; gaps wider than about 30 um stay gaps
+PALEST_GLASS = 0.11  # mean optical density: a scan without any glass must not lose its palest tissue
+ABOVE_GLASS = 0.025  # tissue is darker than glass by this much
 
 
-def tissue_integral(image: DataArray | DataTree) -> tuple[NDArray[np.float64], float]:
-    """Summed-area table of the tissue mask, ``(h + 1, w + 1)``, and level-0 pixels per mask pixel."""
+def tissue_integral(image: DataArray | DataTree, *, um_per_px: float) -> tuple[NDArray[np.float64], float]:
+    """Summed-area table of the tissue mask, ``(h + 1, w + 1)``, and level-0 pixels per mask pixel.
+
+    Tissue is what is darker than glass after smoothing; glass is the palest part of the slide.
+    """
     full = full_resolution(image)
     level = _coarse_level(image)
     scale = full.sizes["x"] / level.sizes["x"]
     step = max(1, level.sizes["x"] // (2 * MASK_PX))  # a single-scale image: look at every n-th pixel
     pixels = np.asarray(level[:, ::step, ::step].data)
     density = -np.log((np.moveaxis(pixels, 0, -1).astype(np.float32) + 1) / 256).mean(axis=-1)
-    mask = density > max(MIN_OPTICAL_DENSITY, _otsu(density))
+    smooth = gaussian_filter(density, SMOOTH_UM / (um_per_px * scale * step))
+    glass = min(float(np.quantile(smooth, 0.01)), PALEST_GLASS)
+    mask = smooth > glass + ABOVE_GLASS
     table = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1))
     table[1:, 1:] = mask.cumsum(axis=0).cumsum(axis=1)
     return table, scale * step
@@ -50,8 +57,3 @@ def _coarse_level(image: DataArray | DataTree) -> DataArray:
     levels = [image[name]["image"] for name in image.children]
     enough = [level for level in levels if max(level.sizes["x"], level.sizes["y"]) >= MASK_PX]
     return min(enough or levels, key=lambda level: level.sizes["x"])  # type: ignore[return-value]
-
-
-def _otsu(density: NDArray[np.float32]) -> float:
-    # Otsu divides tissue into dark and pale where there is hardly any glass: half of its threshold is safe on both
-    return 0.5 * float(threshold_otsu(density)) if np.ptp(density) > 0 else 0.0  # type: ignore[no-untyped-call]
