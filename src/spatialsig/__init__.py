@@ -5,11 +5,10 @@
 ['Cohort', 'datasets', 'io', 'models', 'pl', 'pp', 'settings', 'tl']
 """
 
-from __future__ import annotations
-
-import importlib
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 from spatialsig._settings import settings
 
@@ -20,17 +19,10 @@ if TYPE_CHECKING:
 __version__ = version("spatialsig")
 __all__ = ["Cohort", "__version__", "datasets", "io", "models", "pl", "pp", "settings", "tl"]
 
-_ROOMS = frozenset({"datasets", "io", "models", "pl", "pp", "tl"})
-
-
-def __getattr__(name: str) -> Any:
-    # rooms load on first use, so that a bare import stays light
-    if name in _ROOMS:
-        return importlib.import_module(f"spatialsig.{name}")
-    if name == "Cohort":
-        return importlib.import_module("spatialsig.cohort").Cohort
-    msg = f"module 'spatialsig' has no attribute {name!r}"
-    raise AttributeError(msg)
+# rooms load on first use, so that a bare import stays light
+__getattr__, _, _ = lazy_loader.attach(
+    __name__, submodules=["datasets", "io", "models", "pl", "pp", "tl"], submod_attrs={"cohort": ["Cohort"]}
+)
 
 
 def __dir__() -> list[str]:

@@ -34,7 +34,9 @@ TISSUE_FRACTION = "tissue_fraction"
 # obsm
 SPATIAL = "spatial"  # um, (n, 2) as x, y
 X_AE = "X_ae"  # autoencoder embedding, (n, n_latent) float32
-CELL_SIGNATURES = "signatures"  # cell scores, (n_cells, n_signatures) float32; names in uns["spatialsig"]["score_cells"]
+CELL_SIGNATURES = (
+    "signatures"  # cell scores, (n_cells, n_signatures) float32; names in uns["spatialsig"]["score_cells"]
+)
 MEMBERSHIP = "patch_membership"  # CSR (n_cells, n_patches) of 0/1: which patches hold the cell
 
 # layers and var

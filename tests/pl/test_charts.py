@@ -84,7 +84,9 @@ def test_history_draws_the_columns(drawn, tmp_path):
 
 
 def test_history_without_validation(drawn):
-    axes = sp.pl.history(SimpleNamespace(run={"history": drawn.make_history(validated=False).to_dict("list")}), figure=Figure())
+    axes = sp.pl.history(
+        SimpleNamespace(run={"history": drawn.make_history(validated=False).to_dict("list")}), figure=Figure()
+    )
     assert len(axes) == 2
     assert len(axes[0].lines) == 1
     assert axes[0].get_title(loc="left") == "Loss"

@@ -1,35 +1,29 @@
 """Read slides from disk and write them into stores."""
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-import importlib
-from typing import TYPE_CHECKING, Any
+import lazy_loader
+
+from spatialsig.signatures import read_signatures
 
 if TYPE_CHECKING:
-    from spatialsig.io._anndata import from_anndata
-    from spatialsig.io._he import read_he
-    from spatialsig.io._store import read, write
-    from spatialsig.io._xenium import read_xenium
-    from spatialsig.signatures import read_signatures
+    from ._anndata import from_anndata
+    from ._he import read_he
+    from ._store import read, write
+    from ._xenium import read_xenium
 
 __all__ = ["from_anndata", "read", "read_he", "read_signatures", "read_xenium", "write"]
 
-_HOME = {
-    "from_anndata": "spatialsig.io._anndata",
-    "read": "spatialsig.io._store",
-    "read_he": "spatialsig.io._he",
-    "read_signatures": "spatialsig.signatures",
-    "read_xenium": "spatialsig.io._xenium",
-    "write": "spatialsig.io._store",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # readers pull in spatialdata, zarr and tifffile: load each with its first use
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
-    msg = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(msg)
+# readers pull in spatialdata, zarr and tifffile: each with its first use
+__getattr__, _, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "_anndata": ["from_anndata"],
+        "_he": ["read_he"],
+        "_store": ["read", "write"],
+        "_xenium": ["read_xenium"],
+    },
+)
 
 
 def __dir__() -> list[str]:

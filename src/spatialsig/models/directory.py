@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from spatialsig import __version__
 from spatialsig._checks import check_files
 from spatialsig._errors import InputError
 
@@ -65,7 +65,7 @@ def save_model(
         np.savez(draft / SCALER, **dict(scaler))  # type: ignore[arg-type]
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, draft / WEIGHTS)
         digests = {path.name: _digest(path) for path in sorted(draft.iterdir())}
-        _write_json(draft / RUN, {"spatialsig": __version__, "sha256": digests, "run": dict(run)})
+        _write_json(draft / RUN, {"spatialsig": version("spatialsig"), "sha256": digests, "run": dict(run)})
 
 
 def check_model(directory: Path, *, kind: str, lists: tuple[str, ...]) -> dict[str, Any]:

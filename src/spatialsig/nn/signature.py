@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from spatialsig._errors import InputError
@@ -46,8 +47,33 @@ class SignatureConfig:
             raise InputError(msg)
 
 
+class Whitening(nn.Module):
+    """Fixed linear map after which features are uncorrelated and of unit variance.
+
+    Features of patches go together closely, and gradient steps along the few directions that all share drown the many
+    that tell scores apart. The map is the identity until :meth:`set`.
+    """
+
+    mean: Tensor
+    matrix: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("matrix", torch.eye(dim))
+
+    def set(self, mean: Tensor, matrix: Tensor) -> None:
+        """Take ``mean`` ``(dim,)`` off and multiply by ``matrix`` ``(dim, dim)`` from now on."""
+        self.mean.copy_(mean)
+        self.matrix.copy_(matrix)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features ``(b, dim)`` to features of the same shape."""
+        return (features - self.mean) @ self.matrix
+
+
 class SignatureNet(nn.Module):
-    """Predict ``n_targets`` standardised scores per patch.
+    """Predict ``n_targets`` standardised scores per patch: a linear map of the features plus a network on them.
 
     Parameters
     ----------
@@ -60,13 +86,12 @@ class SignatureNet(nn.Module):
         self.config = config
         self.backbone = ViT(config.vit)
         dim = config.vit.dim
-        # batch norm: patches differ little beside what all have in common, and only the differences tell scores apart
-        self.standardise = nn.Sequential(
-            nn.BatchNorm1d(self.backbone.num_features), nn.Linear(self.backbone.num_features, dim)
-        )
+        self.whiten = Whitening(self.backbone.num_features)
+        self.linear = nn.Linear(self.backbone.num_features, config.n_targets)
+        self.project = nn.Linear(self.backbone.num_features, dim)
         self.fusion = Fusion(config.fusion, dim, config.n_latent, modality_dropout=config.modality_dropout)
         # without a hidden layer, fusion after the backbone could only add the two modalities up
-        self.head = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, config.n_targets))
+        self.head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, config.n_targets))
 
     def forward(self, image: Tensor, ae: Tensor | None = None, ae_present: Tensor | None = None) -> Tensor:
         """Standardised scores ``(b, n_targets)``.
@@ -81,6 +106,6 @@ class SignatureNet(nn.Module):
             Which rows of ``ae`` are measured, ``(b,)`` bool; None means all.
         """
         embedded = self.fusion.embed(ae, ae_present, len(image))
-        features = self.standardise(self.backbone(image, self.fusion.tokens(embedded)))
-        scores: Tensor = self.head(self.fusion(features, embedded))
+        features = self.whiten(self.backbone(image, self.fusion.tokens(embedded)))
+        scores: Tensor = self.linear(features) + self.head(self.fusion(self.project(features), embedded))
         return scores

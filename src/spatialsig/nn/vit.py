@@ -33,8 +33,8 @@ class ViTConfig:
     pool
         ``"mean"`` of the image tokens, or a ``"class"`` token.
     stem_features
-        Append the mean of every stem stage to the features. A stage's channel then counts one local texture over the
-        patch, which is what a mean score over cells is made of, and early layers learn from the first step.
+        Append mean and deviation over the patch of every channel of every stem stage. A channel then counts one local
+        texture, which is what a mean score over cells is made of, and early layers learn from the first step.
     drop_path
         Probability of skipping the last block while training; earlier blocks linearly less.
     """
@@ -170,6 +170,12 @@ def conv_stem(config: ViTConfig) -> nn.ModuleList:
     return stages
 
 
+def _moments(stage: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation over the pixels of ``(b, c, h, w)``, ``(b, c)`` each."""
+    variance, mean = torch.var_mean(stage, dim=(2, 3), correction=0)
+    return mean, (variance + 1e-5).sqrt()
+
+
 class ViT(nn.Module):
     """Features of H&E patches.
 
@@ -187,7 +193,7 @@ class ViT(nn.Module):
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         self.config = config
-        self.num_features = config.dim + (sum(config.stem) if config.stem_features else 0)
+        self.num_features = config.dim + (2 * sum(config.stem) if config.stem_features else 0)
         self.stem = conv_stem(config)
         self.to_tokens = nn.Conv2d(config.stem[-1], config.dim, 1)
         self.position_scale = nn.Parameter(torch.tensor(0.1))  # at 1, positions would drown what is in the image
@@ -243,7 +249,7 @@ class ViT(nn.Module):
         pooled = tokens[:, 0] if self.config.pool == "class" else tokens.mean(dim=1)
         if not self.config.stem_features:
             return pooled
-        return torch.cat([pooled, *(stage.mean(dim=(2, 3)) for stage in stages)], dim=1)
+        return torch.cat([pooled, *(moment for stage in stages for moment in _moments(stage))], dim=1)
 
     def _check(self, image: Tensor) -> None:
         if image.ndim != 4 or image.shape[1] != 3 or min(image.shape[2:]) < self.config.stride:

@@ -1,9 +1,8 @@
 """Tools: embed cells, score signatures, label patches, train, predict, evaluate."""
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-import importlib
-from typing import TYPE_CHECKING, Any
+import lazy_loader
 
 if TYPE_CHECKING:
     from ._aggregate import aggregate_patches
@@ -25,25 +24,16 @@ __all__ = [
     "train_vit",
 ]
 
-_HOME = {
-    "aggregate_patches": "_aggregate",
-    "embed_cells": "_autoencoder",
-    "evaluate": "_evaluate",
-    "noise_ceiling": "_ceiling",
-    "predict": "_predict",
-    "score_cells": "_score",
-    "train_autoencoder": "_autoencoder",
-    "train_vit": "_vit",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # each verb brings its own heavy packages, on first use
-    if name in _HOME:
-        return getattr(importlib.import_module(f"spatialsig.tl.{_HOME[name]}"), name)
-    msg = f"module 'spatialsig.tl' has no attribute {name!r}"
-    raise AttributeError(msg)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+# each verb brings its own heavy packages, on first use
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "_aggregate": ["aggregate_patches"],
+        "_autoencoder": ["embed_cells", "train_autoencoder"],
+        "_ceiling": ["noise_ceiling"],
+        "_evaluate": ["evaluate"],
+        "_predict": ["predict"],
+        "_score": ["score_cells"],
+        "_vit": ["train_vit"],
+    },
+)

@@ -20,6 +20,7 @@ from spatialsig.stats.agreement import pearson
 from spatialsig.train.autoencoder import history_file
 from spatialsig.train.average import averaged_copy, update_average
 from spatialsig.train.loop import History, check_finite, fit, reproducible
+from spatialsig.train.ridge import start_from_ridge
 
 if TYPE_CHECKING:
     import os
@@ -195,6 +196,7 @@ def fit_vit(
     n_steps = max_epochs * len(batches)
     with reproducible(seed), progress_bar("Training on H&E", total=n_steps, unit="batch") as bar:
         model = _new_model(batches, signatures, um_per_px, size, fusion, modality_dropout, run)
+        start_from_ridge(model, batches)
         module = VitModule(
             model,
             Augment(AugmentConfig() if augment is None else augment, seed=seed),
