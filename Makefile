@@ -10,7 +10,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
 OUT ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs notebooks bench-her2st clean
+.PHONY: help demo test lint docs bench-demo bench-her2st clean
 
 help:  ## show the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -43,6 +43,9 @@ test: lint  ## style, types, tests, notebooks
 
 docs: $(VENV)/.docs  ## HTML documentation in docs/_build/html
 	$(PY) -m sphinx -W -b html docs docs/_build/html
+
+bench-demo: $(VENV)/.package  ## the demo's labels and embedding against the known truth
+	$(PY) benchmarks/demo_checks.py --demo $(OUT)
 
 bench-her2st: $(VENV)/.package  ## leave-one-patient-out on real breast tissue
 	$(PY) benchmarks/her2st.py
