@@ -65,9 +65,9 @@ def test_modality_dropout_withholds_its_share_while_training() -> None:
     fusion, ae = Fusion("add", 4, 2, modality_dropout=0.3), torch.ones(20_000, 2)
     torch.nn.init.constant_(fusion.missing, 77.0)
     torch.manual_seed(0)
-    share = (fusion.train().embed(ae, None, len(ae)) == 77.0).all(dim=1).float().mean()
+    share = (fusion.train().embed(*fusion.given(ae, None, len(ae))) == 77.0).all(dim=1).float().mean()
     assert float(share) == pytest.approx(0.3, abs=0.01)
-    assert not (fusion.eval().embed(ae, None, len(ae)) == 77.0).any()
+    assert not (fusion.eval().embed(*fusion.given(ae, None, len(ae))) == 77.0).any()
 
 
 def test_head_is_not_additive_in_image_and_expression(image: torch.Tensor, ae: torch.Tensor) -> None:
@@ -82,8 +82,8 @@ def test_head_is_not_additive_in_image_and_expression(image: torch.Tensor, ae: t
         (lambda: Fusion("sum", 4, 2), r"`fusion='sum'` is not known; choose one of \['none', 'add'"),
         (lambda: Fusion("add", 4, 0), "needs an expression embedding; got `n_latent=0`"),
         (lambda: Fusion("add", 4, 2, modality_dropout=1.5), "`modality_dropout` must lie between"),
-        (lambda: Fusion("add", 4, 2).embed(torch.ones(3, 3), None, 3), r"shape \(3, 3\); wanted \(3, 2\)"),
-        (lambda: Fusion("add", 4, 2).embed(torch.ones(3, 2), torch.ones(2), 3), r"shape \(2,\); wanted \(3,\)"),
+        (lambda: Fusion("add", 4, 2).given(torch.ones(3, 3), None, 3), r"shape \(3, 3\); wanted \(3, 2\)"),
+        (lambda: Fusion("add", 4, 2).given(torch.ones(3, 2), torch.ones(2), 3), r"shape \(2,\); wanted \(3,\)"),
         (lambda: SignatureConfig(n_targets=0), "`n_targets=0`"),
         (lambda: SignatureConfig(n_latent=-1), "`n_latent=-1`"),
     ],

@@ -5,7 +5,7 @@ import torch
 from spatialsig._errors import InputError
 from spatialsig.nn.vit import SIZES, Block, DropPath, ViT, ViTConfig, optical_density, sincos_positions, vit_config
 
-SMALL = ViTConfig(dim=32, depth=2, heads=2, mlp_dim=64, stem=(8, 16), stem_blocks=(0, 1))  # 32 + 8 + 16 features
+SMALL = ViTConfig(dim=32, depth=2, heads=2, mlp_dim=64, stem=(8, 16), stem_blocks=(0, 1))  # 32 + 2 * (8 + 16) features
 
 
 def pixels(n: int = 2, height: int = 32, width: int = 32) -> torch.Tensor:
@@ -47,19 +47,21 @@ def test_block_equals_attention_written_out() -> None:
 @pytest.mark.parametrize("pool", ["mean", "class"])
 def test_features_have_the_width_and_tokens_the_grid(pool: str) -> None:
     net = ViT(ViTConfig(**{**vars(SMALL), "pool": pool})).eval()
-    assert net.num_features == 56
+    assert net.num_features == 80
     for height, width in ((32, 32), (16, 40)):
         tokens = net.forward_features(pixels(2, height, width))
         assert tokens.shape == (2, height * width // 16 + (pool == "class"), 32)
-        assert net(pixels(2, height, width)).shape == (2, 56)
+        assert net(pixels(2, height, width)).shape == (2, 80)
 
 
-def test_features_are_pooled_tokens_and_the_mean_of_every_stem_stage() -> None:
+def test_features_are_pooled_tokens_and_the_moments_of_every_stem_stage() -> None:
     net = ViT(SMALL).eval()
     first, second = net.stages(pixels())
     assert (first.shape, second.shape) == ((2, 8, 16, 16), (2, 16, 8, 8))
-    expected = [net.forward_features(pixels()).mean(dim=1), first.mean(dim=(2, 3)), second.mean(dim=(2, 3))]
-    torch.testing.assert_close(net(pixels()), torch.cat(expected, dim=1))
+    expected = [net.forward_features(pixels()).mean(dim=1)]
+    for stage in (first, second):
+        expected += [stage.mean(dim=(2, 3)), stage.std(dim=(2, 3), correction=0)]
+    torch.testing.assert_close(net(pixels()), torch.cat(expected, dim=1), atol=1e-3, rtol=1e-3)
     plain = ViT(ViTConfig(**{**vars(SMALL), "stem_features": False})).eval()
     assert plain(pixels()).shape == (2, plain.num_features) == (2, 32)
 

@@ -48,18 +48,35 @@ class Fusion(nn.Module):
         if kind == "gated":
             self.gate = nn.Parameter(torch.zeros(dim))
 
-    def embed(self, ae: Tensor | None, present: Tensor | None, batch: int) -> Tensor | None:
-        """Projected embeddings ``(b, dim)`` with the learned vector where one is missing; None for ``"none"``."""
-        if self.kind == "none":
-            return None
+    def given(self, ae: Tensor | None, present: Tensor | None, batch: int) -> tuple[Tensor, Tensor]:
+        """Decide which embeddings are seen.
+
+        Parameters
+        ----------
+        ae
+            ``(b, n_latent)``, or None.
+        present
+            Which rows are measured, ``(b,)``; None means all.
+        batch
+            Number of samples.
+
+        Returns
+        -------
+        Embeddings ``(b, n_latent)``, 0 where missing or withheld, and which are seen, ``(b, 1)`` bool.
+        """
         if ae is None:
-            return self.missing.expand(batch, -1)
+            nothing = torch.zeros(batch, self.n_latent, device=self.missing.device)
+            return nothing, torch.zeros(batch, 1, dtype=torch.bool, device=self.missing.device)
         if ae.shape != (batch, self.n_latent):
             msg = f"expression embedding of shape {tuple(ae.shape)}; wanted ({batch}, {self.n_latent})."
             raise InputError(msg)
         keep = self._kept(present, batch, ae.device)
-        # unmeasured rows hold NaN: put 0 there before the projection, for NaN * 0 is NaN in the gradient too
-        projected = self.project(torch.where(keep, ae, torch.zeros_like(ae)))
+        # unmeasured rows hold NaN: put 0 there before any product, for NaN * 0 is NaN in the gradient too
+        return torch.where(keep, ae, torch.zeros_like(ae)), keep
+
+    def embed(self, code: Tensor, keep: Tensor) -> Tensor:
+        """Projected embeddings ``(b, dim)`` of what :meth:`given` gave, the learned vector where one is not seen."""
+        projected = self.project(code)
         return torch.where(keep, projected, self.missing.to(projected.dtype))
 
     def tokens(self, embedded: Tensor | None) -> Tensor | None:

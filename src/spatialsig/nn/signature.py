@@ -73,7 +73,7 @@ class Whitening(nn.Module):
 
 
 class SignatureNet(nn.Module):
-    """Predict ``n_targets`` standardised scores per patch: a linear map of the features plus a network on them.
+    """Predict ``n_targets`` standardised scores per patch: linear maps of image features and expression, and a network on both.
 
     Parameters
     ----------
@@ -88,6 +88,9 @@ class SignatureNet(nn.Module):
         dim = config.vit.dim
         self.whiten = Whitening(self.backbone.num_features)
         self.linear = nn.Linear(self.backbone.num_features, config.n_targets)
+        if config.fusion != "none":
+            self.linear_ae = nn.Linear(config.n_latent, config.n_targets, bias=False)
+            nn.init.zeros_(self.linear_ae.weight)
         self.project = nn.Linear(self.backbone.num_features, dim)
         self.fusion = Fusion(config.fusion, dim, config.n_latent, modality_dropout=config.modality_dropout)
         # without a hidden layer, fusion after the backbone could only add the two modalities up
@@ -105,7 +108,13 @@ class SignatureNet(nn.Module):
         ae_present
             Which rows of ``ae`` are measured, ``(b,)`` bool; None means all.
         """
-        embedded = self.fusion.embed(ae, ae_present, len(image))
+        if self.config.fusion == "none":
+            features = self.whiten(self.backbone(image))
+            alone: Tensor = self.linear(features) + self.head(self.project(features))
+            return alone
+        code, keep = self.fusion.given(ae, ae_present, len(image))
+        embedded = self.fusion.embed(code, keep)
         features = self.whiten(self.backbone(image, self.fusion.tokens(embedded)))
-        scores: Tensor = self.linear(features) + self.head(self.fusion(self.project(features), embedded))
+        joined = self.head(self.fusion(self.project(features), embedded))
+        scores: Tensor = self.linear(features) + self.linear_ae(code) + joined
         return scores

@@ -17,18 +17,19 @@ if TYPE_CHECKING:
 
     from spatialsig.data.loader import Batch, PatchBatches
     from spatialsig.models.vit import SignatureViT
-    from spatialsig.nn.signature import SignatureNet
 
-RIDGE = 1e-2  # penalty per patch, in units of the features' mean variance
+PENALTIES = tuple(10.0 ** (k / 2) for k in range(-4, 5))  # per patch, in units of the features' mean variance
+HEAD_START = 0.1  # share of its usual first weights that the network beside the ridge starts with
 N_CALIBRATION = 1024  # patches that set the batch norms
 
 
 @torch.no_grad()
 def start_from_ridge(model: SignatureViT, batches: PatchBatches) -> None:
-    """Set batch norms, whitening and linear head of an untrained network from the training patches.
+    """Set batch norms, whitening and linear heads of an untrained network from the training patches.
 
     Random convolutions already tell much about tissue, and a ridge regression finds in one pass what gradient descent
-    needs many epochs for; training then starts from there. Unmeasured targets count as their mean.
+    needs many epochs for; training then starts from there. Expression, where it is used, starts with what the image
+    leaves unexplained, so that the image alone stays whole. Unmeasured targets count as their mean.
 
     Parameters
     ----------
@@ -38,19 +39,53 @@ def start_from_ridge(model: SignatureViT, batches: PatchBatches) -> None:
         Training patches; one pass, not augmented.
     """
     net = model.net
-    mean, std = (torch.from_numpy(scale).float() for scale in (model.target_mean, model.target_std))
     with fast_matmul():
         batches.set_epoch(0)
         _calibrate(net.backbone, itertools.islice(batches, max(1, N_CALIBRATION // batches.batch_size)))
-        feature_mean, covariance, products = _moments(net, batches, mean, std)
+        mean, covariance, products = _moments(model, batches)
+    n = net.backbone.num_features
+    along, axes, floor, penalty = _principal(covariance[:n, :n], products[:n], n=batches.n_patches)
+    net.whiten.set(mean[:n].float(), (axes / floor).float())
+    net.linear.weight.copy_((along * (floor / penalty)[:, None]).T)
+    net.linear.bias.zero_()
+    if model.uses_expression:
+        weights = axes @ (along / penalty[:, None])  # (n, t): features to scores
+        left = products[n:] - covariance[n:, :n] @ weights
+        ridge = PENALTIES[0] * torch.eye(len(left), dtype=torch.float64)
+        net.linear_ae.weight.copy_(torch.linalg.solve(covariance[n:, n:] + ridge, left).T)
+    for parameter in net.head[-1].parameters():
+        parameter.mul_(HEAD_START)  # not 0: a gate that starts shut behind a head of 0 would never open
+
+
+def _principal(covariance: Tensor, products: Tensor, *, n: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Principal axes of the features ``(d, d)``, the targets along them, and what to divide axes and targets by."""
     scale = covariance.diagonal().clamp_min(1e-12).sqrt()
     eigenvalues, vectors = torch.linalg.eigh(covariance / torch.outer(scale, scale))
-    whitening = (vectors / (eigenvalues.clamp_min(0) + RIDGE).sqrt()) / scale[:, None]
-    net.whiten.set(feature_mean.float(), whitening.float())
-    net.linear.weight.copy_((whitening.T @ products).T)
-    net.linear.bias.zero_()
-    nn.init.zeros_(net.head[-1].weight)
-    nn.init.zeros_(net.head[-1].bias)
+    eigenvalues, axes = eigenvalues.clamp_min(0), vectors / scale[:, None]
+    along = axes.T @ products
+    return along, axes, (eigenvalues + PENALTIES[0]).sqrt(), eigenvalues + best_penalty(eigenvalues, along, n=n)
+
+
+def best_penalty(eigenvalues: Tensor, along: Tensor, *, n: int) -> float:
+    """Ridge penalty of the smallest generalised cross-validation error, averaged over targets.
+
+    Parameters
+    ----------
+    eigenvalues
+        Variances of the principal axes, ``(d,)``.
+    along
+        Covariance of each axis with each target of unit variance, ``(d, t)``.
+    n
+        Number of patches.
+    """
+
+    def error(penalty: float) -> float:
+        weights = along / (eigenvalues + penalty)[:, None]
+        residual = 1 - 2 * (weights * along).sum(dim=0) + (weights.square() * eigenvalues[:, None]).sum(dim=0)
+        freedom = float((eigenvalues / (eigenvalues + penalty)).sum())
+        return float(residual.mean()) / max(1 - freedom / n, 1e-3) ** 2
+
+    return float(min(PENALTIES, key=error))
 
 
 def _calibrate(backbone: nn.Module, batches: Iterable[Batch]) -> None:
@@ -68,18 +103,29 @@ def _calibrate(backbone: nn.Module, batches: Iterable[Batch]) -> None:
         norm.momentum = momentum
 
 
-def _moments(
-    net: SignatureNet, batches: Iterable[Batch], target_mean: Tensor, target_std: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and covariance of the features, and their covariance with the standardised targets, float64."""
-    n, total, squares, products = 0, torch.zeros(1).double(), torch.zeros(1).double(), torch.zeros(1).double()
+def _moments(model: SignatureViT, batches: Iterable[Batch]) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and covariance of image features and expression side by side, covariance with the targets; float64."""
+    n, zero = 0, torch.zeros((), dtype=torch.float64)
+    total, squares, products, targets = zero, zero, zero, zero
+    centre, scale = torch.from_numpy(model.target_mean), torch.from_numpy(model.target_std)
     for batch in batches:
-        missing = net.fusion.tokens(net.fusion.embed(None, None, len(batch["image"])))
-        features = net.backbone(batch["image"], missing).double()
-        target = torch.where(batch["mask"], (batch["target"] - target_mean) / target_std, 0.0).double()
-        n += len(features)
-        total = total + features.sum(dim=0)
-        squares = squares + features.T @ features
-        products = products + features.T @ target
+        columns = torch.cat(_columns(model, batch), dim=1).double()
+        target = torch.where(batch["mask"], (batch["target"] - centre) / scale, 0.0)
+        n += len(columns)
+        total = total + columns.sum(dim=0)
+        squares = squares + columns.T @ columns
+        products = products + columns.T @ target
+        targets = targets + target.sum(dim=0)
     mean = total / n
-    return mean, squares / n - torch.outer(mean, mean), products / n
+    return mean, squares / n - torch.outer(mean, mean), products / n - torch.outer(mean, targets / n)
+
+
+def _columns(model: SignatureViT, batch: Batch) -> list[Tensor]:
+    """Features of the image alone, and the standardised expression, 0 where missing."""
+    net = model.net
+    if not model.uses_expression:
+        return [net.backbone(batch["image"])]
+    missing = net.fusion.embed(*net.fusion.given(None, None, len(batch["image"])))
+    code = (batch["ae"] - torch.from_numpy(model.ae_mean)) / torch.from_numpy(model.ae_std)
+    seen = batch["ae_present"][:, None]
+    return [net.backbone(batch["image"], net.fusion.tokens(missing)), torch.where(seen, code, 0.0)]
