@@ -40,11 +40,11 @@ class ViTConfig:
     """
 
     dim: int = 128
-    depth: int = 4
+    depth: int = 2
     heads: int = 4
-    mlp_dim: int = 512
+    mlp_dim: int = 256
     stem: tuple[int, ...] = (32, 64, 96, 128)
-    stem_blocks: tuple[int, ...] = (0, 0, 0, 0)
+    stem_blocks: tuple[int, ...] = (0, 1, 0, 0)
     pool: str = "mean"
     stem_features: bool = True
     drop_path: float = 0.1
@@ -78,8 +78,8 @@ class ViTConfig:
 
 SIZES: dict[str, ViTConfig] = {
     "tiny": ViTConfig(),
-    "small": ViTConfig(dim=192, depth=6, heads=6, mlp_dim=768, stem=(32, 64, 128, 192)),
-    "base": ViTConfig(dim=384, depth=8, heads=6, mlp_dim=1536, stem=(48, 96, 192, 384)),
+    "small": ViTConfig(dim=192, depth=4, heads=6, mlp_dim=768, stem=(32, 64, 128, 192), stem_blocks=(0, 2, 1, 0)),
+    "base": ViTConfig(dim=384, depth=8, heads=6, mlp_dim=1536, stem=(48, 96, 192, 384), stem_blocks=(1, 2, 2, 1)),
 }
 
 
