@@ -107,6 +107,16 @@ def test_a_changed_image_is_not_read_from_the_store_it_came_from(stored: sd.Spat
     np.testing.assert_array_equal(patch, np.asarray(element)[:, 3:23, 4:24])
 
 
+def test_a_lazily_changed_image_of_the_same_shape_is_computed(image: np.ndarray, tmp_path) -> None:
+    element = Image2DModel.parse(image, dims=("c", "y", "x"))
+    sd.SpatialData(images={"he": element}).write(tmp_path / "slide.zarr")
+    opened = sd.read_zarr(tmp_path / "slide.zarr")
+    assert image_levels(opened, "he")[0].pixels.name == "s0"
+    opened["he"] = Image2DModel.parse(255 - opened["he"])
+    (patch,) = read_patches(source(image_levels(opened, "he"), [(3, 4)], 20, 20), [0])
+    np.testing.assert_array_equal(patch, 255 - image[:, 3:23, 4:24])
+
+
 def test_a_replaced_array_is_opened_again(tmp_path) -> None:
     def write(value: int) -> None:
         shutil.rmtree(tmp_path / "s0", ignore_errors=True)

@@ -69,7 +69,8 @@ class Whitening(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Features ``(b, dim)`` to features of the same shape."""
-        return (features - self.mean) @ self.matrix
+        with torch.autocast(features.device.type, enabled=False):  # directions of little variance need all of float32
+            return (features.float() - self.mean) @ self.matrix
 
 
 class SignatureNet(nn.Module):

@@ -172,7 +172,7 @@ def conv_stem(config: ViTConfig) -> nn.ModuleList:
 
 def _moments(stage: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation over the pixels of ``(b, c, h, w)``, ``(b, c)`` each."""
-    variance, mean = torch.var_mean(stage, dim=(2, 3), correction=0)
+    variance, mean = torch.var_mean(stage.float(), dim=(2, 3), correction=0)
     return mean, (variance + 1e-5).sqrt()
 
 
