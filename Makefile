@@ -38,7 +38,7 @@ lint: $(VENV)/.test  ## style and types
 	$(PY) -m mypy
 
 test: lint  ## style, types, tests, notebooks
-	$(PY) -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
 	$(PY) -m pytest --nbmake notebooks --nbmake-timeout 300 -p no:doctest
 
 docs: $(VENV)/.docs  ## HTML documentation in docs/_build/html

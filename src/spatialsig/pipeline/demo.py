@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 N_SLIDES = 4
 SIZE_UM = 2000.0
+# as many epochs as fit into a quarter of an hour on two cores, with everything else
+AUTOENCODER_EPOCHS = 8
+VIT_EPOCHS = 10
 
 
 def demo_config(out: Path, *, seed: int = 0) -> RunConfig:
@@ -27,6 +30,8 @@ def demo_config(out: Path, *, seed: int = 0) -> RunConfig:
         genes=GenesConfig(n_top_genes=2000),
         patches=PatchesConfig(patch_px=112, um_per_px=1.0, stride_um=56.0),
         labels=LabelsConfig(signatures="seed"),
+        autoencoder={"max_epochs": AUTOENCODER_EPOCHS},
+        vit={"max_epochs": VIT_EPOCHS},
     )
 
 
