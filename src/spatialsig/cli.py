@@ -29,7 +29,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 def demo(
     out: Annotated[Path, typer.Option(help="Directory of everything that is made.")] = Path("demo"),
     seed: Annotated[int, typer.Option(help="Of the cohort and the models.")] = 0,
-    size_um: Annotated[float, typer.Option(help="Edge of a synthetic slide, µm.")] = 2000.0,
+    size_um: Annotated[float, typer.Option(help="Edge of a synthetic slide, µm.")] = 1700.0,
     *,
     quiet: Quiet = False,
 ) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 N_SLIDES = 4
-SIZE_UM = 2000.0
+SIZE_UM = 1700.0
 # as many epochs as fit into a quarter of an hour on two cores, with everything else
 AUTOENCODER_EPOCHS = 8
 VIT_EPOCHS = 10
