@@ -70,5 +70,5 @@ def main() -> None:
     try:
         app()
     except SpatialsigError as error:
-        console.print(f"error: {error}", style="red", markup=False, highlight=False)
+        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)

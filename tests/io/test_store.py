@@ -90,5 +90,5 @@ def test_names_are_exported_and_keyword_only() -> None:
     for name in {"read_xenium", "read_he", "write"} & set(sp.io.__all__):
         kinds = [p.kind for p in inspect.signature(getattr(sp.io, name)).parameters.values()]
         assert all(kind == inspect.Parameter.KEYWORD_ONLY for kind in kinds[2:])
-    with pytest.raises(AttributeError, match=r"has no attribute 'nothing'"):
+    with pytest.raises(AttributeError, match="attribute nothing"):
         sp.io.nothing  # noqa: B018

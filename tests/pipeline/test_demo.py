@@ -49,4 +49,6 @@ def test_errors_are_one_line(
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == 1
-    assert "does not exist" in capsys.readouterr().err.replace("\n", "")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: configuration")
+    assert "does not exist" in line

@@ -56,14 +56,14 @@ def run(config: RunConfig) -> Path:
         digest = ledger.digest(step.name, step.parameters)
         title = f"[{number}/{len(steps)}] {step.name}"
         if ledger.is_done(step.name, digest):
-            console.print(f"{title}: done before")
+            console.print(f"{title}: done before", markup=False, highlight=False)
             continue
-        console.print(f"{title} ...")
+        console.print(f"{title} ...", markup=False, highlight=False)
         ledger.start(step.name)
         started = time.perf_counter()
         ledger.finish(step.name, digest, _collect_warnings(step.action), time.perf_counter() - started)
     report = job.report(ledger.warnings())
-    console.print(f"report: {report}")
+    console.print(f"report: {report}", highlight=False, soft_wrap=True)
     return report
 
 
@@ -74,7 +74,7 @@ def _collect_warnings(action: Callable[[], None]) -> list[str]:
         action()
     ours = [str(warning.message) for warning in caught if issubclass(warning.category, SpatialsigWarning)]
     for text in ours:
-        console.print(f"  warning: {text}", style="yellow")
+        console.print(f"  warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     return ours
 
 
