@@ -39,7 +39,7 @@ lint: $(VENV)/.test  ## style and types
 
 test: lint  ## style, types, tests, notebooks
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
-	$(PY) -m pytest --nbmake notebooks --nbmake-timeout 300 -p no:doctest
+	$(PY) -m pytest -o addopts= --nbmake notebooks --nbmake-timeout 300
 
 docs: $(VENV)/.docs  ## HTML documentation in docs/_build/html
 	$(PY) -m sphinx -W -b html docs docs/_build/html

@@ -5,7 +5,9 @@
 2. Autoencoder against PCA with the same number of components: mean squared error of reconstructed z-scores on the
    held-out slides, PCA fitted on the training slides.
 
-    python benchmarks/demo_checks.py [--demo demo]
+3. With ``--figure FILE``: the maps of one signature on a held-out slide, as in the README.
+
+    python benchmarks/demo_checks.py [--demo demo] [--figure docs/images/compare.webp]
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 
 import spatialsig as sp
@@ -73,8 +76,9 @@ def main() -> None:
     """Print and record both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--demo", type=Path, default=HERE.parent / "demo")
-    demo = parser.parse_args().demo
-    cohort = sp.Cohort.open(demo / "stores")
+    parser.add_argument("--figure", type=Path)
+    args = parser.parse_args()
+    demo, cohort = args.demo, sp.Cohort.open(args.demo / "stores")
     truth = labels_against_truth(cohort, demo / "bundles")
     print("labels against the truth, Pearson r")
     print(truth.round(4).to_string())
@@ -87,6 +91,8 @@ def main() -> None:
     r = evaluation.groupby("method")[["pearson", "share_of_ceiling"]].mean().sort_values("pearson", ascending=False)
     print("\nheld-out patients, mean over signatures and slides")
     print(r.round(4).to_string())
+    if args.figure:
+        sp.pl.compare(cohort[evaluation["sample"].iloc[0]], "Proliferation", figure=Figure(), save=args.figure)
     result = {"labels_vs_truth": truth.round(4).to_dict("index"), "reconstruction_mse": errors}
     result["methods"] = r.round(4).to_dict("index")
     (HERE / "results" / "demo.json").write_text(json.dumps(result, indent=2))
