@@ -92,6 +92,7 @@ def main() -> None:
     print("\nheld-out patients, mean over signatures and slides")
     print(r.round(4).to_string())
     if args.figure:
+        args.figure.parent.mkdir(parents=True, exist_ok=True)
         sp.pl.compare(cohort[evaluation["sample"].iloc[0]], "Proliferation", figure=Figure(), save=args.figure)
     result = {"labels_vs_truth": truth.round(4).to_dict("index"), "reconstruction_mse": errors}
     result["methods"] = r.round(4).to_dict("index")
