@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from spatialsig.cli import app, main
 from spatialsig.pipeline import demo
 
+pytestmark = pytest.mark.timeout(900)  # two whole runs, on machines that may be slow
 TINY = {"autoencoder": {"max_epochs": 1}, "vit": {"max_epochs": 1}}
 
 
