@@ -119,3 +119,19 @@ def test_a_model_of_all_slides_cannot_be_judged(cohort: sp.Cohort) -> None:
     model = sp.tl.train_vit(cohort, test_fold=None, **TRAIN)
     with pytest.raises(InputError, match="no slide is left to judge it on"):
         sp.tl.evaluate(cohort, model)
+
+
+def test_inside_one_slide_only_the_held_out_blocks_are_judged() -> None:
+    sdata = sp.datasets.toy()
+    sp.pp.split(sdata, by="block", block_um=150, buffer_um=64, n_folds=2)
+    sp.pp.make_patches(sdata, patch_px=32, um_per_px=2.0, stride_um=16.0)
+    sp.pp.assign_cells(sdata)
+    sp.tl.score_cells(sdata, "seed")
+    sp.tl.aggregate_patches(sdata, min_cells=5, use_rep=None)
+    labels = sdata["signatures"]
+    fold, seen = labels.obs["fold"].to_numpy(), np.isfinite(labels.X).all(axis=1)
+    assert set(fold) == {-1, 0, 1}
+    model = sp.tl.train_vit(sdata, use_rep=None, **TRAIN)
+    table = sp.tl.evaluate(sdata, model)
+    assert set(table["n_patches"]) == {(seen & (fold == 0)).sum()}
+    assert "ae_only" not in set(table["method"])
