@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -125,11 +124,3 @@ def _dense(widths: Sequence[int]) -> nn.Sequential:
     for n_in, n_out in itertools.pairwise(widths):
         layers += [nn.Linear(n_in, n_out), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
-
-
-def flops_per_cell(n_genes: int, config: AutoencoderConfig) -> float:
-    """Floating-point operations of one training step, per cell (forward and backward, two per multiply-add)."""
-    widths = (n_genes, *config.hidden, config.n_latent)
-    dense = 2 * sum(math.prod(pair) for pair in itertools.pairwise(widths))
-    linear = 2 * n_genes * config.n_latent if config.linear_path else 0
-    return 6.0 * (dense + linear) - 2.0 * n_genes * widths[1]

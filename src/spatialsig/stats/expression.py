@@ -45,6 +45,18 @@ def gene_moments(
     return moments
 
 
+def scaler_from_moments(
+    total: NDArray[np.float64], squares: NDArray[np.float64], n_cells: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation per gene, each ``(n_genes,)``, from the pooled sums of :func:`gene_moments`.
+
+    A gene that never varies gets a standard deviation of 1: its z-score is 0 for every cell, whatever divides it.
+    """
+    mean = total / n_cells
+    std = np.sqrt(np.maximum(squares / n_cells - mean**2, 0))
+    return mean, np.where(std > 0, std, 1.0)
+
+
 def zscore_dense(
     counts: sparse.csr_matrix, library: NDArray[np.float64], mean: NDArray[Any], std: NDArray[Any]
 ) -> NDArray[np.float32]:

@@ -13,7 +13,7 @@ from spatialsig.data.counts import common_genes, counts_of
 from spatialsig.data.slides import open_slides, slide_count
 from spatialsig.data.splits import positions, training_rows
 from spatialsig.signatures import read_signatures
-from spatialsig.stats.expression import gene_moments, library_size
+from spatialsig.stats.expression import gene_moments, library_size, scaler_from_moments
 from spatialsig.train import fit_autoencoder
 
 if TYPE_CHECKING:
@@ -151,7 +151,6 @@ def _training_counts(data: Data, genes: list[str], test_fold: int | None, table_
 
 def _scaler(slides: list[sparse.csr_matrix]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     moments = [gene_moments(counts, library_size(counts)) for counts in slides]
-    n = sum(counts.shape[0] for counts in slides)
-    mean = np.sum([total for total, _ in moments], axis=0) / n
-    std = np.sqrt(np.maximum(np.sum([squares for _, squares in moments], axis=0) / n - mean**2, 0))
-    return mean.astype(np.float32), np.where(std > 0, std, 1.0).astype(np.float32)
+    total, squares = (np.sum(part, axis=0) for part in zip(*moments, strict=True))
+    mean, std = scaler_from_moments(total, squares, sum(counts.shape[0] for counts in slides))
+    return mean.astype(np.float32), std.astype(np.float32)

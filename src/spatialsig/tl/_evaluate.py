@@ -19,7 +19,7 @@ from spatialsig.stats.agreement import agreement
 from spatialsig.stats.baselines import nearest_neighbours, ridge
 from spatialsig.stats.image_features import N_COLOUR, N_DENSITY, colour_statistics, nuclear_density
 from spatialsig.tl._ceiling import noise_ceiling
-from spatialsig.tl._predict import check_patches, patch_embedding, predict_rows
+from spatialsig.tl._predict import BATCH, check_patches, patch_embedding, predict_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from spatialsig.data.slides import Data, Slide
     from spatialsig.models import SignatureViT
-
-BATCH = 64
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from spatialsig.data.counts import common_genes, counts_of
 from spatialsig.data.slides import open_slides, slide_count
 from spatialsig.data.splits import positions, training_rows
 from spatialsig.signatures import Coverage, coverage_table, measured_genes, read_signatures, weights
-from spatialsig.stats.expression import gene_moments, library_size, signature_scores
+from spatialsig.stats.expression import gene_moments, library_size, scaler_from_moments, signature_scores
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -148,10 +148,7 @@ def _fit_scaler(
     if n < 2:
         msg = f"`test_fold={test_fold}` leaves {n} training cells; choose another fold."
         raise InputError(msg)
-    mean = total / n
-    std = np.sqrt(np.maximum(squares / n - mean**2, 0))
-    # a gene that never varies says nothing: its z-score is 0 for every cell, whatever it is divided by
-    return mean, np.where(std > 0, std, 1.0)
+    return scaler_from_moments(total, squares, n)
 
 
 def _training_counts(slide: Slide, genes: list[str], test_fold: int | None, table_key: str) -> sparse.csr_matrix:
