@@ -105,7 +105,7 @@ def test_numbers_are_read_however_they_are_written(tmp_path, text) -> None:
         ("1,0,0\n0,1\n0,0,1\n", r"has 3 row\(s\) of \[2, 3\] numbers"),
         ("", r"has 0 row\(s\) of \[\] numbers"),
         ("a,b,c\n" + GOOD, "holds text .*'a'.*remove the header"),
-        ("fixedX,fixedY,alignmentX,alignmentY\n1,2,3,4\n", "holds keypoints .*export the matrix instead"),
+        ("fixedX,fixedY,alignmentX,alignmentY\n1,2,3,4\n", r"has 1 point\(s\); wanted at least 3"),
     ],
     ids=["2x3", "3x2", "ragged", "empty", "header", "keypoints"],
 )

@@ -6,13 +6,16 @@ Three spaces meet here: micrometres, Xenium morphology pixels (``global``) and H
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from spatialsig._checks import check_files, check_positive
-from spatialsig._errors import AlignmentError
+from spatialsig._errors import AlignmentError, SpatialsigWarning
+from spatialsig.geometry.landmarks import fit_affine, parse_keypoints, rms_length
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -21,15 +24,75 @@ MIN_DETERMINANT = 1e-6
 MAX_CONDITION = 1e3
 MAX_ANISOTROPY = 1.2
 HE_UM_PER_PX = (0.1, 2.0)  # what a slide scanner delivers
+MAX_RMSE_UM = 10.0  # labels of 112-um patches lose little below this residual
 
-_WANTED = "three rows of three numbers without a header, H&E px (x, y) to morphology px (x, y)"
+_WANTED = (
+    "three rows of three numbers without a header, H&E px (x, y) to morphology px (x, y), or keypoints with the columns "
+    "fixedX, fixedY, alignmentX, alignmentY"
+)
 _EXPORT_AGAIN = "export the alignment matrix of the H&E from Xenium Explorer again"
 
 
+@dataclass(frozen=True)
+class Alignment:
+    """What an alignment file says.
+
+    Attributes
+    ----------
+    matrix
+        ``(3, 3)``: full-resolution H&E px (x, y, 1) -> morphology px.
+    kind
+        Whether the file held the matrix or keypoints.
+    rmse_um
+        Root mean square distance of the keypoints from the fit, um; None for a matrix, and for three keypoints, which
+        any affine joins exactly.
+    n_points
+        Number of keypoints; 0 for a matrix.
+    """
+
+    matrix: NDArray[np.float64]
+    kind: Literal["matrix", "keypoints"]
+    rmse_um: float | None
+    n_points: int
+
+
+def fit_landmarks(
+    he_px: ArrayLike, target_px: ArrayLike, *, um_per_target: float, name: str, stacklevel: int = 2
+) -> Alignment:
+    """Alignment from pairs of points, ``(n, 2)`` each; ``um_per_target`` is the length of a unit of the target.
+
+    Raises
+    ------
+    AlignmentError
+        If there are fewer than three pairs, or they lie on a line.
+
+    Warns
+    -----
+    SpatialsigWarning
+        If the points miss the fit by more than 10 um (root mean square); the worst one is named.
+    """
+    check_positive(um_per_target=um_per_target)
+    matrix, residuals = fit_affine(he_px, target_px, name=name)
+    if len(residuals) == 3:
+        return Alignment(matrix, "keypoints", None, 3)
+    rmse_um = um_per_target * rms_length(residuals)
+    if rmse_um > MAX_RMSE_UM:
+        lengths = um_per_target * np.hypot(*residuals.T)
+        msg = (
+            f"{name!r}: {len(residuals)} points miss the affine that fits them best by {rmse_um:.1f} um (root mean "
+            f"square; wanted at most {MAX_RMSE_UM:g}); the worst is point {int(lengths.argmax()) + 1} with "
+            f"{lengths.max():.1f} um: place it again, or leave it out."
+        )
+        warnings.warn(msg, SpatialsigWarning, stacklevel=stacklevel + 1)
+    return Alignment(matrix, "keypoints", rmse_um, len(residuals))
+
+
 def read_alignment(path: str | Path) -> NDArray[np.float64]:
-    """Read a headerless 3 x 3 ``*_he_imagealignment.csv``.
+    """Read the alignment of an H&E: a headerless 3 x 3 ``*_he_imagealignment.csv``, or keypoints of Xenium Explorer.
 
     Decimal points with commas (or blanks, tabs) between the numbers, and decimal commas with semicolons, are read.
+    Keypoints (``fixedX, fixedY, alignmentX, alignmentY``) are joined by least squares over all of them; see
+    :func:`read_alignment_with_residual` for how well they fit.
 
     Parameters
     ----------
@@ -46,21 +109,58 @@ def read_alignment(path: str | Path) -> NDArray[np.float64]:
     FileMissingError
         If there is no such file.
     AlignmentError
-        If the file holds anything else than 3 x 3 numbers.
+        If the file holds anything else than 3 x 3 numbers or keypoints, or the keypoints are fewer than three or lie
+        on a line.
     """
     path = Path(path)
+    text = _read_text(path)
+    pairs = parse_keypoints(text, name=str(path))
+    return _parse_matrix(text, path) if pairs is None else fit_affine(*pairs, name=str(path))[0]
+
+
+def read_alignment_with_residual(path: str | Path, pixel_size: float) -> Alignment:
+    """Read the alignment of an H&E and, where it comes from keypoints, how far these lie from the fit.
+
+    Parameters
+    ----------
+    path
+        As in :func:`read_alignment`.
+    pixel_size
+        Micrometres per morphology px.
+
+    Returns
+    -------
+    :class:`Alignment`.
+
+    Raises
+    ------
+    FileMissingError, AlignmentError
+        As in :func:`read_alignment`.
+
+    Warns
+    -----
+    SpatialsigWarning
+        If the keypoints miss the fit by more than 10 um (root mean square).
+    """
+    path = Path(path)
+    check_positive(pixel_size=pixel_size)
+    text = _read_text(path)
+    pairs = parse_keypoints(text, name=str(path))
+    if pairs is None:
+        return Alignment(_parse_matrix(text, path), "matrix", None, 0)
+    return fit_landmarks(*pairs, um_per_target=pixel_size, name=str(path))
+
+
+def _read_text(path: Path) -> str:
     check_files([path], what="alignment of the H&E", fix="Give the path of the *_he_imagealignment.csv.")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         msg = f"alignment {str(path)!r} is not a text file; wanted {_WANTED}: {_EXPORT_AGAIN}."
         raise AlignmentError(msg) from error
-    if "fixedx" in text.lower() and "alignmentx" in text.lower():
-        msg = (
-            f"alignment {str(path)!r} holds keypoints (fixedX, fixedY, alignmentX, alignmentY); wanted {_WANTED}: "
-            f"export the matrix instead of the keypoints from Xenium Explorer."
-        )
-        raise AlignmentError(msg)
+
+
+def _parse_matrix(text: str, path: Path) -> NDArray[np.float64]:
     rows = [_fields(line) for line in text.splitlines() if line.strip()]
     shape = (len(rows), sorted({len(row) for row in rows}))
     try:

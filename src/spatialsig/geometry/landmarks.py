@@ -1,0 +1,170 @@
+"""Pairs of points that were marked on the H&E and on the target, and the affine that fits them best."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spatialsig._checks import check_files
+from spatialsig._errors import AlignmentError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+MIN_POINTS = 3
+THINNEST = 1e-3  # width over length of a cloud of points below which it is a line
+
+# columns of the H&E points and of the target points, by who writes them
+LAYOUTS = (
+    ("alignmentx", "alignmenty", "fixedx", "fixedy"),  # Xenium Explorer
+    ("he_x", "he_y", "target_x", "target_y"),
+)
+_BIGWARP_FIELDS = 6  # name, active, moving x, moving y, fixed x, fixed y; no header
+_WANTED = (
+    "columns alignmentX, alignmentY, fixedX, fixedY (Xenium Explorer) or he_x, he_y, target_x, target_y, or the six "
+    "columns of BigWarp"
+)
+
+
+def fit_affine(
+    source: ArrayLike, target: ArrayLike, *, name: str = "landmarks"
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Affine that maps ``source`` to ``target`` best, by least squares over all pairs.
+
+    Parameters
+    ----------
+    source, target
+        Points ``(n, 2)`` as x, y; row i of one belongs to row i of the other.
+    name
+        What the points are, for the message (a file, a slide).
+
+    Returns
+    -------
+    matrix
+        ``(3, 3)`` on columns (x, y, 1).
+    residuals
+        ``(n, 2)``: target minus mapped source, in the unit of the target. They are exactly 0 for three pairs, which
+        any affine can join.
+
+    Raises
+    ------
+    AlignmentError
+        If there are fewer than three pairs, the points lie on a line, are not finite or do not pair up.
+    """
+    points, wanted = (np.asarray(xy, dtype=np.float64) for xy in (source, target))
+    _check_pairs(points, wanted, name)
+    centre, middle = points.mean(axis=0), wanted.mean(axis=0)
+    linear = np.linalg.lstsq(points - centre, wanted - middle, rcond=None)[0].T  # (2, 2)
+    matrix = np.eye(3)
+    matrix[:2, :2] = linear
+    matrix[:2, 2] = middle - linear @ centre
+    # without the offsets: numbers of 1e5 px must not cost digits of the residual
+    residuals = (wanted - middle) - (points - centre) @ linear.T
+    return matrix, residuals
+
+
+def rms_length(residuals: NDArray[np.float64]) -> float:
+    """Root mean square length of vectors ``(n, 2)``."""
+    return float(np.sqrt((residuals**2).sum(axis=1).mean()))
+
+
+def read_keypoints(path: str | Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Read pairs of points from a csv.
+
+    Parameters
+    ----------
+    path
+        Export of the keypoints from Xenium Explorer (header ``fixedX, fixedY, alignmentX, alignmentY``), a csv with
+        the header ``he_x, he_y, target_x, target_y``, or landmarks of BigWarp (H&E moving, target fixed; inactive
+        points are left out). Columns may come in any order; others are ignored.
+
+    Returns
+    -------
+    he_px
+        ``(n, 2)`` H&E px (x, y).
+    target
+        ``(n, 2)``: where they lie on the target; morphology px for a file of Xenium Explorer.
+
+    Raises
+    ------
+    FileMissingError
+        If there is no such file.
+    AlignmentError
+        If the file has other columns or holds something else than numbers.
+    """
+    path = Path(path)
+    check_files([path], what="keypoints", fix="Give the path of the csv with the landmarks.")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        msg = f"keypoints {str(path)!r} are not a text file; wanted {_WANTED}: export them as csv."
+        raise AlignmentError(msg) from error
+    pairs = parse_keypoints(text, name=str(path))
+    if pairs is None:
+        first = text.splitlines()[0] if text.strip() else ""
+        msg = f"keypoints {str(path)!r} start with {first[:80]!r}; wanted {_WANTED}."
+        raise AlignmentError(msg)
+    return pairs
+
+
+def parse_keypoints(text: str, *, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Points ``(n, 2)`` on the H&E and on the target from the text of a csv; None where it holds no keypoints."""
+    decimal_comma = ";" in text
+    rows = [row for row in csv.reader(text.splitlines(), delimiter=";" if decimal_comma else ",") if any(row)]
+    if not rows:
+        return None
+    columns = point_columns(rows[0])
+    if columns is not None:
+        rows = rows[1:]
+    elif _is_bigwarp(rows[0]):
+        columns = [2, 3, 4, 5]
+        rows = [row for row in rows if row[1].strip().lower() == "true"]
+    else:
+        return None
+    numbers = np.empty((len(rows), 4))
+    for line, row in enumerate(rows):
+        try:
+            fields = [row[column] for column in columns]
+            numbers[line] = [float(field.replace(",", ".") if decimal_comma else field) for field in fields]
+        except (ValueError, IndexError) as error:
+            msg = f"keypoints {name!r}: point {line + 1} reads {row}; wanted four numbers ({error}): correct that line."
+            raise AlignmentError(msg) from error
+    return numbers[:, :2], numbers[:, 2:]
+
+
+def point_columns(header: list[str]) -> list[int] | None:
+    """Positions of H&E x, y and target x, y among the names of columns; None where the names are not known."""
+    names = [str(field).strip().lower() for field in header]
+    for layout in LAYOUTS:
+        if set(layout) <= set(names):
+            return [names.index(column) for column in layout]
+    return None
+
+
+def _is_bigwarp(row: list[str]) -> bool:
+    return len(row) == _BIGWARP_FIELDS and row[1].strip().lower() in {"true", "false"}
+
+
+def _check_pairs(source: NDArray[np.float64], target: NDArray[np.float64], name: str) -> None:
+    if source.ndim != 2 or source.shape[1:] != (2,) or source.shape != target.shape:
+        msg = f"{name!r}: points of shape {source.shape} and {target.shape}; wanted pairs, (n, 2) and (n, 2)."
+        raise AlignmentError(msg)
+    if len(source) < MIN_POINTS:
+        msg = f"{name!r} has {len(source)} point(s); wanted at least {MIN_POINTS}, better 6 or more spread over the tissue."
+        raise AlignmentError(msg)
+    broken = ~np.isfinite(np.hstack([source, target])).all(axis=1)
+    if broken.any():
+        first = int(np.flatnonzero(broken)[0]) + 1
+        msg = f"{name!r}: {int(broken.sum())} of {len(source)} points are not finite, first point {first}: remove them."
+        raise AlignmentError(msg)
+    for points, where in ((source, "the H&E"), (target, "the target")):
+        length, width = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)
+        if width <= THINNEST * length:
+            msg = (
+                f"{name!r}: the {len(points)} points lie on a line (or on one spot) on {where}; wanted points spread "
+                f"over the tissue in both directions: add one beside the line."
+            )
+            raise AlignmentError(msg)
