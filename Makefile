@@ -10,7 +10,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
 OUT ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs bench-demo bench-her2st clean
+.PHONY: help demo test screen lint docs bench-demo bench-her2st clean
 
 help:  ## show the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -31,6 +31,12 @@ $(VENV)/.docs: $(VENV)/.package
 
 demo: $(VENV)/.package  ## synthetic cohort -> trained model -> demo/report.html
 	$(VENV)/bin/spatialsig demo --out $(OUT)
+
+screen:  ## a virtual screen for the tests that open a napari window (Debian, as root)
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq xvfb xauth libgl1-mesa-dri libegl1 libxkbcommon-x11-0 \
+	  libxcb-cursor0 libxcb-icccm4 libxcb-image0 libxcb-keysyms1 libxcb-randr0 libxcb-render-util0 libxcb-shape0 \
+	  libxcb-xinerama0 libdbus-1-3
 
 lint: $(VENV)/.test  ## style and types
 	$(PY) -m ruff check .

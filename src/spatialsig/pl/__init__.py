@@ -8,9 +8,11 @@ if TYPE_CHECKING:
     from ._compare import compare
     from ._history import history
     from ._ladder import ladder
+    from ._napari import napari
+    from ._patches import patches
     from ._scatter import scatter
 
-__all__ = ["compare", "history", "ladder", "scatter"]
+__all__ = ["compare", "history", "ladder", "napari", "patches", "scatter"]
 
 # matplotlib is loaded by the first plot, not by the first import
 __getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs={f"_{name}": [name] for name in __all__})

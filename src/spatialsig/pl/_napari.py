@@ -1,0 +1,190 @@
+"""One line to a window: H&E, cells, tissue and patches of a slide in napari, coloured by a signature."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spatialsig import _keys
+from spatialsig._checks import check_fraction
+from spatialsig._errors import InputError
+from spatialsig.data.frames import XY, image_of
+from spatialsig.data.patch_table import patch_origins_of, patch_spec
+from spatialsig.data.slides import open_slides, slide_count
+from spatialsig.pl._canvas import ACCENT, SCORE_MAP, SECOND
+from spatialsig.pl._draw import robust_limits
+from spatialsig.pl._raster import raster
+from spatialsig.pl._values import shown_values
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from spatialsig.data.slides import Data, Slide
+
+MAX_SQUARES = 20_000  # polygons napari draws without a wait; more patches are shown as one picture
+LINES_PER_EDGE = 300  # an outline is this share of the element's extent, in its own units: thin on any slide
+WINDOW_PX = (1500, 1000)
+CELL_CIRCLES = "cell_circles"
+_INSTALL = "pip install 'spatialsig[viz]' and a Qt binding, e.g. pip install pyqt6"
+
+
+def napari(
+    data: Data,
+    signature: str | None = None,
+    *,
+    table_key: str = _keys.SIGNATURES,
+    patches_key: str = _keys.PATCHES,
+    image_key: str = _keys.IMAGE,
+    tissue_key: str = "tissue",
+    cells_key: str = CELL_CIRCLES,
+    alpha: float = 0.6,
+    run: bool = True,
+) -> Any:
+    """Open a slide in napari, with the panels of napari-spatialdata.
+
+    Every layer is the element itself in ``global`` coordinates, so that the widgets of napari-spatialdata (colour by
+    gene or by ``obs``, save annotations) work on it. Elements that the slide does not have are left out.
+
+    Parameters
+    ----------
+    data
+        SpatialData or path of a store (one slide); not modified.
+    signature
+        What colours the patches: a signature of ``tables[table_key]``, a numeric column of its ``obs``, or a numeric
+        column of the patches. None draws outlines. Patches without a value stay transparent.
+    table_key
+        Table of scores: measured (default) or predicted.
+    patches_key, image_key, tissue_key, cells_key
+        Elements to show.
+    alpha
+        Opacity of the coloured patches, 0 to 1.
+    run
+        Start napari's event loop, which returns when the window closes; False (in a notebook after ``%gui qt``, in
+        scripts that go on) returns at once.
+
+    Returns
+    -------
+    The ``napari.Viewer``. Above 20,000 coloured patches these are one picture (a pixel per patch) instead of polygons.
+
+    Raises
+    ------
+    InputError
+        If ``data`` is more than one slide, or napari is not installed.
+    KeyMissingError
+        If the signature does not exist; the message lists what does.
+
+    Examples
+    --------
+    >>> import spatialsig as sp
+    >>> viewer = sp.pl.napari("S1.zarr", "Immune_T")  # doctest: +SKIP
+    """
+    check_fraction(alpha=alpha)
+    if slide_count(data) != 1:
+        msg = f"napari shows one slide; got {slide_count(data)}: pass one, such as `cohort['S1']`."
+        raise InputError(msg)
+    slide = next(open_slides(data))
+    image_of(slide, image_key)
+    has_patches = patches_key in slide.sdata.shapes
+    if signature is not None and not has_patches:
+        patch_spec(slide, patches_key)  # says how to make them
+    values = None if signature is None else shown_values(slide, signature, table_key, patches_key)
+    viewer, layers = _open(slide)
+    layers.add_sdata_image(slide.sdata, image_key, _keys.GLOBAL, multi=False)
+    if cells_key in slide.sdata.shapes:
+        layers.add_sdata_circles(slide.sdata, cells_key, _keys.GLOBAL, multi=False)
+        viewer.layers[cells_key].visible = False  # a hundred thousand dots would hide the tissue
+    if tissue_key in slide.sdata.shapes:
+        layers.add_sdata_shapes(slide.sdata, tissue_key, _keys.GLOBAL, multi=False)
+        _outline(viewer.layers[tissue_key], SECOND)
+    if has_patches:
+        _add_patches(viewer, layers, slide, patches_key, values, signature, alpha)
+    _fit(viewer)
+    if run:
+        import napari as package
+
+        package.run()
+    return viewer
+
+
+def _open(slide: Slide) -> tuple[Any, Any]:
+    """A viewer with the widgets of napari-spatialdata, and what adds layers to it."""
+    try:
+        import napari as package
+        from napari_spatialdata import Interactive
+    except ImportError as error:
+        msg = f"`sp.pl.napari` needs napari and napari-spatialdata ({error}): {_INSTALL}."
+        raise InputError(msg) from error
+    viewer = package.Viewer(title=f"spatialsig: {slide.name}")
+    # Interactive takes the current viewer
+    widgets = Interactive(slide.sdata, headless=True)._sdata_widget
+    return viewer, widgets.viewer_model
+
+
+def _fit(viewer: Any) -> None:
+    """Show the whole slide; the window has its final size only after its first events."""
+    from qtpy.QtWidgets import QApplication
+
+    viewer.window.resize(*WINDOW_PX)
+    QApplication.processEvents()
+    viewer.reset_view()
+
+
+def _add_patches(
+    viewer: Any,
+    layers: Any,
+    slide: Slide,
+    patches_key: str,
+    values: NDArray[np.float64] | None,
+    signature: str | None,
+    alpha: float,
+) -> None:
+    if values is not None and len(values) > MAX_SQUARES:
+        _add_raster(viewer, slide, patches_key, values, f"{patches_key}: {signature}", alpha)
+        return
+    layers.add_sdata_shapes(slide.sdata, patches_key, _keys.GLOBAL, multi=False)
+    layer = viewer.layers[patches_key]
+    _outline(layer, ACCENT)
+    if values is not None:
+        order = slide.sdata.shapes[patches_key].index.get_indexer(layer.metadata["indices"])
+        layer.features = {str(signature): values[order]}
+        layer.face_color = colours(values[order])
+        layer.edge_width = 0
+        layer.opacity = alpha  # of the layer, so that its slider starts there
+
+
+def _outline(layer: Any, colour: str) -> None:
+    layer.edge_color = colour
+    layer.face_color = "transparent"
+    layer.opacity = 1.0
+    low, high = np.min([d.min(axis=0) for d in layer.data], axis=0), np.max([d.max(axis=0) for d in layer.data], axis=0)
+    layer.edge_width = float((high - low).max()) / LINES_PER_EDGE
+
+
+def _add_raster(
+    viewer: Any, slide: Slide, patches_key: str, values: NDArray[np.float64], name: str, alpha: float
+) -> None:
+    from spatialdata.transformations import get_transformation
+
+    spec = patch_spec(slide, patches_key)
+    picture, to_image = raster(patch_origins_of(slide, patches_key), values, size=spec.size_l0, stride=spec.stride_l0)
+    transformation = get_transformation(slide.sdata.shapes[patches_key], get_all=True)[_keys.GLOBAL]
+    to_global = transformation.to_affine_matrix(input_axes=XY, output_axes=XY) @ to_image
+    swap = np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]])  # napari counts (y, x)
+    viewer.add_image(
+        colours(picture.ravel()).reshape(*picture.shape, 4),
+        rgb=True,
+        name=name,
+        affine=swap @ to_global @ swap,
+        opacity=alpha,
+        interpolation2d="nearest",
+    )
+
+
+def colours(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """RGBA ``(n, 4)`` between 0 and 1 over the middle 96 % of the values; transparent where there is none."""
+    from matplotlib import colormaps
+
+    rgba: NDArray[np.float64] = colormaps[SCORE_MAP](robust_limits([values])(np.nan_to_num(values)))
+    rgba[:, 3] = np.isfinite(values)
+    return rgba

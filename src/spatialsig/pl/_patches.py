@@ -1,0 +1,159 @@
+"""The patches of a slide over its H&E: where they lie, and one value of each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.collections import PolyCollection
+from matplotlib.ticker import MaxNLocator
+
+from spatialsig import _keys
+from spatialsig._checks import check_fraction
+from spatialsig.data.frames import full_resolution, image_of, um_to_image
+from spatialsig.data.patch_table import patch_origins_of, patch_spec
+from spatialsig.data.slides import open_slides
+from spatialsig.data.splits import positions
+from spatialsig.pl._background import background
+from spatialsig.pl._canvas import ACCENT, INK, SCORE_MAP, SECOND, canvas, save_figure
+from spatialsig.pl._draw import beyond, draw_image, draw_patches, frame, robust_limits, scale_bar
+from spatialsig.pl._maps import cell_corners
+from spatialsig.pl._outlines import outlines
+from spatialsig.pl._values import shown_values
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from spatialsig.data.slides import Data, Slide
+
+PANEL_IN = 5.0
+TALLEST_IN = 7.0
+MAX_CELLS = 200_000  # more points than a figure has room for are thinned
+
+
+def patches(
+    data: Data,
+    signature: str | None = None,
+    *,
+    table_key: str = _keys.SIGNATURES,
+    patches_key: str = _keys.PATCHES,
+    image_key: str | None = None,
+    tissue_key: str | None = None,
+    cells_key: str | None = None,
+    alpha: float = 0.7,
+    figure: Figure | None = None,
+    save: str | Path | None = None,
+) -> NDArray[Any]:
+    """Show where the patches lie on the H&E, coloured by a signature or by a column when asked.
+
+    Parameters
+    ----------
+    data
+        SpatialData, path of a store, or Cohort (one panel per slide); not modified.
+    signature
+        What colours the patches: a signature of ``tables[table_key]``, a numeric column of its ``obs``, or a numeric
+        column of the patches, such as ``"tissue_fraction"``. None draws outlines.
+    table_key
+        Table of scores: measured (default) or predicted.
+    patches_key
+        Shapes element of the patches.
+    image_key
+        H&E image below; the one the patches were laid on when None.
+    tissue_key
+        Shapes element of the tissue to outline; None for none.
+    cells_key
+        Table whose ``obsm["spatial"]`` (µm) is drawn as dots; None for none.
+    alpha
+        Opacity of the colours, 0 to 1.
+    figure
+        Figure to draw on (emptied and resized); a new one of pyplot when None.
+    save
+        File to write the figure to; the ending decides the format.
+
+    Returns
+    -------
+    Axes, ``(n_slides,)``.
+
+    Raises
+    ------
+    KeyMissingError
+        If an element or the signature does not exist; the message lists what does.
+
+    Examples
+    --------
+    >>> import spatialsig as sp
+    >>> sdata = sp.datasets.toy()
+    >>> sp.pp.make_patches(sdata, patch_px=56, um_per_px=2.0)
+    >>> sp.pl.patches(sdata, "tissue_fraction").shape
+    (1,)
+    """
+    check_fraction(alpha=alpha)
+    slides = list(open_slides(data))
+    values = [None if signature is None else shown_values(s, signature, table_key, patches_key) for s in slides]
+    known = [v for v in values if v is not None]
+    norm = robust_limits(known) if known else None
+    full = [full_resolution(image_of(s, image_key or patch_spec(s, patches_key).image_key)) for s in slides]
+    heights = [min(TALLEST_IN, PANEL_IN * level.sizes["y"] / level.sizes["x"]) for level in full]
+    drawing = canvas(figure, width_in=PANEL_IN * len(slides), height_in=max(heights) + (1.0 if known else 0.5))
+    axes: NDArray[Any] = drawing.subplots(1, len(slides), squeeze=False)[0]
+    for panel, slide, value in zip(axes, slides, values, strict=True):
+        _draw_slide(panel, slide, patches_key, image_key, value, norm, alpha)
+        if tissue_key is not None:
+            _draw_tissue(panel, slide, tissue_key, image_key or patch_spec(slide, patches_key).image_key)
+        if cells_key is not None:
+            _draw_cells(panel, slide, cells_key, image_key or patch_spec(slide, patches_key).image_key)
+    if norm is not None:
+        artist = axes[0].collections[0]
+        bar = drawing.colorbar(
+            artist, ax=list(axes), location="bottom", shrink=0.6, aspect=34, pad=0.02, label=signature,
+            extend=beyond(norm, known),
+        )  # fmt: skip
+        bar.outline.set_visible(False)
+        bar.locator = MaxNLocator(5)
+        bar.update_ticks()
+    save_figure(drawing, save)
+    return axes
+
+
+def _draw_slide(
+    panel: Axes,
+    slide: Slide,
+    patches_key: str,
+    image_key: str | None,
+    values: NDArray[np.float64] | None,
+    norm: Normalize | None,
+    alpha: float,
+) -> None:
+    spec = patch_spec(slide, patches_key)
+    image = image_of(slide, image_key or spec.image_key)
+    level = full_resolution(image)
+    box = (0.0, 0.0, float(level.sizes["x"]), float(level.sizes["y"]))
+    draw_image(panel, background(image, box, slide=slide.name), grey=values is not None)
+    origins = patch_origins_of(slide, patches_key)
+    if values is None or norm is None:
+        corners = cell_corners(origins, size=spec.size_l0, stride=spec.size_l0)
+        panel.add_collection(PolyCollection(corners, facecolors="none", edgecolors=ACCENT, linewidths=0.6))  # type: ignore[arg-type]
+    else:
+        corners = cell_corners(origins, size=spec.size_l0, stride=spec.stride_l0)
+        draw_patches(panel, corners, values, norm=norm, cmap=SCORE_MAP, alpha=alpha)
+    frame(panel, box)
+    scale_bar(panel, box, um_per_px=spec.image_um_per_px)
+    edge = spec.patch_px * spec.um_per_px
+    title = f"{slide.name}: {len(origins):,} patches of {edge:g} µm"
+    panel.set_title(title, fontsize=10, loc="left", color=INK)
+
+
+def _draw_tissue(panel: Axes, slide: Slide, tissue_key: str, image_key: str) -> None:
+    lines = outlines(slide, tissue_key, image_key)
+    panel.add_collection(PolyCollection(lines, closed=True, facecolors="none", edgecolors=SECOND, linewidths=1.2))
+
+
+def _draw_cells(panel: Axes, slide: Slide, cells_key: str, image_key: str) -> None:
+    xy = um_to_image(slide, image_key, positions(slide, cells_key))
+    step = max(1, len(xy) // MAX_CELLS)
+    panel.plot(*xy[::step].T, ".", markersize=0.8, color=INK, alpha=0.6, markeredgewidth=0, rasterized=True)

@@ -1,0 +1,86 @@
+"""A real napari window shows every colour where its patch lies."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import spatialdata as sd
+from matplotlib import colormaps
+from spatialdata.transformations import get_transformation
+
+import spatialsig as sp
+from spatialsig import _keys
+from spatialsig._errors import InputError, KeyMissingError
+from spatialsig.pl._draw import robust_limits
+
+WINDOW = Path(__file__).with_name("napari_window.py")
+
+
+def run_window(kind: str, folder: Path) -> dict[str, np.ndarray]:
+    """Screenshot of a window, made in another process: a driver that fails must not end the tests."""
+    screen = [] if os.environ.get("DISPLAY") else ["xvfb-run", "-a", "-s", "-screen 0 1600x1200x24"]
+    if screen and not shutil.which("xvfb-run"):
+        pytest.skip("no display and no xvfb-run")
+    pytest.importorskip("napari_spatialdata", reason="napari is not installed")
+    pytest.importorskip("qtpy.QtWidgets", reason="no Qt binding", exc_type=ImportError)
+    out = folder / "screen.npz"
+    command = [*screen, sys.executable, "-W", "ignore", str(WINDOW), kind, str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    with np.load(out) as found:
+        return dict(found)
+
+
+def on_screen(shot: dict[str, np.ndarray], sdata: sd.SpatialData, xy_px: np.ndarray) -> np.ndarray:
+    """Colours ``(n, 3)`` of the screen where image pixels ``(x, y)`` must be shown."""
+    affine = get_transformation(sdata[_keys.IMAGE]).to_affine_matrix(("x", "y"), ("x", "y"))
+    world = xy_px @ affine[:2, :2].T + affine[:2, 2]
+    height, width = shot["screen"].shape[:2]
+    yx = (world[:, ::-1] - shot["centre"]) * shot["zoom"] + np.array([height, width]) / 2
+    y, x = np.rint(yx).astype(int).T
+    return shot["screen"][y, x, :3].astype(int)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["squares", "raster"])
+def test_colours_are_where_their_patches_are(kind: str, tmp_path: Path, slide: sd.SpatialData) -> None:
+    shot = run_window(kind, tmp_path)
+    patches, table = slide.shapes[_keys.PATCHES], slide.tables[_keys.SIGNATURES]
+    values = np.asarray(table[:, "Immune_T"].X, float)[:, 0]
+    known = np.isfinite(values)
+    centres = np.stack([patches.geometry.centroid.x, patches.geometry.centroid.y], axis=1)
+    expected = np.rint(colormaps["viridis"](robust_limits([values])(values[known]))[:, :3] * 255)
+    # a fifth of a patch off any centre the colour is the same; the next patch has another
+    for shift in ([0, 0], [12, -12], [-12, 12]):
+        seen = on_screen(shot, slide, centres[known] + shift)
+        assert np.abs(seen - expected).max() <= 3
+    # patches without a value show the tissue: pink and purple, more red than green
+    bare = on_screen(shot, slide, centres[~known])
+    assert (bare[:, 0] > bare[:, 1]).all()
+    assert (bare[:, 2] > bare[:, 1] + 20).all()
+    first = "patches" if kind == "squares" else "patches: Immune_T"
+    assert shot["layers"].tolist() == ["he_image", "tissue", first]
+
+
+@pytest.mark.slow
+def test_outlines_lie_on_the_edges_of_the_patches(tmp_path: Path, slide: sd.SpatialData) -> None:
+    shot = run_window("outlines", tmp_path)
+    patches = slide.shapes[_keys.PATCHES]
+    inner = patches[(patches[_keys.X0] > 100) & (patches[_keys.Y0] > 100)]
+    edges = np.stack([inner[_keys.X0], inner[_keys.Y0] + 20], axis=1)
+    blue = on_screen(shot, slide, edges)
+    assert (np.abs(blue - [0, 114, 178]).max(axis=1) < 60).mean() > 0.9
+
+
+def test_several_slides_are_refused(cohort: object) -> None:
+    with pytest.raises(InputError, match=r"napari shows one slide; got 2"):
+        sp.pl.napari(cohort)
+
+
+def test_an_unknown_signature_is_refused_before_a_window_opens(slide: sd.SpatialData) -> None:
+    with pytest.raises(KeyMissingError, match=r"`signature='Nope'`.*Immune_T"):
+        sp.pl.napari(slide, "Nope")
