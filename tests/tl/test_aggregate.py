@@ -64,6 +64,61 @@ def test_embedding_is_averaged(patched: sd.SpatialData) -> None:
     np.testing.assert_allclose(patched["signatures"].obsm["X_pca"][some], expected[some], rtol=1e-5, atol=1e-6)
 
 
+def member_of(sdata: sd.SpatialData) -> np.ndarray:
+    return np.asarray(sdata["table"].obsm["patch_membership"].toarray(), np.float64)
+
+
+def test_trimmed_mean_runs_from_the_mean_to_the_median(patched: sd.SpatialData) -> None:
+    labels = {}
+    for stat, trim in {"mean": 0.0, "median": 0.5}.items():
+        sp.tl.aggregate_patches(patched, stat=stat, min_cells=5, use_rep=None)
+        expected = patched["signatures"].X.copy()
+        sp.tl.aggregate_patches(patched, stat="trimmed_mean", trim=trim, min_cells=5, use_rep=None)
+        np.testing.assert_allclose(patched["signatures"].X, expected, rtol=1e-6)
+        labels[stat] = expected
+    sp.tl.aggregate_patches(patched, stat="trimmed_mean", min_cells=5, use_rep=None)
+    assert patched["signatures"].uns["spatialsig"]["aggregate_patches"]["trim"] == 0.1
+    assert not np.allclose(patched["signatures"].X, labels["mean"], equal_nan=True)
+
+
+def test_pseudobulk_scores_the_summed_counts(patched: sd.SpatialData) -> None:
+    sp.tl.aggregate_patches(patched, stat="pseudobulk", min_cells=5, use_rep=None)
+    table, scored = patched["signatures"], patched["signatures"].uns["spatialsig"]["score_cells"]
+    summed = member_of(patched).T @ patched["table"].X.toarray()
+    x = np.log1p(1e4 * summed / np.maximum(summed.sum(axis=1, keepdims=True), 1))
+    enough = table.obs["n_cells"].to_numpy() >= 5
+    expected = ((x - scored["mean"]) / scored["std"]) @ scored["weights"]
+    np.testing.assert_allclose(table.X[enough], expected[enough], rtol=1e-4, atol=1e-5)
+    assert np.isnan(table.X[~enough]).all()
+
+
+def test_columns_and_layers_of_the_cells(patched: sd.SpatialData, tmp_path: Path) -> None:
+    cells = patched["table"]
+    rng = np.random.default_rng(0)
+    cells.obs["area"] = rng.normal(50, 5, cells.n_obs)
+    cells.obs.loc[cells.obs_names[::7], "area"] = np.nan
+    cells.obs["cell_type"] = cells.obs["cell_type"].astype("category")
+    cells.obsm["X_pca"] = rng.normal(size=(cells.n_obs, 3))
+    sp.tl.aggregate_patches(patched, min_cells=5, use_rep=None, obs=["area", "cell_type"], obsm=["X_pca"], layers=["X"])
+    sp.io.write(patched, tmp_path / "s.zarr")
+    table = sd.read_zarr(tmp_path / "s.zarr")["signatures"]
+    member = member_of(patched)
+    size = np.where(member.any(axis=0), member.sum(axis=0), np.nan)[:, None]
+    some = np.isfinite(size[:, 0])
+    known = cells.obs["area"].notna().to_numpy()
+    area = (member[known].T @ cells.obs["area"][known]) / np.where(some, member[known].sum(axis=0), np.nan)
+    np.testing.assert_allclose(table.obs["area"], area, rtol=1e-9)
+    shares = member.T @ pd.get_dummies(cells.obs["cell_type"]).to_numpy(float) / size
+    fractions = table.obsm["cell_type_fraction"]
+    np.testing.assert_allclose(fractions, shares, rtol=1e-9)
+    assert list(fractions.columns) == list(cells.obs["cell_type"].cat.categories)
+    np.testing.assert_allclose(fractions[some].sum(axis=1), 1)
+    np.testing.assert_allclose(table.obsm["X_pca"], member.T @ cells.obsm["X_pca"] / size, rtol=1e-5, atol=1e-6)
+    mean = member.T @ cells.X.toarray() / size
+    np.testing.assert_allclose(table.obsm["X_mean"].toarray()[some], mean[some], rtol=1e-5)
+    assert list(table.uns["spatialsig"]["aggregate_patches"]["genes"]) == list(cells.var_names)
+
+
 def test_squidpy_takes_the_table_as_it_is(patched: sd.SpatialData, tmp_path: Path) -> None:
     sp.io.write(patched, tmp_path / "s.zarr")
     table = sd.read_zarr(tmp_path / "s.zarr")["signatures"]
@@ -87,6 +142,11 @@ def test_spatialdata_matches_table_and_patches(patched: sd.SpatialData) -> None:
     ("kwargs", "error", "message"),
     [
         ({"stat": "mode"}, InputError, "`stat='mode'` is not known"),
+        ({"stat": "trimmed_mean", "trim": 0.6}, InputError, "`trim` must lie between 0 and 0.5; got 0.6"),
+        ({"obs": ["height"]}, KeyMissingError, "`obs='height'` is not in the obs of slide"),
+        ({"obs": ["cell_id"]}, InputError, "`obs='cell_id'` holds .*wanted numbers, booleans or categories"),
+        ({"obsm": ["X_pca"]}, KeyMissingError, "`obsm='X_pca'` is not in the obsm"),
+        ({"layers": ["lognorm"]}, KeyMissingError, r"`layers='lognorm'` is not in the layers .*available: \['X'\]"),
         ({"min_cells": 10**6}, InputError, r"no patch has 1000000 cells \(the most is \d+\)"),
         ({"use_rep": "X_ae"}, KeyMissingError, "Call `sp.tl.embed_cells` first, or pass `use_rep=None`"),
     ],

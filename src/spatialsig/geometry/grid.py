@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numba
 import numpy as np
 from scipy import sparse
 
@@ -42,45 +43,50 @@ def points_in_patches(xy: NDArray[Any], origins: NDArray[np.int64], *, size: int
     n_points, n_patches = len(xy), len(origins)
     if n_points == 0 or n_patches == 0:
         return sparse.csr_matrix((n_points, n_patches), dtype=np.uint8)
-    finite = np.isfinite(xy).all(axis=1)
     bins = origins // size  # (n_patches, 2) y, x
     low = bins.min(axis=0)
     n_rows, n_cols = bins.max(axis=0) - low + 1
     key = (bins[:, 0] - low[0]) * n_cols + (bins[:, 1] - low[1])
     order = np.argsort(key, kind="stable")
     start = np.searchsorted(key[order], np.arange(n_rows * n_cols + 1))
-
-    index = np.flatnonzero(finite)
-    points = np.asarray(xy, np.float64)[index]
-    home = np.floor(points[:, ::-1] / size).astype(np.int64) - low  # (n, 2) y, x
-    pairs = [
-        _pairs_in_bin(index, points, home - step, (n_rows, n_cols), start, order, origins, size)
-        for step in (np.array(s) for s in ((0, 0), (0, 1), (1, 0), (1, 1)))
-    ]
-    rows, cols = (np.concatenate(part) for part in zip(*pairs, strict=True))
-    membership = sparse.csr_matrix((np.ones(len(rows), np.uint8), (rows, cols)), shape=(n_points, n_patches))
-    membership.sort_indices()
-    return membership
+    indptr, indices = _pairs(
+        np.ascontiguousarray(xy, np.float64), origins[order].astype(np.float64), order, start, low, n_rows, n_cols, size
+    )
+    return sparse.csr_matrix((np.ones(len(indices), np.uint8), indices, indptr), shape=(n_points, n_patches))
 
 
-def _pairs_in_bin(
-    index: NDArray[np.int64],
-    points: NDArray[np.float64],
-    bins: NDArray[np.int64],
-    shape: tuple[int, int],
-    start: NDArray[np.int64],
+@numba.njit(cache=True)
+def _pairs(
+    xy: NDArray[np.float64],
+    corners: NDArray[np.float64],
     order: NDArray[np.int64],
-    origins: NDArray[np.int64],
+    start: NDArray[np.int64],
+    low: NDArray[np.int64],
+    n_rows: int,
+    n_cols: int,
     size: int,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pairs (point, patch) for the patches filed in one bin per point."""
-    inside = ((bins >= 0) & (bins < np.array(shape))).all(axis=1)
-    which = np.flatnonzero(inside)
-    key = bins[which, 0] * shape[1] + bins[which, 1]
-    count = start[key + 1] - start[key]
-    point = np.repeat(which, count)
-    offset = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-    patch = order[np.repeat(start[key], count) + offset]
-    shift = points[point] - origins[patch][:, ::-1]
-    hit = ((shift >= 0) & (shift < size)).all(axis=1)
-    return index[point[hit]], patch[hit]
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """CSR index arrays of the pairs (point, patch); ``corners`` and ``order`` are filed by bin."""
+    n_points = len(xy)
+    indptr = np.zeros(n_points + 1, np.int32)
+    indices = np.empty(n_points, np.int32)  # enough for a grid without overlap
+    n = 0
+    for point in range(n_points):
+        x, y = xy[point, 0], xy[point, 1]
+        row, col = np.floor(y / size) - low[0], np.floor(x / size) - low[1]
+        # also false for what is not finite
+        if row >= 0 and row <= n_rows and col >= 0 and col <= n_cols:
+            for bin_row in range(max(int(row) - 1, 0), min(int(row) + 1, n_rows)):
+                for bin_col in range(max(int(col) - 1, 0), min(int(col) + 1, n_cols)):
+                    key = bin_row * n_cols + bin_col
+                    for k in range(start[key], start[key + 1]):
+                        dy, dx = y - corners[k, 0], x - corners[k, 1]
+                        if dy >= 0 and dy < size and dx >= 0 and dx < size:
+                            if n == len(indices):
+                                indices = np.concatenate((indices, np.empty_like(indices)))
+                            indices[n] = order[k]
+                            n += 1
+            if n - indptr[point] > 1:
+                indices[indptr[point] : n].sort()
+        indptr[point + 1] = n
+    return indptr, indices[:n].copy()

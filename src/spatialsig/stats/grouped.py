@@ -1,54 +1,203 @@
-"""Statistics of the cells of each patch, from a sparse membership matrix; a cell may lie in several patches."""
+"""Statistics of the cells of each patch, from a sparse membership matrix; a cell may lie in several patches.
+
+``membership`` is CSR ``(n_cells, n_patches)`` of 0 and 1, ``values`` is ``(n_cells, d)``. Sums are float64. A value that
+is NaN is left out, as in pandas.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numba
 import numpy as np
+from scipy import sparse
+
+from spatialsig.stats.order import middle_means
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from scipy import sparse
 
 
 def group_sizes(membership: sparse.csr_matrix) -> NDArray[np.int64]:
-    """Cells per patch, ``(n_patches,)``; ``membership`` is ``(n_cells, n_patches)`` of 0 and 1."""
+    """Cells per patch, ``(n_patches,)``."""
     return np.bincount(membership.indices, minlength=membership.shape[1]).astype(np.int64)
 
 
+def grouped_sum(values: NDArray[Any], membership: sparse.csr_matrix) -> NDArray[np.float64]:
+    """Sum over the cells of each patch, ``(n_patches, d)``; 0 for a patch without values."""
+    return _totals(_floats(values), membership)[0]
+
+
+def grouped_count(values: NDArray[Any], membership: sparse.csr_matrix) -> NDArray[np.int64]:
+    """Number of values that are not NaN in each patch, ``(n_patches, d)``."""
+    return _totals(_floats(values), membership)[1].astype(np.int64)
+
+
 def grouped_mean(values: NDArray[Any], membership: sparse.csr_matrix) -> NDArray[np.float64]:
-    """Mean over the cells of each patch, ``(n_patches, d)``; NaN for a patch without cells."""
-    total = membership.T.astype(np.float64) @ np.asarray(values, np.float64)
-    return _divide(total, group_sizes(membership))
+    """Mean over the cells of each patch, ``(n_patches, d)``; NaN for a patch without values."""
+    return _divide(*_totals(_floats(values), membership))
 
 
 def grouped_sem(values: NDArray[Any], membership: sparse.csr_matrix) -> NDArray[np.float64]:
-    """Standard error of the mean of each patch, ``(n_patches, d)``; NaN below two cells."""
-    values = np.asarray(values, np.float64)
-    mean = grouped_mean(values, membership)
+    """Standard error of the mean of each patch, ``(n_patches, d)``; NaN below two values."""
+    floats = _floats(values)
+    total, n = _totals(floats, membership)
     # deviations from the patch's own mean, so that large offsets cost no digits
-    cells, patches = membership.nonzero()
-    squares = np.zeros_like(mean)
-    np.add.at(squares, patches, (values[cells] - mean[patches]) ** 2)
-    n = group_sizes(membership)[:, None].astype(np.float64)
-    variance = np.divide(squares, n - 1, out=np.full_like(squares, np.nan), where=n > 1)
-    return np.sqrt(np.divide(variance, n, out=np.full_like(variance, np.nan), where=n > 1))
+    squares = _squares(floats, membership.indices, membership.indptr, _divide(total, n))
+    return np.sqrt(_divide(_divide(squares, n - 1), n))
+
+
+def grouped_fraction(
+    values: NDArray[Any], membership: sparse.csr_matrix, *, threshold: float = 0.0
+) -> NDArray[np.float64]:
+    """Share of the values of each patch above ``threshold``, ``(n_patches, d)``; NaN for a patch without values."""
+    floats = _floats(values)
+    above = np.where(np.isnan(floats), np.nan, floats > threshold).astype(np.float32)
+    return grouped_mean(above, membership)
 
 
 def grouped_median(values: NDArray[Any], membership: sparse.csr_matrix) -> NDArray[np.float64]:
-    """Median over the cells of each patch, ignoring NaN, ``(n_patches, d)``; NaN for a patch without values."""
-    values = np.asarray(values, np.float64)
+    """Median over the cells of each patch, ``(n_patches, d)``; NaN for a patch without values."""
+    return grouped_trimmed_mean(values, membership, trim=0.5)
+
+
+def grouped_trimmed_mean(
+    values: NDArray[Any], membership: sparse.csr_matrix, *, trim: float = 0.1
+) -> NDArray[np.float64]:
+    """Mean over the cells of each patch without the ``trim`` share of lowest and of highest values.
+
+    ``(n_patches, d)``; NaN for a patch without values. ``int(trim * n)`` values go at either end; the middle one or two
+    always stay, so that ``trim=0.5`` is the median.
+    """
     by_patch = membership.tocsc()
-    out = np.full((by_patch.shape[1], values.shape[1]), np.nan)
-    for patch in range(by_patch.shape[1]):
-        rows = by_patch.indices[by_patch.indptr[patch] : by_patch.indptr[patch + 1]]
-        block = values[rows]
-        seen = ~np.isnan(block).all(axis=0)
-        if len(rows) and seen.any():
-            out[patch, seen] = np.nanmedian(block[:, seen], axis=0)
-    return out
+    means: NDArray[np.float64] = middle_means(_floats(values), by_patch.indices, by_patch.indptr, trim)
+    return means
 
 
-def _divide(total: NDArray[np.float64], n: NDArray[np.int64]) -> NDArray[np.float64]:
-    size = n[:, None].astype(np.float64)
+def grouped_shares(codes: NDArray[Any], n_categories: int, membership: sparse.csr_matrix) -> NDArray[np.float64]:
+    """Share of each category among the cells of each patch, ``(n_patches, n_categories)``.
+
+    ``codes`` ``(n_cells,)`` number the categories from 0; a negative code is a cell without category and left out. NaN
+    for a patch without categories.
+    """
+    table = _code_counts(
+        np.asarray(codes, np.int64), membership.indices, membership.indptr, membership.shape[1], n_categories
+    )
+    return _divide(table, table.sum(axis=1, keepdims=True))
+
+
+def pseudobulk(counts: sparse.csr_matrix, membership: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Sum of the rows of ``counts`` ``(n_cells, n_genes)`` over the cells of each patch, CSR ``(n_patches, n_genes)``."""
+    by_patch = membership.tocsc()
+    data, indices, indptr = _sparse_sums(
+        counts.data, counts.indices, counts.indptr, by_patch.indices, by_patch.indptr, counts.shape[1]
+    )
+    return sparse.csr_matrix((data, indices, indptr), shape=(by_patch.shape[1], counts.shape[1]))
+
+
+def _floats(values: NDArray[Any]) -> NDArray[Any]:
+    """Values as the kernels take them; float32 stays float32, which halves what has to be read."""
+    array = np.asarray(values)
+    return np.ascontiguousarray(array, array.dtype if array.dtype == np.float32 else np.float64)
+
+
+def _totals(values: NDArray[Any], membership: sparse.csr_matrix) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sum and number of values per patch and column."""
+    total = _sums(values, membership.indices, membership.indptr, membership.shape[1])
+    if np.isnan(total).any():  # rare, so the quick kernel does not look for NaN
+        sums, n = _present_sums(values, membership.indices, membership.indptr, membership.shape[1])
+        return sums, n
+    return total, np.repeat(group_sizes(membership)[:, None].astype(np.float64), values.shape[1], axis=1)
+
+
+def _divide(total: NDArray[np.float64], n: NDArray[np.float64]) -> NDArray[np.float64]:
+    size = np.broadcast_to(n, total.shape)
     return np.divide(total, size, out=np.full_like(total, np.nan), where=size > 0)
+
+
+@numba.njit(cache=True)
+def _sums(values: NDArray[Any], indices: NDArray[Any], indptr: NDArray[Any], n_patches: int) -> NDArray[np.float64]:
+    total = np.zeros((n_patches, values.shape[1]))
+    for cell in range(values.shape[0]):
+        for k in range(indptr[cell], indptr[cell + 1]):
+            patch = indices[k]
+            for column in range(values.shape[1]):
+                total[patch, column] += values[cell, column]
+    return total
+
+
+@numba.njit(cache=True)
+def _present_sums(
+    values: NDArray[Any], indices: NDArray[Any], indptr: NDArray[Any], n_patches: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    total = np.zeros((n_patches, values.shape[1]))
+    n = np.zeros((n_patches, values.shape[1]))
+    for cell in range(values.shape[0]):
+        for k in range(indptr[cell], indptr[cell + 1]):
+            for column in range(values.shape[1]):
+                if not np.isnan(values[cell, column]):
+                    total[indices[k], column] += values[cell, column]
+                    n[indices[k], column] += 1
+    return total, n
+
+
+@numba.njit(cache=True)
+def _squares(
+    values: NDArray[Any], indices: NDArray[Any], indptr: NDArray[Any], mean: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    total = np.zeros(mean.shape)
+    for cell in range(values.shape[0]):
+        for k in range(indptr[cell], indptr[cell + 1]):
+            patch = indices[k]
+            for column in range(values.shape[1]):
+                deviation = values[cell, column] - mean[patch, column]
+                if not np.isnan(deviation):
+                    total[patch, column] += deviation * deviation
+    return total
+
+
+@numba.njit(cache=True)
+def _code_counts(
+    codes: NDArray[np.int64], indices: NDArray[Any], indptr: NDArray[Any], n_patches: int, n_categories: int
+) -> NDArray[np.float64]:
+    table = np.zeros((n_patches, n_categories))
+    for cell in range(codes.shape[0]):
+        if codes[cell] >= 0:
+            for k in range(indptr[cell], indptr[cell + 1]):
+                table[indices[k], codes[cell]] += 1
+    return table
+
+
+@numba.njit(cache=True)
+def _sparse_sums(
+    data: NDArray[Any],
+    indices: NDArray[Any],
+    indptr: NDArray[Any],
+    cells: NDArray[Any],
+    start: NDArray[Any],
+    n_genes: int,
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    n_patches = len(start) - 1
+    out_start = np.zeros(n_patches + 1, np.int64)
+    last = np.full(n_genes, -1)  # last patch that saw the gene
+    for patch in range(n_patches):
+        out_start[patch + 1] = out_start[patch]
+        for cell in cells[start[patch] : start[patch + 1]]:
+            for gene in indices[indptr[cell] : indptr[cell + 1]]:
+                if last[gene] != patch:
+                    last[gene] = patch
+                    out_start[patch + 1] += 1
+    out_data, out_indices = np.empty(out_start[-1]), np.empty(out_start[-1], np.int64)
+    row, seen = np.zeros(n_genes), np.zeros(n_genes, np.bool_)
+    for patch in range(n_patches):
+        for cell in cells[start[patch] : start[patch + 1]]:
+            for k in range(indptr[cell], indptr[cell + 1]):
+                row[indices[k]] += data[k]
+                seen[indices[k]] = True
+        at = out_start[patch]
+        for gene in range(n_genes):
+            if seen[gene]:
+                out_data[at], out_indices[at] = row[gene], gene
+                row[gene], seen[gene] = 0.0, False
+                at += 1
+    return out_data, out_indices, out_start
