@@ -1,4 +1,4 @@
-"""One synthetic slide as a 10x Xenium output folder, layout of Xenium Onboard Analysis 3."""
+"""One synthetic slide as a 10x Xenium output folder, in the layout of one version of Xenium Onboard Analysis."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from spatialsig.datasets._cells_zarr import write_cells_zarr
-from spatialsig.datasets._dapi import render_dapi
+from spatialsig.datasets._layouts import LAYOUTS, Layout, feature_names, id_array
 from spatialsig.datasets._metadata import experiment, gene_panel, metrics
+from spatialsig.datasets._morphology import write_morphology_images
 from spatialsig.datasets._outlines import Outlines, areas, segment
-from spatialsig.datasets._tiff import write_morphology
 from spatialsig.datasets._transcripts import write_transcripts
 
 if TYPE_CHECKING:
@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from spatialsig.datasets._expression import Counts
     from spatialsig.datasets._slide import SyntheticSlide
 
+_OPTIONAL = frozenset().union(*(layout.cell_columns for layout in LAYOUTS.values()))
+_METHOD = {
+    False: "Segmented by nucleus expansion of 5.0µm",
+    True: "Segmented by boundary stain (ATP1A1+CD45+E-Cadherin)",
+}
 _FEW_CELLS = 20  # whose molecules are written when a caller wants none
 
 
@@ -91,32 +96,34 @@ def cell_table(slide: SyntheticSlide, outlines: Outlines, cell_ids: list[str]) -
             "cell_area": areas(outlines.cell),
             "nucleus_area": areas(outlines.nucleus),
             "nucleus_count": np.ones(n, dtype=np.int64),
-            "segmentation_method": ["Segmented by nucleus expansion of 5.0µm"] * n,
+            "segmentation_method": [_METHOD[slide.recipe.stains > 1]] * n,
         }
     )
 
 
-def _write_boundaries(path: Path, rings: NDArray[np.float64], cell_ids: list[str]) -> None:
+def _write_cells(path: Path, cells: pd.DataFrame, layout: Layout) -> None:
+    """Write the columns that the layout has."""
+    table = pa.Table.from_pandas(cells, preserve_index=False)
+    table = table.set_column(0, "cell_id", id_array(list(cells["cell_id"]), layout))
+    names = [name for name in cells if name not in _OPTIONAL or name in layout.cell_columns]
+    pq.write_table(table.select(names).replace_schema_metadata(), path, compression="zstd")
+
+
+def _write_boundaries(path: Path, rings: NDArray[np.float64], cell_ids: list[str], layout: Layout) -> None:
     closed = np.concatenate([rings, rings[:, :1]], axis=1).astype(np.float32)
     owner = np.repeat(np.arange(len(cell_ids)), closed.shape[1])
     columns = {
-        "cell_id": pa.array(cell_ids).take(pa.array(owner)),
+        "cell_id": id_array(cell_ids, layout).take(pa.array(owner)),
         "vertex_x": pa.array(closed[..., 0].ravel()),
         "vertex_y": pa.array(closed[..., 1].ravel()),
-        "label_id": pa.array(owner + 1),
     }
+    if layout.label_id:
+        columns["label_id"] = pa.array(owner + 1)
     pq.write_table(pa.table(columns), path, compression="zstd")
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=4), encoding="utf-8")
-
-
-def _write_morphology(directory: Path, slide: SyntheticSlide, outlines: Outlines) -> None:
-    pixel_size = slide.recipe.pixel_size_um
-    dapi = render_dapi(outlines.nucleus / pixel_size, slide.nuclei.density, slide.frames.morphology_shape)
-    directory.mkdir()
-    write_morphology(directory / "morphology_focus_0000.ome.tif", dapi, um_per_px=pixel_size)
 
 
 def write_bundle(directory: Path, slide: SyntheticSlide) -> list[str]:
@@ -130,25 +137,30 @@ def write_bundle(directory: Path, slide: SyntheticSlide) -> list[str]:
         What to write.
     """
     rng = np.random.default_rng(slide.file_seed)
+    layout = LAYOUTS[slide.recipe.version]
     prefixes, cell_ids = make_cell_ids(rng, len(slide.tissue.xy_um))
+    if layout.cell_ids == "int32":
+        cell_ids = [str(number) for number in range(1, len(cell_ids) + 1)]
     run_id = uuid.UUID(bytes=rng.bytes(16), version=4)
     outlines = segment(slide.nuclei, slide.tissue.xy_um)
     cells = cell_table(slide, outlines, cell_ids)
-    _write_json(directory / "experiment.xenium", experiment(slide, cells, run_id))
+    _write_json(directory / "experiment.xenium", experiment(slide, cells, run_id, layout))
     _write_json(directory / "gene_panel.json", gene_panel(slide))
     pd.DataFrame([metrics(slide, cells)]).to_csv(directory / "metrics_summary.csv", index=False)
-    _write_matrix(directory / "cell_feature_matrix.h5", slide.counts, cell_ids)
-    cells.to_parquet(directory / "cells.parquet", index=False, compression="zstd")
-    _write_boundaries(directory / "cell_boundaries.parquet", outlines.cell, cell_ids)
-    _write_boundaries(directory / "nucleus_boundaries.parquet", outlines.nucleus, cell_ids)
+    _write_matrix(directory / "cell_feature_matrix.h5", feature_names(slide.counts, layout), cell_ids)
+    _write_cells(directory / "cells.parquet", cells, layout)
+    _write_boundaries(directory / "cell_boundaries.parquet", outlines.cell, cell_ids, layout)
+    _write_boundaries(directory / "nucleus_boundaries.parquet", outlines.nucleus, cell_ids, layout)
     write_transcripts(
         directory / "transcripts.parquet", rng=rng, counts=slide.counts, custom=slide.panel.custom,
         cell_ids=cell_ids, xy_um=slide.tissue.xy_um, outlines=outlines,
         n_cells=len(cell_ids) if slide.recipe.transcripts else min(_FEW_CELLS, len(cell_ids)),
+        layout=layout,
     )  # fmt: skip
     write_cells_zarr(
         directory / "cells.zarr.zip", id_prefixes=prefixes, xy_um=slide.tissue.xy_um, outlines=outlines,
         shape=slide.frames.morphology_shape, pixel_size_um=slide.recipe.pixel_size_um,
+        layout=layout,
     )  # fmt: skip
-    _write_morphology(directory / "morphology_focus", slide, outlines)
+    write_morphology_images(directory, slide, outlines, layout, run_id)
     return cell_ids

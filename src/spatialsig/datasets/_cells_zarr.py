@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from spatialsig.datasets._layouts import Layout
+
 _CHUNKS_PER_SIDE = 8
 _SUMMARY = {
     "cell_centroid_x": "Cell centroid in X",
@@ -30,8 +32,6 @@ _SUMMARY = {
     "nucleus_count": "Nucleus count",
 }
 _ATTRIBUTES = {
-    "major_version": 6,
-    "minor_version": 2,
     "name": "CellSegmentationDataset",
     "polygon_set_descriptions": ["DAPI-based nuclei segmentation", "Cell Segmentation"],
     "polygon_set_display_names": ["Nucleus boundaries", "Cell boundaries"],
@@ -44,6 +44,7 @@ _ATTRIBUTES = {
     ],
     "spatial_units": "microns",
 }
+_FORMAT = {"vertices": (4, 0), "values": (5, 0), "sets": (6, 2)}
 _METHOD_OF_SET = (3, 2)  # nuclei by DAPI, cells by expansion
 
 
@@ -83,6 +84,31 @@ def _put_polygons(group: zarr.Group, rings_um: NDArray[np.float64], method: int)
     _put(group, "method", np.full(n, method, dtype=np.uint32))
 
 
+def _put_cells(
+    root: zarr.Group, id_prefixes: NDArray[np.uint32], xy_um: NDArray[np.float64], outlines: Outlines, layout: Layout
+) -> None:
+    """Ids and summary: running numbers and no count of nuclei in the layouts that know neither."""
+    n = len(xy_um)
+    columns = (
+        xy_um, areas(outlines.cell)[:, None], xy_um, areas(outlines.nucleus)[:, None], np.full((n, 2), (4.0, 1.0)),
+    )  # fmt: skip
+    n_columns = len(_SUMMARY) if layout.segmentation == "sets" else len(_SUMMARY) - 1
+    pairs = np.stack([id_prefixes, np.ones(n, np.uint32)], axis=1)
+    _put(root, "cell_id", np.arange(1, n + 1, dtype=np.uint32) if layout.cell_ids == "int32" else pairs)
+    _put(
+        root, "cell_summary", np.concatenate(columns, axis=1)[:, :n_columns],
+        column_names=list(_SUMMARY)[:n_columns], column_descriptions=list(_SUMMARY.values())[:n_columns],
+    )  # fmt: skip
+
+
+def _put_vertices(root: zarr.Group, outlines: Outlines) -> None:
+    """Polygons of the layouts before sets: nuclei and cells in one array."""
+    rings = np.stack([outlines.nucleus, outlines.cell])
+    closed = np.concatenate([rings, rings[:, :, :1]], axis=2)
+    _put(root, "polygon_vertices", closed.reshape(*closed.shape[:2], -1).astype(np.float32))
+    _put(root, "polygon_num_vertices", np.full(closed.shape[:2], closed.shape[2], dtype=np.int32))
+
+
 def write_cells_zarr(
     path: Path,
     *,
@@ -91,23 +117,27 @@ def write_cells_zarr(
     outlines: Outlines,
     shape: tuple[int, int],
     pixel_size_um: float,
+    layout: Layout,
 ) -> None:
     """Write the segmentation of one slide; ``shape`` is that of the morphology image."""
     n = len(xy_um)
-    columns = (
-        xy_um, areas(outlines.cell)[:, None], xy_um, areas(outlines.nucleus)[:, None], np.full((n, 2), (4.0, 1.0)),
-    )  # fmt: skip
+    major, minor = _FORMAT[layout.segmentation]
+    attributes = {"major_version": major, "minor_version": minor, **_ATTRIBUTES, "number_cells": n}
+    if layout.segmentation != "sets":
+        attributes = {name: value for name, value in attributes.items() if not name.startswith(("polygon", "segment"))}
     scale = np.diag([1 / pixel_size_um, 1 / pixel_size_um, 1.0, 1.0]).astype(np.float32)
     with ZipStore(path, mode="w") as store:
-        root = zarr.create_group(store, zarr_format=2, attributes={**_ATTRIBUTES, "number_cells": n})
-        _put(root, "cell_id", np.stack([id_prefixes, np.ones(n, np.uint32)], axis=1))
-        _put(
-            root, "cell_summary", np.concatenate(columns, axis=1),
-            column_names=list(_SUMMARY), column_descriptions=list(_SUMMARY.values()),
-        )  # fmt: skip
+        root = zarr.create_group(store, zarr_format=2, attributes=attributes)
+        _put_cells(root, id_prefixes, xy_um, outlines, layout)
         masks = root.create_group("masks")
         _put(masks, "homogeneous_transform", scale)
-        sets = root.create_group("polygon_sets")
         for number, rings_um in enumerate((outlines.nucleus, outlines.cell)):
             _put_mask(masks, str(number), rings_um / pixel_size_um, shape)
-            _put_polygons(sets.create_group(str(number)), rings_um, _METHOD_OF_SET[number])
+        if layout.segmentation == "sets":
+            sets = root.create_group("polygon_sets")
+            for number, rings_um in enumerate((outlines.nucleus, outlines.cell)):
+                _put_polygons(sets.create_group(str(number)), rings_um, _METHOD_OF_SET[number])
+        else:
+            _put_vertices(root, outlines)
+        if layout.segmentation == "values":
+            _put(root, "seg_mask_value", np.arange(1, n + 1, dtype=np.uint32))

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialsig.datasets._expression import CONTROL_RATE
+from spatialsig.datasets._morphology import morphology_paths
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from spatialsig.datasets._layouts import Layout
     from spatialsig.datasets._slide import SyntheticSlide
 
 _PANEL_NAME = "Synthetic Human Multi-Tissue Panel"
@@ -23,15 +25,32 @@ def _tissue_area(slide: SyntheticSlide) -> float:
     return slide.recipe.size_um**2
 
 
-def experiment(slide: SyntheticSlide, cells: pd.DataFrame, run_id: uuid.UUID) -> dict[str, Any]:
+def _images(layout: Layout, stains: int) -> dict[str, str]:
+    focus = {"morphology_focus_filepath": morphology_paths(layout, stains)[0]}
+    mip = {"morphology_mip_filepath": "morphology_mip.ome.tif"} if layout.morphology == "projections" else {}
+    return mip | focus
+
+
+def _stain_shares(stains: int) -> dict[str, float]:
+    """How the cells were found: by their membranes with the kit, else by growing the nuclei."""
+    by_kit = float(stains > 1)
+    return {
+        "segmented_cell_stain_frac": by_kit,
+        "segmented_cell_boundary_frac": by_kit,
+        "segmented_cell_interior_frac": 0.0,
+        "segmented_cell_nuc_expansion_frac": 1.0 - by_kit,
+    }
+
+
+def experiment(slide: SyntheticSlide, cells: pd.DataFrame, run_id: uuid.UUID, layout: Layout) -> dict[str, Any]:
     """Content of ``experiment.xenium``; the uuids derive from ``run_id``."""
     n_custom = int(slide.panel.custom.sum())
     area = _tissue_area(slide)
     total = int(cells["transcript_counts"].sum())
     ids = {name: str(uuid.uuid5(run_id, name)) for name in ("analysis", "experiment", "cassette", "roi", "calibration")}
     return {
-        "major_version": 5,
-        "minor_version": 0,
+        "major_version": layout.format_version[0],
+        "minor_version": layout.format_version[1],
         "patch_version": 0,
         "run_name": "spatialsig synthetic run",
         "run_start_time": "2024-01-01T00:00:00Z",
@@ -45,10 +64,7 @@ def experiment(slide: SyntheticSlide, cells: pd.DataFrame, run_id: uuid.UUID) ->
         "thickness_of_high_quality_decoded_transcripts": 6.0,
         "nuclear_transcripts_per_100um": 100 * total / float(cells["cell_area"].sum()),
         "fraction_transcripts_assigned": 1 / 1.08,
-        "segmented_cell_stain_frac": 0.0,
-        "segmented_cell_boundary_frac": 0.0,
-        "segmented_cell_interior_frac": 0.0,
-        "segmented_cell_nuc_expansion_frac": 1.0,
+        **_stain_shares(slide.recipe.stains),
         "imported_cell_frac": 0.0,
         "cassette_name": slide.sample,
         "slide_id": slide.sample,
@@ -63,8 +79,8 @@ def experiment(slide: SyntheticSlide, cells: pd.DataFrame, run_id: uuid.UUID) ->
         "chemistry_version": "v1",
         "pixel_size": slide.recipe.pixel_size_um,
         "instrument_sn": "synthetic",
-        "instrument_sw_version": "3.0.0.0",
-        "analysis_sw_version": "xenium-3.0.0.15",
+        "instrument_sw_version": layout.software.removeprefix("xenium-"),
+        "analysis_sw_version": layout.software,
         "analysis_uuid": ids["analysis"],
         "experiment_uuid": ids["experiment"],
         "cassette_uuid": ids["cassette"],
@@ -72,7 +88,7 @@ def experiment(slide: SyntheticSlide, cells: pd.DataFrame, run_id: uuid.UUID) ->
         "z_step_size": 3.0,
         "well_uuid": f"def_{run_id.hex[:8]}",
         "calibration_uuid": ids["calibration"],
-        "images": {"morphology_focus_filepath": "morphology_focus/morphology_focus_0000.ome.tif"},
+        "images": _images(layout, slide.recipe.stains),
         "xenium_explorer_files": {"cells_zarr_filepath": "cells.zarr.zip"},
         "segmentation_stain": "",
     }
@@ -127,6 +143,7 @@ def metrics(slide: SyntheticSlide, cells: pd.DataFrame) -> dict[str, Any]:
     """The row of ``metrics_summary.csv``: what a quality check would look at."""
     genes = slide.counts.matrix[:, : slide.counts.n_genes]
     detected = np.diff(genes.indptr)
+    shares = _stain_shares(slide.recipe.stains)
     return {
         "run_name": "spatialsig synthetic run",
         "cassette_name": slide.sample,
@@ -144,6 +161,6 @@ def metrics(slide: SyntheticSlide, cells: pd.DataFrame) -> dict[str, Any]:
         "fraction_transcripts_assigned": 1 / 1.08,
         "median_genes_per_cell": float(np.median(detected)),
         "median_transcripts_per_cell": float(cells["transcript_counts"].median()),
-        "segmented_cell_nuc_expansion_frac": 1.0,
-        "segmented_cell_nuc_expansion_count": len(cells),
+        "segmented_cell_nuc_expansion_frac": shares["segmented_cell_nuc_expansion_frac"],
+        "segmented_cell_nuc_expansion_count": round(shares["segmented_cell_nuc_expansion_frac"] * len(cells)),
     }

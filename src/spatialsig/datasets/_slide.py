@@ -34,6 +34,9 @@ class Recipe:
     he_um_per_px: float = 0.2738
     pixel_size_um: float = 0.2125
     transcripts: bool = True
+    version: str = "3.0"
+    stains: int = 1
+    he_in_bundle: bool = True
 
 
 @dataclass(frozen=True)

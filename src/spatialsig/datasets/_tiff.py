@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import quoteattr
 
 import numba
 import numpy as np
@@ -11,12 +13,24 @@ import tifffile
 from spatialsig._settings import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import uuid
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
 _SMALLEST_PX = 256  # the pyramid stops before a side gets shorter
+_OME = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One stain of a multi-file image: its name and purpose, and the file that holds it."""
+
+    name: str
+    purpose: str
+    file: str
+    uuid: uuid.UUID
 
 
 @numba.njit(cache=True, nogil=True)
@@ -49,11 +63,12 @@ def _reduced(image: NDArray[Any], n: int) -> Iterator[NDArray[Any]]:
         yield image
 
 
-def _write(path: Path, image: NDArray[Any], metadata: dict[str, Any], options: dict[str, Any]) -> None:
+def _write(path: Path, image: NDArray[Any], options: dict[str, Any], **first: Any) -> None:
+    """Write a pyramid; ``first`` are options of the full resolution only."""
     n = _levels(image)
     options |= {"maxworkers": settings.threads}
-    with tifffile.TiffWriter(path, bigtiff=True, ome=True) as tif:
-        tif.write(image, subifds=n, metadata=metadata, **options)
+    with tifffile.TiffWriter(path, bigtiff=True, ome="description" not in first) as tif:
+        tif.write(image, subifds=n, **first, **options)
         for level in _reduced(image, n):
             tif.write(level, subfiletype=1, metadata=None, **options)
 
@@ -75,16 +90,43 @@ def write_he(path: Path, image: NDArray[np.uint8], *, um_per_px: float, quality:
         "compression": "jpeg",
         "compressionargs": {"level": quality},
     }
-    _write(path, image, {"axes": "YXS", **_physical_size(um_per_px)}, options)
+    _write(path, image, options, metadata={"axes": "YXS", **_physical_size(um_per_px)})
 
 
-def write_morphology(path: Path, image: NDArray[np.uint16], *, um_per_px: float) -> None:
-    """Write a 16-bit DAPI image ``(height, width)`` as lossless JPEG 2000 tiles."""
+def _ome_xml(shape: tuple[int, int], channels: Sequence[Channel], number: int, um_per_px: float) -> str:
+    """OME-XML that names the files of all channels, as 10x writes it into each of them."""
+    size = " ".join(f"{name}={quoteattr(str(value))}" for name, value in _physical_size(um_per_px).items())
+    listed = "".join(
+        f'<Channel ID="Channel:{index}" Name={quoteattr(channel.name)} SamplesPerPixel="1">'
+        f'<AnnotationRef ID="Annotation:{index}"/></Channel>'
+        for index, channel in enumerate(channels)
+    )
+    planes = "".join(
+        f'<TiffData FirstZ="0" FirstT="0" FirstC="{index}" IFD="0" PlaneCount="1">'
+        f"<UUID FileName={quoteattr(channel.file)}>{channel.uuid.urn}</UUID></TiffData>"
+        for index, channel in enumerate(channels)
+    )
+    purposes = "".join(
+        f'<MapAnnotation ID="Annotation:{index}"><Value><M K="Purpose">{channel.purpose}</M></Value></MapAnnotation>'
+        for index, channel in enumerate(channels)
+    )
+    return (
+        f'<?xml version="1.0" encoding="UTF-8"?><OME xmlns="{_OME}" UUID="{channels[number].uuid.urn}">'
+        f'<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16" SizeX="{shape[1]}" '
+        f'SizeY="{shape[0]}" SizeZ="1" SizeC="{len(channels)}" SizeT="1" {size}>{listed}{planes}</Pixels></Image>'
+        f"<StructuredAnnotations>{purposes}</StructuredAnnotations></OME>"
+    )
+
+
+def write_morphology(
+    path: Path, image: NDArray[np.uint16], channels: Sequence[Channel], number: int, *, um_per_px: float
+) -> None:
+    """Write channel ``number`` of a 16-bit image ``(height, width)`` as lossless JPEG 2000 tiles."""
     options = {
         "tile": (1024, 1024),
         "photometric": "minisblack",
         "compression": "jpeg2000",
         "compressionargs": {"reversible": True, "codecformat": "j2k"},
     }
-    metadata = {"axes": "YX", "Channel": {"Name": ["DAPI"]}, **_physical_size(um_per_px)}
-    _write(path, image, metadata, options)
+    xml = _ome_xml((image.shape[0], image.shape[1]), channels, number, um_per_px)
+    _write(path, image, options, description=xml.encode(), metadata=None)

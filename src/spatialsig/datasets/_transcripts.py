@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from spatialsig.datasets._layouts import feature_names, id_array, text_type
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from spatialsig.datasets._expression import Counts
+    from spatialsig.datasets._layouts import Layout
     from spatialsig.datasets._outlines import Outlines
 
 _FIRST_ID = 281474976710656
@@ -25,34 +28,28 @@ _CATEGORY = {
     "Negative Control Codeword": "negative_control_codeword",
     "Unassigned Codeword": "unassigned_codeword",
 }
-_SCHEMA = pa.schema(
-    {
-        "transcript_id": pa.uint64(),
-        "cell_id": pa.string(),
-        "overlaps_nucleus": pa.uint8(),
-        "feature_name": pa.string(),
-        "x_location": pa.float32(),
-        "y_location": pa.float32(),
-        "z_location": pa.float32(),
-        "qv": pa.float32(),
-        "fov_name": pa.string(),
-        "nucleus_distance": pa.float32(),
-        "codeword_index": pa.int32(),
-        "codeword_category": pa.string(),
-        "is_gene": pa.bool_(),
-    }
-)
+_NO_CELL = {"int32": "-1", "bytes": "UNASSIGNED", "str": "UNASSIGNED"}
 
 
 class _Writer:
     """Turns molecules into rows of the file."""
 
-    def __init__(self, rng: np.random.Generator, counts: Counts, custom: NDArray[np.bool_], cell_ids: list[str]):
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        counts: Counts,
+        custom: NDArray[np.bool_],
+        cell_ids: list[str],
+        layout: Layout,
+    ):
         self.rng = rng
-        self.names = pa.array(counts.names)
-        self.cell_ids = pa.array([*cell_ids, "UNASSIGNED"])
+        self.columns = layout.molecule_columns
+        self.text = text_type(layout)
+        self.cell_ids = id_array([*cell_ids, _NO_CELL[layout.cell_ids]], layout)
+        self.names = pa.array(feature_names(counts, layout).names).cast(self.text)
         gene = ["custom_gene" if own else "predesigned_gene" for own in custom]
-        self.categories = pa.array(gene + [_CATEGORY[kind] for kind in counts.feature_types[counts.n_genes :]])
+        kinds = gene + [_CATEGORY[kind] for kind in counts.feature_types[counts.n_genes :]]
+        self.categories = pa.array(kinds).cast(self.text)
         self.n_genes = counts.n_genes
         self.next_id = _FIRST_ID
 
@@ -62,29 +59,31 @@ class _Writer:
         feature: NDArray[np.int64],
         xy_um: NDArray[np.float64],
         distance_um: NDArray[np.float64],
-        low_quality: bool = False,  # noqa: FBT001, FBT002
+        *,
+        low_quality: bool = False,
     ) -> pa.Table:
+        """Rows for molecules of feature ``feature`` at ``xy_um``, in the columns of the layout."""
         n = len(cell)
         ids = np.arange(self.next_id, self.next_id + n, dtype=np.uint64)
         self.next_id += n
         quality = self.rng.uniform(0, 20, n) if low_quality else np.minimum(self.rng.uniform(20, 60, n), 40)
         taken = pa.array(feature.astype(np.int32))
-        columns = [
-            pa.array(ids),
-            self.cell_ids.take(pa.array(cell)),
-            pa.array((distance_um == 0).astype(np.uint8)),
-            self.names.take(taken),
-            pa.array(xy_um[:, 0].astype(np.float32)),
-            pa.array(xy_um[:, 1].astype(np.float32)),
-            pa.array(self.rng.normal(15, 3, n).astype(np.float32)),
-            pa.array(quality.astype(np.float32)),
-            pa.array(np.full(n, "A1")),
-            pa.array(distance_um.astype(np.float32)),
-            taken,
-            self.categories.take(taken),
-            pa.array(feature < self.n_genes),
-        ]
-        return pa.Table.from_arrays(columns, schema=_SCHEMA)
+        rows = {
+            "transcript_id": pa.array(ids),
+            "cell_id": self.cell_ids.take(pa.array(cell)),
+            "overlaps_nucleus": pa.array((distance_um == 0).astype(np.uint8)),
+            "feature_name": self.names.take(taken),
+            "x_location": pa.array(xy_um[:, 0].astype(np.float32)),
+            "y_location": pa.array(xy_um[:, 1].astype(np.float32)),
+            "z_location": pa.array(self.rng.normal(15, 3, n).astype(np.float32)),
+            "qv": pa.array(quality.astype(np.float32)),
+            "fov_name": pa.repeat(pa.scalar("A1"), n).cast(self.text),
+            "nucleus_distance": pa.array(distance_um.astype(np.float32)),
+            "codeword_index": taken,
+            "codeword_category": self.categories.take(taken),
+            "is_gene": pa.array(feature < self.n_genes),
+        }
+        return pa.table({name: rows[name] for name in self.columns})
 
 
 def _scatter(
@@ -129,9 +128,12 @@ def write_transcripts(
     xy_um: NDArray[np.float64],
     outlines: Outlines,
     n_cells: int,
+    layout: Layout,
 ) -> None:
     """Write the molecules of the first ``n_cells`` cells, and some that belong to none."""
-    writer = _Writer(rng, counts, custom, cell_ids)
-    with pq.ParquetWriter(path, _SCHEMA, compression="zstd") as file:
+    writer = _Writer(rng, counts, custom, cell_ids, layout)
+    nothing, nowhere = np.empty(0, np.int64), np.empty((0, 2))
+    schema = writer.table(nothing, nothing, nowhere, nowhere[:, 0]).schema
+    with pq.ParquetWriter(path, schema, compression="zstd") as file:
         for table in _tables(writer, counts, xy_um, outlines, n_cells):
             file.write_table(table)

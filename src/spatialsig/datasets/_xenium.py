@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from spatialsig._checks import check_fraction, check_positive
+from spatialsig._checks import check_choice, check_fraction, check_positive
 from spatialsig._errors import InputError
 from spatialsig._progress import track
 from spatialsig.datasets._bundle import write_bundle
+from spatialsig.datasets._layouts import LAYOUTS
+from spatialsig.datasets._morphology import N_STAINS
 from spatialsig.datasets._render import render_he
 from spatialsig.datasets._slide import Recipe, SyntheticSlide, make_slide
 from spatialsig.datasets._tiff import write_he
@@ -41,10 +43,13 @@ def synthetic_xenium(
     he_um_per_px: float = 0.2738,
     pixel_size_um: float = 0.2125,
     transcripts: bool = True,
+    version: str = "3.0",
+    stains: int = 1,
+    he_in_bundle: bool = True,
 ) -> pd.DataFrame:
     """Write Xenium output folders, each with an H&E, its alignment and the planted truth.
 
-    The files are those of Xenium Onboard Analysis 3 and are read by ``spatialdata_io.xenium`` as they are. Eight cell
+    The files are those of Xenium Onboard Analysis and are read by ``spatialdata_io.xenium`` as they are. Eight cell
     types lie in smooth regions; a proliferation programme drives genes and nuclei of the tumour cells; counts are
     negative binomial with ambient transcripts, spill-over and control probes; the H&E is painted in optical density.
     Slide ``i`` of a seed is the same however many slides are written.
@@ -85,13 +90,21 @@ def synthetic_xenium(
         Pixel sizes of H&E and morphology image.
     transcripts
         Write all transcripts; otherwise those of a few cells, which keeps the folder readable.
+    version
+        Layout of the folders: ``"1.0"``, ``"1.6"``, ``"2.0"``, ``"3.0"`` or ``"4.0"``. Cells, counts and pictures are
+        the same in all of them; ids of cells are running numbers in ``"1.0"``.
+    stains
+        Channels of the morphology image: 1 (DAPI), or from ``"2.0"`` on 4 (DAPI, boundary, interior RNA, interior
+        protein).
+    he_in_bundle
+        Put the H&E and its alignment into the bundle folder; otherwise beside it, in ``directory``.
 
     Returns
     -------
     Table with one row per slide: ``sample``, ``patient``, ``bundle``, ``he_image``, ``he_alignment`` (absolute paths).
     The same table with paths relative to the folder is written to ``bundles.csv``.
 
-    In each bundle folder, beside the files of 10x: ``<sample>_he_image.ome.tif``, ``<sample>_he_imagealignment.csv``
+    In each bundle folder (or beside it), with the files of 10x: ``<sample>_he_image.ome.tif``, ``<sample>_he_imagealignment.csv``
     (3 x 3, H&E px to morphology px). In ``directory``:
 
     - ``<sample>_truth.h5ad``: ``X`` expected counts without noise (float32); ``obs``: ``cell_id``, ``sample``,
@@ -118,6 +131,9 @@ def synthetic_xenium(
         he_um_per_px=he_um_per_px,
         pixel_size_um=pixel_size_um,
         transcripts=transcripts,
+        version=version,
+        stains=stains,
+        he_in_bundle=he_in_bundle,
     )
     check_positive(n_slides=n_slides, n_patients=n_slides if n_patients is None else n_patients)
     check_recipe(recipe)
@@ -149,6 +165,11 @@ def check_recipe(recipe: Recipe) -> None:
         he_um_per_px=recipe.he_um_per_px,
         pixel_size_um=recipe.pixel_size_um,
     )
+    check_choice(recipe.version, LAYOUTS, name="version")
+    check_choice(recipe.stains, N_STAINS, name="stains")
+    if recipe.stains > 1 and LAYOUTS[recipe.version].morphology == "projections":
+        msg = f'`stains={recipe.stains}` needs `version` "2.0" or later; got `version={recipe.version!r}`.'
+        raise InputError(msg)
     check_fraction(image_signal=recipe.image_signal, gap_share=recipe.gap_share)
     for name in ("stain_sd", "slide_sd", "registration_error_um", "warp_um"):
         value = getattr(recipe, name)
@@ -178,8 +199,9 @@ def _write_slide(root: Path, slide: SyntheticSlide) -> dict[str, str]:
     bundle = root / slide.sample
     bundle.mkdir(parents=True)
     cell_ids = write_bundle(bundle, slide)
-    image = bundle / f"{slide.sample}_he_image.ome.tif"
-    alignment = bundle / f"{slide.sample}_he_imagealignment.csv"
+    place = bundle if slide.recipe.he_in_bundle else root
+    image = place / f"{slide.sample}_he_image.ome.tif"
+    alignment = place / f"{slide.sample}_he_imagealignment.csv"
     he = render_he(slide.nuclei, slide.tissue, slide.frames, slide.stain, seed=slide.pixel_seed)
     write_he(image, he, um_per_px=slide.recipe.he_um_per_px)
     np.savetxt(alignment, slide.frames.alignment, delimiter=",", fmt="%.18e")
