@@ -12,6 +12,7 @@ from spatialdata.transformations import Identity, get_transformation
 import spatialsig as sp
 from spatialsig._errors import FileMissingError, InputError, SpatialsigWarning, StoreError
 from spatialsig.io._pixels import open_rgb
+from spatialsig.io._tiff_level import TiffLevel
 from spatialsig.store.images import halve
 
 SVS = Path(__file__).resolve().parents[3] / "shared" / "data" / "wsi" / "CMU-1-Small-Region.svs"
@@ -98,13 +99,13 @@ def test_only_the_tiles_asked_for_are_decoded(tmp_path, pixels, monkeypatch) -> 
     tifffile.imwrite(tmp_path / "a.tif", np.tile(pixels, (4, 4, 1)), photometric="rgb", tile=(256, 256))
     sdata = sp.io.read_he(tmp_path / "a.tif", um_per_px=0.5)
     decoded = []
-    original = tifffile.zarr.ZarrTiffStore.get
+    original = TiffLevel._segment
 
-    async def counting(self, key, *args, **kwargs):
-        decoded.append(key)
-        return await original(self, key, *args, **kwargs)
+    def counting(self, page, plane, row, column):
+        decoded.append((row, column))
+        return original(self, page, plane, row, column)
 
-    monkeypatch.setattr(tifffile.zarr.ZarrTiffStore, "get", counting)
+    monkeypatch.setattr(TiffLevel, "_segment", counting)
     sdata["he_image"]["scale0"]["image"][:, :100, :100].values  # noqa: B018
     assert 0 < len(decoded) <= 64 < 21 * 18
 

@@ -14,21 +14,22 @@ from spatialdata.transformations import Identity
 from spatialsig import _keys
 from spatialsig._checks import check_choice, check_key, check_positive
 from spatialsig._errors import InputError
+from spatialsig.geometry.affine import apply
 from spatialsig.io._elements import (
     CIRCLES,
     DEFAULT_RADIUS_UM,
     assemble,
     cell_circles,
     cell_table,
+    choose_um_per_px,
     labelled,
-    warn_pixel_size,
 )
 from spatialsig.io._pixels import RgbFile, RgbPixels, open_rgb
 from spatialsig.store.commit import check_target
 
 if TYPE_CHECKING:
     from anndata import AnnData
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
     from spatialdata import SpatialData
 
 MAX_OUTSIDE_IMAGE = 0.2
@@ -39,9 +40,10 @@ def from_anndata(
     adata: AnnData,
     image: str | Path | NDArray[np.uint8],
     *,
-    um_per_px: float,
-    spatial_key: str = _keys.SPATIAL,
+    um_per_px: float | None = None,
+    spatial_key: str | tuple[str, str] = _keys.SPATIAL,
     spatial_unit: Literal["px", "um"] = "px",
+    to_image: ArrayLike | None = None,
     spot_um: float | None = None,
     sample: str | None = None,
     patient: str | None = None,
@@ -57,13 +59,17 @@ def from_anndata(
     adata
         ``X`` holds raw counts; left as it is. ``obs`` names must be unique.
     image
-        Path of an RGB image (TIFF, OME-TIFF, SVS, PNG, JPEG) or an array ``(y, x, 3)`` uint8.
+        Path of an RGB image in a format of :func:`read_he`, or an array ``(y, x, 3)`` uint8.
     um_per_px
-        Micrometres per px of the full-resolution image.
+        Micrometres per px of the full-resolution image; by default what ``to_image`` implies for positions in um, or
+        as the file says.
     spatial_key
-        ``adata.obsm`` entry with positions ``(n_obs, 2)``, x and y.
+        ``adata.obsm`` entry with positions ``(n_obs, 2)``, x and y, or the names of two columns of ``adata.obs``.
     spatial_unit
         ``"px"``: positions are px of the image; ``"um"``: micrometres from its top-left corner.
+    to_image
+        ``(3, 3)`` matrix that maps positions (x, y) to px of the full-resolution image, for positions in another
+        frame; ``spatial_unit`` then says the unit of that frame.
     spot_um
         Diameter of a spot, um; by default circles of 5 um radius are drawn.
     sample, patient
@@ -88,24 +94,32 @@ def from_anndata(
     Raises
     ------
     KeyMissingError
-        If ``adata.obsm`` has no ``spatial_key``.
+        If ``adata.obsm`` has no ``spatial_key``, or ``adata.obs`` not its columns.
     InputError
-        If ``X`` holds no counts, positions are no ``(n_obs, 2)`` numbers, more than 1 % of them are not finite, or
-        more than 20 % lie outside the image.
+        If ``X`` holds no counts, positions are no ``(n_obs, 2)`` numbers, more than 1 % of them are not finite,
+        more than 20 % lie outside the image, ``to_image`` is no affine matrix, or nothing says the size of a px.
     """
-    check_positive(um_per_px=um_per_px)
+    if um_per_px is not None:
+        check_positive(um_per_px=um_per_px)
     if spot_um is not None:
         check_positive(spot_um=spot_um)
     check_choice(spatial_unit, ("px", "um"), name="spatial_unit")
     if out is not None:
         check_target(Path(out), overwrite=overwrite)
     counts = _counts(adata)
-    xy_um = _positions(adata, spatial_key) * (um_per_px if spatial_unit == "px" else 1.0)
+    xy = _positions(adata, spatial_key)
+    matrix = None if to_image is None else _matrix(to_image)
+    if um_per_px is None and matrix is not None and spatial_unit == "um":
+        um_per_px = float(1 / np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
     file, where = _open(image)
-    if where is not None:
-        warn_pixel_size(where, given=um_per_px, found=file.um_per_px)
-    placed = np.isfinite(xy_um).all(axis=1)
-    outside = _count_outside(xy_um[placed] / um_per_px, file, spatial_unit)
+    try:
+        um_per_px = choose_um_per_px(where, given=um_per_px, found=file.pixel_size)
+        xy_um = _in_um(xy, matrix, spatial_unit, um_per_px)
+        placed = np.isfinite(xy_um).all(axis=1)
+        outside = _count_outside(xy_um[placed] / um_per_px, file, spatial_unit)
+    except InputError:
+        file.close()
+        raise
     sample = (where.name.split(".")[0] if where else "slide") if sample is None else sample
     patient = sample if patient is None else patient
     obs = labelled(adata.obs[placed], sample=sample, patient=patient)
@@ -118,7 +132,7 @@ def from_anndata(
         "cells_outside_image": outside,
     }
     table = cell_table(counts[placed], obs, _var(adata), xy_um[placed], info={"from_anndata": info})
-    for key in set(adata.obsm) - {spatial_key, _keys.SPATIAL}:
+    for key in set(adata.obsm) - {str(spatial_key), _keys.SPATIAL}:
         table.obsm[key] = adata.obsm[key][placed]
     radius = np.full(len(obs), DEFAULT_RADIUS_UM if spot_um is None else spot_um / 2)
     circles = cell_circles(xy_um[placed], radius, table.obs[_keys.CELL_ID], um_per_global_px=um_per_px)
@@ -162,20 +176,51 @@ def _counts(adata: AnnData) -> sparse.csr_matrix:
     return counts.astype(np.float32)
 
 
-def _positions(adata: AnnData, spatial_key: str) -> NDArray[np.float64]:
-    check_key(adata.obsm.keys(), spatial_key, name="spatial_key", where="adata.obsm")
-    values = np.asarray(adata.obsm[spatial_key])
+def _positions(adata: AnnData, spatial_key: str | tuple[str, str]) -> NDArray[np.float64]:
+    """Positions ``(n_obs, 2)`` as they are given, from obsm or from two columns of obs."""
+    if isinstance(spatial_key, str):
+        check_key(adata.obsm.keys(), spatial_key, name="spatial_key", where="adata.obsm")
+        where, values = f"adata.obsm[{spatial_key!r}]", np.asarray(adata.obsm[spatial_key])
+    else:
+        for key in spatial_key:
+            check_key(adata.obs.columns, key, name="spatial_key", where="adata.obs")
+        where, values = f"adata.obs[{list(spatial_key)}]", adata.obs[list(spatial_key)].to_numpy()
     if values.ndim != 2 or values.shape[1] != 2 or values.dtype.kind not in "iuf":
-        msg = f"adata.obsm[{spatial_key!r}] is {values.dtype} of shape {values.shape}; wanted (n_obs, 2) numbers x, y."
+        msg = f"{where} is {values.dtype} of shape {values.shape}; wanted (n_obs, 2) numbers x, y."
         raise InputError(msg)
     lost = int((~np.isfinite(values)).any(axis=1).sum())
     if lost > MAX_WITHOUT_POSITION * len(values):
         msg = (
-            f"{lost} of {len(values)} positions in adata.obsm[{spatial_key!r}] are not finite; at most "
+            f"{lost} of {len(values)} positions in {where} are not finite; at most "
             f"{MAX_WITHOUT_POSITION:.0%} may be dropped: remove these observations yourself if that is right."
         )
         raise InputError(msg)
     return values.astype(np.float64)
+
+
+def _matrix(to_image: ArrayLike) -> NDArray[np.float64]:
+    """Affine matrix ``(3, 3)``, or an error that says what is wrong with it."""
+    matrix = np.asarray(to_image, dtype=np.float64)
+    fault = None
+    if matrix.shape != (3, 3):
+        fault = f"has shape {matrix.shape}"
+    elif not np.isfinite(matrix).all() or not np.allclose(matrix[2], [0, 0, 1]):
+        fault = f"has the last row {matrix[2].tolist()}, or numbers that are not finite"
+    elif not abs(np.linalg.det(matrix[:2, :2])) > 0:
+        fault = "is singular"
+    if fault is not None:
+        msg = f"`to_image` {fault}; wanted a (3, 3) affine matrix with last row 0, 0, 1 that maps x, y to px."
+        raise InputError(msg)
+    return matrix
+
+
+def _in_um(
+    xy: NDArray[np.float64], matrix: NDArray[np.float64] | None, spatial_unit: str, um_per_px: float
+) -> NDArray[np.float64]:
+    """Micrometres from the top-left corner of the image."""
+    if matrix is not None:
+        return apply(matrix, xy) * um_per_px
+    return xy * um_per_px if spatial_unit == "px" else xy
 
 
 def _open(image: str | Path | NDArray[np.uint8]) -> tuple[RgbFile, Path | None]:

@@ -14,7 +14,8 @@ from spatialdata.models import Image2DModel, ShapesModel, TableModel
 from spatialdata.transformations import Scale
 
 from spatialsig import _keys
-from spatialsig._errors import SpatialsigWarning
+from spatialsig._checks import check_positive
+from spatialsig._errors import InputError, SpatialsigWarning
 from spatialsig.store.commit import create_store
 from spatialsig.store.images import StreamedImage, halve
 from spatialsig.store.layout import CHANNELS, level_shapes
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from spatialdata.transformations import BaseTransformation
     from xarray import DataArray, DataTree
 
-    from spatialsig.io._pixels import RgbFile, RgbPixels
+    from spatialsig.io._rgb import PixelSize, RgbFile, RgbPixels
 
 CIRCLES = "cell_circles"
 DEFAULT_RADIUS_UM = 5.0
@@ -134,8 +135,10 @@ def lazy_image(file: RgbFile, transformations: Mapping[str, BaseTransformation])
 
 def _lazy(pixels: RgbPixels) -> da.Array:
     tile = pixels.chunks or (_LAZY_CHUNK_PX, _LAZY_CHUNK_PX)
-    # whole tiles of an even number of pixels
-    edges = [min(-(-_LAZY_CHUNK_PX // t) * t * 2, s) for t, s in zip(tile, pixels.shape[:2], strict=True)]
+    width = min(-(-_LAZY_CHUNK_PX // tile[1]) * tile[1] * 2, pixels.shape[1])
+    # strips are as wide as the image: the fewer rows the wider they are; whole tiles of an even number of pixels
+    rows = max(min(_LAZY_CHUNK_PX, 2 * _LAZY_CHUNK_PX**2 // width), 1)
+    edges = (min(-(-rows // tile[0]) * tile[0] * 2, pixels.shape[0]), width)
     from_array: Any = da.from_array  # untyped in dask
     array = from_array(pixels, chunks=(*edges, len(CHANNELS)), name=False, meta=np.empty((0, 0, 0), np.uint8))
     return cast("da.Array", array.transpose(2, 0, 1))
@@ -150,9 +153,30 @@ def _lazy_half(array: da.Array) -> da.Array:
     return cast("da.Array", map_blocks(halve, even, dtype=np.uint8, chunks=chunks, meta=np.empty((0, 0, 0), np.uint8)))
 
 
-def warn_pixel_size(path: Path, *, given: float | None, found: float | None) -> None:
-    """Warn when the pixel size that the caller gives is not the one in the file."""
-    if given is None or found is None or np.isclose(given, found, rtol=0.05):
-        return
-    msg = f"`um_per_px={given:g}` is used, but image {str(path)!r} says {found:.4g} um per px; check which is right."
-    warnings.warn(msg, SpatialsigWarning, stacklevel=3)
+def choose_um_per_px(path: Path | None, *, given: float | None, found: PixelSize | None) -> float:
+    """Micrometres per full-resolution px: as the caller says, otherwise as the file does.
+
+    Raises
+    ------
+    InputError
+        If neither says it, or the file says different edges for x and y.
+    """
+    name = "array" if path is None else str(path)
+    if given is not None:
+        check_positive(um_per_px=given)
+        if found is not None and not np.allclose(given, found, rtol=0.05):
+            says = " x ".join(f"{edge:.4g}" for edge in found[: 1 if found.is_square else 2])
+            msg = f"`um_per_px={given:g}` is used, but image {name!r} says {says} um per px; check which is right."
+            warnings.warn(msg, SpatialsigWarning, stacklevel=3)
+        return float(given)
+    if found is None:
+        msg = f"image {name!r} does not say how large its pixels are; pass `um_per_px=` (um per full-resolution px)."
+        raise InputError(msg)
+    if not found.is_square:
+        msg = (
+            f"image {name!r} says that its pixels are {found.x_um:.4g} x {found.y_um:.4g} um (x, y); wanted square ones: "
+            f"resample the image, or pass `um_per_px=` if the file is wrong."
+        )
+        raise InputError(msg)
+    check_positive(um_per_px=found.x_um)
+    return found.x_um

@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from spatialdata.transformations import Identity
 
 from spatialsig import _keys
-from spatialsig._checks import check_positive
 from spatialsig._errors import InputError
-from spatialsig.io._elements import assemble, warn_pixel_size
+from spatialsig.io._elements import assemble, choose_um_per_px
 from spatialsig.io._pixels import open_rgb
 from spatialsig.store.commit import check_target
 
@@ -34,9 +32,10 @@ def read_he(
     Parameters
     ----------
     path
-        OME-TIFF, TIFF or SVS (read tile by tile), PNG or JPEG; 8-bit RGB.
+        RGB image: TIFF, OME-TIFF, SVS or NDPI (read tile by tile or strip by strip), MRXS and other scanner formats
+        (``pip install 'spatialsig[wsi]'``), an OME-Zarr directory, PNG or JPEG (decoded at once).
     um_per_px
-        Micrometres per full-resolution px; by default as the file says (OME-XML, Aperio, TIFF resolution).
+        Micrometres per full-resolution px; by default as the file says (OME metadata, scanner, TIFF resolution).
     sample, patient
         Names of the slide and of its patient; by default the file's name, and the sample's.
     image_key
@@ -54,7 +53,8 @@ def read_he(
     FileMissingError
         If there is no such file.
     InputError
-        If the image is not 8-bit RGB, is damaged, or its pixel size is neither given nor in the file.
+        If the format is not known or needs openslide, the image is damaged or cannot become 8-bit RGB for sure, or
+        its pixel size is neither given nor in the file, or is not the same for x and y.
     StoreError
         If ``out`` exists and ``overwrite`` is False.
     """
@@ -62,14 +62,11 @@ def read_he(
     if out is not None:
         check_target(Path(out), overwrite=overwrite)
     file = open_rgb(path)
-    if um_per_px is None and file.um_per_px is None:
-        msg = (
-            f"image {str(path)!r} does not say how large its pixels are; pass `um_per_px=` (um per full-resolution px)."
-        )
-        raise InputError(msg)
-    warn_pixel_size(path, given=um_per_px, found=file.um_per_px)
-    um = float(um_per_px if um_per_px is not None else file.um_per_px or np.nan)
-    check_positive(um_per_px=um)
+    try:
+        um = choose_um_per_px(path, given=um_per_px, found=file.pixel_size)
+    except InputError:
+        file.close()
+        raise
     sample = path.name.split(".")[0] if sample is None else sample
     attrs = {
         _keys.SAMPLE: sample,
