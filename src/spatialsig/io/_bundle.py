@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
+import warnings
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 
 from spatialsig import _keys
 from spatialsig._checks import check_files
-from spatialsig._errors import AlignmentError, FileMissingError, InputError
+from spatialsig._errors import FileMissingError, InputError, SpatialsigWarning
 from spatialsig.io._matrix import as_text
 
 if TYPE_CHECKING:
@@ -28,7 +29,33 @@ CELLS = "cells.parquet"
 X_COLUMN, Y_COLUMN, AREA_COLUMN = "x_centroid", "y_centroid", "cell_area"
 PIXEL_SIZE_UM = (0.05, 1.0)  # morphology pixels of a microscope; 0.2125 is typical
 MAX_WITHOUT_POSITION = 0.01
-_HE_PATTERNS = ("*he_image.ome.tif", "*he_image.ome.tiff", "*he_image.tif", "*he_image.tiff")
+PARQUET_DAMAGE = (
+    OSError, ValueError, TypeError, KeyError, RuntimeError, OverflowError, MemoryError, NotImplementedError,
+    pa.ArrowException,
+)  # fmt: skip
+_PANDAS_INDEX = "__index_level_"
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Rows of ``cells.parquet`` in the order of the matrix.
+
+    Attributes
+    ----------
+    frame
+        All columns; ``cell_id`` as str, centroids in um; a fresh index.
+    without_position
+        Number of rows whose centroid is not finite.
+    id_kind
+        How the file stores ids: ``integer``, ``bytes`` or ``text``.
+    in_order
+        Whether the file had the order of the matrix.
+    """
+
+    frame: pd.DataFrame
+    without_position: int
+    id_kind: str
+    in_order: bool
 
 
 def check_bundle(path: Path, extra: Sequence[str] = ()) -> None:
@@ -41,26 +68,69 @@ def check_bundle(path: Path, extra: Sequence[str] = ()) -> None:
     check_files([path / name for name in (SPECS, MATRIX, CELLS, *extra)], what=f"bundle {str(path)!r}", fix=fix)
 
 
-def read_pixel_size(path: Path) -> float:
-    """Micrometres per morphology px, from ``experiment.xenium``."""
+def read_specs(path: Path) -> dict[str, Any]:
+    """Content of ``experiment.xenium``."""
     file = path / SPECS
     try:
-        specs: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        specs = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         msg = f"{str(file)!r} is no valid JSON ({error}): copy it from the output of the instrument again."
         raise InputError(msg) from error
-    value = specs.get("pixel_size") if isinstance(specs, dict) else None
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or not PIXEL_SIZE_UM[0] <= float(value or 0) <= PIXEL_SIZE_UM[1]:
-        msg = (
-            f"`pixel_size` in {str(file)!r} is {value!r}; wanted um per morphology px, {PIXEL_SIZE_UM[0]} to "
-            f"{PIXEL_SIZE_UM[1]} (0.2125 is typical): restore the original file."
-        )
+    if not isinstance(specs, dict):
+        msg = f"{str(file)!r} holds a {type(specs).__name__}; wanted fields as `pixel_size`: restore the original file."
         raise InputError(msg)
-    return float(value or 0)
+    return specs
 
 
-def read_cells(path: Path, cell_ids: NDArray[np.str_]) -> tuple[pd.DataFrame, int]:
+def pixel_size_of(specs: dict[str, Any], *, file: Path) -> float:
+    """Micrometres per morphology px, checked."""
+    value = specs.get("pixel_size")
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if number and PIXEL_SIZE_UM[0] <= (value or 0) <= PIXEL_SIZE_UM[1]:  # NaN fails as well
+        return float(value or 0)
+    msg = (
+        f"`pixel_size` in {str(file)!r} is {value!r}; wanted um per morphology px, {PIXEL_SIZE_UM[0]} to "
+        f"{PIXEL_SIZE_UM[1]} (0.2125 is typical): restore the original file."
+    )
+    raise InputError(msg)
+
+
+def read_parquet(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read one parquet file, with the checksums that it has.
+
+    Raises
+    ------
+    InputError
+        If it is damaged.
+    """
+    try:
+        with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+            table = parquet.read(columns=None if columns is None else list(columns))
+            table.validate(full=True)
+            return table
+    except PARQUET_DAMAGE as error:
+        msg = f"{str(file)!r} cannot be read as parquet ({error}): copy it from the output of the instrument again."
+        raise InputError(msg) from error
+
+
+def column_names(file: Path) -> list[str]:
+    """Columns of a parquet file; :class:`InputError` if it is damaged."""
+    try:
+        return list(pq.read_schema(file).names)
+    except PARQUET_DAMAGE as error:
+        msg = f"{str(file)!r} cannot be read as parquet ({error}): copy it from the output of the instrument again."
+        raise InputError(msg) from error
+
+
+def check_columns(file: Path, found: Sequence[str], wanted: Sequence[str]) -> None:
+    """Raise :class:`InputError` naming the columns that a parquet file lacks."""
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        msg = f"{str(file)!r} has no column(s) {missing}; it has {list(found)}. Use the original file."
+        raise InputError(msg)
+
+
+def read_cells(path: Path, cell_ids: NDArray[np.str_]) -> Cells:
     """Read ``cells.parquet`` in the order of the matrix.
 
     Parameters
@@ -69,29 +139,38 @@ def read_cells(path: Path, cell_ids: NDArray[np.str_]) -> tuple[pd.DataFrame, in
         Bundle.
     cell_ids
         Barcodes of the matrix.
-
-    Returns
-    -------
-    Frame of all columns (``cell_id`` as str, centroids in um), one row per barcode and in their order, and the number
-    of rows whose centroid is not finite.
     """
     file = path / CELLS
+    table = read_parquet(file)
+    check_columns(file, table.column_names, (_keys.CELL_ID, X_COLUMN, Y_COLUMN))
     try:
-        cells = pq.read_table(file).to_pandas()
-    except (OSError, ValueError, pa.ArrowException) as error:
+        cells = table.to_pandas(ignore_metadata=True)
+    except PARQUET_DAMAGE as error:
         msg = f"{str(file)!r} cannot be read as parquet ({error}): copy it from the output of the instrument again."
         raise InputError(msg) from error
-    missing = [name for name in (_keys.CELL_ID, X_COLUMN, Y_COLUMN) if name not in cells]
-    if missing:
-        msg = f"{str(file)!r} has no column(s) {missing}; it has {cells.columns.tolist()}. Use the original file."
-        raise InputError(msg)
+    cells = cells.drop(columns=[name for name in cells if str(name).startswith(_PANDAS_INDEX)])
     text = cells[[X_COLUMN, Y_COLUMN]].select_dtypes(exclude="number").columns.tolist()
     if text:
         msg = f"column(s) {text} of {str(file)!r} hold no numbers; wanted um. Use the original file."
         raise InputError(msg)
-    cells[_keys.CELL_ID] = as_text(cells[_keys.CELL_ID])
-    _check_ids(path, cells[_keys.CELL_ID].to_numpy(str), cell_ids)
+    cells[_keys.CELL_ID] = as_text(cells[_keys.CELL_ID], name=f"{file}: cell_id")
+    found = cells[_keys.CELL_ID].to_numpy(str)
+    _check_ids(path, found, cell_ids)
     cells = cells.set_index(_keys.CELL_ID, drop=False).loc[cell_ids].reset_index(drop=True)
+    kind = _id_kind(table.schema.field(_keys.CELL_ID).type)
+    return Cells(cells, _without_position(file, cells), kind, bool(np.array_equal(found, cell_ids)))
+
+
+def _id_kind(dtype: pa.DataType) -> str:
+    if pa.types.is_dictionary(dtype):
+        dtype = dtype.value_type
+    if pa.types.is_integer(dtype) or pa.types.is_floating(dtype):
+        return "integer"
+    text = pa.types.is_string(dtype) or pa.types.is_large_string(dtype)
+    return "text" if text else "bytes"
+
+
+def _without_position(file: Path, cells: pd.DataFrame) -> int:
     lost = int((~np.isfinite(cells[[X_COLUMN, Y_COLUMN]].to_numpy(float))).any(axis=1).sum())
     if lost > MAX_WITHOUT_POSITION * len(cells):
         msg = (
@@ -99,7 +178,10 @@ def read_cells(path: Path, cell_ids: NDArray[np.str_]) -> tuple[pd.DataFrame, in
             f"{MAX_WITHOUT_POSITION:.0%} may be dropped: check how the file was made."
         )
         raise InputError(msg)
-    return cells, lost
+    if lost:
+        msg = f"{lost} of {len(cells)} cells in {str(file)!r} have no finite centroid and are left out."
+        warnings.warn(msg, SpatialsigWarning, stacklevel=5)
+    return lost
 
 
 def _check_ids(path: Path, in_cells: NDArray[np.str_], in_matrix: NDArray[np.str_]) -> None:
@@ -121,42 +203,27 @@ def _check_ids(path: Path, in_cells: NDArray[np.str_], in_matrix: NDArray[np.str
         raise InputError(msg)
 
 
-def find_he(path: Path) -> Path | None:
-    """H&E image beside the files of a bundle, or None.
+def check_counts(path: Path, cells: pd.DataFrame, per_cell: dict[str, NDArray[np.float64]]) -> None:
+    """Warn where the counts that ``cells.parquet`` sums up are not those of the matrix.
 
-    Raises
-    ------
-    InputError
-        If there is more than one.
+    Parameters
+    ----------
+    path
+        Bundle.
+    cells
+        Frame of :class:`Cells`.
+    per_cell
+        Column of ``cells.parquet`` -> sum of the matrix per cell.
     """
-    found = sorted({file for pattern in _HE_PATTERNS for file in path.glob(pattern)})
-    if len(found) > 1:
+    wrong = {}
+    for column in [column for column in per_cell if column in cells and cells[column].dtype.kind in "iuf"]:
+        differ = int((cells[column].to_numpy(float) != per_cell[column]).sum())
+        if differ:
+            wrong[column] = differ
+    if wrong:
+        listed = ", ".join(f"{column} for {count}" for column, count in wrong.items())
         msg = (
-            f"bundle {str(path)!r} holds {len(found)} H&E images: {[file.name for file in found]}; choose one with "
-            f"`he_image=`."
+            f"bundle {str(path)!r}: {CELLS} and {MATRIX} do not agree on {listed} of {len(cells)} cells: are both files "
+            f"of one run? The counts are those of {MATRIX}."
         )
-        raise InputError(msg)
-    return found[0] if found else None
-
-
-def find_alignment(bundle: Path, he_image: Path) -> Path:
-    """Matrix that belongs to an H&E image: of the same name, else the only one beside it or in the bundle.
-
-    Raises
-    ------
-    AlignmentError
-        If there is none, or more than one could be meant.
-    """
-    stem = he_image.name.split(".")[0]
-    exact = he_image.with_name(f"{stem}alignment.csv")
-    if exact.exists():
-        return exact
-    found = sorted({file for place in (he_image.parent, bundle) for file in place.glob("*imagealignment.csv")})
-    if len(found) == 1:
-        return found[0]
-    fix = "pass `he_alignment=` (the *_he_imagealignment.csv from Xenium Explorer or the 10x download page)"
-    if found:
-        msg = f"H&E image {str(he_image)!r} has {len(found)} alignments: {[file.name for file in found]}; {fix}."
-    else:
-        msg = f"H&E image {str(he_image)!r} has no alignment; wanted {exact.name!r} beside it: {fix}."
-    raise AlignmentError(msg)
+        warnings.warn(msg, SpatialsigWarning, stacklevel=4)

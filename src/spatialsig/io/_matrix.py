@@ -19,6 +19,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 GENE_EXPRESSION = "Gene Expression"
+COUNT_COLUMNS = {  # feature type -> column of cells.parquet
+    GENE_EXPRESSION: "transcript_counts",
+    "Negative Control Probe": "control_probe_counts",
+    "Genomic Control": "genomic_control_counts",
+    "Negative Control Codeword": "control_codeword_counts",
+    "Unassigned Codeword": "unassigned_codeword_counts",
+    "Deprecated Codeword": "deprecated_codeword_counts",
+}
+_DAMAGE = (
+    OSError, KeyError, RuntimeError, AttributeError, TypeError, ValueError, OverflowError, MemoryError,
+    NotImplementedError, SystemError,
+)  # fmt: skip
+_MAX_INFLATION = 1100  # what deflate can do: a larger array is a damaged header
+_SMALL = 2**20
 _FIX = "Copy cell_feature_matrix.h5 from the instrument again"
 
 
@@ -38,6 +52,8 @@ class CountMatrix:
         Feature type -> number of features that are no genes.
     counts_dropped
         Feature type -> their counts.
+    per_cell
+        Column of ``cells.parquet`` that sums up the same counts -> ``(n_cells,)``.
     """
 
     counts: sparse.csr_matrix
@@ -45,11 +61,25 @@ class CountMatrix:
     var: pd.DataFrame
     features_dropped: dict[str, int]
     counts_dropped: dict[str, int]
+    per_cell: dict[str, NDArray[np.float64]]
 
 
-def as_text(values: Any) -> NDArray[np.str_]:
-    """Identifiers as str, whether they were stored as bytes, str or whole numbers."""
-    return np.array([v.decode() if isinstance(v, bytes) else str(v) for v in values], dtype=str)
+def as_text(values: Any, *, name: str) -> NDArray[np.str_]:
+    """Identifiers as str, whether they were stored as bytes, str or whole numbers.
+
+    Raises
+    ------
+    InputError
+        If bytes are no text; ``name`` says whose.
+    """
+    array = np.asarray(values)
+    if array.dtype.kind == "f" and np.isfinite(array).all() and (array == np.floor(array)).all():
+        array = array.astype(np.int64)
+    try:
+        return np.array([v.decode() if isinstance(v, bytes) else str(v) for v in array.tolist()], dtype=str)
+    except UnicodeDecodeError as error:
+        msg = f"{name!r} holds bytes that are no text ({error}): copy the file from the instrument again."
+        raise InputError(msg) from error
 
 
 def read_matrix(path: Path) -> CountMatrix:
@@ -62,7 +92,8 @@ def read_matrix(path: Path) -> CountMatrix:
         or a count is negative or not a whole number.
     """
     fields = _read_fields(path)
-    cell_ids, kinds = as_text(fields["barcodes"]), as_text(fields["features/feature_type"])
+    cell_ids = as_text(fields["barcodes"], name=f"{path}: barcodes")
+    kinds = as_text(fields["features/feature_type"], name=f"{path}: feature_type")
     n_features, n_cells = len(kinds), len(cell_ids)
     _check_shape(path, fields, n_features=n_features, n_cells=n_cells)
     _check_structure(path, fields["indptr"], fields["indices"], len(fields["data"]), n_features, n_cells)
@@ -85,7 +116,20 @@ def read_matrix(path: Path) -> CountMatrix:
         counts_dropped={
             str(kind): int(n) for kind, n in pd.Series(per_feature[~keep]).groupby(others).sum().sort_index().items()
         },
+        per_cell=_per_cell(everything, kinds),
     )
+
+
+def _per_cell(everything: sparse.csr_matrix, kinds: NDArray[np.str_]) -> dict[str, NDArray[np.float64]]:
+    """Sums per cell under the names of the columns of ``cells.parquet``; the total where every type has a column."""
+    sums: dict[str, NDArray[np.float64]] = {}
+    for kind, column in COUNT_COLUMNS.items():
+        chosen = np.flatnonzero(kinds == kind)
+        if len(chosen):
+            sums[column] = np.asarray(everything[:, chosen].sum(axis=1, dtype=np.float64)).ravel()
+    if set(kinds.tolist()) <= set(COUNT_COLUMNS):
+        sums["total_counts"] = np.asarray(everything.sum(axis=1, dtype=np.float64)).ravel()
+    return sums
 
 
 def _read_fields(path: Path) -> dict[str, NDArray[Any]]:
@@ -98,19 +142,33 @@ def _read_fields(path: Path) -> dict[str, NDArray[Any]]:
                 _refuse(path, f"has no dataset(s) {missing} in /matrix")
             for name in (*wanted, "shape", "features/genome"):
                 if f"matrix/{name}" in file:
-                    fields[name] = file[f"matrix/{name}"][()]
-    except (OSError, KeyError, RuntimeError, AttributeError) as error:
-        msg = f"{str(path)!r} cannot be read as HDF5 ({error}). {_FIX}."
+                    fields[name] = _read_field(path, file[f"matrix/{name}"], name)
+    except InputError:
+        raise
+    except _DAMAGE as error:
+        msg = f"{str(path)!r} cannot be read as HDF5 ({type(error).__name__}: {error}). {_FIX}."
         raise InputError(msg) from error
-    lengths = {name: len(fields[name]) for name in wanted if name.startswith("features/")}
+    lengths = {name: len(values) for name, values in fields.items() if name.startswith("features/")}
     if len(set(lengths.values())) != 1:
         _refuse(path, f"has features of unequal lengths {lengths}")
     return fields
 
 
+def _read_field(path: Path, dataset: Any, name: str) -> NDArray[Any]:
+    """One dataset, unless its header promises more than the file can hold."""
+    if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 1:
+        _refuse(path, f"has a /matrix/{name} that is no list")
+    if dataset.nbytes > _SMALL and dataset.nbytes > _MAX_INFLATION * path.stat().st_size:
+        _refuse(path, f"has a /matrix/{name} of {dataset.shape[0]} entries, more than the file can hold")
+    values: NDArray[Any] = dataset[()]
+    return values
+
+
 def _check_shape(path: Path, fields: dict[str, NDArray[Any]], *, n_features: int, n_cells: int) -> None:
-    if "shape" in fields and [int(n) for n in fields["shape"]] != [n_features, n_cells]:
-        found = [int(n) for n in fields["shape"]]
+    if "shape" not in fields:
+        return
+    found = fields["shape"].tolist()
+    if found != [n_features, n_cells]:
         _refuse(path, f"says shape {found} but names {n_features} features and {n_cells} barcodes")
 
 
@@ -141,11 +199,11 @@ def _check_counts(path: Path, data: NDArray[Any]) -> None:
 
 def _var(path: Path, fields: dict[str, NDArray[Any]], keep: NDArray[np.bool_]) -> pd.DataFrame:
     var = pd.DataFrame(
-        {"gene_ids": as_text(fields["features/id"][keep]), "feature_types": GENE_EXPRESSION},
-        index=make_index_unique(pd.Index(as_text(fields["features/name"][keep]))),
+        {"gene_ids": as_text(fields["features/id"][keep], name=f"{path}: id"), "feature_types": GENE_EXPRESSION},
+        index=make_index_unique(pd.Index(as_text(fields["features/name"][keep], name=f"{path}: name"))),
     )
     if "features/genome" in fields:
-        var["genome"] = as_text(fields["features/genome"][keep])
+        var["genome"] = as_text(fields["features/genome"][keep], name=f"{path}: genome")
     return var
 
 

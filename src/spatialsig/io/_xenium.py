@@ -13,18 +13,24 @@ from spatialsig._errors import AlignmentError, InputError
 from spatialsig.geometry.affine import apply, check_alignment, read_alignment, um_to_he_px
 from spatialsig.io._bundle import (
     AREA_COLUMN,
+    CELLS,
     MATRIX,
+    SPECS,
     X_COLUMN,
     Y_COLUMN,
     check_bundle,
-    find_alignment,
-    find_he,
+    check_counts,
+    pixel_size_of,
     read_cells,
-    read_pixel_size,
+    read_specs,
 )
+from spatialsig.io._discover import GIVEN, find_alignment, find_he
 from spatialsig.io._elements import CIRCLES, DEFAULT_RADIUS_UM, assemble, cell_circles, cell_table, labelled
+from spatialsig.io._extras import extra_files, read_extras
+from spatialsig.io._layout import detect_layout
 from spatialsig.io._matrix import read_matrix
 from spatialsig.io._pixels import open_rgb
+from spatialsig.io._segmentation import check_cells, check_pixel_size, read_segmentation
 from spatialsig.store.commit import check_target
 
 if TYPE_CHECKING:
@@ -33,12 +39,11 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
     from spatialdata import SpatialData
 
+    from spatialsig.io._layout import Layout
     from spatialsig.io._pixels import RgbFile
 
 MAX_OUTSIDE_IMAGE = 0.2
-_BOUNDARIES = ("cell_boundaries.parquet", "nucleus_boundaries.parquet")
-_TRANSCRIPTS = "transcripts.parquet"
-_CELLS_ZARR = "cells.zarr.zip"
+IDENTITY = "identity"
 
 
 def read_xenium(
@@ -56,19 +61,23 @@ def read_xenium(
     out: str | Path | None = None,
     overwrite: bool = False,
 ) -> SpatialData:
-    """Read a Xenium bundle (any XOA version) with its H&E.
+    """Read a Xenium bundle with its H&E.
 
-    Only the counts, the cells and the H&E are read unless more is asked for.
+    Bundles of every version of the Xenium software (1.0 to 4) are read; the version is seen from the files and their
+    types, never from the version string. Only the counts, the cells and the H&E are read unless more is asked for.
+    Counts, centroids, areas and the pixel size are compared with the second copy that the bundle holds of each.
 
     Parameters
     ----------
     path
         Output directory of one region.
     he_image
-        H&E image; by default the one ``*he_image.ome.tif`` beside the bundle's files, if there is one.
+        H&E image. By default the one ``*he_image.ome.tif`` (``.tif``, ``.svs``, ``.ndpi``) beside the bundle's files;
+        else one folder above, where the name must begin as the bundle's or image and bundle must be the only ones.
     he_alignment
-        ``*_he_imagealignment.csv`` or the ``(3, 3)`` matrix itself: full-resolution H&E px -> morphology px. By
-        default the file beside the image.
+        Full-resolution H&E px -> morphology px: ``*_he_imagealignment.csv``, keypoints of Xenium Explorer, the
+        ``(3, 3)`` matrix itself, or ``"identity"``. By default the csv of the image's name, or the only one beside
+        the image or in the bundle.
     sample, patient
         Names of the slide and of its patient; by default the directory's name, and the sample's.
     image_key, table_key
@@ -91,7 +100,11 @@ def read_xenium(
     - ``shapes["cell_circles"]``: the cells in um, which the table annotates;
     - ``images[image_key]``: ``(c, y, x)`` uint8 RGB, multi-scale, with an Affine to ``global`` (morphology px);
       missing when there is no H&E;
-    - ``attrs["spatialsig"]``: ``sample``, ``patient``, ``um_per_global_px``, ``source``.
+    - ``attrs["spatialsig"]``: ``sample``, ``patient``, ``um_per_global_px``, ``source`` (reader, bundle, ``xoa``,
+      image and alignment with ``he_image_found`` and ``he_alignment_found``: in the bundle, beside it, given);
+    - with ``morphology``: ``images["morphology_focus"]`` and, from XOA 1, ``images["morphology_mip"]``; with
+      ``boundaries``: ``shapes["cell_boundaries"]`` and ``shapes["nucleus_boundaries"]``; with ``transcripts``:
+      ``points["transcripts"]``. Cell ids are text in all of them; molecules of no cell have ``UNASSIGNED``.
 
     With ``out`` it is read back from the store.
 
@@ -107,28 +120,36 @@ def read_xenium(
         If ``out`` exists and ``overwrite`` is False.
     """
     path = Path(path)
-    extra = _extra_files(morphology=morphology, boundaries=boundaries, transcripts=transcripts)
-    check_bundle(path, extra)
+    wanted = {"morphology": morphology, "boundaries": boundaries, "transcripts": transcripts}
+    check_bundle(path, extra_files(**wanted))
     if out is not None:
         check_target(Path(out), overwrite=overwrite)
-    pixel_size = read_pixel_size(path)
-    image_path = Path(he_image) if he_image is not None else find_he(path)
-    matrix, alignment_name = _alignment(path, image_path, he_alignment, pixel_size)
+    specs = read_specs(path)
+    pixel_size = pixel_size_of(specs, file=path / SPECS)
+    image_path, image_found = (Path(he_image), GIVEN) if he_image is not None else find_he(path) or (None, None)
+    matrix, alignment_name, alignment_found = _alignment(path, image_path, he_alignment, pixel_size)
     sample = path.resolve().name if sample is None else sample
     patient = sample if patient is None else patient
-    table, circles = _cells(path, sample=sample, patient=patient, pixel_size=pixel_size)
+    table, circles, layout, in_order = _cells(
+        path, sample=sample, patient=patient, pixel_size=pixel_size, strict=any(wanted.values())
+    )
     source: dict[str, Any] = {
         "reader": "read_xenium",
         "bundle": str(path.resolve()),
+        "xoa": layout.xoa,
         "he_image": None if image_path is None else str(image_path.resolve()),
+        "he_image_found": image_found,
         "he_alignment": alignment_name,
+        "he_alignment_found": alignment_found,
     }
     attrs = {_keys.SAMPLE: sample, _keys.PATIENT: patient, "um_per_global_px": pixel_size, "source": source}
     file = None if image_path is None else open_rgb(image_path)
     if file is not None and matrix is not None:
         _check_inside(table.obsm[_keys.SPATIAL], file, matrix, pixel_size, name=alignment_name or "")
     elements: dict[str, Any] = {table_key: table, CIRCLES: circles}
-    elements |= _more(path, morphology=morphology, boundaries=boundaries, transcripts=transcripts) if extra else {}
+    if any(wanted.values()):
+        ids = table.obs[_keys.CELL_ID].to_numpy(str)
+        elements |= read_extras(path, layout, specs, cell_ids=ids, in_order=in_order, **wanted)
     to_global = {_keys.GLOBAL: Affine(matrix, input_axes=("x", "y"), output_axes=("x", "y"))} if file else {}
     return assemble(
         elements, file, to_global, attrs={_keys.NAMESPACE: attrs}, image_key=image_key, out=out, overwrite=overwrite
@@ -137,42 +158,67 @@ def read_xenium(
 
 def _alignment(
     path: Path, image_path: Path | None, given: str | Path | ArrayLike | None, pixel_size: float
-) -> tuple[NDArray[np.float64] | None, str | None]:
-    """Matrix of the H&E, checked, and where it comes from."""
+) -> tuple[NDArray[np.float64] | None, str | None, str | None]:
+    """Matrix of the H&E, checked, where it comes from, and how it was found."""
     if image_path is None:
         if given is not None:
             msg = f"`he_alignment` is given but bundle {str(path)!r} has no H&E image; give `he_image=` too."
             raise InputError(msg)
-        return None, None
+        return None, None, None
+    found = GIVEN
     if given is None:
-        given = find_alignment(path, image_path)
-    if isinstance(given, (str, Path)):
+        given, found = find_alignment(path, image_path)
+    if isinstance(given, str) and given == IDENTITY:
+        matrix, name = np.eye(3), IDENTITY
+    elif isinstance(given, (str, Path)):
         matrix, name = read_alignment(given), str(Path(given).resolve())
     else:
-        matrix, name = np.asarray(given, dtype=np.float64), "given as a matrix"
+        matrix, name = _as_matrix(given), "given as a matrix"
     check_alignment(matrix, pixel_size=pixel_size, name=name)
-    return matrix, name
+    return matrix, name, found
 
 
-def _cells(path: Path, *, sample: str, patient: str, pixel_size: float) -> tuple[AnnData, GeoDataFrame]:
+def _as_matrix(given: ArrayLike) -> NDArray[np.float64]:
+    try:
+        return np.asarray(given, dtype=np.float64)
+    except (ValueError, TypeError) as error:
+        msg = (
+            f"`he_alignment` is a {type(given).__name__} that is no matrix ({error}); wanted (3, 3) numbers or a path."
+        )
+        raise AlignmentError(msg) from error
+
+
+def _cells(
+    path: Path, *, sample: str, patient: str, pixel_size: float, strict: bool
+) -> tuple[AnnData, GeoDataFrame, Layout, bool]:
+    """Table and circles, checked against every second copy of their numbers in the bundle."""
     matrix = read_matrix(path / MATRIX)
-    cells, lost = read_cells(path, matrix.cell_ids)
-    placed = np.isfinite(cells[[X_COLUMN, Y_COLUMN]].to_numpy(float)).all(axis=1)
-    cells = cells[placed].reset_index(drop=True)
+    read = read_cells(path, matrix.cell_ids)
+    check_counts(path, read.frame, matrix.per_cell)
+    segmentation = read_segmentation(path)
+    if segmentation is not None:
+        check_pixel_size(segmentation, pixel_size, specs=path / SPECS)
+        check_cells(segmentation, read.frame, name=str(path / CELLS), needed=strict)
+    layout = detect_layout(
+        path, id_kind=read.id_kind, segmentation=None if segmentation is None else segmentation.generation
+    )
+    placed = np.isfinite(read.frame[[X_COLUMN, Y_COLUMN]].to_numpy(float)).all(axis=1)
+    cells = read.frame[placed].reset_index(drop=True)
     xy_um = cells[[X_COLUMN, Y_COLUMN]].to_numpy(np.float64)
     info = {
         "bundle": path.resolve().name,
+        "xoa": layout.xoa,
         "pixel_size": pixel_size,
         "n_cells": len(cells),
         "n_genes": len(matrix.var),
-        "cells_dropped_without_position": lost,
+        "cells_dropped_without_position": read.without_position,
         "features_dropped": matrix.features_dropped,
         "counts_dropped": matrix.counts_dropped,
     }
     obs = labelled(cells.drop(columns=[X_COLUMN, Y_COLUMN]), sample=sample, patient=patient)
     table = cell_table(matrix.counts[placed], obs, matrix.var, xy_um, info={"read_xenium": info})
-    index = table.obs[_keys.CELL_ID]
-    return table, cell_circles(xy_um, _radius_um(cells), index, um_per_global_px=pixel_size)
+    circles = cell_circles(xy_um, _radius_um(cells), table.obs[_keys.CELL_ID], um_per_global_px=pixel_size)
+    return table, circles, layout, read.in_order
 
 
 def _radius_um(cells: Any) -> NDArray[np.float64]:
@@ -211,28 +257,3 @@ def _check_inside(
         f"wanted at most {MAX_OUTSIDE_IMAGE:.0%}: {hint}."
     )
     raise AlignmentError(msg)
-
-
-def _extra_files(*, morphology: bool, boundaries: bool, transcripts: bool) -> tuple[str, ...]:
-    if not (morphology or boundaries or transcripts):
-        return ()
-    return (_CELLS_ZARR, *(_BOUNDARIES if boundaries else ()), *((_TRANSCRIPTS,) if transcripts else ()))
-
-
-def _more(path: Path, *, morphology: bool, boundaries: bool, transcripts: bool) -> dict[str, Any]:
-    """Elements that ``spatialdata_io`` reads; its own table and images of other stains stay out."""
-    from spatialdata_io import xenium
-
-    sdata = xenium(
-        path,
-        cells_boundaries=boundaries,
-        nucleus_boundaries=boundaries,
-        cells_as_circles=True,
-        cells_labels=False,
-        nucleus_labels=False,
-        transcripts=transcripts,
-        morphology_mip=morphology,
-        morphology_focus=morphology,
-        aligned_images=False,
-    )
-    return {name: element for kind, name, element in sdata.gen_elements() if kind != "tables" and name != CIRCLES}
