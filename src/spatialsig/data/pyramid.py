@@ -1,0 +1,138 @@
+"""The levels of an image, as arrays or as what lies on disk."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import spatialdata
+from dask.array import Array as DaskArray
+from xarray import DataArray, DataTree
+
+from spatialsig._checks import check_key
+from spatialsig._errors import InputError
+from spatialsig.data.chunks import stored_array
+from spatialsig.data.handles import open_array
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+
+@dataclass(frozen=True)
+class ImageLevel:
+    """One level of a pyramid.
+
+    Parameters
+    ----------
+    pixels
+        Zarr array on disk, or an array ``(3, y, x)`` uint8 (numpy, dask or xarray).
+    shape
+        Height and width, px of this level.
+    downsample
+        Level-0 px per px of this level, along y and x.
+    """
+
+    pixels: Path | Any
+    shape: tuple[int, int]
+    downsample: tuple[float, float] = (1.0, 1.0)
+
+    @property
+    def chunk_px(self) -> tuple[int, int] | None:
+        """Height and width of what is decoded at once, px of this level; None for an array in memory."""
+        if isinstance(self.pixels, Path):
+            stored = stored_array(self.pixels)
+            shape = open_array(self.pixels).chunk_layout.read_chunk.shape if stored is None else stored.chunk
+            return int(shape[-2]), int(shape[-1])
+        data = self.pixels.data if isinstance(self.pixels, DataArray) else self.pixels
+        return tuple(map(int, data.chunksize[-2:])) if isinstance(data, DaskArray) else None  # type: ignore[return-value]
+
+
+def image_levels(sdata: SpatialData, image_key: str) -> tuple[ImageLevel, ...]:
+    """Pyramid of an image element, finest first.
+
+    Levels that are stored as they are in a Zarr store come back as paths, to be read without dask; levels in memory,
+    cropped, or computed lazily come back as their arrays.
+
+    Parameters
+    ----------
+    sdata
+        Object holding the image.
+    image_key
+        Image element, ``(3, y, x)`` uint8.
+
+    Raises
+    ------
+    KeyMissingError
+        If there is no such image.
+    InputError
+        If it is not RGB of uint8.
+    """
+    check_key(sdata.images, image_key, name="image_key", where="sdata.images")
+    arrays = _arrays(sdata.images[image_key])
+    for array in arrays:
+        if array.dims != ("c", "y", "x") or array.shape[0] != 3 or array.dtype != np.uint8:
+            msg = (
+                f"image {image_key!r}: {array.dtype} {array.dims} of shape {array.shape}; wanted uint8 (c, y, x) with "
+                "3 channels. Convert it to 8-bit RGB first."
+            )
+            raise InputError(msg)
+    paths = _stored_paths(arrays)
+    height, width = arrays[0].shape[1:]
+    return tuple(
+        ImageLevel(path or array.data, (h, w), (_factor(height, h), _factor(width, w)))
+        for array, path in zip(arrays, paths, strict=True)
+        for h, w in [array.shape[1:]]
+    )
+
+
+def _arrays(element: DataArray | DataTree) -> list[DataArray]:
+    if isinstance(element, DataTree):
+        return [next(iter(element[scale].data_vars.values())) for scale in element.children]
+    return [element]
+
+
+def _factor(full: int, level: int) -> float:
+    """Level-0 px per px along one axis: the whole number, where the level is trimmed or padded to whole px."""
+    whole = max(round(full / level), 1)
+    return float(whole) if level in (full // whole, -(-full // whole)) else full / level
+
+
+def _stored_paths(arrays: list[DataArray]) -> list[Path | None]:
+    """Zarr array behind each level, or None where the level is not simply what lies in a store."""
+    none: list[Path | None] = [None] * len(arrays)
+    if not all(isinstance(array.data, DaskArray) and _is_plain_read(array.data) for array in arrays):
+        return none
+    groups = {file for array in arrays for file in spatialdata.get_dask_backing_files(array)}
+    if len(groups) != 1:
+        return none
+    group = Path(groups.pop())
+    paths = _dataset_paths(group)
+    if len(paths) != len(arrays) or any(_stored_shape(p) != a.shape for p, a in zip(paths, arrays, strict=True)):
+        return none
+    return list(paths)
+
+
+def _is_plain_read(data: DaskArray) -> bool:
+    """Whether nothing was done to the array since it was opened."""
+    return all(str(layer).removeprefix("original-").startswith("from-zarr") for layer in data.dask.layers)
+
+
+def _dataset_paths(group: Path) -> list[Path]:
+    """Arrays of a multiscale image, in the order of its OME metadata (Zarr 3 or 2)."""
+    for name in ("zarr.json", ".zattrs"):
+        if (group / name).is_file():
+            attributes = json.loads((group / name).read_text())
+            attributes = attributes.get("attributes", attributes)
+            (multiscale,) = attributes.get("ome", attributes).get("multiscales", [{}])[:1] or [{}]
+            return [group / dataset["path"] for dataset in multiscale.get("datasets", [])]
+    return []
+
+
+def _stored_shape(array: Path) -> tuple[int, ...] | None:
+    for name in ("zarr.json", ".zarray"):
+        if (array / name).is_file():
+            return tuple(json.loads((array / name).read_text())["shape"])
+    return None
