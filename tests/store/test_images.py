@@ -92,10 +92,10 @@ def test_blocks_never_share_a_chunk(block, size, wanted) -> None:
         assert all(max(a) < min(b) for a, b in itertools.pairwise(chunks))
 
 
-@pytest.mark.parametrize(("threads", "block_px"), [(1, 2048), (3, 512)])
-def test_every_reader_finds_the_same_pixels_at_every_level(tmp_path, monkeypatch, threads, block_px) -> None:
+@pytest.mark.parametrize(("threads", "block_chunks"), [(1, 8), (3, 2)])
+def test_every_reader_finds_the_same_pixels_at_every_level(tmp_path, monkeypatch, threads, block_chunks) -> None:
     monkeypatch.setattr(settings, "threads", threads)
-    monkeypatch.setattr(images, "BLOCK_PX", block_px)
+    monkeypatch.setattr(images, "BLOCK_CHUNKS", block_chunks)
     pixels = picture(2200, 4200)
     sdata = stream(tmp_path / "s.zarr", pixels)
     expected = np.moveaxis(pixels, 2, 0)
@@ -144,7 +144,7 @@ class Counting:
 def test_the_image_is_read_once_and_never_whole(tmp_path) -> None:
     source = Counting(picture(2500, 4200))
     sdata = stream(tmp_path / "s.zarr", source)
-    assert max(h * w for h, w in source.windows) <= images.BLOCK_PX**2
+    assert max(h * w for h, w in source.windows) <= (images.BLOCK_CHUNKS * 256) ** 2
     assert sum(h * w for h, w in source.windows) == 2500 * 4200
     np.testing.assert_array_equal(sdata["he"]["scale0"]["image"].values, np.moveaxis(source.pixels, 2, 0))
 

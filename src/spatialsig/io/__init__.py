@@ -10,10 +10,11 @@ if TYPE_CHECKING:
     from ._anndata import from_anndata
     from ._he import read_he
     from ._mpp import mpp
+    from ._optimize import optimize
     from ._store import read, write
     from ._xenium import read_xenium
 
-__all__ = ["from_anndata", "mpp", "read", "read_he", "read_signatures", "read_xenium", "write"]
+__all__ = ["from_anndata", "mpp", "optimize", "read", "read_he", "read_signatures", "read_xenium", "write"]
 
 # readers pull in spatialdata, zarr and tifffile: each with its first use
 __getattr__, _, _ = lazy_loader.attach(
@@ -22,6 +23,7 @@ __getattr__, _, _ = lazy_loader.attach(
         "_anndata": ["from_anndata"],
         "_he": ["read_he"],
         "_mpp": ["mpp"],
+        "_optimize": ["optimize"],
         "_store": ["read", "write"],
         "_xenium": ["read_xenium"],
     },

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from spatialdata import read_zarr
 
@@ -15,7 +15,13 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
-def write(sdata: SpatialData, path: str | Path, *, overwrite: bool = False) -> None:
+def write(
+    sdata: SpatialData,
+    path: str | Path,
+    *,
+    overwrite: bool = False,
+    image_layout: Literal["default", "speed"] = "default",
+) -> None:
     """Write a whole object into a new store, or not at all.
 
     The store appears under its name only when it is complete, and any SpatialData tool can read it.
@@ -28,6 +34,9 @@ def write(sdata: SpatialData, path: str | Path, *, overwrite: bool = False) -> N
         Directory to create.
     overwrite
         Replace an existing store. The old one stays until the new one is complete.
+    image_layout
+        ``"default"``: zstd with checksum. ``"speed"``: not compressed, with checksum; larger, and several times
+        faster to read. :func:`optimize` changes it later.
 
     Returns
     -------
@@ -41,7 +50,7 @@ def write(sdata: SpatialData, path: str | Path, *, overwrite: bool = False) -> N
     InputError
         If an element's name or an attribute cannot be stored.
     """
-    create_store(path, sdata, overwrite=overwrite)
+    create_store(path, sdata, overwrite=overwrite, image_layout=image_layout)
     sdata.path = Path(path)
 
 

@@ -6,9 +6,7 @@ root carries no consolidated metadata, so that what a reader sees always fits wh
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,20 +24,20 @@ from spatialdata.models import (
 )
 
 from spatialsig._errors import InputError, StoreError
-from spatialsig.store.atomic import exchange, flush_directory, flush_tree, write_text
+from spatialsig.store.atomic import exchange, flush_directory, flush_tree
 from spatialsig.store.images import StreamedImage, as_streamed, check_pixels, fill, template
+from spatialsig.store.layout import DEFAULT, Layout, LayoutName, as_layout
 from spatialsig.store.metadata import (
     KINDS,
     check_json,
     check_name,
     consolidate,
-    elements_on_disk,
     read_attrs,
     root_document,
-    without_consolidated,
     write_attrs,
 )
-from spatialsig.store.staging import clear_leftovers, quarantine_unfinished, staging_directory
+from spatialsig.store.staging import clear_leftovers, staging_directory
+from spatialsig.store.swap import swap_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,6 +60,7 @@ def create_store(
     *,
     images: Mapping[str, StreamedImage] | None = None,
     overwrite: bool = False,
+    image_layout: Layout | LayoutName = DEFAULT,
 ) -> None:
     """Write a whole object into a new store.
 
@@ -75,20 +74,22 @@ def create_store(
         Further image elements that are streamed from their source.
     overwrite
         Replace an existing SpatialData store. The old one stays until the new one is complete.
+    image_layout
+        Of the RGB images in ``sdata``: ``"default"``, ``"speed"`` or a :class:`~spatialsig.store.layout.Layout`.
 
     Returns
     -------
-    None. RGB uint8 images are stored in chunks ``(3, 256, 256)``, zstd level 1 with checksum, with a pyramid of
-    2 x 2 means; every other element as ``sdata.write`` does it.
+    None. RGB uint8 images are stored in the layout, with a pyramid of 2 x 2 means; every other element as
+    ``sdata.write`` does it.
 
     Raises
     ------
     StoreError
         If ``path`` exists and ``overwrite`` is False, or is something else than a store.
     InputError
-        If a name or an attribute cannot be stored.
+        If a name, an attribute or the layout cannot be used.
     """
-    path = Path(path)
+    path, layout = Path(path), as_layout(image_layout)
     elements = {name: element for _, name, element in sdata.gen_elements()} | dict(images or {})
     _kinds_of(elements)
     check_json(sdata.attrs)
@@ -96,7 +97,7 @@ def create_store(
     check_target(path, overwrite=overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     with staging_directory(path) as staging:
-        _write(staging, elements, sdata.attrs)
+        _write(staging, elements, sdata.attrs, layout)
         flush_tree(staging)
         if path.exists():
             exchange(staging, path)
@@ -138,7 +139,7 @@ def commit_elements(path: str | Path, elements: Mapping[str, Any]) -> None:
         If a name cannot be stored, is taken by an element of another kind, or an object is no element.
     """
     path = Path(path)
-    document = root_document(path)
+    root_document(path)
     kinds = _kinds_of(elements)
     for name, kind in kinds.items():
         taken = [other for other in KINDS if other != kind and (path / other / name).exists()]
@@ -147,12 +148,7 @@ def commit_elements(path: str | Path, elements: Mapping[str, Any]) -> None:
             raise InputError(msg)
     if not elements:
         return
-    clear_leftovers(path)
-    quarantine_unfinished(path)
-    with staging_directory(path) as staging:
-        _write(staging, elements, {})
-        flush_tree(staging)
-        _install(path, staging, kinds, document)
+    swap_in(path, kinds, lambda staging: _write(staging, elements, {}))
 
 
 def _kinds_of(elements: Mapping[str, Any]) -> dict[str, str]:
@@ -178,9 +174,11 @@ def _kind_of(name: str, element: Any) -> str:
         raise InputError(msg) from error
 
 
-def _write(staging: Path, elements: Mapping[str, Any], attrs: Mapping[str, Any]) -> None:
+def _write(
+    staging: Path, elements: Mapping[str, Any], attrs: Mapping[str, Any], layout: Layout | LayoutName = DEFAULT
+) -> None:
     """Write a store of its own; RGB images first as templates, then their pixels."""
-    streamed = {name: e if isinstance(e, StreamedImage) else as_streamed(e) for name, e in elements.items()}
+    streamed = {name: e if isinstance(e, StreamedImage) else as_streamed(e, layout) for name, e in elements.items()}
     pixels = {name: image for name, image in streamed.items() if image is not None}
     small = {name: template(pixels[name]) if name in pixels else element for name, element in elements.items()}
     with warnings.catch_warnings():
@@ -189,59 +187,5 @@ def _write(staging: Path, elements: Mapping[str, Any], attrs: Mapping[str, Any])
         warnings.filterwarnings("ignore", message=".*autosharding.*", category=UserWarning)
         SpatialData.init_from_elements(small, attrs=dict(attrs)).write(staging, update_sdata_path=False)
     for name, image in pixels.items():
-        fill(staging / "images" / name, image.pixels)
+        fill(staging / "images" / name, image.pixels, image.layout)
     consolidate(staging)
-
-
-def _install(path: Path, staging: Path, kinds: Mapping[str, str], document: Mapping[str, Any]) -> None:
-    """Swap the staged elements in; on any exception swap them back."""
-    root = path / "zarr.json"
-    before = root.read_text(encoding="utf-8")
-    undo: list[tuple[Path, Path, bool]] = []
-    try:
-        write_text(root, without_consolidated(document))
-        for name, kind in kinds.items():
-            live, new = path / kind / name, staging / kind / name
-            _require_kind(path, staging, kind)
-            replaces = live.exists()
-            if replaces:
-                exchange(new, live)
-            else:
-                os.rename(new, live)
-            undo.append((new, live, replaces))
-            flush_directory(live.parent)
-        _list_labels(path)
-        consolidate(path)
-    except BaseException:
-        for new, live, replaces in reversed(undo):
-            if replaces:
-                exchange(new, live)
-            else:
-                os.rename(live, new)
-        write_text(root, before)
-        _list_labels(path)
-        raise
-
-
-def _require_kind(path: Path, staging: Path, kind: str) -> None:
-    """Give a store its first group of a kind, by one rename."""
-    if (path / kind / "zarr.json").exists():
-        return
-    group = staging / f"group-{kind}"
-    group.mkdir()
-    shutil.copyfile(staging / kind / "zarr.json", group / "zarr.json")
-    flush_tree(group)
-    os.rename(group, path / kind)
-
-
-def _list_labels(path: Path) -> None:
-    """OME-Zarr lists the labels of a group by name: make the list fit the directory."""
-    file = path / "labels" / "zarr.json"
-    if not file.exists():
-        return
-    document = json.loads(file.read_text(encoding="utf-8"))
-    names = [name for kind, name, _ in elements_on_disk(path) if kind == "labels"]
-    ome = document["attributes"].setdefault("ome", {})
-    if sorted(ome.get("labels", [])) != names:
-        ome["labels"] = names
-        write_text(file, json.dumps(document, indent=2))

@@ -19,7 +19,8 @@ from xarray import DataArray, DataTree
 from spatialsig._errors import InputError
 from spatialsig._progress import progress_bar
 from spatialsig._settings import settings
-from spatialsig.store.layout import CHANNELS, CHUNK_PX, array_spec, level_shapes
+from spatialsig.store.chunks import ChunkWriter
+from spatialsig.store.layout import CHANNELS, CHUNK_PX, DEFAULT, Layout, LayoutName, as_layout, level_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from spatialsig._progress import Bar
 
-BLOCK_PX = 8 * CHUNK_PX  # three halvings of a block still end on whole chunks
+BLOCK_CHUNKS = 8  # along an edge: three halvings of a block still end on whole chunks
 MAX_BLOCK_AREA_PX = 2**25  # 96 MiB of RGB
 
 
@@ -76,14 +77,17 @@ class StreamedImage:
         Coordinate system -> transformation of the full-resolution pixels ``(x, y)``.
     channels
         Names of the three channels.
+    layout
+        ``"default"``, ``"speed"`` or a :class:`~spatialsig.store.layout.Layout`.
     """
 
     pixels: Pixels
     transformations: Mapping[str, BaseTransformation]
     channels: tuple[str, ...] = CHANNELS
+    layout: Layout | LayoutName = DEFAULT
 
 
-def as_streamed(element: object) -> StreamedImage | None:
+def as_streamed(element: object, layout: Layout | LayoutName = DEFAULT) -> StreamedImage | None:
     """View an image element of any chunking as a stream; None for what is no RGB uint8 image."""
     full = element["scale0"]["image"] if isinstance(element, DataTree) else element
     if not isinstance(full, DataArray) or full.dims != ("c", "y", "x") or full.dtype != np.uint8:
@@ -91,7 +95,7 @@ def as_streamed(element: object) -> StreamedImage | None:
     channels = tuple(str(label) for label in full.coords["c"].values) if "c" in full.coords else ()
     if tuple(label.lower() for label in channels) != CHANNELS or min(full.shape[1:]) < 2:
         return None
-    return StreamedImage(full.data.transpose(1, 2, 0), get_transformation(element, get_all=True), channels)
+    return StreamedImage(full.data.transpose(1, 2, 0), get_transformation(element, get_all=True), channels, layout)
 
 
 def template(image: StreamedImage) -> DataTree:
@@ -116,7 +120,7 @@ def check_pixels(pixels: Pixels, *, name: str) -> None:
         raise InputError(msg)
 
 
-def fill(group_path: Path, pixels: Pixels) -> None:
+def fill(group_path: Path, pixels: Pixels, layout: Layout | LayoutName = DEFAULT) -> None:
     """Put the real pixels into an image element that ``spatialdata`` wrote from :func:`template`.
 
     Parameters
@@ -124,42 +128,47 @@ def fill(group_path: Path, pixels: Pixels) -> None:
     group_path
         Directory of the element, ``<store>/images/<name>``.
     pixels
-        ``(y, x, 3)`` uint8; read in blocks of about 2,048 px, from ``settings.threads`` threads.
+        ``(y, x, 3)`` uint8; read in blocks of about 8 x 8 chunks, from ``settings.threads`` threads.
+    layout
+        Chunks and codec.
 
     Returns
     -------
-    None; the element holds all levels, ``(c, y, x)`` uint8, chunks ``(3, 256, 256)``, zstd level 1 with checksum.
+    None; the element holds all levels, ``(c, y, x)`` uint8.
 
     Raises
     ------
     InputError
-        If the pixels are not RGB uint8.
+        If the pixels are not RGB uint8, or the layout is not known.
     """
     check_pixels(pixels, name=group_path.name)
+    layout = as_layout(layout)
     shapes = level_shapes(pixels.shape[0], pixels.shape[1])
     group = zarr.open_group(group_path, mode="r+", use_consolidated=False)
     ome = cast("dict[str, Any]", group.attrs.asdict()["ome"])
     datasets = ome["multiscales"][0]["datasets"]
-    arrays = []
+    levels = []
     for dataset, (height, width) in zip(datasets, shapes, strict=True):
         scale = [1.0, shapes[0][0] / height, shapes[0][1] / width]
         dataset["coordinateTransformations"] = [{"type": "scale", "scale": scale}]
-        spec = array_spec(height, width)
-        arrays.append(group.create_array(dataset["path"], overwrite=True, **spec))
+        shape = (len(CHANNELS), height, width)
+        group.create_array(dataset["path"], overwrite=True, **layout.array_spec(shape))
+        levels.append(ChunkWriter(group_path / dataset["path"], shape, ("c", "y", "x"), layout))
     group.attrs["ome"] = ome
     with progress_bar(f"writing {group_path.name}", total=_work(shapes), unit="Mpx") as bar:
-        _stream(pixels, arrays, 0, bar)
+        _stream(pixels, levels, 0, bar)
 
 
 def _work(shapes: Sequence[tuple[int, int]]) -> float:
     return round(sum(height * width for height, width in shapes) / 1e6, 1)
 
 
-def _stream(source: Pixels, arrays: Sequence[zarr.Array[Any]], first: int, bar: Bar) -> None:
-    """Write ``arrays``; ``first`` says how often a block of the source is halved before the first array."""
+def _stream(source: Pixels, levels: Sequence[ChunkWriter], first: int, bar: Bar) -> None:
+    """Write ``levels``; ``first`` says how often a block of the source is halved before the first of them."""
     height, width = source.shape[:2]
-    block = _block_shape(source)
-    inline = _levels_per_pass((height, width), block, first + len(arrays)) - first
+    chunk_px = levels[0].layout.chunk_px
+    block = _block_shape(source, chunk_px)
+    inline = _levels_per_pass((height, width), block, first + len(levels), chunk_px) - first
 
     def write(y: int, x: int) -> float:
         window = np.asarray(source[y : y + block[0], x : x + block[1]])
@@ -173,8 +182,7 @@ def _stream(source: Pixels, arrays: Sequence[zarr.Array[Any]], first: int, bar: 
             _, rows, columns = pixels.shape
             if rows == 0 or columns == 0:  # a border thinner than one pixel of this level
                 break
-            top, left = y >> level, x >> level
-            arrays[level - first][:, top : top + rows, left : left + columns] = pixels
+            levels[level - first].write(pixels, (0, y >> level, x >> level))
             done += rows * columns
         return done / 1e6
 
@@ -187,25 +195,27 @@ def _stream(source: Pixels, arrays: Sequence[zarr.Array[Any]], first: int, bar: 
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-    if inline < len(arrays):
-        _stream(_ChannelsLast(arrays[inline - 1]), arrays[inline:], 1, bar)
+    if inline < len(levels):
+        written = zarr.open_array(levels[inline - 1].path, mode="r")
+        _stream(_ChannelsLast(written), levels[inline:], 1, bar)
 
 
-def _block_shape(source: Pixels) -> tuple[int, int]:
+def _block_shape(source: Pixels, chunk_px: int) -> tuple[int, int]:
     """Block of whole source chunks where possible: decoding a chunk twice costs more than memory."""
     chunks = getattr(source, "chunks", None) or (1, 1)
     tile = [max(axis) if isinstance(axis, tuple) else int(axis) for axis in chunks[:2]]
-    width = -(-max(tile[1], BLOCK_PX) // BLOCK_PX) * BLOCK_PX
-    height = -(-max(tile[0], BLOCK_PX) // BLOCK_PX) * BLOCK_PX
-    while height * min(width, source.shape[1]) > MAX_BLOCK_AREA_PX and height // 2 >= max(tile[0], 2 * CHUNK_PX):
+    block_px = BLOCK_CHUNKS * chunk_px
+    width = -(-max(tile[1], block_px) // block_px) * block_px
+    height = -(-max(tile[0], block_px) // block_px) * block_px
+    while height * min(width, source.shape[1]) > MAX_BLOCK_AREA_PX and height // 2 >= max(tile[0], 2 * chunk_px):
         height //= 2
     return height, width
 
 
-def _levels_per_pass(size: tuple[int, int], block: tuple[int, int], wanted: int) -> int:
+def _levels_per_pass(size: tuple[int, int], block: tuple[int, int], wanted: int, chunk_px: int = CHUNK_PX) -> int:
     """How many levels one block can write without sharing a chunk with its neighbour (two threads, one chunk)."""
     level = 1
-    while level < wanted and all(b >= s or (b >> level) % CHUNK_PX == 0 for b, s in zip(block, size, strict=True)):
+    while level < wanted and all(b >= s or (b >> level) % chunk_px == 0 for b, s in zip(block, size, strict=True)):
         level += 1
     return level
 

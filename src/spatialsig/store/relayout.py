@@ -1,0 +1,149 @@
+"""Store the images of a store in another layout; the pixels of every level stay as they are."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import zarr
+
+from spatialsig._progress import progress_bar
+from spatialsig._settings import settings
+from spatialsig.store.chunks import ChunkWriter
+from spatialsig.store.metadata import elements_on_disk, root_document
+from spatialsig.store.swap import swap_in
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from spatialsig._progress import Bar
+    from spatialsig.store.layout import Layout
+
+MAX_BLOCK_BYTES = 96 * 2**20  # decoded, per thread
+BLOCK_CHUNKS = 8  # along an edge, where memory allows
+
+
+@dataclass(frozen=True)
+class _Level:
+    path: str
+    array: zarr.Array[Any]
+    dims: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """Bytes that an image took before and after."""
+
+    image: str
+    bytes_before: int
+    bytes_after: int
+
+
+def relayout(path: Path, layout: Layout) -> Iterator[Rewritten]:
+    """Rewrite the images of a store, one after another, each swapped in when it is complete.
+
+    Parameters
+    ----------
+    path
+        Store of any origin.
+    layout
+        Chunks and codec of every level of every image; other elements stay.
+
+    Yields
+    ------
+    One :class:`Rewritten` per image that had another layout.
+
+    Raises
+    ------
+    StoreError
+        If ``path`` is no store.
+    """
+    root_document(path)
+    for name in [name for kind, name, finished in elements_on_disk(path) if kind == "images" and finished]:
+        image = path / "images" / name
+        levels = _levels(image)
+        if all(_has_layout(level, layout) for level in levels):
+            continue
+        before = _size(image)
+        total = round(sum(level.array.nbytes for level in levels) / 1e6, 1)
+        with progress_bar(f"rewriting {name}", total=total, unit="MB") as bar:
+            swap_in(path, {name: "images"}, lambda new, n=name, b=bar: _rewrite(path, new, n, layout, b))  # type: ignore[misc]
+        yield Rewritten(name, before, _size(image))
+
+
+def _levels(image: Path) -> list[_Level]:
+    group = zarr.open_group(image, mode="r", use_consolidated=False)
+    ome = cast("dict[str, Any]", group.attrs.asdict()["ome"])
+    scales = ome["multiscales"][0]
+    dims = tuple(str(axis["name"]) for axis in scales["axes"])
+    return [_Level(d["path"], cast("zarr.Array[Any]", group[d["path"]]), dims) for d in scales["datasets"]]
+
+
+def _has_layout(level: _Level, layout: Layout) -> bool:
+    spec = layout.array_spec(level.array.shape, level.dims, dtype=level.array.dtype)
+    same_codec = list(level.array.compressors) == spec["compressors"]
+    return same_codec and level.array.shards is None and level.array.chunks == spec["chunks"]
+
+
+def _rewrite(path: Path, staging: Path, name: str, layout: Layout, bar: Bar) -> None:
+    """Make ``images/<name>`` in ``staging``: its metadata, then level after level."""
+    old, new = path / "images" / name, staging / "images" / name
+    new.mkdir(parents=True)
+    shutil.copyfile(old / "zarr.json", new / "zarr.json")
+    for level in _levels(old):
+        source = level.array
+        spec = layout.array_spec(source.shape, level.dims, dtype=source.dtype)
+        # what reads beyond the pixels, the names of the axes and the notes of others stay
+        spec |= {"fill_value": source.fill_value, "dimension_names": _names(source), "attributes": dict(source.attrs)}
+        zarr.create_array(new / level.path, **spec)
+        writer = ChunkWriter(new / level.path, source.shape, level.dims, layout)
+        _copy(source, writer, bar)
+
+
+def _names(array: zarr.Array[Any]) -> Any:
+    return getattr(array.metadata, "dimension_names", None)
+
+
+def _copy(source: zarr.Array[Any], writer: ChunkWriter, bar: Bar) -> None:
+    block = _block(source, writer.chunks)
+
+    def copy(corner: Sequence[int]) -> float:
+        pixels = np.asarray(source[tuple(slice(c, c + b) for c, b in zip(corner, block, strict=True))])
+        writer.write(pixels, corner)
+        return pixels.nbytes / 1e6
+
+    corners = itertools.product(*(range(0, size, b) for size, b in zip(source.shape, block, strict=True)))
+    with ThreadPoolExecutor(max_workers=settings.threads) as pool:
+        futures = [pool.submit(copy, corner) for corner in corners]
+        try:
+            for future in futures:
+                bar.advance(future.result())
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _block(source: zarr.Array[Any], chunks: tuple[int, ...]) -> tuple[int, ...]:
+    """Block of whole new chunks, large enough for whole old ones unless that would take too much memory."""
+    old = source.shards or source.chunks
+    edges = [
+        c if c == s else -(-max(o, BLOCK_CHUNKS * c) // c) * c
+        for o, c, s in zip(old, chunks, source.shape, strict=True)
+    ]
+    edges[:-2] = chunks[:-2]  # all channels, one plane
+    axis = 0
+    while np.prod(np.minimum(edges, source.shape)) * source.dtype.itemsize > MAX_BLOCK_BYTES:
+        axis = -2 if edges[-2] > chunks[-2] else -1
+        if edges[axis] == chunks[axis]:
+            break
+        edges[axis] = max(edges[axis] // 2 // chunks[axis], 1) * chunks[axis]
+    return tuple(edges)
+
+
+def _size(root: Path) -> int:
+    return sum(file.stat().st_size for file in root.rglob("*") if file.is_file())
