@@ -10,7 +10,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
 OUT ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test screen lint docs bench-demo bench-her2st clean
+.PHONY: help demo test screen lint docs bench-demo bench-her2st bench-import clean
 
 help:  ## show the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -55,6 +55,9 @@ bench-demo: $(VENV)/.package  ## the demo's labels and embedding against the kno
 
 bench-her2st: $(VENV)/.package  ## leave-one-patient-out on real breast tissue
 	$(PY) benchmarks/her2st.py
+
+bench-import: $(VENV)/.package  ## time and memory of importing an H&E, beside spatialdata-io
+	$(PY) benchmarks/import_he.py
 
 clean:  ## remove what the commands above made
 	rm -rf $(VENV) $(OUT) docs/_build
