@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import sparse
 
-from spatialsig.stats.expression import gene_moments, library_size, log1p_cp10k, signature_scores, zscore_dense
+from spatialsig.stats.expression import (
+    gene_moments,
+    library_size,
+    log1p_cp10k,
+    signature_scores,
+    value_range,
+    zscore_dense,
+)
 
 COUNTS = hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(0, 300))
 
@@ -57,3 +64,34 @@ def test_scores_equal_the_dense_formula(counts: np.ndarray, seed: int) -> None:
 def test_library_may_come_from_more_genes_than_are_scored() -> None:
     csr = sparse.csr_matrix(np.array([[2.0, 0.0]], np.float32))
     assert log1p_cp10k(csr, np.array([8.0]))[0, 0] == pytest.approx(np.log1p(1e4 * 2 / 8))
+
+
+@given(COUNTS, st.integers(0, 99))
+def test_moments_of_some_rows_are_those_of_the_rows_alone(counts: np.ndarray, seed: int) -> None:
+    rows = np.random.default_rng(seed).random(len(counts)) < 0.5
+    csr = sparse.csr_matrix(counts)
+    some, alone = sparse.csr_matrix(counts), sparse.csr_matrix(counts[rows])
+    np.testing.assert_array_equal(
+        gene_moments(some, library_size(csr), rows=rows), gene_moments(alone, library_size(alone))
+    )
+
+
+def test_value_that_is_no_small_count_is_taken_as_it_is() -> None:
+    values = np.array([[0.5, 3.0, 7.0, 8.0, 1e6]])
+    csr = sparse.csr_matrix(values)
+    total, _ = gene_moments(csr, np.array([100.0]))
+    np.testing.assert_array_equal(total, np.log1p(values[0] * 100.0))
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([], (True, 0.0, 0.0)),
+        ([3.0, 1.0], (True, 1.0, 3.0)),
+        ([-2.0, 1.5], (False, -2.0, 1.5)),
+        ([np.nan], (False, np.nan, np.nan)),
+        ([1, 5], (True, 1.0, 5.0)),
+    ],
+)
+def test_value_range(values: list, expected: tuple) -> None:
+    np.testing.assert_equal(value_range(np.array(values)), expected)

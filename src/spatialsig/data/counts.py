@@ -8,6 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from spatialsig._errors import InputError
+from spatialsig.stats.expression import value_range
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,13 +27,14 @@ def counts_of(slide: Slide, table_key: str, genes: Sequence[str] | None = None) 
         If ``X`` does not hold counts, or a gene is not measured on the slide (never filled with zeros).
     """
     table = slide.table(table_key)
-    if genes is not None:
+    if genes is not None and list(genes) != list(table.var_names):  # no copy where nothing changes
         table = table[:, column_indices(table, genes, slide=slide)]
     counts = sparse.csr_matrix(table.X)
-    if counts.nnz and not (counts.data.min() >= 0 and np.array_equal(counts.data, np.rint(counts.data))):
+    whole, low, high = value_range(counts.data)
+    if not (whole and low >= 0):
         msg = (
             f"slide {slide.name!r}: tables[{table_key!r}].X must hold raw counts (whole numbers from 0); "
-            f"found values from {counts.data.min():g} to {counts.data.max():g}. Put the counts into X."
+            f"found values from {low:g} to {high:g}. Put the counts into X."
         )
         raise InputError(msg)
     return counts

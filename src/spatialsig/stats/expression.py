@@ -15,11 +15,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TARGET_SUM = 1e4
+N_SMALL = 8  # counts below this have their logarithm looked up
 
 
 def library_size(counts: sparse.csr_matrix) -> NDArray[np.float64]:
     """Counts per cell over all columns of ``counts``, ``(n_cells,)``."""
-    return np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+    library: NDArray[np.float64] = _row_sums(counts.data, counts.indptr)
+    return library
+
+
+def value_range(values: NDArray[Any]) -> tuple[bool, float, float]:
+    """Whether all values are whole numbers (never with NaN), and the least and the largest; 0 and 0 without values."""
+    whole, low, high = _value_range(values) if len(values) else (True, 0.0, 0.0)
+    return bool(whole), float(low), float(high)
 
 
 def size_factors(library: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -35,12 +43,15 @@ def log1p_cp10k(counts: sparse.csr_matrix, library: NDArray[np.float64]) -> spar
 
 
 def gene_moments(
-    counts: sparse.csr_matrix, library: NDArray[np.float64]
+    counts: sparse.csr_matrix, library: NDArray[np.float64], *, rows: NDArray[np.bool_] | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sum and sum of squares of the normalised expression of every gene, each ``(n_genes,)``, in one pass."""
-    factor = size_factors(library)
+    """Sum and sum of squares of the normalised expression of every gene, each ``(n_genes,)``, in one pass.
+
+    ``rows`` ``(n_cells,)`` says which cells count; all of them when None.
+    """
+    chosen = np.ones(counts.shape[0], np.bool_) if rows is None else rows
     moments: tuple[NDArray[np.float64], NDArray[np.float64]] = _moments(
-        counts.data, counts.indices, counts.indptr, factor, counts.shape[1]
+        counts.data, counts.indices, counts.indptr, size_factors(library), chosen, counts.shape[1]
     )
     return moments
 
@@ -100,17 +111,49 @@ def signature_scores(
 
 
 @numba.njit(cache=True)
-def _moments(
-    data: NDArray[Any], indices: NDArray[Any], indptr: NDArray[Any], factor: NDArray[np.float64], n_genes: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    total = np.zeros(n_genes)
-    squares = np.zeros(n_genes)
+def _value_range(values: NDArray[Any]) -> tuple[bool, float, float]:
+    whole, low, high = True, values[0], values[0]
+    for value in values:
+        whole &= value == np.rint(value)
+        low, high = min(low, value), max(high, value)
+    return whole, low, high
+
+
+@numba.njit(cache=True)
+def _row_sums(data: NDArray[Any], indptr: NDArray[Any]) -> NDArray[np.float64]:
+    out = np.empty(len(indptr) - 1)
     for cell in range(len(indptr) - 1):
+        total = 0.0
         for k in range(indptr[cell], indptr[cell + 1]):
-            value = np.log1p(data[k] * factor[cell])
-            total[indices[k]] += value
-            squares[indices[k]] += value * value
-    return total, squares
+            total += data[k]
+        out[cell] = total
+    return out
+
+
+@numba.njit(cache=True)
+def _moments(
+    data: NDArray[Any],
+    indices: NDArray[Any],
+    indptr: NDArray[Any],
+    factor: NDArray[np.float64],
+    rows: NDArray[np.bool_],
+    n_genes: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    sums = np.zeros((n_genes, 2))  # side by side: one cache line per gene
+    small = np.empty(N_SMALL)
+    for cell in range(len(indptr) - 1):
+        if rows[cell]:
+            # most counts of a cell are small: their logarithms are taken once per cell
+            for count in range(N_SMALL):
+                small[count] = np.log1p(count * factor[cell])
+            # unsigned numbers spare numba its check for negative indices
+            for k in range(np.uint64(indptr[cell]), np.uint64(indptr[cell + 1])):
+                value, gene = data[k], np.uint32(indices[k])
+                count = np.uint8(value) if 0 <= value < N_SMALL else np.uint8(0)
+                x = small[count] if count == value else np.log1p(value * factor[cell])
+                sums[gene, 0] += x
+                sums[gene, 1] += x * x
+    return sums[:, 0].copy(), sums[:, 1].copy()
 
 
 @numba.njit(cache=True)
@@ -138,19 +181,38 @@ def _scores(
     offset: NDArray[np.float64],
 ) -> NDArray[np.float32]:
     n_signatures = per_gene.shape[1]
-    used = np.zeros(per_gene.shape[0], np.bool_)
-    for gene in range(per_gene.shape[0]):
-        used[gene] = np.any(per_gene[gene] != 0)
+    start, which = _signatures_of_genes(per_gene)
+    used = np.diff(start) > 0
     out = np.empty((len(indptr) - 1, n_signatures), np.float32)
     row = np.empty(n_signatures)
+    hits = np.empty(np.max(np.diff(indptr)) + 1 if len(indptr) > 1 else 1, np.int64)
     for cell in range(len(indptr) - 1):
+        # first pick the few values that matter, without a branch the processor would mispredict
+        n_hits = 0
+        for k in range(np.uint64(indptr[cell]), np.uint64(indptr[cell + 1])):
+            hits[n_hits] = k
+            n_hits += used[np.uint32(indices[k])]
         row[:] = offset
-        for k in range(indptr[cell], indptr[cell + 1]):
+        for hit in range(n_hits):
+            k = hits[hit]
             gene = indices[k]
-            if used[gene]:
-                value = np.log1p(data[k] * factor[cell])
-                for s in range(n_signatures):
-                    row[s] += value * per_gene[gene, s]
+            value = np.log1p(data[k] * factor[cell])
+            for j in range(start[gene], start[gene + 1]):
+                row[which[j]] += value * per_gene[gene, which[j]]
         for s in range(n_signatures):
             out[cell, s] = row[s]
     return out
+
+
+@numba.njit(cache=True)
+def _signatures_of_genes(per_gene: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Signatures that gene ``g`` weighs in: ``which[start[g] : start[g + 1]]``."""
+    start = np.zeros(per_gene.shape[0] + 1, np.int64)
+    which = np.empty(per_gene.size, np.int64)
+    for gene in range(per_gene.shape[0]):
+        start[gene + 1] = start[gene]
+        for s in range(per_gene.shape[1]):
+            if per_gene[gene, s] != 0:
+                which[start[gene + 1]] = s
+                start[gene + 1] += 1
+    return start, which
