@@ -38,7 +38,9 @@ def points_in_patches(xy: NDArray[Any], origins: NDArray[np.int64], *, size: int
     Notes
     -----
     Patches are filed by the ``size``-wide bin of their corner. A patch that holds a point starts in the point's bin or
-    in the one before it, in y and in x: four look-ups per point, whatever the stride.
+    in the one before it, in y and in x: at most four look-ups per point, whatever the stride. The bin before is looked
+    at only when some patch of the grid starts far enough into its bin to reach the point; one look-up where patches
+    start at multiples of their size.
     """
     n_points, n_patches = len(xy), len(origins)
     if n_points == 0 or n_patches == 0:
@@ -49,8 +51,10 @@ def points_in_patches(xy: NDArray[Any], origins: NDArray[np.int64], *, size: int
     key = (bins[:, 0] - low[0]) * n_cols + (bins[:, 1] - low[1])
     order = np.argsort(key, kind="stable")
     start = np.searchsorted(key[order], np.arange(n_rows * n_cols + 1))
+    reach = (origins - bins * size).max(axis=0)
+    corners = origins[order].astype(np.float64)
     indptr, indices = _pairs(
-        np.ascontiguousarray(xy, np.float64), origins[order].astype(np.float64), order, start, low, n_rows, n_cols, size
+        np.ascontiguousarray(xy, np.float64), corners, order, start, low, reach, n_rows, n_cols, float(size)
     )
     return sparse.csr_matrix((np.ones(len(indices), np.uint8), indices, indptr), shape=(n_points, n_patches))
 
@@ -62,9 +66,10 @@ def _pairs(
     order: NDArray[np.int64],
     start: NDArray[np.int64],
     low: NDArray[np.int64],
+    reach: NDArray[np.int64],
     n_rows: int,
     n_cols: int,
-    size: int,
+    size: float,
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """CSR index arrays of the pairs (point, patch); ``corners`` and ``order`` are filed by bin."""
     n_points = len(xy)
@@ -73,11 +78,13 @@ def _pairs(
     n = 0
     for point in range(n_points):
         x, y = xy[point, 0], xy[point, 1]
-        row, col = np.floor(y / size) - low[0], np.floor(x / size) - low[1]
+        row, col = np.floor(y / size), np.floor(x / size)
+        before_y, before_x = y - row * size < reach[0], x - col * size < reach[1]
+        row, col = row - low[0], col - low[1]
         # also false for what is not finite
         if row >= 0 and row <= n_rows and col >= 0 and col <= n_cols:
-            for bin_row in range(max(int(row) - 1, 0), min(int(row) + 1, n_rows)):
-                for bin_col in range(max(int(col) - 1, 0), min(int(col) + 1, n_cols)):
+            for bin_row in range(max(int(row) - before_y, 0), min(int(row) + 1, n_rows)):
+                for bin_col in range(max(int(col) - before_x, 0), min(int(col) + 1, n_cols)):
                     key = bin_row * n_cols + bin_col
                     for k in range(start[key], start[key + 1]):
                         dy, dx = y - corners[k, 0], x - corners[k, 1]

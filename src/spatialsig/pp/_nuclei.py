@@ -1,0 +1,84 @@
+"""The nuclei of an H&E on a raster of about 1.5 µm, read strip by strip from the level that fits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import zarr
+
+from spatialsig._errors import StoreError
+from spatialsig.data.patches import image_levels
+from spatialsig.stats.registration import haematoxylin, nuclear_contrast
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from spatialsig.data.patches import ImageLevel
+    from spatialsig.data.slides import Slide
+    from spatialsig.stats.registration import Raster
+
+PITCH_UM = 1.5  # nuclei of 6 um and more are seen, and a slide of 1 cm fits into memory
+MAX_PX = 30_000_000  # a larger raster becomes coarser
+STRIP_PX = 8_000_000  # decoded at once
+
+
+class NucleiRasters:
+    """Rasters of one image for different beliefs about its pixel size; what was read is kept."""
+
+    def __init__(self, slide: Slide, image_key: str) -> None:
+        self._levels = image_levels(slide.sdata, image_key)
+        self._name = f"slide {slide.name!r}: image {image_key!r}"
+        self._stains: dict[tuple[int, int], tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+        self._rasters: dict[tuple[int, int, float], Raster] = {}
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width at full resolution, px."""
+        return self._levels[0].shape
+
+    def at(self, um_per_px: float) -> tuple[Raster, NDArray[np.float64]]:
+        """Raster if a full-resolution pixel measures ``um_per_px``, and full-resolution px per raster px (x, y)."""
+        level, factor = self._choose(um_per_px)
+        scale = np.array(self._levels[level].downsample[::-1]) * factor
+        key = (level, factor, round(um_per_px, 9))
+        if key not in self._rasters:
+            stain, density = self._stain(level, factor)
+            self._rasters[key] = nuclear_contrast(stain, density, um_per_px=um_per_px * float(scale.mean()))
+        return self._rasters[key], scale
+
+    def _choose(self, um_per_px: float) -> tuple[int, int]:
+        """Coarsest level that is fine enough, and how many of its px become one."""
+        sizes = [um_per_px * max(level.downsample) for level in self._levels]
+        fine = [i for i, size in enumerate(sizes) if size <= PITCH_UM * 1.1]
+        level = max(fine, key=lambda i: sizes[i], default=int(np.argmin(sizes)))
+        factor = max(1, round(PITCH_UM / sizes[level]))
+        height, width = self._levels[level].shape
+        while (height // factor) * (width // factor) > MAX_PX:
+            factor += 1
+        return level, min(factor, height, width)
+
+    def _stain(self, level: int, factor: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        if (level, factor) not in self._stains:
+            self._stains[level, factor] = _read_stain(self._levels[level], factor, name=self._name)
+        return self._stains[level, factor]
+
+
+def _read_stain(level: ImageLevel, factor: int, *, name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Haematoxylin and optical density of a level, means over ``factor`` x ``factor`` px."""
+    height, width = (edge // factor for edge in level.shape)
+    stain, density = np.empty((height, width), np.float32), np.empty((height, width), np.float32)
+    rows = max(1, STRIP_PX // (level.shape[1] * factor))
+    try:
+        pixels: Any = zarr.open_array(level.pixels, mode="r") if isinstance(level.pixels, Path) else level.pixels
+        for start in range(0, height, rows):
+            stop = min(start + rows, height)
+            strip = np.asarray(pixels[:, start * factor : stop * factor, : width * factor])
+            blocks = strip.reshape(3, stop - start, factor, width, factor)
+            rgb = blocks[:, :, 0, :, 0] if factor == 1 else blocks.mean(axis=(2, 4), dtype=np.float32).round()
+            stain[start:stop], density[start:stop] = haematoxylin(np.moveaxis(rgb, 0, -1).astype(np.uint8))
+    except (ValueError, OSError) as error:
+        msg = f"{name} cannot be read: {error}"
+        raise StoreError(msg) from error
+    return stain, density

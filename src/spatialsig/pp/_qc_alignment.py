@@ -1,0 +1,254 @@
+"""Does the H&E lie where the cells are? Measure the residual shift, and recognise the usual mistakes."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from spatialsig import _keys
+from spatialsig._checks import check_positive
+from spatialsig._errors import AlignmentError, InputError, SpatialsigWarning
+from spatialsig._progress import track
+from spatialsig.data.frames import um_per_global
+from spatialsig.data.slides import open_slides, require_obsm, slide_count
+from spatialsig.geometry.mistakes import hypotheses
+from spatialsig.pp._fits import Fitter, is_plausible, region_groups, sample_groups
+from spatialsig.pp._nuclei import NucleiRasters
+from spatialsig.pp._placement import matrix_to_global, place_image, refuse_patches
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from spatialsig.data.slides import Data, Slide
+    from spatialsig.geometry.mistakes import Hypothesis
+    from spatialsig.pp._fits import Fit
+
+WARN_UM = 10.0  # a longer shift costs labels of 112-um patches more than .01 of r
+SMALL_REGION_UM = 1000.0
+CLEARLY = 1.3  # a mistake is named when its correction fits this much better
+
+GOOD, SHIFTED, WRONG, CANNOT_TELL = "good", "shifted", "wrong", "cannot tell"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was found on one slide."""
+
+    verdict: str
+    fit: Fit
+    share_in_image: float
+    share_on_tissue: float
+    regions: list[dict[str, Any]]
+    tried: dict[str, dict[str, Any]]
+    best: Hypothesis | None
+    n_cells: int
+
+
+def qc_alignment(
+    data: Data,
+    *,
+    max_shift_um: float = 75.0,
+    n_regions: int = 4,
+    refine: bool = False,
+    image_key: str = _keys.IMAGE,
+    table_key: str = _keys.TABLE,
+) -> pd.DataFrame:
+    """Measure how far the H&E lies off the cells, and name the mistake where its alignment is wrong.
+
+    Haematoxylin, above what surrounds it, is correlated with the positions of the cells at all shifts. A shift is given
+    only where one peak stands out; "cannot tell" is an answer. The same fit is made for alignments that undo a usual
+    mistake: x and y swapped, the H&E mirrored or turned, the inverse matrix, µm for pixels, a pixel size ten times off.
+
+    Parameters
+    ----------
+    data
+        SpatialData, path of a store, or Cohort; only parameters are written, unless ``refine``.
+    max_shift_um
+        Longest shift to look for, µm.
+    n_regions
+        The map of shifts has ``n_regions`` x ``n_regions`` boxes over the cells; NaN where a box has too few cells.
+    refine
+        Move the image by the shift that was found, where it is clear, and measure again.
+    image_key
+        H&E image, ``(c, y, x)`` uint8.
+    table_key
+        Table of the cells, with positions in ``obsm["spatial"]`` (µm).
+
+    Returns
+    -------
+    One row per slide (index: its name):
+
+    - ``verdict``: "good", "shifted" (by more than 10 µm), "wrong" (a mistake is named) or "cannot tell";
+    - ``dx_um``, ``dy_um``, ``shift_um``: where nuclei lie on the H&E minus where the cells are, NaN where unclear;
+    - ``ncc``: correlation at the best shift; ``peak_height``: its height above the other shifts, in their standard
+      deviations (noise reaches 5); ``confidence``: 1 minus the next peak's share of it, 0 where unclear;
+    - ``share_in_image``, ``share_on_tissue``: share of the cells that lie there as it is set; ``n_cells``;
+    - ``mistake``, ``fix``: what is wrong and what to do about it, empty otherwise;
+    - ``moved_um``: how far ``refine`` moved the image, 0 otherwise. All other columns describe it after the move.
+
+    Writes ``attrs["spatialsig"]["qc_alignment"]``: the same, and ``regions`` (``x_um``, ``y_um`` of the middle, shift,
+    confidence, ``n_cells``), ``hypotheses`` (fit of each) and, after a move, ``refined`` (matrices and fits before and
+    after). With ``refine``: the transformation of the image to ``global``.
+
+    Raises
+    ------
+    KeyMissingError
+        If the image, the table or the positions are missing.
+    AlignmentError
+        If the image has no transformation, or ``refine`` is asked for when patches were cut already.
+
+    Warns
+    -----
+    SpatialsigWarning
+        If the shift is longer than 10 µm, a mistake explains the slide better, or nothing can be told.
+
+    Examples
+    --------
+    >>> import spatialsig as sp
+    >>> sp.settings.progress = False
+    >>> sdata = sp.datasets.toy(registration_error_um=6)
+    >>> qc = sp.pp.qc_alignment(sdata)
+    >>> qc["verdict"].item(), round(qc["shift_um"].item())
+    ('good', 6)
+    """
+    check_positive(max_shift_um=max_shift_um, n_regions=n_regions)
+    for slide in open_slides(data):  # every slide is checked before any is written
+        _positions(slide, table_key)
+        _matrix(slide, image_key)
+        if refine:
+            refuse_patches(slide, image_key)
+    rows = {}
+    for slide in track(open_slides(data), "alignment", total=slide_count(data), unit="slide"):
+        rows[slide.name] = _check(slide, image_key, table_key, max_shift_um, int(n_regions), refine=refine)
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    measured = ["dx_um", "dy_um", "shift_um"]
+    table[measured] = table[measured].astype(float)
+    return table.rename_axis(_keys.SAMPLE)
+
+
+def _check(
+    slide: Slide, image_key: str, table_key: str, max_shift_um: float, n_regions: int, *, refine: bool
+) -> dict[str, Any]:
+    xy = _positions(slide, table_key)
+    rasters = NucleiRasters(slide, image_key)
+    fitter = Fitter(rasters, xy, max_shift_um=max_shift_um)
+    result = _judge(fitter, _readings(slide, image_key, rasters.shape), xy, n_regions)
+    refined: dict[str, Any] = {}
+    if refine and result.verdict in {GOOD, SHIFTED}:
+        before = _matrix(slide, image_key)
+        moved = before.copy()
+        moved[:2, 2] -= np.array([result.fit.dx_um, result.fit.dy_um]) / um_per_global(slide)
+        place_image(slide, image_key, moved)
+        first = result.fit
+        result = _judge(fitter, _readings(slide, image_key, rasters.shape), xy, n_regions)
+        refined = {
+            "matrix_before": before.tolist(), "matrix_after": moved.tolist(),
+            "before": first.as_dict(), "after": result.fit.as_dict(), "moved_um": first.shift_um,
+        }  # fmt: skip
+    _warn(slide, result, max_shift_um)
+    row = _row(result) | {"moved_um": refined.get("moved_um", 0.0)}
+    kept = row | {
+        "image_key": image_key, "table_key": table_key, "max_shift_um": max_shift_um, "n_regions": n_regions,
+        "regions": result.regions, "hypotheses": result.tried,
+    }  # fmt: skip
+    slide.attrs["qc_alignment"] = kept | ({"refined": refined} if refined else {})
+    slide.commit_attrs()
+    return row
+
+
+def _positions(slide: Slide, table_key: str) -> NDArray[np.float64]:
+    """Finite positions of the cells ``(n, 2)``, µm."""
+    fix = "Give positions in um as x, y."
+    found = require_obsm(slide.table(table_key), _keys.SPATIAL, name="table_key", slide=slide, fix=fix)
+    xy = np.asarray(found, np.float64)[:, :2]
+    xy = xy[np.isfinite(xy).all(axis=1)]
+    if len(xy) == 0:
+        msg = f"slide {slide.name!r}: table {table_key!r} has no cell with a finite position; wanted um as x, y."
+        raise InputError(msg)
+    return xy
+
+
+def _matrix(slide: Slide, image_key: str) -> NDArray[np.float64]:
+    matrix = matrix_to_global(slide, image_key)
+    if matrix is None:
+        msg = (
+            f"slide {slide.name!r}: image {image_key!r} has no transformation to {_keys.GLOBAL!r}; give it one with "
+            f"`sp.pp.align_he`."
+        )
+        raise AlignmentError(msg)
+    return matrix
+
+
+def _readings(slide: Slide, image_key: str, shape: tuple[int, int]) -> list[Hypothesis]:
+    return hypotheses(_matrix(slide, image_key), um_per_global=um_per_global(slide), shape=shape)
+
+
+def _judge(fitter: Fitter, readings: list[Hypothesis], xy: NDArray[np.float64], n_regions: int) -> Result:
+    """Fit the alignment as it is set to all cells, and every reading of it to some of them."""
+    as_set = readings[0]
+    groups, middles = region_groups(xy, n_regions)
+    fit, parts = fitter.whole(as_set, groups)
+    if np.ptp(xy, axis=0).max() < n_regions * SMALL_REGION_UM:  # the rims of small regions count twice
+        fit, _ = fitter.whole(as_set, [np.arange(len(xy))])
+    some = sample_groups(xy)
+    fits = {reading.name: fitter.whole(reading, some)[0] for reading in readings}
+    shares = {reading.name: fitter.shares(reading) for reading in readings}
+    clear = [reading for reading in readings[1:] if fits[reading.name].clear]
+    best = max(clear, key=lambda reading: fits[reading.name].height, default=None)
+    if best is not None and fit.clear:
+        mine, other = fits[as_set.name], fits[best.name]
+        best = best if other.ncc > CLEARLY * mine.ncc and other.height > CLEARLY * mine.height else None
+    verdict = WRONG if best else CANNOT_TELL
+    if best is None and fit.clear:
+        verdict = SHIFTED if fit.shift_um > WARN_UM else GOOD
+    tried = {
+        reading.name: fits[reading.name].as_dict()
+        | {"share_in_image": shares[reading.name][0], "share_on_tissue": shares[reading.name][1]}
+        | {"plausible_pixel": is_plausible(reading)}
+        for reading in readings
+    }
+    regions = [
+        {"x_um": float(x), "y_um": float(y)} | part.as_dict() for (x, y), part in zip(middles, parts, strict=True)
+    ]
+    return Result(verdict, fit, *shares[as_set.name], regions, tried, best, len(xy))
+
+
+def _row(result: Result) -> dict[str, Any]:
+    return {
+        "verdict": result.verdict,
+        **result.fit.as_dict(),
+        "n_cells": result.n_cells,
+        "share_in_image": result.share_in_image,
+        "share_on_tissue": result.share_on_tissue,
+        "mistake": result.best.mistake if result.best else "",
+        "fix": result.best.fix if result.best else "",
+    }
+
+
+def _warn(slide: Slide, result: Result, max_shift_um: float) -> None:
+    fit, name, look = result.fit, f"slide {slide.name!r}", "look at it with `sp.pl.alignment`"
+    on_tissue = f"{result.share_on_tissue:.0%} of {result.n_cells} cells on tissue"
+    if result.best is not None:
+        tried = result.tried[result.best.name]
+        msg = (
+            f"{name}: the H&E does not fit the cells as it is aligned (correlation {fit.ncc:.2f}, {on_tissue}). It fits "
+            f"({tried['ncc']:.2f}, {tried['share_on_tissue']:.0%} on tissue) if {result.best.mistake}: "
+            f"{result.best.fix}; {look}."
+        )
+    elif result.verdict == SHIFTED:
+        msg = (
+            f"{name}: the H&E lies {fit.shift_um:.1f} um off the cells (x {fit.dx_um:+.1f}, y {fit.dy_um:+.1f}), more "
+            f"than {WARN_UM:g} um: call `sp.pp.qc_alignment(..., refine=True)` to move it, or align it again; {look}."
+        )
+    elif result.verdict == CANNOT_TELL:
+        msg = (
+            f"{name}: cannot tell whether the H&E lies on the cells ({on_tissue}): no shift up to {max_shift_um:g} um "
+            f"and no usual mistake stands out; {look}, and give `sp.pp.align_he` landmarks if they do not match."
+        )
+    else:
+        return
+    warnings.warn(msg, SpatialsigWarning, stacklevel=4)
