@@ -9,7 +9,7 @@ from spatialsig._settings import settings
 from spatialsig.data import cache as cache_module
 from spatialsig.data.cache import PatchCache
 from spatialsig.data.loader import PatchBatches, prefetched
-from spatialsig.data.patches import ImageLevel, PatchSource, read_patches
+from spatialsig.data.patches import ImageLevel, PatchSource, read_patches, read_slides
 
 SIZES = (30, 12, 7)
 PX = 8
@@ -91,10 +91,7 @@ def test_without_shuffling_rows_come_in_order_and_a_short_batch_can_be_left_out(
 
 
 def test_second_epoch_reads_nothing_that_fits(sources, targets, monkeypatch: pytest.MonkeyPatch) -> None:
-    decoded = []
-    monkeypatch.setattr(
-        cache_module, "read_patches", lambda source, rows: decoded.extend(rows) or read_patches(source, rows)
-    )
+    decoded = count_reads(monkeypatch)
     batches = PatchBatches(sources, targets=targets, batch_size=10)
     first = {pair: image for batch in batches for pair, image in pairs(batch)}
     assert len(decoded) == sum(SIZES)
@@ -104,28 +101,69 @@ def test_second_epoch_reads_nothing_that_fits(sources, targets, monkeypatch: pyt
     assert all(torch.equal(first[pair], second[pair]) for pair in first)
 
 
+def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    decoded: list[tuple[str, int]] = []
+
+    def counted(requests) -> None:
+        decoded.extend((request.source.sample, int(row)) for request in requests for row in request.rows)
+        read_slides(requests)
+
+    monkeypatch.setattr(cache_module, "read_slides", counted)
+    return decoded
+
+
 def pairs(batch: dict[str, torch.Tensor]):
     keys = zip(batch["slide"].tolist(), batch["row"].tolist(), strict=True)
     return zip(keys, batch["image"], strict=True)
 
 
-def test_cache_never_grows_beyond_its_limit(sources, targets, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_never_grows_beyond_its_limit(sources, monkeypatch: pytest.MonkeyPatch) -> None:
     limit_mb = 20.5 * 3 * PX * PX / 2**20
     cache = PatchCache(sources, limit_mb=limit_mb)
-    everything = np.repeat(np.arange(3), SIZES), np.concatenate([np.arange(n) for n in SIZES])
     expected = np.concatenate([read_patches(s, np.arange(len(s))) for s in sources])
+    everything = np.arange(len(expected))
     for _ in range(3):
-        np.testing.assert_array_equal(cache.read(*everything), expected)
+        np.testing.assert_array_equal(cache.read(everything), expected)
         assert cache.nbytes == 20 * 3 * PX * PX <= limit_mb * 2**20
     monkeypatch.setattr(settings, "patch_cache_mb", 0)
     assert PatchCache(sources).capacity == 0
-    np.testing.assert_array_equal(PatchCache(sources).read(*everything), expected)
+    np.testing.assert_array_equal(PatchCache(sources).read(everything), expected)
 
 
 def test_a_row_asked_for_twice_in_a_batch_is_kept_once(sources) -> None:
     cache = PatchCache(sources)
-    cache.read(np.zeros(4, np.int64), np.array([3, 3, 5, 3]))
+    images = cache.read(np.array([3, 3, 5, 3]))
     assert cache.nbytes == 2 * 3 * PX * PX
+    np.testing.assert_array_equal(images, read_patches(sources[0], [3, 3, 5, 3]))
+
+
+def test_patches_read_before_their_turn_wait_for_it_and_leave_after_it(sources, monkeypatch) -> None:
+    decoded = count_reads(monkeypatch)
+    cache = PatchCache(sources, limit_mb=20.5 * 3 * PX * PX / 2**20, passing=0.5)
+    expected = np.concatenate([read_patches(s, np.arange(len(s))) for s in sources])
+    stay = np.arange(10)
+    np.testing.assert_array_equal(cache.read(stay, stay), expected[stay])  # the half that stays is full
+    for turn in (np.array([12, 11]), np.array([14, 13])):
+        due = np.arange(11, 21) if turn[0] == 12 else np.empty(0, np.int64)
+        np.testing.assert_array_equal(cache.read(turn, due), expected[turn])
+    assert len(decoded) == 20
+    assert cache.held == 10 + 6
+    cache.read(stay, None)
+    assert len(decoded) == 20
+
+
+def test_a_read_that_failed_can_be_tried_again(sources, monkeypatch) -> None:
+    cache = PatchCache(sources)
+
+    def broken(requests) -> None:
+        raise OSError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache_module, "read_slides", broken)
+        with pytest.raises(OSError, match=""):
+            cache.read(np.arange(5))
+    assert cache.held == 0
+    np.testing.assert_array_equal(cache.read(np.arange(5)), read_patches(sources[0], np.arange(5)))
 
 
 def test_prefetch_keeps_order_and_raises_where_the_error_happened() -> None:

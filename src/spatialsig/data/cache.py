@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from spatialsig._settings import settings
-from spatialsig.data.patches import read_patches
+from spatialsig.data.memory import batch_memory, page_aligned
+from spatialsig.data.patches import Request, read_slides
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class PatchCache:
-    """Patches of several slides; the first that fit stay.
+    """Patches of several slides, numbered slide after slide; the first that fit stay.
 
     A shuffled epoch visits every patch once, so throwing the oldest out (LRU) would throw each out before its next use;
     keeping the first ones serves the share that fits.
@@ -30,48 +31,92 @@ class PatchCache:
         The slides; all with one ``out_px``.
     limit_mb
         Memory for patches, MiB; None takes ``settings.patch_cache_mb``.
+    passing
+        Share of the memory for patches that are read before their turn and leave after it; only used where not all
+        patches fit.
     """
 
-    def __init__(self, sources: Sequence[PatchSource], *, limit_mb: float | None = None) -> None:
+    def __init__(self, sources: Sequence[PatchSource], *, limit_mb: float | None = None, passing: float = 0.0) -> None:
         self.sources = tuple(sources)
         out_px = self.sources[0].out_px
+        sizes = [len(source) for source in self.sources]
         self.patch_bytes = 3 * out_px * out_px
-        limit = (settings.patch_cache_mb if limit_mb is None else limit_mb) * 2**20
-        self.capacity = min(int(limit // self.patch_bytes), sum(map(len, self.sources)))
-        self._pixels = np.empty((self.capacity, 3, out_px, out_px), np.uint8)  # pages are taken when first written
-        self._slot = [np.full(len(source), -1, np.int64) for source in self.sources]
-        self._used = 0
+        self.capacity = cache_capacity(self.sources, limit_mb=limit_mb)
+        self._to_keep = self.capacity if self.capacity == sum(sizes) else int(self.capacity * (1 - passing))
+        self._slide, self._row = np.repeat(np.arange(len(sizes)), sizes), np.concatenate([np.arange(n) for n in sizes])
+        self._pixels = page_aligned((self.capacity, 3, out_px, out_px))
+        self._slot = np.full(sum(sizes), -1, np.int64)
+        self._stays = np.zeros(sum(sizes), bool)
+        self._free = list(range(self.capacity))[::-1]
         self._lock = threading.Lock()
 
     @property
     def nbytes(self) -> int:
         """Bytes of patches held now."""
-        return self._used * self.patch_bytes
+        return (self.capacity - len(self._free)) * self.patch_bytes
 
-    def read(self, slide: NDArray[np.int64], row: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Patches ``row`` of slides ``slide`` (indices into ``sources``), ``(b, 3, out_px, out_px)``."""
-        out = np.empty((len(row), *self._pixels.shape[1:]), np.uint8)
-        for index in np.unique(slide):
-            here = np.flatnonzero(slide == index)
-            out[here] = self._read_slide(int(index), row[here])
-        return out
+    def read(self, patches: NDArray[np.int64], due: NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
+        """Pixels of ``patches``, ``(b, 3, out_px, out_px)``.
 
-    def _read_slide(self, index: int, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        slots = self._slot[index][rows]
-        held = slots >= 0
-        out: NDArray[np.uint8] = np.empty((len(rows), *self._pixels.shape[1:]), np.uint8)
-        out[held] = self._pixels[slots[held]]
-        if not held.all():
-            out[~held] = read_patches(self.sources[index], rows[~held])
-            self._keep(index, rows[~held], out[~held])
-        return out
-
-    def _keep(self, index: int, rows: NDArray[np.int64], patches: NDArray[Any]) -> None:
+        ``due`` are patches, these or others, to be read now; they wait here for their own turn, and those for which
+        there is no room are read again then.
+        """
+        out = batch_memory((len(patches), *self._pixels.shape[1:]))
         with self._lock:
-            room = self.capacity - self._used
-            fresh = np.unique(rows[self._slot[index][rows] < 0], return_index=True)[1][:room]
-            new = np.flatnonzero(self._slot[index][rows] < 0)[fresh]
-            slots = np.arange(self._used, self._used + len(new))
-            self._pixels[slots] = patches[new]
-            self._slot[index][rows[new]] = slots
-            self._used += len(new)
+            early = due is not None and len(due) > 0
+            new = np.concatenate([patches, due]) if early and due is not None else patches
+            new = new[np.sort(np.unique(new, return_index=True)[1])]
+            new = new[self._slot[new] < 0]
+            room = min(len(new), len(self._free) if due is not None else self._to_keep - self.held)
+            slots = np.array([self._free.pop() for _ in range(room)], np.int64)
+            try:
+                self._fetch(patches, new[:room], slots, out, local=early)
+            except BaseException:
+                self._free.extend(slots.tolist())
+                raise
+            for k, slot in enumerate(self._slot[patches].tolist()):
+                if slot >= 0:
+                    out[k] = self._pixels[slot]
+            self._let_go(patches)
+        return out
+
+    @property
+    def held(self) -> int:
+        """Number of patches held now."""
+        return self.capacity - len(self._free)
+
+    def _fetch(
+        self,
+        patches: NDArray[np.int64],
+        new: NDArray[np.int64],
+        slots: NDArray[np.int64],
+        out: NDArray[np.uint8],
+        *,
+        local: bool,
+    ) -> None:
+        """Read ``new`` patches into ``slots``, and those of ``patches`` that have no slot straight into the batch."""
+        known = self._slot[patches] >= 0
+        bare = np.flatnonzero(~known & ~np.isin(patches, new))
+        wanted = np.concatenate([new, patches[bare]])
+        places = [self._pixels[slot] for slot in slots.tolist()] + [out[k] for k in bare.tolist()]
+        requests = []
+        for index in np.unique(self._slide[wanted]).tolist():
+            here = np.flatnonzero(self._slide[wanted] == index)
+            rows = self._row[wanted[here]]
+            requests.append(Request(self.sources[index], rows, [places[k] for k in here.tolist()], local=local))
+        read_slides(requests)
+        self._slot[new] = slots
+
+    def _let_go(self, patches: NDArray[np.int64]) -> None:
+        """Keep what was used while there is room for patches that stay; free the rest."""
+        used = np.unique(patches[(self._slot[patches] >= 0) & ~self._stays[patches]])
+        n = max(self._to_keep - int(self._stays.sum()), 0)
+        self._stays[used[:n]] = True
+        self._free.extend(self._slot[used[n:]].tolist())
+        self._slot[used[n:]] = -1
+
+
+def cache_capacity(sources: Sequence[PatchSource], *, limit_mb: float | None) -> int:
+    """Patches that fit into ``limit_mb`` MiB (``settings.patch_cache_mb`` when None), at most all of them."""
+    limit = (settings.patch_cache_mb if limit_mb is None else limit_mb) * 2**20
+    return min(int(limit // (3 * sources[0].out_px ** 2)), sum(map(len, sources)))

@@ -1,7 +1,9 @@
-"""Batches of patches and their labels, the same for the same ``(seed, epoch)``."""
+"""Batches of patches and their labels, the same for the same ``(seed, epoch)``, whoever reads them."""
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,8 +12,17 @@ import numpy as np
 import torch
 
 from spatialsig._checks import check_positive
-from spatialsig._errors import InputError
-from spatialsig.data.cache import PatchCache
+from spatialsig._errors import InputError, SpatialsigWarning
+from spatialsig.data.cache import PatchCache, cache_capacity
+from spatialsig.data.order import (
+    MAX_AMPLIFICATION,
+    MAX_WINDOW,
+    block_shuffle,
+    blocks_of,
+    full_shuffle,
+    rank_batches,
+    with_blocks,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,8 +35,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 Batch = dict[str, torch.Tensor]
+Turn = tuple["NDArray[np.int64]", "NDArray[np.int64] | None"]  # patches of a batch, patches to read at its turn
 
 PREFETCH = 3  # batches read ahead of the one being computed
+PASSING = 0.5  # share of the cache in which patches of a block wait for their turn
 
 
 class PatchBatches:
@@ -42,7 +55,7 @@ class PatchBatches:
     weights
         Per slide, ``(n_patches,)`` at least 0; None weighs all alike.
     batch_size
-        Patches per batch.
+        Patches per batch, of each process.
     seed
         Seed of the order.
     shuffle
@@ -53,11 +66,24 @@ class PatchBatches:
         Spread every slide evenly over the epoch, so that all batches hold the slides in the same proportion.
     cache_mb
         Memory for decoded patches, MiB; None takes ``settings.patch_cache_mb``.
+    by_block
+        Shuffle blocks of neighbours, and patches within a window over them, so that every chunk is decoded about once
+        an epoch, see :func:`spatialsig.data.order.block_shuffle`; False shuffles freely. None chooses blocks where
+        reading patches one by one would decode more than :data:`spatialsig.data.order.MAX_AMPLIFICATION` times the
+        pixels asked for.
+    rank, world_size
+        Which of how many processes this is. All together see every patch once an epoch, and each the same number of
+        batches.
 
     Raises
     ------
     InputError
         If lengths or widths do not match.
+
+    Warns
+    -----
+    SpatialsigWarning
+        If the cache is too small to mix blocks well.
     """
 
     def __init__(
@@ -73,8 +99,12 @@ class PatchBatches:
         drop_last: bool = False,
         slide_balanced: bool = True,
         cache_mb: float | None = None,
+        by_block: bool | None = None,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
-        check_positive(batch_size=batch_size)
+        check_positive(batch_size=batch_size, world_size=world_size)
+        _check_rank(rank, world_size)
         _check_sources(sources)
         self.sources = tuple(sources)
         self.slide = np.repeat(np.arange(len(sources)), [len(source) for source in sources])
@@ -88,16 +118,22 @@ class PatchBatches:
         )
         self.batch_size, self.seed, self.epoch = batch_size, seed, 0
         self.shuffle, self.drop_last, self.slide_balanced = shuffle, drop_last, slide_balanced
-        self._cache = PatchCache(self.sources, limit_mb=cache_mb)
+        self.rank, self.world_size, self.cache_mb = rank, world_size, cache_mb
+        self.block = self._blocks(by_block=by_block)
+        self.window = 0 if self.block is None else self._window(self.block)
+        self._position = self._start = 0
+        self._cache: tuple[tuple[int, int], PatchCache] | None = None
+        self._n_batches = len(self._own(np.arange(len(self.row))))
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of the next pass."""
+        """Choose the order of the next pass, which begins at its first batch unless this is the epoch being resumed."""
+        if epoch != self.epoch:
+            self._position = self._start = 0
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Batches per epoch."""
-        n, size = len(self.row), self.batch_size
-        return n // size if self.drop_last else -(-n // size)
+        """Batches per epoch, of this process."""
+        return self._n_batches
 
     @property
     def n_patches(self) -> int:
@@ -111,38 +147,117 @@ class PatchBatches:
 
     def order(self) -> NDArray[np.int64]:
         """Positions of all patches in the order of the current epoch, ``(n_patches,)``."""
-        n = len(self.row)
         if not self.shuffle:
-            return np.arange(n)
-        rng = np.random.default_rng((self.seed, self.epoch))
-        shuffled = rng.permutation(n)
-        if not self.slide_balanced:
-            return shuffled
-        # the k-th of a slide's n_s patches sits at (k + u) / n_s of the epoch
-        place = np.empty(n)
-        for index in range(len(self.sources)):
-            mine = shuffled[self.slide[shuffled] == index]
-            place[mine] = (np.arange(len(mine)) + rng.random(len(mine))) / len(mine)
-        return np.argsort(place, kind="stable")
+            return np.arange(len(self.row))
+        draw = {"seed": self.seed, "epoch": self.epoch, "slide_balanced": self.slide_balanced}
+        if self.block is None:
+            return full_shuffle(self.slide, **draw)  # type: ignore[arg-type]
+        return block_shuffle(self.slide, self.block, window=self.window, **draw)  # type: ignore[arg-type]
+
+    def state_dict(self) -> dict[str, int]:
+        """Where this pass stands, after the batch handed out last; a few numbers."""
+        done = self._position == len(self)
+        return self._identity() | {
+            "epoch": self.epoch + done,
+            "position": 0 if done else self._position,
+        }
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Let the next pass begin where :meth:`state_dict` was taken: it goes on exactly as that one would have.
+
+        Raises
+        ------
+        InputError
+            If the state is that of other patches, or of another order.
+        """
+        changed = {name: (state.get(name), own) for name, own in self._identity().items() if state.get(name) != own}
+        if changed:
+            told = ", ".join(f"`{name}` {was} then, {own} now" for name, (was, own) in changed.items())
+            msg = f"the batches cannot go on where they stood: {told}. Make them with the same arguments."
+            raise InputError(msg)
+        self.epoch, self._start = state["epoch"], state["position"]
+        self._position = self._start
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches of one epoch, read ahead by a thread.
 
         Each is a dict of tensors: ``image`` (b, 3, px, px) uint8; ``target`` (b, t) float32, 0 where not measured;
-        ``mask`` (b, t) bool; ``weight`` (b,) float32; ``slide`` and ``row`` (b,) int64; with expression also ``ae``
-        (b, d) float32, 0 where missing, and ``ae_present`` (b,) bool.
+        ``mask`` (b, t) bool; ``weight`` (b,) float32; ``id`` (b,) int64, the patch's number over all slides; ``slide``
+        and ``row`` (b,) int64; with expression also ``ae`` (b, d) float32, 0 where missing, and ``ae_present`` (b,) bool.
         """
-        order, size = self.order(), self.batch_size
-        chunks = [order[start : start + size] for start in range(0, len(self) * size, size)]
-        return prefetched(self._batch, chunks, depth=PREFETCH)
+        start, self._start = self._start, 0
+        self._position = start
+        for position, batch in enumerate(self.read(start=start), start=start + 1):
+            self._position = position
+            yield batch
 
-    def _batch(self, chosen: NDArray[np.int64]) -> Batch:
+    def read(self, *, start: int = 0, worker: int = 0, n_workers: int = 1, depth: int = PREFETCH) -> Iterator[Batch]:
+        """Batches ``start + worker``, ``start + worker + n_workers``, ... of this epoch, up to ``depth`` of them ahead."""
+        chosen = self._own(self.order())[start + worker :: n_workers]
+        cache = self._cache_of(n_workers)
+        turns: list[Turn] = [(patches, None) for patches in chosen]
+        if self.block is not None:
+            turns = list(with_blocks(chosen, self.block))
+        return prefetched(lambda turn: self._batch(cache, *turn), turns, depth=depth)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the pixels read so far, which stay with their process."""
+        return self.__dict__ | {"_cache": None}
+
+    def _own(self, order: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        return rank_batches(
+            order,
+            batch_size=self.batch_size,
+            rank=self.rank,
+            world_size=self.world_size,
+            drop_last=self.drop_last,
+        )
+
+    def _identity(self) -> dict[str, int]:
+        """What the order depends on, besides the epoch."""
+        names = ("seed", "n_patches", "batch_size", "world_size", "window", "shuffle", "slide_balanced", "drop_last")
+        return {name: int(getattr(self, name)) for name in names}
+
+    def _blocks(self, *, by_block: bool | None) -> NDArray[np.int64] | None:
+        if not self.shuffle:
+            return None
+        if by_block is None:
+            by_block = max(source.amplification for source in self.sources) > MAX_AMPLIFICATION
+        return blocks_of(self.sources) if by_block else None
+
+    def _window(self, block: NDArray[np.int64]) -> int:
+        capacity, largest = cache_capacity(self.sources, limit_mb=self.cache_mb), int(np.bincount(block).max())
+        if capacity == self.n_patches:
+            return min(MAX_WINDOW, self.n_patches)
+        room = int(capacity * PASSING)  # on average half a window waits, and each block comes as a whole
+        window = min(MAX_WINDOW, max(room * 3 // 2 - largest, 1))
+        if window < 4 * largest:
+            patch_mb = 3 * self.out_px**2 / 2**20
+            msg = (
+                f"patches come in blocks of up to {largest}, since the image is stored in large chunks, and the cache has "
+                f"room to mix {window}: neighbours will share batches. Allow at least `patch_cache_mb="
+                f"{int(np.ceil(5 * largest * patch_mb * 4 / 3 / PASSING))}`, or store the image again with `sp.io.write`."
+            )
+            warnings.warn(msg, SpatialsigWarning, stacklevel=3)
+        return window
+
+    def _cache_of(self, n_workers: int) -> PatchCache:
+        """The cache of this process, which has its part of the memory."""
+        key = os.getpid(), n_workers
+        if self._cache is None or self._cache[0] != key:
+            total = cache_capacity(self.sources, limit_mb=self.cache_mb) * 3 * self.out_px**2 / 2**20
+            passing = 0.0 if self.block is None else PASSING
+            self._cache = key, PatchCache(self.sources, limit_mb=total / n_workers, passing=passing)
+        return self._cache[1]
+
+    def _batch(self, cache: PatchCache, chosen: NDArray[np.int64], due: NDArray[np.int64] | None) -> Batch:
         target = torch.from_numpy(self.target[chosen])
         batch = {
-            "image": torch.from_numpy(self._cache.read(self.slide[chosen], self.row[chosen])),
+            "image": torch.from_numpy(cache.read(chosen, due)),
             "target": torch.nan_to_num(target, nan=0.0),
             "mask": ~torch.isnan(target),
             "weight": torch.from_numpy(self.weight[chosen]),
+            "id": torch.from_numpy(chosen.copy()),
             "slide": torch.from_numpy(self.slide[chosen]),
             "row": torch.from_numpy(self.row[chosen]),
         }
@@ -166,6 +281,12 @@ def prefetched(function: Callable[[T], R], items: Iterable[T], *, depth: int) ->
             yield pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _check_rank(rank: int, world_size: int) -> None:
+    if not 0 <= rank < world_size:
+        msg = f"`rank={rank}` must lie in 0..{world_size - 1}, with `world_size={world_size}`."
+        raise InputError(msg)
 
 
 def _check_sources(sources: Sequence[PatchSource]) -> None:

@@ -14,6 +14,10 @@ from spatialsig.nn.vit import optical_density
 # optical densities of haematoxylin and eosin in red, green, blue (Ruifrok and Johnston 2001)
 STAINS = ((0.650, 0.704, 0.286), (0.072, 0.990, 0.105))
 
+_GOLDEN, _FIRST, _SECOND = (  # constants of SplitMix64 (Steele, Lea and Flood 2014), as signed 64-bit integers
+    constant - 2**64 for constant in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+)
+
 
 @dataclass(frozen=True)
 class AugmentConfig:
@@ -59,8 +63,8 @@ def stain_matrix(gain: Tensor) -> Tensor:
     stains = torch.tensor(STAINS, dtype=torch.float64)
     stains = stains / stains.norm(dim=1, keepdim=True)
     amounts = torch.linalg.pinv(stains)  # (3, 2): optical density -> amount of each stain
-    change = torch.einsum("is,bs,sj->bij", amounts, gain.double() - 1, stains).transpose(1, 2)
-    return (torch.eye(3, dtype=torch.float64) + change).float()
+    parts = torch.einsum("is,sj->sji", amounts, stains).float().to(gain.device)  # (2, 3, 3): what each stain adds
+    return torch.eye(3, device=gain.device) + torch.einsum("bs,sji->bji", gain.float() - 1, parts)
 
 
 def blur(image: Tensor, amount: Tensor) -> Tensor:
@@ -74,8 +78,46 @@ def blur(image: Tensor, amount: Tensor) -> Tensor:
     return image
 
 
+def turned(image: Tensor, symmetry: Tensor) -> Tensor:
+    """Each image of ``(b, c, n, n)`` under its own :func:`dihedral` symmetry, ``(b,)`` on the same device."""
+    if image.shape[-1] != image.shape[-2]:
+        dihedral(image, 0)
+    quarter, mirror = symmetry % 4, symmetry >= 4
+    # a quarter turn is a transposition and then a flip upside down: three steps, none of which asks the device
+    image = _where(mirror, image.flip(-1), image)
+    image = _where(quarter % 2 == 1, image.transpose(-1, -2).flip(-2), image)
+    return _where(quarter >= 2, image.flip((-2, -1)), image)
+
+
+def _where(chosen: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    return torch.where(chosen.view(-1, 1, 1, 1), yes, no)
+
+
+def uniform(ids: Tensor, *, seed: int, epoch: int, n: int) -> Tensor:
+    """Numbers in [0, 1), ``(b, n)`` float32, that depend on ``(seed, epoch, id)`` only.
+
+    The same on every device, in every batch: each is the hash of its coordinates (the finaliser of SplitMix64).
+    """
+    key = _mixed(torch.tensor([seed, epoch], dtype=torch.int64))
+    key = _mixed(key[0] + key[1] * 3).to(ids.device)
+    counter = torch.arange(1, n + 1, device=ids.device, dtype=torch.int64)
+    bits = _mixed(_mixed(ids.long() + key)[:, None] + counter * _GOLDEN)
+    return ((bits >> 40) & 0xFFFFFF).float() / 2**24  # the upper bits mix best; float32 holds 24
+
+
+def _mixed(x: Tensor) -> Tensor:
+    x = (x ^ _shifted(x, 30)) * _FIRST
+    x = (x ^ _shifted(x, 27)) * _SECOND
+    return x ^ _shifted(x, 31)
+
+
+def _shifted(x: Tensor, n: int) -> Tensor:
+    """Shift right, zeros in: torch's own shift repeats the sign."""
+    return (x >> n) & (2 ** (64 - n) - 1)
+
+
 class Augment:
-    """Random changes of a batch, the same for the same ``(seed, epoch, step)``.
+    """Random changes of a batch; those of a patch depend on ``(seed, epoch, id)`` and not on the batch it is in.
 
     Parameters
     ----------
@@ -88,30 +130,15 @@ class Augment:
     def __init__(self, config: AugmentConfig, *, seed: int = 0) -> None:
         self.config, self.seed = config, seed
 
-    def __call__(self, image: Tensor, *, epoch: int, step: int) -> Tensor:
-        """Optical densities ``(b, 3, n, n)`` float32 of uint8 patches of that shape, changed."""
-        draw = self._generator(epoch, step)
-        n, config = len(image), self.config
+    def __call__(self, image: Tensor, ids: Tensor, *, epoch: int) -> Tensor:
+        """Optical densities ``(b, 3, n, n)`` float32 of uint8 patches of that shape and their ``ids`` ``(b,)``, changed."""
+        draw = uniform(ids.to(image.device), seed=self.seed, epoch=epoch, n=7)
+        config = self.config
         if config.dihedral:
-            image = self._turned(image, torch.randint(0, 8, (n,), generator=draw))
+            image = turned(image, (8 * draw[:, 0]).long())
         od = optical_density(image)
-        gain = 1 + config.stain * (2 * torch.rand(n, 2, generator=draw) - 1)
-        shift = config.offset * (2 * torch.rand(n, 3, 1, 1, generator=draw) - 1)
-        amount = config.blur * torch.rand(n, generator=draw).square()  # mostly little
         if config.stain > 0 or config.offset > 0:
-            matrix = stain_matrix(gain).to(od.device)
-            od = torch.baddbmm(shift[..., 0].to(od.device), matrix, od.flatten(2)).view_as(od)
-        return blur(od, amount.to(od.device)) if config.blur > 0 else od
-
-    @staticmethod
-    def _turned(image: Tensor, symmetry: Tensor) -> Tensor:
-        out = torch.empty_like(image, memory_format=torch.contiguous_format)
-        for k in range(8):
-            rows = (symmetry == k).nonzero()[:, 0].to(image.device)
-            out[rows] = dihedral(image[rows], k)
-        return out
-
-    def _generator(self, epoch: int, step: int) -> torch.Generator:
-        # distinct streams for all epochs below 2**20 and steps below 2**24
-        mixed = (self.seed * 0x9E3779B97F4A7C15 + (epoch << 24) + step) % 2**63
-        return torch.Generator().manual_seed(mixed)
+            matrix = stain_matrix(1 + config.stain * (2 * draw[:, 1:3] - 1))
+            shift = config.offset * (2 * draw[:, 3:6, None] - 1)
+            od = torch.baddbmm(shift, matrix, od.flatten(2)).view_as(od)
+        return blur(od, config.blur * draw[:, 6].square()) if config.blur > 0 else od  # mostly little

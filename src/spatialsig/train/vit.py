@@ -75,7 +75,7 @@ class VitModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch of patches."""
         with torch.autocast(self.device.type, enabled=False):  # optical densities need all of float32
-            image = self.augment(batch["image"], epoch=self.current_epoch, step=batch_idx)
+            image = self.augment(batch["image"], batch["id"], epoch=self.current_epoch)
         loss = self._loss(self._predict(self.net, batch, image), batch)
         return check_finite(loss, epoch=self.current_epoch, step=batch_idx, learning_rate=self.learning_rate)
 
