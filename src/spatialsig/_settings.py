@@ -23,11 +23,18 @@ class Settings:
         CPU threads for reading and decoding.
     patch_cache_mb
         Memory that decoded H&E patches may take while a model trains, in MiB.
+    cells_mb
+        Memory that the counts of cells may take while an autoencoder trains, in MiB; a larger cohort is streamed from
+        its stores.
+    lock_wait_s
+        Seconds to wait for another process that is writing to the same store.
     """
 
     progress: bool = True
     threads: int = field(default_factory=_available_cores)
     patch_cache_mb: int = 512
+    cells_mb: int = 1024
+    lock_wait_s: float = 10.0
 
 
 settings = Settings()

@@ -136,12 +136,12 @@ STEPS = [
     (commit, "_write", 1, FULL),
     (commit, "consolidate", 1, FULL),
     (swap, "flush_tree", 1, FULL),
-    (swap, "write_text", 1, FULL),
+    (swap, "replace_root", 1, FULL),
     (swap, "_require_kind", 1, FULL),
     (swap, "_require_kind", 2, FULL),
     (swap, "exchange", 1, FULL),
     (swap, "exchange", 2, KeyboardInterrupt()),
-    (swap, "_list_labels", 1, FULL),
+    (swap, "list_labels", 1, FULL),
     (swap, "consolidate", 1, KeyboardInterrupt()),
 ]
 

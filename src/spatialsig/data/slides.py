@@ -12,9 +12,10 @@ from spatialsig import _keys
 from spatialsig._checks import check_key
 from spatialsig._errors import InputError, KeyMissingError, StoreError
 from spatialsig.store.commit import commit_elements, write_attrs
+from spatialsig.store.parts import commit_table_parts, has_rows_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     import anndata as ad
 
@@ -76,6 +77,33 @@ class Slide:
         """Write elements to the store; nothing to do for a slide in memory."""
         if self.path is not None:
             commit_elements(self.path, {key: self.sdata[key] for key in keys})
+
+    def commit_table(
+        self,
+        table_key: str,
+        *,
+        obsm: Iterable[str] = (),
+        layers: Iterable[str] = (),
+        obs: Iterable[str] = (),
+        var: Iterable[str] = (),
+        uns: Iterable[str] = (),
+    ) -> None:
+        """Write parts of a table to the store; the whole table where the store does not hold the same rows."""
+        if self.path is None:
+            return
+        table = self.sdata.tables[table_key]
+        if not has_rows_of(self.path, table_key, table):
+            self.commit(table_key)
+            return
+        commit_table_parts(
+            self.path,
+            table_key,
+            obsm={key: table.obsm[key] for key in obsm},
+            layers={key: table.layers[key] for key in layers},
+            obs={key: table.obs[key] for key in obs},
+            var={key: table.var[key] for key in var},
+            uns={key: table.uns[key] for key in uns},
+        )
 
     def commit_attrs(self) -> None:
         """Write the parameters kept with the object to the store."""

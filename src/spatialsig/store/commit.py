@@ -27,8 +27,9 @@ from spatialsig._errors import InputError, StoreError
 from spatialsig.store.atomic import exchange, flush_directory, flush_tree
 from spatialsig.store.images import StreamedImage, as_streamed, check_pixels, fill, template
 from spatialsig.store.layout import DEFAULT, Layout, LayoutName, as_layout
+from spatialsig.store.lock import writer_lock
+from spatialsig.store.manifest import record
 from spatialsig.store.metadata import (
-    KINDS,
     check_json,
     check_name,
     consolidate,
@@ -36,6 +37,7 @@ from spatialsig.store.metadata import (
     root_document,
     write_attrs,
 )
+from spatialsig.store.root import KINDS
 from spatialsig.store.staging import clear_leftovers, staging_directory
 from spatialsig.store.swap import swap_in
 
@@ -91,19 +93,22 @@ def create_store(
     """
     path, layout = Path(path), as_layout(image_layout)
     elements = {name: element for _, name, element in sdata.gen_elements()} | dict(images or {})
-    _kinds_of(elements)
+    kinds = _kinds_of(elements)
     check_json(sdata.attrs)
-    clear_leftovers(path)
     check_target(path, overwrite=overwrite)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with staging_directory(path) as staging:
-        _write(staging, elements, sdata.attrs, layout)
-        flush_tree(staging)
-        if path.exists():
-            exchange(staging, path)
-        else:
-            os.rename(staging, path)
-        flush_directory(path.parent)
+    with writer_lock(path, "writing the store"):
+        clear_leftovers(path)
+        check_target(path, overwrite=overwrite)
+        with staging_directory(path) as staging:
+            _write(staging, elements, sdata.attrs, layout)
+            for name, kind in kinds.items():
+                record(staging / kind / name, kind)
+            flush_tree(staging)
+            if path.exists():
+                exchange(staging, path)
+            else:
+                os.rename(staging, path)
+            flush_directory(path.parent)
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
@@ -148,7 +153,8 @@ def commit_elements(path: str | Path, elements: Mapping[str, Any]) -> None:
             raise InputError(msg)
     if not elements:
         return
-    swap_in(path, kinds, lambda staging: _write(staging, elements, {}))
+    with writer_lock(path, f"writing {sorted(elements)}"):
+        swap_in(path, kinds, lambda staging: _write(staging, elements, {}))
 
 
 def _kinds_of(elements: Mapping[str, Any]) -> dict[str, str]:

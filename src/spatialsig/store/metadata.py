@@ -5,20 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
-import warnings
 from typing import TYPE_CHECKING, Any
-
-import zarr
 
 from spatialsig._checks import check_files
 from spatialsig._errors import InputError, StoreError
-from spatialsig.store.atomic import write_text
+from spatialsig.store.lock import writer_lock
+from spatialsig.store.root import KINDS, consolidated, replace_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-KINDS = ("images", "labels", "points", "shapes", "tables")
 SPATIALDATA_ATTRS = "spatialdata_attrs"
 MAX_NAME = 100
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
@@ -84,11 +81,13 @@ def write_attrs(path: Path, attrs: Mapping[str, Any]) -> None:
     StoreError
         If ``path`` is no store.
     """
-    document = root_document(path)
     new = {key: value for key, value in attrs.items() if key != SPATIALDATA_ATTRS}
     check_json(new)
-    document["attributes"] |= new
-    write_text(path / "zarr.json", json.dumps(document, indent=2))
+    root_document(path)
+    with writer_lock(path, "writing attributes"):
+        document = root_document(path)
+        document["attributes"] |= new
+        replace_root(path, document)
 
 
 def check_json(attrs: Mapping[str, Any]) -> None:
@@ -132,16 +131,11 @@ def is_finished(element: Path, kind: str) -> bool:
     return _FINISHED[kind] <= set(attributes)
 
 
-def without_consolidated(document: Mapping[str, Any]) -> str:
-    """Root metadata as text, without the copy of all other metadata: readers then look at the elements themselves."""
-    return json.dumps({key: value for key, value in document.items() if key != "consolidated_metadata"}, indent=2)
+def without_consolidated(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Root metadata without the copy of all other metadata: readers then look at the elements themselves."""
+    return {key: value for key, value in document.items() if key != "consolidated_metadata"}
 
 
 def consolidate(path: Path) -> None:
     """Copy the metadata of everything in the store into its root, as ``sdata.write`` does."""
-    with warnings.catch_warnings():
-        # parquet files inside a group are no Zarr objects; spatialdata puts them there on purpose
-        warnings.filterwarnings("ignore", category=zarr.errors.ZarrUserWarning)
-        zarr.consolidate_metadata(zarr.storage.LocalStore(path))
-    with (path / "zarr.json").open("rb+") as file:
-        os.fsync(file.fileno())
+    replace_root(path, consolidated(path, root_document(path)))

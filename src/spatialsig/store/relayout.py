@@ -14,6 +14,7 @@ import zarr
 from spatialsig._progress import progress_bar
 from spatialsig._settings import settings
 from spatialsig.store.chunks import ChunkWriter
+from spatialsig.store.lock import writer_lock
 from spatialsig.store.metadata import elements_on_disk, root_document
 from spatialsig.store.swap import swap_in
 
@@ -72,7 +73,8 @@ def relayout(path: Path, layout: Layout) -> Iterator[Rewritten]:
         before = _size(image)
         total = round(sum(level.array.nbytes for level in levels) / 1e6, 1)
         with progress_bar(f"rewriting {name}", total=total, unit="MB") as bar:
-            swap_in(path, {name: "images"}, lambda new, n=name, b=bar: _rewrite(path, new, n, layout, b))  # type: ignore[misc]
+            with writer_lock(path, f"rewriting image {name!r}"):
+                swap_in(path, {name: "images"}, lambda new, n=name, b=bar: _rewrite(path, new, n, layout, b))  # type: ignore[misc]
         yield Rewritten(name, before, _size(image))
 
 

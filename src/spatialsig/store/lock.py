@@ -1,0 +1,208 @@
+"""One writer at a time: a lock file beside the store, which readers never look at.
+
+The file is made by linking a complete one into place, which is atomic on network file systems too; no ``fcntl``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spatialsig._errors import StoreError
+from spatialsig._settings import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_POLL_S = 0.05
+_TAKEOVER_S = 30.0  # a takeover takes milliseconds; one that is older died in the middle
+_held: dict[Path, threading.RLock] = {}  # one per store, so that threads of this process queue up
+_depth: dict[Path, int] = {}
+_guard = threading.Lock()
+
+
+def _forget() -> None:
+    """Hold nothing in a forked child: the locks are its parent's."""
+    global _guard
+    _held.clear()
+    _depth.clear()
+    _guard = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+def lock_file(path: Path) -> Path:
+    """Lock of a store."""
+    return path.with_name(f".{path.name}.lock")
+
+
+@contextmanager
+def writer_lock(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock of a store; within it the same thread may take it again.
+
+    Parameters
+    ----------
+    path
+        Store, which need not exist.
+    what
+        What is being done, for the message that another writer gets.
+
+    Raises
+    ------
+    StoreError
+        If another process still writes to the store after ``settings.lock_wait_s`` seconds; it is named.
+    """
+    path = path.absolute()
+    with _guard:
+        thread_lock = _held.setdefault(path, threading.RLock())
+    with thread_lock:
+        if _depth.get(path, 0) == 0:
+            token = _acquire(path, what)
+        _depth[path] = _depth.get(path, 0) + 1
+        try:
+            yield
+        finally:
+            _depth[path] -= 1
+            if _depth[path] == 0:
+                _release(lock_file(path), token)
+
+
+def _acquire(path: Path, what: str) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file, token = lock_file(path), secrets.token_hex(8)
+    deadline = time.monotonic() + settings.lock_wait_s
+    while not _create(file, _entry(token, what)):
+        holder = read_lock(file)
+        if holder is None:
+            continue  # released between the two looks
+        if is_stale(holder):
+            _take_away(file, holder)
+        elif time.monotonic() >= deadline:
+            raise StoreError(_held_message(path, holder))
+        else:
+            time.sleep(_POLL_S)
+    return token
+
+
+def _held_message(path: Path, holder: dict[str, Any]) -> str:
+    return (
+        f"store {str(path)!r} is being written by another process: {holder.get('what')}, pid {holder.get('pid')} on "
+        f"{holder.get('host')!r} since {holder.get('since')}. Wait for it (`sp.settings.lock_wait_s` seconds are "
+        f"waited for), or, if that process no longer exists, remove {str(lock_file(path))!r}."
+    )
+
+
+def _entry(token: str, what: str) -> dict[str, Any]:
+    pid = os.getpid()
+    return {
+        "token": token,
+        "pid": pid,
+        "host": socket.gethostname(),
+        "boot": _boot_id(),
+        "started": _started(pid),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        "what": what,
+    }
+
+
+def _create(file: Path, entry: dict[str, Any]) -> bool:
+    """Make the lock file with its content at once; False if there is one."""
+    text = json.dumps(entry)
+    own = file.with_name(f"{file.name}-{entry['token']}")
+    own.write_text(text, encoding="utf-8")
+    try:
+        os.link(own, file)
+    except FileExistsError:
+        return False
+    except OSError:  # no hard links on this file system: created, then filled
+        return _create_exclusively(file, text)
+    finally:
+        own.unlink(missing_ok=True)
+    return True
+
+
+def _create_exclusively(file: Path, text: str) -> bool:
+    try:
+        with file.open("x", encoding="utf-8") as new:
+            new.write(text)
+    except FileExistsError:
+        return False
+    return True
+
+
+def read_lock(file: Path) -> dict[str, Any] | None:
+    """Who holds a lock; None where there is none."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (ValueError, OSError):
+        return {}  # being written, or damaged: held by somebody unknown
+    return dict(found) if isinstance(found, dict) else {}
+
+
+def is_stale(holder: dict[str, Any]) -> bool:
+    """Whether the process that took the lock is known to be gone; never true for one of another machine."""
+    if holder.get("host") != socket.gethostname():
+        return False
+    if holder.get("boot") != _boot_id():
+        return True
+    pid = int(holder.get("pid", -1))
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return holder.get("started") != _started(pid)  # the number was given to another process since
+
+
+def _take_away(file: Path, holder: dict[str, Any]) -> None:
+    """Remove a stale lock, unless somebody else does: only who makes the takeover file may."""
+    takeover = file.with_name(f"{file.name}.takeover-{holder['token']}")
+    try:
+        takeover.touch(exist_ok=False)
+    except FileExistsError:
+        try:
+            if time.time() - takeover.stat().st_mtime > _TAKEOVER_S:
+                takeover.unlink(missing_ok=True)
+        except FileNotFoundError:
+            return
+        time.sleep(_POLL_S)
+        return
+    try:
+        if (read_lock(file) or {}).get("token") == holder["token"]:
+            file.unlink(missing_ok=True)
+    finally:
+        takeover.unlink(missing_ok=True)
+
+
+def _release(file: Path, token: str) -> None:
+    if (read_lock(file) or {}).get("token") == token:
+        file.unlink(missing_ok=True)
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _started(pid: int) -> str:
+    """When a process started, in ticks since the boot; empty where the system does not tell, or it is a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
+    except (OSError, IndexError):
+        return ""
+    return "" if fields[0] in "ZX" else fields[19]
