@@ -24,7 +24,7 @@ from spatialsig.stats.grouped import (
     pseudobulk,
 )
 from spatialsig.tl._cell_columns import add_layers, add_obs, add_obsm, check_columns
-from spatialsig.tl._score import scores_under
+from spatialsig.tl._score_methods import scores_under
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

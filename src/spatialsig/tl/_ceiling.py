@@ -14,7 +14,7 @@ from spatialsig.data.slides import open_slides, require_params, slide_count
 from spatialsig.stats.agreement import pearson
 from spatialsig.stats.ceiling import ceiling_from_halves, split_counts
 from spatialsig.stats.grouped import grouped_mean
-from spatialsig.tl._score import scores_under
+from spatialsig.tl._score_methods import scores_under
 
 if TYPE_CHECKING:
     from spatialsig.data.slides import Data, Slide

@@ -5,29 +5,24 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from spatialsig import _keys
-from spatialsig._checks import check_choice
+from spatialsig._checks import check_choice, check_positive
 from spatialsig._errors import InputError, SpatialsigWarning
 from spatialsig._progress import track
 from spatialsig.data.counts import common_genes, counts_of
 from spatialsig.data.slides import open_slides, slide_count
-from spatialsig.data.splits import positions, training_rows
 from spatialsig.signatures import Coverage, coverage_table, measured_genes, read_signatures, weights
-from spatialsig.stats.expression import gene_moments, library_size, scaler_from_moments, signature_scores
+from spatialsig.tl._score_methods import METHODS, Training, fit_method, scores_under
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
-    from scipy import sparse
 
-    from spatialsig.data.slides import Data, Slide
-
-METHODS = ("zscore",)
+    from spatialsig.data.slides import Data
 
 
 def score_cells(
@@ -38,13 +33,16 @@ def score_cells(
     test_fold: int | None = 0,
     min_genes: int = 3,
     min_fraction: float = 0.5,
+    max_rank: int | None = None,
+    n_bins: int = 10,
+    n_controls: int = 50,
+    seed: int = 0,
     table_key: str = _keys.TABLE,
     key_added: str = _keys.CELL_SIGNATURES,
 ) -> pd.DataFrame:
     """Score every cell for every signature.
 
-    The score is the mean over the signature's genes of the z-scored ``log1p(1e4 * count / library)``. Mean and standard
-    deviation of each gene come from the training cells of all slides together and are the same for every slide. A
+    Whatever a method learns comes from the training cells of all slides together and is the same for every slide. A
     signature uses the genes that **all** slides measure, so that it means the same everywhere; one with too few of them
     is NaN, never zero.
 
@@ -55,11 +53,23 @@ def score_cells(
     signatures
         Name of a built-in set, file, or mapping of names to genes; see :func:`spatialsig.io.read_signatures`.
     method
-        ``"zscore"``.
+        With ``x = log1p(1e4 * count / library)``:
+
+        - ``"zscore"`` (default): mean z-score of ``x`` over the genes of the signature.
+        - ``"score_genes"``: mean of ``x`` minus the mean of control genes from the same expression bins, as in
+          :func:`scanpy.tl.score_genes`, except that no gene of any signature is a control.
+        - ``"ucell"``: Mann-Whitney U of the genes' ranks within the cell, with exact ties.
+        - ``"aucell"``, ``"ulm"``: by the package decoupler, which has to be installed.
     test_fold
-        Fold whose cells do not enter mean and standard deviation; ``None`` uses every cell.
+        Fold whose cells nothing is learnt from; ``None`` uses every cell.
     min_genes, min_fraction
         A signature is scored when at least this many and this share of its genes are measured.
+    max_rank
+        Rank from which ``"ucell"`` tells genes no longer apart. By default the least median number of detected genes of
+        any training slide, but at least the size of the largest signature.
+    n_bins, n_controls, seed
+        Expression bins of ``"score_genes"``, controls drawn from each (at most), and seed of the draw. On a panel of a
+        few hundred genes more bins leave too few controls.
     table_key
         Table of the cells, raw counts in ``X``.
     key_added
@@ -69,12 +79,13 @@ def score_cells(
     -------
     Coverage of each signature: genes wanted, genes measured, missing genes, and the reason where it is not scored.
     Writes ``tables[table_key].obsm[key_added]`` (``(n_cells, n_signatures)`` float32) and
-    ``uns["spatialsig"]["score_cells"]`` (names, genes, scaler) on every slide.
+    ``uns["spatialsig"]["score_cells"]`` (names, genes, weights of the genes, what the method learnt) on every slide.
 
     Raises
     ------
     InputError
-        If no signature is measured well enough; nothing is written.
+        If no signature is measured well enough, ``max_rank`` is smaller than a signature, no gene is left as control,
+        or decoupler is not installed; nothing is written.
 
     Examples
     --------
@@ -85,14 +96,18 @@ def score_cells(
     True
     """
     check_choice(method, METHODS, name="method")
+    check_positive(n_bins=n_bins - 1, n_controls=n_controls)
     sets = read_signatures(signatures)
     panels = [list(slide.table(table_key).var_names) for slide in open_slides(data)]
     report = coverage_table(sets, panels, coverage=Coverage(min_genes, min_fraction))
     _check_coverage(report, panels)
     genes = common_genes(panels)
-    mean, std = _fit_scaler(data, genes, test_fold, table_key)
     usable = weights(measured_genes(sets, panels), genes)
+    excluded = usable.any(axis=1)
     usable[:, (report["reason"] != "").to_numpy()] = 0
+    _check_max_rank(max_rank, usable)
+    training = Training(data, genes, test_fold, table_key, max_rank, n_bins, n_controls, seed)
+    learnt = fit_method(method, usable, excluded, training)
     params: dict[str, Any] = {
         "method": method,
         "key": key_added,
@@ -101,10 +116,8 @@ def score_cells(
         "n_genes_measured": report["n_genes_measured"].to_numpy(),
         "reason": report["reason"].tolist(),
         "genes": genes,
-        "mean": mean,
-        "std": std,
-        "weights": usable,
         "test_fold": -1 if test_fold is None else test_fold,
+        **learnt,
     }
     for slide in track(open_slides(data), "score cells", total=slide_count(data), unit="slide"):
         counts = counts_of(slide, table_key, genes)
@@ -114,12 +127,11 @@ def score_cells(
     return report
 
 
-def scores_under(params: Mapping[str, Any], counts: sparse.csr_matrix) -> NDArray[np.float32]:
-    """Scores ``(n_cells, n_signatures)`` of counts on ``params["genes"]``; NaN for a signature that is not measured."""
-    library = library_size(counts)
-    scores = signature_scores(counts, library, params["mean"], params["std"], params["weights"])
-    scores[:, ~np.asarray(params["weights"]).any(axis=0)] = np.nan
-    return scores
+def _check_max_rank(max_rank: int | None, usable: NDArray[np.float64]) -> None:
+    largest = int((usable > 0).sum(axis=0).max())
+    if max_rank is not None and max_rank < largest:
+        msg = f"`max_rank={max_rank}` is smaller than the largest signature ({largest} genes measured)."
+        raise InputError(msg)
 
 
 def _check_coverage(report: pd.DataFrame, panels: list[list[str]]) -> None:
@@ -135,22 +147,3 @@ def _check_coverage(report: pd.DataFrame, panels: list[list[str]]) -> None:
     if len(dropped):
         said = "; ".join(f"{name} ({reason})" for name, reason in dropped["reason"].items())
         warnings.warn(f"not scored, NaN on every slide: {said}.", SpatialsigWarning, stacklevel=3)
-
-
-def _fit_scaler(
-    data: Data, genes: list[str], test_fold: int | None, table_key: str
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    total, squares, n = np.zeros(len(genes)), np.zeros(len(genes)), 0
-    for slide in open_slides(data):
-        counts = _training_counts(slide, genes, test_fold, table_key)
-        slide_total, slide_squares = gene_moments(counts, library_size(counts))
-        total, squares, n = total + slide_total, squares + slide_squares, n + counts.shape[0]
-    if n < 2:
-        msg = f"`test_fold={test_fold}` leaves {n} training cells; choose another fold."
-        raise InputError(msg)
-    return scaler_from_moments(total, squares, n)
-
-
-def _training_counts(slide: Slide, genes: list[str], test_fold: int | None, table_key: str) -> sparse.csr_matrix:
-    rows = training_rows(slide, positions(slide, table_key), test_fold=test_fold)
-    return counts_of(slide, table_key, genes)[rows]
