@@ -105,12 +105,26 @@ def read_parquet(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """
     try:
         with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+            _check_names(file, parquet.metadata)
             table = parquet.read(columns=None if columns is None else list(columns))
             table.validate(full=True)
             return table
+    except InputError:
+        raise
     except PARQUET_DAMAGE as error:
         msg = f"{str(file)!r} cannot be read as parquet ({error}): copy it from the output of the instrument again."
         raise InputError(msg) from error
+
+
+def _check_names(file: Path, metadata: pq.FileMetaData) -> None:
+    """The footer names every column twice; a damaged name would pass for another column."""
+    names = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+    for group in range(metadata.num_row_groups):
+        found = [metadata.row_group(group).column(i).path_in_schema for i in range(metadata.num_columns)]
+        if found != names:
+            wrong = [pair for pair in zip(names, found, strict=True) if pair[0] != pair[1]]
+            msg = f"{str(file)!r} names columns in two ways, as {wrong[0]}: copy it from the output of the instrument again."
+            raise InputError(msg)
 
 
 def column_names(file: Path) -> list[str]:
