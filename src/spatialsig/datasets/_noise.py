@@ -58,7 +58,7 @@ def lumps(x: float, y: float, seed: int) -> Any:
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def sample(values: NDArray[np.float32], step_um: float, x_um: float, y_um: float) -> Any:
+def sample(values: NDArray[Any], step_um: float, x_um: float, y_um: float) -> Any:
     """Value of a grid at a point, linear between grid points, the border repeated outside."""
     height, width = values.shape
     x = min(max(x_um / step_um, 0.0), width - 1.001)

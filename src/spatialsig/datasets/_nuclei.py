@@ -123,7 +123,7 @@ def _directions(rng: np.random.Generator, tissue: Tissue, spindle: NDArray[np.bo
     cos2, sin2 = (field.at(tissue.xy_um) for field in tissue.fibres)
     along = 0.5 * np.arctan2(sin2, cos2)
     jitter = np.where(spindle, rng.normal(0, 0.25, len(along)), rng.uniform(0, np.pi, len(along)))
-    angle = along + jitter
+    angle = np.where(np.isnan(tissue.angle), along + jitter, tissue.angle)
     return np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from spatialsig.datasets._artefacts import Artefacts, plan_artefacts
 from spatialsig.datasets._expression import Counts, draw_counts
 from spatialsig.datasets._frames import Frames, make_frames, usual_orientation
 from spatialsig.datasets._nuclei import Nuclei, draw_nuclei
@@ -13,7 +14,7 @@ from spatialsig.datasets._panel import Panel, load_panel
 from spatialsig.datasets._stain import Stain, draw_stain
 from spatialsig.datasets._tissue import Tissue, composition_shift, grow_tissue
 
-_STREAMS = ("frames", "tissue", "counts", "nuclei", "stain", "pixels", "files")
+_STREAMS = ("frames", "tissue", "counts", "nuclei", "stain", "pixels", "files", "structures", "artefacts")
 # apart from the children of the slides, whose first spawn key is the index of the slide
 _PATIENT_KEY = 1_000_000
 
@@ -37,6 +38,11 @@ class Recipe:
     version: str = "3.0"
     stains: int = 1
     he_in_bundle: bool = True
+    lumen_share: float = 0.0
+    fat_share: float = 0.0
+    n_folds: int = 0
+    n_pen: int = 0
+    defocus_share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ class SyntheticSlide:
     tissue: Tissue
     nuclei: Nuclei
     stain: Stain
+    artefacts: Artefacts
     counts: Counts
     panel: Panel = field(repr=False)
     pixel_seed: int
@@ -87,6 +94,9 @@ def make_slide(
         density_per_mm2=recipe.density_per_mm2,
         gap_share=recipe.gap_share,
         shift=composition_shift(patient_stream, slide_sd=recipe.slide_sd),
+        structure_rng=streams["structures"],
+        lumen_share=recipe.lumen_share,
+        fat_share=recipe.fat_share,
     )
     panel = load_panel()
     return SyntheticSlide(
@@ -97,6 +107,14 @@ def make_slide(
         tissue=tissue,
         nuclei=draw_nuclei(streams["nuclei"], tissue, frames, image_signal=recipe.image_signal, warp_um=recipe.warp_um),
         stain=draw_stain(streams["stain"], stain_sd=recipe.stain_sd),
+        artefacts=plan_artefacts(
+            streams["artefacts"],
+            frames,
+            tissue,
+            n_folds=recipe.n_folds,
+            n_pen=recipe.n_pen,
+            defocus_share=recipe.defocus_share,
+        ),
         counts=draw_counts(streams["counts"], tissue, panel, counts_per_cell=recipe.counts_per_cell),
         panel=panel,
         pixel_seed=int(streams["pixels"].integers(2**31)),

@@ -11,6 +11,7 @@ from scipy.spatial import cKDTree
 
 from spatialsig.datasets._fields import Field, line_field, outline_distance, smooth_field
 from spatialsig.datasets._panel import CELL_TYPES
+from spatialsig.datasets._structures import STEP_UM, Structures, grow_structures
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,6 +44,10 @@ class Tissue:
         Signed distance to the edge of the tissue, um.
     fibres
         Orientation of the fibres: cos and sin of twice the angle.
+    angle
+        Direction of the long axis where a structure sets it, NaN elsewhere, ``(n_cells,)``.
+    structures
+        Lumens and fat, or None.
     """
 
     xy_um: NDArray[np.float64]
@@ -50,6 +55,8 @@ class Tissue:
     programme: NDArray[np.float64]
     outline: Field
     fibres: tuple[Field, Field]
+    angle: NDArray[np.float64]
+    structures: Structures | None = None
 
 
 def composition_shift(rng: np.random.Generator, *, slide_sd: float) -> NDArray[np.float64]:
@@ -97,6 +104,13 @@ def _types(
     return drawn
 
 
+def _refined(outline: Field, n: int) -> NDArray[np.float32]:
+    """The outline on the grid of the structures, ``(n, n)``."""
+    at = np.arange(n) * STEP_UM
+    points = np.stack(np.meshgrid(at, at), axis=-1).reshape(-1, 2)
+    return outline.at(points).reshape(n, n)
+
+
 def grow_tissue(
     rng: np.random.Generator,
     *,
@@ -105,15 +119,34 @@ def grow_tissue(
     density_per_mm2: float,
     gap_share: float,
     shift: NDArray[np.float64],
+    structure_rng: np.random.Generator,
+    lumen_share: float = 0.0,
+    fat_share: float = 0.0,
 ) -> Tissue:
-    """Draw the outline, the cells, their types and their programme."""
+    """Draw the outline, the cells, their types and their programme; structures have a stream of their own."""
     outline = outline_distance(rng, extent_um=extent_um, margin_um=margin_um, gap_share=gap_share)
-    xy_um = _positions(rng, extent_um=extent_um, density_per_mm2=density_per_mm2, outline=outline)
+    structures, free = None, outline
+    if lumen_share > 0 or fat_share > 0:
+        structures = grow_structures(
+            structure_rng, extent_um=extent_um, outline=outline, lumen_share=lumen_share, fat_share=fat_share
+        )
+        fine = _refined(outline, len(structures.hollow.values))
+        free = Field(np.minimum(fine, structures.keep_out_um.values), STEP_UM)
+        outline = Field(np.minimum(fine, structures.hollow.values), STEP_UM)
+    xy_um = _positions(rng, extent_um=extent_um, density_per_mm2=density_per_mm2, outline=free)
+    angle = np.full(len(xy_um), np.nan)
+    if structures is not None:
+        xy_um, angle = np.concatenate([xy_um, structures.xy_um]), np.concatenate([angle, structures.angle])
     programme = smooth_field(rng, extent_um=extent_um, length_um=_PROGRAMME_LENGTH_UM)
+    cell_type = _types(rng, xy_um, extent_um=extent_um, shift=shift)
+    if structures is not None:
+        cell_type[len(xy_um) - len(structures.xy_um) :] = structures.cell_type
     return Tissue(
         xy_um=xy_um,
-        cell_type=_types(rng, xy_um, extent_um=extent_um, shift=shift),
+        cell_type=cell_type,
         programme=programme.at(xy_um).astype(np.float64),
         outline=outline,
         fibres=line_field(rng, extent_um=extent_um),
+        angle=angle,
+        structures=structures,
     )

@@ -10,6 +10,7 @@ import pandas as pd
 
 from spatialsig import _keys as keys
 from spatialsig.datasets._frames import transform
+from spatialsig.datasets._masks import MASKS, patch_shares
 from spatialsig.datasets._panel import CELL_TYPES
 
 if TYPE_CHECKING:
@@ -70,13 +71,17 @@ def _patch_of_cell(slide: SyntheticSlide, size_l0: int) -> tuple[NDArray[np.int6
     return np.where(within, row * n_cols + col, -1), (n_rows, n_cols)
 
 
-def true_patches(slide: SyntheticSlide, *, patch_um: float = PATCH_UM) -> pd.DataFrame:
+def true_patches(
+    slide: SyntheticSlide, masks: NDArray[np.uint8] | None = None, *, patch_um: float = PATCH_UM
+) -> pd.DataFrame:
     """Truth of the grid of whole, non-overlapping patches from the top-left corner of the H&E.
 
     Returns
     -------
     One row per patch in row-major order: ``y0``, ``x0`` and ``size_l0`` (H&E px), ``row``, ``col``, ``n_cells``,
     ``fraction_<type>``, ``programme`` (mean), ``score_<signature>`` (mean over the cells); NaN where no cell lies.
+    With ``masks``, the share of the patch that each covers: ``white_share``, ``lumen_share``, ``fat_share``,
+    ``fold_share``, ``pen_share``, ``defocus_share``.
     """
     size_l0 = round(patch_um / slide.recipe.he_um_per_px)
     patch, (n_rows, n_cols) = _patch_of_cell(slide, size_l0)
@@ -90,4 +95,6 @@ def true_patches(slide: SyntheticSlide, *, patch_um: float = PATCH_UM) -> pd.Dat
     grid[keys.Y0], grid[keys.X0] = grid[keys.ROW] * size_l0, grid[keys.COL] * size_l0
     grid["size_l0"] = size_l0
     grid[keys.N_CELLS] = np.bincount(patch[patch >= 0], minlength=len(every))
+    if masks is not None:
+        grid[[f"{name}_share" for name in MASKS]] = patch_shares(masks, size_l0, n_rows, n_cols)
     return grid.join(values[patch >= 0].groupby(patch[patch >= 0]).mean())

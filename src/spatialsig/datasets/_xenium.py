@@ -13,15 +13,21 @@ from spatialsig._errors import InputError
 from spatialsig._progress import track
 from spatialsig.datasets._bundle import write_bundle
 from spatialsig.datasets._layouts import LAYOUTS
+from spatialsig.datasets._masks import true_masks, write_masks
 from spatialsig.datasets._morphology import N_STAINS
 from spatialsig.datasets._render import render_he
 from spatialsig.datasets._slide import Recipe, SyntheticSlide, make_slide
+from spatialsig.datasets._spoil import spoil
 from spatialsig.datasets._tiff import write_he
 from spatialsig.datasets._truth import true_cells, true_patches
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from os import PathLike
+
+    from numpy.typing import NDArray
+
+_MOST_HOLLOW = 0.6
 
 
 def synthetic_xenium(
@@ -46,6 +52,11 @@ def synthetic_xenium(
     version: str = "3.0",
     stains: int = 1,
     he_in_bundle: bool = True,
+    lumen_share: float = 0.0,
+    fat_share: float = 0.0,
+    n_folds: int = 0,
+    n_pen: int = 0,
+    defocus_share: float = 0.0,
 ) -> pd.DataFrame:
     """Write Xenium output folders, each with an H&E, its alignment and the planted truth.
 
@@ -98,6 +109,13 @@ def synthetic_xenium(
         protein).
     he_in_bundle
         Put the H&E and its alignment into the bundle folder; otherwise beside it, in ``directory``.
+    lumen_share, fat_share
+        Share of the tissue that is lumen (white, lined by one row of tumour cells) and fat cell (white, thin walls,
+        few flat nuclei). Cells and counts follow.
+    n_folds, n_pen
+        Folds of the H&E section and pen marks on its glass, per slide. They change the picture only.
+    defocus_share
+        Share of the tissue that is out of focus in the H&E.
 
     Returns
     -------
@@ -111,7 +129,11 @@ def synthetic_xenium(
       ``patient``, ``cell_type``, ``drawn_type``, ``programme``; ``obsm["spatial"]`` um; ``obsm["he_px"]`` nucleus
       centres in H&E px (x, y); ``uns``: ``signatures``, ``he_to_um``, ``alignment``.
     - ``<sample>_truth_patches.parquet``: grid of 112 um squares from the top-left corner of the H&E: ``y0``, ``x0``,
-      ``size_l0``, ``row``, ``col``, ``n_cells``, ``fraction_<type>``, ``programme``, ``score_<signature>``.
+      ``size_l0``, ``row``, ``col``, ``n_cells``, ``fraction_<type>``, ``programme``, ``score_<signature>``, and the
+      share of the patch that is ``white_share`` (no tissue), ``lumen_share``, ``fat_share``, ``fold_share``,
+      ``pen_share``, ``defocus_share``.
+    - ``<sample>_truth_masks.tif``: the same six as masks ``(6, y, x)``, uint8 0 or 1, a pixel for every 4 x 4 px of
+      the H&E.
 
     Raises
     ------
@@ -134,6 +156,11 @@ def synthetic_xenium(
         version=version,
         stains=stains,
         he_in_bundle=he_in_bundle,
+        lumen_share=lumen_share,
+        fat_share=fat_share,
+        n_folds=n_folds,
+        n_pen=n_pen,
+        defocus_share=defocus_share,
     )
     check_positive(n_slides=n_slides, n_patients=n_slides if n_patients is None else n_patients)
     check_recipe(recipe)
@@ -171,10 +198,28 @@ def check_recipe(recipe: Recipe) -> None:
         msg = f'`stains={recipe.stains}` needs `version` "2.0" or later; got `version={recipe.version!r}`.'
         raise InputError(msg)
     check_fraction(image_signal=recipe.image_signal, gap_share=recipe.gap_share)
+    _check_difficulty(recipe)
     for name in ("stain_sd", "slide_sd", "registration_error_um", "warp_um"):
         value = getattr(recipe, name)
         if not (np.isfinite(value) and value >= 0):
             msg = f"`{name}` must be a finite number of at least 0; got {value!r}."
+            raise InputError(msg)
+
+
+def _check_difficulty(recipe: Recipe) -> None:
+    """Shares that leave room for tissue, and whole numbers of strokes."""
+    shares = ("lumen_share", "fat_share", "defocus_share")
+    check_fraction(**{name: getattr(recipe, name) for name in shares})
+    if recipe.lumen_share + recipe.fat_share > _MOST_HOLLOW:
+        msg = (
+            f"`lumen_share={recipe.lumen_share!r}` and `fat_share={recipe.fat_share!r}` together leave too little "
+            f"tissue; their sum may be at most {_MOST_HOLLOW}."
+        )
+        raise InputError(msg)
+    for name in ("n_folds", "n_pen"):
+        value = getattr(recipe, name)
+        if not isinstance(value, (int, np.integer)) or value < 0:
+            msg = f"`{name}` must be a whole number of at least 0; got {value!r}."
             raise InputError(msg)
 
 
@@ -194,6 +239,13 @@ def _refuse_existing(root: Path, samples: list[str]) -> None:
         raise InputError(msg)
 
 
+def paint_he(slide: SyntheticSlide) -> NDArray[np.uint8]:
+    """The H&E of a slide with all its artefacts, ``(height, width, 3)`` uint8."""
+    he = render_he(slide.nuclei, slide.tissue, slide.frames, slide.stain, seed=slide.pixel_seed)
+    spoil(he, slide.artefacts, slide.frames, slide.stain, seed=slide.pixel_seed)
+    return he
+
+
 def _write_slide(root: Path, slide: SyntheticSlide) -> dict[str, str]:
     """Write one slide's bundle, H&E and truth; returns its row of the manifest."""
     bundle = root / slide.sample
@@ -202,11 +254,12 @@ def _write_slide(root: Path, slide: SyntheticSlide) -> dict[str, str]:
     place = bundle if slide.recipe.he_in_bundle else root
     image = place / f"{slide.sample}_he_image.ome.tif"
     alignment = place / f"{slide.sample}_he_imagealignment.csv"
-    he = render_he(slide.nuclei, slide.tissue, slide.frames, slide.stain, seed=slide.pixel_seed)
-    write_he(image, he, um_per_px=slide.recipe.he_um_per_px)
+    write_he(image, paint_he(slide), um_per_px=slide.recipe.he_um_per_px)
     np.savetxt(alignment, slide.frames.alignment, delimiter=",", fmt="%.18e")
     true_cells(slide, cell_ids).write_h5ad(root / f"{slide.sample}_truth.h5ad")
-    true_patches(slide).to_parquet(root / f"{slide.sample}_truth_patches.parquet", index=False)
+    masks = true_masks(slide)
+    write_masks(root / f"{slide.sample}_truth_masks.tif", masks, um_per_px=slide.recipe.he_um_per_px)
+    true_patches(slide, masks).to_parquet(root / f"{slide.sample}_truth_patches.parquet", index=False)
     paths = {"bundle": bundle, "he_image": image, "he_alignment": alignment}
     return {
         "sample": slide.sample,
