@@ -4,8 +4,18 @@ from ._align_he import align_he
 from ._assign import assign_cells
 from ._filter import filter_cells
 from ._hvg import highly_variable_genes
+from ._normalize import normalize
 from ._patches import make_patches
 from ._qc_alignment import qc_alignment
 from ._split import split
 
-__all__ = ["align_he", "assign_cells", "filter_cells", "highly_variable_genes", "make_patches", "qc_alignment", "split"]
+__all__ = [
+    "align_he",
+    "assign_cells",
+    "filter_cells",
+    "highly_variable_genes",
+    "make_patches",
+    "normalize",
+    "qc_alignment",
+    "split",
+]

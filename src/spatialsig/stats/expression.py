@@ -30,16 +30,28 @@ def value_range(values: NDArray[Any]) -> tuple[bool, float, float]:
     return bool(whole), float(low), float(high)
 
 
-def size_factors(library: NDArray[np.float64]) -> NDArray[np.float64]:
-    """``1e4 / library``; 1e4 for an empty cell, whose counts are all zero anyway."""
-    return TARGET_SUM / np.maximum(library, 1.0)
+def size_factors(library: NDArray[np.float64], target_sum: float = TARGET_SUM) -> NDArray[np.float64]:
+    """``target_sum / library``; ``target_sum`` for an empty cell, whose counts are all zero anyway."""
+    return target_sum / np.maximum(library, 1.0)
 
 
-def log1p_cp10k(counts: sparse.csr_matrix, library: NDArray[np.float64]) -> sparse.csr_matrix:
-    """Normalise counts per cell; same sparsity as the input, float32."""
-    per_value = np.repeat(size_factors(library), np.diff(counts.indptr))
-    values = np.log1p(counts.data * per_value).astype(np.float32)
-    return sparse.csr_matrix((values, counts.indices, counts.indptr), shape=counts.shape)
+def scaled_counts(
+    counts: sparse.csr_matrix, library: NDArray[np.float64], *, target_sum: float = TARGET_SUM
+) -> sparse.csr_matrix:
+    """Counts per ``target_sum`` of each cell; same sparsity as the input, float32."""
+    return _scaled(counts, size_factors(library, target_sum), logarithm=False)
+
+
+def log1p_cp10k(
+    counts: sparse.csr_matrix, library: NDArray[np.float64], *, target_sum: float = TARGET_SUM
+) -> sparse.csr_matrix:
+    """Logarithm of 1 + :func:`scaled_counts`; same sparsity as the input, float32."""
+    return _scaled(counts, size_factors(library, target_sum), logarithm=True)
+
+
+def _scaled(counts: sparse.csr_matrix, factor: NDArray[np.float64], *, logarithm: bool) -> sparse.csr_matrix:
+    values = _scaled_values(counts.data, counts.indptr, factor, logarithm)
+    return sparse.csr_matrix((values, counts.indices.copy(), counts.indptr.copy()), shape=counts.shape)
 
 
 def gene_moments(
@@ -127,6 +139,21 @@ def _row_sums(data: NDArray[Any], indptr: NDArray[Any]) -> NDArray[np.float64]:
         for k in range(indptr[cell], indptr[cell + 1]):
             total += data[k]
         out[cell] = total
+    return out
+
+
+@numba.njit(cache=True)
+def _scaled_values(
+    data: NDArray[Any],
+    indptr: NDArray[Any],
+    factor: NDArray[np.float64],
+    logarithm: bool,  # noqa: FBT001  (numba takes no keywords only)
+) -> NDArray[np.float32]:
+    out = np.empty(len(data), np.float32)
+    for cell in range(len(indptr) - 1):
+        for k in range(indptr[cell], indptr[cell + 1]):
+            value = data[k] * factor[cell]
+            out[k] = np.log1p(value) if logarithm else value
     return out
 
 

@@ -1,0 +1,75 @@
+"""Normalised expression as a layer; the counts stay as they are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from spatialsig import _keys
+from spatialsig._checks import check_positive
+from spatialsig._errors import InputError
+from spatialsig._progress import track
+from spatialsig.data.counts import counts_of
+from spatialsig.data.slides import open_slides, slide_count
+from spatialsig.stats.expression import TARGET_SUM, library_size, log1p_cp10k, scaled_counts
+
+if TYPE_CHECKING:
+    from spatialsig.data.slides import Data
+
+
+def normalize(
+    data: Data,
+    *,
+    target_sum: float = TARGET_SUM,
+    log1p: bool = True,
+    layer: str = "lognorm",
+    table_key: str = _keys.TABLE,
+) -> None:
+    """Write normalised expression into a layer: counts per ``target_sum`` of each cell, and their ``log1p``.
+
+    Only for other packages and for looking at genes: every verb of this package starts from the counts.
+
+    Parameters
+    ----------
+    data
+        SpatialData, path of a store, or Cohort; modified in place.
+    target_sum
+        What the counts of a cell add up to afterwards. An empty cell stays empty.
+    log1p
+        Take ``log(1 + x)``.
+    layer
+        Name of the layer; a layer of that name is replaced.
+    table_key
+        Table of the cells, raw counts in ``X``.
+
+    Returns
+    -------
+    Nothing; writes ``tables[table_key].layers[layer]``, CSR ``(n_cells, n_genes)`` float32, and
+    ``uns["spatialsig"]["normalize"]``; with ``log1p`` also ``uns["log1p"]``, by which scanpy knows that values are
+    logarithms. ``X`` keeps the counts.
+
+    Raises
+    ------
+    InputError
+        If ``X`` does not hold counts, or ``layer`` is ``"X"``.
+
+    Examples
+    --------
+    >>> import spatialsig as sp
+    >>> sdata = sp.datasets.toy()
+    >>> sp.pp.normalize(sdata)
+    >>> sdata["table"].layers["lognorm"].shape == sdata["table"].shape
+    True
+    """
+    check_positive(target_sum=target_sum)
+    if layer == "X":
+        msg = "`layer='X'` would replace the raw counts; choose another name."
+        raise InputError(msg)
+    for slide in track(open_slides(data), "normalise", total=slide_count(data), unit="slide"):
+        counts = counts_of(slide, table_key)
+        scale = log1p_cp10k if log1p else scaled_counts
+        table = slide.table(table_key)
+        table.layers[layer] = scale(counts, library_size(counts), target_sum=target_sum)
+        if log1p:
+            table.uns["log1p"] = {}
+        slide.params(table_key)["normalize"] = {"target_sum": target_sum, "log1p": log1p, "layer": layer}
+        slide.commit(table_key)
