@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import spatialdata as sd
+import tifffile
 from scipy import sparse
 from spatialdata.transformations import get_transformation
 
 import spatialsig as sp
-from spatialsig._errors import InputError, KeyMissingError
+from spatialsig._errors import InputError, KeyMissingError, SpatialsigWarning
 
 UM = 0.7
 
@@ -69,6 +70,59 @@ def test_micrometres_are_taken_as_they_are(adata, pixels) -> None:
     um = sp.io.from_anndata(adata, pixels, um_per_px=UM, spatial_key="um", spatial_unit="um")
     np.testing.assert_allclose(um["table"].obsm["spatial"], px["table"].obsm["spatial"])
     np.testing.assert_allclose(um["cell_circles"]["radius"], 5.0)
+
+
+def test_positions_in_columns_of_obs(adata, pixels) -> None:
+    expected = sp.io.from_anndata(adata, pixels, um_per_px=UM)
+    adata.obs["cx"], adata.obs["cy"] = adata.obsm.pop("spatial").T
+    sdata = sp.io.from_anndata(adata, pixels, um_per_px=UM, spatial_key=("cx", "cy"))
+    np.testing.assert_array_equal(sdata["table"].obsm["spatial"], expected["table"].obsm["spatial"])
+    with pytest.raises(
+        KeyMissingError, match=r"`spatial_key='x'` is not in adata.obs; available: \['cx', 'cy', 'zone'\]"
+    ):
+        sp.io.from_anndata(adata, pixels, um_per_px=UM, spatial_key=("x", "cy"))
+    with pytest.raises(InputError, match=r"adata.obs\[\['zone', 'cy'\]\] is object of shape \(30, 2\); wanted"):
+        sp.io.from_anndata(adata, pixels, um_per_px=UM, spatial_key=("zone", "cy"))
+
+
+@pytest.mark.parametrize("mirror", [1.0, -1.0])
+@pytest.mark.parametrize("unit", ["um", "px"])
+def test_a_matrix_carries_positions_to_the_image(adata, pixels, unit, mirror) -> None:
+    px = adata.obsm["spatial"]
+    angle, scale, shift = 0.4, 1 / UM, np.array([-700.0, 5000.0])
+    linear = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.diag([1, mirror])
+    matrix = np.eye(3)
+    matrix[:2, :2], matrix[:2, 2] = linear, shift
+    adata.obsm["spatial"] = (px - shift) @ np.linalg.inv(linear).T
+    options = {} if unit == "um" else {"um_per_px": 0.3}
+    sdata = sp.io.from_anndata(adata, pixels, spatial_unit=unit, to_image=matrix, **options)
+    um = UM if unit == "um" else 0.3
+    assert sp.io.mpp(sdata) == pytest.approx(um)
+    np.testing.assert_allclose(sdata["table"].obsm["spatial"], px * um)
+
+
+def test_the_file_says_the_pixel_size_when_nobody_else_does(adata, pixels, tmp_path) -> None:
+    metadata = {"axes": "YXS", "PhysicalSizeX": 0.35, "PhysicalSizeY": 0.35}
+    tifffile.imwrite(tmp_path / "a.ome.tif", pixels, photometric="rgb", ome=True, metadata=metadata)
+    assert sp.io.mpp(sp.io.from_anndata(adata, tmp_path / "a.ome.tif")) == pytest.approx(0.35)
+    with pytest.warns(SpatialsigWarning, match=r"`um_per_px=0.7` is used, but image .* says 0.35 um per px"):
+        sp.io.from_anndata(adata, tmp_path / "a.ome.tif", um_per_px=UM)
+    with pytest.raises(InputError, match=r"image 'array' does not say how large its pixels are; pass `um_per_px=`"):
+        sp.io.from_anndata(adata, pixels)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "message"),
+    [
+        (np.eye(2), r"has shape \(2, 2\); wanted a \(3, 3\) affine"),
+        (np.diag([1, 0, 1]), "is singular"),
+        (np.ones((3, 3)), r"has the last row \[1.0, 1.0, 1.0\]"),
+        (np.diag([np.nan, 1, 1]), "numbers that are not finite"),
+    ],
+)
+def test_matrices_that_are_no_map_are_refused(adata, pixels, matrix, message) -> None:
+    with pytest.raises(InputError, match=rf"`to_image` .*{message}"):
+        sp.io.from_anndata(adata, pixels, um_per_px=UM, to_image=matrix)
 
 
 def test_the_input_stays_as_it_is(adata, pixels) -> None:

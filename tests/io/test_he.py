@@ -127,6 +127,21 @@ def test_a_pixel_size_that_contradicts_the_file_is_noticed(tmp_path, pixels) -> 
     assert sdata.attrs["spatialsig"]["um_per_global_px"] == 0.5
 
 
+def test_pixels_that_are_not_square_are_refused_unless_told_otherwise(tmp_path, pixels) -> None:
+    metadata = {"axes": "YXS", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.5}
+    tifffile.imwrite(tmp_path / "a.ome.tif", pixels, photometric="rgb", ome=True, metadata=metadata)
+    with pytest.raises(InputError, match=r"its pixels are 0.25 x 0.5 um \(x, y\); wanted square ones"):
+        sp.io.read_he(tmp_path / "a.ome.tif")
+    with pytest.warns(SpatialsigWarning, match=r"`um_per_px=0.25` is used, but image .* says 0.25 x 0.5 um per px"):
+        sp.io.read_he(tmp_path / "a.ome.tif", um_per_px=0.25)
+
+
+def test_pixel_size_of_an_imagej_tiff(tmp_path, pixels) -> None:
+    options = {"resolution": (4.0, 4.0), "metadata": {"unit": "um", "axes": "YXS"}}
+    tifffile.imwrite(tmp_path / "a.tif", pixels, imagej=True, **options)
+    assert open_rgb(tmp_path / "a.tif").um_per_px == pytest.approx(0.25)
+
+
 def test_files_that_are_no_image_are_named(tmp_path) -> None:
     with pytest.raises(FileMissingError, match=r"H&E image: missing .*a.tif"):
         sp.io.read_he(tmp_path / "a.tif", um_per_px=1)
@@ -160,3 +175,28 @@ def test_real_svs(tmp_path) -> None:
     assert expected.shape == (2967, 2220, 3)
     np.testing.assert_array_equal(values(sdata), expected)
     assert len(sdata["he_image"].children) == 3
+
+
+@pytest.mark.real
+def test_openslide_reads_the_same_pixels_of_a_real_svs() -> None:
+    pytest.importorskip("openslide")
+    if not SVS.exists():
+        pytest.skip(f"real data {SVS.name} is not beside the checkout")
+    ours, theirs = open_rgb(SVS), open_rgb(SVS, backend="openslide")
+    assert ours.pixel_size == theirs.pixel_size == (0.499, 0.499)
+    window = (slice(100, 1700), slice(300, 2220))
+    assert np.abs(ours.pixels[window].astype(int) - theirs.pixels[window]).max() <= 2
+
+
+@pytest.mark.real
+def test_a_real_section_comes_in_lazily(tmp_path) -> None:
+    jpeg = SVS.parents[1] / "her2st" / "images" / "B4.jpg"
+    if not jpeg.exists():
+        pytest.skip("real data her2st is not beside the checkout")
+    sdata = sp.io.read_he(jpeg, um_per_px=0.68, patient="B")
+    assert sp.io.mpp(sdata) == 0.68
+    full = sdata["he_image"]["scale0"]["image"]
+    height, width = full.shape[1:]
+    assert min(height, width) > 5000
+    middle = full[:, height // 2 : height // 2 + 64, width // 2 : width // 2 + 64].values
+    assert 60 < middle.mean() < 250

@@ -386,6 +386,46 @@ def test_ndpi_is_read_between_its_restart_markers(tmp_path, monkeypatch) -> None
     file.close()
 
 
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory):
+    """Small files to damage."""
+    folder = tmp_path_factory.mktemp("originals")
+    rgb = {"photometric": "rgb", "tile": (64, 64), "metadata": None}
+    small = smooth(150, 170)
+    tifffile.imwrite(folder / "jpeg.tif", small, compression="jpeg", **rgb)
+    tifffile.imwrite(
+        folder / "zlib.ome.tif", small, ome=True, compression="zlib", **(rgb | {"metadata": {"axes": "YXS"}})
+    )
+    tifffile.imwrite(folder / "strips.tif", small, photometric="rgb", rowsperstrip=8, metadata=None)
+    write_ndpi(folder / "a.ndpi", smooth(128, 256))
+    Image.fromarray(small).save(folder / "a.jpg")
+    Image.fromarray(small).save(folder / "a.png")
+    return [(path.name, path.read_bytes()) for path in sorted(folder.iterdir())]
+
+
+@pytest.mark.filterwarnings("ignore::spatialsig._errors.SpatialsigWarning")
+@given(st.data())
+def test_a_spoilt_file_is_pixels_or_a_typed_error(originals, tmp_path_factory, data) -> None:
+    name, content = data.draw(st.sampled_from(originals))
+    spoilt = bytearray(content)
+    # headers and tables of offsets are where a byte does most
+    places = st.one_of(st.integers(0, min(len(content), 500) - 1), st.integers(0, len(content) - 1))
+    for _ in range(data.draw(st.integers(1, 4))):
+        spoilt[data.draw(places)] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.one_of(st.just(len(content)), st.integers(0, len(content))))
+    path = tmp_path_factory.getbasetemp() / f"spoilt_{name}"
+    path.write_bytes(spoilt[:cut])
+    try:
+        file = open_rgb(path)
+        height, width = file.pixels.shape[:2]
+        found = file.pixels[: min(height, 400), : min(width, 400)]
+        file.close()
+    except InputError:
+        return
+    assert found.dtype == np.uint8
+    assert found.shape[2] == 3
+
+
 # openslide
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,19 @@ if TYPE_CHECKING:
     from spatialsig.store.images import Pixels
 
 # what damaged bytes raise in tifffile, imagecodecs, zarr and openslide
-DECODING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, IndexError, TypeError, NotImplementedError)
+DECODING_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    struct.error,
+    TypeError,
+    ValueError,
+)
 _SAME_SIZE_RTOL = 0.01
 _N_PROBES = 5  # windows per axis that decide what 16-bit values mean
 _PROBE_PX = 128
