@@ -52,5 +52,71 @@ def test_too_few_genes_left(toy: sd.SpatialData) -> None:
 def test_other_panel_is_refused(toy: sd.SpatialData) -> None:
     model = sp.tl.train_autoencoder(toy, signatures="seed", test_fold=None, **FAST)
     toy["table"] = toy["table"][:, 5:].copy()
-    with pytest.raises(InputError, match=r"slide 'toy' does not measure \d+ of \d+ genes"):
+    with pytest.raises(InputError, match=r"\d+ of the \d+ genes of this autoencoder are not in slide 'toy'"):
         sp.tl.embed_cells(toy, model)
+
+
+def test_a_store_and_the_object_in_memory_train_the_same_model(toy: sd.SpatialData, tmp_path: Path) -> None:
+    path = tmp_path / "s.zarr"
+    sp.io.write(toy, path)
+    models = [sp.tl.train_autoencoder(d, signatures="seed", test_fold=None, **FAST) for d in (toy, path)]
+    np.testing.assert_allclose(models[0].mean, models[1].mean, rtol=1e-6)
+    np.testing.assert_allclose(models[0].std, models[1].std, rtol=1e-6)
+    counts = toy["table"][:, list(models[0].genes)].X
+    np.testing.assert_allclose(
+        models[0].get_latent_representation(counts), models[1].get_latent_representation(counts), atol=1e-4
+    )
+
+
+def two_panels(toy: sd.SpatialData, tmp_path: Path) -> sp.Cohort:
+    """Two slides; the second does not measure the first 40 genes of the first."""
+    stores = {}
+    for name, first in (("A", 0), ("B", 40)):
+        toy.attrs["spatialsig"]["sample"] = name
+        part = sd.SpatialData.init_from_elements({n: e for _, n, e in toy.gen_elements()}, attrs=toy.attrs)
+        part["table"] = toy["table"][:, first:].copy()
+        stores[name] = tmp_path / f"{name}.zarr"
+        sp.io.write(part, stores[name])
+    return sp.Cohort(stores)
+
+
+def test_union_of_panels_uses_every_gene_and_fills_none(toy: sd.SpatialData, tmp_path: Path) -> None:
+    cohort = two_panels(toy, tmp_path)
+    names, full = list(toy["table"].var_names), toy["table"].X.toarray()
+    shared = sp.tl.train_autoencoder(cohort, signatures={"s": names[-5:]}, test_fold=None, **FAST)
+    assert set(shared.genes) == set(names[40:-5])
+    union = sp.tl.train_autoencoder(cohort, signatures={"s": names[-5:]}, test_fold=None, panel="union", **FAST)
+    assert set(union.genes) == set(names[:-5])
+    # the scaler of a gene comes from the slide that measures it alone
+    dense = full[:, [names.index(g) for g in union.genes]].astype(np.float64)
+    expected = np.log1p(1e4 * dense / np.maximum(dense.sum(axis=1, keepdims=True), 1))
+    only_a = [i for i, gene in enumerate(union.genes) if gene in names[:40]]
+    np.testing.assert_allclose(union.mean[only_a], expected[:, only_a].mean(axis=0), rtol=1e-4)
+    spread = expected[:, only_a].std(axis=0)
+    np.testing.assert_allclose(union.std[only_a], np.where(spread > 0, spread, 1), rtol=1e-3)
+    sp.tl.embed_cells(cohort, union)
+    assert all(np.isfinite(cohort[name]["table"].obsm["X_ae"]).all() for name in cohort.stores)
+
+
+def test_a_fold_chooses_the_best_epoch(toy: sd.SpatialData) -> None:
+    sp.pp.split(toy, by="block", block_um=150, buffer_um=20, n_folds=3)
+    model = sp.tl.train_autoencoder(toy, signatures="seed", validation_fold=1, **FAST)
+    assert np.isfinite(model.run["history"]["val_loss"]).all()
+    fold = toy["table"].obs["fold"].to_numpy()
+    assert model.run["n_training_cells"] == (fold == 2).sum()
+
+
+@pytest.mark.parametrize("options", [{"loss": "nb"}, {"loss": "poisson", "linear_path": False}, {"denoise": 0.2}])
+def test_losses_and_denoising_from_the_verb(toy: sd.SpatialData, options: dict) -> None:
+    model = sp.tl.train_autoencoder(toy, signatures="seed", test_fold=None, **options, **FAST)
+    assert model.config.loss == options.get("loss", "mse")
+    assert model.config.dropout == options.get("denoise", 0.0)
+    sp.tl.embed_cells(toy, model)
+    assert toy["table"].obsm["X_ae"].shape == (toy["table"].n_obs, 4)
+
+
+def test_wrong_choices_are_refused(toy: sd.SpatialData) -> None:
+    with pytest.raises(InputError, match=r"`panel='all'` is not known; choose one of \['intersection', 'union'\]"):
+        sp.tl.train_autoencoder(toy, panel="all")
+    with pytest.raises(InputError, match=r"`loss='l1'` is not known"):
+        sp.tl.train_autoencoder(toy, signatures="seed", test_fold=None, loss="l1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from spatialsig.models.autoencoder import Autoencoder
+from spatialsig.models.seed import export_seed_autoencoder, import_seed_autoencoder
 from spatialsig.models.vit import SignatureViT
 
-__all__ = ["Autoencoder", "SignatureViT"]
+__all__ = ["Autoencoder", "SignatureViT", "export_seed_autoencoder", "import_seed_autoencoder"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from spatialsig._errors import InputError
@@ -14,13 +14,15 @@ C = TypeVar("C")
 
 
 def config_from_json(cls: type[C], values: Mapping[str, Any], *, where: str) -> C:
-    """Build ``cls`` from ``values``, which must name exactly its fields, each of the type of its default."""
+    """Build ``cls`` from ``values``; a field with a default may be absent, as it is in models saved before it existed."""
     if not isinstance(values, dict):
         msg = f"{where}: wanted a mapping, got {type(values).__name__}."
         raise InputError(msg)
-    known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
-    if values.keys() != known:
-        msg = f"{where}: unknown settings {sorted(values.keys() - known)}, missing {sorted(known - values.keys())}."
+    known = {field.name: field.default is MISSING for field in fields(cls)}  # type: ignore[arg-type]
+    unknown = sorted(values.keys() - known.keys())
+    missing = sorted(name for name, needed in known.items() if needed and name not in values)
+    if unknown or missing:
+        msg = f"{where}: unknown settings {unknown}, missing {missing}."
         raise InputError(msg)
     try:
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})

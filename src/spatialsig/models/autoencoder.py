@@ -22,7 +22,9 @@ from spatialsig.models.directory import (
     save_model,
 )
 from spatialsig.nn.autoencoder import AutoencoderConfig, AutoencoderNet
-from spatialsig.stats.expression import library_size, zscore_dense
+from spatialsig.nn.likelihood import gene_rates
+from spatialsig.stats.cell_rows import dense_rows, zscore_rows
+from spatialsig.stats.expression import library_size
 
 if TYPE_CHECKING:
     import os
@@ -80,26 +82,31 @@ class Autoencoder:
         """Width of the embedding."""
         return self.config.n_latent
 
-    def align_genes(self, var_names: Sequence[str]) -> NDArray[np.int64]:
+    def align_genes(self, var_names: Sequence[str], *, where: str = "the table") -> NDArray[np.int64]:
         """Columns of a table that hold the model's genes, in the model's order, ``(n_genes,)``.
+
+        A model trained on slides of different panels (``config.masked``) does without some genes: -1 stands for them.
 
         Parameters
         ----------
         var_names
             Gene names of the table, any order, more than the model's allowed.
+        where
+            What the errors call the table.
 
         Raises
         ------
         InputError
-            If a gene of the model is missing, or stands there twice.
+            If a gene of the model is missing (of a masked model: more than half of them), or stands there twice.
         """
         names = [str(name) for name in var_names]
         place = {name: column for column, name in enumerate(names)}
         missing = [gene for gene in self.genes if gene not in place]
-        if missing:
+        allowed = len(self.genes) // 2 if self.config.masked else 0
+        if len(missing) > allowed:
             msg = (
-                f"{len(missing)} of the {len(self.genes)} genes of this autoencoder are not in the table of "
-                f"{len(names)} genes: {missing[:_SHOWN]}{' ...' if len(missing) > _SHOWN else ''}. "
+                f"{len(missing)} of the {len(self.genes)} genes of this autoencoder are not in {where}, which "
+                f"has {len(names)} genes: {missing[:_SHOWN]}{' ...' if len(missing) > _SHOWN else ''}. "
                 "Use slides of the same panel, or train an autoencoder on the shared genes."
             )
             raise InputError(msg)
@@ -108,31 +115,68 @@ class Autoencoder:
             if twice:
                 msg = f"genes stand in the table more than once: {twice[:_SHOWN]}; make `var_names` unique."
                 raise InputError(msg)
-        return np.array([place[gene] for gene in self.genes], np.int64)
+        return np.array([place.get(gene, -1) for gene in self.genes], np.int64)
 
-    def get_latent_representation(self, counts: sparse.csr_matrix, *, batch_size: int = 4096) -> NDArray[np.float32]:
-        """Embedding ``(n_cells, n_latent)`` float32 of raw counts ``(n_cells, n_genes)``, columns as ``genes``."""
+    def get_latent_representation(
+        self, counts: sparse.csr_matrix, *, measured: NDArray[np.bool_] | None = None, batch_size: int = 4096
+    ) -> NDArray[np.float32]:
+        """Embed cells.
+
+        Parameters
+        ----------
+        counts
+            Raw counts ``(n_cells, n_genes)``, columns as ``genes``.
+        measured
+            ``(n_genes,)`` bool, False for genes (empty columns) that the slide does not measure; None where all are.
+        batch_size
+            Cells that are dense at a time.
+
+        Returns
+        -------
+        ``(n_cells, n_latent)`` float32.
+        """
         out = np.empty((counts.shape[0], self.n_latent), np.float32)
         with torch.inference_mode():
-            for start, z in self._batches(counts, batch_size):
+            for start, z in self._batches(counts, batch_size, measured):
                 out[start : start + len(z)] = self.net.encode(z).cpu().numpy()
         return out
 
     def reconstruct(self, counts: sparse.csr_matrix, *, batch_size: int = 4096) -> NDArray[np.float32]:
-        """Reconstructed z-scores ``(n_cells, n_genes)`` float32, dense: meant for some cells, not for a whole slide."""
+        """What the model makes of cells, ``(n_cells, n_genes)`` float32: z-scores, or expected counts of a count loss.
+
+        Dense: meant for some cells, not for a whole slide.
+        """
         out = np.empty(counts.shape, np.float32)
         with torch.inference_mode():
-            for start, z in self._batches(counts, batch_size):
-                out[start : start + len(z)] = self.net(z).cpu().numpy()
+            for start, z in self._batches(counts, batch_size, None):
+                rebuilt = self.net(z)
+                if self.config.loss != "mse":
+                    rows = counts[start : start + len(z)]
+                    rebuilt = gene_rates(rebuilt) * self._tensor(library_size(rows))[:, None]
+                out[start : start + len(z)] = rebuilt.cpu().numpy()
         return out
 
-    def get_reconstruction_error(self, counts: sparse.csr_matrix, *, batch_size: int = 4096) -> float:
-        """Mean squared error of the reconstructed z-scores over all cells and genes."""
+    def get_reconstruction_error(
+        self, counts: sparse.csr_matrix, *, measured: NDArray[np.bool_] | None = None, batch_size: int = 4096
+    ) -> float:
+        """Loss per cell and measured gene: squared error of the z-scores, or negative log-likelihood of the counts."""
         total = 0.0
+        shown = None if measured is None else torch.from_numpy(measured)[None]
         with torch.inference_mode():
-            for _, z in self._batches(counts, batch_size):
-                total += float((self.net(z) - z).double().square().sum())
-        return total / max(int(np.prod(counts.shape)), 1)
+            for start, z in self._batches(counts, batch_size, measured):
+                known = None if shown is None else shown.expand(len(z), -1).to(z.device)
+                total += len(z) * float(self._loss(z, counts[start : start + len(z)], known))
+        return total / max(counts.shape[0], 1)
+
+    def _loss(self, z: torch.Tensor, counts: sparse.csr_matrix, measured: torch.Tensor | None) -> torch.Tensor:
+        empty = np.empty(0, np.float32)
+        dense = empty if self.config.loss == "mse" else dense_rows(counts, np.arange(counts.shape[0]))
+        library = self._tensor(library_size(counts))
+        loss: torch.Tensor = self.net.loss(z, counts=self._tensor(dense), library=library, measured=measured)
+        return loss
+
+    def _tensor(self, values: NDArray[Any]) -> torch.Tensor:
+        return torch.from_numpy(np.asarray(values, np.float32)).to(next(self.net.parameters()).device)
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Write the model directory, whole or not at all."""
@@ -179,15 +223,21 @@ class Autoencoder:
         load_weights(place, net)
         return cls(config, names, mean=scaler["mean"], std=scaler["std"], run=run, net=net)
 
-    def _batches(self, counts: sparse.csr_matrix, batch_size: int) -> Iterator[tuple[int, torch.Tensor]]:
+    def _batches(
+        self, counts: sparse.csr_matrix, batch_size: int, measured: NDArray[np.bool_] | None
+    ) -> Iterator[tuple[int, torch.Tensor]]:
         check_positive(batch_size=batch_size)
         if counts.shape[1] != len(self.genes):
             msg = f"counts of {counts.shape[1]} genes; wanted the {len(self.genes)} of this model (see `align_genes`)."
             raise InputError(msg)
         device = next(self.net.parameters()).device
+        library = library_size(counts)
         for start in range(0, counts.shape[0], batch_size):
-            rows = counts[start : start + batch_size]
-            yield start, torch.from_numpy(zscore_dense(rows, library_size(rows), self.mean, self.std)).to(device)
+            rows = np.arange(start, min(start + batch_size, counts.shape[0]))
+            z = zscore_rows(counts, rows, library, self.mean, self.std)
+            if measured is not None:
+                z *= measured
+            yield start, torch.from_numpy(z).to(device)
 
 
 def check_scaler(genes: Sequence[str], mean: NDArray[np.float64], std: NDArray[np.float64]) -> None:

@@ -1,4 +1,4 @@
-"""Autoencoder of z-scored expression: a dense network, with a linear path beside it when asked."""
+"""Autoencoder of expression: a dense network, with a linear path beside it when asked."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from spatialsig._checks import check_fraction
+from spatialsig._checks import check_choice, check_fraction
 from spatialsig._errors import InputError
+from spatialsig.nn.likelihood import gene_rates, negative_binomial_loss, poisson_loss, squared_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MAX_WIDTH = 65_536
+LOSSES = ("mse", "nb", "poisson")
 
 
 @dataclass(frozen=True)
@@ -29,19 +31,34 @@ class AutoencoderConfig:
     n_latent
         Width of the embedding.
     dropout
-        Share of input genes set to 0 (their mean) while training.
+        Share of input genes set to 0 (their mean) while training, to be rebuilt from the others (denoising).
     linear_path
         Add a linear encoder and a linear decoder beside the network. The dense layers then learn only what a linear
         map cannot, which is what lets the whole beat a PCA of equal width; without it the network is the plain
         ``d-1024-256-32`` one.
+    loss
+        What the decoder rebuilds: ``"mse"`` z-scores; ``"poisson"`` and ``"nb"`` counts, as the share of each gene in
+        the library (negative binomial: with a dispersion per gene).
+    n_batches
+        Slides (or other batches) whose constant offset per gene the decoder is told, so that the embedding need not
+        carry it; 0 for none.
+    masked
+        Slides may lack genes: these are left out of the input and of the loss.
     """
 
     hidden: tuple[int, ...] = (1024, 256)
     n_latent: int = 32
     dropout: float = 0.0
     linear_path: bool = True
+    loss: str = "mse"
+    n_batches: int = 0
+    masked: bool = False
 
     def __post_init__(self) -> None:
+        check_choice(self.loss, LOSSES, name="loss")
+        if not 0 <= self.n_batches <= MAX_WIDTH:
+            msg = f"`n_batches={self.n_batches!r}` must be an integer in 0..{MAX_WIDTH}."
+            raise InputError(msg)
         widths = (*self.hidden, self.n_latent)
         if not all(isinstance(width, int) and 0 < width <= MAX_WIDTH for width in widths):
             msg = f"`hidden={self.hidden!r}` and `n_latent={self.n_latent!r}` must be integers in 1..{MAX_WIDTH}."
@@ -73,6 +90,11 @@ class AutoencoderNet(nn.Module):
         if config.linear_path:
             self.enc_linear = nn.Linear(n_genes, config.n_latent)
             self.dec_linear = nn.Linear(config.n_latent, n_genes)
+        if config.loss == "nb":
+            self.log_dispersion = nn.Parameter(torch.zeros(n_genes))
+        if config.n_batches:
+            self.batch_offset = nn.Embedding(config.n_batches, n_genes)
+            nn.init.zeros_(self.batch_offset.weight)
 
     def encode(self, z: Tensor) -> Tensor:
         """Embedding ``(b, n_latent)`` of z-scores ``(b, n_genes)``."""
@@ -83,17 +105,53 @@ class AutoencoderNet(nn.Module):
         code: Tensor = self.enc(z)
         return code + self.enc_linear(z) if self.config.linear_path else code
 
-    def decode(self, code: Tensor) -> Tensor:
-        """Reconstructed z-scores ``(b, n_genes)`` of embeddings ``(b, n_latent)``."""
-        z: Tensor = self.dec(code)
-        return z + self.dec_linear(code) if self.config.linear_path else z
+    def decode(self, code: Tensor, batch: Tensor | None = None) -> Tensor:
+        """Output of the decoder for embeddings ``(b, n_latent)``: z-scores, or the logits of a count loss.
 
-    def forward(self, z: Tensor) -> Tensor:
-        """Reconstruct z-scores ``(b, n_genes)``."""
-        return self.decode(self.encode(z))
+        ``batch`` ``(b,)`` adds the offset of each cell's slide; None leaves them out.
+        """
+        out: Tensor = self.dec(code)
+        out = out + self.dec_linear(code) if self.config.linear_path else out
+        return out if batch is None or not self.config.n_batches else out + self.batch_offset(batch)
+
+    def forward(self, z: Tensor, batch: Tensor | None = None) -> Tensor:
+        """Decode the embedding of z-scores ``(b, n_genes)``."""
+        return self.decode(self.encode(z), batch)
+
+    def loss(
+        self,
+        z: Tensor,
+        *,
+        counts: Tensor,
+        library: Tensor,
+        batch: Tensor | None = None,
+        measured: Tensor | None = None,
+    ) -> Tensor:
+        """Loss of the configuration, a mean over cells and measured genes.
+
+        Parameters
+        ----------
+        z
+            z-scores, ``(b, n_genes)``.
+        counts, library
+            Raw counts ``(b, n_genes)`` and their sum ``(b,)``; not looked at by ``"mse"``.
+        batch
+            Slide of each cell, ``(b,)``; None leaves the offsets out.
+        measured
+            ``(b, n_genes)`` bool; None where all genes are measured.
+        """
+        out = self(z, batch)
+        if self.config.loss == "mse":
+            return squared_error(out, z, measured)
+        mean = gene_rates(out, measured) * library[:, None]
+        if self.config.loss == "poisson":
+            return poisson_loss(counts, mean, measured)
+        return negative_binomial_loss(counts, mean, self.log_dispersion.exp(), measured)
 
     @torch.no_grad()
-    def start_from_components(self, components: Tensor, offset: Tensor) -> None:
+    def start_from_components(
+        self, components: Tensor, offset: Tensor, *, scale: Tensor | None = None, shift: Tensor | None = None
+    ) -> None:
         """Start as the linear autoencoder of orthonormal ``components``; the dense layers begin at an output of 0.
 
         Parameters
@@ -102,6 +160,9 @@ class AutoencoderNet(nn.Module):
             ``(n_components, n_genes)`` with ``n_components <= n_latent``, orthonormal rows.
         offset
             Mean z-score of the training cells, ``(n_genes,)``.
+        scale, shift
+            Map the rebuilt z-scores to the decoder's output, ``scale * z + shift``, each ``(n_genes,)``; None where
+            the output is the z-scores.
         """
         if not self.config.linear_path:
             msg = "only an autoencoder with `linear_path=True` can start from components."
@@ -112,8 +173,9 @@ class AutoencoderNet(nn.Module):
             nn.init.zeros_(layer.bias)
         self.enc_linear.weight[:n] = components
         self.enc_linear.bias[:n] = -components @ offset
-        self.dec_linear.weight[:, :n] = components.T
-        self.dec_linear.bias.copy_(offset)
+        scale = torch.ones_like(offset) if scale is None else scale
+        self.dec_linear.weight[:, :n] = components.T * scale[:, None]
+        self.dec_linear.bias.copy_(offset * scale + (0.0 if shift is None else shift))
         for last in (self.enc[-1], self.dec[-1]):
             for parameter in last.parameters():
                 nn.init.zeros_(parameter)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from spatialsig import _keys
+from spatialsig._checks import check_choice
 from spatialsig._errors import InputError
 from spatialsig._progress import track
+from spatialsig.data.cells import MemoryCells, StoredCells, blocks, on_columns
 from spatialsig.data.counts import common_genes, counts_of
 from spatialsig.data.slides import open_slides, slide_count
-from spatialsig.data.splits import positions, training_rows
+from spatialsig.data.splits import folds_of, positions, training_rows
 from spatialsig.signatures import read_signatures
 from spatialsig.stats.expression import gene_moments, library_size, scaler_from_moments
 from spatialsig.train import fit_autoencoder
@@ -21,10 +24,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from scipy import sparse
 
-    from spatialsig.data.slides import Data
+    from spatialsig.data.cells import CellSource
+    from spatialsig.data.slides import Data, Slide
     from spatialsig.models import Autoencoder
+
+PANELS = ("intersection", "union")
 
 
 def train_autoencoder(
@@ -32,18 +37,25 @@ def train_autoencoder(
     *,
     signatures: str | Path | Mapping[str, Sequence[str]] = "tumour_microenvironment",
     exclude_signature_genes: bool = True,
+    panel: str = "intersection",
     test_fold: int | None = 0,
+    validation_fold: int | None = None,
     n_latent: int = 32,
     hidden: tuple[int, ...] = (1024, 256),
+    loss: str = "mse",
+    denoise: float = 0.0,
+    slide_offsets: bool = False,
+    linear_path: bool = True,
     seed: int = 0,
     table_key: str = _keys.TABLE,
     **fit_options: Any,
 ) -> Autoencoder:
     """Train an autoencoder on the cell-by-gene counts of all training slides together.
 
-    It learns from the genes marked highly variable (all genes without such a mark) that every slide measures, z-scored
-    by one scaler fitted on the training cells. The genes of ``signatures`` are left out: an embedding made from the very
-    genes a score is made of would carry the answer, and the model fed with it would never look at the image.
+    It learns from the genes marked highly variable (all genes without such a mark), z-scored by one scaler fitted on
+    the training cells. The genes of ``signatures`` are left out: an embedding made from the very genes a score is made
+    of would carry the answer, and the model fed with it would never look at the image. Slides are read from their
+    stores in blocks, all shuffled together; a cohort larger than ``settings.cells_mb`` never lies in memory.
 
     Parameters
     ----------
@@ -53,10 +65,25 @@ def train_autoencoder(
         Signatures that will be predicted; see :func:`spatialsig.io.read_signatures`.
     exclude_signature_genes
         Leave their genes out. ``False`` is a leak wherever the embedding is given to the image model.
+    panel
+        Genes to learn from where slides differ: ``"intersection"`` (default) those that every slide measures, or
+        ``"union"`` all of them. A gene that a slide does not measure is then left out of its input and of its loss,
+        never taken as 0.
     test_fold
         Fold whose cells are not used; ``None`` uses every cell.
+    validation_fold
+        Fold whose cells do not train but choose the best epoch and stop the training; ``None`` trains to the end.
     n_latent, hidden
         Width of the embedding and of the layers before it.
+    loss
+        ``"mse"`` of the z-scores, or ``"nb"`` (negative binomial) or ``"poisson"`` of the counts with their library
+        size.
+    denoise
+        Share of the genes hidden from the network while it trains, 0 to 1.
+    slide_offsets
+        Let the decoder know each training slide's offset per gene, so that the embedding need not carry it.
+    linear_path
+        Linear maps beside the network, started as a PCA; without them it is the plain network of the prototype.
     seed
         Of the weights and the order of cells.
     table_key
@@ -75,18 +102,42 @@ def train_autoencoder(
     """
     from spatialsig.nn.autoencoder import AutoencoderConfig
 
-    genes = _genes(data, read_signatures(signatures) if exclude_signature_genes else {}, table_key)
-    slides = [s for s in _training_counts(data, genes, test_fold, table_key) if s.shape[0]]
-    if not slides:
-        msg = f"`test_fold={test_fold}` leaves no training cells; choose another fold."
+    check_choice(panel, PANELS, name="panel")
+    excluded = read_signatures(signatures) if exclude_signature_genes else {}
+    genes = _genes(data, excluded, table_key, panel)
+    training, validation = _cells(data, genes, test_fold, validation_fold, table_key)
+    if not training.sources:
+        msg = f"`test_fold={test_fold}`, `validation_fold={validation_fold}` leave no training cells; choose another fold."
         raise InputError(msg)
-    mean, std = _scaler(slides)
-    config = AutoencoderConfig(hidden=tuple(hidden), n_latent=n_latent)
-    model, history = fit_autoencoder(slides, genes=genes, mean=mean, std=std, config=config, seed=seed, **fit_options)
+    mean, std = _scaler(training, genes)
+    config = AutoencoderConfig(
+        hidden=tuple(hidden),
+        n_latent=n_latent,
+        dropout=denoise,
+        linear_path=linear_path,
+        loss=loss,
+        n_batches=len(training.sources) if slide_offsets else 0,
+    )
+    model, history = fit_autoencoder(
+        training.sources,
+        genes=genes,
+        mean=mean,
+        std=std,
+        measured=training.mask if panel == "union" else None,
+        validation=validation.sources or None,
+        validation_measured=validation.mask if panel == "union" and validation.sources else None,
+        config=config,
+        seed=seed,
+        **fit_options,
+    )
     model.run |= {
         "test_fold": test_fold,
+        "validation_fold": validation_fold,
         "samples": [slide.name for slide in open_slides(data)],
+        "training_samples": training.samples,
+        "n_training_cells": sum(source.n_cells for source in training.sources),
         "exclude_signature_genes": exclude_signature_genes,
+        "panel": panel,
         "seed": seed,
         "history": history.to_dict("list"),
     }
@@ -118,39 +169,90 @@ def embed_cells(data: Data, model: Autoencoder, *, table_key: str = _keys.TABLE,
         If a slide does not measure all genes of the model.
     """
     for slide in track(open_slides(data), "embed cells", total=slide_count(data), unit="slide"):
-        counts = counts_of(slide, table_key, model.genes)
-        slide.table(table_key).obsm[key_added] = model.get_latent_representation(counts)
+        table = slide.table(table_key)
+        columns = model.align_genes(table.var_names, where=f"slide {slide.name!r}")
+        counts = on_columns(counts_of(slide, table_key), columns)
+        measured = columns >= 0
+        known = None if measured.all() else measured
+        table.obsm[key_added] = model.get_latent_representation(counts, measured=known)
         slide.params(table_key)["embed_cells"] = {"key": key_added, "genes": list(model.genes)}
         slide.commit(table_key)
 
 
-def _genes(data: Data, signatures: Mapping[str, Sequence[str]], table_key: str) -> list[str]:
+def _genes(data: Data, signatures: Mapping[str, Sequence[str]], table_key: str, panel: str) -> list[str]:
     panels = []
     for slide in open_slides(data):
         var = slide.table(table_key).var
         marked = var[_keys.HIGHLY_VARIABLE] if _keys.HIGHLY_VARIABLE in var else np.ones(len(var), bool)
         panels.append(list(var.index[np.asarray(marked, bool)]))
     excluded = {gene for genes in signatures.values() for gene in genes}
-    genes = [gene for gene in common_genes(panels) if gene not in excluded]
+    found = (
+        common_genes(panels) if panel == "intersection" else list(dict.fromkeys(g for genes in panels for g in genes))
+    )
+    genes = [gene for gene in found if gene not in excluded]
     if len(genes) < 2:
         msg = (
-            f"only {len(genes)} genes are left for the autoencoder: {len(common_genes(panels))} highly variable genes "
-            f"are measured on all slides, {len(excluded)} signature genes are excluded. Raise `n_top_genes` in "
-            "`sp.pp.highly_variable_genes`, or use fewer signatures."
+            f"only {len(genes)} genes are left for the autoencoder: {len(found)} highly variable genes are measured on "
+            f"{'all' if panel == 'intersection' else 'any'} slides, {len(excluded)} signature genes are excluded. Raise "
+            "`n_top_genes` in `sp.pp.highly_variable_genes`, use fewer signatures, or `panel='union'`."
         )
         raise InputError(msg)
     return genes
 
 
-def _training_counts(data: Data, genes: list[str], test_fold: int | None, table_key: str) -> list[sparse.csr_matrix]:
-    return [
-        counts_of(slide, table_key, genes)[training_rows(slide, positions(slide, table_key), test_fold=test_fold)]
-        for slide in open_slides(data)
-    ]
+@dataclass
+class _Slides:
+    """Cells of several slides to read from, and the genes each measures."""
+
+    samples: list[str]
+    sources: list[CellSource]
+    measured: list[NDArray[np.bool_]]
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        return np.stack(self.measured)
+
+    def add(self, slide: Slide, table_key: str, columns: NDArray[np.int64], rows: NDArray[np.bool_]) -> None:
+        if not rows.any():
+            return
+        chosen = np.flatnonzero(rows)
+        if slide.path is None:
+            source: CellSource = MemoryCells(on_columns(counts_of(slide, table_key)[chosen], columns))
+        else:
+            source = StoredCells(slide.path / "tables" / table_key / "X", columns, chosen)
+        self.samples.append(slide.name)
+        self.sources.append(source)
+        self.measured.append(columns >= 0)
 
 
-def _scaler(slides: list[sparse.csr_matrix]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    moments = [gene_moments(counts, library_size(counts)) for counts in slides]
-    total, squares = (np.sum(part, axis=0) for part in zip(*moments, strict=True))
-    mean, std = scaler_from_moments(total, squares, sum(counts.shape[0] for counts in slides))
+def _cells(
+    data: Data, genes: list[str], test_fold: int | None, validation_fold: int | None, table_key: str
+) -> tuple[_Slides, _Slides]:
+    """Cells to train on, and cells to choose the best epoch by."""
+    training, validation = _Slides([], [], []), _Slides([], [], [])
+    for slide in track(open_slides(data), "find cells", total=slide_count(data), unit="slide"):
+        table = slide.table(table_key)
+        counts_of(slide, table_key)  # refuses what is no counts
+        columns = np.asarray(table.var_names.get_indexer(genes), np.int64)
+        xy_um = positions(slide, table_key)
+        rows = training_rows(slide, xy_um, test_fold=test_fold)
+        if validation_fold is not None:
+            held_out = rows & (folds_of(slide, xy_um) == validation_fold)
+            validation.add(slide, table_key, columns, held_out)
+            rows &= ~held_out
+        training.add(slide, table_key, columns, rows)
+    return training, validation
+
+
+def _scaler(cells: _Slides, genes: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and deviation of every gene over the cells of the slides that measure it."""
+    total, squares, n = np.zeros(len(genes)), np.zeros(len(genes)), np.zeros(len(genes))
+    for source, measured in zip(cells.sources, cells.measured, strict=True):
+        for first, last in blocks(source):
+            counts = source.read(first, last)
+            sums = gene_moments(counts, library_size(counts))
+            total += sums[0]
+            squares += sums[1]
+            n += measured * counts.shape[0]
+    mean, std = scaler_from_moments(total, squares, n)
     return mean.astype(np.float32), std.astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,23 +26,44 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy import sparse
 
+    from spatialsig.data.cells import CellSource
+    from spatialsig.train.cells import CellBatch
+
+
+_RAREST = 1e-3  # mean log-expression below which a gene's rate is not told from 0
+_STEEPEST = 3.0  # largest change of a log rate per z-score at the start
+
 
 class AutoencoderModule(LightningModule):
-    """Mean squared error of the z-scores; Adam under a one-cycle learning rate."""
+    """Loss of the configuration, over the genes that are measured; Adam under a one-cycle learning rate."""
 
-    def __init__(self, net: AutoencoderNet, *, learning_rate: float, weight_decay: float, n_steps: int) -> None:
+    measured: torch.Tensor | None
+
+    def __init__(
+        self,
+        net: AutoencoderNet,
+        *,
+        learning_rate: float,
+        weight_decay: float,
+        n_steps: int,
+        measured: NDArray[np.bool_] | None = None,
+    ) -> None:
         super().__init__()
         self.net, self.learning_rate, self.weight_decay, self.n_steps = net, learning_rate, weight_decay, n_steps
+        self.register_buffer("measured", None if measured is None else torch.from_numpy(measured), persistent=False)
 
-    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
-        """Loss of one batch of z-scores."""
-        loss = torch.nn.functional.mse_loss(self.net(batch), batch)
+    def training_step(self, batch: CellBatch, batch_idx: int) -> torch.Tensor:
+        """Loss of one batch."""
+        loss = self._loss(batch, batch.slide if self.net.config.n_batches else None)
         return check_finite(loss, epoch=self.current_epoch, step=batch_idx, learning_rate=self.learning_rate)
 
-    def validation_step(self, batch: torch.Tensor, batch_idx: int) -> None:
-        """Log the loss of one batch as ``val_loss``, weighed by its cells."""
-        loss = torch.nn.functional.mse_loss(self.net(batch), batch)
-        self.log("val_loss", loss, batch_size=len(batch), on_epoch=True)
+    def validation_step(self, batch: CellBatch, batch_idx: int) -> None:
+        """Log the loss of one batch as ``val_loss``, weighed by its cells; a held-out slide has no offset of its own."""
+        self.log("val_loss", self._loss(batch, None), batch_size=len(batch.z), on_epoch=True)
+
+    def _loss(self, batch: CellBatch, slide: torch.Tensor | None) -> torch.Tensor:
+        measured = None if self.measured is None else self.measured[batch.slide]
+        return self.net.loss(batch.z, counts=batch.counts, library=batch.library, batch=slide, measured=measured)
 
     def configure_optimizers(self) -> Any:
         """Adam with decoupled weight decay; the learning rate rises over 30 % of the steps and falls to 0."""
@@ -53,12 +75,14 @@ class AutoencoderModule(LightningModule):
 
 
 def fit_autoencoder(
-    slides: Sequence[sparse.csr_matrix],
+    slides: Sequence[sparse.csr_matrix | CellSource],
     *,
     genes: Sequence[str],
     mean: NDArray[Any],
     std: NDArray[Any],
-    validation: Sequence[sparse.csr_matrix] | None = None,
+    validation: Sequence[sparse.csr_matrix | CellSource] | None = None,
+    measured: NDArray[np.bool_] | None = None,
+    validation_measured: NDArray[np.bool_] | None = None,
     config: AutoencoderConfig | None = None,
     max_epochs: int = 12,
     batch_size: int = 512,
@@ -77,13 +101,15 @@ def fit_autoencoder(
     Parameters
     ----------
     slides
-        Raw counts ``(n_cells, n_genes)`` CSR per training slide, columns as ``genes``.
+        Per training slide raw counts ``(n_cells, n_genes)`` CSR, columns as ``genes``, or a source that reads them.
     genes
         Gene names.
     mean, std
         Scaler of the training cells, ``(n_genes,)``.
     validation
-        Raw counts of slides to choose the best epoch by; None keeps the last.
+        Slides to choose the best epoch by; None keeps the last.
+    measured, validation_measured
+        ``(n_slides, n_genes)`` bool, False where a slide does not measure a gene; None where all do.
     config
         Shape of the network; None takes the default.
     max_epochs, batch_size, learning_rate, weight_decay
@@ -111,20 +137,56 @@ def fit_autoencoder(
     mean, std = np.asarray(mean, np.float64), np.asarray(std, np.float64)
     check_scaler(genes, mean, std)
     check_positive(max_epochs=max_epochs, learning_rate=learning_rate)
-    batches = CellBatches(slides, mean=mean, std=std, batch_size=batch_size, seed=seed)
+    config = replace(config, masked=config.masked or measured is not None)
+    with_counts = config.loss != "mse"
+    shared: dict[str, Any] = {"mean": mean, "std": std, "with_counts": with_counts}
+    batches = CellBatches(slides, batch_size=batch_size, seed=seed, measured=measured, **shared)
     held_out = None
     if validation is not None:
-        held_out = CellBatches(validation, mean=mean, std=std, batch_size=4096, shuffle=False)
+        # the module finds the genes of a held-out slide after those of the training slides
+        measured = _stacked(measured, validation_measured, len(validation), len(genes))
+        held_out = CellBatches(validation, batch_size=4096, shuffle=False, measured=validation_measured, **shared)
+        held_out.first_slide = len(slides)
     with reproducible(seed), progress_bar("Training autoencoder", total=max_epochs * len(batches), unit="batch") as bar:
         net = AutoencoderNet(len(genes), config)
         if config.linear_path:
-            net.start_from_components(*principal_components(batches, config.n_latent))
+            _start(net, batches, mean, std)
         module = AutoencoderModule(
-            net, learning_rate=learning_rate, weight_decay=weight_decay, n_steps=max_epochs * len(batches)
+            net,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            n_steps=max_epochs * len(batches),
+            measured=measured,
         )
         history = History(bar, best_of="val_loss", patience=patience, csv=history_file(run_dir))
         fit(module, batches, validation=held_out, history=history, max_epochs=max_epochs, clip=None)
     return Autoencoder(config, genes, mean=mean, std=std, run=run, net=net), history.frame
+
+
+def _start(net: AutoencoderNet, batches: CellBatches, mean: NDArray[Any], std: NDArray[Any]) -> None:
+    """Begin where a PCA ends; for a count loss, with the rates that its z-scores stand for near the mean."""
+    components, offset = principal_components((batch.z for batch in batches), net.config.n_latent)
+    if net.config.loss == "mse":
+        net.start_from_components(components, offset)
+        return
+    mean = np.maximum(mean, _RAREST)
+    # expression is log1p(rate): d log(rate) / d expression = e^x / (e^x - 1)
+    scale = np.minimum(np.asarray(std) / -np.expm1(-mean), _STEEPEST)
+    net.start_from_components(
+        components,
+        offset,
+        scale=torch.from_numpy(scale).float(),
+        shift=torch.from_numpy(np.log(np.expm1(mean))).float(),
+    )
+
+
+def _stacked(
+    training: NDArray[np.bool_] | None, validation: NDArray[np.bool_] | None, n_validation: int, n_genes: int
+) -> NDArray[np.bool_] | None:
+    if training is None:
+        return None
+    rows = np.ones((n_validation, n_genes), bool) if validation is None else validation
+    return np.concatenate([training, rows])
 
 
 def history_file(run_dir: str | os.PathLike[str] | None) -> Path | None:

@@ -1,8 +1,8 @@
-"""Batches of z-scored cells from several slides, shuffled together; only the batch is dense."""
+"""Batches of cells from several slides, shuffled together; only the batch is dense."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,52 +10,80 @@ from scipy import sparse
 
 from spatialsig._checks import check_positive
 from spatialsig._errors import InputError
-from spatialsig.stats.expression import library_size, zscore_dense
+from spatialsig._settings import settings
+from spatialsig.data.cells import MemoryCells, blocks
+from spatialsig.data.prefetch import ahead
+from spatialsig.stats.cell_rows import dense_rows, zscore_rows
+from spatialsig.stats.expression import library_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
+    from spatialsig.data.cells import CellSource
+
+BYTES_PER_NNZ = 8  # float32 value, int32 column
+BATCHES_AHEAD = 4
+
+
+class CellBatch(NamedTuple):
+    """One batch; ``counts`` is empty unless the loss asks for it."""
+
+    z: torch.Tensor  # (b, n_genes) float32 z-scores; 0 where the slide does not measure the gene
+    counts: torch.Tensor  # (b, n_genes) float32, or (0,)
+    library: torch.Tensor  # (b,) float32
+    slide: torch.Tensor  # (b,) int64
+
 
 class CellBatches:
     """Iterate over the cells of all slides; each pass is one epoch.
 
+    A cohort that fits ``settings.cells_mb`` is held in memory as CSR and shuffled as a whole. A larger one is read from
+    its stores: blocks of consecutive cells, drawn from all slides at random, fill a buffer of that size, which is
+    shuffled and handed out.
+
     Parameters
     ----------
     slides
-        Raw counts ``(n_cells, n_genes)`` per slide, all with the same genes.
+        Per slide raw counts ``(n_cells, n_genes)`` CSR, or a :class:`spatialsig.data.cells.CellSource`.
     mean, std
         Scaler, ``(n_genes,)``.
     batch_size
         Cells per batch.
+    measured
+        ``(n_slides, n_genes)`` bool, False where a slide does not measure a gene; None where all do.
     seed
         Seed of the order.
     shuffle
         Draw a new order every epoch; a last, smaller batch is then left out.
+    with_counts
+        Also hand out the counts.
     """
 
     def __init__(
         self,
-        slides: Sequence[sparse.csr_matrix],
+        slides: Sequence[sparse.csr_matrix | CellSource],
         *,
         mean: NDArray[Any],
         std: NDArray[Any],
         batch_size: int,
+        measured: NDArray[np.bool_] | None = None,
         seed: int = 0,
         shuffle: bool = True,
+        with_counts: bool = False,
     ) -> None:
         check_positive(batch_size=batch_size)
-        self.slides = [sparse.csr_matrix(slide) for slide in slides]
-        widths = {slide.shape[1] for slide in self.slides}
-        self.n_cells = int(sum(slide.shape[0] for slide in self.slides))
-        if not self.n_cells or widths != {len(mean)}:
-            msg = f"{self.n_cells} cells of {sorted(widths)} genes; wanted cells of {len(mean)} genes, as the scaler."
-            raise InputError(msg)
-        self.library = [library_size(slide) for slide in self.slides]
-        self.mean, self.std = mean, std
+        self.sources = [MemoryCells(sparse.csr_matrix(s)) if sparse.issparse(s) else s for s in slides]
+        self.n_cells = int(sum(source.n_cells for source in self.sources))
+        self.mean, self.std, self.measured = mean, std, measured
+        self._check_widths()
         self.batch_size, self.seed, self.shuffle, self.epoch = min(batch_size, self.n_cells), seed, shuffle, 0
-        self._first = np.cumsum([0, *(slide.shape[0] for slide in self.slides)])
+        self.with_counts = with_counts
+        self.first_slide = 0  # number that the batches give to the first slide
+        size_mb = sum(source.nnz for source in self.sources) * BYTES_PER_NNZ / 2**20
+        self.streamed = size_mb > settings.cells_mb
+        self._pool = None if self.streamed else _Pool.of(self.sources, [(s, 0, c.n_cells) for s, c in self._numbered()])
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the next pass."""
@@ -66,18 +94,75 @@ class CellBatches:
         short = 0 if self.shuffle else self.batch_size - 1
         return (self.n_cells + short) // self.batch_size
 
-    def __iter__(self) -> Iterator[torch.Tensor]:
-        """Yield z-scores ``(b, n_genes)`` float32."""
-        order = np.arange(self.n_cells)
-        if self.shuffle:
-            order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n_cells)
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
-            yield self.zscores(order[start : start + self.batch_size])
+    def __iter__(self) -> Iterator[CellBatch]:
+        """Yield the batches of one epoch, the next ones being made ready meanwhile."""
+        rng = np.random.default_rng((self.seed, self.epoch))
+        return ahead(self._batches(rng), depth=BATCHES_AHEAD)
 
-    def zscores(self, cells: NDArray[np.int64]) -> torch.Tensor:
-        """z-scores of ``cells``, numbered over all slides; grouped by slide, the order inside a batch being idle."""
-        slide = np.searchsorted(self._first, cells, side="right") - 1
-        rows = [(index, cells[slide == index] - self._first[index]) for index in np.unique(slide)]
-        counts = sparse.vstack([self.slides[index][chosen] for index, chosen in rows], format="csr")
-        library = np.concatenate([self.library[index][chosen] for index, chosen in rows])
-        return torch.from_numpy(zscore_dense(counts, library, self.mean, self.std))
+    def _batches(self, rng: np.random.Generator) -> Iterator[CellBatch]:
+        left = None
+        for pool in self._pools(rng):
+            pool = pool if left is None else _Pool.joined(left, pool)
+            order = rng.permutation(len(pool.slide)) if self.shuffle else np.arange(len(pool.slide))
+            whole = len(order) // self.batch_size * self.batch_size
+            for start in range(0, whole, self.batch_size):
+                yield self._batch(pool, order[start : start + self.batch_size])
+            left = pool.taken(order[whole:]) if whole < len(order) else None
+        if left is not None and not self.shuffle:
+            yield self._batch(left, np.arange(len(left.slide)))
+
+    def _pools(self, rng: np.random.Generator) -> Iterator[_Pool]:
+        """Parts of the cohort small enough for memory, together every cell once."""
+        if self._pool is not None:
+            yield self._pool
+            return
+        parts = [(s, first, last) for s, source in self._numbered() for first, last in blocks(source)]
+        if self.shuffle:
+            parts = [parts[i] for i in rng.permutation(len(parts))]
+        sizes = [self.sources[s].nnz * (last - first) / self.sources[s].n_cells for s, first, last in parts]
+        # a pool is read while the one before is being used: two are in memory
+        room = settings.cells_mb * 2**20 / BYTES_PER_NNZ / 2
+        number = (np.cumsum(sizes) - sizes) // room
+        groups = [[parts[i] for i in np.flatnonzero(number == n)] for n in np.unique(number)]
+        yield from ahead((_Pool.of(self.sources, group) for group in groups), depth=1)
+
+    def _batch(self, pool: _Pool, rows: NDArray[np.int64]) -> CellBatch:
+        z = zscore_rows(pool.counts, rows, pool.library, self.mean, self.std)
+        slide = pool.slide[rows]
+        if self.measured is not None:
+            z *= self.measured[slide]
+        counts = dense_rows(pool.counts, rows) if self.with_counts else np.empty(0, np.float32)
+        library = pool.library[rows].astype(np.float32)
+        return CellBatch(*(torch.from_numpy(part) for part in (z, counts, library, slide + self.first_slide)))
+
+    def _numbered(self) -> Iterator[tuple[int, CellSource]]:
+        return enumerate(self.sources)
+
+    def _check_widths(self) -> None:
+        widths = {source.read(0, 1).shape[1] for source in self.sources}
+        if not self.n_cells or widths != {len(self.mean)}:
+            msg = f"{self.n_cells} cells of {sorted(widths)} genes; wanted cells of {len(self.mean)} genes, as the scaler."
+            raise InputError(msg)
+
+
+class _Pool(NamedTuple):
+    """Cells in memory, ready to be drawn from."""
+
+    counts: sparse.csr_matrix
+    library: NDArray[np.float64]
+    slide: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, sources: Sequence[CellSource], parts: Sequence[tuple[int, int, int]]) -> _Pool:
+        read = [sources[slide].read(first, last) for slide, first, last in parts]
+        counts = read[0] if len(read) == 1 else sparse.vstack(read, format="csr")
+        slide = np.repeat([slide for slide, _, _ in parts], [block.shape[0] for block in read])
+        return cls(counts, library_size(counts), slide.astype(np.int64))
+
+    @classmethod
+    def joined(cls, a: _Pool, b: _Pool) -> _Pool:
+        counts = sparse.vstack([a.counts, b.counts], format="csr")
+        return cls(counts, np.concatenate([a.library, b.library]), np.concatenate([a.slide, b.slide]))
+
+    def taken(self, rows: NDArray[np.int64]) -> _Pool:
+        return _Pool(self.counts[rows], self.library[rows], self.slide[rows])

@@ -9,9 +9,13 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+MAX_CELLS = 200_000  # the covariance of a few hundred genes is known well by then
 
-def principal_components(batches: Iterable[torch.Tensor], n_components: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Leading components of the covariance.
+
+def principal_components(
+    batches: Iterable[torch.Tensor], n_components: int, *, max_cells: int = MAX_CELLS
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Leading components of the covariance of the first cells.
 
     Parameters
     ----------
@@ -19,6 +23,8 @@ def principal_components(batches: Iterable[torch.Tensor], n_components: int) -> 
         z-scores ``(b, n_genes)``.
     n_components
         How many; at most ``n_genes`` are given.
+    max_cells
+        Cells to look at, of shuffled batches a random sample.
 
     Returns
     -------
@@ -29,6 +35,8 @@ def principal_components(batches: Iterable[torch.Tensor], n_components: int) -> 
         n += len(z)
         total = total + z.sum(dim=0, dtype=torch.float64)
         products = products + (z.T @ z).double()
+        if n >= max_cells:
+            break
     mean = total / n
     covariance = products / n - torch.outer(mean, mean)
     vectors = torch.linalg.eigh(covariance).eigenvectors  # ascending

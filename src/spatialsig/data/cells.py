@@ -1,0 +1,144 @@
+"""Raw counts of the cells of a slide, in memory or read from the Zarr store in blocks of rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import zarr
+from scipy import sparse
+
+from spatialsig._errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+BLOCK_NNZ = 1_000_000  # non-zeros read at once: about one chunk of a store
+
+
+class CellSource(Protocol):
+    """Cells of one slide that can be read in contiguous blocks."""
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        ...
+
+    @property
+    def nnz(self) -> int:
+        """Number of counts above 0, over all genes of the store."""
+        ...
+
+    def read(self, first: int, last: int) -> sparse.csr_matrix:
+        """Cells ``first`` to ``last`` (excluded), ``(last - first, n_genes)`` float32."""
+        ...
+
+
+@dataclass(frozen=True)
+class MemoryCells:
+    """Counts that are in memory already, ``(n_cells, n_genes)`` CSR."""
+
+    counts: sparse.csr_matrix
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        return int(self.counts.shape[0])
+
+    @property
+    def nnz(self) -> int:
+        """Number of counts above 0."""
+        return int(self.counts.nnz)
+
+    def read(self, first: int, last: int) -> sparse.csr_matrix:
+        """Cells ``first`` to ``last`` (excluded)."""
+        return self.counts[first:last]
+
+
+class StoredCells:
+    """Chosen cells and genes of the CSR matrix ``X`` of a table in a Zarr store; only what is asked for is read.
+
+    Parameters
+    ----------
+    group
+        Directory of the matrix, ``<store>/tables/<table>/X``.
+    columns
+        Genes to keep, in their order, ``(n_genes,)``; -1 stands for a gene that the slide does not measure and gives
+        an empty column.
+    rows
+        Cells to keep, ascending, ``(n_cells,)``; None keeps all.
+
+    Raises
+    ------
+    InputError
+        If the matrix is not stored as CSR.
+    """
+
+    def __init__(self, group: Path, columns: NDArray[np.int64], rows: NDArray[np.int64] | None = None) -> None:
+        opened = zarr.open_group(group, mode="r")
+        if opened.attrs.get("encoding-type") != "csr_matrix":
+            msg = (
+                f"matrix {str(group)!r} is stored as {opened.attrs.get('encoding-type')!r}; wanted a CSR matrix of "
+                "counts: write the table with `X` as scipy.sparse.csr_matrix."
+            )
+            raise InputError(msg)
+        self._indptr: NDArray[np.int64] = np.asarray(_array(opened, "indptr")[:], np.int64)
+        self._data, self._indices = _array(opened, "data"), _array(opened, "indices")
+        n_all = int(np.asarray(opened.attrs["shape"])[1])
+        self._target = np.full(n_all, -1, np.int64)
+        measured = columns >= 0
+        self._target[columns[measured]] = np.flatnonzero(measured)
+        self._n_genes = len(columns)
+        self._rows = np.arange(len(self._indptr) - 1) if rows is None else np.asarray(rows, np.int64)
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        return len(self._rows)
+
+    @property
+    def nnz(self) -> int:
+        """Number of stored counts of the kept cells, over all genes."""
+        return int((self._indptr[self._rows + 1] - self._indptr[self._rows]).sum())
+
+    def read(self, first: int, last: int) -> sparse.csr_matrix:
+        """Cells ``first`` to ``last`` (excluded) of the kept ones, ``(last - first, n_genes)`` float32."""
+        rows = self._rows[first:last]
+        if not len(rows):
+            return sparse.csr_matrix((0, self._n_genes), dtype=np.float32)
+        low, high = rows[0], rows[-1] + 1
+        start, stop = int(self._indptr[low]), int(self._indptr[high])
+        data = np.asarray(self._data[start:stop], np.float32)
+        genes = self._target[np.asarray(self._indices[start:stop])]
+        cell = np.repeat(np.arange(low, high), np.diff(self._indptr[low : high + 1]))
+        place = np.full(high - low, -1, np.int64)
+        place[rows - low] = np.arange(len(rows))
+        row = place[cell - low]
+        kept = (genes >= 0) & (row >= 0)
+        row = row[kept]
+        indptr = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum(np.bincount(row, minlength=len(rows)), out=indptr[1:])
+        return sparse.csr_matrix((data[kept], genes[kept], indptr), shape=(len(rows), self._n_genes))
+
+
+def blocks(source: CellSource) -> list[tuple[int, int]]:
+    """Contiguous row ranges of about :data:`BLOCK_NNZ` non-zeros."""
+    size = max(1, int(BLOCK_NNZ * source.n_cells / max(source.nnz, 1)))
+    return [(first, min(first + size, source.n_cells)) for first in range(0, source.n_cells, size)]
+
+
+def on_columns(counts: sparse.csr_matrix, columns: NDArray[np.int64]) -> sparse.csr_matrix:
+    """Columns of a matrix in a given order; -1 gives an empty column."""
+    measured = np.flatnonzero(columns >= 0)
+    shape = (counts.shape[1], len(columns))
+    chosen = sparse.csr_matrix((np.ones(len(measured), np.float32), (columns[measured], measured)), shape=shape)
+    taken = (counts @ chosen).tocsr()
+    taken.sort_indices()
+    return taken
+
+
+def _array(group: Any, name: str) -> Any:
+    return group[name]

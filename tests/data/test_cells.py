@@ -1,0 +1,68 @@
+"""Counts read in blocks from a store equal the matrix that was written."""
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+
+from spatialsig._errors import InputError
+from spatialsig.data import cells
+from spatialsig.data.cells import MemoryCells, StoredCells, blocks
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory):
+    rng = np.random.default_rng(0)
+    counts = sparse.csr_matrix(rng.poisson(0.4, (211, 17)).astype(np.float32))
+    counts[5] = 0
+    counts.eliminate_zeros()
+    path = tmp_path_factory.mktemp("cells") / "table.zarr"
+    ad.AnnData(counts, var=pd.DataFrame(index=[f"G{i}" for i in range(17)])).write_zarr(path)
+    return path / "X", counts.toarray()
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_block_of_any_cells_and_genes(stored, data) -> None:
+    group, dense = stored
+    columns = np.array(data.draw(st.lists(st.integers(0, 16), min_size=1, max_size=17, unique=True)))
+    absent = data.draw(st.integers(0, len(columns) - 1))
+    rows = np.array(sorted(data.draw(st.sets(st.integers(0, 210), min_size=1, max_size=50))))
+    source = StoredCells(group, columns, rows)
+    first = data.draw(st.integers(0, len(rows) - 1))
+    last = data.draw(st.integers(first, len(rows)))
+    found = source.read(first, last)
+    assert found.dtype == np.float32
+    assert np.array_equal(found.toarray(), dense[rows[first:last]][:, columns])
+    assert source.n_cells == len(rows)
+    assert source.nnz == np.count_nonzero(dense[rows])
+
+    columns[absent] = -1  # a gene the slide does not measure
+    found = StoredCells(group, columns, rows).read(first, last).toarray()
+    assert (found[:, absent] == 0).all()
+    kept = columns >= 0
+    assert np.array_equal(found[:, kept], dense[rows[first:last]][:, columns[kept]])
+
+
+def test_blocks_cover_every_cell_once(stored, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cells, "BLOCK_NNZ", 100)
+    source = StoredCells(stored[0], np.arange(17))
+    parts = blocks(source)
+    assert len(parts) > 5
+    assert [first for first, _ in parts] == [0, *(last for _, last in parts[:-1])]
+    assert parts[-1][1] == 211
+    joined = sparse.vstack([source.read(*part) for part in parts]).toarray()
+    assert np.array_equal(joined, stored[1])
+    assert blocks(MemoryCells(sparse.csr_matrix((3, 2)))) == [(0, 3)]
+
+
+def test_a_dense_matrix_is_refused(tmp_path) -> None:
+    ad.AnnData(np.ones((3, 2), np.float32)).write_zarr(tmp_path / "t.zarr")
+    root = zarr.open_group(tmp_path / "t.zarr", mode="a")
+    root.create_group("M").attrs["encoding-type"] = "csc_matrix"
+    with pytest.raises(InputError, match=r"stored as 'csc_matrix'; wanted a CSR matrix"):
+        StoredCells(tmp_path / "t.zarr" / "M", np.arange(2))
