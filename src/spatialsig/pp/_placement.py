@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
-import warnings
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from spatialdata import SpatialData
-from spatialdata.models import Image2DModel
 from spatialdata.transformations import Affine, get_transformation, set_transformation
 
 from spatialsig import _keys
-from spatialsig._errors import AlignmentError, StoreError
+from spatialsig._errors import AlignmentError
 from spatialsig.data.frames import XY, image_of
-from spatialsig.store.atomic import write_text
-from spatialsig.store.metadata import consolidate, root_document, without_consolidated
+from spatialsig.store.transformations import commit_transformations
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,35 +44,4 @@ def place_image(slide: Slide, image_key: str, matrix: NDArray[np.float64]) -> No
     affine = Affine(matrix, input_axes=XY, output_axes=XY)
     set_transformation(image, affine, to_coordinate_system=_keys.GLOBAL)
     if slide.path is not None:
-        _write_transformations(slide.path, image_key, get_transformation(image, get_all=True))
-
-
-def _write_transformations(path: Path, image_key: str, transformations: dict[str, Any]) -> None:
-    """Replace the transformations in the metadata of a stored image; a reader finds the old ones or the new ones."""
-    file = path / "images" / image_key / "zarr.json"
-    root = root_document(path)
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-        (multiscale,) = document["attributes"]["ome"]["multiscales"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        msg = f"{str(file)!r} cannot be read as the metadata of an image ({error}): restore the file or the store."
-        raise StoreError(msg) from error
-    multiscale["coordinateTransformations"] = _as_stored(image_key, transformations)
-    # the copy in the root is dropped first, so that it never says something else than the image itself
-    write_text(path / "zarr.json", without_consolidated(root))
-    write_text(file, json.dumps(document, indent=2))
-    consolidate(path)
-
-
-def _as_stored(image_key: str, transformations: dict[str, Any]) -> list[dict[str, Any]]:
-    """How spatialdata writes these transformations: seen on an image of one pixel."""
-    pixel = Image2DModel.parse(
-        np.zeros((3, 1, 1), np.uint8), dims=("c", "y", "x"), transformations=dict(transformations)
-    )
-    with tempfile.TemporaryDirectory() as directory, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about chunks of one pixel
-        small = Path(directory) / "pixel.zarr"
-        SpatialData.init_from_elements({image_key: pixel}).write(small)
-        document = json.loads((small / "images" / image_key / "zarr.json").read_text(encoding="utf-8"))
-    stored: list[dict[str, Any]] = document["attributes"]["ome"]["multiscales"][0]["coordinateTransformations"]
-    return stored
+        commit_transformations(slide.path, image_key, get_transformation(image, get_all=True))
