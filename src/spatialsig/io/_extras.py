@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import tifffile
 
 from spatialsig import _keys
 from spatialsig._errors import FileMissingError, InputError
@@ -86,6 +87,7 @@ def read_extras(
     """
     if morphology:
         _check_images(path, layout)
+        _check_whole(path, layout)
     if boundaries:
         for name in (CELL_BOUNDARIES, NUCLEUS_BOUNDARIES):
             file = path / f"{name}.parquet"
@@ -121,6 +123,24 @@ def _check_images(path: Path, layout: Layout) -> None:
         raise InputError(msg)
 
 
+def _check_whole(path: Path, layout: Layout) -> None:
+    """Refuse morphology images whose pixels reach beyond the end of their file."""
+    old = [path / name for name in (FOCUS_FILE, MIP_FILE) if (path / name).exists()]
+    for file in old if layout.images == "1" else sorted((path / MORPHOLOGY_DIR).glob("[!.]*.ome.tif")):
+        try:
+            with tifffile.TiffFile(file) as tif:
+                ends = [np.add(page.dataoffsets, page.databytecounts).max() for page in tif.pages]
+        except _DAMAGE as error:
+            msg = f"{str(file)!r} cannot be read as TIFF ({error}): copy it from the instrument again."
+            raise InputError(msg) from error
+        if max(ends) > file.stat().st_size:
+            msg = (
+                f"{str(file)!r} is truncated, its pixels reach to byte {max(ends)} of {file.stat().st_size}: copy it from "
+                f"the instrument again."
+            )
+            raise InputError(msg)
+
+
 def _corrected(
     path: Path, layout: Layout, specs: dict[str, Any], *, cell_ids: NDArray[np.str_], in_order: bool
 ) -> Path:
@@ -144,6 +164,7 @@ def _corrected(
 def _read(
     path: Path, source: Path, layout: Layout, *, morphology: bool, boundaries: bool, transcripts: bool
 ) -> dict[str, Any]:
+    from pims.api import UnknownFormatError  # type: ignore[import-untyped]
     from spatialdata_io import xenium
 
     old_images = morphology and layout.images == "1"
@@ -163,7 +184,7 @@ def _read(
                 morphology_focus=morphology and (not old_images or (path / FOCUS_FILE).exists()),
                 aligned_images=False,
             )
-    except _DAMAGE as error:
+    except (*_DAMAGE, UnknownFormatError) as error:
         asked = {"morphology": morphology, "boundaries": boundaries, "transcripts": transcripts}
         names = [name for name, wanted in asked.items() if wanted]
         msg = (

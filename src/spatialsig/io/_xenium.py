@@ -26,12 +26,13 @@ from spatialsig.io._bundle import (
 )
 from spatialsig.io._discover import GIVEN, find_alignment, find_he
 from spatialsig.io._elements import CIRCLES, DEFAULT_RADIUS_UM, assemble, cell_circles, cell_table, labelled
-from spatialsig.io._extras import extra_files, read_extras
+from spatialsig.io._extras import CELL_BOUNDARIES, NUCLEUS_BOUNDARIES, TRANSCRIPTS, extra_files, read_extras
 from spatialsig.io._layout import detect_layout
 from spatialsig.io._matrix import read_matrix
 from spatialsig.io._pixels import open_rgb
 from spatialsig.io._segmentation import check_cells, check_pixel_size, read_segmentation
 from spatialsig.store.commit import check_target
+from spatialsig.store.metadata import check_name
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -120,6 +121,7 @@ def read_xenium(
         If ``out`` exists and ``overwrite`` is False.
     """
     path = Path(path)
+    _check_keys(image_key, table_key)
     wanted = {"morphology": morphology, "boundaries": boundaries, "transcripts": transcripts}
     check_bundle(path, extra_files(**wanted))
     if out is not None:
@@ -154,6 +156,19 @@ def read_xenium(
     return assemble(
         elements, file, to_global, attrs={_keys.NAMESPACE: attrs}, image_key=image_key, out=out, overwrite=overwrite
     )
+
+
+def _check_keys(image_key: str, table_key: str) -> None:
+    """Names that no store could hold, or that name two elements, are refused before anything is read."""
+    for name in (image_key, table_key):
+        check_name(name)
+    taken = {CIRCLES, CELL_BOUNDARIES, NUCLEUS_BOUNDARIES, TRANSCRIPTS, "morphology_focus", "morphology_mip"}
+    if image_key == table_key or {image_key, table_key} & taken:
+        msg = (
+            f"`image_key={image_key!r}` and `table_key={table_key!r}` must differ, and from {sorted(taken)}; choose other "
+            f"names."
+        )
+        raise InputError(msg)
 
 
 def _alignment(
