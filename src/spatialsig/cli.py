@@ -55,6 +55,28 @@ def run(
 
 
 @app.command()
+def verify(path: Annotated[Path, typer.Argument(help="Store of a slide.")], *, quiet: Quiet = False) -> None:
+    """Check every file of a store; exits with 1 where something is missing, altered or left over."""
+    from spatialsig.io import verify as verify_store
+
+    _prepare(quiet=quiet)
+    found = verify_store(path)
+    typer.echo(found.to_string(index=False))
+    if not found["status"].isin(["ok", "not checksummed"]).all():
+        raise typer.Exit(1)
+
+
+@app.command()
+def repair(path: Annotated[Path, typer.Argument(help="Store of a slide.")], *, quiet: Quiet = False) -> None:
+    """Make a store readable again; unfinished elements are moved beside it, nothing is deleted."""
+    from spatialsig.io import repair as repair_store
+
+    _prepare(quiet=quiet)
+    done = repair_store(path)
+    typer.echo(done.to_string(index=False) if len(done) else "nothing to repair")
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     typer.echo(metadata.version("spatialsig"))

@@ -13,6 +13,7 @@ from spatialsig._checks import check_key
 from spatialsig._errors import InputError, KeyMissingError, StoreError
 from spatialsig.store.commit import commit_elements, write_attrs
 from spatialsig.store.parts import commit_table_parts, has_rows_of
+from spatialsig.store.snapshot import read_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -150,4 +151,4 @@ def _open_store(path: Path) -> Slide:
     if not path.is_dir():
         msg = f"store {path} does not exist; make it with `sp.io.read_xenium(..., out=...)` or `sp.io.write`."
         raise StoreError(msg)
-    return Slide(sd.read_zarr(path), path)
+    return Slide(read_store(path), path)

@@ -11,10 +11,23 @@ if TYPE_CHECKING:
     from ._he import read_he
     from ._mpp import mpp
     from ._optimize import optimize
+    from ._repair import repair
     from ._store import read, write
+    from ._verify import verify
     from ._xenium import read_xenium
 
-__all__ = ["from_anndata", "mpp", "optimize", "read", "read_he", "read_signatures", "read_xenium", "write"]
+__all__ = [
+    "from_anndata",
+    "mpp",
+    "optimize",
+    "read",
+    "read_he",
+    "read_signatures",
+    "read_xenium",
+    "repair",
+    "verify",
+    "write",
+]
 
 # readers pull in spatialdata, zarr and tifffile: each with its first use
 __getattr__, _, _ = lazy_loader.attach(
@@ -24,7 +37,9 @@ __getattr__, _, _ = lazy_loader.attach(
         "_he": ["read_he"],
         "_mpp": ["mpp"],
         "_optimize": ["optimize"],
+        "_repair": ["repair"],
         "_store": ["read", "write"],
+        "_verify": ["verify"],
         "_xenium": ["read_xenium"],
     },
 )

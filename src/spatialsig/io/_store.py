@@ -5,11 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from spatialdata import read_zarr
-
-from spatialsig._errors import StoreError
 from spatialsig.store.commit import create_store
-from spatialsig.store.metadata import elements_on_disk, root_document
+from spatialsig.store.snapshot import read_store
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -73,12 +70,4 @@ def read(path: str | Path) -> SpatialData:
     StoreError
         If it is no SpatialData store, or a damaged one.
     """
-    path = Path(path)
-    root_document(path)
-    try:
-        return read_zarr(path)
-    except (OSError, ValueError, KeyError, AssertionError) as error:
-        unfinished = [f"{kind}/{name}" for kind, name, finished in elements_on_disk(path) if not finished]
-        what = f"elements {unfinished} were never finished" if unfinished else f"{type(error).__name__}: {error}"
-        msg = f"store {str(path)!r} cannot be read: {what}. Restore it from a copy, or import the slide again."
-        raise StoreError(msg) from error
+    return read_store(Path(path))

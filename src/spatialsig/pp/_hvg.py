@@ -1,33 +1,49 @@
-"""Highly variable genes over the training slides of a cohort, one sparse pass per slide."""
+"""Highly variable genes over the training slides of a cohort, straight from the counts of each slide."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from spatialsig import _keys
-from spatialsig._checks import check_positive
+from spatialsig._checks import check_choice, check_positive
 from spatialsig._errors import InputError
 from spatialsig._progress import track
 from spatialsig.data.counts import common_genes, counts_of
 from spatialsig.data.slides import open_slides, slide_count
 from spatialsig.data.splits import positions, training_rows
-from spatialsig.stats.expression import gene_moments, library_size
+from spatialsig.stats.expression import clipped_moments, gene_moments, library_size
+from spatialsig.stats.variable import Moments, by_dispersion, by_mean_variance, by_standardised_variance
 
 if TYPE_CHECKING:
+    import pandas as pd
     from numpy.typing import NDArray
+    from scipy import sparse
 
     from spatialsig.data.slides import Data, Slide
 
+FLAVORS = ("seed", "seurat", "cell_ranger", "seurat_v3")
+PANELS = ("intersection", "union")
+
 
 def highly_variable_genes(
-    data: Data, *, n_top_genes: int = 2000, test_fold: int | None = 0, table_key: str = _keys.TABLE
+    data: Data,
+    *,
+    n_top_genes: int = 2000,
+    flavor: str = "seed",
+    panel: str = "intersection",
+    n_bins: int = 20,
+    span: float = 0.3,
+    test_fold: int | None = 0,
+    table_key: str = _keys.TABLE,
 ) -> None:
     """Mark the genes that vary most, judged on training cells only.
 
-    The variance of ``log1p(1e4 * count / library)`` is taken within each slide and averaged over the slides, so that
-    differences between slides do not make a gene variable. Only genes that every slide measures take part.
+    Variation is looked at within each slide and then combined, so that differences between slides do not make a gene
+    variable. All flavors but ``"seed"`` agree with :func:`scanpy.pp.highly_variable_genes` on the slides put together,
+    with the slide as ``batch_key``; no slide is made dense and no two are held in memory.
 
     Parameters
     ----------
@@ -35,6 +51,22 @@ def highly_variable_genes(
         SpatialData, path of a store, or Cohort; modified in place.
     n_top_genes
         How many genes to mark; all of them where the panels are smaller.
+    flavor
+        With ``x = 1e4 * count / library``:
+
+        - ``"seed"`` (default): variance of ``log1p(x)``, averaged over slides.
+        - ``"seurat"``: logarithm of variance over mean of ``x``, relative to genes of similar mean.
+        - ``"cell_ranger"``: variance over mean of ``log1p(x)``, relative to genes of similar mean.
+        - ``"seurat_v3"``: variance of the counts relative to a curve through the variances of all genes; needs the
+          package scikit-misc.
+    panel
+        Where slides measure different genes: ``"intersection"`` looks at those that all of them measure, ``"union"`` at
+        every gene, on the slides that measure it. Nothing is ever filled in. The autoencoder needs genes that every
+        slide measures.
+    n_bins
+        Bins of the mean for ``"seurat"``.
+    span
+        Share of the genes that shape the curve at one point, for ``"seurat_v3"``.
     test_fold
         Fold whose cells are not looked at; ``None`` uses every cell.
     table_key
@@ -42,8 +74,17 @@ def highly_variable_genes(
 
     Returns
     -------
-    Nothing; writes ``var["highly_variable"]`` (bool), ``var["variance"]`` (float, NaN for a gene that some slide does
-    not measure) and ``uns["spatialsig"]["highly_variable_genes"]`` of ``tables[table_key]`` on every slide.
+    Nothing; writes to ``var`` of ``tables[table_key]`` on every slide ``highly_variable`` (bool) and the numbers behind
+    it, NaN for a gene that was not looked at: ``variance`` (``"seed"``); ``means``, ``dispersions``,
+    ``dispersions_norm``, ``highly_variable_nbatches``, ``highly_variable_intersection`` (``"seurat"``,
+    ``"cell_ranger"``); ``means``, ``variances``, ``variances_norm``, ``highly_variable_rank``,
+    ``highly_variable_nbatches`` (``"seurat_v3"``). ``uns["spatialsig"]["highly_variable_genes"]`` keeps the parameters
+    and how many genes all slides measure (``n_genes_common``) and any does (``n_genes_any``).
+
+    Raises
+    ------
+    InputError
+        If slides share no gene, no training cell is left, or scikit-misc is missing; nothing is written.
 
     Examples
     --------
@@ -53,45 +94,55 @@ def highly_variable_genes(
     >>> int(sdata["table"].var["highly_variable"].sum())
     50
     """
-    check_positive(n_top_genes=n_top_genes)
+    check_positive(n_top_genes=n_top_genes, n_bins=n_bins, span=span)
+    check_choice(flavor, FLAVORS, name="flavor")
+    check_choice(panel, PANELS, name="panel")
     panels = [list(slide.table(table_key).var_names) for slide in open_slides(data)]
     genes = common_genes(panels)
-    if not genes:
+    if not genes and panel == "intersection":
         msg = f"the {len(panels)} slides have no gene in common; check that `var_names` hold the same kind of name."
         raise InputError(msg)
-    slides = track(open_slides(data), "variable genes", total=slide_count(data), unit="slide")
-    variances = [v for slide in slides if (v := _variance(slide, genes, test_fold, table_key)) is not None]
-    if not variances:
-        msg = f"`test_fold={test_fold}` leaves no training cells; choose another fold."
-        raise InputError(msg)
-    mean = np.mean(variances, axis=0)
-    # ties go to the gene that comes first, so that the choice does not depend on the sorting algorithm
-    top = {genes[i] for i in np.argsort(-mean, kind="stable")[:n_top_genes]}
-    for slide in open_slides(data):
-        _write(slide, dict(zip(genes, mean, strict=True)), top, n_top_genes, test_fold, table_key)
-
-
-def _variance(slide: Slide, genes: list[str], test_fold: int | None, table_key: str) -> NDArray[np.float64] | None:
-    rows = training_rows(slide, positions(slide, table_key), test_fold=test_fold)
-    if rows.sum() < 2:
-        return None
-    counts = counts_of(slide, table_key, genes)[rows]
-    total, squares = gene_moments(counts, library_size(counts))
-    n = counts.shape[0]
-    variance: NDArray[np.float64] = (squares - total**2 / n) / (n - 1)
-    return variance
-
-
-def _write(
-    slide: Slide, variance: dict[str, float], top: set[str], n_top_genes: int, test_fold: int | None, table_key: str
-) -> None:
-    table = slide.table(table_key)
-    table.var[_keys.HIGHLY_VARIABLE] = [gene in top for gene in table.var_names]
-    table.var["variance"] = [variance.get(gene, np.nan) for gene in table.var_names]
-    slide.params(table_key)["highly_variable_genes"] = {
-        "flavor": "mean_variance",
+    result = _choose(data, genes if panel == "intersection" else None, flavor, n_top_genes, n_bins, span, test_fold, table_key)
+    params = {
+        "flavor": flavor,
+        "panel": panel,
         "n_top_genes": n_top_genes,
+        "n_genes_common": len(genes),
+        "n_genes_any": len(set().union(*panels)),
         # -1 stands for None, which Zarr attributes cannot hold in every version
         "test_fold": -1 if test_fold is None else test_fold,
     }
-    slide.commit(table_key)
+    for slide in open_slides(data):
+        var = slide.table(table_key).var
+        for column, values in result.reindex(var.index).items():
+            missing = False if values.dtype == object or result[column].dtype == bool else np.nan
+            var[column] = values.fillna(missing).astype(bool) if missing is False else values
+        slide.params(table_key)["highly_variable_genes"] = dict(params)
+        slide.commit_table(table_key, var=list(result.columns), uns=[_keys.NAMESPACE])
+
+
+def _choose(
+    data: Data,
+    genes: list[str] | None,
+    flavor: str,
+    n_top_genes: int,
+    n_bins: int,
+    span: float,
+    test_fold: int | None,
+    table_key: str,
+) -> pd.DataFrame:
+    slides = track(open_slides(data), "variable genes", total=slide_count(data), unit="slide")
+    moments = []
+    for slide in slides:
+        rows = training_rows(slide, positions(slide, table_key), test_fold=test_fold)
+        if rows.sum() >= 2:
+            moments.append(_moments(slide, genes, flavor, rows, table_key))
+    if not moments:
+        msg = f"`test_fold={test_fold}` leaves no training cells; choose another fold."
+        raise InputError(msg)
+    if flavor == "seed":
+        return by_mean_variance(moments, n_top_genes=n_top_genes)
+    if flavor == "seurat_v3":
+        clipped = [partial(_clipped, data, m, test_fold, table_key) for m in moments]
+        return by_standardised_variance(moments, clipped, n_top_genes=n_top_genes, span=span)
+    return by_dispersion(moments, n_top_genes=n_top_genes, n_bins=n_bins, cell_ranger=flavor == "cell_ranger")

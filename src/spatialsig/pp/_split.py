@@ -119,4 +119,4 @@ def _write_folds(slide: Slide, table_key: str) -> None:
         return
     table = slide.sdata.tables[table_key]
     table.obs[_keys.FOLD] = folds_of(slide, table.obsm[_keys.SPATIAL])
-    slide.commit(table_key)
+    slide.commit_table(table_key, obs=[_keys.FOLD])

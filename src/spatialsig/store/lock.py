@@ -167,11 +167,19 @@ def is_stale(holder: dict[str, Any]) -> bool:
     return holder.get("started") != _started(pid)  # the number was given to another process since
 
 
+def dead_lock_files(path: Path) -> list[Path]:
+    """Files that ended processes made while they took the lock."""
+    name = lock_file(path).name
+    made = [entry for entry in path.parent.iterdir() if entry.name.startswith((f"{name}-", f"{name}.takeover-"))]
+    return [file for file in made if is_stale(read_lock(file) or {})]
+
+
 def _take_away(file: Path, holder: dict[str, Any]) -> None:
     """Remove a stale lock, unless somebody else does: only who makes the takeover file may."""
     takeover = file.with_name(f"{file.name}.takeover-{holder['token']}")
     try:
-        takeover.touch(exist_ok=False)
+        with takeover.open("x", encoding="utf-8") as own:
+            own.write(json.dumps(_entry(holder["token"], "taking over")))
     except FileExistsError:
         try:
             if time.time() - takeover.stat().st_mtime > _TAKEOVER_S:

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import zarr
 
+from spatialsig._errors import StoreError
 from spatialsig._progress import progress_bar
 from spatialsig._settings import settings
 from spatialsig.store.chunks import ChunkWriter
+from spatialsig.store.faults import examine_element
 from spatialsig.store.lock import writer_lock
+from spatialsig.store.manifest import manifest_file
 from spatialsig.store.metadata import elements_on_disk, root_document
 from spatialsig.store.swap import swap_in
 
@@ -62,7 +65,7 @@ def relayout(path: Path, layout: Layout) -> Iterator[Rewritten]:
     Raises
     ------
     StoreError
-        If ``path`` is no store.
+        If ``path`` is no store, or chunks of an image are missing or altered.
     """
     root_document(path)
     for name in [name for kind, name, finished in elements_on_disk(path) if kind == "images" and finished]:
@@ -70,12 +73,23 @@ def relayout(path: Path, layout: Layout) -> Iterator[Rewritten]:
         levels = _levels(image)
         if all(_has_layout(level, layout) for level in levels):
             continue
+        _require_whole(image, name)
         before = _size(image)
         total = round(sum(level.array.nbytes for level in levels) / 1e6, 1)
         with progress_bar(f"rewriting {name}", total=total, unit="MB") as bar:
             with writer_lock(path, f"rewriting image {name!r}"):
                 swap_in(path, {name: "images"}, lambda new, n=name, b=bar: _rewrite(path, new, n, layout, b))  # type: ignore[misc]
         yield Rewritten(name, before, _size(image))
+
+
+def _require_whole(image: Path, name: str) -> None:
+    """Never make zeros of chunks that were lost."""
+    if not manifest_file(image, "images").exists():
+        return
+    faults = [f"{found.status}: {found.detail}" for found in examine_element(image, "images", name) if found.detail]
+    if faults:
+        msg = f"image {name!r} is damaged and was not rewritten ({'; '.join(faults)}); import the slide again."
+        raise StoreError(msg)
 
 
 def _levels(image: Path) -> list[_Level]:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from spatialsig._errors import SpatialsigWarning
 from spatialsig.store.atomic import ASIDE
+from spatialsig.store.lock import dead_lock_files
 from spatialsig.store.metadata import elements_on_disk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 
@@ -33,27 +34,48 @@ def _prefix(path: Path) -> str:
     return f".{path.name}.staging-"
 
 
-def clear_leftovers(path: Path) -> None:
-    """Remove what interrupted writers left beside the store; first give back what they had taken away."""
-    if not path.parent.is_dir():
-        return
+def leftovers(path: Path) -> list[Path]:
+    """Everything beside a store and in its root that an interrupted writer left; meaningful while nobody writes."""
+    mine = (_prefix(path), f"{path.name}{ASIDE}")
+    beside = [entry for entry in path.parent.iterdir() if entry.name.startswith(mine)]
+    return sorted(beside + _partial(path) + dead_lock_files(path))
+
+
+def _partial(path: Path) -> list[Path]:
+    return [*path.glob("*.partial"), *path.glob("*/*.partial")]
+
+
+def give_back(path: Path) -> list[Path]:
+    """Put back what interrupted swaps had taken away; return from where."""
+    given = []
     for entry in sorted(path.parent.iterdir()):
         if entry.name.startswith(f"{path.name}{ASIDE}") and not path.exists():
             os.rename(entry, path)
-    leftovers = [entry for entry in path.parent.iterdir() if entry.name.startswith(_prefix(path))]
-    for staging in leftovers:
-        if _is_alive(staging.name.removeprefix(_prefix(path))):
-            continue
-        for aside in staging.glob(f"*/*{ASIDE}*"):
-            live = path / aside.parent.name / aside.name.split(ASIDE)[0]
-            if path.exists() and not live.exists():
-                os.rename(aside, live)
-        shutil.rmtree(staging, ignore_errors=True)
+            given.append(entry)
+        if entry.name.startswith(_prefix(path)) and not _is_alive(entry.name.removeprefix(_prefix(path))):
+            for aside in sorted(entry.glob(f"*/*{ASIDE}*")):
+                live = path / aside.parent.name / aside.name.split(ASIDE)[0]
+                if path.exists() and not live.exists():
+                    os.rename(aside, live)
+                    given.append(aside)
+    return given
+
+
+def clear_leftovers(path: Path) -> None:
+    """Remove what interrupted writers left; first give back what they had taken away. Call it with the lock held."""
+    if not path.parent.is_dir():
+        return
+    give_back(path)
+    for entry in path.parent.iterdir():
+        if entry.name.startswith(_prefix(path)) and not _is_alive(entry.name.removeprefix(_prefix(path))):
+            shutil.rmtree(entry, ignore_errors=True)
+    for file in _partial(path) + dead_lock_files(path):
+        file.unlink(missing_ok=True)
 
 
 def _is_alive(owner: str) -> bool:
     """Whether the process that made a staging directory may still be writing."""
-    host, pid, _ = owner.rsplit("-", 2)
+    host, pid, _ = owner.rsplit("-", 2) if owner.count("-") >= 2 else (owner, "", "")
     if host != socket.gethostname():
         return True  # cannot be known from here
     try:
@@ -67,12 +89,18 @@ def _is_alive(owner: str) -> bool:
 
 def quarantine_unfinished(path: Path) -> None:
     """Move elements that another writer never finished out of the store: they would make it unreadable."""
-    broken = [(kind, name) for kind, name, finished in elements_on_disk(path) if not finished]
-    if not broken:
-        return
+    broken = [f"{kind}/{name}" for kind, name, finished in elements_on_disk(path) if not finished]
+    if broken:
+        shelter = quarantine([path / name for name in broken], path)
+        msg = f"{str(path)!r}: moved unfinished {broken} to {str(shelter)!r}."
+        warnings.warn(msg, SpatialsigWarning, stacklevel=5)
+
+
+def quarantine(entries: Iterable[Path], path: Path) -> Path:
+    """Move files and directories into a new directory beside a store; nothing is deleted."""
     shelter = path.with_name(f".{path.name}.quarantine-{secrets.token_hex(4)}")
-    for kind, name in broken:
-        (shelter / kind).mkdir(parents=True, exist_ok=True)
-        os.rename(path / kind / name, shelter / kind / name)
-    msg = f"{str(path)!r}: moved unfinished {[f'{kind}/{name}' for kind, name in broken]} to {str(shelter)!r}."
-    warnings.warn(msg, SpatialsigWarning, stacklevel=4)
+    for entry in entries:
+        inside = entry.relative_to(path) if entry.is_relative_to(path) else entry.name
+        (shelter / inside).parent.mkdir(parents=True, exist_ok=True)
+        os.rename(entry, shelter / inside)
+    return shelter

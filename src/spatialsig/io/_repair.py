@@ -1,0 +1,41 @@
+"""Make a store readable again after an interruption of any writer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from spatialsig.store.mend import Action, mend
+
+
+def repair(path: str | Path) -> pd.DataFrame:
+    """Move what is unfinished out of a store and complete its metadata; no data are ever deleted.
+
+    Leftovers and unfinished elements go to ``.<name>.quarantine-*`` beside the store. Metadata files that no longer
+    fit their checksum are written again from their copy in the root. Altered or missing chunks cannot be repaired:
+    :func:`verify` names their element, which has to be made again.
+
+    Parameters
+    ----------
+    path
+        Store of any origin, such as one in which ``sdata.write`` or ``sdata.write_element`` was killed.
+
+    Returns
+    -------
+    One row per change (none where all was well): ``element``, ``kind``, ``action`` (``moved``, ``restored``,
+    ``written`` or ``recorded``) and ``detail``.
+
+    Raises
+    ------
+    FileMissingError
+        If there is nothing at ``path``.
+    StoreError
+        If ``path`` is something else than a store, or another process writes to it.
+
+    Examples
+    --------
+    >>> import spatialsig as sp
+    >>> sp.io.repair("slide.zarr")  # doctest: +SKIP
+    """
+    return pd.DataFrame(list(mend(Path(path).absolute())), columns=list(Action._fields), dtype=object)

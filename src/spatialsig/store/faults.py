@@ -1,0 +1,141 @@
+"""What is wrong with the files of a store, found without trusting any reader."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from spatialsig._errors import StoreError
+from spatialsig._progress import track
+from spatialsig.store.decode import Status, decode
+from spatialsig.store.lock import is_stale, lock_file, read_lock
+from spatialsig.store.manifest import NAME, Entry, checksums, files_below, manifest_file, read_manifest
+from spatialsig.store.metadata import elements_on_disk, root_document
+from spatialsig.store.root import ROOT_FILES, consolidated
+from spatialsig.store.staging import leftovers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+_SHOWN = 3  # names in one message
+
+
+class Finding(NamedTuple):
+    """State of one element, of the root (``element=""``), or of a file beside the store."""
+
+    element: str
+    kind: str
+    status: Status
+    detail: str = ""
+
+
+def examine(path: Path) -> Iterator[Finding]:
+    """Look at every file of a store and at what lies beside it.
+
+    Parameters
+    ----------
+    path
+        Store of any origin. Elements without a manifest are decoded chunk by chunk.
+
+    Yields
+    ------
+    One :class:`Finding` per element that is right; one per fault of others.
+
+    Raises
+    ------
+    FileMissingError
+        If there is nothing at ``path``.
+    """
+    yield from _beside(path)
+    yield from _root(path)
+    elements = list(elements_on_disk(path))
+    for kind, name, finished in track(elements, f"verifying {path.name}", unit="element"):
+        if finished or manifest_file(path / kind / name, kind).exists():
+            yield from examine_element(path / kind / name, kind, name)
+        else:
+            detail = "its metadata are not complete or not readable; `sp.io.repair` moves it out of the store"
+            yield Finding(name, kind, "unfinished", detail)
+
+
+def _beside(path: Path) -> Iterator[Finding]:
+    holder = read_lock(lock_file(path))
+    if holder is not None and not is_stale(holder):
+        return  # a writer is at work: what lies there is its own
+    if holder is not None:
+        yield Finding(lock_file(path).name, "", "leftover", f"lock of pid {holder.get('pid')}, which has ended")
+    for entry in leftovers(path):
+        yield Finding(entry.name, "", "leftover", "made by a writer that was interrupted; no part of the store")
+
+
+def _root(path: Path) -> Iterator[Finding]:
+    try:
+        document = root_document(path)
+        recorded = read_manifest(path / NAME)
+    except StoreError as error:
+        yield Finding("", "root", "altered", str(error))
+        return
+    present = [name for name in ROOT_FILES if (path / name).is_file()]
+    faults = [] if recorded is None else list(_compare(path, recorded, present))
+    faults = faults or list(_compare_copy(path, document))
+    for status, detail in faults:
+        yield Finding("", "root", status, detail)
+    if not faults:
+        yield Finding("", "root", "ok" if recorded is not None else "not checksummed")
+
+
+def _compare_copy(path: Path, document: dict[str, Any]) -> Iterator[tuple[Status, str]]:
+    """Whether the copy of all metadata in the root is that of what lies in the store."""
+    if "consolidated_metadata" not in document:
+        yield "unfinished", "no consolidated metadata: a commit was interrupted; the next one, or a repair, adds them"
+        return
+    try:
+        there = consolidated(path, document)["consolidated_metadata"]["metadata"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        yield "altered", f"metadata cannot be read: {error}"
+        return
+    copied = (document["consolidated_metadata"] or {}).get("metadata", {})
+    gone = sorted(set(copied) - set(there))
+    if gone:
+        yield "missing chunk", f"the root lists what is not there: {_some(gone)}"
+    new = sorted(name for name in there if name not in copied)
+    if new:
+        yield "altered", f"the root does not list {_some(new)}"
+
+
+def examine_element(element: Path, kind: str, name: str) -> Iterator[Finding]:
+    """State of one finished element."""
+    try:
+        recorded = read_manifest(manifest_file(element, kind))
+    except StoreError as error:
+        yield Finding(name, kind, "altered", str(error))
+        return
+    if recorded is None:
+        status, detail = decode(element)
+        yield Finding(name, kind, status, detail)
+        return
+    faults = list(_compare(element, recorded, files_below(element)))
+    for status, detail in faults:
+        yield Finding(name, kind, status, detail)
+    if not faults:
+        yield Finding(name, kind, "ok")
+
+
+def _compare(root: Path, recorded: dict[str, set[Entry]], present: Iterable[str]) -> Iterator[tuple[Status, str]]:
+    found = checksums(root, recorded)
+    missing = sorted(set(recorded) - set(found))
+    altered = sorted(name for name, entry in found.items() if entry not in recorded[name])
+    extra = set(present) - set(recorded)
+    partial = sorted(name for name in extra if name.endswith(".partial"))
+    if missing:
+        yield "missing chunk", f"{len(missing)} of {len(recorded)} files are not there: {_some(missing)}"
+    if altered:
+        yield "altered", f"{len(altered)} files are not what was committed: {_some(altered)}"
+    if partial:
+        yield "leftover", f"files of an interrupted writer: {_some(partial)}"
+    if extra - set(partial):
+        yield "altered", f"files that were not committed: {_some(sorted(extra - set(partial)))}"
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

@@ -1,0 +1,172 @@
+"""Make a damaged store readable again; what cannot be kept in it is moved beside it, never deleted."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from spatialdata import __version__ as spatialdata_version
+
+from spatialsig._checks import check_files
+from spatialsig._errors import StoreError
+from spatialsig.store.atomic import write_text
+from spatialsig.store.lock import lock_file, writer_lock
+from spatialsig.store.manifest import NAME, checksums, entry_of, manifest_file, read_manifest
+from spatialsig.store.metadata import SPATIALDATA_ATTRS, consolidate, elements_on_disk, root_document
+from spatialsig.store.root import FILE, KINDS, ROOT_FILES, announce, as_text, consolidated, settle
+from spatialsig.store.staging import give_back, leftovers, quarantine
+from spatialsig.store.swap import list_labels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+CONTAINER_VERSION = "0.2"  # of spatialdata stores in Zarr format 3
+
+
+class Action(NamedTuple):
+    """One thing that was done."""
+
+    element: str
+    kind: str
+    action: str
+    detail: str = ""
+
+
+def mend(path: Path) -> Iterator[Action]:
+    """Repair a store; nothing is yielded, and nothing is written, where all is well.
+
+    Parameters
+    ----------
+    path
+        Store, possibly left by a killed ``sdata.write`` or ``write_element``.
+
+    Yields
+    ------
+    One :class:`Action` per change.
+
+    Raises
+    ------
+    FileMissingError
+        If there is nothing at ``path`` and nothing to give back.
+    StoreError
+        If ``path`` is something else than a store, or another process writes to it.
+    """
+    with writer_lock(path, "repairing"):
+        for entry in give_back(path):
+            yield Action("", "root", "restored", f"the store, from {entry.name}")
+        check_files([path], what="SpatialData store", fix="Give the path of a directory written by `sp.io.write`.")
+        _require_store(path)
+        yield from _shelter_leftovers(path)
+        yield from _restore_metadata(path)
+        yield from _shelter_unfinished(path)
+        yield from _mend_root(path)
+
+
+def _require_store(path: Path) -> None:
+    """Never touch a directory that was not meant to be a store."""
+    known = {FILE, *KINDS}
+    names = {entry.name for entry in path.iterdir() if not entry.name.startswith(".") and entry.suffix != ".partial"}
+    if not names or names - known or not names & known:
+        msg = f"{str(path)!r} is not a SpatialData Zarr store: it holds {sorted(names)[:5]}; nothing was changed."
+        raise StoreError(msg)
+
+
+def _shelter_leftovers(path: Path) -> Iterator[Action]:
+    left = [entry for entry in leftovers(path) if not entry.name.startswith(lock_file(path).name)]
+    if left:
+        shelter = quarantine(left, path)
+        for entry in left:
+            yield Action(entry.name, "", "moved", f"leftover, to {shelter.name}")
+
+
+def _restore_metadata(path: Path) -> Iterator[Action]:
+    """Write metadata files whose checksum no longer fits from their copy in the root, if that one fits."""
+    try:
+        copies = root_document(path)["consolidated_metadata"]["metadata"]
+    except (StoreError, KeyError, TypeError):
+        return
+    for kind, name, _ in elements_on_disk(path):
+        element = path / kind / name
+        for file, right in _altered_metadata(element, kind):
+            node = f"{kind}/{name}/{file}".removesuffix(f"/{FILE}")
+            copy = {key: value for key, value in copies.get(node, {}).items() if key != "consolidated_metadata"}
+            for text in (as_text(copy), json.dumps(copy)):
+                if entry_of(text.encode()) in right:
+                    write_text(element / file, text)
+                    yield Action(name, kind, "restored", f"{file}, from its copy in the root")
+                    break
+
+
+def _altered_metadata(element: Path, kind: str) -> list[tuple[str, Any]]:
+    try:
+        recorded = read_manifest(manifest_file(element, kind)) or {}
+    except StoreError:
+        return []
+    files = [file for file in recorded if file == FILE or file.endswith(f"/{FILE}")]
+    found = checksums(element, files)
+    return [(file, recorded[file]) for file in files if found.get(file) not in recorded[file]]
+
+
+def _shelter_unfinished(path: Path) -> Iterator[Action]:
+    broken = [(kind, name) for kind, name, finished in elements_on_disk(path) if not finished]
+    if broken:
+        shelter = quarantine([path / kind / name for kind, name in broken], path)
+        for kind, name in broken:
+            yield Action(name, kind, "moved", f"unfinished, to {shelter.name}")
+
+
+def _mend_root(path: Path) -> Iterator[Action]:
+    for kind in KINDS:
+        if (path / kind).is_dir() and not _is_group(path / kind / FILE):
+            _write(path, f"{kind}/{FILE}", _group({}))
+            yield Action("", kind, "written", f"metadata of the group {kind!r}")
+    try:
+        document = root_document(path)
+    except StoreError as error:
+        version = {"version": CONTAINER_VERSION, "spatialdata_software_version": spatialdata_version}
+        document = _group(_attributes(path / FILE) | {SPATIALDATA_ATTRS: version})
+        _write(path, FILE, document)
+        yield Action("", "root", "written", f"root metadata: {error}")
+    list_labels(path)
+    if document.get("consolidated_metadata") != consolidated(path, document)["consolidated_metadata"]:
+        consolidate(path)
+        yield Action("", "root", "written", "consolidated metadata")
+    elif not _root_is_as_recorded(path):
+        settle(path)
+        yield Action("", "root", "recorded", "the root's metadata as they are now; look at its attributes")
+
+
+def _root_is_as_recorded(path: Path) -> bool:
+    try:
+        recorded = read_manifest(path / NAME)
+    except StoreError:
+        return False
+    found = checksums(path, ROOT_FILES)
+    return recorded is None or all({entry} == recorded.get(name) for name, entry in found.items())
+
+
+def _write(path: Path, name: str, document: Mapping[str, Any]) -> None:
+    announce(path, {name: as_text(document)})
+    write_text(path / name, as_text(document))
+
+
+def _group(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {"attributes": dict(attributes), "zarr_format": 3, "node_type": "group"}
+
+
+def _is_group(file: Path) -> bool:
+    return _document(file).get("node_type") == "group"
+
+
+def _attributes(file: Path) -> dict[str, Any]:
+    found = _document(file).get("attributes")
+    return dict(found) if isinstance(found, dict) else {}
+
+
+def _document(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
