@@ -98,11 +98,11 @@ class StoredArray:
         _check_size(n, flat.size, file)
 
     def _take(self, descriptor: int, flat: NDArray[np.uint8], file: str) -> None:
-        tail = bytearray(_CRC_BYTES)
-        n = os.readv(descriptor, [flat.data, tail])
-        _check_size(n, flat.size + _CRC_BYTES * self.crc, file)
+        n_tail = _CRC_BYTES * self.crc
+        tail = bytearray(n_tail + 1)  # a byte more: a file that is too long is damaged as well
+        _check_size(os.readv(descriptor, [flat.data, tail]), flat.size + n_tail, file)
         if self.crc:
-            _check_crc(flat, bytes(tail), file)
+            _check_crc(flat, bytes(tail[:n_tail]), file)
 
 
 def stored_array(path: Path) -> StoredArray | None:
