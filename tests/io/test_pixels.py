@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import struct
 import sys
 
@@ -144,10 +145,24 @@ def test_a_palette_becomes_its_colours(tmp_path) -> None:
 
 @pytest.mark.parametrize("factor", [1, 257])
 def test_16_bits_that_hold_8_become_8(tmp_path, pixels, factor) -> None:
-    tifffile.imwrite(tmp_path / "a.tif", pixels.astype(np.uint16) * factor, photometric="rgb", tile=(256, 256))
-    np.testing.assert_array_equal(whole(tmp_path / "a.tif"), pixels)
+    deep = pixels.astype(np.uint16) * factor
+    for order in "<>":
+        for options in ({"tile": (256, 256)}, {}, {"rowsperstrip": 9, "compression": "zlib"}):
+            tifffile.imwrite(tmp_path / "a.tif", deep, photometric="rgb", byteorder=order, **options)
+            np.testing.assert_array_equal(whole(tmp_path / "a.tif"), pixels)
     imagecodecs.imwrite(tmp_path / "a.png", pixels.astype(np.uint16) * factor)
     np.testing.assert_array_equal(whole(tmp_path / "a.png"), pixels)
+
+
+def test_a_lazy_object_is_copied_and_sent_to_another_process(tmp_path, pixels) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", tile=(256, 256))
+    imagecodecs.imwrite(tmp_path / "a.png", pixels)
+    for suffix in ("tif", "png"):
+        sdata = sp.io.read_he(tmp_path / f"a.{suffix}", um_per_px=0.5)
+        copy = sd.deepcopy(sdata)["he_image"]["scale0"]["image"]
+        sent = pickle.loads(pickle.dumps(sdata["he_image"]["scale1"]["image"].data))
+        np.testing.assert_array_equal(copy.transpose("y", "x", "c").values, pixels)
+        np.testing.assert_array_equal(sent.compute(), sdata["he_image"]["scale1"]["image"].values)
 
 
 def test_real_16_bits_are_refused_wherever_they_are(tmp_path, pixels) -> None:

@@ -39,6 +39,13 @@ def open_rgb(path: str | Path, *, backend: Literal["openslide"] | None = None) -
         become 8-bit RGB for sure.
     """
     path = Path(path)
+    file = _open(path, backend)
+    for i, level in enumerate(file.levels):
+        level.origin = (str(path.resolve()), i, backend)
+    return file
+
+
+def _open(path: Path, backend: Literal["openslide"] | None) -> RgbFile:
     check_files([path], what="H&E image", fix="Give the path of the image.")
     suffix = path.suffix.lower()
     if path.is_file() and path.stat().st_size == 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from spatialsig._errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import SupportsIndex
 
     from numpy.typing import NDArray
 
@@ -100,6 +101,7 @@ class RgbPixels:
         self._has_alpha = len(size) == 3 and size[2] == 4
         self._channels = None if channels is None or tuple(channels) == (0, 1, 2) else list(channels)
         self._alpha_over = alpha_over
+        self.origin: tuple[str, int, str | None] | None = None  # path, level, backend: set where a file was opened
         self._divisor = 1 if np.dtype(array.dtype) == np.uint8 else self._find_divisor()
 
     def __getitem__(self, window: tuple[slice, ...]) -> NDArray[np.uint8]:
@@ -117,6 +119,14 @@ class RgbPixels:
         if self._channels is not None:
             found = found[..., self._channels]
         return found[..., :3] if len(window) < 3 else found[..., :3][..., window[2]]
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        """Another process opens the file for itself."""
+        return super().__reduce_ex__(protocol) if self.origin is None else (_reopen, self.origin)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RgbPixels:
+        """Pixels are never changed, so that copies of an object share them."""
+        return self
 
     def _read(self, window: tuple[slice, ...]) -> NDArray[Any]:
         wanted = {"Y": window[0], "X": window[1], "S": slice(None)}
@@ -190,6 +200,12 @@ class RgbFile:
         """Release the file; windows cannot be read afterwards."""
         for store in self._stores:
             store.close()
+
+
+def _reopen(path: str, level: int, backend: Literal["openslide"] | None) -> RgbPixels:
+    from spatialsig.io._pixels import open_rgb
+
+    return open_rgb(path, backend=backend).levels[level]
 
 
 def _check(array: Any, axes: str, name: str, *, has_palette: bool) -> None:
