@@ -197,3 +197,110 @@ def test_missing_things_are_named(tmp_path) -> None:
     (tmp_path / "no.zarr").mkdir()
     with pytest.raises(StoreError, match=r"is not a SpatialData Zarr store"):
         Cohort({"A": tmp_path / "no.zarr"})
+
+
+def with_genes(bundle, names: list[str]) -> None:
+    """Name the genes of a bundle; controls keep their names."""
+    bundle.edit_matrix(
+        **{
+            "features/name": np.array([*names, *(f"NegControl_{i}" for i in range(4))], dtype="S20"),
+            "features/id": np.array([f"ENSG_{n}" for n in [*names, "c0", "c1", "c2", "c3"]], dtype="S20"),
+        }
+    )
+
+
+@pytest.fixture
+def three(tmp_path):
+    """Bundles with two panels of 12 genes that share 9; the third has the first panel in another order."""
+    panels = {
+        "S1": [f"G{i}" for i in range(12)],
+        "S2": [f"G{i}" for i in range(3, 15)],
+        "S3": [f"G{i}" for i in reversed(range(12))],
+    }
+    for i, (name, genes) in enumerate(panels.items()):
+        with_genes(bundle_files.write_bundle(tmp_path / "b" / name, seed=i, he=False), genes)
+    return pd.DataFrame({"sample": list(panels), "patient": "P", "bundle": [tmp_path / "b" / n for n in panels]})
+
+
+def test_panels_are_compared_and_named(three, tmp_path) -> None:
+    message = r"measure different genes \(S1, S3: 12; S2: 12; 9 in all of them\): see `cohort.panels\(\)`"
+    with pytest.warns(SpatialsigWarning, match=message):
+        cohort = Cohort.from_bundles(three, tmp_path / "stores")
+    panels = cohort.panels()
+    assert panels.index.tolist() == ["S1", "S2", "S3"]
+    assert panels[["n_genes", "n_shared", "n_missing"]].to_numpy().tolist() == [[12, 9, 3]] * 3
+    assert panels["panel"].iloc[0] == panels["panel"].iloc[2] != panels["panel"].iloc[1]
+    assert panels["n_other_ids"].tolist() == [0, 0, 0]
+    assert cohort.genes() == [f"G{i}" for i in range(3, 12)]
+    assert cohort.genes("union") == [f"G{i}" for i in range(15)]
+    assert cohort.subset(["S3", "S1"]).genes() == [f"G{i}" for i in reversed(range(12))]
+    with pytest.raises(InputError, match=r"`how='both'` is not known; choose one of \['intersection', 'union'\]"):
+        cohort.genes("both")
+    with pytest.raises(
+        KeyMissingError, match=r"`table_key='cells'` is not in the tables of slide 'S1'; available: \['table'\]"
+    ):
+        cohort.panels(table_key="cells")
+
+
+def test_one_symbol_with_two_identifiers_is_noticed(tmp_path) -> None:
+    names = [f"G{i}" for i in range(12)]
+    for i, sample in enumerate(["S1", "S2"]):
+        bundle = bundle_files.write_bundle(tmp_path / sample, seed=i, he=False)
+        with_genes(bundle, names)
+    bundle.edit_matrix(**{"features/id": np.array([f"ENSG_{n}" for n in ["X", *names[1:], *"abcd"]], dtype="S20")})
+    rows = pd.DataFrame({"sample": ["S1", "S2"], "patient": "P", "bundle": [tmp_path / "S1", tmp_path / "S2"]})
+    with pytest.warns(SpatialsigWarning, match=r"symbols stand for other gene ids on \['S2'\] than on 'S1'"):
+        cohort = Cohort.from_bundles(rows, tmp_path / "stores")
+    assert cohort.panels()["n_other_ids"].tolist() == [0, 1]
+
+
+def test_equal_panels_warn_of_nothing(kept) -> None:
+    panels = Cohort.open(kept / "stores").panels()
+    assert panels["panel"].nunique() == 1
+    assert panels["n_missing"].tolist() == [0, 0]
+    assert Cohort({}).panels().empty
+    assert Cohort({}).genes() == []
+
+
+def test_slides_may_share_cell_ids(tmp_path) -> None:
+    """Ids number the cells of a slide; results of two slides never mix."""
+    counts = {}
+    for seed, name in enumerate("ab"):
+        counts[name] = bundle_files.write_bundle(tmp_path / name, seed=seed, id_kind="int").counts
+    rows = pd.DataFrame({"sample": ["a", "b"], "patient": ["P", "Q"], "bundle": [tmp_path / "a", tmp_path / "b"]})
+    cohort = Cohort.from_bundles(rows, tmp_path / "stores")
+    tables = {name: cohort[name]["table"] for name in cohort}
+    assert tables["a"].obs["cell_id"].tolist() == tables["b"].obs["cell_id"].tolist()
+    for name, table in tables.items():
+        np.testing.assert_array_equal(table.X.toarray(), counts[name][:, : bundle_files.N_GENES])
+        assert set(table.obs["sample"]) == {name}
+
+
+def test_the_manifest_survives_the_round_trip(kept, tmp_path) -> None:
+    rows = pd.DataFrame({"sample": ["S1"], "patient": ['NA, "x"; ä'], "bundle": [kept / "bundles/b"]})
+    cohort = Cohort.from_bundles(rows, tmp_path / "stores")
+    again = Cohort(tmp_path / "stores")
+    pd.testing.assert_frame_equal(again.obs, cohort.obs)
+    assert again.obs["patient"].tolist() == ['NA, "x"; ä']
+    plain = Cohort.from_bundles(rows.assign(sample="S2", patient="NA"), tmp_path / "other")
+    assert Cohort(tmp_path / "other").obs["patient"].tolist() == plain.obs["patient"].tolist() == ["NA"]
+    shutil.move(tmp_path / "stores", tmp_path / "moved")
+    assert Cohort(tmp_path / "moved").stores == {"S1": tmp_path / "moved/S1.zarr"}
+
+
+def test_identity_in_a_manifest_is_the_word(kept, tmp_path) -> None:
+    bundle = bundle_files.write_bundle(tmp_path / "a")
+    bundle.edit_cells(lambda c: c.assign(x_centroid=c["x_centroid"] % 150, y_centroid=c["y_centroid"] % 140))
+    rows = pd.DataFrame({"sample": ["a"], "patient": ["P"], "bundle": [bundle.path], "he_alignment": ["identity"]})
+    for _ in range(2):  # the second time it is known to be done
+        cohort = Cohort.from_bundles(rows, tmp_path / "stores")
+    assert cohort["a"].attrs["spatialsig"]["source"]["he_alignment"] == "identity"
+
+
+def test_one_bundle_under_two_names_is_refused(kept, tmp_path) -> None:
+    bundles = [kept / "bundles/a", kept / "bundles/../bundles/a"]
+    rows = pd.DataFrame({"sample": ["S1", "S2"], "patient": ["P", "Q"], "bundle": bundles})
+    with pytest.raises(InputError, match=r"slides \['S1', 'S2'\] are of one bundle, .*a': list it once"):
+        Cohort.from_bundles(rows, tmp_path / "stores")
+    with pytest.raises(InputError, match=r"\['a', 'A'\] differ in upper and lower case only"):
+        Cohort.from_bundles(rows.assign(sample=["a", "A"]), tmp_path / "stores")

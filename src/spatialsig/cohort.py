@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from spatialsig import _keys
-from spatialsig._checks import check_files, check_key
+from spatialsig._checks import check_choice, check_files, check_key
 from spatialsig._errors import FileMissingError, InputError, SpatialsigError, SpatialsigWarning, StoreError
 from spatialsig._progress import progress_bar
 from spatialsig.io._manifest import COLUMNS, check_names, read_csv, read_manifest
@@ -90,7 +90,8 @@ class Cohort:
 
         Returns
         -------
-        The cohort of the slides that could be read; ``failures`` says why others could not.
+        The cohort of the slides that could be read; ``failures`` says why others could not. A warning names the
+        slides whose panels differ.
 
         Raises
         ------
@@ -116,7 +117,50 @@ class Cohort:
         _save(done, out)
         cohort = cls(out)
         cohort.failures = failures
+        _report_panels(cohort)
         return cohort
+
+    def panels(self, *, table_key: str = _keys.TABLE) -> pd.DataFrame:
+        """Compare the genes that the slides measure.
+
+        Parameters
+        ----------
+        table_key
+            Table of the cells.
+
+        Returns
+        -------
+        One row per slide, indexed by sample:
+
+        - ``n_genes``: genes of the slide;
+        - ``n_shared``: those that every slide measures;
+        - ``n_missing``: those that another slide measures and this one does not;
+        - ``n_other_ids``: symbols that have another ``gene_ids`` on the first slide;
+        - ``panel``: hash of the sorted symbols; equal where the panels are.
+
+        Raises
+        ------
+        KeyMissingError
+            If a slide has no such table.
+        """
+        from spatialsig.io._panels import compare_panels, read_panels
+
+        return compare_panels(read_panels(self.stores, table_key=table_key))
+
+    def genes(self, how: str = "intersection", *, table_key: str = _keys.TABLE) -> list[str]:
+        """Symbols that every slide measures (``"intersection"``) or at least one (``"union"``), in their order.
+
+        Raises
+        ------
+        InputError
+            If ``how`` is neither.
+        KeyMissingError
+            If a slide has no such table.
+        """
+        from spatialsig.io._panels import genes_of, read_panels
+
+        check_choice(how, ("intersection", "union"), name="how")
+        return genes_of(read_panels(self.stores, table_key=table_key), how=how)
 
     def subset(self, samples: Iterable[str]) -> Cohort:
         """Cohort of the named slides, in the given order."""
@@ -176,7 +220,7 @@ def _rows_on_disk(source: Path) -> pd.DataFrame:
     check_files([source], what="cohort", fix="Give a directory of stores, or make one with `Cohort.from_bundles`.")
     file = source / MANIFEST if source.is_dir() else source
     if file.exists():
-        rows = read_csv(file, needed=(_keys.SAMPLE, _PATH))
+        rows = read_csv(file, needed=(_keys.SAMPLE, _PATH), exact=True)
         rows[_PATH] = [(file.parent / path) for path in rows[_PATH]]
         return rows
     stores = sorted(path for path in source.glob("*.zarr") if path.is_dir())
@@ -232,6 +276,13 @@ def _report(failures: dict[str, str], total: int) -> None:
         raise InputError(msg)
     msg = f"{len(failures)} of {total} slides could not be read (see `cohort.failures`):\n{listed}"
     warnings.warn(msg, SpatialsigWarning, stacklevel=3)
+
+
+def _report_panels(cohort: Cohort) -> None:
+    from spatialsig.io._panels import difference
+
+    if len(cohort) > 1 and (what := difference(cohort.panels())) is not None:
+        warnings.warn(what, SpatialsigWarning, stacklevel=3)
 
 
 def _save(rows: pd.DataFrame, out: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -19,12 +19,17 @@ if TYPE_CHECKING:
 COLUMNS = (_keys.SAMPLE, _keys.PATIENT, "bundle", "he_image", "he_alignment")
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _MAX_NAME = 100
+_IDENTITY = "identity"
 
 
-def read_csv(file: Path, *, needed: tuple[str, ...]) -> pd.DataFrame:
-    """Read a csv of text; raise :class:`InputError` unless its ``needed`` columns are there and filled."""
+def read_csv(file: Path, *, needed: tuple[str, ...], exact: bool = False) -> pd.DataFrame:
+    """Read a csv of text; raise :class:`InputError` unless its ``needed`` columns are there and filled.
+
+    With ``exact`` only an empty field is missing (files that we wrote); otherwise also ``NA``, ``None``, ``nan``, ...
+    """
+    missing: dict[str, Any] = {"keep_default_na": False, "na_values": [""]} if exact else {}
     try:
-        rows = pd.read_csv(file, dtype=str, skipinitialspace=True)
+        rows = pd.read_csv(file, dtype=str, skipinitialspace=True, **missing)
     except (ValueError, pd.errors.EmptyDataError) as error:
         msg = f"{str(file)!r} cannot be read as csv ({error}); wanted a header with {list(needed)}."
         raise InputError(msg) from error
@@ -53,6 +58,12 @@ def check_names(samples: Sequence[str]) -> None:
     if repeated:
         msg = f"sample name(s) {repeated} occur more than once; give every slide a name of its own."
         raise InputError(msg)
+    folded: dict[str, str] = {}
+    for sample in samples:
+        other = folded.setdefault(sample.casefold(), sample)
+        if other != sample:
+            msg = f"sample names {[other, sample]} differ in upper and lower case only; some disks store both as one."
+            raise InputError(msg)
     unsafe = [sample for sample in samples if _SAFE_NAME.fullmatch(sample) is None or len(sample) > _MAX_NAME]
     if unsafe:
         msg = f"sample name(s) {unsafe} cannot name a file; use up to {_MAX_NAME} letters, digits, '_', '-' and '.'."
@@ -76,7 +87,8 @@ def read_manifest(manifest: str | Path | pd.DataFrame) -> pd.DataFrame:
         raise InputError(msg)
     check_names(rows[_keys.SAMPLE].tolist())
     for column in ("bundle", "he_image", "he_alignment"):
-        rows[column] = [None if value is None else (base / value).resolve() for value in rows[column]]
+        rows[column] = [_absolute(base, value) for value in rows[column]]
+    _check_bundles(rows)
     unknown = rows.loc[rows[_keys.PATIENT].isna(), _keys.SAMPLE].tolist()
     if unknown:
         msg = (
@@ -89,3 +101,19 @@ def read_manifest(manifest: str | Path | pd.DataFrame) -> pd.DataFrame:
         for sample, patient in zip(rows[_keys.SAMPLE], rows[_keys.PATIENT], strict=True)
     ]
     return rows
+
+
+def _absolute(base: Path, value: str | Path | None) -> str | Path | None:
+    """Path as seen from the manifest; None and the word for an image that needs no alignment stay."""
+    return value if value is None or value == _IDENTITY else (base / value).resolve()
+
+
+def _check_bundles(rows: pd.DataFrame) -> None:
+    """A slide under two names would be in training and test at once."""
+    for bundle, group in rows.groupby("bundle", sort=False):
+        if len(group) > 1:
+            msg = (
+                f"slides {group[_keys.SAMPLE].tolist()} are of one bundle, {str(bundle)!r}: list it once, or the same cells "
+                f"are in training and test."
+            )
+            raise InputError(msg)
