@@ -25,7 +25,7 @@ from spatialsig.geometry.affine import (
     um_to_he_px,
 )
 from spatialsig.geometry.landmarks import LAYOUTS, point_columns
-from spatialsig.pp._placement import matrix_to_global, place_image, refuse_patches
+from spatialsig.pp._image_place import matrix_to_global, place_image, refuse_patches
 
 if TYPE_CHECKING:
     from pathlib import Path
