@@ -6,6 +6,7 @@ from __future__ import annotations
 IMAGE = "he_image"  # images: the H&E, (c, y, x) uint8 RGB, multi-scale
 TABLE = "table"  # tables: one row per cell (or spot)
 PATCHES = "patches"  # shapes: one square per row, in H&E pixels
+TISSUE = "tissue"  # shapes: outlines of the tissue, in H&E pixels
 SIGNATURES = "signatures"  # tables: measured scores, one row per patch
 SIGNATURES_PRED = "signatures_pred"  # tables: predicted scores, one row per patch
 
@@ -30,6 +31,14 @@ X0 = "x0"
 ROW = "row"
 COL = "col"
 TISSUE_FRACTION = "tissue_fraction"
+AREA_UM2 = "area_um2"  # of the outlines of the tissue
+# ... and what pp.qc_patches finds
+FOCUS = "focus"
+WHITE_SHARE = "white_share"
+PEN_SHARE = "pen_share"
+FOLD_SHARE = "fold_share"
+STAIN_OUTLIER = "stain_outlier"
+QC_PASS = "qc_pass"
 
 # obsm
 SPATIAL = "spatial"  # um, (n, 2) as x, y

@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PatchSpec:
-    """How the patches of a slide were cut: sizes in model px, in level-0 px, and µm/px of both."""
+    """How the patches of a slide were cut: sizes in model px, in level-0 px, and µm/px of both.
+
+    ``level`` is the level of the pyramid that is read, and ``resample`` the px of it per px of the patch (1: as it is);
+    ``tissue_key`` the element that said where tissue is (None: found on the image); ``made_by`` the verb or tool. Slides
+    patched by an early version lack these.
+    """
 
     image_key: str
     patch_px: int
@@ -36,6 +41,10 @@ class PatchSpec:
     stride_l0: int
     image_um_per_px: float
     min_tissue: float
+    level: int | None = None
+    resample: float | None = None
+    tissue_key: str | None = None
+    made_by: str = "make_patches"
 
 
 def patch_spec(slide: Slide, patches_key: str) -> PatchSpec:
@@ -99,3 +108,11 @@ def patch_source(slide: Slide, patches_key: str, rows: NDArray[np.int64] | None 
         size_l0=spec.size_l0,
         out_px=spec.patch_px,
     )
+
+
+def level_read(slide: Slide, image_key: str, *, size_l0: float, out_px: int) -> tuple[int, float]:
+    """Level of the pyramid that patches of ``size_l0`` level-0 px are read from, and its px per px of the patch."""
+    levels = image_levels(slide.sdata, image_key)
+    source = PatchSource(slide.name, levels, np.empty((0, 2), np.int64), size_l0, out_px)
+    index = next(i for i, level in enumerate(levels) if level is source.level)
+    return index, size_l0 / max(source.level.downsample) / out_px

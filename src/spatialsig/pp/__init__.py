@@ -3,6 +3,7 @@
 from ._align_he import align_he
 from ._assign import assign_cells
 from ._filter import filter_cells
+from ._find_tissue import find_tissue
 from ._hvg import highly_variable_genes
 from ._normalize import normalize
 from ._patches import make_patches
@@ -13,6 +14,7 @@ __all__ = [
     "align_he",
     "assign_cells",
     "filter_cells",
+    "find_tissue",
     "highly_variable_genes",
     "make_patches",
     "normalize",

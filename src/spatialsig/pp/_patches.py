@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import geopandas as gpd
@@ -16,11 +16,12 @@ from spatialsig._checks import check_fraction, check_positive
 from spatialsig._errors import InputError
 from spatialsig._progress import track
 from spatialsig.data.frames import full_resolution, image_of, image_um_per_px, um_to_image
-from spatialsig.data.patch_table import PatchSpec
+from spatialsig.data.patch_table import PatchSpec, level_read
 from spatialsig.data.slides import open_slides, slide_count
 from spatialsig.data.splits import positions
-from spatialsig.geometry.grid import patch_origins
-from spatialsig.pp._tissue import tissue_fraction, tissue_integral
+from spatialsig.geometry.grid import patch_origins, points_in_patches
+from spatialsig.pp._find_tissue import tissue_of
+from spatialsig.pp._tissue import tissue_fraction
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,16 +29,22 @@ if TYPE_CHECKING:
     from spatialsig.data.slides import Data, Slide
 
 MAX_UPSAMPLING = 1.05  # a patch finer than the scan would be made of invented pixels
+PATCH_PX, UM_PER_PX = 224, 0.5
 
 
 def make_patches(
     data: Data,
     *,
-    patch_px: int = 224,
-    um_per_px: float = 0.5,
+    patch_px: int | None = None,
+    um_per_px: float | None = None,
+    patch_um: float | None = None,
     stride_um: float | None = None,
+    overlap: float | None = None,
     around: str | None = None,
     min_tissue: float = 0.25,
+    tissue_key: str | None = None,
+    min_cells: int = 0,
+    table_key: str = _keys.TABLE,
     image_key: str = _keys.IMAGE,
     key_added: str = _keys.PATCHES,
 ) -> None:
@@ -49,17 +56,25 @@ def make_patches(
     ----------
     data
         SpatialData, path of a store, or Cohort; modified in place.
-    patch_px
-        Edge of a patch as the model will see it, px.
-    um_per_px
-        Resolution the model will see, µm/px. A patch covers ``patch_px * um_per_px`` µm: 112 µm by default.
-    stride_um
-        Step between neighbouring patches, µm; ``None`` means no overlap and no gap.
+    patch_px, um_per_px, patch_um
+        Edge of a patch as the model will see it, px; resolution the model will see, µm/px; edge of a patch on the slide,
+        µm. Any two give the third; with fewer, ``um_per_px`` is 0.5 and ``patch_px`` 224, which covers 112 µm.
+    stride_um, overlap
+        Step between neighbouring patches, µm, or the share of a patch that its neighbour covers too, 0 up to (not
+        including) 1; one or the other. Neither means no overlap and no gap.
     around
         Table whose rows are the centres of the patches, for technologies with spots (Visium, legacy ST); ``None``
         (default) lays a grid.
     min_tissue
         Smallest share of tissue in a patch, 0 to 1.
+    tissue_key
+        Shapes or labels that say where tissue is: of :func:`find_tissue`, squidpy (``detect_tissue``), sopa or LazySlide.
+        ``None`` takes ``shapes["tissue"]`` if :func:`find_tissue` made it on this image, otherwise finds tissue with
+        its defaults. What was used is recorded.
+    min_cells
+        Smallest number of cells in a patch; above 0 it needs ``table_key``.
+    table_key
+        Table of the cells, positions in µm in ``obsm["spatial"]``; read only where ``min_cells`` is above 0.
     image_key
         H&E image, ``(c, y, x)`` uint8.
     key_added
@@ -69,14 +84,15 @@ def make_patches(
     -------
     Nothing; writes ``shapes[key_added]``, ``n_patches`` squares in H&E pixels that carry all transformations of the
     image, indexed ``0..n_patches - 1``, with columns ``y0``, ``x0`` (level-0 px), ``row``, ``col`` (of the grid; whole
-    strides around spots) and ``tissue_fraction``; and ``attrs["spatialsig"]["patches"][key_added]`` with the sizes.
+    strides around spots) and ``tissue_fraction``; and ``attrs["spatialsig"]["patches"][key_added]`` with the sizes, the ``level`` of the pyramid that will be read, its px per
+    px of a patch (``resample``) and the ``tissue_key`` used.
 
     Raises
     ------
     KeyMissingError
-        If there is no image ``image_key``.
+        If there is no image ``image_key``, tissue ``tissue_key`` or table ``table_key``.
     InputError
-        If the patch does not fit the image, is finer than the scan, or no patch holds enough tissue.
+        If sizes contradict each other, the patch does not fit the image, is finer than the scan, or no patch holds enough tissue and cells.
 
     Examples
     --------
@@ -86,46 +102,92 @@ def make_patches(
     >>> sdata["patches"].columns.tolist()
     ['geometry', 'y0', 'x0', 'row', 'col', 'tissue_fraction']
     """
-    check_positive(patch_px=patch_px, um_per_px=um_per_px)
+    size = _size(patch_px, um_per_px, patch_um)
+    stride = _stride(size, stride_um, overlap)
     check_fraction(min_tissue=min_tissue)
-    if stride_um is not None:
-        check_positive(stride_um=stride_um)
-    stride = patch_px * um_per_px if stride_um is None else stride_um
+    cells = (table_key, min_cells) if min_cells > 0 else None
     # every slide is checked before any is written
-    specs = [_spec(slide, patch_px, um_per_px, stride, min_tissue, image_key) for slide in open_slides(data)]
+    specs = [_spec(slide, size, stride, min_tissue, image_key) for slide in open_slides(data)]
     slides = track(open_slides(data), "patches", total=slide_count(data), unit="slide")
     for slide, spec in zip(slides, specs, strict=True):
-        _lay(slide, spec, _origins(slide, spec, around), key_added)
+        _lay(slide, spec, _origins(slide, spec, around), tissue_key, cells, key_added)
 
 
-def _spec(
-    slide: Slide, patch_px: int, um_per_px: float, stride_um: float, min_tissue: float, image_key: str
-) -> PatchSpec:
+@dataclass(frozen=True)
+class _Size:
+    """Edge of a patch in px of the model, and the µm of such a px."""
+
+    px: int
+    um_per_px: float
+
+    @property
+    def um(self) -> float:
+        return self.px * self.um_per_px
+
+
+def _size(patch_px: int | None, um_per_px: float | None, patch_um: float | None) -> _Size:
+    """Size from any two of the three, or the defaults."""
+    given = {"patch_px": patch_px, "um_per_px": um_per_px, "patch_um": patch_um}
+    check_positive(**{name: value for name, value in given.items() if value is not None})
+    if um_per_px is None:
+        um_per_px = UM_PER_PX if patch_um is None or patch_px is None else patch_um / patch_px
+    if patch_px is None:
+        patch_px = PATCH_PX if patch_um is None else max(1, round(patch_um / um_per_px))
+        # the px are whole: the resolution gives way, so that the patch covers what was asked for
+        um_per_px = um_per_px if patch_um is None else patch_um / patch_px
+    if patch_um is not None and abs(patch_px * um_per_px - patch_um) > um_per_px / 2:
+        msg = (
+            f"`patch_px={patch_px}` at `um_per_px={um_per_px}` is {patch_px * um_per_px:g} µm, which contradicts "
+            f"`patch_um={patch_um}`; leave one of the three out."
+        )
+        raise InputError(msg)
+    return _Size(patch_px, um_per_px)
+
+
+def _stride(size: _Size, stride_um: float | None, overlap: float | None) -> float:
+    if stride_um is not None and overlap is not None:
+        msg = f"`stride_um={stride_um}` and `overlap={overlap}` say the same thing; pass one of them."
+        raise InputError(msg)
+    if overlap is not None:
+        if not 0 <= overlap < 1:
+            msg = f"`overlap` must lie between 0 and 1, 1 not included; got {overlap!r}."
+            raise InputError(msg)
+        return size.um * (1 - overlap)
+    if stride_um is not None:
+        check_positive(stride_um=stride_um)
+        return stride_um
+    return size.um
+
+
+def _spec(slide: Slide, size: _Size, stride_um: float, min_tissue: float, image_key: str) -> PatchSpec:
     """Sizes in pixels of this slide's scan; refuses what the image cannot give."""
     full = full_resolution(image_of(slide, image_key))
     height, width = full.sizes["y"], full.sizes["x"]
     scan = image_um_per_px(slide, image_key)
-    if scan > um_per_px * MAX_UPSAMPLING:
+    if scan > size.um_per_px * MAX_UPSAMPLING:
         msg = (
-            f"slide {slide.name!r}: `um_per_px={um_per_px}` is finer than the scan ({scan:.4f} µm/px); "
+            f"slide {slide.name!r}: `um_per_px={size.um_per_px:g}` is finer than the scan ({scan:.4f} µm/px); "
             f"ask for {scan:.3f} or more."
         )
         raise InputError(msg)
-    size = round(patch_px * um_per_px / scan)
-    if size > min(height, width):
+    size_l0 = round(size.um / scan)
+    if size_l0 > min(height, width):
         msg = (
-            f"slide {slide.name!r}: a patch of {patch_px} px at {um_per_px} µm/px covers {size} px of image "
+            f"slide {slide.name!r}: a patch of {size.px} px at {size.um_per_px:g} µm/px covers {size_l0} px of image "
             f"{image_key!r}, which has only {height} x {width} px (y, x); make `patch_px` smaller."
         )
         raise InputError(msg)
+    level, resample = level_read(slide, image_key, size_l0=size_l0, out_px=size.px)
     return PatchSpec(
         image_key=image_key,
-        patch_px=patch_px,
-        um_per_px=um_per_px,
-        size_l0=size,
+        patch_px=size.px,
+        um_per_px=size.um_per_px,
+        size_l0=size_l0,
         stride_l0=max(1, round(stride_um / scan)),
         image_um_per_px=scan,
         min_tissue=min_tissue,
+        level=level,
+        resample=resample,
     )
 
 
@@ -141,10 +203,17 @@ def _origins(slide: Slide, spec: PatchSpec, around: str | None) -> NDArray[np.in
     return origins[(origins >= 0).all(axis=1) & (origins + size <= (height, width)).all(axis=1)]
 
 
-def _lay(slide: Slide, spec: PatchSpec, origins: NDArray[np.int64], key_added: str) -> None:
+def _lay(
+    slide: Slide,
+    spec: PatchSpec,
+    origins: NDArray[np.int64],
+    tissue_key: str | None,
+    cells: tuple[str, int] | None,
+    key_added: str,
+) -> None:
     image = image_of(slide, spec.image_key)
-    integral, scale = tissue_integral(image, um_per_px=spec.image_um_per_px)
-    tissue = tissue_fraction(integral, scale, origins, size=spec.size_l0)
+    mask, used = tissue_of(slide, spec.image_key, tissue_key)
+    tissue = tissue_fraction(mask, origins, size=spec.size_l0)
     keep = tissue >= spec.min_tissue
     if not keep.any():
         msg = (
@@ -152,13 +221,37 @@ def _lay(slide: Slide, spec: PatchSpec, origins: NDArray[np.int64], key_added: s
             f"{tissue.max(initial=0):.0%}); lower `min_tissue` or look at the image."
         )
         raise InputError(msg)
-    squares = _squares(origins[keep], spec, tissue[keep])
+    if cells is not None:
+        keep &= _enough_cells(slide, spec, origins, keep, *cells)
+    squares = patch_squares(origins[keep], spec, tissue[keep])
     slide.put(key_added, ShapesModel.parse(squares, transformations=get_transformation(image, get_all=True)))
-    slide.attrs.setdefault("patches", {})[key_added] = asdict(spec)
+    slide.attrs.setdefault("patches", {})[key_added] = asdict(replace(spec, tissue_key=used))
     slide.commit_attrs()
 
 
-def _squares(origins: NDArray[np.int64], spec: PatchSpec, tissue: NDArray[np.float64]) -> gpd.GeoDataFrame:
+def _enough_cells(
+    slide: Slide,
+    spec: PatchSpec,
+    origins: NDArray[np.int64],
+    candidates: NDArray[np.bool_],
+    table_key: str,
+    wanted: int,
+) -> NDArray[np.bool_]:
+    slide.table(table_key)
+    xy = um_to_image(slide, spec.image_key, positions(slide, table_key))
+    count = np.asarray(points_in_patches(xy, origins, size=spec.size_l0).getnnz(axis=0))
+    enough: NDArray[np.bool_] = count >= wanted
+    if not (enough & candidates).any():
+        msg = (
+            f"slide {slide.name!r}: none of {candidates.sum()} patches on tissue holds {wanted} cells of table "
+            f"{table_key!r} (the most is {count.max(initial=0)}); lower `min_cells` or check the alignment."
+        )
+        raise InputError(msg)
+    return enough
+
+
+def patch_squares(origins: NDArray[np.int64], spec: PatchSpec, tissue: NDArray[np.float64]) -> gpd.GeoDataFrame:
+    """Shapes of patches: geometry and the columns every verb reads."""
     y0, x0 = origins.T
     columns = {
         "geometry": shapely.box(x0, y0, x0 + spec.size_l0, y0 + spec.size_l0),

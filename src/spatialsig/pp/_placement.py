@@ -1,47 +1,79 @@
-"""Move an H&E under the cells: only its transformation changes, never its pixels."""
+"""Where elements that other tools made lie on the H&E."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from spatialdata.transformations import Affine, get_transformation, set_transformation
+import shapely
+from spatialdata.transformations import Identity, get_transformation
 
 from spatialsig import _keys
 from spatialsig._errors import AlignmentError
-from spatialsig.data.frames import XY, image_of
-from spatialsig.store.transformations import commit_transformations
+from spatialsig.data.frames import XY, full_resolution, image_of
 
 if TYPE_CHECKING:
+    from geopandas import GeoDataFrame
     from numpy.typing import NDArray
 
     from spatialsig.data.slides import Slide
 
-
-def matrix_to_global(slide: Slide, image_key: str) -> NDArray[np.float64] | None:
-    """Matrix ``(3, 3)`` from image pixels (x, y) to ``global``; None where the image has no such transformation."""
-    known = get_transformation(image_of(slide, image_key), get_all=True).get(_keys.GLOBAL)
-    return None if known is None else np.asarray(known.to_affine_matrix(input_axes=XY, output_axes=XY), np.float64)
+LAZYSLIDE_COLUMN = "tissue_id"  # on the tissues and tiles of LazySlide / wsidata
 
 
-def refuse_patches(slide: Slide, image_key: str) -> None:
-    """Raise :class:`AlignmentError` if patches were cut: they, their cells and labels belong to the old alignment."""
-    recorded = slide.attrs.get("patches", {})
-    cut = [key for key, spec in recorded.items() if spec["image_key"] == image_key and key in slide.sdata.shapes]
-    if cut:
-        where = "" if slide.path is None else f" and sdata.delete_element_from_disk({cut[0]!r})"
+def to_image(slide: Slide, key: str, image_key: str) -> NDArray[np.float64]:
+    """Matrix ``(3, 3)`` from the coordinates (x, y) of element ``key`` to pixels of the image.
+
+    LazySlide keeps its shapes in level-0 px and gives them no transformation, which SpatialData reads as the identity;
+    those, on an image that has one, are taken as the pixels they are.
+
+    Raises
+    ------
+    AlignmentError
+        If element and image share no coordinate system.
+    """
+    element = slide.sdata[key]
+    own = get_transformation(element, get_all=True)
+    image = get_transformation(image_of(slide, image_key), get_all=True)
+    if LAZYSLIDE_COLUMN in getattr(element, "columns", ()) and _is_bare(own):
+        return np.eye(3)
+    shared = [name for name in (_keys.GLOBAL, *own) if name in own and name in image]
+    if not shared:
         msg = (
-            f"slide {slide.name!r}: patches {cut} were cut with the alignment that image {image_key!r} has now, and their "
-            f"cells and labels follow from it. Align first: del sdata[{cut[0]!r}]{where}, align the image, then call "
-            f"`sp.pp.make_patches` and the steps after it again."
+            f"slide {slide.name!r}: {key!r} (in {sorted(own)}) and image {image_key!r} (in {sorted(image)}) share no "
+            "coordinate system; set one with `spatialdata.transformations.set_transformation`."
+        )
+        raise AlignmentError(msg)
+    ours, theirs = (t[shared[0]].to_affine_matrix(XY, XY) for t in (image, own))
+    matrix: NDArray[np.float64] = np.linalg.inv(ours) @ theirs
+    near = np.round(matrix, 6)
+    return near if np.allclose(matrix, near, atol=1e-7) else matrix
+
+
+def geometries_on_image(slide: Slide, key: str, image_key: str, geometries: Any = None) -> NDArray[Any]:
+    """Geometries of shapes ``key`` in pixels of the image (those given, where they are not the element's own)."""
+    shapes: GeoDataFrame = slide.sdata.shapes[key]
+    matrix = to_image(slide, key, image_key)
+    found = shapely.transform(
+        np.asarray(shapes.geometry if geometries is None else geometries),
+        lambda xy: xy @ matrix[:2, :2].T + matrix[:2, 2],
+    )
+    _check_on_image(slide, key, image_key, found)
+    return np.asarray(found)
+
+
+def _check_on_image(slide: Slide, key: str, image_key: str, geometries: NDArray[Any]) -> None:
+    full = full_resolution(image_of(slide, image_key))
+    frame = shapely.box(0, 0, full.sizes["x"], full.sizes["y"])
+    if not shapely.intersects(frame, geometries).any():
+        found = np.round(shapely.total_bounds(geometries)).tolist()
+        msg = (
+            f"slide {slide.name!r}: shapes {key!r} lie off image {image_key!r}: they reach over {found} px (x0, y0, x1, "
+            f"y1), the image over {[0, 0, full.sizes['x'], full.sizes['y']]}. Set the transformation they lack, e.g. "
+            "that of the image for shapes drawn in its pixels."
         )
         raise AlignmentError(msg)
 
 
-def place_image(slide: Slide, image_key: str, matrix: NDArray[np.float64]) -> None:
-    """Set the affine ``(3, 3)`` from image pixels to ``global``, in memory and in the store."""
-    image = image_of(slide, image_key)
-    affine = Affine(matrix, input_axes=XY, output_axes=XY)
-    set_transformation(image, affine, to_coordinate_system=_keys.GLOBAL)
-    if slide.path is not None:
-        commit_transformations(slide.path, image_key, get_transformation(image, get_all=True))
+def _is_bare(transformations: dict[str, Any]) -> bool:
+    return all(isinstance(one, Identity) for one in transformations.values())

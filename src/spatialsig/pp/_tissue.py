@@ -1,59 +1,135 @@
-"""Tissue against glass, on a coarse level of the H&E."""
+"""Tissue against glass, ink and dark rims, on a coarse level of the H&E: the one engine of this package."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import dask.array as da
 import numpy as np
-from scipy.ndimage import gaussian_filter
+from scipy import ndimage
+from skimage.filters import threshold_otsu
 from xarray import DataArray, DataTree
 
 from spatialsig.data.frames import full_resolution
+from spatialsig.stats.patch_quality import glass_density, not_stain, optical_density
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MASK_PX = 1024  # the mask is made on a level of about this size
+MASK_UM_PER_PX = 8.0
 SMOOTH_UM = 8.0  # joins nuclei and the pale stroma between them; gaps wider than about 30 um stay gaps
-PALEST_GLASS = 0.11  # mean optical density: a scan without any glass must not lose its palest tissue
-ABOVE_GLASS = 0.025  # tissue is darker than glass by this much
+TEXTURE_UM = 16.0
+ABOVE_GLASS = (0.025, 0.06)  # Otsu's threshold is kept between these: alone it takes pale stroma for glass
+TEXTURE = 0.02  # spilled stain and uneven light are smooth, tissue is not ...
+DARK = 0.3  # ... unless it is as dark as this
+INK_REACH_UM = 16.0  # the rim of a pen stroke is a mixture that looks like stain
 
 
-def tissue_integral(image: DataArray | DataTree, *, um_per_px: float) -> tuple[NDArray[np.float64], float]:
-    """Summed-area table of the tissue mask, ``(h + 1, w + 1)``, and level-0 pixels per mask pixel.
+@dataclass(frozen=True)
+class TissueMask:
+    """Where tissue is.
 
-    Tissue is what is darker than glass after smoothing; glass is the palest part of the slide.
+    Attributes
+    ----------
+    mask
+        ``(h, w)`` bool.
+    scale
+        Level-0 px per px of the mask, along y and x.
+    """
+
+    mask: NDArray[np.bool_]
+    scale: tuple[float, float]
+
+
+def coarse_pixels(
+    image: DataArray | DataTree, *, um_per_px: float, target_um_per_px: float
+) -> tuple[NDArray[np.float32], tuple[float, float]]:
+    """RGB ``(h, w, 3)`` at about ``target_um_per_px``, never coarser, and level-0 px per px along y and x.
+
+    Only the coarsest level that is fine enough is read; its pixels are averaged down to the target.
     """
     full = full_resolution(image)
-    level = _coarse_level(image)
-    scale = full.sizes["x"] / level.sizes["x"]
-    step = max(1, level.sizes["x"] // (2 * MASK_PX))  # a single-scale image: look at every n-th pixel
-    pixels = np.asarray(level[:, ::step, ::step].data)
-    density = -np.log((np.moveaxis(pixels, 0, -1).astype(np.float32) + 1) / 256).mean(axis=-1)
-    smooth = gaussian_filter(density, SMOOTH_UM / (um_per_px * scale * step))
-    glass = min(float(np.quantile(smooth, 0.01)), PALEST_GLASS)
-    mask = smooth > glass + ABOVE_GLASS
-    table = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1))
-    table[1:, 1:] = mask.cumsum(axis=0).cumsum(axis=1)
-    return table, scale * step
+    levels = [image[name]["image"] for name in image.children] if isinstance(image, DataTree) else [image]
+    fine = [level for level in levels if full.sizes["x"] / level.sizes["x"] * um_per_px <= target_um_per_px * 1.01]
+    level = min(fine or levels[:1], key=lambda one: one.sizes["x"])
+    scale = [round(full.sizes[a] / level.sizes[a], 2) for a in ("y", "x")]
+    step = max(1, int(target_um_per_px * 1.01 / (um_per_px * max(scale))))
+    step = min(step, *(level.sizes[a] for a in ("y", "x")))
+    pixels = da.asarray(level.transpose("y", "x", "c").data)[..., :3]
+    small = da.coarsen(np.mean, pixels, {0: step, 1: step}, trim_excess=True)
+    return np.asarray(small, np.float32), (scale[0] * step, scale[1] * step)
 
 
-def tissue_fraction(
-    integral: NDArray[np.float64], scale: float, origins: NDArray[np.int64], *, size: int
-) -> NDArray[np.float64]:
-    """Share of tissue in each square patch, ``(n_patches,)``; ``origins`` and ``size`` in level-0 px."""
-    h, w = (n - 1 for n in integral.shape)
-    y0, x0 = (np.floor(origins / scale).astype(np.int64)).T
-    y1, x1 = np.ceil((origins + size) / scale).astype(np.int64).T
-    y0, y1, x0, x1 = np.clip(y0, 0, h - 1), np.clip(y1, 1, h), np.clip(x0, 0, w - 1), np.clip(x1, 1, w)
-    tissue = integral[y1, x1] - integral[y0, x1] - integral[y1, x0] + integral[y0, x0]
-    share: NDArray[np.float64] = tissue / ((y1 - y0) * (x1 - x0))
+def segment(pixels: NDArray[np.float32], *, um_per_px: float, sensitivity: float = 1.0) -> NDArray[np.bool_]:
+    """Tissue mask ``(h, w)`` of RGB ``(h, w, 3)``; a ``sensitivity`` above 1 takes paler tissue for tissue too.
+
+    Tissue is darker than glass, rough on the scale of cells (or very dark), and has the colours of haematoxylin and
+    eosin. Nothing is relative to how much tissue there is, so a slide full of it and one without any both come out.
+    """
+    raw = optical_density(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
+    sigma = SMOOTH_UM / um_per_px
+    density = ndimage.gaussian_filter(raw, (sigma, sigma, 0))
+    above = density - glass_density(density)
+    mean = above.mean(axis=-1)
+    texture = _local_sd(raw.mean(axis=-1), TEXTURE_UM / um_per_px)
+    low, high = ABOVE_GLASS
+    pale = np.clip(mean, 0, 2 * high)
+    otsu = float(threshold_otsu(pale)) if np.ptp(pale) > 0 else high
+    threshold = min(max(otsu, low), (low + high) / 2) / sensitivity
+    ink = ndimage.binary_dilation(not_stain(above), iterations=max(1, round(INK_REACH_UM / um_per_px)))
+    mask: NDArray[np.bool_] = (mean > threshold) & ((texture > TEXTURE / sensitivity) | (mean > DARK)) & ~ink
+    return mask
+
+
+def tidy(mask: NDArray[np.bool_], *, px_area_um2: float, min_area_um2: float, max_hole_um2: float) -> NDArray[np.bool_]:
+    """Fill holes up to ``max_hole_um2``, then drop pieces under ``min_area_um2``."""
+    filled = mask | ~_at_least(~mask, max_hole_um2 / px_area_um2, touching_counts=True)
+    return _at_least(filled, min_area_um2 / px_area_um2, touching_counts=False)
+
+
+def tissue_mask(image: DataArray | DataTree, *, um_per_px: float) -> TissueMask:
+    """Tissue of an image with the defaults of ``pp.find_tissue``, untidied."""
+    pixels, scale = coarse_pixels(image, um_per_px=um_per_px, target_um_per_px=MASK_UM_PER_PX)
+    return TissueMask(segment(pixels, um_per_px=um_per_px * max(scale)), scale)
+
+
+def tissue_fraction(tissue: TissueMask, origins: NDArray[np.int64], *, size: int) -> NDArray[np.float64]:
+    """Share of tissue in each square patch, ``(n_patches,)``; ``origins`` and ``size`` in level-0 px.
+
+    Exact for the mask as it is: pixels of the mask that a patch cuts count with the part inside.
+    """
+    h, w = tissue.mask.shape
+    table = np.zeros((h + 1, w + 1))
+    table[1:, 1:] = tissue.mask.cumsum(axis=0).cumsum(axis=1)
+    y0, x0 = (np.clip(origins[:, k] / tissue.scale[k], 0, n) for k, n in enumerate((h, w)))
+    y1, x1 = (np.clip((origins[:, k] + size) / tissue.scale[k], 0, n) for k, n in enumerate((h, w)))
+    inside = _at(table, y1, x1) - _at(table, y0, x1) - _at(table, y1, x0) + _at(table, y0, x0)
+    area = (y1 - y0) * (x1 - x0)
+    share: NDArray[np.float64] = np.clip(inside / np.maximum(area, 1e-9), 0, 1)
     return share
 
 
-def _coarse_level(image: DataArray | DataTree) -> DataArray:
-    if not isinstance(image, DataTree):
-        return image
-    levels = [image[name]["image"] for name in image.children]
-    enough = [level for level in levels if max(level.sizes["x"], level.sizes["y"]) >= MASK_PX]
-    return min(enough or levels, key=lambda level: level.sizes["x"])  # type: ignore[return-value]
+def _at(table: NDArray[np.float64], y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Summed-area table between its nodes: it is bilinear inside a pixel."""
+    value: NDArray[np.float64] = ndimage.map_coordinates(table, [y, x], order=1, mode="nearest")
+    return value
+
+
+def _local_sd(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    mean = ndimage.gaussian_filter(values, sigma)
+    square = ndimage.gaussian_filter(values**2, sigma)
+    sd: NDArray[np.float32] = np.sqrt(np.maximum(square - mean**2, 0))
+    return sd
+
+
+def _at_least(mask: NDArray[np.bool_], n_px: float, *, touching_counts: bool) -> NDArray[np.bool_]:
+    """Pieces of at least ``n_px``; with ``touching_counts`` also any that reaches the border of the image."""
+    pieces, n = ndimage.label(mask)
+    keep = np.bincount(pieces.ravel(), minlength=n + 1) >= n_px
+    if touching_counts:
+        rims = (pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1])
+        keep[np.unique(np.concatenate(rims))] = True
+    keep[0] = False
+    kept: NDArray[np.bool_] = keep[pieces]
+    return kept
