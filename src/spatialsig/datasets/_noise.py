@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
 from scipy import ndimage
 
+from spatialsig._settings import settings
 from spatialsig.datasets._fields import Field, grid_points
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _STEP_UM = 0.55
+_BAND = 256
 _REACH = 12  # taps on either side: fibres about 13 um long
 
 
@@ -46,15 +50,25 @@ def normal(x: int, y: int, seed: int) -> Any:
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
+def corners(ix: int, iy: int, seed: int) -> Any:
+    """The four lattice values that :func:`blend` mixes: top left and right, bottom left and right."""
+    return uniform(ix, iy, seed), uniform(ix + 1, iy, seed), uniform(ix, iy + 1, seed), uniform(ix + 1, iy + 1, seed)
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def blend(fx: float, fy: float, four: Any) -> Any:
+    """Smooth mix of :func:`corners` at a place within their square."""
+    fx, fy = fx * fx * (3 - 2 * fx), fy * fy * (3 - 2 * fy)
+    top = four[0] * (1 - fx) + four[1] * fx
+    bottom = four[2] * (1 - fx) + four[3] * fx
+    return top * (1 - fy) + bottom * fy
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
 def lumps(x: float, y: float, seed: int) -> Any:
     """Smooth noise in [0, 1) with lumps one unit wide."""
     x0, y0 = np.floor(x), np.floor(y)
-    fx, fy = x - x0, y - y0
-    fx, fy = fx * fx * (3 - 2 * fx), fy * fy * (3 - 2 * fy)
-    ix, iy = int(x0), int(y0)
-    top = uniform(ix, iy, seed) * (1 - fx) + uniform(ix + 1, iy, seed) * fx
-    bottom = uniform(ix, iy + 1, seed) * (1 - fx) + uniform(ix + 1, iy + 1, seed) * fx
-    return top * (1 - fy) + bottom * fy
+    return blend(x - x0, y - y0, corners(int(x0), int(y0), seed))
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
@@ -72,22 +86,27 @@ def sample(values: NDArray[Any], step_um: float, x_um: float, y_um: float) -> An
 
 
 @numba.njit(cache=True, nogil=True)
+def _white(out: NDArray[np.float32], row0: int, seed: int) -> None:
+    for iy in range(out.shape[0]):
+        for ix in range(out.shape[1]):
+            out[iy, ix] = normal(ix, row0 + iy, seed)
+
+
+@numba.njit(cache=True, nogil=True)
 def _smear(
     out: NDArray[np.float32],
+    row0: int,
+    white: NDArray[np.float32],
     cos2: NDArray[np.float32],
     sin2: NDArray[np.float32],
     field_step_um: float,
     step_um: float,
     reach: int,
-    seed: int,
 ) -> None:
-    """Average white noise along the local orientation (a line integral): threads of one grid step."""
-    size = out.shape[0]
-    white = np.empty((size, size), np.float32)
-    for iy in range(size):
-        for ix in range(size):
-            white[iy, ix] = normal(ix, iy, seed)
-    for iy in range(size):
+    """Average white noise along the local orientation (a line integral): rows ``row0 ...`` of the threads."""
+    size = white.shape[0]
+    for row in range(out.shape[0]):
+        iy = row0 + row
         for ix in range(size):
             c2 = sample(cos2, field_step_um, ix * step_um, iy * step_um)
             s2 = sample(sin2, field_step_um, ix * step_um, iy * step_um)
@@ -101,16 +120,28 @@ def _smear(
                 jx = min(max(int(ix + tap * cos + 0.5), 0), size - 1)
                 jy = min(max(int(iy + tap * sin + 0.5), 0), size - 1)
                 total += white[jy, jx]
-            out[iy, ix] = total
+            out[row, ix] = total
 
 
 def fibre_texture(fibres: tuple[Field, Field], *, extent_um: float, seed: int) -> Field:
     """Threads along the orientation field, between 0 (cleft) and 1 (bundle), on a grid of about half a um."""
     n = grid_points(extent_um, _STEP_UM)
-    threads = np.empty((n, n), np.float32)
+    white, threads = np.empty((n, n), np.float32), np.empty((n, n), np.float32)
     cos2, sin2 = fibres
-    _smear(threads, cos2.values, sin2.values, cos2.step_um, _STEP_UM, _REACH, seed)
-    threads = _bundle(threads)
+    starts = range(0, n, _BAND)
+    with ThreadPoolExecutor(settings.threads) as pool:
+        list(pool.map(lambda row0: _white(white[row0 : row0 + _BAND], row0, seed), starts))
+        smear = partial(
+            _smear,
+            white=white,
+            cos2=cos2.values,
+            sin2=sin2.values,
+            field_step_um=cos2.step_um,
+            step_um=_STEP_UM,
+            reach=_REACH,
+        )
+        list(pool.map(lambda row0: smear(threads[row0 : row0 + _BAND], row0), starts))
+        threads = _bundle(threads, pool)
     threads *= 0.8 / threads.std()
     np.tanh(threads, out=threads)
     threads += 1
@@ -118,10 +149,11 @@ def fibre_texture(fibres: tuple[Field, Field], *, extent_um: float, seed: int) -
     return Field(threads, _STEP_UM)
 
 
-def _bundle(threads: NDArray[np.float32]) -> NDArray[np.float32]:
+def _bundle(threads: NDArray[np.float32], pool: ThreadPoolExecutor) -> NDArray[np.float32]:
     """Widen single threads to bundles of about two um."""
-    thick: NDArray[np.float32] = ndimage.gaussian_filter(threads, 2.2, truncate=3.0)
-    fine: NDArray[np.float32] = ndimage.gaussian_filter(threads, 0.8, truncate=3.0)
+    thick: NDArray[np.float32]
+    fine: NDArray[np.float32]
+    thick, fine = pool.map(lambda sigma: ndimage.gaussian_filter(threads, sigma, truncate=3.0), (2.2, 0.8))
     thick *= np.float32(fine.std() / thick.std())
     thick += 0.7 * fine
     return thick

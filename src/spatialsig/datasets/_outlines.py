@@ -68,12 +68,17 @@ def _fill_ring(band: NDArray[Any], row0: int, ring: NDArray[np.float64], value: 
             x0, y0 = ring[k]
             x1, y1 = ring[(k + 1) % n]
             if (y0 <= y) != (y1 <= y):
-                crossings[count] = x0 + (y - y0) * (x1 - x0) / (y1 - y0)
+                # kept in order; there are hardly ever more than two
+                x = x0 + (y - y0) * (x1 - x0) / (y1 - y0)
+                place = count
+                while place > 0 and crossings[place - 1] > x:
+                    crossings[place] = crossings[place - 1]
+                    place -= 1
+                crossings[place] = x
                 count += 1
-        line = np.sort(crossings[:count])
         for pair in range(0, count - 1, 2):
-            start = max(int(np.ceil(line[pair] - 0.5)), 0)
-            stop = min(int(np.floor(line[pair + 1] - 0.5)), width - 1)
+            start = max(int(np.ceil(crossings[pair] - 0.5)), 0)
+            stop = min(int(np.floor(crossings[pair + 1] - 0.5)), width - 1)
             for col in range(start, stop + 1):
                 band[row - row0, col] = value
 

@@ -105,16 +105,17 @@ def _tile_painter(
         row0, col0 = tile[0] * _TILE - border, tile[1] * _TILE - border
         shape = (view.shape[0] + 2 * border, view.shape[1] + 2 * border)
         blue, pink = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-        near, second = np.full(shape, 9.0, np.float32), np.full(shape, 9.0, np.float32)
+        near, second = np.full(shape, paint.FAR), np.full(shape, paint.FAR)
         owner = np.full(shape, -1, np.int32)
         paint.stamp_cells(blue, near, second, owner, row0, col0, members[tile], cells, linear, seed)
-        paint.fill_tissue(
+        found = paint.fill_tissue(
             blue, pink, near, second, owner, row0, col0, cells, to_um,
             tissue.outline.values, tissue.outline.step_um, threads.values, threads.step_um,
             stroma.values, stroma.step_um, seed,
         )  # fmt: skip
-        paint.blur(blue, weights)
-        paint.blur(pink, weights)
+        if found:
+            paint.blur(blue, weights)
+            paint.blur(pink, weights)
         paint.develop(view, blue, pink, border, row0, col0, stain.vectors, stain.white, stain.noise, seed)
 
     return paint_tile, list(members)

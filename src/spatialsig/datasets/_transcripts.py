@@ -28,6 +28,16 @@ _CATEGORY = {
     "Negative Control Codeword": "negative_control_codeword",
     "Unassigned Codeword": "unassigned_codeword",
 }
+# columns with few values; a dictionary of the others would be as long as they are
+_REPEATED = (
+    "cell_id",
+    "overlaps_nucleus",
+    "feature_name",
+    "fov_name",
+    "codeword_index",
+    "codeword_category",
+    "is_gene",
+)
 _NO_CELL = {"int32": "-1", "bytes": "UNASSIGNED", "str": "UNASSIGNED"}
 
 
@@ -134,6 +144,7 @@ def write_transcripts(
     writer = _Writer(rng, counts, custom, cell_ids, layout)
     nothing, nowhere = np.empty(0, np.int64), np.empty((0, 2))
     schema = writer.table(nothing, nothing, nowhere, nowhere[:, 0]).schema
-    with pq.ParquetWriter(path, schema, compression="zstd") as file:
+    repeated = [name for name in schema.names if name in _REPEATED]
+    with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=repeated) as file:
         for table in _tables(writer, counts, xy_um, outlines, n_cells):
             file.write_table(table)

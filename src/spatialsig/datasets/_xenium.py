@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import pandas as pd
 from spatialsig._checks import check_choice, check_fraction, check_positive
 from spatialsig._errors import InputError
 from spatialsig._progress import track
+from spatialsig._settings import settings
 from spatialsig.datasets._bundle import write_bundle
 from spatialsig.datasets._layouts import LAYOUTS
 from spatialsig.datasets._masks import true_masks, write_masks
@@ -246,15 +248,22 @@ def paint_he(slide: SyntheticSlide) -> NDArray[np.uint8]:
     return he
 
 
+def _write_picture(path: Path, slide: SyntheticSlide) -> None:
+    write_he(path, paint_he(slide), um_per_px=slide.recipe.he_um_per_px)
+
+
 def _write_slide(root: Path, slide: SyntheticSlide) -> dict[str, str]:
     """Write one slide's bundle, H&E and truth; returns its row of the manifest."""
     bundle = root / slide.sample
     bundle.mkdir(parents=True)
-    cell_ids = write_bundle(bundle, slide)
     place = bundle if slide.recipe.he_in_bundle else root
     image = place / f"{slide.sample}_he_image.ome.tif"
     alignment = place / f"{slide.sample}_he_imagealignment.csv"
-    write_he(image, paint_he(slide), um_per_px=slide.recipe.he_um_per_px)
+    # packing the files and painting the picture keep different parts of the machine busy
+    with ThreadPoolExecutor(min(settings.threads, 2)) as pool:
+        packed = pool.submit(write_bundle, bundle, slide)
+        painted = pool.submit(_write_picture, image, slide)
+        cell_ids, _ = packed.result(), painted.result()
     np.savetxt(alignment, slide.frames.alignment, delimiter=",", fmt="%.18e")
     true_cells(slide, cell_ids).write_h5ad(root / f"{slide.sample}_truth.h5ad")
     masks = true_masks(slide)
