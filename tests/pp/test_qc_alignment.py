@@ -204,6 +204,27 @@ def test_single_scale_image_is_read_too(slides) -> None:
     assert sp.pp.qc_alignment(work)["shift_um"].item() < 0.5
 
 
+@pytest.mark.parametrize("side", ["first", "last"])
+def test_levels_that_leave_out_pixels_do_not_shift_it(slides, side) -> None:
+    """A level of an odd image is made without its first or without its last pixel."""
+    work = sd.deepcopy(slides[2])
+    pixels = np.asarray(work["he_image"]["scale0"]["image"].data)
+    pixels = pixels[:, : pixels.shape[1] // 8 * 8 - 1, : pixels.shape[2] // 8 * 8 - 3]
+    moved = get_transformation(work["he_image"], get_all=True)
+    del work.images["he_image"]
+    work["he_image"] = sd.models.Image2DModel.parse(
+        pixels, dims=("c", "y", "x"), scale_factors=[2, 2], transformations=moved
+    )
+    for level in (1, 2):
+        fine = np.asarray(work["he_image"][f"scale{level - 1}"]["image"].data)
+        height, width = (n // 2 for n in fine.shape[1:])
+        y0, x0 = (fine.shape[i + 1] % 2 if side == "first" else 0 for i in (0, 1))
+        blocks = fine[:, y0 : y0 + 2 * height, x0 : x0 + 2 * width].reshape(3, height, 2, width, 2)
+        node = work["he_image"][f"scale{level}"]
+        node["image"] = node["image"].copy(data=blocks.mean(axis=(2, 4)).round().astype(np.uint8))
+    assert sp.pp.qc_alignment(work)["shift_um"].item() < 0.2
+
+
 @pytest.mark.slow
 def test_object_of_another_reader(tmp_path) -> None:
     from spatialdata_io import xenium

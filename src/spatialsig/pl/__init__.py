@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from ._alignment import alignment
     from ._compare import compare
     from ._history import history
     from ._ladder import ladder
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from ._patches import patches
     from ._scatter import scatter
 
-__all__ = ["compare", "history", "ladder", "napari", "patches", "scatter"]
+__all__ = ["alignment", "compare", "history", "ladder", "napari", "patches", "scatter"]
 
 # matplotlib is loaded by the first plot, not by the first import
 __getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs={f"_{name}": [name] for name in __all__})

@@ -104,8 +104,8 @@ class Fitter:
         if not is_plausible(hypothesis):
             return NO_FIT, [NO_FIT for _ in groups]
         um_per_px = _um_per_px(hypothesis)
-        raster, scale = self._rasters.at(um_per_px)
-        xy_px = self._in_px(hypothesis) / scale
+        raster, corner, scale = self._rasters.at(um_per_px)
+        xy_px = (self._in_px(hypothesis) - corner) / scale
         radius = int(np.ceil(self._max_shift_um / raster.um_per_px)) + 1
         surfaces = [correlate(raster, xy_px[g], radius_px=radius, workers=settings.threads) for g in groups]
         to_um = hypothesis.he_to_um[:2, :2] * scale  # px of the raster (columns x, y) -> um
@@ -119,8 +119,8 @@ class Fitter:
             xy = self._in_px(hypothesis)
             height, width = self._rasters.shape
             return float(((xy >= 0) & (xy < (width, height))).all(axis=1).mean()), 0.0
-        raster, scale = self._rasters.at(_um_per_px(hypothesis))
-        return share_on(raster, self._in_px(hypothesis) / scale)
+        raster, corner, scale = self._rasters.at(_um_per_px(hypothesis))
+        return share_on(raster, (self._in_px(hypothesis) - corner) / scale)
 
     def _in_px(self, hypothesis: Hypothesis) -> NDArray[np.float64]:
         return apply(np.linalg.inv(hypothesis.he_to_um) @ hypothesis.cells_to_um, self._xy)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PITCH_UM = 1.5  # nuclei of 6 um and more are seen, and a slide of 1 cm fits into memory
 MAX_PX = 30_000_000  # a larger raster becomes coarser
 STRIP_PX = 8_000_000  # decoded at once
+PROBE_PX = 64  # edge of the part of a level that is compared with the finest one
 
 
 class NucleiRasters:
@@ -32,21 +33,27 @@ class NucleiRasters:
         self._name = f"slide {slide.name!r}: image {image_key!r}"
         self._stains: dict[tuple[int, int], tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
         self._rasters: dict[tuple[int, int, float], Raster] = {}
+        self._origins: dict[int, NDArray[np.float64]] = {}
 
     @property
     def shape(self) -> tuple[int, int]:
         """Height and width at full resolution, px."""
         return self._levels[0].shape
 
-    def at(self, um_per_px: float) -> tuple[Raster, NDArray[np.float64]]:
-        """Raster if a full-resolution pixel measures ``um_per_px``, and full-resolution px per raster px (x, y)."""
+    def at(self, um_per_px: float) -> tuple[Raster, NDArray[np.float64], NDArray[np.float64]]:
+        """Raster if a full-resolution pixel measures ``um_per_px``.
+
+        Also the full-resolution px (x, y) of its corner, and how many of them (x, y) make one of its own.
+        """
         level, factor = self._choose(um_per_px)
         scale = np.array(self._levels[level].downsample[::-1]) * factor
         key = (level, factor, round(um_per_px, 9))
         if key not in self._rasters:
             stain, density = self._stain(level, factor)
             self._rasters[key] = nuclear_contrast(stain, density, um_per_px=um_per_px * float(scale.mean()))
-        return self._rasters[key], scale
+        if level not in self._origins:
+            self._origins[level] = _corner(self._levels[0], self._levels[level])
+        return self._rasters[key], self._origins[level], scale
 
     def _choose(self, um_per_px: float) -> tuple[int, int]:
         """Coarsest level that is fine enough, and how many of its px become one."""
@@ -65,13 +72,44 @@ class NucleiRasters:
         return self._stains[level, factor]
 
 
+def _open(level: ImageLevel) -> Any:
+    return zarr.open_array(level.pixels, mode="r") if isinstance(level.pixels, Path) else level.pixels
+
+
+def _corner(full: ImageLevel, level: ImageLevel) -> NDArray[np.float64]:
+    """Full-resolution px (x, y) at which a level begins.
+
+    Where the size is not a multiple of the factor, some writers leave out the last pixels and some the first ones: the
+    pixels themselves tell which.
+    """
+    factors = [round(factor) for factor in level.downsample]
+    trimmed = [max(n - f * m, 0) for n, f, m in zip(full.shape, factors, level.shape, strict=True)]
+    choices = [sorted({0, rest if rest < f else 0}) for rest, f in zip(trimmed, factors, strict=True)]
+    corners = [(y, x) for y in choices[0] for x in choices[1]]
+    if len(corners) == 1:
+        return np.zeros(2)
+    start = [max((n - PROBE_PX) // 2, 0) for n in level.shape]
+    stop = [min(a + PROBE_PX, n) for a, n in zip(start, level.shape, strict=True)]
+    coarse = np.asarray(_open(level)[:, start[0] : stop[0], start[1] : stop[1]]).astype(np.float32)
+
+    def difference(corner: tuple[int, int]) -> float:
+        first = [c + f * a for c, f, a in zip(corner, factors, start, strict=True)]
+        size = [f * (b - a) for f, a, b in zip(factors, start, stop, strict=True)]
+        fine = np.asarray(_open(full)[:, first[0] : first[0] + size[0], first[1] : first[1] + size[1]])
+        blocks = fine.reshape(3, coarse.shape[1], factors[0], coarse.shape[2], factors[1])
+        return float(np.abs(blocks.mean(axis=(2, 4), dtype=np.float32) - coarse).mean())
+
+    y, x = min(corners, key=difference)
+    return np.array([x, y], np.float64)
+
+
 def _read_stain(level: ImageLevel, factor: int, *, name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Haematoxylin and optical density of a level, means over ``factor`` x ``factor`` px."""
     height, width = (edge // factor for edge in level.shape)
     stain, density = np.empty((height, width), np.float32), np.empty((height, width), np.float32)
     rows = max(1, STRIP_PX // (level.shape[1] * factor))
     try:
-        pixels: Any = zarr.open_array(level.pixels, mode="r") if isinstance(level.pixels, Path) else level.pixels
+        pixels = _open(level)
         for start in range(0, height, rows):
             stop = min(start + rows, height)
             strip = np.asarray(pixels[:, start * factor : stop * factor, : width * factor])

@@ -17,8 +17,8 @@ from spatialsig.data.frames import um_per_global
 from spatialsig.data.slides import open_slides, require_obsm, slide_count
 from spatialsig.geometry.mistakes import hypotheses
 from spatialsig.pp._fits import Fitter, is_plausible, region_groups, sample_groups
-from spatialsig.pp._nuclei import NucleiRasters
 from spatialsig.pp._image_place import matrix_to_global, place_image, refuse_patches
+from spatialsig.pp._nuclei import NucleiRasters
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,0 +1,277 @@
+"""The cells over the H&E, near enough to judge by eye whether they lie on their nuclei."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.collections import EllipseCollection
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
+from scipy.ndimage import gaussian_filter
+
+from spatialsig import _keys
+from spatialsig._checks import check_choice, check_positive
+from spatialsig._errors import InputError
+from spatialsig.data.frames import full_resolution, image_of, image_to_um, um_to_image
+from spatialsig.data.slides import open_slides, require_obsm
+from spatialsig.pl._background import background
+from spatialsig.pl._canvas import FAINT, INK, canvas, save_figure
+from spatialsig.pl._draw import draw_image, frame, round_length, scale_bar
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+    from numpy.typing import NDArray
+
+    from spatialsig.data.slides import Data, Slide
+    from spatialsig.pl._background import Box
+
+CELLS = "#00e0ff"  # seen on pink, on purple and on glass
+ARROWS = "#111111"
+WIDTH_IN, HEIGHT_IN = 12.5, 6.4
+N_WINDOWS = (1, 2, 3, 4)
+NUCLEUS_UM = 7.0  # diameter of the circles
+SMOOTH_UM = 40.0  # of the density of cells
+LONGEST_ARROW = 0.6  # of the distance between two arrows
+SHORTEST_KEY_UM = 5.0  # so that a fraction of a µm does not look like a shift
+SHOW_UM = 2.0  # shorter shifts are not drawn into the windows
+VISIBLE = 0.25  # a window narrower than this share of its quadrant is not searched more finely
+
+
+def alignment(
+    data: Data,
+    *,
+    n_windows: int = 4,
+    window_um: float = 120.0,
+    image_key: str = _keys.IMAGE,
+    table_key: str = _keys.TABLE,
+    figure: Figure | None = None,
+    save: str | Path | None = None,
+) -> NDArray[Any]:
+    """Show the cells over the H&E: where they lie on the slide, and in windows at full detail.
+
+    On the left the whole slide with contours of the density of cells and, after ``sp.pp.qc_alignment``, the map of
+    shifts: arrows point from the cells to their nuclei on the H&E. On the right a circle around every cell in a few
+    windows. On a slide that is aligned well, each circle holds a nucleus; otherwise all miss theirs in the same
+    direction, which the arrow in the corner shows in its true length.
+
+    Parameters
+    ----------
+    data
+        SpatialData, path of a store, or Cohort (one row per slide); not modified.
+    n_windows
+        Number of windows, 1 to 4, spread over the cells.
+    window_um
+        Edge of a window, µm.
+    image_key
+        H&E image.
+    table_key
+        Table of the cells, with positions in ``obsm["spatial"]`` (µm).
+    figure
+        Figure to draw on (emptied and resized); a new one of pyplot when None.
+    save
+        File to write the figure to; the ending decides the format.
+
+    Returns
+    -------
+    Axes ``(n_slides, 1 + n_windows)``: the overview, then the windows, all in level-0 px of the H&E. Nothing is written
+    to ``data``.
+
+    Raises
+    ------
+    KeyMissingError
+        If the image, the table or the positions are missing; the message names the slide.
+    AlignmentError
+        If the image has no transformation to ``global``.
+    InputError
+        If no cell lies on the image, or a number is out of range.
+    """
+    check_choice(n_windows, N_WINDOWS, name="n_windows")
+    check_positive(window_um=window_um)
+    slides = list(open_slides(data))
+    cells = [_cells_px(slide, image_key, table_key) for slide in slides]
+    drawing = canvas(figure, width_in=WIDTH_IN, height_in=HEIGHT_IN * len(slides))
+    parts = np.ravel(drawing.subfigures(len(slides), 1, squeeze=False))
+    rows = [
+        _draw_slide(part, slide, xy, image_key, n_windows, window_um)
+        for part, slide, xy in zip(parts, slides, cells, strict=True)
+    ]
+    save_figure(drawing, save)
+    return np.stack(rows)
+
+
+def _cells_px(slide: Slide, image_key: str, table_key: str) -> NDArray[np.float64]:
+    """Cells ``(n, 2)`` in level-0 px; refuses a slide where all lie beside the image."""
+    fix = "Give positions in um as x, y."
+    xy_um = require_obsm(slide.table(table_key), _keys.SPATIAL, name="table_key", slide=slide, fix=fix)
+    xy = um_to_image(slide, image_key, np.asarray(xy_um, np.float64)[:, :2])
+    x0, y0, x1, y1 = _whole(slide, image_key)
+    inside = ((xy >= (x0, y0)) & (xy < (x1, y1))).all(axis=1)
+    if not inside.any():
+        msg = (
+            f"slide {slide.name!r}: none of {len(xy)} cells lies on image {image_key!r}; `sp.pp.qc_alignment` tries the "
+            f"usual mistakes, `sp.pp.align_he` places the image."
+        )
+        raise InputError(msg)
+    kept: NDArray[np.float64] = xy[inside]
+    return kept
+
+
+def _whole(slide: Slide, image_key: str) -> Box:
+    full = full_resolution(image_of(slide, image_key))
+    return 0.0, 0.0, float(full.sizes["x"]), float(full.sizes["y"])
+
+
+def _draw_slide(
+    part: SubFigure, slide: Slide, xy: NDArray[np.float64], image_key: str, n_windows: int, window_um: float
+) -> NDArray[Any]:
+    to_um = image_to_um(slide, image_key)
+    um_per_px = float(np.sqrt(abs(np.linalg.det(to_um[:2, :2]))))
+    found = slide.attrs.get("qc_alignment", {})
+    found = found if found.get("image_key") == image_key else {}
+    boxes = _windows(xy, _whole(slide, image_key), n_windows, window_um / um_per_px)
+    names = "ABCD"[: len(boxes)]
+    grid = [["whole", "whole", *names[:2]], ["whole", "whole", *(names[2:] or names[:2])]]
+    if len(names) == 1:
+        grid = [["whole", "whole", "A", "A"]]
+    elif len(names) == 3:
+        grid[1][3] = "."
+    axes = part.subplot_mosaic(grid)
+    _draw_overview(axes["whole"], slide, image_key, xy, um_per_px)
+    for name, box in zip(names, boxes, strict=True):
+        _mark(axes["whole"], name, box)
+        _draw_window(axes[name], slide, image_key, xy, box, um_per_px)
+        axes[name].set_title(name, loc="left", fontsize=10, fontweight="bold", color=INK)
+        if found.get("shift_um") is not None:
+            _draw_true_shift(axes[name], box, _to_px(to_um, [[found["dx_um"], found["dy_um"]]])[0], found["shift_um"])
+    if found:
+        _draw_map(axes["whole"], found, to_um, um_per_px)
+    part.suptitle(_title(slide, found), x=0.01, ha="left", fontsize=12, color=INK)
+    return np.array([axes["whole"], *(axes[name] for name in names)], dtype=object)
+
+
+def _draw_overview(axes: Axes, slide: Slide, image_key: str, xy: NDArray[np.float64], um_per_px: float) -> None:
+    box = _whole(slide, image_key)
+    shown = background(image_of(slide, image_key), box, slide=slide.name)
+    draw_image(axes, shown, grey=False)
+    step = SMOOTH_UM / um_per_px / 4
+    edges = [np.arange(low, high + step, step) for low, high in ((box[1], box[3]), (box[0], box[2]))]
+    density = gaussian_filter(np.histogram2d(xy[:, 1], xy[:, 0], bins=edges)[0], 4, mode="constant")
+    middles = [edge[:-1] + step / 2 for edge in edges]
+    levels = density.max() * np.array([0.15, 0.5])
+    lines = axes.contour(middles[1], middles[0], density, levels=levels, colors=CELLS, linewidths=1.1)
+    lines.set_path_effects([withStroke(linewidth=2.2, foreground=INK, alpha=0.5)])
+    frame(axes, box)
+    scale_bar(axes, box, um_per_px=um_per_px)
+    axes.set_title("H&E, contours: density of the cells", loc="left", fontsize=10, color=INK)
+
+
+def _mark(axes: Axes, name: str, box: Box) -> None:
+    x0, y0, x1, y1 = box
+    axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=INK, linewidth=1.3))
+    text = axes.text(x0, y0, name, fontsize=10, fontweight="bold", color=INK, ha="left", va="bottom")
+    text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
+
+
+def _draw_window(axes: Axes, slide: Slide, image_key: str, xy: NDArray[np.float64], box: Box, um_per_px: float) -> None:
+    x0, y0, x1, y1 = (int(edge) for edge in box)
+    pixels = np.asarray(full_resolution(image_of(slide, image_key))[:3, y0:y1, x0:x1].data)
+    axes.imshow(np.moveaxis(pixels, 0, -1), extent=(x0, x1, y1, y0), origin="upper", interpolation="bicubic", zorder=0)
+    reach = NUCLEUS_UM / um_per_px
+    near = xy[((xy > (x0 - reach, y0 - reach)) & (xy < (x1 + reach, y1 + reach))).all(axis=1)]
+    for colour, width in ((INK, 2.0), (CELLS, 1.1)):
+        circles = EllipseCollection(
+            [reach], [reach], [0], units="xy", offsets=near, transOffset=axes.transData,
+            facecolors="none", edgecolors=colour, linewidths=width, alpha=0.45 if colour == INK else 1.0,
+        )  # fmt: skip
+        axes.add_collection(circles)
+    frame(axes, (x0, y0, x1, y1))
+    scale_bar(axes, (x0, y0, x1, y1), um_per_px=um_per_px)
+
+
+def _draw_true_shift(axes: Axes, box: Box, shift_px: NDArray[np.float64], shift_um: float) -> None:
+    """Where the nuclei lie from the circles, in its true length, in the upper right corner."""
+    x0, y0, x1, y1 = box
+    if shift_um < SHOW_UM:
+        return
+    middle = np.array([x0 + 0.82 * (x1 - x0), y0 + 0.18 * (y1 - y0)])
+    start, end = middle - shift_px / 2, middle + shift_px / 2
+    disc = 0.5 * float(np.hypot(*shift_px)) + 0.05 * (x1 - x0)
+    axes.add_collection(
+        EllipseCollection([2 * disc], [2 * disc], [0], units="xy", offsets=[middle], transOffset=axes.transData,
+                          facecolors="white", edgecolors="none", alpha=0.85, zorder=4)
+    )  # fmt: skip
+    axes.annotate(
+        "", xytext=tuple(start), xy=tuple(end), zorder=5,
+        arrowprops={"arrowstyle": "-|>,head_width=0.25,head_length=0.5", "color": ARROWS, "linewidth": 2,
+                    "shrinkA": 0, "shrinkB": 0},
+    )  # fmt: skip
+
+
+def _draw_map(axes: Axes, found: dict[str, Any], to_um: NDArray[np.float64], um_per_px: float) -> None:
+    """Arrows of the shifts in the boxes where one was clear, small crosses elsewhere."""
+    from_um = np.linalg.inv(to_um)
+    regions = found["regions"]
+    middles = np.array([[r["x_um"], r["y_um"]] for r in regions]) @ from_um[:2, :2].T + from_um[:2, 2]
+    clear = np.array([r["dx_um"] is not None for r in regions])
+    axes.plot(*middles[~clear].T, "x", markersize=4, color=FAINT, zorder=6)
+    if not clear.any():
+        return
+    shifts = _to_px(to_um, [[r["dx_um"], r["dy_um"]] for r in regions if r["dx_um"] is not None])
+    longest_um = um_per_px * float(np.hypot(*shifts.T).max())
+    key_um = round_length(max(longest_um, SHORTEST_KEY_UM))
+    spacing = float(np.ptp(middles, axis=0).max()) / max(found["n_regions"] - 1, 1) or 1.0
+    stretch = LONGEST_ARROW * spacing * um_per_px / max(longest_um, key_um)
+    arrows = axes.quiver(
+        *middles[clear].T, *(shifts * stretch).T, angles="xy", scale_units="xy", scale=1, color=ARROWS, width=0.006,
+        edgecolor="white", linewidth=0.6, zorder=7, minlength=0,
+    )  # fmt: skip
+    axes.quiverkey(
+        arrows, 0.84, -0.035, key_um * stretch / um_per_px, f"H&E off by {key_um:g} µm", labelpos="W", color=ARROWS,
+        fontproperties={"size": 9},
+    )  # fmt: skip
+
+
+def _to_px(to_um: NDArray[np.float64], shift_um: Any) -> NDArray[np.float64]:
+    """Shifts ``(n, 2)`` from µm to px of the image."""
+    shifts: NDArray[np.float64] = np.asarray(shift_um, np.float64) @ np.linalg.inv(to_um)[:2, :2].T
+    return shifts
+
+
+def _title(slide: Slide, found: dict[str, Any]) -> str:
+    if not found:
+        return f"{slide.name}: shift not measured (sp.pp.qc_alignment)"
+    if found["shift_um"] is None:
+        return f"{slide.name}: {found['verdict']}" + (f", {found['mistake']}" if found["mistake"] else "")
+    shift = f"H&E {found['shift_um']:.1f} µm off the cells (x {found['dx_um']:+.1f}, y {found['dy_um']:+.1f})"
+    return f"{slide.name}: {found['verdict']}, {shift}"
+
+
+def _windows(xy: NDArray[np.float64], whole: Box, n_windows: int, edge: float) -> list[Box]:
+    """Boxes of ``edge`` px, each in its own part of the slide, where there are many cells but not the most."""
+    edge = min(edge, whole[2], whole[3])
+    low, high = xy.min(axis=0), xy.max(axis=0)
+    middle = np.median(xy, axis=0)
+    if n_windows == 1:
+        return [_window_in(xy, low, high, whole, edge)]
+    corners = [(0, 0), (1, 0), (0, 1), (1, 1)][:n_windows] if n_windows != 2 else [(0, 0), (1, 1)]
+    return [
+        _window_in(xy, np.where(corner, middle, low), np.where(corner, high, middle), whole, edge) for corner in corners
+    ]
+
+
+def _window_in(
+    xy: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64], whole: Box, edge: float
+) -> Box:
+    """Box whose middle lies between ``low`` and ``high`` and that holds a typical number of cells."""
+    steps = max(2, min(12, int(np.ceil((high - low).max() / (VISIBLE * edge)))))
+    places = [np.linspace(a + (b - a) * 0.15, b - (b - a) * 0.15, steps) for a, b in zip(low, high, strict=True)]
+    middles = np.stack(np.meshgrid(*places), axis=-1).reshape(-1, 2)
+    corner = np.clip(middles - edge / 2, 0, np.array(whole[2:]) - edge)
+    counts = np.array([((xy >= c) & (xy < c + edge)).all(axis=1).sum() for c in corner])
+    wanted = np.quantile(counts[counts > 0], 0.7) if (counts > 0).any() else 0
+    x0, y0 = np.floor(corner[np.abs(counts - wanted).argmin()])
+    return float(x0), float(y0), float(x0 + np.floor(edge)), float(y0 + np.floor(edge))
