@@ -317,6 +317,10 @@ FAULTS: dict[str, Fault] = {
     "centroids moved by 2 um": Fault(
         lambda b: b.cells(lambda r: r.assign(x_centroid=r.x_centroid + 2)), WARNED, (CELLS, ZIP, "x_centroid differs")
     ),
+    "a letter of a method changed": Fault(
+        lambda b: b.cells(lambda r: r.assign(segmentation_method=r.segmentation_method.str.replace("Seg", "Sog", n=1))),
+        WARNED, (CELLS, ZIP, "Sogmented", "does not list"), ("2.0", "3.0", "4.0"),
+    ),
     "area unknown": Fault(lambda b: (b.remove(ZIP), b.cells(without("cell_area"))), "read, median radius"),
     "cells outside the image": Fault(
         lambda b: (b.remove(ZIP), b.cells(lambda r: r.assign(x_centroid=r.x_centroid + 5000))), AlignmentError,

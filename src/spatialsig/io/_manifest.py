@@ -29,7 +29,7 @@ def read_csv(file: Path, *, needed: tuple[str, ...], exact: bool = False) -> pd.
     """
     missing: dict[str, Any] = {"keep_default_na": False, "na_values": [""]} if exact else {}
     try:
-        rows = pd.read_csv(file, dtype=str, skipinitialspace=True, **missing)
+        rows: pd.DataFrame = pd.read_csv(file, dtype=str, skipinitialspace=True, **missing)
     except (ValueError, pd.errors.EmptyDataError) as error:
         msg = f"{str(file)!r} cannot be read as csv ({error}); wanted a header with {list(needed)}."
         raise InputError(msg) from error
@@ -87,7 +87,7 @@ def read_manifest(manifest: str | Path | pd.DataFrame) -> pd.DataFrame:
         raise InputError(msg)
     check_names(rows[_keys.SAMPLE].tolist())
     for column in ("bundle", "he_image", "he_alignment"):
-        rows[column] = [_absolute(base, value) for value in rows[column]]
+        rows[column] = pd.Series([_absolute(base, value) for value in rows[column]], dtype=object)
     _check_bundles(rows)
     unknown = rows.loc[rows[_keys.PATIENT].isna(), _keys.SAMPLE].tolist()
     if unknown:

@@ -31,6 +31,7 @@ _SUMMARY = {
     "nucleus_area": "nucleus_area",
     "nucleus_count": "nucleus_count",
 }  # column of cells.parquet -> column of the summary
+_METHOD = "segmentation_method"
 _SAME = 1e-3  # um, um2: both files hold the same numbers
 _SAME_PIXEL_SIZE = 1e-5  # relative; the transform is stored in single precision
 _DAMAGE = (
@@ -55,6 +56,8 @@ class Segmentation:
         Columns named as in ``cells.parquet``, one row per cell.
     pixel_size
         um per morphology px, or None.
+    methods
+        How cells can have been segmented; empty where the file does not say.
     """
 
     path: Path
@@ -62,6 +65,7 @@ class Segmentation:
     cell_ids: NDArray[np.str_]
     summary: pd.DataFrame
     pixel_size: float | None
+    methods: frozenset[str]
 
 
 def read_segmentation(path: Path) -> Segmentation | None:
@@ -96,13 +100,15 @@ def _read(file: Path) -> Segmentation:
         scale = (
             np.asarray(group["masks/homogeneous_transform"][...]) if "masks/homogeneous_transform" in group else None
         )
+        methods = frozenset(map(str, group.attrs.get("segmentation_methods", ())))
         generation = TEXT_IDS if "polygon_sets" in group else BYTE_IDS if "seg_mask_value" in group else INTEGER_IDS
     if generation == INTEGER_IDS and raw.ndim == 2 and raw.shape[1] == 2:
         generation = BYTE_IDS  # pairs of numbers are ids as text
     frame = pd.DataFrame(values, columns=columns)
     known = {ours: frame[theirs] for ours, theirs in _SUMMARY.items() if theirs in frame}
     summary = pd.DataFrame(known, index=range(len(raw)))
-    return Segmentation(file, generation, _ids(raw), summary, None if scale is None else _pixel_size(scale))
+    pixel_size = None if scale is None else _pixel_size(scale)
+    return Segmentation(file, generation, _ids(raw), summary, pixel_size, methods)
 
 
 def _ids(raw: NDArray[Any]) -> NDArray[np.str_]:
@@ -163,6 +169,7 @@ def check_cells(segmentation: Segmentation, cells: pd.DataFrame, *, name: str, n
             example = f"{one[first]:g} against {two[first]:g} for {ours['cell_id'].iloc[first]!r}"
             complaints.append(f"{column} differs for {int(differ.sum())} cells, as {example}")
     if not complaints:
+        _check_methods(segmentation, cells, name=name)
         return
     msg = (
         f"{name!r} and {str(segmentation.path)!r} are not of one run: {'; '.join(complaints)}. Take both files from one "
@@ -171,3 +178,15 @@ def check_cells(segmentation: Segmentation, cells: pd.DataFrame, *, name: str, n
     if needed:
         raise InputError(msg)
     warnings.warn(msg, SpatialsigWarning, stacklevel=4)
+
+
+def _check_methods(segmentation: Segmentation, cells: pd.DataFrame, *, name: str) -> None:
+    if _METHOD not in cells or not segmentation.methods:
+        return
+    unknown = cells.loc[~cells[_METHOD].astype(str).isin(segmentation.methods), _METHOD]
+    if len(unknown):
+        msg = (
+            f"{_METHOD} in {name!r} is {unknown.iloc[0]!r} for {len(unknown)} cells, which {str(segmentation.path)!r} does "
+            f"not list: {sorted(segmentation.methods)}. Take both files from one bundle."
+        )
+        warnings.warn(msg, SpatialsigWarning, stacklevel=5)
