@@ -10,7 +10,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
 OUT ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test screen lint docs bench-demo bench-her2st bench-import bench-render clean
+.PHONY: help demo test screen lint docs bench-demo bench-her2st bench-import bench-render bench-fuzz-bundle clean
 
 help:  ## show the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -61,6 +61,9 @@ bench-import: $(VENV)/.package  ## time and memory of importing an H&E, beside s
 
 bench-render: $(VENV)/.package  ## time of painting and writing a synthetic slide
 	$(PY) benchmarks/render.py
+
+bench-fuzz-bundle: $(VENV)/.package  ## 10,000 changed bytes of bundles: no crash, nothing silent
+	$(PY) benchmarks/fuzz_bundle.py
 
 clean:  ## remove what the commands above made
 	rm -rf $(VENV) $(OUT) docs/_build
