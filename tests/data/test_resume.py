@@ -61,7 +61,6 @@ def small_cache(sources: list[PatchSource]) -> dict[str, float]:
 
 @pytest.mark.parametrize("by_block", [True, False])
 @pytest.mark.parametrize("done", [0, 1, 5])
-@pytest.mark.filterwarnings("ignore:patches come in blocks")
 def test_a_pass_goes_on_exactly_where_it_stood(stored, by_block: bool, done: int) -> None:
     options = {"by_block": by_block, **small_cache(stored)}
     whole = batches(stored, **options)
@@ -126,16 +125,20 @@ def test_large_chunks_are_visited_by_blocks_and_decoded_once(stored, monkeypatch
     assert batches().block is None  # in memory
 
 
-def test_blocks_with_a_cache_too_small_for_all_are_decoded_about_once(stored, monkeypatch) -> None:
+def test_with_a_cache_too_small_for_all_a_block_is_decoded_once_a_visit(stored, monkeypatch) -> None:
     from spatialsig.data import chunks
 
     decoded = []
     decode = chunks.StoredArray.decode
-    with pytest.warns(SpatialsigWarning, match=r"blocks of up to 64.*room to mix .*patch_cache_mb"):
-        source = batches(stored, **small_cache(stored))
+    source = batches(stored, **small_cache(stored))
     monkeypatch.setattr(chunks.StoredArray, "decode", lambda a, i, out: (decoded.append((a, i)), decode(a, i, out)))
     assert sorted(int(i) for batch in source for i in batch["id"]) == list(range(512))
-    assert len(decoded) == 2 * 4 * 3
+    assert len(decoded) == 3 * len(np.unique(source._visits(source.block)))
+
+
+def test_a_cache_too_small_to_mix_blocks_is_told(stored) -> None:
+    with pytest.warns(SpatialsigWarning, match=r"blocks of up to 64.*room to mix 104: .*patch_cache_mb=1"):
+        batches(stored, cache_mb=200 * 3 * PX * PX / 2**20)
 
 
 def test_reading_goes_on_while_a_batch_is_used(monkeypatch) -> None:
@@ -171,7 +174,6 @@ WORKERS = [(0, None), (1, "fork"), (2, "fork"), *(pytest.param(n, "spawn", marks
 @pytest.mark.timeout(90)
 @pytest.mark.parametrize(("num_workers", "method"), WORKERS)
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:patches come in blocks")
 def test_workers_give_the_batches_of_one_process(stored, num_workers: int, method: str | None) -> None:
     source = batches(stored, **small_cache(stored))
     expected = list(source)  # the parent has read, with its threads, before the workers start

@@ -38,7 +38,7 @@ Batch = dict[str, torch.Tensor]
 Turn = tuple["NDArray[np.int64]", "NDArray[np.int64] | None"]  # patches of a batch, patches to read at its turn
 
 PREFETCH = 3  # batches read ahead of the one being computed
-PASSING = 0.5  # share of the cache in which patches of a block wait for their turn
+PASSING = 0.9  # share of the cache in which patches of a block wait for their turn
 
 
 class PatchBatches:
@@ -152,7 +152,7 @@ class PatchBatches:
         draw = {"seed": self.seed, "epoch": self.epoch, "slide_balanced": self.slide_balanced}
         if self.block is None:
             return full_shuffle(self.slide, **draw)  # type: ignore[arg-type]
-        return block_shuffle(self.slide, self.block, window=self.window, **draw)  # type: ignore[arg-type]
+        return block_shuffle(self.slide, self.block, window=self.window, **draw)[0]  # type: ignore[arg-type]
 
     def state_dict(self) -> dict[str, int]:
         """Where this pass stands, after the batch handed out last; a few numbers."""
@@ -197,7 +197,7 @@ class PatchBatches:
         cache = self._cache_of(n_workers)
         turns: list[Turn] = [(patches, None) for patches in chosen]
         if self.block is not None:
-            turns = list(with_blocks(chosen, self.block))
+            turns = list(with_blocks(chosen, self._visits(self.block)))
         return prefetched(lambda turn: self._batch(cache, *turn), turns, depth=depth)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -225,18 +225,25 @@ class PatchBatches:
             by_block = max(source.amplification for source in self.sources) > MAX_AMPLIFICATION
         return blocks_of(self.sources) if by_block else None
 
+    def _visits(self, block: NDArray[np.int64]) -> NDArray[np.int64]:
+        """What is read together: a block, if all patches fit into the cache; else what comes up in one visit of it."""
+        if cache_capacity(self.sources, limit_mb=self.cache_mb) == self.n_patches:
+            return block
+        draw = {"seed": self.seed, "epoch": self.epoch, "slide_balanced": self.slide_balanced}
+        return block_shuffle(self.slide, block, window=self.window, **draw)[1]  # type: ignore[arg-type]
+
     def _window(self, block: NDArray[np.int64]) -> int:
         capacity, largest = cache_capacity(self.sources, limit_mb=self.cache_mb), int(np.bincount(block).max())
         if capacity == self.n_patches:
             return min(MAX_WINDOW, self.n_patches)
         room = int(capacity * PASSING)  # on average half a window waits, and each block comes as a whole
-        window = min(MAX_WINDOW, max(room * 3 // 2 - largest, 1))
+        window = min(MAX_WINDOW, max(2 * (room - 2 * largest), 1))
         if window < 4 * largest:
             patch_mb = 3 * self.out_px**2 / 2**20
             msg = (
                 f"patches come in blocks of up to {largest}, since the image is stored in large chunks, and the cache has "
                 f"room to mix {window}: neighbours will share batches. Allow at least `patch_cache_mb="
-                f"{int(np.ceil(5 * largest * patch_mb * 4 / 3 / PASSING))}`, or store the image again with `sp.io.write`."
+                f"{int(np.ceil(4 * largest * patch_mb / PASSING))}`, or store the image again with `sp.io.write`."
             )
             warnings.warn(msg, SpatialsigWarning, stacklevel=3)
         return window

@@ -47,11 +47,13 @@ def block_shuffle(
     seed: int,
     epoch: int,
     slide_balanced: bool,
-) -> NDArray[np.int64]:
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Shuffle blocks, then patches within a window that slides over them.
 
     A patch comes up to ``window`` patches after the start of its block, evenly spread, so that any stretch mixes all
-    blocks that start within the last ``window`` patches, and about half a window of patches waits to be used.
+    blocks that start within the last ``window`` patches, and about half a window of patches waits to be used. What
+    would come after the end comes at the beginning instead, so that the first and the last batches mix as many blocks as
+    all others; the blocks concerned are visited twice.
 
     Parameters
     ----------
@@ -63,6 +65,10 @@ def block_shuffle(
         Of all draws.
     slide_balanced
         Spread the blocks of every slide evenly over the epoch.
+
+    Returns
+    -------
+    Patches in their order, and the visit in which each patch is read (by patch, not by place), ``(n_patches,)`` both.
     """
     rng = np.random.default_rng((seed, epoch))
     blocks, first, member = np.unique(block, return_index=True, return_inverse=True)
@@ -70,7 +76,9 @@ def block_shuffle(
     sizes = np.bincount(member)
     start = np.empty(len(blocks))
     start[sequence] = np.cumsum(sizes[sequence]) - sizes[sequence]
-    return np.argsort(start[member] + window * rng.random(len(block)), kind="stable")
+    place = start[member] + min(window, len(block)) * rng.random(len(block))
+    again = place >= len(block)
+    return np.argsort(place - len(block) * again, kind="stable"), 2 * member + again
 
 
 def blocks_of(sources: Sequence[PatchSource]) -> NDArray[np.int64]:

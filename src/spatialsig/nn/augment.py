@@ -102,7 +102,8 @@ def uniform(ids: Tensor, *, seed: int, epoch: int, n: int) -> Tensor:
     key = _mixed(key[0] + key[1] * 3).to(ids.device)
     counter = torch.arange(1, n + 1, device=ids.device, dtype=torch.int64)
     bits = _mixed(_mixed(ids.long() + key)[:, None] + counter * _GOLDEN)
-    return ((bits >> 40) & 0xFFFFFF).float() / 2**24  # the upper bits mix best; float32 holds 24
+    drawn: Tensor = ((bits >> 40) & 0xFFFFFF).float() / 2**24  # the upper bits mix best; float32 holds 24
+    return drawn
 
 
 def _mixed(x: Tensor) -> Tensor:
