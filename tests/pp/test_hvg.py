@@ -1,8 +1,13 @@
+import sys
 from pathlib import Path
 
+import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
+import scanpy as sc
 import spatialdata as sd
+from scipy import sparse
 
 import spatialsig as sp
 from spatialsig._errors import InputError, KeyMissingError
@@ -65,3 +70,86 @@ def test_no_gene_in_common(toy: sd.SpatialData, tmp_path: Path) -> None:
     cohort = sp.Cohort({name: tmp_path / f"{name}.zarr" for name in ("toy", "other")})
     with pytest.raises(InputError, match="the 2 slides have no gene in common"):
         sp.pp.highly_variable_genes(cohort, test_fold=None)
+
+
+@pytest.fixture
+def pair(toy: sd.SpatialData, tmp_path: Path) -> sp.Cohort:
+    """Two slides of other depth; a gene without counts on the second."""
+    other = sp.datasets.toy(seed=1)
+    other.attrs["spatialsig"]["sample"] = "other"
+    x = other["table"].X.tolil()
+    x[:, 5] = 0
+    other["table"].X = sparse.csr_matrix(x, dtype=np.float32)
+    for name, sdata in {"toy": toy, "other": other}.items():
+        sp.io.write(sdata, tmp_path / f"{name}.zarr")
+    return sp.Cohort({name: tmp_path / f"{name}.zarr" for name in ("toy", "other")})
+
+
+def by_scanpy(cohort: sp.Cohort, flavor: str, n_top_genes: int) -> pd.DataFrame:
+    tables = {name: cohort[name]["table"] for name in cohort.stores}
+    x = sparse.vstack([table.X for table in tables.values()]).tocsr().astype(np.float64)
+    batch = np.repeat(list(tables), [table.n_obs for table in tables.values()])
+    obs = pd.DataFrame({"batch": pd.Categorical(batch)}, index=np.arange(len(batch)).astype(str))
+    adata = ad.AnnData(x, obs=obs, var=pd.DataFrame(index=next(iter(tables.values())).var_names))
+    if flavor != "seurat_v3":
+        sc.pp.normalize_total(adata, target_sum=1e4)
+        sc.pp.log1p(adata)
+    sc.pp.highly_variable_genes(adata, flavor=flavor, n_top_genes=n_top_genes, batch_key="batch")
+    return adata.var
+
+
+@pytest.mark.parametrize("flavor", ["seurat", "seurat_v3"])
+def test_a_cohort_agrees_with_scanpy_on_the_slides_put_together(pair: sp.Cohort, flavor: str) -> None:
+    if flavor == "seurat_v3":
+        pytest.importorskip("skmisc")
+    sp.pp.highly_variable_genes(pair, flavor=flavor, n_top_genes=30, test_fold=None)
+    expected = by_scanpy(pair, flavor, 30)
+    for name in pair.stores:
+        var = pair[name]["table"].var
+        np.testing.assert_allclose(var["means"], expected["means"], rtol=1e-8)
+        np.testing.assert_array_equal(var["highly_variable_nbatches"], expected["highly_variable_nbatches"])
+        np.testing.assert_array_equal(var["highly_variable"], expected["highly_variable"])
+
+
+def test_union_takes_each_gene_where_it_is_measured(pair: sp.Cohort) -> None:
+    short = sd.read_zarr(pair.stores["other"])
+    kept, dropped = list(short["table"].var_names[:-40]), list(short["table"].var_names[-40:])
+    short["table"] = short["table"][:, kept].copy()
+    cut = pair.stores["other"].with_name("cut.zarr")
+    sp.io.write(short, cut)
+    cohort = sp.Cohort({"toy": pair.stores["toy"], "other": cut})
+
+    sp.pp.highly_variable_genes(cohort, n_top_genes=50, test_fold=None)
+    var = cohort["toy"]["table"].var
+    assert var.loc[dropped, "variance"].isna().all()
+    assert not var.loc[dropped, "highly_variable"].any()
+
+    sp.pp.highly_variable_genes(cohort, n_top_genes=50, test_fold=None, panel="union")
+    var, other = cohort["toy"]["table"].var, cohort["other"]["table"].var
+    variance = oracle(sd.read_zarr(pair.stores["toy"]), slice(None))
+    np.testing.assert_allclose(var.loc[dropped, "variance"], variance[-40:], rtol=1e-9)
+    chosen = set(var.index[var["highly_variable"]])
+    assert len(chosen) == 50
+    assert set(other.index[other["highly_variable"]]) == chosen & set(kept)
+    params = cohort["toy"]["table"].uns["spatialsig"]["highly_variable_genes"]
+    assert (params["n_genes_common"], params["n_genes_any"]) == (len(kept), len(kept) + 40)
+
+
+def test_without_loess_the_error_says_how_to_get_it(toy: sd.SpatialData, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "skmisc.loess", None)
+    with pytest.raises(InputError, match="pip install scikit-misc"):
+        sp.pp.highly_variable_genes(toy, flavor="seurat_v3", test_fold=None)
+    assert "highly_variable" not in toy["table"].var
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"flavor": "best"}, "`flavor='best'` is not known; choose one of .*'seurat_v3'"),
+        ({"panel": "any"}, "`panel='any'` is not known"),
+        ({"span": 0}, "`span` must be a finite number above 0"),
+    ],
+)
+def test_errors(toy: sd.SpatialData, kwargs: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        sp.pp.highly_variable_genes(toy, test_fold=None, **kwargs)

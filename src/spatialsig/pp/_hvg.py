@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,14 +16,20 @@ from spatialsig.data.counts import common_genes, counts_of
 from spatialsig.data.slides import open_slides, slide_count
 from spatialsig.data.splits import positions, training_rows
 from spatialsig.stats.expression import clipped_moments, gene_moments, library_size
-from spatialsig.stats.variable import Moments, by_dispersion, by_mean_variance, by_standardised_variance
+from spatialsig.stats.variable import (
+    Moments,
+    by_dispersion,
+    by_mean_variance,
+    by_standardised_variance,
+    standardised_variance,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
     from scipy import sparse
 
-    from spatialsig.data.slides import Data, Slide
+    from spatialsig.data.slides import Data
 
 FLAVORS = ("seed", "seurat", "cell_ranger", "seurat_v3")
 PANELS = ("intersection", "union")
@@ -102,7 +109,8 @@ def highly_variable_genes(
     if not genes and panel == "intersection":
         msg = f"the {len(panels)} slides have no gene in common; check that `var_names` hold the same kind of name."
         raise InputError(msg)
-    result = _choose(data, genes if panel == "intersection" else None, flavor, n_top_genes, n_bins, span, test_fold, table_key)
+    settings = _Settings(flavor, n_top_genes, n_bins, span, test_fold, table_key)
+    result = _choose(data, genes if panel == "intersection" else None, settings)
     params = {
         "flavor": flavor,
         "panel": panel,
@@ -114,35 +122,50 @@ def highly_variable_genes(
     }
     for slide in open_slides(data):
         var = slide.table(table_key).var
-        for column, values in result.reindex(var.index).items():
-            missing = False if values.dtype == object or result[column].dtype == bool else np.nan
-            var[column] = values.fillna(missing).astype(bool) if missing is False else values
+        for column, values in result.items():
+            var[column] = values.reindex(var.index, fill_value=False if values.dtype == bool else np.nan)
         slide.params(table_key)["highly_variable_genes"] = dict(params)
         slide.commit_table(table_key, var=list(result.columns), uns=[_keys.NAMESPACE])
 
 
-def _choose(
-    data: Data,
-    genes: list[str] | None,
-    flavor: str,
-    n_top_genes: int,
-    n_bins: int,
-    span: float,
-    test_fold: int | None,
-    table_key: str,
-) -> pd.DataFrame:
-    slides = track(open_slides(data), "variable genes", total=slide_count(data), unit="slide")
-    moments = []
-    for slide in slides:
-        rows = training_rows(slide, positions(slide, table_key), test_fold=test_fold)
+@dataclass(frozen=True)
+class _Settings:
+    flavor: str
+    n_top_genes: int
+    n_bins: int
+    span: float
+    test_fold: int | None
+    table_key: str
+
+
+def _choose(data: Data, genes: list[str] | None, settings: _Settings) -> pd.DataFrame:
+    moments, norms = [], []
+    for slide in track(open_slides(data), "variable genes", total=slide_count(data), unit="slide"):
+        rows = training_rows(slide, positions(slide, settings.table_key), test_fold=settings.test_fold)
         if rows.sum() >= 2:
-            moments.append(_moments(slide, genes, flavor, rows, table_key))
+            counts = counts_of(slide, settings.table_key, genes)
+            names = list(slide.table(settings.table_key).var_names) if genes is None else genes
+            moments.append(_moments(counts, names, settings.flavor, rows))
+            if settings.flavor == "seurat_v3":
+                norms.append(
+                    standardised_variance(moments[-1], partial(clipped_moments, counts, rows=rows), settings.span)
+                )
     if not moments:
-        msg = f"`test_fold={test_fold}` leaves no training cells; choose another fold."
+        msg = f"`test_fold={settings.test_fold}` leaves no training cells; choose another fold."
         raise InputError(msg)
-    if flavor == "seed":
-        return by_mean_variance(moments, n_top_genes=n_top_genes)
-    if flavor == "seurat_v3":
-        clipped = [partial(_clipped, data, m, test_fold, table_key) for m in moments]
-        return by_standardised_variance(moments, clipped, n_top_genes=n_top_genes, span=span)
-    return by_dispersion(moments, n_top_genes=n_top_genes, n_bins=n_bins, cell_ranger=flavor == "cell_ranger")
+    if settings.flavor == "seed":
+        return by_mean_variance(moments, n_top_genes=settings.n_top_genes)
+    if settings.flavor == "seurat_v3":
+        return by_standardised_variance(moments, norms, n_top_genes=settings.n_top_genes)
+    return by_dispersion(
+        moments,
+        n_top_genes=settings.n_top_genes,
+        n_bins=settings.n_bins,
+        cell_ranger=settings.flavor == "cell_ranger",
+    )
+
+
+def _moments(counts: sparse.csr_matrix, genes: list[str], flavor: str, rows: NDArray[np.bool_]) -> Moments:
+    library = None if flavor == "seurat_v3" else library_size(counts)
+    total, squares = gene_moments(counts, library, rows=rows, log1p=flavor in ("seed", "cell_ranger"))
+    return Moments(genes, total, squares, int(rows.sum()))

@@ -55,15 +55,32 @@ def _scaled(counts: sparse.csr_matrix, factor: NDArray[np.float64], *, logarithm
 
 
 def gene_moments(
-    counts: sparse.csr_matrix, library: NDArray[np.float64], *, rows: NDArray[np.bool_] | None = None
+    counts: sparse.csr_matrix,
+    library: NDArray[np.float64] | None,
+    *,
+    rows: NDArray[np.bool_] | None = None,
+    log1p: bool = True,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Sum and sum of squares of the normalised expression of every gene, each ``(n_genes,)``, in one pass.
 
-    ``rows`` ``(n_cells,)`` says which cells count; all of them when None.
+    ``rows`` ``(n_cells,)`` says which cells count; all of them when None. ``log1p=False`` leaves the logarithm out, and
+    ``library=None`` the division by the library too: the moments of the counts themselves.
     """
     chosen = np.ones(counts.shape[0], np.bool_) if rows is None else rows
+    factor = np.ones(counts.shape[0]) if library is None else size_factors(library)
     moments: tuple[NDArray[np.float64], NDArray[np.float64]] = _moments(
-        counts.data, counts.indices, counts.indptr, size_factors(library), chosen, counts.shape[1]
+        counts.data, counts.indices, counts.indptr, factor, chosen, counts.shape[1], log1p
+    )
+    return moments
+
+
+def clipped_moments(
+    counts: sparse.csr_matrix, limits: NDArray[np.float64], *, rows: NDArray[np.bool_] | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sum and sum of squares of the counts cut off at ``limits`` ``(n_genes,)``, each ``(n_genes,)``."""
+    chosen = np.ones(counts.shape[0], np.bool_) if rows is None else rows
+    moments: tuple[NDArray[np.float64], NDArray[np.float64]] = _clipped_moments(
+        counts.data, counts.indices, counts.indptr, limits, chosen
     )
     return moments
 
@@ -147,7 +164,7 @@ def _scaled_values(
     data: NDArray[Any],
     indptr: NDArray[Any],
     factor: NDArray[np.float64],
-    logarithm: bool,  # noqa: FBT001  (numba takes no keywords only)
+    logarithm: bool,  # noqa: FBT001
 ) -> NDArray[np.float32]:
     out = np.empty(len(data), np.float32)
     for cell in range(len(indptr) - 1):
@@ -165,6 +182,7 @@ def _moments(
     factor: NDArray[np.float64],
     rows: NDArray[np.bool_],
     n_genes: int,
+    log1p: bool,  # noqa: FBT001
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     sums = np.zeros((n_genes, 2))  # side by side: one cache line per gene
     small = np.empty(N_SMALL)
@@ -172,14 +190,36 @@ def _moments(
         if rows[cell]:
             # most counts of a cell are small: their logarithms are taken once per cell
             for count in range(N_SMALL):
-                small[count] = np.log1p(count * factor[cell])
+                small[count] = np.log1p(count * factor[cell]) if log1p else count * factor[cell]
             # unsigned numbers spare numba its check for negative indices
             for k in range(np.uint64(indptr[cell]), np.uint64(indptr[cell + 1])):
                 value, gene = data[k], np.uint32(indices[k])
                 count = np.uint8(value) if 0 <= value < N_SMALL else np.uint8(0)
-                x = small[count] if count == value else np.log1p(value * factor[cell])
+                if count == value:
+                    x = small[count]
+                else:
+                    x = np.log1p(value * factor[cell]) if log1p else value * factor[cell]
                 sums[gene, 0] += x
                 sums[gene, 1] += x * x
+    return sums[:, 0].copy(), sums[:, 1].copy()
+
+
+@numba.njit(cache=True)
+def _clipped_moments(
+    data: NDArray[Any],
+    indices: NDArray[Any],
+    indptr: NDArray[Any],
+    limits: NDArray[np.float64],
+    rows: NDArray[np.bool_],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    sums = np.zeros((len(limits), 2))
+    for cell in range(len(indptr) - 1):
+        if rows[cell]:
+            for k in range(np.uint64(indptr[cell]), np.uint64(indptr[cell + 1])):
+                gene = np.uint32(indices[k])
+                value = min(np.float64(data[k]), limits[gene])
+                sums[gene, 0] += value
+                sums[gene, 1] += value * value
     return sums[:, 0].copy(), sums[:, 1].copy()
 
 
