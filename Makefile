@@ -10,7 +10,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
 OUT ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test screen lint docs bench-demo bench-her2st bench-import bench-render bench-fuzz-bundle clean
+.PHONY: help demo test screen lint docs bench-demo bench-her2st bench-qc-alignment bench-import bench-render bench-fuzz-bundle clean
 
 help:  ## show the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -58,6 +58,9 @@ bench-her2st: $(VENV)/.package  ## leave-one-patient-out on real breast tissue
 
 bench-import: $(VENV)/.package  ## time and memory of importing an H&E, beside spatialdata-io
 	$(PY) benchmarks/import_he.py
+
+bench-qc-alignment: $(VENV)/.package  ## shifts and mistakes planted in alignments: measured and named
+	$(PY) benchmarks/qc_alignment.py
 
 bench-render: $(VENV)/.package  ## time of painting and writing a synthetic slide
 	$(PY) benchmarks/render.py
