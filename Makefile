@@ -10,7 +10,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
 OUT ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test screen lint docs bench-demo bench-her2st bench-qc-alignment bench-import bench-render bench-fuzz-bundle clean
+.PHONY: help demo test screen lint docs bench-demo bench-her2st bench-qc-alignment bench-import bench-render bench-fuzz-bundle bench-patch-reads bench-loader bench-shuffle clean
 
 help:  ## show the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -67,6 +67,15 @@ bench-render: $(VENV)/.package  ## time of painting and writing a synthetic slid
 
 bench-fuzz-bundle: $(VENV)/.package  ## 10,000 changed bytes of bundles: no crash, nothing silent
 	$(PY) benchmarks/fuzz_bundle.py
+
+bench-patch-reads: $(VENV)/.test  ## CPU time of random patches, beside the readers people use today
+	$(PY) benchmarks/patch_reads.py
+
+bench-loader: $(VENV)/.test  ## epochs over four slides: speed, memory, worker processes
+	$(PY) benchmarks/loader.py
+
+bench-shuffle: $(VENV)/.package  ## shuffling by blocks against the full shuffle
+	$(PY) benchmarks/shuffle.py
 
 clean:  ## remove what the commands above made
 	rm -rf $(VENV) $(OUT) docs/_build
