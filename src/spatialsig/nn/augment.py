@@ -109,12 +109,14 @@ def uniform(ids: Tensor, *, seed: int, epoch: int, n: int) -> Tensor:
 def _mixed(x: Tensor) -> Tensor:
     x = (x ^ _shifted(x, 30)) * _FIRST
     x = (x ^ _shifted(x, 27)) * _SECOND
-    return x ^ _shifted(x, 31)
+    mixed: Tensor = x ^ _shifted(x, 31)
+    return mixed
 
 
 def _shifted(x: Tensor, n: int) -> Tensor:
     """Shift right, zeros in: torch's own shift repeats the sign."""
-    return (x >> n) & (2 ** (64 - n) - 1)
+    shifted: Tensor = (x >> n) & (2 ** (64 - n) - 1)
+    return shifted
 
 
 class Augment:
