@@ -173,6 +173,11 @@ def test_lumens_are_lined_by_tumour_cells_that_point_to_them(hollow):
     assert (np.minimum(*ends) < 0).mean() > 0.9
 
 
+def test_lumens_and_fat_keep_apart(hollow):
+    near_lumen = ndimage.maximum_filter(hollow.mask["lumen"], size=2 * round(8 / 0.2738) + 1)
+    assert not (near_lumen & hollow.mask["fat"]).any()
+
+
 def test_fat_cells_are_round_and_their_walls_thin(hollow):
     fat, white = deep(hollow.mask["fat"], 30), hollow.mask["white"]
     assert white[fat].mean() > 0.8

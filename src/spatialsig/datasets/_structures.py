@@ -83,11 +83,13 @@ def _window(grid: Field, x: float, y: float, reach: float) -> tuple[tuple[slice,
     return (slice(low[1], high[1]), slice(low[0], high[0])), points
 
 
-def _draw_lumens(rng: np.random.Generator, free: Field, wanted_um2: float) -> list[_Lumen]:
-    """Lumens that keep clear of each other and of the edge, until their area is what is wanted."""
+def _draw_lumens(
+    rng: np.random.Generator, outline: Field, fat_cells: NDArray[np.float64], wanted_um2: float
+) -> list[_Lumen]:
+    """Lumens that keep clear of each other, of fat and of the edge, until their area is what is wanted."""
     lumens: list[_Lumen] = []
     area, failures = 0.0, 0
-    extent = (len(free.values) - 1) * free.step_um
+    extent = (len(outline.values) - 1) * outline.step_um
     while area < wanted_um2 and failures < _LUMEN_TRIES:
         # smaller ones where the large no longer find room
         largest = _LUMEN_UM[1] - (_LUMEN_UM[1] - _LUMEN_UM[0]) * failures / _LUMEN_TRIES
@@ -101,7 +103,9 @@ def _draw_lumens(rng: np.random.Generator, free: Field, wanted_um2: float) -> li
             np.hypot(lumen.x - other.x, lumen.y - other.y) > lumen.reach + other.reach + _LUMEN_GAP_UM
             for other in lumens
         )
-        if clear and float(free.at(np.array([[x, y]]))[0]) > lumen.reach + _LUMEN_GAP_UM / 2:
+        to_fat = np.hypot(*(fat_cells[:, :2] - (x, y)).T) - fat_cells[:, 2]
+        room = min(float(outline.at(np.array([[x, y]]))[0]), float(to_fat.min(initial=_FAR_UM)))
+        if clear and room > lumen.reach + _LUMEN_GAP_UM / 2:
             lumens.append(lumen)
             area += np.pi * radius**2 * float(1 + (lobes[0] ** 2 + lobes[2] ** 2) / 2)
             failures = 0
@@ -216,9 +220,8 @@ def grow_structures(
         _carve_fat(hollow, fat, fat_cells)
         nuclei = _fat_nuclei(rng, Field(hollow, STEP_UM), fat_cells)
         _thicken(hollow, nuclei)
-    free = Field(np.minimum(outline.values, _coarse(fat, outline)), outline.step_um)
     area_um2 = float((outline.values > 0).sum()) * outline.step_um**2
-    lumens = _draw_lumens(rng, free, lumen_share * area_um2)
+    lumens = _draw_lumens(rng, outline, fat_cells, lumen_share * area_um2)
     _carve_lumens(lumen, lumens)
     linings = np.concatenate([np.empty((0, 3)), *(_lining(rng, each) for each in lumens)])
     extra = np.concatenate([linings, nuclei])
@@ -234,11 +237,3 @@ def grow_structures(
         angle=extra[keep, 2],
         keep_out_um=Field(np.minimum(hollow, lumen - _LINING_DEPTH_UM), STEP_UM),
     )
-
-
-def _coarse(fine: NDArray[np.float32], like: Field) -> NDArray[np.float32]:
-    """Values of a fine grid at the points of a coarser one."""
-    at = np.arange(len(like.values)) * like.step_um
-    points = np.stack(np.meshgrid(at, at), axis=-1).reshape(-1, 2)
-    values = Field(fine, STEP_UM).at(points).reshape(like.values.shape)
-    return np.minimum(values, _FAR_UM).astype(np.float32)
