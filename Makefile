@@ -10,7 +10,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
 OUT ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test screen lint docs bench-demo bench-her2st bench-qc-alignment bench-import bench-render bench-fuzz-bundle bench-patch-reads bench-loader bench-shuffle clean
+.PHONY: help demo test screen lint docs bench-demo bench-her2st bench-qc-alignment bench-import bench-render bench-fuzz-bundle bench-patch-reads bench-loader bench-shuffle bench-aggregate bench-score bench-hvg clean
 
 help:  ## show the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -76,6 +76,16 @@ bench-loader: $(VENV)/.test  ## epochs over four slides: speed, memory, worker p
 
 bench-shuffle: $(VENV)/.package  ## shuffling by blocks against the full shuffle
 	$(PY) benchmarks/shuffle.py
+
+bench-aggregate: $(VENV)/.package  ## cells to patches, beside pandas and spatialdata
+	$(PY) benchmarks/aggregate.py
+
+bench-score: $(VENV)/.test  ## scoring cells, beside scanpy and decoupler
+	$(PIP) decoupler
+	$(PY) benchmarks/score.py
+
+bench-hvg: $(VENV)/.test  ## variable genes, beside scanpy
+	$(PY) benchmarks/hvg.py
 
 clean:  ## remove what the commands above made
 	rm -rf $(VENV) $(OUT) docs/_build
