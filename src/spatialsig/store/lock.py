@@ -11,7 +11,7 @@ import secrets
 import socket
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ _POLL_S = 0.05
 _TAKEOVER_S = 30.0  # a takeover takes milliseconds; one that is older died in the middle
 _held: dict[Path, threading.RLock] = {}  # one per store, so that threads of this process queue up
 _depth: dict[Path, int] = {}
+_tokens: set[str] = set()  # of the locks that this process holds now
 _guard = threading.Lock()
 
 
@@ -34,6 +35,7 @@ def _forget() -> None:
     global _guard
     _held.clear()
     _depth.clear()
+    _tokens.clear()
     _guard = threading.Lock()
 
 
@@ -62,7 +64,7 @@ def writer_lock(path: Path, what: str) -> Iterator[None]:
     StoreError
         If another process still writes to the store after ``settings.lock_wait_s`` seconds; it is named.
     """
-    path = path.absolute()
+    path = path.resolve()
     with _guard:
         thread_lock = _held.setdefault(path, threading.RLock())
     with thread_lock:
@@ -91,6 +93,7 @@ def _acquire(path: Path, what: str) -> str:
             raise StoreError(_held_message(path, holder))
         else:
             time.sleep(_POLL_S)
+    _tokens.add(token)
     return token
 
 
@@ -157,6 +160,8 @@ def is_stale(holder: dict[str, Any]) -> bool:
         return False
     if holder.get("boot") != _boot_id():
         return True
+    if holder.get("pid") == os.getpid() and holder.get("token") not in _tokens:
+        return True  # of an earlier process of this number, or this one could not remove it
     pid = int(holder.get("pid", -1))
     try:
         os.kill(pid, 0)
@@ -196,8 +201,10 @@ def _take_away(file: Path, holder: dict[str, Any]) -> None:
 
 
 def _release(file: Path, token: str) -> None:
-    if (read_lock(file) or {}).get("token") == token:
-        file.unlink(missing_ok=True)
+    _tokens.discard(token)
+    with suppress(OSError):  # the work is done; a lock that cannot be removed counts as stale from now on
+        if (read_lock(file) or {}).get("token") == token:
+            file.unlink(missing_ok=True)
 
 
 def _boot_id() -> str:

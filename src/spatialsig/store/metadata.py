@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from spatialsig._checks import check_files
 from spatialsig._errors import InputError, StoreError
 from spatialsig.store.lock import writer_lock
-from spatialsig.store.root import KINDS, consolidated, replace_root
+from spatialsig.store.root import FILE, KINDS, consolidated, replace_root, restore_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -85,9 +85,13 @@ def write_attrs(path: Path, attrs: Mapping[str, Any]) -> None:
     check_json(new)
     root_document(path)
     with writer_lock(path, "writing attributes"):
-        document = root_document(path)
+        before, document = (path / FILE).read_text(encoding="utf-8"), root_document(path)
         document["attributes"] |= new
-        replace_root(path, document)
+        try:
+            replace_root(path, document)
+        except BaseException:
+            restore_root(path, before)
+            raise
 
 
 def check_json(attrs: Mapping[str, Any]) -> None:

@@ -42,6 +42,13 @@ def replace_root(path: Path, document: Mapping[str, Any]) -> None:
     settle(path)
 
 
+def restore_root(path: Path, text: str) -> None:
+    """Put the root's metadata back as they were."""
+    announce(path, {FILE: text})
+    write_text(path / FILE, text)
+    settle(path)
+
+
 def consolidated(path: Path, document: Mapping[str, Any]) -> dict[str, Any]:
     """Root metadata with a copy of those of everything in the store, as ``sdata.write`` leaves them."""
     found = {name: json.loads((path / name / FILE).read_text(encoding="utf-8")) for name in nodes(path)}

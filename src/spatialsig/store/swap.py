@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from spatialsig.store.atomic import exchange, flush_directory, flush_tree, write_text
 from spatialsig.store.manifest import record
 from spatialsig.store.metadata import consolidate, elements_on_disk, root_document, without_consolidated
-from spatialsig.store.root import FILE, announce, as_text, replace_root, settle
+from spatialsig.store.root import FILE, announce, as_text, replace_root, restore_root
 from spatialsig.store.staging import clear_leftovers, quarantine_unfinished, staging_directory
 
 if TYPE_CHECKING:
@@ -75,10 +75,8 @@ def _install(path: Path, staging: Path, kinds: Mapping[str, str], document: Mapp
                 exchange(new, live)
             else:
                 os.rename(live, new)
-        announce(path, {FILE: before})
-        write_text(path / FILE, before)
         list_labels(path)
-        settle(path)
+        restore_root(path, before)
         raise
 
 
