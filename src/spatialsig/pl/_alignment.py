@@ -229,10 +229,11 @@ def _draw_map(axes: Axes, found: dict[str, Any], to_um: NDArray[np.float64], um_
         *middles[clear].T, *(shifts * stretch).T, angles="xy", scale_units="xy", scale=1, color=ARROWS, width=0.006,
         edgecolor="white", linewidth=0.6, zorder=7, minlength=0,
     )  # fmt: skip
-    axes.quiverkey(
-        arrows, 0.84, -0.035, key_um * stretch / um_per_px, f"H&E off by {key_um:g} µm", labelpos="W", color=ARROWS,
-        fontproperties={"size": 9},
+    key = axes.quiverkey(
+        arrows, 0.87, 0.035, key_um * stretch / um_per_px, f"H&E off by {key_um:g} µm", labelpos="W", color=ARROWS,
+        fontproperties={"size": 9}, zorder=8,
     )  # fmt: skip
+    key.text.set_path_effects([withStroke(linewidth=3, foreground="white")])
 
 
 def _to_px(to_um: NDArray[np.float64], shift_um: Any) -> NDArray[np.float64]:
@@ -246,7 +247,8 @@ def _title(slide: Slide, found: dict[str, Any]) -> str:
         return f"{slide.name}: shift not measured (sp.pp.qc_alignment)"
     if found["shift_um"] is None:
         return f"{slide.name}: {found['verdict']}" + (f", {found['mistake']}" if found["mistake"] else "")
-    shift = f"H&E {found['shift_um']:.1f} µm off the cells (x {found['dx_um']:+.1f}, y {found['dy_um']:+.1f})"
+    dx, dy = (round(found[axis], 1) + 0.0 for axis in ("dx_um", "dy_um"))  # never "-0.0"
+    shift = f"H&E {found['shift_um']:.1f} µm off the cells (x {dx:+.1f}, y {dy:+.1f})"
     return f"{slide.name}: {found['verdict']}, {shift}"
 
 
