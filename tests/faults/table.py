@@ -103,6 +103,19 @@ def corrupt_tile(b: Broken) -> None:
     b.write(IMAGE, bytes(content))
 
 
+def corrupt_page(b: Broken) -> None:
+    """Destroy the molecules' places; the footer stays."""
+    import pyarrow.parquet as pq
+
+    name = "transcripts.parquet"
+    names = pq.read_schema(b.path / name).names
+    column = pq.ParquetFile(b.path / name).metadata.row_group(0).column(names.index("x_location"))
+    start = column.dictionary_page_offset or column.data_page_offset
+    content = bytearray((b.path / name).read_bytes())
+    content[start : start + column.total_compressed_size] = b"\xff" * column.total_compressed_size
+    b.write(name, bytes(content))
+
+
 def second_image(b: Broken) -> None:
     (b.path / "b_he_image.tif").write_bytes((b.path / IMAGE).read_bytes())
 
@@ -171,6 +184,9 @@ FAULTS: dict[str, Fault] = {
             ("of other bytes", lambda b, name=name: b.write(name, bytes(range(256)) * 8)),
         )
     },
+    "transcripts with a corrupt page": Fault(
+        corrupt_page, InputError, ("transcripts cannot be", "opy"), options=MORE["transcripts"]
+    ),
     "morphology truncated, 1.x": Fault(
         lambda b: b.truncate("morphology_focus.ome.tif"), InputError, ("morphology_focus.ome.tif", "truncated", "copy"),
         ("1.0", "1.6"), MORE["morphology"],

@@ -6,6 +6,7 @@ import json
 import tempfile
 import warnings
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +17,15 @@ import pyarrow.parquet as pq
 import tifffile
 
 from spatialsig import _keys
-from spatialsig._errors import FileMissingError, InputError
+from spatialsig._errors import FileMissingError, InputError, SpatialsigError
 from spatialsig.io._bundle import CELLS, SPECS, check_columns, column_names, read_parquet
 from spatialsig.io._layout import FOCUS_FILE, MIP_FILE, MORPHOLOGY_DIR, stated_generation, version_for
 from spatialsig.io._matrix import as_text
 from spatialsig.io._segmentation import CELLS_ZARR
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from geopandas import GeoDataFrame
     from numpy.typing import NDArray
 
@@ -106,6 +109,23 @@ def read_extras(
             _owners_as_text, meta=(_keys.CELL_ID, "object")
         )
     return elements
+
+
+@contextmanager
+def naming_damage(path: Path, *, asked: Sequence[str]) -> Iterator[None]:
+    """Turn what lazily read elements raise while they are stored into an error that names the bundle."""
+    try:
+        yield
+    except SpatialsigError:
+        raise
+    except _DAMAGE as error:
+        if not asked or getattr(error, "errno", None) is not None:  # of the disk, not of the content
+            raise
+        msg = (
+            f"bundle {str(path)!r}: {' or '.join(asked)} cannot be copied ({type(error).__name__}: {error}). Copy their "
+            f"files from the instrument again, or read without them."
+        )
+        raise InputError(msg) from error
 
 
 def _check_images(path: Path, layout: Layout) -> None:

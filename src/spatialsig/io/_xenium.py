@@ -26,7 +26,14 @@ from spatialsig.io._bundle import (
 )
 from spatialsig.io._discover import GIVEN, find_alignment, find_he
 from spatialsig.io._elements import CIRCLES, DEFAULT_RADIUS_UM, assemble, cell_circles, cell_table, labelled
-from spatialsig.io._extras import CELL_BOUNDARIES, NUCLEUS_BOUNDARIES, TRANSCRIPTS, extra_files, read_extras
+from spatialsig.io._extras import (
+    CELL_BOUNDARIES,
+    NUCLEUS_BOUNDARIES,
+    TRANSCRIPTS,
+    extra_files,
+    naming_damage,
+    read_extras,
+)
 from spatialsig.io._layout import detect_layout
 from spatialsig.io._matrix import read_matrix
 from spatialsig.io._pixels import open_rgb
@@ -153,9 +160,10 @@ def read_xenium(
         ids = table.obs[_keys.CELL_ID].to_numpy(str)
         elements |= read_extras(path, layout, specs, cell_ids=ids, in_order=in_order, **wanted)
     to_global = {_keys.GLOBAL: Affine(matrix, input_axes=("x", "y"), output_axes=("x", "y"))} if file else {}
-    return assemble(
-        elements, file, to_global, attrs={_keys.NAMESPACE: attrs}, image_key=image_key, out=out, overwrite=overwrite
-    )
+    with naming_damage(path, asked=[name for name, is_wanted in wanted.items() if is_wanted]):
+        return assemble(
+            elements, file, to_global, attrs={_keys.NAMESPACE: attrs}, image_key=image_key, out=out, overwrite=overwrite
+        )
 
 
 def _check_keys(image_key: str, table_key: str) -> None:
