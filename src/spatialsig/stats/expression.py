@@ -251,7 +251,7 @@ def _scores(
     start, which = _signatures_of_genes(per_gene)
     used = np.diff(start) > 0
     out = np.empty((len(indptr) - 1, n_signatures), np.float32)
-    row = np.empty(n_signatures)
+    row, small = np.empty(n_signatures), np.empty(N_SMALL)
     hits = np.empty(np.max(np.diff(indptr)) + 1 if len(indptr) > 1 else 1, np.int64)
     for cell in range(len(indptr) - 1):
         # first pick the few values that matter, without a branch the processor would mispredict
@@ -259,11 +259,16 @@ def _scores(
         for k in range(np.uint64(indptr[cell]), np.uint64(indptr[cell + 1])):
             hits[n_hits] = k
             n_hits += used[np.uint32(indices[k])]
+        tabled = n_hits > N_SMALL  # many genes: take the logarithms of the small counts once
+        if tabled:
+            for count in range(N_SMALL):
+                small[count] = np.log1p(count * factor[cell])
         row[:] = offset
         for hit in range(n_hits):
             k = hits[hit]
             gene = indices[k]
-            value = np.log1p(data[k] * factor[cell])
+            count = np.uint8(data[k]) if 0 <= data[k] < N_SMALL else np.uint8(0)
+            value = small[count] if tabled and count == data[k] else np.log1p(data[k] * factor[cell])
             for j in range(start[gene], start[gene + 1]):
                 row[which[j]] += value * per_gene[gene, which[j]]
         for s in range(n_signatures):
