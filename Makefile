@@ -10,7 +10,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
 OUT ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test screen lint docs bench-demo bench-her2st bench-qc-alignment bench-import bench-render bench-fuzz-bundle bench-patch-reads bench-loader bench-shuffle bench-aggregate bench-score bench-hvg clean
+.PHONY: help demo test screen lint docs bench-demo bench-her2st bench-qc-alignment bench-import bench-render bench-fuzz-bundle bench-patch-reads bench-loader bench-shuffle bench-aggregate bench-score bench-hvg soak-store bench-bitflips bench-layout clean
 
 help:  ## show the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -86,6 +86,15 @@ bench-score: $(VENV)/.test  ## scoring cells, beside scanpy and decoupler
 
 bench-hvg: $(VENV)/.test  ## variable genes, beside scanpy
 	$(PY) benchmarks/hvg.py
+
+soak-store: $(VENV)/.package  ## 1,000 killed writers, a crash and a full disk at every call, readers meanwhile
+	$(PY) benchmarks/soak_store.py --n 1000
+
+bench-bitflips: $(VENV)/.package  ## 10,000 flipped bits, all to be found
+	$(PY) benchmarks/bitflips.py --n 10000
+
+bench-layout: $(VENV)/.package  ## time and size of writing an H&E, against sdata.write
+	$(PY) benchmarks/layout.py
 
 clean:  ## remove what the commands above made
 	rm -rf $(VENV) $(OUT) docs/_build

@@ -62,7 +62,7 @@ def test_a_store_of_ours_is_ok_and_one_of_others_not_checksummed(ours, stores) -
 @pytest.mark.parametrize("file", ["images/blobs_image/zarr.json", TABLE_X, "tables/table/obs/.spatialsig-manifest"])
 def test_a_flipped_bit_is_altered(ours, file) -> None:
     flip(ours / file)
-    assert faults(ours) == [(file.split("/")[1], "altered")]
+    assert (file.split("/")[1], "altered") in faults(ours)
 
 
 @pytest.mark.parametrize("file", ["zarr.json", "images/zarr.json", ".spatialsig-manifest"])
