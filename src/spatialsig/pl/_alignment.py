@@ -17,7 +17,7 @@ from spatialsig.data.frames import full_resolution, image_of, image_to_um, um_to
 from spatialsig.data.slides import open_slides, require_obsm
 from spatialsig.pl._background import background
 from spatialsig.pl._canvas import FAINT, INK, canvas, save_figure
-from spatialsig.pl._draw import draw_image, frame, round_length, scale_bar
+from spatialsig.pl._draw import draw_image, frame, scale_bar
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +36,7 @@ N_WINDOWS = (1, 2, 3, 4)
 NUCLEUS_UM = 7.0  # diameter of the circles
 SMOOTH_UM = 40.0  # of the density of cells
 LONGEST_ARROW = 0.6  # of the distance between two arrows
-SHORTEST_KEY_UM = 5.0  # so that a fraction of a µm does not look like a shift
+FULL_ARROW_UM = 5.0  # so that a fraction of a µm does not look like a shift
 SHOW_UM = 2.0  # shorter shifts are not drawn into the windows
 VISIBLE = 0.25  # a window narrower than this share of its quadrant is not searched more finely
 
@@ -222,18 +222,14 @@ def _draw_map(axes: Axes, found: dict[str, Any], to_um: NDArray[np.float64], um_
         return
     shifts = _to_px(to_um, [[r["dx_um"], r["dy_um"]] for r in regions if r["dx_um"] is not None])
     longest_um = um_per_px * float(np.hypot(*shifts.T).max())
-    key_um = round_length(max(longest_um, SHORTEST_KEY_UM))
     spacing = float(np.ptp(middles, axis=0).max()) / max(found["n_regions"] - 1, 1) or 1.0
-    stretch = LONGEST_ARROW * spacing * um_per_px / max(longest_um, key_um)
-    arrows = axes.quiver(
+    stretch = LONGEST_ARROW * spacing * um_per_px / max(longest_um, FULL_ARROW_UM)
+    axes.quiver(
         *middles[clear].T, *(shifts * stretch).T, angles="xy", scale_units="xy", scale=1, color=ARROWS, width=0.006,
         edgecolor="white", linewidth=0.6, zorder=7, minlength=0,
     )  # fmt: skip
-    key = axes.quiverkey(
-        arrows, 0.87, 0.035, key_um * stretch / um_per_px, f"H&E off by {key_um:g} µm", labelpos="W", color=ARROWS,
-        fontproperties={"size": 9}, zorder=8,
-    )  # fmt: skip
-    key.text.set_path_effects([withStroke(linewidth=3, foreground="white")])
+    title = f"H&E, contours: density of the cells; arrows: to the nuclei, longest {longest_um:.1f} µm"
+    axes.set_title(title, loc="left", fontsize=10, color=INK)
 
 
 def _to_px(to_um: NDArray[np.float64], shift_um: Any) -> NDArray[np.float64]:
