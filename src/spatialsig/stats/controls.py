@@ -69,4 +69,5 @@ def control_genes(
 def expression_bins(mean: NDArray[np.float64], n_bins: int) -> NDArray[np.int64]:
     """Bin of each gene by the rank of its mean, ``(n_genes,)``, as scanpy's ``score_genes`` cuts them."""
     per_bin = max(int(np.round(len(mean) / (n_bins - 1))), 1)
-    return (rankdata(mean, method="min") // per_bin).astype(np.int64)
+    bins: NDArray[np.int64] = (rankdata(mean, method="min") // per_bin).astype(np.int64)
+    return bins

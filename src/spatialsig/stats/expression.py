@@ -194,9 +194,9 @@ def _moments(
             # unsigned numbers spare numba its check for negative indices
             for k in range(np.uint64(indptr[cell]), np.uint64(indptr[cell + 1])):
                 value, gene = data[k], np.uint32(indices[k])
-                count = np.uint8(value) if 0 <= value < N_SMALL else np.uint8(0)
-                if count == value:
-                    x = small[count]
+                place = np.uint8(value) if 0 <= value < N_SMALL else np.uint8(0)
+                if place == value:
+                    x = small[place]
                 else:
                     x = np.log1p(value * factor[cell]) if log1p else value * factor[cell]
                 sums[gene, 0] += x
@@ -267,8 +267,8 @@ def _scores(
         for hit in range(n_hits):
             k = hits[hit]
             gene = indices[k]
-            count = np.uint8(data[k]) if 0 <= data[k] < N_SMALL else np.uint8(0)
-            value = small[count] if tabled and count == data[k] else np.log1p(data[k] * factor[cell])
+            place = np.uint8(data[k]) if 0 <= data[k] < N_SMALL else np.uint8(0)
+            value = small[place] if tabled and place == data[k] else np.log1p(data[k] * factor[cell])
             for j in range(start[gene], start[gene + 1]):
                 row[which[j]] += value * per_gene[gene, which[j]]
         for s in range(n_signatures):

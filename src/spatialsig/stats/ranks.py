@@ -119,7 +119,7 @@ def _tally(row: NDArray[Any], tally: NDArray[np.int64], above: NDArray[np.int64]
 def _rank(value: float, row: NDArray[Any], tally: NDArray[np.int64], above: NDArray[np.int64]) -> float:
     """Average rank of a count among those of its cell, the largest on rank 1."""
     if value < N_TALLIED:
-        return above[int(value)] + (tally[int(value)] + 1) / 2
+        return float(above[int(value)] + (tally[int(value)] + 1) / 2)
     larger, equal = 0, 0
     for other in row:
         larger += other > value

@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from spatialsig import _keys
 from spatialsig._checks import check_choice, check_positive
 from spatialsig._errors import InputError, SpatialsigWarning
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
 
@@ -103,7 +104,7 @@ def score_cells(
     _check_coverage(report, panels)
     genes = common_genes(panels)
     usable = weights(measured_genes(sets, panels), genes)
-    excluded = usable.any(axis=1)
+    excluded = np.asarray(usable.any(axis=1))
     usable[:, (report["reason"] != "").to_numpy()] = 0
     _check_max_rank(max_rank, usable)
     training = Training(data, genes, test_fold, table_key, max_rank, n_bins, n_controls, seed)
