@@ -8,7 +8,7 @@ from spatialsig._errors import InputError
 from spatialsig._settings import settings
 from spatialsig.data import cache as cache_module
 from spatialsig.data.cache import PatchCache
-from spatialsig.data.loader import PatchBatches, prefetched
+from spatialsig.data.loader import PatchBatches
 from spatialsig.data.patches import ImageLevel, PatchSource, read_patches, read_slides
 
 SIZES = (30, 12, 7)
@@ -166,21 +166,10 @@ def test_a_read_that_failed_can_be_tried_again(sources, monkeypatch) -> None:
     np.testing.assert_array_equal(cache.read(np.arange(5)), read_patches(sources[0], np.arange(5)))
 
 
-def test_prefetch_keeps_order_and_raises_where_the_error_happened() -> None:
-    def invert(value: int) -> float:
-        return 1 / value
-
-    assert list(prefetched(invert, [1, 2, 4], depth=2)) == [1, 0.5, 0.25]
-    results = prefetched(invert, [1, 2, 0, 4], depth=3)
-    assert [next(results), next(results)] == [1, 0.5]
-    with pytest.raises(ZeroDivisionError):
-        next(results)
-
-
 def test_leaving_early_ends_the_thread(sources, targets) -> None:
     for _ in PatchBatches(sources, targets=targets, batch_size=2):
         break
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("patch-prefetch")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("spatialsig-ahead")]
 
 
 @pytest.mark.parametrize(

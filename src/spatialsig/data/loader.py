@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,6 +12,7 @@ import torch
 from spatialsig._checks import check_positive
 from spatialsig._errors import InputError, SpatialsigWarning
 from spatialsig.data.cache import PatchCache, cache_capacity
+from spatialsig.data.labels import checked_weight, stacked
 from spatialsig.data.order import (
     MAX_AMPLIFICATION,
     MAX_WINDOW,
@@ -23,17 +22,15 @@ from spatialsig.data.order import (
     rank_batches,
     with_blocks,
 )
+from spatialsig.data.prefetch import ahead
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-    from concurrent.futures import Future
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from spatialsig.data.patches import PatchSource
 
-T = TypeVar("T")
-R = TypeVar("R")
 Batch = dict[str, torch.Tensor]
 Turn = tuple["NDArray[np.int64]", "NDArray[np.int64] | None"]  # patches of a batch, patches to read at its turn
 
@@ -109,12 +106,12 @@ class PatchBatches:
         self.sources = tuple(sources)
         self.slide = np.repeat(np.arange(len(sources)), [len(source) for source in sources])
         self.row = np.concatenate([np.arange(len(source)) for source in sources])
-        self.target = _stacked(sources, targets, name="targets", ndim=2)
-        self.ae = None if ae is None else _stacked(sources, ae, name="ae", ndim=2)
+        self.target = stacked(sources, targets, name="targets", ndim=2)
+        self.ae = None if ae is None else stacked(sources, ae, name="ae", ndim=2)
         self.weight = (
             np.ones(len(self.row), np.float32)
             if weights is None
-            else _checked_weight(_stacked(sources, weights, name="weights", ndim=1))
+            else checked_weight(stacked(sources, weights, name="weights", ndim=1))
         )
         self.batch_size, self.seed, self.epoch = batch_size, seed, 0
         self.shuffle, self.drop_last, self.slide_balanced = shuffle, drop_last, slide_balanced
@@ -198,7 +195,7 @@ class PatchBatches:
         turns: list[Turn] = [(patches, None) for patches in chosen]
         if self.block is not None:
             turns = list(with_blocks(chosen, self._visits(self.block)))
-        return prefetched(lambda turn: self._batch(cache, *turn), turns, depth=depth)
+        return ahead((self._batch(cache, *turn) for turn in turns), depth=depth)
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the pixels read so far, which stay with their process."""
@@ -275,21 +272,6 @@ class PatchBatches:
         return batch
 
 
-def prefetched(function: Callable[[T], R], items: Iterable[T], *, depth: int) -> Iterator[R]:
-    """Map ``function`` over ``items`` in a thread, up to ``depth`` results ahead; errors surface at their own place."""
-    pending: deque[Future[R]] = deque()
-    pool = ThreadPoolExecutor(1, thread_name_prefix="patch-prefetch")
-    try:
-        for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) > depth:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 def _check_rank(rank: int, world_size: int) -> None:
     if not 0 <= rank < world_size:
         msg = f"`rank={rank}` must lie in 0..{world_size - 1}, with `world_size={world_size}`."
@@ -304,30 +286,3 @@ def _check_sources(sources: Sequence[PatchSource]) -> None:
     if len({source.out_px for source in sources}) > 1:
         msg = f"slides with patches of different size: {sizes} px; read all with one `out_px`."
         raise InputError(msg)
-
-
-def _stacked(
-    sources: Sequence[PatchSource], arrays: Sequence[NDArray[Any]], *, name: str, ndim: int
-) -> NDArray[np.float32]:
-    if len(arrays) != len(sources):
-        msg = f"`{name}` holds {len(arrays)} arrays for {len(sources)} slides."
-        raise InputError(msg)
-    for source, array in zip(sources, arrays, strict=True):
-        if array.ndim != ndim or len(array) != len(source) or array.shape[1:] != arrays[0].shape[1:]:
-            msg = (
-                f"slide {source.sample!r}: `{name}` of shape {array.shape}; wanted {len(source)} rows"
-                f"{f' of {arrays[0].shape[1:]}' if ndim > 1 else ''}."
-            )
-            raise InputError(msg)
-    stacked: NDArray[np.float32] = np.concatenate(arrays).astype(np.float32)
-    if np.isinf(stacked).any():
-        msg = f"`{name}` holds infinite values; use NaN for what was not measured."
-        raise InputError(msg)
-    return stacked
-
-
-def _checked_weight(weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    if not (np.isfinite(weight).all() and (weight >= 0).all() and weight.any()):
-        msg = "`weights` must be finite, at least 0, and not all 0."
-        raise InputError(msg)
-    return weight

@@ -10,7 +10,7 @@ from spatialdata.transformations import Affine
 
 from spatialsig import _keys
 from spatialsig._errors import AlignmentError, InputError
-from spatialsig.geometry.affine import apply, check_alignment, read_alignment, um_to_he_px
+from spatialsig.geometry.affine import apply, check_alignment, read_alignment_with_residual, um_to_he_px
 from spatialsig.io._bundle import (
     AREA_COLUMN,
     CELLS,
@@ -136,7 +136,7 @@ def read_xenium(
     specs = read_specs(path)
     pixel_size = pixel_size_of(specs, file=path / SPECS)
     image_path, image_found = (Path(he_image), GIVEN) if he_image is not None else find_he(path) or (None, None)
-    matrix, alignment_name, alignment_found = _alignment(path, image_path, he_alignment, pixel_size)
+    matrix, aligned = _alignment(path, image_path, he_alignment, pixel_size)
     sample = path.resolve().name if sample is None else sample
     patient = sample if patient is None else patient
     table, circles, layout, in_order = _cells(
@@ -148,13 +148,11 @@ def read_xenium(
         "xoa": layout.xoa,
         "he_image": None if image_path is None else str(image_path.resolve()),
         "he_image_found": image_found,
-        "he_alignment": alignment_name,
-        "he_alignment_found": alignment_found,
-    }
+    } | aligned
     attrs = {_keys.SAMPLE: sample, _keys.PATIENT: patient, "um_per_global_px": pixel_size, "source": source}
     file = None if image_path is None else open_rgb(image_path)
     if file is not None and matrix is not None:
-        _check_inside(table.obsm[_keys.SPATIAL], file, matrix, pixel_size, name=alignment_name or "")
+        _check_inside(table.obsm[_keys.SPATIAL], file, matrix, pixel_size, name=aligned["he_alignment"] or "")
     elements: dict[str, Any] = {table_key: table, CIRCLES: circles}
     if any(wanted.values()):
         ids = table.obs[_keys.CELL_ID].to_numpy(str)
@@ -181,24 +179,26 @@ def _check_keys(image_key: str, table_key: str) -> None:
 
 def _alignment(
     path: Path, image_path: Path | None, given: str | Path | ArrayLike | None, pixel_size: float
-) -> tuple[NDArray[np.float64] | None, str | None, str | None]:
-    """Matrix of the H&E, checked, where it comes from, and how it was found."""
+) -> tuple[NDArray[np.float64] | None, dict[str, Any]]:
+    """Matrix of the H&E, checked, and what the attributes say of it: where it comes from and how well it fits."""
     if image_path is None:
         if given is not None:
             msg = f"`he_alignment` is given but bundle {str(path)!r} has no H&E image; give `he_image=` too."
             raise InputError(msg)
-        return None, None, None
-    found = GIVEN
+        return None, {"he_alignment": None, "he_alignment_found": None}
+    found, fit = GIVEN, {}
     if given is None:
         given, found = find_alignment(path, image_path)
     if isinstance(given, str) and given == IDENTITY:
         matrix, name = np.eye(3), IDENTITY
     elif isinstance(given, (str, Path)):
-        matrix, name = read_alignment(given), str(Path(given).resolve())
+        read = read_alignment_with_residual(given, pixel_size)
+        matrix, name = read.matrix, str(Path(given).resolve())
+        fit = {"he_alignment_kind": read.kind, "keypoints": read.n_points, "keypoints_rmse_um": read.rmse_um}
     else:
         matrix, name = _as_matrix(given), "given as a matrix"
     check_alignment(matrix, pixel_size=pixel_size, name=name)
-    return matrix, name, found
+    return matrix, {"he_alignment": name, "he_alignment_found": found} | fit
 
 
 def _as_matrix(given: ArrayLike) -> NDArray[np.float64]:

@@ -166,7 +166,7 @@ class Autoencoder:
             for start, z in self._batches(counts, batch_size, measured):
                 known = None if shown is None else shown.expand(len(z), -1).to(z.device)
                 total += len(z) * float(self._loss(z, counts[start : start + len(z)], known))
-        return total / max(counts.shape[0], 1)
+        return total / max(int(counts.shape[0]), 1)
 
     def _loss(self, z: torch.Tensor, counts: sparse.csr_matrix, measured: torch.Tensor | None) -> torch.Tensor:
         empty = np.empty(0, np.float32)

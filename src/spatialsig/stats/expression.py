@@ -86,7 +86,7 @@ def clipped_moments(
 
 
 def scaler_from_moments(
-    total: NDArray[np.float64], squares: NDArray[np.float64], n_cells: int
+    total: NDArray[np.float64], squares: NDArray[np.float64], n_cells: int | NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and standard deviation per gene, each ``(n_genes,)``, from the pooled sums of :func:`gene_moments`.
 

@@ -176,7 +176,7 @@ def embed_cells(data: Data, model: Autoencoder, *, table_key: str = _keys.TABLE,
         known = None if measured.all() else measured
         table.obsm[key_added] = model.get_latent_representation(counts, measured=known)
         slide.params(table_key)["embed_cells"] = {"key": key_added, "genes": list(model.genes)}
-        slide.commit(table_key)
+        slide.commit_table(table_key, obsm=[key_added], uns=[_keys.NAMESPACE])
 
 
 def _genes(data: Data, signatures: Mapping[str, Sequence[str]], table_key: str, panel: str) -> list[str]:
