@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import spatialdata as sd
 import zarr
+from scipy.ndimage import gaussian_filter
 from spatialdata.models import Image2DModel
 
 from spatialsig._errors import InputError, KeyMissingError, StoreError
@@ -66,7 +67,8 @@ def test_the_coarsest_level_that_is_fine_enough_is_read(in_memory: sd.SpatialDat
 
 def test_a_patch_at_the_next_level_is_that_levels_slice(in_memory: sd.SpatialData) -> None:
     levels = image_levels(in_memory, "he")
-    (patch,) = read_patches(source(levels, [(20, 40)], 64, 32), [0])
+    # the first row and column are left out of a level of odd size
+    (patch,) = read_patches(source(levels, [(21, 41)], 64, 32), [0])
     np.testing.assert_array_equal(patch, np.asarray(levels[1].pixels)[:, 10:42, 20:52])
 
 
@@ -179,3 +181,32 @@ def test_only_rgb_of_uint8_is_taken(in_memory: sd.SpatialData) -> None:
         other = sd.SpatialData(images={"he": Image2DModel.parse(array, dims=("c", "y", "x"))})
         with pytest.raises(InputError, match=r"wanted uint8 \(c, y, x\) with 3 channels"):
             image_levels(other, "he")
+
+
+@pytest.mark.parametrize("size", [(515, 707), (512, 701), (513, 704)])
+@pytest.mark.parametrize("writer", ["spatialdata", "trimmed at the end"])
+def test_a_pyramid_of_any_writer_shows_the_same_place(size: tuple[int, int], writer: str) -> None:
+    """spatialdata leaves out the first pixels of odd sizes, other writers the last: patches must not move."""
+    rng = np.random.default_rng(0)
+    fine = gaussian_filter(rng.random((3, *size)) * 255, (0, 4, 4))
+    fine = np.clip((fine - fine.mean()) * 12 + 128, 0, 255).astype(np.uint8)
+    if writer == "spatialdata":
+        image = Image2DModel.parse(fine, dims=("c", "y", "x"), c_coords=("r", "g", "b"), scale_factors=[2, 2])
+        levels = image_levels(sd.SpatialData(images={"he": image}), "he")
+    else:
+        levels, pixels = [ImageLevel(fine, fine.shape[1:])], fine
+        for factor in (2.0, 4.0):
+            height, width = (edge // 2 for edge in pixels.shape[1:])
+            pixels = pixels[:, : 2 * height, : 2 * width].reshape(3, height, 2, width, 2).mean(axis=(2, 4))
+            pixels = pixels.round().astype(np.uint8)
+            levels.append(ImageLevel(pixels, pixels.shape[1:], (factor, factor)))
+    origins = np.array([[0, 0], [40, 120], [256, 400]])
+    source = PatchSource(sample="s", levels=tuple(levels), origins=origins, size_l0=160, out_px=40)
+    assert source.level.downsample == (4.0, 4.0)
+    found = read_patches(source, np.arange(3)).astype(float)
+    for patch, (y, x) in zip(found, origins, strict=True):
+        expected = fine[:, y : y + 160, x : x + 160].reshape(3, 40, 4, 40, 4).mean(axis=(2, 4))
+        inner = np.s_[:, 1:-1, 1:-1]
+        error = np.abs(patch[inner] - expected[inner]).mean()
+        shifted = np.abs(patch[:, 1:-1, 2:] - expected[:, 1:-1, 1:-1]).mean()
+        assert shifted > 6 * error

@@ -18,7 +18,7 @@ from spatialsig._errors import InputError, StoreError
 from spatialsig.data.chunks import run, stored_array, window_jobs
 from spatialsig.data.handles import open_array
 from spatialsig.data.memory import batch_memory
-from spatialsig.data.pyramid import ImageLevel, image_levels
+from spatialsig.data.pyramid import ImageLevel, image_levels, level_corner
 from spatialsig.data.resample import area_weights, resample
 
 if TYPE_CHECKING:
@@ -84,16 +84,21 @@ class PatchSource:
         return max(fine, key=lambda level: max(level.downsample), default=self.levels[0])
 
     @cached_property
+    def corner(self) -> NDArray[np.float64]:
+        """Level-0 px (y, x) at which :attr:`level` begins."""
+        return np.array(level_corner(self.levels[0], self.level))
+
+    @cached_property
     def windows(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """First and last-plus-one pixel of :attr:`level` that each patch needs, ``(n_patches, 2)`` each."""
         downsample = np.array(self.level.downsample)
-        return _window(self.origins / downsample, self.size_l0 / downsample, np.array(self.level.shape))
+        return _window((self.origins - self.corner) / downsample, self.size_l0 / downsample, np.array(self.level.shape))
 
     @cached_property
     def is_exact(self) -> NDArray[np.bool_]:
         """Which patches are pixels of :attr:`level` as they are, ``(n_patches,)``."""
         first, last = self.windows
-        at_pixel = np.abs(self.origins / np.array(self.level.downsample) - first).max(axis=1) <= _LEVEL_TOLERANCE
+        at_pixel = np.abs((self.origins - self.corner) / np.array(self.level.downsample) - first).max(axis=1) <= _LEVEL_TOLERANCE
         scaled = np.abs(self.size_l0 / np.array(self.level.downsample) - self.out_px).max() > _LEVEL_TOLERANCE
         exact: NDArray[np.bool_] = at_pixel & (last - first == self.out_px).all(axis=1) & (not scaled)
         return exact
@@ -226,7 +231,8 @@ def _window(
 
 def _resampled(source: PatchSource, row: int, window: NDArray[np.uint8]) -> NDArray[np.uint8]:
     downsample = np.array(source.level.downsample)
-    start, size = source.origins[row] / downsample - source.windows[0][row], source.size_l0 / downsample
+    start = (source.origins[row] - source.corner) / downsample - source.windows[0][row]
+    size = source.size_l0 / downsample
     y, x = (
         area_weights(round(float(start[axis]), 6), float(size[axis]), source.out_px, window.shape[axis + 1])
         for axis in (0, 1)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import spatialdata
+import zarr
 from dask.array import Array as DaskArray
 from xarray import DataArray, DataTree
 
@@ -18,7 +19,10 @@ from spatialsig.data.chunks import stored_array
 from spatialsig.data.handles import open_array
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from spatialdata import SpatialData
+
+PROBE_PX = 128  # edge of the window of a level that is compared with the full image
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,37 @@ def image_levels(sdata: SpatialData, image_key: str) -> tuple[ImageLevel, ...]:
         for array, path in zip(arrays, paths, strict=True)
         for h, w in [array.shape[1:]]
     )
+
+
+def level_corner(full: ImageLevel, level: ImageLevel) -> tuple[float, float]:
+    """Full-resolution px (y, x) at which a level begins.
+
+    Where the size is not a multiple of the factor, some writers leave out the last pixels and some (spatialdata's
+    pyramids) the first ones: the pixels themselves tell which.
+    """
+    factors = [round(factor) for factor in level.downsample]
+    trimmed = [max(n - f * m, 0) for n, f, m in zip(full.shape, factors, level.shape, strict=True)]
+    choices = [sorted({0, rest if rest < f else 0}) for rest, f in zip(trimmed, factors, strict=True)]
+    corners = [(y, x) for y in choices[0] for x in choices[1]]
+    if len(corners) == 1:
+        return 0.0, 0.0
+    start = [max((n - PROBE_PX) // 2, 0) for n in level.shape]
+    stop = [min(a + PROBE_PX, n) for a, n in zip(start, level.shape, strict=True)]
+    coarse = _crop(level, start, stop)
+
+    def difference(corner: tuple[int, int]) -> float:
+        first = [c + f * a for c, f, a in zip(corner, factors, start, strict=True)]
+        last = [c + f * b for c, f, b in zip(corner, factors, stop, strict=True)]
+        blocks = _crop(full, first, last).reshape(3, coarse.shape[1], factors[0], coarse.shape[2], factors[1])
+        return float(np.abs(blocks.mean(axis=(2, 4)) - coarse).mean())
+
+    y, x = min(corners, key=difference)
+    return float(y), float(x)
+
+
+def _crop(level: ImageLevel, start: list[int], stop: list[int]) -> NDArray[np.float32]:
+    pixels = zarr.open_array(level.pixels, mode="r") if isinstance(level.pixels, Path) else level.pixels
+    return np.asarray(pixels[:, start[0] : stop[0], start[1] : stop[1]]).astype(np.float32)
 
 
 def _arrays(element: DataArray | DataTree) -> list[DataArray]:

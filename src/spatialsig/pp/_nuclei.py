@@ -10,6 +10,7 @@ import zarr
 
 from spatialsig._errors import StoreError
 from spatialsig.data.patches import image_levels
+from spatialsig.data.pyramid import level_corner
 from spatialsig.stats.registration import haematoxylin, nuclear_contrast
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 PITCH_UM = 1.5  # nuclei of 6 um and more are seen, and a slide of 1 cm fits into memory
 MAX_PX = 30_000_000  # a larger raster becomes coarser
 STRIP_PX = 8_000_000  # decoded at once
-PROBE_PX = 64  # edge of the part of a level that is compared with the finest one
 
 
 class NucleiRasters:
@@ -52,7 +52,7 @@ class NucleiRasters:
             stain, density = self._stain(level, factor)
             self._rasters[key] = nuclear_contrast(stain, density, um_per_px=um_per_px * float(scale.mean()))
         if level not in self._origins:
-            self._origins[level] = _corner(self._levels[0], self._levels[level])
+            self._origins[level] = np.array(level_corner(self._levels[0], self._levels[level])[::-1])
         return self._rasters[key], self._origins[level], scale
 
     def _choose(self, um_per_px: float) -> tuple[int, int]:
@@ -74,33 +74,6 @@ class NucleiRasters:
 
 def _open(level: ImageLevel) -> Any:
     return zarr.open_array(level.pixels, mode="r") if isinstance(level.pixels, Path) else level.pixels
-
-
-def _corner(full: ImageLevel, level: ImageLevel) -> NDArray[np.float64]:
-    """Full-resolution px (x, y) at which a level begins.
-
-    Where the size is not a multiple of the factor, some writers leave out the last pixels and some the first ones: the
-    pixels themselves tell which.
-    """
-    factors = [round(factor) for factor in level.downsample]
-    trimmed = [max(n - f * m, 0) for n, f, m in zip(full.shape, factors, level.shape, strict=True)]
-    choices = [sorted({0, rest if rest < f else 0}) for rest, f in zip(trimmed, factors, strict=True)]
-    corners = [(y, x) for y in choices[0] for x in choices[1]]
-    if len(corners) == 1:
-        return np.zeros(2)
-    start = [max((n - PROBE_PX) // 2, 0) for n in level.shape]
-    stop = [min(a + PROBE_PX, n) for a, n in zip(start, level.shape, strict=True)]
-    coarse = np.asarray(_open(level)[:, start[0] : stop[0], start[1] : stop[1]]).astype(np.float32)
-
-    def difference(corner: tuple[int, int]) -> float:
-        first = [c + f * a for c, f, a in zip(corner, factors, start, strict=True)]
-        size = [f * (b - a) for f, a, b in zip(factors, start, stop, strict=True)]
-        fine = np.asarray(_open(full)[:, first[0] : first[0] + size[0], first[1] : first[1] + size[1]])
-        blocks = fine.reshape(3, coarse.shape[1], factors[0], coarse.shape[2], factors[1])
-        return float(np.abs(blocks.mean(axis=(2, 4), dtype=np.float32) - coarse).mean())
-
-    y, x = min(corners, key=difference)
-    return np.array([x, y], np.float64)
 
 
 def _read_stain(level: ImageLevel, factor: int, *, name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
