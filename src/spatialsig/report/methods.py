@@ -78,13 +78,23 @@ def _patches(spec: Any, slides: list[SlideReport]) -> str:
     )
 
 
+_SCORES = {
+    "zscore": "mean z-score of log1p counts per 10,000 over the genes of the signature, scaled by mean and standard "
+    "deviation of the training cells",
+    "score_genes": "mean log1p counts per 10,000 of the genes of the signature minus that of control genes of like "
+    "expression (scanpy's score_genes)",
+    "ucell": "UCell, from the ranks of the genes within the cell",
+    "aucell": "AUCell of decoupler",
+    "ulm": "univariate linear model of decoupler",
+}
+
+
 def _labels(scored: Mapping[str, Any] | None, aggregated: Mapping[str, Any] | None) -> str:
     if not scored or not aggregated:
         return ""
     return (
-        f"{count(len(scored['names']), 'gene signature')} were scored in every cell ({scored['method']}: mean z-score of "
-        "log1p counts per 10,000 over the genes of the signature, scaled by mean and standard deviation of the training "
-        f"cells). The label of a patch is the {aggregated['stat']} over its cells, where there are at least "
+        f"{count(len(scored['names']), 'gene signature')} were scored in every cell "
+        f"({_SCORES[scored['method']]}). The label of a patch is the {aggregated['stat']} over its cells, where there are at least "
         f"{int(aggregated['min_cells'])}."
     )
 
