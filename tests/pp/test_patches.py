@@ -5,6 +5,9 @@ from spatialdata.transformations import get_transformation
 
 import spatialsig as sp
 from spatialsig._errors import InputError, KeyMissingError
+from spatialsig.data.patch_table import patch_source
+from spatialsig.data.slides import Slide
+from spatialsig.pp._patches import _size
 
 
 def width(sdata: sd.SpatialData) -> int:
@@ -62,6 +65,56 @@ def test_patches_around_spots_are_centred(toy: sd.SpatialData) -> None:
     assert nearest.max() <= 0.51
 
 
+@pytest.mark.parametrize(
+    ("given", "px", "um_per_px"),
+    [
+        ({}, 224, 0.5),
+        ({"patch_px": 100}, 100, 0.5),
+        ({"um_per_px": 1.0}, 224, 1.0),
+        ({"patch_um": 112}, 224, 0.5),
+        ({"patch_px": 56, "patch_um": 112}, 56, 2.0),
+        ({"um_per_px": 2.0, "patch_um": 112}, 56, 2.0),
+        ({"um_per_px": 2.0, "patch_um": 112, "patch_px": 56}, 56, 2.0),
+        ({"um_per_px": 0.5, "patch_um": 100.3}, 201, 100.3 / 201),
+    ],
+)
+def test_any_two_sizes_give_the_third(given: dict, px: int, um_per_px: float) -> None:
+    size = _size(**({"patch_px": None, "um_per_px": None, "patch_um": None} | given))
+    assert (size.px, size.um_per_px) == (px, pytest.approx(um_per_px))
+
+
+@pytest.mark.parametrize(("overlap", "steps"), [(0.0, 56), (0.5, 28), (0.75, 14)])
+def test_overlap_is_a_share_of_the_patch(toy: sd.SpatialData, overlap: float, steps: int) -> None:
+    sp.pp.make_patches(toy, patch_um=56, um_per_px=2.0, overlap=overlap, min_tissue=0)
+    assert toy.attrs["spatialsig"]["patches"]["patches"]["stride_l0"] == steps  # 1 um/px
+    assert np.diff(np.unique(toy["patches"]["x0"])).tolist().count(steps) > 5
+
+
+@pytest.mark.parametrize(
+    ("um_per_px", "level", "resample"), [(1.0, 0, 1.0), (1.5, 0, 1.5), (2.0, 1, 1.0), (3.0, 1, 1.5), (4.0, 2, 1.0)]
+)
+def test_the_recorded_level_is_the_one_read(toy: sd.SpatialData, um_per_px: float, level: int, resample: float) -> None:
+    sp.pp.make_patches(toy, patch_px=24, um_per_px=um_per_px)
+    spec = toy.attrs["spatialsig"]["patches"]["patches"]
+    assert (spec["level"], spec["resample"]) == (level, resample)
+    source = patch_source(Slide(toy), "patches")
+    assert source.level.shape == toy["he_image"][f"scale{level}"]["image"].shape[1:]
+
+
+def test_patches_with_few_cells_are_left_out(toy: sd.SpatialData) -> None:
+    sp.pp.make_patches(toy, patch_px=28, um_per_px=2.0, min_tissue=0)
+    sp.pp.assign_cells(toy)
+    cells = np.asarray(toy["table"].obsm["patch_membership"].sum(axis=0)).ravel()
+    every = toy["patches"]
+    sp.pp.make_patches(toy, patch_px=28, um_per_px=2.0, min_tissue=0, min_cells=10)
+    assert 0 < len(toy["patches"]) < len(every)
+    np.testing.assert_array_equal(toy["patches"][["y0", "x0"]], every.loc[cells >= 10, ["y0", "x0"]])
+    with pytest.raises(InputError, match=r"patches on tissue holds 10000 cells of table 'table' \(the most is \d+\)"):
+        sp.pp.make_patches(toy, patch_px=28, um_per_px=2.0, min_cells=10_000)
+    with pytest.raises(KeyMissingError, match="`table_key='cells'` is not in the tables"):
+        sp.pp.make_patches(toy, patch_px=28, um_per_px=2.0, min_cells=1, table_key="cells")
+
+
 def test_survives_the_store(toy: sd.SpatialData, tmp_path) -> None:
     sp.pp.make_patches(toy, patch_px=56, um_per_px=2.0)
     sp.io.write(toy, tmp_path / "s.zarr")
@@ -77,6 +130,13 @@ def test_survives_the_store(toy: sd.SpatialData, tmp_path) -> None:
         ({"patch_px": 0}, InputError, "`patch_px` must be a finite number above 0; got 0"),
         ({"stride_um": -5.0}, InputError, "`stride_um` must be a finite number above 0"),
         ({"patch_px": 4000}, InputError, r"covers \d+ px of image 'he_image', which has only \d+ x \d+ px"),
+        (
+            {"patch_um": 100.0},
+            InputError,
+            "`patch_px=56` at `um_per_px=2.0` is 112 µm, which contradicts `patch_um=100.0`",
+        ),
+        ({"stride_um": 5.0, "overlap": 0.5}, InputError, "say the same thing; pass one of them"),
+        ({"overlap": 1.0}, InputError, "`overlap` must lie between 0 and 1, 1 not included; got 1.0"),
         ({"um_per_px": 0.1}, InputError, "is finer than the scan"),
         ({"min_tissue": 1.2}, InputError, "`min_tissue` must lie between 0 and 1"),
         ({"around": "spots"}, KeyMissingError, "`around='spots'` is not in the tables"),

@@ -5,9 +5,11 @@ from ._assign import assign_cells
 from ._filter import filter_cells
 from ._find_tissue import find_tissue
 from ._hvg import highly_variable_genes
+from ._import_patches import import_patches
 from ._normalize import normalize
 from ._patches import make_patches
 from ._qc_alignment import qc_alignment
+from ._qc_patches import qc_patches
 from ._split import split
 
 __all__ = [
@@ -16,8 +18,10 @@ __all__ = [
     "filter_cells",
     "find_tissue",
     "highly_variable_genes",
+    "import_patches",
     "make_patches",
     "normalize",
     "qc_alignment",
+    "qc_patches",
     "split",
 ]

@@ -128,7 +128,8 @@ def _outline(slide: Slide, params: dict[str, Any], key_added: str) -> None:
 def polygons(mask: NDArray[np.bool_], scale: tuple[float, float], size: tuple[int, int]) -> NDArray[Any]:
     """Polygons with holes around the true pixels of a mask, largest first; ``scale`` is level-0 px per px (y, x)."""
     reach = (size[0] / scale[0], size[1] / scale[1])
-    rings = find_contours(np.pad(mask, 1).astype(np.float32), 0.5)  # index i of the padded mask is the centre i - 0.5
+    rings = find_contours(np.pad(mask, 1).astype(np.float32), 0.5)  # type: ignore[no-untyped-call]
+    # index i of the padded mask is the centre i - 0.5
     lines = []
     for ring in rings:
         y, x = (np.clip(ring[:, k] - 0.5, 0, reach[k]) * scale[k] for k in (0, 1))
@@ -180,7 +181,7 @@ def _mask_of_shapes(slide: Slide, image_key: str, key: str) -> TissueMask:
         rings = [(piece.exterior, True), *((hole, False) for hole in piece.interiors)]
         for ring, inside in rings:
             x, y = (np.asarray(ring.coords)[:, :2] / scale - 0.5).T  # a pixel counts where its centre lies inside
-            rows, columns = fill(y, x, shape)
+            rows, columns = fill(y, x, shape)  # type: ignore[no-untyped-call]
             piece_mask[rows, columns] = inside
         mask |= piece_mask
     return TissueMask(mask, (scale, scale))

@@ -23,7 +23,7 @@ TEXTURE_UM = 16.0
 ABOVE_GLASS = (0.025, 0.06)  # Otsu's threshold is kept between these: alone it takes pale stroma for glass
 TEXTURE = 0.02  # spilled stain and uneven light are smooth, tissue is not ...
 DARK = 0.3  # ... unless it is as dark as this
-INK_REACH_UM = 16.0  # the rim of a pen stroke is a mixture that looks like stain
+INK_REACH_UM = 24.0  # the rim of a pen stroke is a mixture that looks like stain
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ def coarse_pixels(
     levels = [image[name]["image"] for name in image.children] if isinstance(image, DataTree) else [image]
     fine = [level for level in levels if full.sizes["x"] / level.sizes["x"] * um_per_px <= target_um_per_px * 1.01]
     level = min(fine or levels[:1], key=lambda one: one.sizes["x"])
-    scale = [round(full.sizes[a] / level.sizes[a], 2) for a in ("y", "x")]
+    scale = [_factor(full.sizes[a], level.sizes[a]) for a in ("y", "x")]
     step = max(1, int(target_um_per_px * 1.01 / (um_per_px * max(scale))))
     step = min(step, *(level.sizes[a] for a in ("y", "x")))
-    pixels = da.asarray(level.transpose("y", "x", "c").data)[..., :3]
+    pixels = da.asarray(level.transpose("y", "x", "c").data)[..., :3]  # type: ignore[no-untyped-call]
     small = da.coarsen(np.mean, pixels, {0: step, 1: step}, trim_excess=True)
     return np.asarray(small, np.float32), (scale[0] * step, scale[1] * step)
 
@@ -75,7 +75,7 @@ def segment(pixels: NDArray[np.float32], *, um_per_px: float, sensitivity: float
     texture = _local_sd(raw.mean(axis=-1), TEXTURE_UM / um_per_px)
     low, high = ABOVE_GLASS
     pale = np.clip(mean, 0, 2 * high)
-    otsu = float(threshold_otsu(pale)) if np.ptp(pale) > 0 else high
+    otsu = float(threshold_otsu(pale)) if np.ptp(pale) > 0 else high  # type: ignore[no-untyped-call]
     threshold = min(max(otsu, low), (low + high) / 2) / sensitivity
     ink = ndimage.binary_dilation(not_stain(above), iterations=max(1, round(INK_REACH_UM / um_per_px)))
     mask: NDArray[np.bool_] = (mean > threshold) & ((texture > TEXTURE / sensitivity) | (mean > DARK)) & ~ink
@@ -108,6 +108,12 @@ def tissue_fraction(tissue: TissueMask, origins: NDArray[np.int64], *, size: int
     area = (y1 - y0) * (x1 - x0)
     share: NDArray[np.float64] = np.clip(inside / np.maximum(area, 1e-9), 0, 1)
     return share
+
+
+def _factor(full: int, level: int) -> float:
+    """Level-0 px per px: the whole number, where the level was cut or filled up to whole px."""
+    whole = max(round(full / level), 1)
+    return float(whole) if level in (full // whole, -(-full // whole)) else full / level
 
 
 def _at(table: NDArray[np.float64], y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, median_filter
 
 if TYPE_CHECKING:
     from typing import Any
@@ -24,11 +24,19 @@ GLASS_SHARE = 0.05  # with less of it on a slide, what looks like glass may be p
 PALEST_GLASS = 0.11  # ... and glass is not taken to be darker than this
 WHITE = 0.04  # OD above glass under which a block is glass
 INK_STRENGTH = 0.15  # OD above glass from which a colour can be judged
-INK_RED_SHIFT = 0.10  # blue and green ink absorb more red than green light; haematoxylin and eosin never do
-INK_BLUE, INK_RED = 0.42, 0.15  # red ink: more blue and less red absorbed than by eosin or blood
-GREY_CHROMA = 0.2  # black ink, dirt, dark rims: channels differ by less than this share of the mean
-FOLD_BINS = 6  # tissue is compared with tissue of like hue
-FOLD_STEP = 0.47  # ln OD above the usual of that hue; a fold adds ln 2 = 0.69
+INK_RED_SHIFT = 0.15  # blue and green ink absorb more red than green light; the bluest haematoxylin hardly does
+INK_RED, INK_RED_OD = 0.42, 1.2  # ink over tissue: this share of red, and redder absorption than any area of nuclei
+GREY_CHROMA = 0.2  # dark rims and dirt: channels differ by less than this share of the mean
+DARK_CHROMA, DARK = 0.35, 1.2  # black ink over tissue
+WARM_BLUE, WARM_RED, WARM = 0.33, 0.2, 1.0  # red ink: as red as blood, and darker than any area of it
+FOLD_SMOOTH_UM = 14.0  # nuclei average out
+FOLD_WINDOW_UM = 170.0
+FOLD_STEP = 0.27  # ln OD above the neighbourhood; a fold adds ln 2 = 0.69, less where it is smoothed
+FOLD_DARK = 0.1  # and above the median of the slide: septa in fat are no folds
+FOLD_HUE = 0.05  # a fold keeps the hue, an epithelium beside stroma does not
+FOLD_FLOOR = 0.02
+FOCUS_TILES = 5  # sharpness is judged in tiles of a patch ...
+EMPTY_TILE = 0.05  # ... that hold more than this share of the contrast of the fullest
 MAD_TO_SD = 1.4826
 _SMALL = 1e-6
 
@@ -63,9 +71,11 @@ def not_stain(above: NDArray[Any]) -> NDArray[np.bool_]:
     above = np.maximum(above, 0)
     mean = above.mean(axis=-1)
     red, green, blue = np.moveaxis(above / (3 * mean[..., None] + _SMALL), -1, 0)
-    blue_or_green = red - green > INK_RED_SHIFT
-    red_ink = (blue > INK_BLUE) & (red < INK_RED)
-    grey = np.ptp(above, axis=-1) < GREY_CHROMA * mean
+    over_tissue = (red > INK_RED) & (above[..., 0] > INK_RED_OD)
+    blue_or_green = over_tissue | (red - green > INK_RED_SHIFT)
+    red_ink = (blue > WARM_BLUE) & (red < WARM_RED) & (mean > WARM)
+    chroma = np.ptp(above, axis=-1)
+    grey = (chroma < GREY_CHROMA * mean) | ((chroma < DARK_CHROMA * mean) & (mean > DARK))
     ink: NDArray[np.bool_] = (mean > INK_STRENGTH) & (blue_or_green | red_ink | grey)
     return ink
 
@@ -91,41 +101,57 @@ def focus(images: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Sharpness of RGB patches ``(n, 3, h, w)``, ``(n,)``: fine over coarse contrast, in optical density.
 
     Both rise alike with the amount and the darkness of tissue, so that their ratio falls with blur only. Fine are
-    structures of 1 to 2 px, coarse those of 4 to 8 px.
+    structures of 1 to 2 px, coarse those of 4 to 8 px. The median over a grid of tiles counts, of those that hold
+    structure: a patch is as sharp as most of its tissue.
     """
     density = optical_density(images).mean(axis=1)
     one, two, four, eight = (gaussian_filter(density, (0, s, s), truncate=3.0) for s in (1.0, 2.0, 4.0, 8.0))
-    fine, coarse = (one - two).std(axis=(1, 2)), (four - eight).std(axis=(1, 2))
-    ratio: NDArray[np.float64] = np.asarray(fine / (coarse + _SMALL), np.float64)
-    return ratio
+    fine, coarse = _tile_means((one - two) ** 2), _tile_means((four - eight) ** 2)  # (n, tiles)
+    empty = coarse < EMPTY_TILE * coarse.max(axis=1, keepdims=True)
+    ratio = np.where(empty, np.nan, np.sqrt(fine / (coarse + _SMALL)))
+    sharpness: NDArray[np.float64] = np.nanmedian(ratio, axis=1)
+    return sharpness
 
 
-def fold_blocks(above: NDArray[Any], usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Blocks much darker than tissue of the same hue on the same slide, ``(...)``.
+def _tile_means(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Means over a grid of at most ``FOCUS_TILES x FOCUS_TILES`` tiles, ``(n, tiles)``."""
+    n, h, w = values.shape
+    tiles = max(1, min(FOCUS_TILES, h // 16, w // 16))
+    dy, dx = h // tiles, w // tiles
+    grid = values[:, : dy * tiles, : dx * tiles].reshape(n, tiles, dy, tiles, dx)
+    means: NDArray[np.float64] = grid.mean(axis=(2, 4), dtype=np.float64).reshape(n, -1)
+    return means
 
-    Tissue is dark where nuclei are dense, and bluer there; a fold is darker without a change of hue.
+
+def fold_mask(above: NDArray[Any], tissue: NDArray[np.bool_], *, um_per_px: float) -> NDArray[np.bool_]:
+    """Where a slide is folded over: strips much darker than the tissue beside them, ``(h, w)``.
+
+    Tissue varies more from place to place than the doubling a fold adds, but slowly; so a place is compared with the
+    median of its own neighbourhood. A fold wider than half of that is not seen.
 
     Parameters
     ----------
     above
-        Optical density above glass ``(..., 3)`` of the blocks of one slide.
-    usable
-        Blocks of tissue ``(...)``: no glass, no ink.
+        Optical density above glass ``(h, w, 3)`` of the slide, coarse.
+    tissue
+        Where tissue is, ``(h, w)``.
+    um_per_px
+        Resolution of both, µm/px.
     """
-    folded = np.zeros(usable.shape, bool)
-    if usable.sum() < 2 * FOLD_BINS:
-        return folded
-    tissue = np.maximum(np.asarray(above, np.float64)[usable], _SMALL)
-    log_mean = np.log(tissue.mean(axis=1))
-    hue = tissue[:, 0] / tissue.sum(axis=1)
-    edges = np.quantile(hue, np.linspace(0, 1, FOLD_BINS + 1)[1:-1])
-    which = np.searchsorted(edges, hue)
-    excess = np.empty(len(hue))
-    for index in np.unique(which):
-        mine = which == index
-        middle, spread = robust_spread(log_mean[mine])
-        excess[mine] = log_mean[mine] - middle - max(FOLD_STEP, float(2.5 * spread))
-    folded[usable] = excess > 0
+    if not tissue.any():
+        return tissue.copy()
+    sigma, window = FOLD_SMOOTH_UM / um_per_px, int(FOLD_WINDOW_UM / um_per_px) | 1
+    weight = gaussian_filter(tissue.astype(np.float64), sigma) + _SMALL
+    inside = np.where(tissue[..., None], np.maximum(above, 0), 0.0)
+    smooth = gaussian_filter(inside, (sigma, sigma, 0)) / weight[..., None]
+    darkness = np.log(smooth.mean(axis=-1) + FOLD_FLOOR)
+    hue = smooth[..., 0] / (smooth.sum(axis=-1) + _SMALL)
+    middle = np.median(darkness[tissue])
+    step, shift = (
+        value - median_filter(np.where(tissue, value, np.median(value[tissue])), window) for value in (darkness, hue)
+    )
+    dark = (step > FOLD_STEP) & (darkness > middle + FOLD_DARK)
+    folded: NDArray[np.bool_] = tissue & dark & (np.abs(shift) < FOLD_HUE)
     return folded
 
 

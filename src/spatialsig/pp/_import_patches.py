@@ -1,0 +1,226 @@
+"""Take over patches that squidpy, sopa or LazySlide cut."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import numpy as np
+import shapely
+from spatialdata.models import ShapesModel
+from spatialdata.transformations import get_transformation
+
+from spatialsig import _keys
+from spatialsig._checks import check_choice, check_fraction, check_key, check_positive
+from spatialsig._errors import InputError
+from spatialsig.data.frames import full_resolution, image_of, image_um_per_px
+from spatialsig.data.patch_table import PatchSpec, level_read
+from spatialsig.data.slides import open_slides
+from spatialsig.pp._find_tissue import tissue_of
+from spatialsig.pp._patches import MAX_UPSAMPLING, patch_squares
+from spatialsig.pp._placement import LAZYSLIDE_COLUMN, geometries_on_image
+from spatialsig.pp._tissue import tissue_fraction
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from spatialsig.data.slides import Data, Slide
+
+TOOLS = {"squidpy": "pixel_y0", "sopa": "bboxes", "lazyslide": LAZYSLIDE_COLUMN}  # the column that gives each away
+LAZYSLIDE_SPEC = "tile_spec"
+UPRIGHT = 0.01  # share of its bounds that a tile may leave empty: a turn of a quarter of a degree
+TOLERANCE_PX = 1.0  # level-0 px by which a side may differ after a change of frame
+
+
+def import_patches(
+    data: Data,
+    source_key: str,
+    *,
+    tool: str | None = None,
+    um_per_px: float | None = None,
+    min_tissue: float | None = None,
+    tissue_key: str | None = None,
+    image_key: str = _keys.IMAGE,
+    key_added: str = _keys.PATCHES,
+) -> None:
+    """Make patches of the tiles that another tool cut, so that every later verb works on them.
+
+    Read are tiles of ``squidpy.experimental.im.make_tiles``, patches of ``sopa.make_image_patches``, tiles of LazySlide
+    (wsidata), and shapes of any other origin that are squares of one size.
+
+    Parameters
+    ----------
+    data
+        SpatialData, path of a store, or Cohort; modified in place.
+    source_key
+        Shapes element with the tiles.
+    tool
+        ``"squidpy"``, ``"sopa"`` or ``"lazyslide"``; ``None`` tells by the columns.
+    um_per_px
+        Resolution the model will see, µm/px; by default that for which the tool cut (LazySlide's ``mpp``), or that of
+        the scan.
+    min_tissue
+        Smallest share of tissue in a patch, 0 to 1. ``None`` keeps the tool's own choice: of squidpy's tiles those that
+        are classified as tissue, of the others all.
+    tissue_key
+        Shapes or labels that say where tissue is, as in :func:`make_patches`.
+    image_key
+        H&E image the tiles lie on, ``(c, y, x)`` uint8.
+    key_added
+        Name of the shapes element; an element of that name is replaced.
+
+    Returns
+    -------
+    Nothing; writes ``shapes[key_added]`` and ``attrs["spatialsig"]["patches"][key_added]`` as :func:`make_patches` does,
+    in the order of the tiles. Tiles that the border of the image cuts are left out; ``made_by`` says how many came from
+    which tool.
+
+    Raises
+    ------
+    KeyMissingError
+        If there are no shapes ``source_key``.
+    InputError
+        If the tiles are not squares of one size, finer than the scan, or none is left.
+    AlignmentError
+        If they lie off the image.
+    """
+    if tool is not None:
+        check_choice(tool, TOOLS, name="tool")
+    if um_per_px is not None:
+        check_positive(um_per_px=um_per_px)
+    if min_tissue is not None:
+        check_fraction(min_tissue=min_tissue)
+    for slide in open_slides(data):
+        check_key(slide.sdata.shapes, source_key, name="source_key", where=f"the shapes of slide {slide.name!r}")
+    for slide in open_slides(data):
+        _import(
+            slide, source_key, _tool(slide, source_key, tool), um_per_px, min_tissue, tissue_key, image_key, key_added
+        )
+
+
+def _tool(slide: Slide, source_key: str, tool: str | None) -> str:
+    columns = slide.sdata.shapes[source_key].columns
+    if tool is None:
+        return next((name for name, column in TOOLS.items() if column in columns), "shapes")
+    if TOOLS[tool] not in columns:
+        msg = (
+            f"slide {slide.name!r}: shapes {source_key!r} are not of {tool}: no column {TOOLS[tool]!r} among "
+            f"{list(columns)}; leave `tool` out to take them as plain squares."
+        )
+        raise InputError(msg)
+    return tool
+
+
+def _import(
+    slide: Slide,
+    source_key: str,
+    tool: str,
+    um_per_px: float | None,
+    min_tissue: float | None,
+    tissue_key: str | None,
+    image_key: str,
+    key_added: str,
+) -> None:
+    image = image_of(slide, image_key)
+    tiles = slide.sdata.shapes[source_key]
+    chosen = np.ones(len(tiles), bool)
+    if tool == "squidpy" and min_tissue is None and "tile_classification" in tiles:
+        chosen = (tiles["tile_classification"] == "tissue").to_numpy()
+    boxes = np.asarray(tiles.geometry)
+    if tool == "sopa":  # its geometries are cut along the tissue, its boxes are whole
+        boxes = shapely.box(*np.stack([np.asarray(box, np.float64) for box in tiles["bboxes"]], axis=1))
+    corners = shapely.bounds(_upright(slide, source_key, geometries_on_image(slide, source_key, image_key, boxes)))
+    origins, size, whole = _squares_of(slide, source_key, image_key, corners)
+    spec = _spec(slide, tool, source_key, image_key, size, origins[whole], um_per_px, min_tissue)
+    mask, used = tissue_of(slide, image_key, tissue_key)
+    tissue = tissue_fraction(mask, origins, size=size)
+    keep = whole & chosen & (tissue >= spec.min_tissue)
+    if not keep.any():
+        msg = (
+            f"slide {slide.name!r}: of {len(tiles)} tiles in {source_key!r}, {whole.sum()} lie whole on the image, "
+            f"{chosen.sum()} were chosen by {tool}, and the most tissue in one is {tissue.max(initial=0):.0%}; none is "
+            "left. Pass `min_tissue=` to choose by the share of tissue."
+        )
+        raise InputError(msg)
+    squares = patch_squares(origins[keep], spec, tissue[keep])
+    slide.put(key_added, ShapesModel.parse(squares, transformations=get_transformation(image, get_all=True)))
+    recorded = asdict(spec) | {"tissue_key": used, "made_by": f"{tool}: {keep.sum()} of {len(tiles)} {source_key!r}"}
+    slide.attrs.setdefault("patches", {})[key_added] = recorded
+    slide.commit_attrs()
+
+
+def _upright(slide: Slide, source_key: str, boxes: NDArray[Any]) -> NDArray[Any]:
+    """The tiles, or an error where they are not upright rectangles of the image."""
+    full = shapely.area(shapely.box(*shapely.bounds(boxes).T))
+    if (full - shapely.area(boxes) > UPRIGHT * full + TOLERANCE_PX).any():
+        msg = (
+            f"slide {slide.name!r}: shapes {source_key!r} are no rectangles along the axes of the image; patches must "
+            "be. Were they cut on another image?"
+        )
+        raise InputError(msg)
+    return boxes
+
+
+def _squares_of(
+    slide: Slide, source_key: str, image_key: str, corners: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], int, NDArray[np.bool_]]:
+    """Corners ``(n, 2)`` as y0, x0, the common edge in level-0 px, and which tiles lie whole on the image."""
+    full = full_resolution(image_of(slide, image_key))
+    limit = np.array([full.sizes["x"], full.sizes["y"]])
+    sides = corners[:, 2:] - corners[:, :2]
+    size = int(np.rint(np.median(sides)))
+    odd = (np.abs(sides - size) > TOLERANCE_PX).any(axis=1)
+    cut = (corners[:, :2] <= TOLERANCE_PX).any(axis=1) | (corners[:, 2:] >= limit - TOLERANCE_PX).any(axis=1)
+    if (odd & ~cut).any():
+        first = int(np.flatnonzero(odd & ~cut)[0])
+        msg = (
+            f"slide {slide.name!r}: tiles of {source_key!r} must be squares of one size; most are {size} px, row {first} "
+            f"is {sides[first, 0]:g} x {sides[first, 1]:g} px (x, y) of image {image_key!r}."
+        )
+        raise InputError(msg)
+    origins = np.rint(corners[:, 1::-1]).astype(np.int64)
+    whole = np.asarray(~odd)
+    whole &= (origins >= 0).all(axis=1) & (origins + size <= limit[::-1]).all(axis=1)
+    return np.where(whole[:, None], origins, 0), size, whole
+
+
+def _spec(
+    slide: Slide,
+    tool: str,
+    source_key: str,
+    image_key: str,
+    size: int,
+    origins: NDArray[np.int64],
+    um_per_px: float | None,
+    min_tissue: float | None,
+) -> PatchSpec:
+    scan = image_um_per_px(slide, image_key)
+    cut_for = slide.sdata.attrs.get(LAZYSLIDE_SPEC, {}).get(source_key, {}).get("mpp") if tool == "lazyslide" else None
+    wanted = um_per_px or cut_for or scan
+    if scan > wanted * MAX_UPSAMPLING:
+        msg = (
+            f"slide {slide.name!r}: `um_per_px={wanted:g}` is finer than the scan ({scan:.4f} µm/px); "
+            f"ask for {scan:.3f} or more."
+        )
+        raise InputError(msg)
+    patch_px = max(1, round(size * scan / wanted))
+    level, resample = level_read(slide, image_key, size_l0=size, out_px=patch_px)
+    return PatchSpec(
+        image_key=image_key,
+        patch_px=patch_px,
+        um_per_px=size * scan / patch_px,
+        size_l0=size,
+        stride_l0=_stride(origins, size),
+        image_um_per_px=scan,
+        min_tissue=min_tissue or 0.0,
+        level=level,
+        resample=resample,
+    )
+
+
+def _stride(origins: NDArray[np.int64], size: int) -> int:
+    """Smallest step between neighbouring rows or columns; the size of a patch where there is one of each."""
+    steps = np.concatenate([np.diff(np.unique(origins[:, axis])) for axis in (0, 1)])
+    return int(steps[steps > TOLERANCE_PX].min(initial=size)) if len(steps) else size
