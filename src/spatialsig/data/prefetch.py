@@ -15,21 +15,21 @@ _POLL_S = 0.1
 
 
 def ahead(items: Iterator[T], *, depth: int) -> Iterator[T]:
-    """Yield ``items`` in their order, up to ``depth`` of them computed ahead in one thread.
+    """Yield ``items`` in their order, at most ``depth`` of them computed ahead, in one thread.
 
     An exception of the source is raised where its item would have come. A consumer that stops early ends the thread.
     """
-    ready: queue.Queue[Any] = queue.Queue(maxsize=depth)
-    stopped = threading.Event()
+    ready: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+    room, stopped = threading.Semaphore(depth), threading.Event()
 
     def work() -> None:
         try:
-            for item in items:
-                if not _offer(ready, (item, None), stopped):
-                    return
-            _offer(ready, (_END, None), stopped)
+            while _enter(room, stopped):
+                ready.put((next(items), None))
+        except StopIteration:
+            ready.put((_END, None))
         except BaseException as error:  # noqa: BLE001 - raised again in the consumer
-            _offer(ready, (_END, error), stopped)
+            ready.put((_END, error))
 
     thread = threading.Thread(target=work, name="spatialsig-ahead", daemon=True)
     thread.start()
@@ -40,17 +40,16 @@ def ahead(items: Iterator[T], *, depth: int) -> Iterator[T]:
                 raise error
             if item is _END:
                 return
+            room.release()
             yield item
     finally:
         stopped.set()
         thread.join()
 
 
-def _offer(ready: queue.Queue[Any], entry: tuple[Any, Any], stopped: threading.Event) -> bool:
+def _enter(room: threading.Semaphore, stopped: threading.Event) -> bool:
+    """Wait for room; False when nobody wants more."""
     while not stopped.is_set():
-        try:
-            ready.put(entry, timeout=_POLL_S)
-        except queue.Full:
-            continue
-        return True
+        if room.acquire(timeout=_POLL_S):
+            return not stopped.is_set()
     return False
