@@ -220,3 +220,32 @@ def test_an_error_in_the_source_leaves_nothing(tmp_path) -> None:
     with pytest.raises(InputError, match=r"tile 7 is corrupt"):
         stream(tmp_path / "s.zarr", Broken(picture(2500, 300)))
     assert not list(tmp_path.iterdir())
+
+
+def test_tiles_that_do_not_divide_a_block_are_rarely_decoded_twice(monkeypatch) -> None:
+    monkeypatch.setattr(settings, "threads", 2)
+
+    def decoded(edge: int, tile: int) -> float:
+        """Brute force: tiles that every block touches."""
+        source = Counting(np.broadcast_to(np.uint8(0), (edge, edge, 3)), chunks=(tile, tile, 3))
+        height, width = images._block_shape(source, 256)
+        assert height % 256 == width % 256 == 0
+        touched = sum(
+            len(range(y // tile, -(-min(y + height, edge) // tile)))
+            * len(range(x // tile, -(-min(x + width, edge) // tile)))
+            for y in range(0, edge, height)
+            for x in range(0, edge, width)
+        )
+        return touched / (-(-edge // tile)) ** 2
+
+    assert decoded(10_000, 512) == decoded(10_000, 1024) == 1.0
+    assert decoded(10_000, 240) < 1.15  # blocks of 2,048 x 2,048: 1.25
+
+
+def test_threads_never_take_more_memory_than_they_may(monkeypatch) -> None:
+    monkeypatch.setattr(settings, "threads", 16)
+    assert images._workers((2048, 2048), (10_000, 10_000)) == 16
+    assert images._workers((4096, 8192), (10_000, 10_000)) == 5
+    assert images._workers((4096, 8192), (500, 500)) == 16
+    monkeypatch.setattr(images, "MAX_WORKING_BYTES", 1)
+    assert images._workers((2048, 2048), (10_000, 10_000)) == 1

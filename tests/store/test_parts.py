@@ -12,7 +12,7 @@ from scipy import sparse
 
 from spatialsig._errors import InputError, KeyMissingError
 from spatialsig.data.slides import open_slides
-from spatialsig.store import parts, swap
+from spatialsig.store import atomic, swap
 from spatialsig.store.commit import commit_elements
 from spatialsig.store.parts import commit_table_parts
 
@@ -91,7 +91,7 @@ def test_a_file_system_without_links_gets_copies(store, monkeypatch) -> None:
     def refuse(old, new):
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(parts, "link", refuse)
+    monkeypatch.setattr(atomic, "link", refuse)
     commit_table_parts(store, "table", **everything())
     assert sd.read_zarr(store)["table"].obs["fold"].tolist() == [0, 1, 2, 3]
 

@@ -6,7 +6,9 @@ import ctypes
 import errno
 import os
 import secrets
+import shutil
 import sys
+from os import link
 from pathlib import Path
 
 _AT_FDCWD = -100
@@ -62,6 +64,16 @@ def write_text(path: Path, text: str) -> None:
         partial.unlink(missing_ok=True)
         raise
     flush_directory(path.parent)
+
+
+def link_or_copy(old: Path, new: Path) -> None:
+    """Make a second name of a file, or a copy on file systems without hard links."""
+    try:
+        link(old, new)
+    except (FileNotFoundError, FileExistsError):
+        raise
+    except OSError:
+        shutil.copyfile(old, new)
 
 
 def flush_tree(root: Path) -> None:

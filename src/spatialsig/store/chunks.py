@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spatialsig.store.manifest import entry_of
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from spatialsig.store.layout import Layout
+    from spatialsig.store.manifest import Entry
 
 
 class ChunkWriter:
@@ -34,6 +37,7 @@ class ChunkWriter:
     def __init__(self, path: Path, shape: Sequence[int], dims: Sequence[str], layout: Layout) -> None:
         self.path, self.shape, self.dims, self.layout = path, tuple(shape), tuple(dims), layout
         self.chunks = layout.chunk_shape(dims, shape)
+        self.entries: dict[str, Entry] = {}  # of the files written, relative to ``path``
 
     def write(self, block: NDArray[Any], corner: Sequence[int]) -> None:
         """Write a block whose first element lies at ``corner``, the corner of a chunk.
@@ -51,8 +55,9 @@ class ChunkWriter:
             whole = np.zeros(self.chunks, part.dtype)
             whole[tuple(slice(size) for size in part.shape)] = part
             part = whole
-        file = self.path.joinpath("c", *map(str, place))
-        data = self.layout.encode(part)
+        name = "/".join(("c", *map(str, place)))
+        file, data = self.path / name, self.layout.encode(part)
+        self.entries[name] = entry_of(data)  # of what is in memory: the disk need not be asked
         try:
             file.write_bytes(data)
         except FileNotFoundError:

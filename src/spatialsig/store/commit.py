@@ -25,24 +25,20 @@ from spatialdata.models import (
 
 from spatialsig._errors import InputError, StoreError
 from spatialsig.store.atomic import exchange, flush_directory, flush_tree
+from spatialsig.store.attrs import check_json, write_attrs
 from spatialsig.store.images import StreamedImage, as_streamed, check_pixels, fill, template
 from spatialsig.store.layout import DEFAULT, Layout, LayoutName, as_layout
 from spatialsig.store.lock import writer_lock
 from spatialsig.store.manifest import record
-from spatialsig.store.metadata import (
-    check_json,
-    check_name,
-    consolidate,
-    read_attrs,
-    root_document,
-    write_attrs,
-)
+from spatialsig.store.metadata import check_name, consolidate, read_attrs, root_document
 from spatialsig.store.root import KINDS
 from spatialsig.store.staging import clear_leftovers, staging_directory
 from spatialsig.store.swap import swap_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from spatialsig.store.manifest import Entry
 
 __all__ = ["commit_elements", "create_store", "read_attrs", "write_attrs"]
 
@@ -100,9 +96,9 @@ def create_store(
         clear_leftovers(path)
         check_target(path, overwrite=overwrite)
         with staging_directory(path) as staging:
-            _write(staging, elements, sdata.attrs, layout)
+            known = _write(staging, elements, sdata.attrs, layout)
             for name, kind in kinds.items():
-                record(staging / kind / name, kind)
+                record(staging / kind / name, kind, known.get(name))
             flush_tree(staging)
             if path.exists():
                 exchange(staging, path)
@@ -182,8 +178,8 @@ def _kind_of(name: str, element: Any) -> str:
 
 def _write(
     staging: Path, elements: Mapping[str, Any], attrs: Mapping[str, Any], layout: Layout | LayoutName = DEFAULT
-) -> None:
-    """Write a store of its own; RGB images first as templates, then their pixels."""
+) -> dict[str, dict[str, Entry]]:
+    """Write a store of its own, RGB images first as templates, then their pixels; return what is known of files."""
     streamed = {name: e if isinstance(e, StreamedImage) else as_streamed(e, layout) for name, e in elements.items()}
     pixels = {name: image for name, image in streamed.items() if image is not None}
     small = {name: template(pixels[name]) if name in pixels else element for name, element in elements.items()}
@@ -192,6 +188,6 @@ def _write(
         warnings.filterwarnings("ignore", message=".*annotat.*", category=UserWarning)
         warnings.filterwarnings("ignore", message=".*autosharding.*", category=UserWarning)
         SpatialData.init_from_elements(small, attrs=dict(attrs)).write(staging, update_sdata_path=False)
-    for name, image in pixels.items():
-        fill(staging / "images" / name, image.pixels, image.layout)
+    known = {name: fill(staging / "images" / name, image.pixels, image.layout) for name, image in pixels.items()}
     consolidate(staging)
+    return known

@@ -6,6 +6,7 @@ reads; the arrays are then created in our layout and filled. The full image is n
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -20,7 +21,10 @@ from spatialsig._errors import InputError
 from spatialsig._progress import progress_bar
 from spatialsig._settings import settings
 from spatialsig.store.chunks import ChunkWriter
+from spatialsig.store.halve import halve
 from spatialsig.store.layout import CHANNELS, CHUNK_PX, DEFAULT, Layout, LayoutName, as_layout, level_shapes
+
+__all__ = ["ChannelsLast", "Pixels", "StreamedImage", "as_streamed", "check_pixels", "fill", "halve", "template"]
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,9 +34,11 @@ if TYPE_CHECKING:
     from spatialdata.transformations import BaseTransformation
 
     from spatialsig._progress import Bar
+    from spatialsig.store.manifest import Entry
 
 BLOCK_CHUNKS = 8  # along an edge: three halvings of a block still end on whole chunks
 MAX_BLOCK_AREA_PX = 2**25  # 96 MiB of RGB
+MAX_WORKING_BYTES = 2**30  # of all threads
 
 
 class Pixels(Protocol):
@@ -48,21 +54,6 @@ class Pixels(Protocol):
 
     def __getitem__(self, window: tuple[slice, slice], /) -> Any:
         """Pixels of a window, array-like ``(h, w, 3)``."""
-
-
-def halve(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Mean of each 2 x 2 block of ``(c, y, x)``, rounded half up; an odd last row or column is left out.
-
-    >>> halve(np.array([[[0, 1, 9], [2, 3, 9]]], np.uint8))
-    array([[[2]]], dtype=uint8)
-    """
-    height, width = pixels.shape[1] // 2 * 2, pixels.shape[2] // 2 * 2
-    even = pixels[:, :height, :width].astype(np.uint16)
-    rows = even[:, 0::2] + even[:, 1::2]
-    total = rows[:, :, 0::2] + rows[:, :, 1::2]
-    total += 2
-    total >>= 2
-    return total.astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -95,7 +86,7 @@ def as_streamed(element: object, layout: Layout | LayoutName = DEFAULT) -> Strea
     channels = tuple(str(label) for label in full.coords["c"].values) if "c" in full.coords else ()
     if tuple(label.lower() for label in channels) != CHANNELS or min(full.shape[1:]) < 2:
         return None
-    return StreamedImage(full.data.transpose(1, 2, 0), get_transformation(element, get_all=True), channels, layout)
+    return StreamedImage(ChannelsLast(full.data), get_transformation(element, get_all=True), channels, layout)
 
 
 def template(image: StreamedImage) -> DataTree:
@@ -120,7 +111,7 @@ def check_pixels(pixels: Pixels, *, name: str) -> None:
         raise InputError(msg)
 
 
-def fill(group_path: Path, pixels: Pixels, layout: Layout | LayoutName = DEFAULT) -> None:
+def fill(group_path: Path, pixels: Pixels, layout: Layout | LayoutName = DEFAULT) -> dict[str, Entry]:
     """Put the real pixels into an image element that ``spatialdata`` wrote from :func:`template`.
 
     Parameters
@@ -134,7 +125,7 @@ def fill(group_path: Path, pixels: Pixels, layout: Layout | LayoutName = DEFAULT
 
     Returns
     -------
-    None; the element holds all levels, ``(c, y, x)`` uint8.
+    Manifest entries of the chunk files. The element holds all levels, ``(c, y, x)`` uint8.
 
     Raises
     ------
@@ -157,6 +148,7 @@ def fill(group_path: Path, pixels: Pixels, layout: Layout | LayoutName = DEFAULT
     group.attrs["ome"] = ome
     with progress_bar(f"writing {group_path.name}", total=_work(shapes), unit="Mpx") as bar:
         _stream(pixels, levels, 0, bar)
+    return {f"{level.path.name}/{file}": entry for level in levels for file, entry in level.entries.items()}
 
 
 def _work(shapes: Sequence[tuple[int, int]]) -> float:
@@ -187,7 +179,7 @@ def _stream(source: Pixels, levels: Sequence[ChunkWriter], first: int, bar: Bar)
         return done / 1e6
 
     corners = [(y, x) for y in range(0, height, block[0]) for x in range(0, width, block[1])]
-    with ThreadPoolExecutor(max_workers=settings.threads) as pool:
+    with ThreadPoolExecutor(max_workers=_workers(block, (height, width))) as pool:
         futures = [pool.submit(write, y, x) for y, x in corners]
         try:
             for future in futures:
@@ -197,19 +189,41 @@ def _stream(source: Pixels, levels: Sequence[ChunkWriter], first: int, bar: Bar)
             raise
     if inline < len(levels):
         written = zarr.open_array(levels[inline - 1].path, mode="r")
-        _stream(_ChannelsLast(written), levels[inline:], 1, bar)
+        _stream(ChannelsLast(written), levels[inline:], 1, bar)
+
+
+def _workers(block: tuple[int, int], size: tuple[int, int]) -> int:
+    """Threads whose blocks fit the memory together; a block exists as it was read and as planes."""
+    in_use = 2 * len(CHANNELS) * min(block[0], size[0]) * min(block[1], size[1])
+    return max(1, min(settings.threads, MAX_WORKING_BYTES // in_use))
 
 
 def _block_shape(source: Pixels, chunk_px: int) -> tuple[int, int]:
-    """Block of whole source chunks where possible: decoding a chunk twice costs more than memory."""
+    """Block whose borders cut few tiles of the source (each half is decoded for both), and that threads can share.
+
+    Low blocks are for sources whose tiles are strips as wide as the image; they write fewer levels at once.
+    """
     chunks = getattr(source, "chunks", None) or (1, 1)
     tile = [max(axis) if isinstance(axis, tuple) else int(axis) for axis in chunks[:2]]
-    block_px = BLOCK_CHUNKS * chunk_px
-    width = -(-max(tile[1], block_px) // block_px) * block_px
-    height = -(-max(tile[0], block_px) // block_px) * block_px
-    while height * min(width, source.shape[1]) > MAX_BLOCK_AREA_PX and height // 2 >= max(tile[0], 2 * chunk_px):
-        height //= 2
-    return height, width
+    unit, size = BLOCK_CHUNKS * chunk_px, source.shape[:2]
+    heights, widths = (range(unit, -(-edge // unit) * unit + 1, unit) for edge in size)
+    low = [h for h in (unit // 4, unit // 2) if h >= max(tile[0], 2 * chunk_px)]
+
+    def cost(shape: tuple[int, int]) -> tuple[float, bool, int]:
+        blocks = math.prod(-(-edge // step) for edge, step in zip(size, shape, strict=True))
+        idle = -(-blocks // settings.threads) * settings.threads / blocks
+        decoded = math.prod(_decoded(*axis) / axis[0] for axis in zip(size, shape, tile, strict=True))
+        return round(idle * decoded, 1), shape[0] < unit, shape[0] * shape[1]
+
+    shapes = [(h, w) for h in (*low, *heights) for w in widths if h * min(w, size[1]) <= MAX_BLOCK_AREA_PX]
+    return min(shapes, key=cost, default=(low[0] if low else unit, unit))
+
+
+def _decoded(size: int, block: int, tile: int) -> int:
+    """Pixels along an axis that all blocks together decode, whole tiles each."""
+    return sum(
+        min(-(-min(start + block, size) // tile) * tile, size) - start // tile * tile for start in range(0, size, block)
+    )
 
 
 def _levels_per_pass(size: tuple[int, int], block: tuple[int, int], wanted: int, chunk_px: int = CHUNK_PX) -> int:
@@ -220,13 +234,17 @@ def _levels_per_pass(size: tuple[int, int], block: tuple[int, int], wanted: int,
     return level
 
 
-class _ChannelsLast:
-    """Windows ``(y, x, c)`` of a written level ``(c, y, x)``."""
+class ChannelsLast:
+    """Windows ``(y, x, c)`` of an array ``(c, y, x)`` of zarr or dask, without a copy of the pixels."""
 
-    def __init__(self, array: zarr.Array[Any]) -> None:
+    def __init__(self, array: Any) -> None:
         self._array = array
         self.shape = (*array.shape[1:], array.shape[0])
-        self.dtype = np.dtype(np.uint8)
+        self.dtype = np.dtype(array.dtype)
+        self.chunks = (*array.chunks[1:], array.chunks[0])
 
     def __getitem__(self, window: tuple[slice, slice]) -> NDArray[np.uint8]:
-        return np.moveaxis(np.asarray(self._array[(slice(None), *window)]), 0, 2)
+        part = self._array[(slice(None), *window)]
+        if hasattr(part, "dask"):  # from one of several threads already
+            part = part.compute(scheduler="synchronous")
+        return np.moveaxis(np.asarray(part), 0, 2)

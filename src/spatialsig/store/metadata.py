@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from spatialsig._checks import check_files
 from spatialsig._errors import InputError, StoreError
-from spatialsig.store.lock import writer_lock
-from spatialsig.store.root import FILE, KINDS, consolidated, replace_root, restore_root
+from spatialsig.store.root import KINDS, consolidated, replace_root, tidy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -60,50 +59,6 @@ def read_attrs(path: Path) -> dict[str, Any]:
     return {key: value for key, value in attributes.items() if key != SPATIALDATA_ATTRS}
 
 
-def write_attrs(path: Path, attrs: Mapping[str, Any]) -> None:
-    """Set attributes of the store; those of other names stay.
-
-    Parameters
-    ----------
-    path
-        Store.
-    attrs
-        Name -> JSON-able value. ``spatialdata_attrs`` is spatialdata's own and is never replaced.
-
-    Returns
-    -------
-    None; the root metadata are replaced as one file (attributes and the consolidated copy live in it).
-
-    Raises
-    ------
-    InputError
-        If a value cannot be stored as JSON; nothing is written then.
-    StoreError
-        If ``path`` is no store.
-    """
-    new = {key: value for key, value in attrs.items() if key != SPATIALDATA_ATTRS}
-    check_json(new)
-    root_document(path)
-    with writer_lock(path, "writing attributes"):
-        before, document = (path / FILE).read_text(encoding="utf-8"), root_document(path)
-        document["attributes"] |= new
-        try:
-            replace_root(path, document)
-        except BaseException:
-            restore_root(path, before)
-            raise
-
-
-def check_json(attrs: Mapping[str, Any]) -> None:
-    """Raise :class:`InputError` naming the first attribute that JSON cannot hold."""
-    for key, value in attrs.items():
-        try:
-            json.dumps({key: value}, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            msg = f"attribute {key!r} cannot be stored as JSON ({error}); use str, int, finite float, list, dict."
-            raise InputError(msg) from error
-
-
 def check_name(name: str) -> None:
     """Raise :class:`InputError` unless ``name`` can name an element (and its directory)."""
     plain = _NAME.fullmatch(name) is not None and not name.startswith(("__", "."))
@@ -143,3 +98,4 @@ def without_consolidated(document: Mapping[str, Any]) -> dict[str, Any]:
 def consolidate(path: Path) -> None:
     """Copy the metadata of everything in the store into its root, as ``sdata.write`` does."""
     replace_root(path, consolidated(path, root_document(path)))
+    tidy(path)

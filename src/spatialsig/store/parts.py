@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from os import link
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,6 +14,7 @@ from anndata.io import read_elem, write_elem
 
 from spatialsig._checks import check_key
 from spatialsig._errors import InputError, StoreError
+from spatialsig.store.atomic import link_or_copy
 from spatialsig.store.lock import writer_lock
 from spatialsig.store.manifest import manifest_file, read_manifest
 from spatialsig.store.metadata import elements_on_disk, root_document
@@ -171,16 +171,7 @@ def _link_tree(old: Path, new: Path) -> None:
             if name == _METADATA:
                 shutil.copyfile(Path(directory) / name, place / name)
             else:
-                _link(Path(directory) / name, place / name)
-
-
-def _link(old: Path, new: Path) -> None:
-    try:
-        link(old, new)
-    except FileNotFoundError:
-        raise
-    except OSError:  # no hard links on this file system
-        shutil.copyfile(old, new)
+                link_or_copy(Path(directory) / name, place / name)
 
 
 def _shared(live: Path, new: Path) -> dict[str, Entry]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from spatialsig._progress import Bar
     from spatialsig.store.layout import Layout
+    from spatialsig.store.manifest import Entry
 
 MAX_BLOCK_BYTES = 96 * 2**20  # decoded, per thread
 BLOCK_CHUNKS = 8  # along an edge, where memory allows
@@ -106,8 +107,9 @@ def _has_layout(level: _Level, layout: Layout) -> bool:
     return same_codec and level.array.shards is None and level.array.chunks == spec["chunks"]
 
 
-def _rewrite(path: Path, staging: Path, name: str, layout: Layout, bar: Bar) -> None:
-    """Make ``images/<name>`` in ``staging``: its metadata, then level after level."""
+def _rewrite(path: Path, staging: Path, name: str, layout: Layout, bar: Bar) -> dict[str, dict[str, Entry]]:
+    """Make ``images/<name>`` in ``staging``: its metadata, then level after level; return what is known of files."""
+    known: dict[str, Entry] = {}
     old, new = path / "images" / name, staging / "images" / name
     new.mkdir(parents=True)
     shutil.copyfile(old / "zarr.json", new / "zarr.json")
@@ -119,6 +121,8 @@ def _rewrite(path: Path, staging: Path, name: str, layout: Layout, bar: Bar) -> 
         zarr.create_array(new / level.path, **spec)
         writer = ChunkWriter(new / level.path, source.shape, level.dims, layout)
         _copy(source, writer, bar)
+        known |= {f"{level.path}/{file}": entry for file, entry in writer.entries.items()}
+    return {name: known}
 
 
 def _names(array: zarr.Array[Any]) -> Any:

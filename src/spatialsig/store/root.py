@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from spatialsig.store.atomic import write_text
-from spatialsig.store.manifest import NAME, checksums, entry_of, write_manifest
+from spatialsig._errors import StoreError
+from spatialsig.store.atomic import flush_directory, link_or_copy, write_text
+from spatialsig.store.manifest import NAME, checksums, entry_of, read_manifest, write_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from spatialsig.store.manifest import Entry
 
 FILE = "zarr.json"
 KINDS = ("images", "labels", "points", "shapes", "tables")
@@ -24,14 +28,16 @@ def as_text(document: Mapping[str, Any]) -> str:
 
 
 def announce(path: Path, coming: Mapping[str, str]) -> None:
-    """Record the contents that files of the root have now, and those that they are about to get."""
-    entries = list(checksums(path, ROOT_FILES).items())
+    """Record the contents that files of the root are about to get, beside all that are right now."""
+    now = {name: {entry} for name, entry in checksums(path, ROOT_FILES).items()}
+    before = _recorded(path)
+    entries = [(name, entry) for known in (now, before) for name, found in known.items() for entry in found]
     write_manifest(path / NAME, entries + [(name, entry_of(text.encode())) for name, text in coming.items()])
 
 
 def settle(path: Path) -> None:
-    """Record the contents that files of the root have now."""
-    announce(path, {})
+    """Record the contents that files of the root have now, and no others."""
+    write_manifest(path / NAME, checksums(path, ROOT_FILES).items())
 
 
 def replace_root(path: Path, document: Mapping[str, Any]) -> None:
@@ -39,14 +45,50 @@ def replace_root(path: Path, document: Mapping[str, Any]) -> None:
     text = as_text(document)
     announce(path, {FILE: text})
     write_text(path / FILE, text)
-    settle(path)
 
 
-def restore_root(path: Path, text: str) -> None:
-    """Put the root's metadata back as they were."""
-    announce(path, {FILE: text})
-    write_text(path / FILE, text)
-    settle(path)
+def tidy(path: Path) -> None:
+    """Settle after the last change; if it fails, the record lists more than it needs to, which harms nobody."""
+    with suppress(OSError):
+        settle(path)
+
+
+class KeptRoot:
+    """Second names of the files of a root, to put them back by renames alone: that works on a full disk too.
+
+    Parameters
+    ----------
+    path
+        Store.
+    directory
+        Existing directory of the same file system, for the names.
+    """
+
+    def __init__(self, path: Path, directory: Path) -> None:
+        self.path, self.directory = path, directory
+        self._files = [name for name in (FILE, f"labels/{FILE}", NAME) if (path / name).exists()]
+        for name in self._files:
+            link_or_copy(path / name, self._kept(name))
+
+    def put_back(self) -> None:
+        """Make every file what it was; the record comes last, as all earlier ones list these contents too."""
+        for name in self._files:
+            os.replace(self._kept(name), self.path / name)
+        if NAME not in self._files:
+            (self.path / NAME).unlink(missing_ok=True)
+        for name in self._files:
+            with suppress(OSError):  # what made the commit fail may make this fail too
+                flush_directory((self.path / name).parent)
+
+    def _kept(self, name: str) -> Path:
+        return self.directory / f"before-{name.replace('/', '-')}"
+
+
+def _recorded(path: Path) -> dict[str, set[Entry]]:
+    try:
+        return read_manifest(path / NAME) or {}
+    except StoreError:
+        return {}
 
 
 def consolidated(path: Path, document: Mapping[str, Any]) -> dict[str, Any]:

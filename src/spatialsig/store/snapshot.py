@@ -49,9 +49,9 @@ def read_store(path: Path) -> SpatialData:
     raise StoreError(msg)
 
 
-def _identity(path: Path) -> tuple[int, int, int]:
-    found = (path / FILE).stat()
-    return found.st_ino, found.st_mtime_ns, found.st_size
+def _identity(path: Path) -> tuple[int, int, int, int]:
+    found = (path / FILE).stat()  # a commit that takes itself back puts the same file there again: only ctime tells
+    return found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
 
 
 def _damaged(path: Path, error: BaseException) -> str:

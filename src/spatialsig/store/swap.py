@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from spatialsig.store.atomic import exchange, flush_directory, flush_tree, write_text
+from spatialsig.store.atomic import exchange, flush_directory, flush_tree, link_or_copy, write_text
 from spatialsig.store.manifest import record
 from spatialsig.store.metadata import consolidate, elements_on_disk, root_document, without_consolidated
-from spatialsig.store.root import FILE, announce, as_text, replace_root, restore_root
+from spatialsig.store.root import FILE, KeptRoot, announce, as_text, replace_root
 from spatialsig.store.staging import clear_leftovers, quarantine_unfinished, staging_directory
 
 if TYPE_CHECKING:
@@ -52,35 +53,41 @@ def swap_in(
 
 
 def _install(path: Path, staging: Path, kinds: Mapping[str, str], document: Mapping[str, Any]) -> None:
-    """Swap the staged elements in; on any exception swap them back."""
-    before = (path / FILE).read_text(encoding="utf-8")
-    undo: list[tuple[Path, Path, bool]] = []
+    """Swap the staged elements in; on any exception swap them back, which takes no space on the disk."""
+    kept = KeptRoot(path, staging)
+    plain = staging / "plain-root"  # what the root is while elements are swapped
+    undo: list[Callable[[], None]] = []
     try:
         replace_root(path, without_consolidated(document))
+        link_or_copy(path / FILE, plain)
         for name, kind in kinds.items():
-            live, new = path / kind / name, staging / kind / name
-            _require_kind(path, staging, kind)
-            replaces = live.exists()
-            if replaces:
-                exchange(new, live)
-            else:
-                os.rename(new, live)
-            undo.append((new, live, replaces))
-            flush_directory(live.parent)
+            _require_kind(path, staging, kind, undo)
+            _put_in(staging / kind / name, path / kind / name, undo)
         list_labels(path)
         consolidate(path)
     except BaseException:
-        for new, live, replaces in reversed(undo):
-            if replaces:
-                exchange(new, live)
-            else:
-                os.rename(live, new)
-        list_labels(path)
-        restore_root(path, before)
+        if plain.exists():
+            os.replace(plain, path / FILE)
+        for step in reversed(undo):
+            step()
+        for kind in sorted(set(kinds.values())):
+            with suppress(OSError):
+                flush_directory(path / kind)
+        kept.put_back()
         raise
 
 
-def _require_kind(path: Path, staging: Path, kind: str) -> None:
+def _put_in(new: Path, live: Path, undo: list[Callable[[], None]]) -> None:
+    if live.exists():
+        exchange(new, live)
+        undo.append(lambda: exchange(new, live))
+    else:
+        os.rename(new, live)
+        undo.append(lambda: os.rename(live, new))
+    flush_directory(live.parent)
+
+
+def _require_kind(path: Path, staging: Path, kind: str, undo: list[Callable[[], None]]) -> None:
     """Give a store its first group of a kind, by one rename."""
     file = f"{kind}/{FILE}"
     if (path / file).exists():
@@ -91,6 +98,8 @@ def _require_kind(path: Path, staging: Path, kind: str) -> None:
     flush_tree(group)
     announce(path, {file: (group / FILE).read_text(encoding="utf-8")})
     os.rename(group, path / kind)
+    undo.append(lambda: os.rename(path / kind, group))
+    flush_directory(path)
 
 
 def list_labels(path: Path) -> None:
