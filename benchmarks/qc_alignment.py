@@ -107,9 +107,7 @@ def shifted(sdata: sd.SpatialData, length_um: float, angle: float) -> np.ndarray
 def measure(sdata: sd.SpatialData) -> tuple[dict, str]:
     """Row of the table and the name of the mistake that was found."""
     row = sp.pp.qc_alignment(sdata, n_regions=1).iloc[0].to_dict()
-    kept = sdata.attrs["spatialsig"]["qc_alignment"]["hypotheses"]
-    clear = {name: fit["ncc"] for name, fit in kept.items() if name != "as_set" and fit["dx_um"] is not None}
-    return row, max(clear, key=clear.get) if row["verdict"] == "wrong" else ""
+    return row, sdata.attrs["spatialsig"]["qc_alignment"]["mistake_name"]
 
 
 def run_variant(um_per_px: float, n_cells: int | None, *, n_slides: int, size_um: float) -> dict:

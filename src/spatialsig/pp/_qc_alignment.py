@@ -152,6 +152,7 @@ def _check(
     _warn(slide, result, max_shift_um)
     row = _row(result) | {"moved_um": refined.get("moved_um", 0.0)}
     kept = row | {
+        "mistake_name": result.best.name if result.best else "",
         "image_key": image_key, "table_key": table_key, "max_shift_um": max_shift_um, "n_regions": n_regions,
         "regions": result.regions, "hypotheses": result.tried,
     }  # fmt: skip
