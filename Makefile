@@ -96,5 +96,11 @@ bench-bitflips: $(VENV)/.package  ## 10,000 flipped bits, all to be found
 bench-layout: $(VENV)/.package  ## time and size of writing an H&E, against sdata.write
 	$(PY) benchmarks/layout.py
 
+bench-autoencoder: $(VENV)/.package  ## cells per second through the autoencoder; a cohort larger than memory
+	$(PY) benchmarks/autoencoder.py --large
+
+bench-biology: $(VENV)/.package  ## what the embedding is worth, beside PCA and (where installed) scVI
+	$(PY) benchmarks/biology.py
+
 clean:  ## remove what the commands above made
 	rm -rf $(VENV) $(OUT) docs/_build

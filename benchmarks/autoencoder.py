@@ -16,6 +16,7 @@ not; bf16 only on processors that compute it.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import resource
@@ -64,7 +65,7 @@ def scaler(counts: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
 
 def plain_network() -> nn.Sequential:
     layers: list[nn.Module] = []
-    for i, (a, b) in enumerate(zip(WIDTHS[:-1], WIDTHS[1:], strict=True)):
+    for i, (a, b) in enumerate(itertools.pairwise(WIDTHS)):
         layers += [nn.Linear(a, b)] + ([nn.ReLU()] if i not in (2, 5) else [])
     return nn.Sequential(*layers)
 
@@ -118,7 +119,7 @@ def ours(counts: sparse.csr_matrix, epochs: int) -> tuple[float, float]:
 def products(n_cells: int) -> float:
     """Seconds of the matrix products alone, forward and backward, in the same arithmetic."""
     x = torch.randn(BATCH, N_GENES)
-    weights = [torch.randn(b, a) for a, b in zip(WIDTHS[:-1], WIDTHS[1:], strict=True)]
+    weights = [torch.randn(b, a) for a, b in itertools.pairwise(WIDTHS)]
     with fast_matmul(), torch.autocast("cpu", torch.bfloat16, enabled=training_precision() != "32-true"):
         start = time.perf_counter()
         for _ in range(n_cells // BATCH):

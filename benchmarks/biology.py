@@ -90,7 +90,7 @@ def latents(train: list[sparse.csr_matrix], test: sparse.csr_matrix, epochs: int
     return found
 
 
-def synthetic(quick: bool) -> dict[str, object]:
+def synthetic(*, quick: bool) -> dict[str, object]:
     """Cell types of a held-out patient."""
     with tempfile.TemporaryDirectory() as folder:
         size_um = 500 if quick else 1200
@@ -152,7 +152,7 @@ def main() -> None:
     arguments = parser.parse_args()
     sp.settings.progress = False
     epochs = 2 if arguments.quick else EPOCHS
-    result: dict[str, object] = {"epochs": epochs, "synthetic": synthetic(arguments.quick)}
+    result: dict[str, object] = {"epochs": epochs, "synthetic": synthetic(quick=arguments.quick)}
     if arguments.data.is_dir():
         result["breast_crop"] = crop(arguments.data, epochs)
         result["her2st"] = her2st(arguments.data, 1 if arguments.quick else epochs)
