@@ -78,6 +78,7 @@ def find_tissue(
     Examples
     --------
     >>> import spatialsig as sp
+    >>> sp.settings.progress = False
     >>> sdata = sp.datasets.toy()
     >>> sp.pp.find_tissue(sdata)
     >>> sdata["tissue"].columns.tolist()

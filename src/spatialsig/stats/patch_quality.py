@@ -25,13 +25,14 @@ PALEST_GLASS = 0.11  # ... and glass is not taken to be darker than this
 WHITE = 0.04  # OD above glass under which a block is glass
 INK_STRENGTH = 0.15  # OD above glass from which a colour can be judged
 INK_RED_SHIFT = 0.15  # blue and green ink absorb more red than green light; the bluest haematoxylin hardly does
-INK_RED, INK_RED_OD = 0.42, 1.2  # ink over tissue: this share of red, and redder absorption than any area of nuclei
-GREY_CHROMA = 0.2  # dark rims and dirt: channels differ by less than this share of the mean
+INK_RED, INK_RED_OD = 0.445, 1.4  # ink over tissue: this share of red, and redder absorption than any area of nuclei
+GREY_CHROMA = 0.1  # dark rims and dirt: channels differ by less than this share of the mean
 DARK_CHROMA, DARK = 0.35, 1.2  # black ink over tissue
 WARM_BLUE, WARM_RED, WARM = 0.33, 0.2, 1.0  # red ink: as red as blood, and darker than any area of it
 FOLD_SMOOTH_UM = 14.0  # nuclei average out
 FOLD_WINDOW_UM = 170.0
 FOLD_STEP = 0.27  # ln OD above the neighbourhood; a fold adds ln 2 = 0.69, less where it is smoothed
+FOLD_SD = 2.2  # and more than places of this slide differ from their neighbourhood anyway
 FOLD_DARK = 0.1  # and above the median of the slide: septa in fat are no folds
 FOLD_HUE = 0.05  # a fold keeps the hue, an epithelium beside stroma does not
 FOLD_FLOOR = 0.02
@@ -150,7 +151,8 @@ def fold_mask(above: NDArray[Any], tissue: NDArray[np.bool_], *, um_per_px: floa
     step, shift = (
         value - median_filter(np.where(tissue, value, np.median(value[tissue])), window) for value in (darkness, hue)
     )
-    dark = (step > FOLD_STEP) & (darkness > middle + FOLD_DARK)
+    _, spread = robust_spread(step[tissue])
+    dark = (step > max(FOLD_STEP, FOLD_SD * float(spread))) & (darkness > middle + FOLD_DARK)
     folded: NDArray[np.bool_] = tissue & dark & (np.abs(shift) < FOLD_HUE)
     return folded
 
