@@ -13,7 +13,6 @@ from spatialsig.stats.expression import (
     log1p_cp10k,
     signature_scores,
     value_range,
-    zscore_dense,
 )
 
 COUNTS = hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(0, 300))
@@ -36,16 +35,6 @@ def test_moments_equal_the_dense_sums(counts: np.ndarray) -> None:
     total, squares = gene_moments(csr, library_size(csr))
     np.testing.assert_allclose(total, oracle(counts).sum(axis=0), rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(squares, (oracle(counts) ** 2).sum(axis=0), rtol=1e-12, atol=1e-12)
-
-
-@given(COUNTS, st.integers(0, 99))
-def test_zscores_equal_the_dense_formula(counts: np.ndarray, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    mean, std = rng.normal(size=counts.shape[1]), rng.uniform(0.5, 2, counts.shape[1])
-    csr = sparse.csr_matrix(counts)
-    np.testing.assert_allclose(
-        zscore_dense(csr, library_size(csr), mean, std), (oracle(counts) - mean) / std, rtol=1e-5, atol=1e-5
-    )
 
 
 @given(COUNTS, st.integers(0, 99))

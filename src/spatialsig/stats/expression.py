@@ -97,16 +97,6 @@ def scaler_from_moments(
     return mean, np.where(std > 0, std, 1.0)
 
 
-def zscore_dense(
-    counts: sparse.csr_matrix, library: NDArray[np.float64], mean: NDArray[Any], std: NDArray[Any]
-) -> NDArray[np.float32]:
-    """Dense z-scores ``(n_cells, n_genes)`` of a batch of cells under a fitted scaler."""
-    start = (-np.asarray(mean, np.float64) / std).astype(np.float32)
-    dense = np.broadcast_to(start, counts.shape).copy()
-    _add_scaled(counts.data, counts.indices, counts.indptr, size_factors(library), np.asarray(std, np.float64), dense)
-    return dense
-
-
 def signature_scores(
     counts: sparse.csr_matrix,
     library: NDArray[np.float64],
@@ -221,21 +211,6 @@ def _clipped_moments(
                 sums[gene, 0] += value
                 sums[gene, 1] += value * value
     return sums[:, 0].copy(), sums[:, 1].copy()
-
-
-@numba.njit(cache=True)
-def _add_scaled(
-    data: NDArray[Any],
-    indices: NDArray[Any],
-    indptr: NDArray[Any],
-    factor: NDArray[np.float64],
-    std: NDArray[np.float64],
-    out: NDArray[np.float32],
-) -> None:
-    for cell in range(len(indptr) - 1):
-        for k in range(indptr[cell], indptr[cell + 1]):
-            gene = indices[k]
-            out[cell, gene] += np.log1p(data[k] * factor[cell]) / std[gene]
 
 
 @numba.njit(cache=True)
