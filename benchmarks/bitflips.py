@@ -13,6 +13,7 @@ import time
 import warnings
 from pathlib import Path
 
+import store_breaks as breaks
 import store_faults as faults
 
 HERE = Path(__file__).resolve().parent
@@ -29,7 +30,7 @@ def main() -> None:
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as directory:
         base = faults.base_store(Path(directory))
-        found = faults.flip_run(base, Path(directory), 200 if args.quick else args.n, args.seed)
+        found = breaks.flip_run(base, Path(directory), 200 if args.quick else args.n, args.seed)
     found |= {"goal_missed": 0, "seconds": round(time.perf_counter() - started, 1)}
     args.json.parent.mkdir(parents=True, exist_ok=True)
     args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Kill writers of a store, end them at every call, fill their disk, and read while they write.
+"""Kill writers of a store, end them at every call, fill their disk, read while they write, and repair for others.
 
     python benchmarks/soak_store.py --n 1000
 
@@ -17,42 +17,65 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import store_breaks as breaks
+import store_disk as disk
 import store_faults as faults
 
 HERE = Path(__file__).resolve().parent
-CRASHED = ("attrs", "parts", "table", "add", "replace", "optimize", "overwrite")
-PARTS = ("kill", "crash", "full", "readers")
+ACTIONS = ("attrs", "parts", "table", "add", "replace", "optimize", "create", "overwrite")
+PARTS = ("kill", "crash", "full", "limit", "space", "readers", "second", "plain", "flips")
+LIMITS = [0, 60, 150, 400, 700, 1000, 1500, 2500, 4000, 8000, 30_000, 80_000]  # bytes in one file
+PAGES = [0, 1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 30, 40, 60, 90, 130]  # of 4 KiB that are free
 
 
-def soak(
-    directory: Path, *, n: int, seed: int, parts: tuple[str, ...], crashed: tuple[str, ...], commits: int, step: int = 1
-) -> dict[str, Any]:
+def soak(directory: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Everything asked for, one after another."""
     base = faults.base_store(directory)
-    found: dict[str, Any] = {}
-    if "kill" in parts:
-        found["kill"] = faults.kill_run(base, directory / "kill", n, seed)
-    if "crash" in parts:
-        runs = [(action, False) for action in crashed] + [("table", True)] * ("table" in crashed)
-        found["crash"] = [
-            faults.crash_run(base, directory / f"crash-{action}-{steps}", action, in_steps=steps)
-            for action, steps in runs
+    actions = tuple(args.actions)
+    every = slice(None, None, args.coarse)
+
+    def crash() -> list[Any]:
+        runs = [(action, False) for action in actions] + [("table", True)] * ("table" in actions)
+        return [
+            breaks.crash_run(base, directory / f"crash-{a}-{steps}", a, in_steps=steps, retry_every=args.coarse)
+            for a, steps in runs
         ]
-    if "full" in parts:
-        found["full"] = [
-            faults.full_disk_run(base, directory / f"full-{action}-{code}", action, code, step=step)
-            for action in crashed
+
+    def full() -> list[Any]:
+        return [
+            breaks.full_disk_run(base, directory / f"full-{a}-{code}", a, code, sample=args.sample, seed=args.seed)
+            for a in actions
             for code in (errno.ENOSPC, errno.EIO)
         ]
-    if "readers" in parts:
-        found["readers"] = faults.reader_run(base, directory / "readers", commits)
+
+    work = {
+        "kill": lambda: breaks.kill_run(base, directory / "kill", args.n, args.seed, actions),
+        "crash": crash,
+        "full": full,
+        "limit": lambda: [disk.limit_run(base, directory / f"limit-{a}", a, LIMITS[every]) for a in actions],
+        "space": lambda: [disk.space_run(base, directory / f"space-{a}", a, PAGES[every]) for a in actions],
+        "readers": lambda: breaks.reader_run(base, directory / "readers", args.commits),
+        "second": lambda: disk.second_writer_run(base, directory / "second"),
+        "plain": lambda: disk.plain_run(directory / "plain", args.plain, args.seed),
+        "flips": lambda: breaks.flip_run(base, directory, args.flips, args.seed),
+    }
+    found: dict[str, Any] = {"seconds_of": {}}
+    for part in args.parts:
+        started = time.perf_counter()
+        found[part] = work[part]()
+        found["seconds_of"][part] = round(time.perf_counter() - started, 1)
     return found
 
 
 def faulty(found: dict[str, Any]) -> list[Any]:
     """Everything that should not be."""
-    runs = [found.get("kill", {}), *found.get("crash", []), *found.get("full", [])]
-    return [fault for run in runs for fault in run.get("failures", [])] + found.get("readers", {}).get("torn", [])
+    runs = [found.get(part, {}) for part in ("kill", "plain")]
+    runs += [run for part in ("crash", "full", "limit", "space") for run in found.get(part, [])]
+    faults = [fault for run in runs for fault in run.get("failures", [])]
+    second = found.get("second", {"names_missing": [], "readers_wait": False, "after_the_kill": "written"})
+    faults += second["names_missing"] + [second] * (second["readers_wait"] or second["after_the_kill"] != "written")
+    flips = found.get("flips", {"missed": [], "misnamed": []})
+    return faults + found.get("readers", {}).get("torn", []) + flips["missed"] + flips["misnamed"]
 
 
 def main() -> None:
@@ -60,26 +83,22 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=1000, help="writers to kill")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--actions", nargs="+", choices=CRASHED, default=CRASHED, help="what is cut at every call")
+    parser.add_argument("--actions", nargs="+", choices=ACTIONS, default=ACTIONS, help="what is broken")
     parser.add_argument("--commits", type=int, default=200, help="commits that are read meanwhile")
-    parser.add_argument("--step", type=int, default=1, help="every how many-th call fails for want of space")
+    parser.add_argument("--sample", type=int, help="calls to fail, besides every rename; by default all of them")
+    parser.add_argument("--coarse", type=int, default=1, help="every how many-th limit, and retry after a crash")
+    parser.add_argument("--plain", type=int, default=200, help="writers of spatialdata to kill, and stores to repair")
+    parser.add_argument("--flips", type=int, default=1000, help="bits to flip")
     parser.add_argument("--quick", action="store_true", help="30 kills, few actions")
     parser.add_argument("--json", type=Path, default=HERE / "results" / "soak_store.json")
     args = parser.parse_args()
     if args.quick:
-        args.n, args.actions, args.commits, args.step = 30, ["attrs", "parts"], 20, 11
+        args.n, args.commits, args.sample, args.coarse, args.plain, args.flips = 30, 10, 8, 6, 8, 100
+        args.actions = ["attrs", "parts", "add"]
     warnings.simplefilter("ignore")
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as directory:
-        found = soak(
-            Path(directory),
-            n=args.n,
-            seed=args.seed,
-            parts=tuple(args.parts),
-            crashed=tuple(args.actions),
-            commits=args.commits,
-            step=args.step,
-        )
+        found = soak(Path(directory), args)
     found |= {"faults": len(faulty(found)), "goal_faults": 0, "seconds": round(time.perf_counter() - started, 1)}
     args.json.parent.mkdir(parents=True, exist_ok=True)
     args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
