@@ -6,6 +6,7 @@ from __future__ import annotations
 IMAGE = "he_image"  # images: the H&E, (c, y, x) uint8 RGB, multi-scale
 TABLE = "table"  # tables: one row per cell (or spot)
 PATCHES = "patches"  # shapes: one square per row, in H&E pixels
+CIRCLES = "cell_circles"  # shapes: one circle per cell, in µm
 TISSUE = "tissue"  # shapes: outlines of the tissue, in H&E pixels
 SIGNATURES = "signatures"  # tables: measured scores, one row per patch
 SIGNATURES_PRED = "signatures_pred"  # tables: predicted scores, one row per patch

@@ -86,7 +86,7 @@ def image_levels(sdata: SpatialData, image_key: str) -> tuple[ImageLevel, ...]:
     paths = _stored_paths(arrays)
     height, width = arrays[0].shape[1:]
     return tuple(
-        ImageLevel(path or array.data, (h, w), (_factor(height, h), _factor(width, w)))
+        ImageLevel(path or array.data, (h, w), (level_factor(height, h), level_factor(width, w)))
         for array, path in zip(arrays, paths, strict=True)
         for h, w in [array.shape[1:]]
     )
@@ -129,7 +129,7 @@ def _arrays(element: DataArray | DataTree) -> list[DataArray]:
     return [element]
 
 
-def _factor(full: int, level: int) -> float:
+def level_factor(full: int, level: int) -> float:
     """Level-0 px per px along one axis: the whole number, where the level is trimmed or padded to whole px."""
     whole = max(round(full / level), 1)
     return float(whole) if level in (full // whole, -(-full // whole)) else full / level

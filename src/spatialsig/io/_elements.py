@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from spatialsig.io._rgb import PixelSize, RgbFile, RgbPixels
 
-CIRCLES = "cell_circles"
+CIRCLES = _keys.CIRCLES
 DEFAULT_RADIUS_UM = 5.0
 _LAZY_CHUNK_PX = 1024
 

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 MAX_SQUARES = 20_000  # polygons napari draws without a wait; more patches are shown as one picture
 LINES_PER_EDGE = 300  # an outline is this share of the element's extent, in its own units: thin on any slide
 WINDOW_PX = (1500, 1000)
-CELL_CIRCLES = "cell_circles"
 _INSTALL = "pip install 'spatialsig[viz]' and a Qt binding, e.g. pip install pyqt6"
 
 
@@ -36,8 +35,8 @@ def napari(
     table_key: str = _keys.SIGNATURES,
     patches_key: str = _keys.PATCHES,
     image_key: str = _keys.IMAGE,
-    tissue_key: str = "tissue",
-    cells_key: str = CELL_CIRCLES,
+    tissue_key: str = _keys.TISSUE,
+    cells_key: str = _keys.CIRCLES,
     alpha: float = 0.6,
     run: bool = True,
 ) -> Any:

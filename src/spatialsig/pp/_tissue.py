@@ -12,6 +12,7 @@ from skimage.filters import threshold_otsu
 from xarray import DataArray, DataTree
 
 from spatialsig.data.frames import full_resolution
+from spatialsig.data.pyramid import level_factor
 from spatialsig.stats.patch_quality import glass_density, not_stain, optical_density
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def coarse_pixels(
     levels = [image[name]["image"] for name in image.children] if isinstance(image, DataTree) else [image]
     fine = [level for level in levels if full.sizes["x"] / level.sizes["x"] * um_per_px <= target_um_per_px * 1.01]
     level = min(fine or levels[:1], key=lambda one: one.sizes["x"])
-    scale = [_factor(full.sizes[a], level.sizes[a]) for a in ("y", "x")]
+    scale = [level_factor(full.sizes[a], level.sizes[a]) for a in ("y", "x")]
     step = max(1, int(target_um_per_px * 1.01 / (um_per_px * max(scale))))
     step = min(step, *(level.sizes[a] for a in ("y", "x")))
     pixels = da.asarray(level.transpose("y", "x", "c").data)[..., :3]  # type: ignore[no-untyped-call]
@@ -108,12 +109,6 @@ def tissue_fraction(tissue: TissueMask, origins: NDArray[np.int64], *, size: int
     area = (y1 - y0) * (x1 - x0)
     share: NDArray[np.float64] = np.clip(inside / np.maximum(area, 1e-9), 0, 1)
     return share
-
-
-def _factor(full: int, level: int) -> float:
-    """Level-0 px per px: the whole number, where the level was cut or filled up to whole px."""
-    whole = max(round(full / level), 1)
-    return float(whole) if level in (full // whole, -(-full // whole)) else full / level
 
 
 def _at(table: NDArray[np.float64], y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
