@@ -211,6 +211,7 @@ def _check_all(stores: list[tuple[str, Path, str, str]], *, retry_every: int) ->
 
 
 MOVES = ("rename", "replace", "exchange_at_once")
+FEW = 50  # calls that are all tried anyway
 
 
 def full_disk_run(
@@ -230,7 +231,7 @@ def full_disk_run(
                 ACTIONS[action](store, 2)
             names = counter.names
         chosen = set(range(1, len(names) + 1))
-        if sample is not None and sample < len(chosen):
+        if sample is not None and len(chosen) > FEW:
             moves = {k for k, name in enumerate(names, start=1) if name in MOVES}
             chosen = moves | set(random.Random(seed).sample(sorted(chosen), sample))
         store, tried = copy_of(base, directory / "work"), 0

@@ -22,7 +22,7 @@ pytestmark = [
 KILLED = ["attrs", "parts", "add", "replace", "create"]
 # side by side, as a small machine has two cores
 RUNS = {
-    "kill": ["--n", "30", "--parts", "kill", "second", "--actions", *KILLED],
+    "kill": ["--n", "30", "--parts", "kill", "second", "plain", "--plain", "6", "--actions", *KILLED],
     "others": [
         *(
             "--parts",
@@ -38,7 +38,7 @@ RUNS = {
             "parts",
             "add",
         ),
-        *("--coarse", "5", "--sample", "5", "--commits", "5", "--plain", "6", "--flips", "200"),
+        *("--coarse", "5", "--sample", "5", "--commits", "5", "--flips", "200"),
     ],
 }
 
@@ -82,7 +82,7 @@ def test_a_crash_at_every_call_leaves_old_or_new(found) -> None:
 def test_a_call_that_fails_changes_nothing(found) -> None:
     for full in found["full"]:
         assert full["failures"] == []
-        assert full["tried"] >= 6
+        assert full["tried"] > (10 if full["action"] == "attrs" else 4)
 
 
 def test_files_that_may_not_grow_change_nothing(found) -> None:

@@ -13,7 +13,7 @@ import spatialdata as sd
 import zarr
 
 from spatialsig._errors import FileMissingError, InputError, SpatialsigWarning, StoreError
-from spatialsig.store import atomic, commit, staging, swap
+from spatialsig.store import atomic, commit, snapshot, staging, swap
 from spatialsig.store.commit import commit_elements, create_store, read_attrs, write_attrs
 
 from .conftest import image, labels, picture, points, squares, table
@@ -309,3 +309,14 @@ def test_committing_says_nothing(store) -> None:
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         warnings.filterwarnings("ignore", category=FutureWarning)
         commit_elements(store, {"table": table(9), "he": image(260, 270)})
+
+
+def test_a_reader_sees_that_a_commit_took_itself_back(store, monkeypatch) -> None:
+    """The root is the very file that it was, but what was read meanwhile may be of the other state."""
+    before, root = snapshot._identity(store), (store / "zarr.json").stat()
+    monkeypatch.setattr(swap, "consolidate", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        commit_elements(store, {"squares": squares(8)})
+    after = (store / "zarr.json").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (root.st_ino, root.st_mtime_ns)
+    assert snapshot._identity(store) != before

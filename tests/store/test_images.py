@@ -249,3 +249,13 @@ def test_threads_never_take_more_memory_than_they_may(monkeypatch) -> None:
     assert images._workers((4096, 8192), (500, 500)) == 16
     monkeypatch.setattr(images, "MAX_WORKING_BYTES", 1)
     assert images._workers((2048, 2048), (10_000, 10_000)) == 1
+
+
+def test_what_is_hashed_in_memory_is_what_lies_on_the_disk(tmp_path) -> None:
+    from spatialsig.store.faults import examine
+    from spatialsig.store.manifest import read_manifest
+
+    stream(tmp_path / "s.zarr", picture(700, 900))
+    recorded = read_manifest(tmp_path / "s.zarr/images/he/.spatialsig-manifest")
+    assert {"s0/c/0/2/3", "s1/c/0/1/1", "s0/zarr.json", "zarr.json"} <= set(recorded)
+    assert {found.status for found in examine(tmp_path / "s.zarr")} == {"ok"}
