@@ -1,6 +1,7 @@
 """Hypothesis profile and the slides that many tests share."""
 
 import os
+from collections import defaultdict
 
 import hypothesis
 import pytest
@@ -38,3 +39,23 @@ def patched(toy: sd.SpatialData) -> sd.SpatialData:
     sp.tl.score_cells(toy, "seed")
     sp.tl.aggregate_patches(toy, min_cells=5, use_rep=None)
     return toy
+
+
+N_LAYOUTS = 5  # of Xenium bundles, see faults/conftest.py
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Print which fault of a bundle gets which answer; here, since only this file is read by a parallel run."""
+    answers: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for report in terminalreporter.stats.get("passed", []):
+        found = dict(getattr(report, "user_properties", []))
+        if "fault" in found:
+            answers[found["fault"], found["answer"]].append(found["layout"])
+    if not answers:
+        return
+    terminalreporter.section("faults and their answers")
+    width = max(len(fault) for fault, _ in answers)
+    for (fault, answer), layouts in answers.items():
+        which = "all" if len(set(layouts)) == N_LAYOUTS else " ".join(sorted(set(layouts)))
+        terminalreporter.write_line(f"{fault:<{width}}  {which:<15}  {answer}")
+    terminalreporter.write_line(f"{len(answers)} faults, {sum(map(len, answers.values()))} with their layouts")

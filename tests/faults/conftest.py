@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,20 +106,3 @@ def broken(originals, tmp_path) -> Callable[[str], Broken]:
         return Broken(folder, version)
 
     return copy
-
-
-def pytest_terminal_summary(terminalreporter) -> None:
-    """Print which fault gets which answer."""
-    answers: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for report in terminalreporter.stats.get("passed", []):
-        found = dict(getattr(report, "user_properties", []))
-        if "fault" in found:
-            answers[found["fault"], found["answer"]].append(found["layout"])
-    if not answers:
-        return
-    terminalreporter.section("faults and their answers")
-    width = max(len(fault) for fault, _ in answers)
-    for (fault, answer), layouts in answers.items():
-        which = "all" if len(set(layouts)) == len(LAYOUTS) else " ".join(sorted(set(layouts)))
-        terminalreporter.write_line(f"{fault:<{width}}  {which:<15}  {answer}")
-    terminalreporter.write_line(f"{len(answers)} faults, {sum(map(len, answers.values()))} with their layouts")
