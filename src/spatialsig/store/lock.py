@@ -183,17 +183,19 @@ def _take_away(file: Path, holder: dict[str, Any]) -> None:
     """Remove a stale lock, unless somebody else does: only who makes the takeover file may."""
     takeover = file.with_name(f"{file.name}.takeover-{holder['token']}")
     try:
-        with takeover.open("x", encoding="utf-8") as own:
-            own.write(json.dumps(_entry(holder["token"], "taking over")))
+        own = takeover.open("x", encoding="utf-8")
     except FileExistsError:
         try:
-            if time.time() - takeover.stat().st_mtime > _TAKEOVER_S:
+            old = time.time() - takeover.stat().st_mtime > _TAKEOVER_S
+            if old or is_stale(read_lock(takeover) or {}):
                 takeover.unlink(missing_ok=True)
         except FileNotFoundError:
             return
         time.sleep(_POLL_S)
         return
-    try:
+    try:  # from here on it is ours, and goes whatever happens
+        with own:
+            own.write(json.dumps(_entry(holder["token"], "taking over")))
         if (read_lock(file) or {}).get("token") == holder["token"]:
             file.unlink(missing_ok=True)
     finally:
