@@ -98,7 +98,10 @@ class PatchSource:
     def is_exact(self) -> NDArray[np.bool_]:
         """Which patches are pixels of :attr:`level` as they are, ``(n_patches,)``."""
         first, last = self.windows
-        at_pixel = np.abs((self.origins - self.corner) / np.array(self.level.downsample) - first).max(axis=1) <= _LEVEL_TOLERANCE
+        at_pixel = (
+            np.abs((self.origins - self.corner) / np.array(self.level.downsample) - first).max(axis=1)
+            <= _LEVEL_TOLERANCE
+        )
         scaled = np.abs(self.size_l0 / np.array(self.level.downsample) - self.out_px).max() > _LEVEL_TOLERANCE
         exact: NDArray[np.bool_] = at_pixel & (last - first == self.out_px).all(axis=1) & (not scaled)
         return exact
