@@ -335,7 +335,7 @@ FAULTS = {
     "transparent image": (
         lambda b: b.write_he(np.dstack([b.pixels, np.full(HE_SHAPE, 254, np.uint8)]), extrasamples=["unassalpha"]),
         InputError,
-        "is transparent at y 0-700, x 0-900 px",
+        r"is transparent at y 0-\d+, x 0-900 px",
     ),
     "image truncated": (
         lambda b: _truncate(b.he_image),
@@ -365,7 +365,7 @@ def test_corrupt_tile_names_the_place(bundle, tmp_path) -> None:
     data = bytearray(bundle.he_image.read_bytes())
     data[offset : offset + 200] = b"\xff" * 200
     bundle.he_image.write_bytes(data)
-    with pytest.raises(InputError, match=r"he_image.ome.tif' cannot be decoded at y 0-700, x 0-900 px"):
+    with pytest.raises(InputError, match=r"he_image.ome.tif' cannot be decoded at y 0-\d+, x 0-900 px"):
         sp.io.read_xenium(bundle.path, out=tmp_path / "s.zarr")
     assert [p.name for p in tmp_path.iterdir()] == ["S1"]
 
