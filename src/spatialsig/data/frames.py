@@ -54,15 +54,32 @@ def um_per_global(slide: Slide) -> float:
     raise AlignmentError(msg)
 
 
+def matrix_to_global(element: Any) -> NDArray[np.float64] | None:
+    """Matrix ``(3, 3)`` from the coordinates (x, y) of an element to ``global``; None where it has no way there."""
+    known = get_transformation(element, get_all=True).get(_keys.GLOBAL)
+    return None if known is None else np.asarray(known.to_affine_matrix(input_axes=XY, output_axes=XY), np.float64)
+
+
+def placed(slide: Slide, element: Any, name: str) -> NDArray[np.float64]:
+    """:func:`matrix_to_global` of an element that must have one.
+
+    Raises
+    ------
+    AlignmentError
+        If it has none.
+    """
+    matrix = matrix_to_global(element)
+    if matrix is None:
+        msg = f"slide {slide.name!r}: {name} has no transformation to {_keys.GLOBAL!r}; set one with spatialdata."
+        raise AlignmentError(msg)
+    return matrix
+
+
 def image_to_um(slide: Slide, image_key: str) -> NDArray[np.float64]:
     """Matrix ``(3, 3)`` from image pixels (x, y) to micrometres."""
-    transformation = get_transformation(image_of(slide, image_key), get_all=True).get(_keys.GLOBAL)
-    if transformation is None:
-        msg = f"slide {slide.name!r}: image {image_key!r} has no transformation to {_keys.GLOBAL!r}."
-        raise AlignmentError(msg)
-    to_global = transformation.to_affine_matrix(input_axes=XY, output_axes=XY)
+    to_global = placed(slide, image_of(slide, image_key), f"image {image_key!r}")
     scale = um_per_global(slide)
-    return np.diag([scale, scale, 1.0]) @ np.asarray(to_global, np.float64)
+    return np.diag([scale, scale, 1.0]) @ to_global
 
 
 def um_to_image(slide: Slide, image_key: str, xy_um: NDArray[Any]) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ import numpy as np
 from spatialsig import _keys
 from spatialsig._checks import check_fraction
 from spatialsig._errors import InputError
-from spatialsig.data.frames import XY, image_of
+from spatialsig.data.frames import image_of, placed
 from spatialsig.data.patch_table import patch_origins_of, patch_spec
 from spatialsig.data.slides import open_slides, slide_count
 from spatialsig.pl._canvas import ACCENT, SCORE_MAP, SECOND
@@ -163,12 +163,9 @@ def _outline(layer: Any, colour: str) -> None:
 def _add_raster(
     viewer: Any, slide: Slide, patches_key: str, values: NDArray[np.float64], name: str, alpha: float
 ) -> None:
-    from spatialdata.transformations import get_transformation
-
     spec = patch_spec(slide, patches_key)
     picture, to_image = raster(patch_origins_of(slide, patches_key), values, size=spec.size_l0, stride=spec.stride_l0)
-    transformation = get_transformation(slide.sdata.shapes[patches_key], get_all=True)[_keys.GLOBAL]
-    to_global = transformation.to_affine_matrix(input_axes=XY, output_axes=XY) @ to_image
+    to_global = placed(slide, slide.sdata.shapes[patches_key], f"shapes {patches_key!r}") @ to_image
     swap = np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]])  # napari counts (y, x)
     viewer.add_image(
         colours(picture.ravel()).reshape(*picture.shape, 4),

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from spatialsig import _keys
 from spatialsig._checks import check_choice
 from spatialsig._errors import AlignmentError, InputError
-from spatialsig.data.frames import full_resolution, image_of, um_per_global
+from spatialsig.data.frames import full_resolution, image_of, matrix_to_global, um_per_global
 from spatialsig.data.slides import open_slides
 from spatialsig.geometry.affine import (
     Alignment,
@@ -25,7 +25,7 @@ from spatialsig.geometry.affine import (
     um_to_he_px,
 )
 from spatialsig.geometry.landmarks import LAYOUTS, point_columns
-from spatialsig.pp._image_place import matrix_to_global, place_image, refuse_patches
+from spatialsig.pp._image_place import place_image, refuse_patches
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -146,7 +146,7 @@ def _plan(
     slide: Slide, how: str, given: Any, target: str, image_key: str, table_key: str
 ) -> tuple[Alignment, dict[str, Any]]:
     """Alignment of one slide, checked, and what is kept about it."""
-    before = matrix_to_global(slide, image_key)
+    before = matrix_to_global(image_of(slide, image_key))
     refuse_patches(slide, image_key)
     if isinstance(given, Mapping):
         if slide.name not in given:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 from spatialdata.transformations import Affine, get_transformation, set_transformation
 
 from spatialsig import _keys
@@ -13,15 +12,10 @@ from spatialsig.data.frames import XY, image_of
 from spatialsig.store.transformations import commit_transformations
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from spatialsig.data.slides import Slide
-
-
-def matrix_to_global(slide: Slide, image_key: str) -> NDArray[np.float64] | None:
-    """Matrix ``(3, 3)`` from image pixels (x, y) to ``global``; None where the image has no such transformation."""
-    known = get_transformation(image_of(slide, image_key), get_all=True).get(_keys.GLOBAL)
-    return None if known is None else np.asarray(known.to_affine_matrix(input_axes=XY, output_axes=XY), np.float64)
 
 
 def refuse_patches(slide: Slide, image_key: str) -> None:

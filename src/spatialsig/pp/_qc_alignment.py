@@ -13,11 +13,11 @@ from spatialsig import _keys
 from spatialsig._checks import check_positive
 from spatialsig._errors import AlignmentError, InputError, SpatialsigWarning
 from spatialsig._progress import track
-from spatialsig.data.frames import um_per_global
+from spatialsig.data.frames import image_of, matrix_to_global, um_per_global
 from spatialsig.data.slides import open_slides, require_obsm, slide_count
 from spatialsig.geometry.mistakes import hypotheses
 from spatialsig.pp._fits import Fitter, is_plausible, region_groups, sample_groups
-from spatialsig.pp._image_place import matrix_to_global, place_image, refuse_patches
+from spatialsig.pp._image_place import place_image, refuse_patches
 from spatialsig.pp._nuclei import NucleiRasters
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def _positions(slide: Slide, table_key: str) -> NDArray[np.float64]:
 
 
 def _matrix(slide: Slide, image_key: str) -> NDArray[np.float64]:
-    matrix = matrix_to_global(slide, image_key)
+    matrix = matrix_to_global(image_of(slide, image_key))
     if matrix is None:
         msg = (
             f"slide {slide.name!r}: image {image_key!r} has no transformation to {_keys.GLOBAL!r}; give it one with "

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 BLOCK_UM = 8.0  # colours are judged on blocks of about a cell
 BATCH_MB = 64
 FOCUS_SD = 3.0  # small patches and mixed tissue vary in sharpness: so many robust sd below the median are usual
-REASONS = (_keys.FOCUS, _keys.WHITE_SHARE, _keys.PEN_SHARE, _keys.FOLD_SHARE, _keys.STAIN_OUTLIER)
 
 
 @dataclass(frozen=True)
