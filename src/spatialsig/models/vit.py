@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +22,10 @@ from spatialsig.models.directory import (
     read_scaler,
     save_model,
 )
+from spatialsig.models.intervals import checked_intervals
 from spatialsig.nn.augment import dihedral
-from spatialsig.nn.signature import SignatureConfig, SignatureNet
+from spatialsig.nn.seed_vit import SEED, SeedNet
+from spatialsig.nn.signature import VIT, SignatureConfig, SignatureNet
 from spatialsig.nn.vit import ViTConfig
 
 if TYPE_CHECKING:
@@ -52,11 +55,15 @@ class SignatureViT:
         Edge of a patch and its resolution: what the network was trained on and must be given.
     run
         Provenance, JSON-able: training and held-out slides, seed, hashes.
+    net
+        Network to hold; None makes an untrained one.
 
     Attributes
     ----------
     net
         The network, in evaluation mode.
+    intervals
+        Prediction intervals by kind of input, see :func:`spatialsig.tl.calibrate`; None before it.
     """
 
     kind = "SignatureViT"
@@ -73,7 +80,7 @@ class SignatureViT:
         patch_px: int,
         um_per_px: float,
         run: dict[str, Any] | None = None,
-        net: SignatureNet | None = None,
+        net: SignatureNet | SeedNet | None = None,
     ) -> None:
         check_positive(patch_px=patch_px, um_per_px=um_per_px)
         self.config, self.signatures = config, tuple(signatures)
@@ -83,13 +90,19 @@ class SignatureViT:
         self.ae_std = np.ones(config.n_latent) if ae_std is None else np.asarray(ae_std, np.float64)
         _check_shapes(self)
         self.run = dict(run or {})
-        self.net = SignatureNet(config) if net is None else net
+        self.intervals: dict[str, Any] | None = None
+        self.net = new_network(config) if net is None else net
         self.net.eval()
 
     @property
     def uses_expression(self) -> bool:
         """Whether predictions can take an expression embedding into account."""
         return self.config.fusion != "none"
+
+    @property
+    def knows_uncertainty(self) -> bool:
+        """Whether :meth:`predict_distribution` can be asked."""
+        return self.config.gaussian
 
     def predict(
         self,
@@ -112,22 +125,43 @@ class SignatureViT:
         n_views
             Average over that many turned and mirrored views of each patch: 1, 2, 4 or 8.
         """
-        check_choice(n_views, tuple(_VIEWS), name="n_views")
-        check_positive(batch_size=batch_size)
-        self._check_inputs(images, ae)
-        out = np.empty((len(images), len(self.signatures)), np.float32)
-        for start in range(0, len(images), batch_size):
-            rows = slice(start, start + batch_size)
-            scores = self._forward(images[rows], None if ae is None else ae[rows], _VIEWS[n_views])
-            out[rows] = scores * self.target_std + self.target_mean
-        return out
+        return self._predicted(images, ae, batch_size, n_views)[0]
+
+    def predict_distribution(
+        self,
+        images: NDArray[np.uint8],
+        ae: NDArray[np.floating[Any]] | None = None,
+        *,
+        batch_size: int = 64,
+        n_views: int = 1,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Scores and the standard deviation expected around them, ``(n, n_signatures)`` float32 each, in score units.
+
+        The deviation is what a patch of this look leaves open (noise of the label included), not what the model does
+        not know for want of training data. Over several views the variances are averaged. Arguments as in
+        :meth:`predict`.
+
+        Raises
+        ------
+        InputError
+            If the model does not know its uncertainty, see :attr:`knows_uncertainty`.
+        """
+        if not self.knows_uncertainty:
+            msg = "this model predicts scores without their uncertainty; train it with `loss='gaussian'`."
+            raise InputError(msg)
+        return self._predicted(images, ae, batch_size, n_views)
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Write the model directory, whole or not at all."""
         save_model(
             directory,
             kind=self.kind,
-            config={"net": asdict(self.config), "patch_px": self.patch_px, "um_per_px": self.um_per_px},
+            config={
+                "net": asdict(self.config),
+                "patch_px": self.patch_px,
+                "um_per_px": self.um_per_px,
+                "intervals": self.intervals,
+            },
             weights=self.net.state_dict(),
             scaler={name: getattr(self, name) for name in ("target_mean", "target_std", "ae_mean", "ae_std")},
             lists={"signatures": list(self.signatures)},
@@ -153,13 +187,15 @@ class SignatureViT:
         targets, latent = (len(names),), (config.n_latent,)
         shapes = {"target_mean": targets, "target_std": targets, "ae_mean": latent, "ae_std": latent}
         scaler = read_scaler(place, shapes)
-        with torch.device("meta"):
-            net = SignatureNet(config)
+        with torch.device("meta") if config.backbone in (VIT, SEED) else nullcontext():
+            net = new_network(config)
         load_weights(place, net)
         scale = {name: _number(values, name, where=place / CONFIG) for name in ("patch_px", "um_per_px")}
-        return cls(
+        model = cls(
             config, names, **scaler, patch_px=int(scale["patch_px"]), um_per_px=scale["um_per_px"], run=run, net=net
         )
+        model.intervals = checked_intervals(values.get("intervals"), names, where=str(place / CONFIG))
+        return model
 
     def _check_inputs(self, images: NDArray[np.uint8], ae: NDArray[Any] | None) -> None:
         wanted = (3, self.patch_px, self.patch_px)
@@ -175,19 +211,45 @@ class SignatureViT:
             msg = f"`ae` of shape {ae.shape}; wanted ({len(images)}, {self.config.n_latent})."
             raise InputError(msg)
 
+    def _predicted(
+        self, images: NDArray[np.uint8], ae: NDArray[Any] | None, batch_size: int, n_views: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Scores and deviations in score units; the deviations are 0 where the network does not predict them."""
+        check_choice(n_views, tuple(_VIEWS), name="n_views")
+        check_positive(batch_size=batch_size)
+        self._check_inputs(images, ae)
+        scores, deviations = np.zeros((2, len(images), len(self.signatures)), np.float32)
+        for start in range(0, len(images), batch_size):
+            rows = slice(start, start + batch_size)
+            mean, variance = self._forward(images[rows], None if ae is None else ae[rows], _VIEWS[n_views])
+            scores[rows] = mean * self.target_std + self.target_mean
+            deviations[rows] = np.sqrt(variance) * self.target_std
+        return scores, deviations
+
     @torch.inference_mode()
     def _forward(
         self, images: NDArray[np.uint8], ae: NDArray[Any] | None, views: tuple[int, ...]
-    ) -> NDArray[np.float64]:
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Standardised scores and variances, ``(b, n_signatures)`` each, averaged over the views."""
         device = next(self.net.parameters()).device
         pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device)
         code, present = None, None
         if ae is not None:
             code, present = standardised_embedding(ae, self.ae_mean, self.ae_std)
             code, present = code.to(device), present.to(device)
-        scores = [self.net(dihedral(pixels, k) if k else pixels, code, present) for k in views]
-        mean: NDArray[np.float64] = torch.stack(scores).double().mean(dim=0).cpu().numpy()
-        return mean
+        means, variances = [], []
+        for k in views:
+            found = self.net.forward_all(dihedral(pixels, k) if k else pixels, code, present)
+            means.append(found.mean.double())
+            unknown = found.log_variance is None
+            variances.append(torch.zeros_like(means[0]) if unknown else found.log_variance.double().exp())
+        mean, variance = (torch.stack(part).mean(dim=0).cpu().numpy() for part in (means, variances))
+        return mean, variance
+
+
+def new_network(config: SignatureConfig) -> SignatureNet | SeedNet:
+    """The untrained network that ``config`` describes."""
+    return SeedNet(config) if config.backbone == SEED else SignatureNet(config)
 
 
 def standardised_embedding(ae: NDArray[Any], mean: NDArray[Any], std: NDArray[Any]) -> tuple[Tensor, Tensor]:
