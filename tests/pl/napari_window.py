@@ -37,8 +37,7 @@ def settle(seconds: float) -> None:
         time.sleep(0.02)
 
 
-def main(kind: str, out: str) -> None:
-    sp.settings.progress = False
+def show(kind: str, out: Path) -> None:
     sdata = drawn_slides().make_slide()
     add_tissue(sdata)
     if kind == "raster":
@@ -48,7 +47,7 @@ def main(kind: str, out: str) -> None:
     settle(4)
     screen = viewer.screenshot(canvas_only=True, flash=False)
     np.savez(
-        out,
+        out / f"{kind}.npz",
         screen=screen,
         zoom=viewer.camera.zoom,
         centre=np.asarray(viewer.camera.center)[-2:],
@@ -56,6 +55,12 @@ def main(kind: str, out: str) -> None:
         kinds=np.array([type(layer).__name__ for layer in viewer.layers]),
     )
     viewer.close()
+
+
+def main(out: str, *kinds: str) -> None:
+    sp.settings.progress = False
+    for kind in kinds:
+        show(kind, Path(out))
 
 
 if __name__ == "__main__":
