@@ -58,14 +58,14 @@ def save_model(
     lists
         Names to store, by the stem of their file (``genes`` -> ``genes.json``).
     """
-    with _replacing(Path(directory)) as draft:
-        _write_json(draft / CONFIG, {"format": FORMAT, "kind": kind, **config})
+    with replacing(Path(directory)) as draft:
+        write_json(draft / CONFIG, {"format": FORMAT, "kind": kind, **config})
         for stem, names in lists.items():
-            _write_json(draft / f"{stem}.json", names)
+            write_json(draft / f"{stem}.json", names)
         np.savez(draft / SCALER, **dict(scaler))  # type: ignore[arg-type]
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, draft / WEIGHTS)
-        digests = {path.name: _digest(path) for path in sorted(draft.iterdir())}
-        _write_json(draft / RUN, {"spatialsig": version("spatialsig"), "sha256": digests, "run": dict(run)})
+        digests = {path.name: digest(path) for path in sorted(draft.iterdir())}
+        write_json(draft / RUN, {"spatialsig": version("spatialsig"), "sha256": digests, "run": dict(run)})
 
 
 def check_model(directory: Path, *, kind: str, lists: tuple[str, ...]) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def check_model(directory: Path, *, kind: str, lists: tuple[str, ...]) -> dict[s
     record = read_json(directory / RUN, dict)
     digests = record.get("sha256")
     for name in names:
-        if not isinstance(digests, dict) or digests.get(name) != _digest(directory / name):
+        if not isinstance(digests, dict) or digests.get(name) != digest(directory / name):
             msg = f"{directory / name} is not what was saved (its SHA-256 differs from {RUN}). {_FIX}"
             raise InputError(msg)
     config = read_json(directory / CONFIG, dict)
@@ -172,7 +172,7 @@ def load_weights(directory: Path, net: nn.Module) -> None:
 
 
 @contextmanager
-def _replacing(directory: Path) -> Iterator[Path]:
+def replacing(directory: Path) -> Iterator[Path]:
     """Give an empty directory beside ``directory``; put it in its place once it is filled and on disk."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     if (
@@ -208,7 +208,8 @@ def _fsync(path: Path) -> None:
         os.close(handle)
 
 
-def _write_json(path: Path, value: object) -> None:
+def write_json(path: Path, value: object) -> None:
+    """Write ``value`` with its numbers and paths as plain JSON."""
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False, sort_keys=False, default=_plain), encoding="utf-8")
 
 
@@ -222,6 +223,7 @@ def _plain(value: object) -> object:
     raise InputError(msg)
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """SHA-256 of a file, as hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
