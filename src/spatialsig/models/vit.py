@@ -241,8 +241,8 @@ class SignatureViT:
         for k in views:
             found = self.net.forward_all(dihedral(pixels, k) if k else pixels, code, present)
             means.append(found.mean.double())
-            unknown = found.log_variance is None
-            variances.append(torch.zeros_like(means[0]) if unknown else found.log_variance.double().exp())
+            log_variance = found.log_variance
+            variances.append(torch.zeros_like(means[0]) if log_variance is None else log_variance.double().exp())
         mean, variance = (torch.stack(part).mean(dim=0).cpu().numpy() for part in (means, variances))
         return mean, variance
 

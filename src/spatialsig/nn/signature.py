@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
+from spatialsig._checks import check_choice
 from spatialsig._errors import InputError
 from spatialsig.nn.fusion import Fusion
 from spatialsig.nn.vit import ViT, ViTConfig
 
 MAX_TARGETS = 100_000
+MAX_LOG_VARIANCE = 6.0  # a deviation of 1 / 20 to 20 times that of the score over all patches
+VIT = "vit"  # the backbone of our own
+
+
+class Prediction(NamedTuple):
+    """What a network says about each patch, on the standardised scale.
+
+    Attributes
+    ----------
+    mean
+        Scores, ``(b, n_targets)``.
+    log_variance
+        Logarithm of the variance expected around them, ``(b, n_targets)``; None where the network does not know it.
+    code
+        Expression embedding guessed from the image alone, ``(b, n_latent)``; None where the network does not guess.
+    """
+
+    mean: Tensor
+    log_variance: Tensor | None = None
+    code: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -21,7 +43,7 @@ class SignatureConfig:
     Parameters
     ----------
     vit
-        The image network.
+        The image network; with another ``backbone``, only its ``dim`` counts: the width of the head.
     n_targets
         Number of scores.
     n_latent
@@ -30,6 +52,14 @@ class SignatureConfig:
         One of :data:`spatialsig.nn.fusion.FUSIONS`.
     modality_dropout
         Share of training samples whose embedding is withheld.
+    backbone
+        ``"vit"``, or the name of what takes its place (``"seed"``: the whole prototype).
+    gaussian
+        Also predict the variance around each score.
+    guess_code
+        Also predict the expression embedding from the image.
+    image_px
+        Edge of the images, where the network takes one size only; 0 where it takes all.
     """
 
     vit: ViTConfig = field(default_factory=ViTConfig)
@@ -37,6 +67,10 @@ class SignatureConfig:
     n_latent: int = 0
     fusion: str = "none"
     modality_dropout: float = 0.3
+    backbone: str = VIT
+    gaussian: bool = False
+    guess_code: bool = False
+    image_px: int = 0
 
     def __post_init__(self) -> None:
         if not (type(self.n_targets) is int and 0 < self.n_targets <= MAX_TARGETS):
@@ -44,6 +78,20 @@ class SignatureConfig:
             raise InputError(msg)
         if not (type(self.n_latent) is int and 0 <= self.n_latent <= MAX_TARGETS):
             msg = f"`n_latent={self.n_latent!r}` must be an integer in 0..{MAX_TARGETS}."
+            raise InputError(msg)
+        if not (isinstance(self.backbone, str) and self.backbone):
+            msg = f"`backbone={self.backbone!r}` must be a name."
+            raise InputError(msg)
+        if not (type(self.image_px) is int and 0 <= self.image_px <= MAX_TARGETS):
+            msg = f"`image_px={self.image_px!r}` must be an integer in 0..{MAX_TARGETS}."
+            raise InputError(msg)
+        check_choice(self.gaussian, (True, False), name="gaussian")
+        check_choice(self.guess_code, (True, False), name="guess_code")
+        if self.guess_code and self.fusion in ("none", "token"):
+            msg = (
+                f"an embedding can be guessed from the image only where the network is given one and the image's features "
+                f"have not seen it; `fusion={self.fusion!r}` is not such. Use 'gated', 'film' or 'add'."
+            )
             raise InputError(msg)
 
 
@@ -80,22 +128,35 @@ class SignatureNet(nn.Module):
     ----------
     config
         Shape of the network.
+    backbone
+        Any module with ``num_features``, ``takes_tokens`` and ``forward(image, extra=None) -> (b, num_features)`` for
+        images as in :meth:`forward`; one that takes tokens also has ``token_dim``. None makes what ``config`` names.
     """
 
-    def __init__(self, config: SignatureConfig) -> None:
+    def __init__(self, config: SignatureConfig, backbone: nn.Module | None = None) -> None:
         super().__init__()
         self.config = config
-        self.backbone = ViT(config.vit)
-        dim = config.vit.dim
-        self.whiten = Whitening(self.backbone.num_features)
-        self.linear = nn.Linear(self.backbone.num_features, config.n_targets)
+        self.backbone = new_backbone(config) if backbone is None else backbone
+        _check_tokens(config, self.backbone)
+        dim, n_features = config.vit.dim, cast("int", self.backbone.num_features)
+        self.whiten = Whitening(n_features)
+        self.linear = nn.Linear(n_features, config.n_targets)
         if config.fusion != "none":
             self.linear_ae = nn.Linear(config.n_latent, config.n_targets, bias=False)
             nn.init.zeros_(self.linear_ae.weight)
-        self.project = nn.Linear(self.backbone.num_features, dim)
-        self.fusion = Fusion(config.fusion, dim, config.n_latent, modality_dropout=config.modality_dropout)
+        self.project = nn.Linear(n_features, dim)
+        width = cast("int", self.backbone.token_dim) if config.fusion == "token" else dim
+        self.fusion = Fusion(config.fusion, width, config.n_latent, modality_dropout=config.modality_dropout)
         # without a hidden layer, fusion after the backbone could only add the two modalities up
         self.head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, config.n_targets))
+        if config.gaussian:
+            self.spread = nn.Linear(dim, config.n_targets)
+            nn.init.zeros_(self.spread.weight)
+            nn.init.zeros_(self.spread.bias)
+        if config.guess_code:
+            self.guess = nn.Linear(n_features, config.n_latent)
+            nn.init.zeros_(self.guess.weight)
+            nn.init.zeros_(self.guess.bias)
 
     def forward(self, image: Tensor, ae: Tensor | None = None, ae_present: Tensor | None = None) -> Tensor:
         """Standardised scores ``(b, n_targets)``.
@@ -109,13 +170,63 @@ class SignatureNet(nn.Module):
         ae_present
             Which rows of ``ae`` are measured, ``(b,)`` bool; None means all.
         """
+        return self.forward_all(image, ae, ae_present).mean
+
+    def forward_all(self, image: Tensor, ae: Tensor | None = None, ae_present: Tensor | None = None) -> Prediction:
+        """Everything the network predicts; arguments as in :meth:`forward`."""
         if self.config.fusion == "none":
-            features = self.whiten(self.backbone(image))
-            alone: Tensor = self.linear(features) + self.head(self.project(features))
-            return alone
+            return self._read(self.whiten(self.backbone(image)), None, None)
         code, keep = self.fusion.given(ae, ae_present, len(image))
         embedded = self.fusion.embed(code, keep)
-        features = self.whiten(self.backbone(image, self.fusion.tokens(embedded)))
-        joined = self.head(self.fusion(self.project(features), embedded))
-        scores: Tensor = self.linear(features) + self.linear_ae(code) + joined
-        return scores
+        return self._read(self.whiten(self.features(image, embedded)), code, embedded)
+
+    def forward_both(
+        self, image: Tensor, ae: Tensor, ae_present: Tensor | None = None
+    ) -> tuple[Prediction, Prediction]:
+        """:meth:`forward_all`, and the same of the image alone; one pass of the backbone where fusion comes after it."""
+        code, keep = self.fusion.given(ae, ae_present, len(image))
+        embedded = self.fusion.embed(code, keep)
+        nothing, unseen = self.fusion.given(None, None, len(image))
+        missing = self.fusion.embed(nothing, unseen)
+        features = self.whiten(self.features(image, embedded))
+        alone = self.whiten(self.features(image, missing)) if self.config.fusion == "token" else features
+        return self._read(features, code, embedded), self._read(alone, nothing, missing)
+
+    def features(self, image: Tensor, embedded: Tensor) -> Tensor:
+        """Features of the backbone ``(b, n_features)``, which sees ``embedded`` for fusion ``"token"`` only."""
+        tokens = self.fusion.tokens(embedded)
+        features: Tensor = self.backbone(image) if tokens is None else self.backbone(image, tokens)
+        return features
+
+    def _read(self, features: Tensor, code: Tensor | None, embedded: Tensor | None) -> Prediction:
+        """Whitened features ``(b, n_features)`` and what is seen of the expression to predictions."""
+        hidden = self.head[:-1](self.fusion(self.project(features), embedded))
+        mean = self.linear(features) + self.head[-1](hidden)
+        if code is not None:
+            mean = mean + self.linear_ae(code)
+        log_variance = bounded(self.spread(hidden)) if self.config.gaussian else None
+        return Prediction(mean, log_variance, self.guess(features) if self.config.guess_code else None)
+
+
+def bounded(raw: Tensor) -> Tensor:
+    """Log-variances within ``+- MAX_LOG_VARIANCE``, about ``raw`` itself near 0, with a gradient everywhere."""
+    return MAX_LOG_VARIANCE * torch.tanh(raw.float() / MAX_LOG_VARIANCE)
+
+
+def new_backbone(config: SignatureConfig) -> nn.Module:
+    """The image network that ``config`` names, untrained."""
+    if config.backbone == VIT:
+        return ViT(config.vit)
+    from spatialsig.nn.backbones import build_backbone  # loads libraries that only foreign networks need
+
+    backbone: nn.Module = build_backbone(config.backbone, pretrained=False)
+    return backbone
+
+
+def _check_tokens(config: SignatureConfig, backbone: nn.Module) -> None:
+    if config.fusion == "token" and not getattr(backbone, "takes_tokens", False):
+        msg = (
+            f"`fusion='token'` puts the expression among the image tokens, which backbone {config.backbone!r} does not "
+            "allow. Use 'gated', 'film' or 'add'."
+        )
+        raise InputError(msg)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,10 @@ from torch import Tensor, nn
 
 from spatialsig._checks import check_choice, check_fraction
 from spatialsig._errors import InputError
+from spatialsig.nn.stem import conv_stem, stage_moments
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MAX_DIM, MAX_DEPTH = 4096, 64
 
@@ -37,6 +41,9 @@ class ViTConfig:
         texture, which is what a mean score over cells is made of, and early layers learn from the first step.
     drop_path
         Probability of skipping the last block while training; earlier blocks linearly less.
+    n_registers
+        Learned tokens that take part in attention and are not read, so that none of the image's has to serve as a
+        scratch pad.
     """
 
     dim: int = 128
@@ -48,6 +55,7 @@ class ViTConfig:
     pool: str = "mean"
     stem_features: bool = True
     drop_path: float = 0.1
+    n_registers: int = 0
 
     def __post_init__(self) -> None:
         widths = (self.dim, self.heads, self.mlp_dim, *self.stem)
@@ -65,6 +73,9 @@ class ViTConfig:
             raise InputError(msg)
         if not all(type(n) is int and 0 <= n <= MAX_DEPTH for n in self.stem_blocks):
             msg = f"`stem_blocks={self.stem_blocks}` must be integers in 0..{MAX_DEPTH}."
+            raise InputError(msg)
+        if not (type(self.n_registers) is int and 0 <= self.n_registers <= MAX_DEPTH):
+            msg = f"`n_registers={self.n_registers!r}` must be an integer in 0..{MAX_DEPTH}."
             raise InputError(msg)
         check_choice(self.pool, ("mean", "class"), name="pool")
         check_choice(self.stem_features, (True, False), name="stem_features")
@@ -140,44 +151,27 @@ class Block(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens ``(b, n, dim)`` to tokens of the same shape."""
+        return self._joined(tokens, F.scaled_dot_product_attention(*self._qkv(tokens)))
+
+    def forward_attention(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, written out: the new tokens, and how much each looked at each, ``(b, heads, n, n)``, rows sum to 1."""
+        q, k, v = self._qkv(tokens)
+        weights = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]), dim=-1)
+        return self._joined(tokens, weights @ v), weights
+
+    def _qkv(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         qkv = self.to_qkv(self.norm_attention(tokens))
         q, k, v = rearrange(qkv, "b n (three h d) -> three b h n d", three=3, h=self.heads).unbind(0)
-        mixed = rearrange(F.scaled_dot_product_attention(q, k, v), "b h n d -> b n (h d)")
-        tokens = tokens + self.drop_path(self.to_out(mixed))
+        return q, k, v
+
+    def _joined(self, tokens: Tensor, mixed: Tensor) -> Tensor:
+        tokens = tokens + self.drop_path(self.to_out(rearrange(mixed, "b h n d -> b n (h d)")))
         out: Tensor = tokens + self.drop_path(self.mlp(tokens))
         return out
 
 
-class ConvBlock(nn.Module):
-    """Residual 3x3 convolution at constant width."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1, bias=False), nn.BatchNorm2d(dim), nn.ReLU())
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Image ``(b, dim, h, w)`` to the same shape."""
-        out: Tensor = x + self.body(x)
-        return out
-
-
-def conv_stem(config: ViTConfig) -> nn.ModuleList:
-    """Stages that halve the image, ``(b, c, h, w) -> (b, c', h / 2, w / 2)`` each."""
-    stages = nn.ModuleList()
-    for n_in, n_out, n_blocks in zip((3, *config.stem), config.stem, config.stem_blocks, strict=False):
-        halve = (nn.Conv2d(n_in, n_out, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU())
-        stages.append(nn.Sequential(*halve, *(ConvBlock(n_out) for _ in range(n_blocks))))
-    return stages
-
-
-def _moments(stage: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation over the pixels of ``(b, c, h, w)``, ``(b, c)`` each."""
-    variance, mean = torch.var_mean(stage.float(), dim=(2, 3), correction=0)
-    return mean, (variance + 1e-5).sqrt()
-
-
 class ViT(nn.Module):
-    """Features of H&E patches.
+    """Features of H&E patches of any size.
 
     Parameters
     ----------
@@ -188,13 +182,20 @@ class ViT(nn.Module):
     ----------
     num_features
         Width of the output.
+    token_dim
+        Width of a token.
+    takes_tokens
+        Whether tokens of something else than the image may take part in attention.
     """
+
+    takes_tokens = True
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         self.config = config
+        self.token_dim = config.dim
         self.num_features = config.dim + (2 * sum(config.stem) if config.stem_features else 0)
-        self.stem = conv_stem(config)
+        self.stem = conv_stem(config.stem, config.stem_blocks)
         self.to_tokens = nn.Conv2d(config.stem[-1], config.dim, 1)
         self.position_scale = nn.Parameter(torch.tensor(0.1))  # at 1, positions would drown what is in the image
         rates = torch.linspace(0, config.drop_path, config.depth, device="cpu").tolist()
@@ -202,6 +203,17 @@ class ViT(nn.Module):
         self.norm = nn.LayerNorm(config.dim)
         if config.pool == "class":
             self.class_token = nn.Parameter(torch.randn(config.dim) * 0.02)
+        if config.n_registers:
+            self.registers = nn.Parameter(torch.randn(config.n_registers, config.dim) * 0.02)
+
+    @property
+    def n_prefix(self) -> int:
+        """Tokens before those of the image: the class token where there is one, then the registers."""
+        return int(self.config.pool == "class") + self.config.n_registers
+
+    def grid_shape(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of image tokens of an image of ``height`` x ``width`` px."""
+        return math.ceil(height / self.config.stride), math.ceil(width / self.config.stride)
 
     def stages(self, image: Tensor) -> list[Tensor]:
         """Output of every stem stage, ``(b, c, h, w)`` each, of pixels (uint8) or optical densities (float)."""
@@ -212,15 +224,20 @@ class ViT(nn.Module):
             outputs.append(stage(outputs[-1]))
         return outputs[1:]
 
-    def forward_tokens(self, grid: Tensor, extra: Tensor | None = None) -> Tensor:
-        """Normalised tokens after all blocks, ``(b, n, dim)``, of the last stage's output."""
+    def embed(self, grid: Tensor, extra: Tensor | None = None) -> Tensor:
+        """Tokens before the first block, ``(b, n_prefix + h w + m, dim)``, of the last stage's output ``(b, c, h, w)``."""
         grid = self.to_tokens(grid)
         positions = sincos_positions(grid.shape[2], grid.shape[3], self.config.dim).to(grid.device)
-        tokens: Tensor = rearrange(grid, "b d h w -> b (h w) d") + self.position_scale * positions
-        if self.config.pool == "class":
-            tokens = torch.cat([self.class_token.expand(len(tokens), 1, -1), tokens], dim=1)
-        if extra is not None:
-            tokens = torch.cat([tokens, extra], dim=1)
+        tokens = rearrange(grid, "b d h w -> b (h w) d") + self.position_scale * positions
+        parts = [self.class_token[None]] if self.config.pool == "class" else []
+        parts += [self.registers] if self.config.n_registers else []
+        before = [part.to(tokens.dtype).expand(len(tokens), -1, -1) for part in parts]
+        after = [] if extra is None else [extra.to(tokens.dtype)]
+        return torch.cat([*before, tokens, *after], dim=1) if before or after else tokens
+
+    def forward_tokens(self, grid: Tensor, extra: Tensor | None = None) -> Tensor:
+        """Normalised tokens after all blocks, ``(b, n, dim)``, of the last stage's output."""
+        tokens = self.embed(grid, extra)
         for block in self.blocks:
             tokens = block(tokens)
         normed: Tensor = self.norm(tokens)
@@ -232,24 +249,41 @@ class ViT(nn.Module):
         Parameters
         ----------
         image
-            ``(b, 3, h, w)``: uint8 pixels, or float optical densities.
+            ``(b, 3, h, w)``: uint8 pixels, or float optical densities; h and w at least ``config.stride``.
         extra
             Tokens that take part in attention, ``(b, m, dim)``.
 
         Returns
         -------
-        The image tokens in row-major order; before them the class token (where there is one), after them ``extra``.
+        The image tokens in row-major order; before them the class token and the registers (where there are any), after
+        them ``extra``.
         """
         return self.forward_tokens(self.stages(image)[-1], extra)
+
+    def forward_head(self, tokens: Tensor, stages: Sequence[Tensor]) -> Tensor:
+        """Feature vector per image, ``(b, num_features)``, of what :meth:`forward_features` and :meth:`stages` gave."""
+        n_image = stages[-1].shape[2] * stages[-1].shape[3]
+        image_tokens = tokens[:, self.n_prefix : self.n_prefix + n_image]
+        pooled = tokens[:, 0] if self.config.pool == "class" else image_tokens.mean(dim=1)
+        if not self.config.stem_features:
+            return pooled
+        return torch.cat([pooled, *(moment for stage in stages for moment in stage_moments(stage))], dim=1)
 
     def forward(self, image: Tensor, extra: Tensor | None = None) -> Tensor:
         """Feature vector per image, ``(b, num_features)``; arguments as in :meth:`forward_features`."""
         stages = self.stages(image)
-        tokens = self.forward_tokens(stages[-1], extra)
-        pooled = tokens[:, 0] if self.config.pool == "class" else tokens.mean(dim=1)
-        if not self.config.stem_features:
-            return pooled
-        return torch.cat([pooled, *(moment for stage in stages for moment in _moments(stage))], dim=1)
+        return self.forward_head(self.forward_tokens(stages[-1], extra), stages)
+
+    def forward_attention(self, image: Tensor, extra: Tensor | None = None) -> list[Tensor]:
+        """Attention of every block, ``(b, heads, n, n)`` each: rows look at columns and sum to 1.
+
+        Tokens are ordered as in :meth:`forward_features`: ``n_prefix`` of them, the image's, then ``extra``.
+        """
+        tokens, maps = self.embed(self.stages(image)[-1], extra), []
+        for block in self.blocks:
+            tokens, weights = cast("Block", block).forward_attention(tokens)
+            maps.append(weights)
+        return maps
 
     def _check(self, image: Tensor) -> None:
         if image.ndim != 4 or image.shape[1] != 3 or min(image.shape[2:]) < self.config.stride:

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from spatialsig._errors import InputError
 from spatialsig.nn.precision import fast_matmul
+from spatialsig.nn.signature import SignatureNet
+from spatialsig.nn.vit import ViT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,12 +41,13 @@ def start_from_ridge(model: SignatureViT, batches: PatchBatches) -> None:
     batches
         Training patches; one pass, not augmented.
     """
-    net = model.net
+    net = _network(model)
     with fast_matmul():
         batches.set_epoch(0)
-        _calibrate(net.backbone, itertools.islice(batches, max(1, N_CALIBRATION // batches.batch_size)))
+        if isinstance(net.backbone, ViT):  # the moments of a pre-trained network belong to its weights
+            _calibrate(net.backbone, itertools.islice(batches, max(1, N_CALIBRATION // batches.batch_size)))
         mean, covariance, products = _moments(model, batches)
-    n = net.backbone.num_features
+    n = len(net.whiten.mean)
     along, axes, floor, penalty = _principal(covariance[:n, :n], products[:n], n=batches.n_patches)
     net.whiten.set(mean[:n].float(), (axes / floor).float())
     net.linear.weight.copy_((along * (floor / penalty)[:, None]).T)
@@ -55,6 +59,13 @@ def start_from_ridge(model: SignatureViT, batches: PatchBatches) -> None:
         net.linear_ae.weight.copy_(torch.linalg.solve(covariance[n:, n:] + ridge, left).T)
     for parameter in net.head[-1].parameters():
         parameter.mul_(HEAD_START)  # not 0: a gate that starts shut behind a head of 0 would never open
+
+
+def _network(model: SignatureViT) -> SignatureNet:
+    if not isinstance(model.net, SignatureNet):
+        msg = f"a {type(model.net).__name__} has no linear head on whitened features to start as a ridge regression."
+        raise InputError(msg)
+    return model.net
 
 
 def _principal(covariance: Tensor, products: Tensor, *, n: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -122,10 +133,10 @@ def _moments(model: SignatureViT, batches: Iterable[Batch]) -> tuple[Tensor, Ten
 
 def _columns(model: SignatureViT, batch: Batch) -> list[Tensor]:
     """Features of the image alone, and the standardised expression, 0 where missing."""
-    net = model.net
+    net = _network(model)
     if not model.uses_expression:
         return [net.backbone(batch["image"])]
     missing = net.fusion.embed(*net.fusion.given(None, None, len(batch["image"])))
     code = (batch["ae"] - torch.from_numpy(model.ae_mean)) / torch.from_numpy(model.ae_std)
     seen = batch["ae_present"][:, None]
-    return [net.backbone(batch["image"], net.fusion.tokens(missing)), torch.where(seen, code, 0.0)]
+    return [net.features(batch["image"], missing), torch.where(seen, code, 0.0)]

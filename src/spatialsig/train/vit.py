@@ -11,8 +11,8 @@ from spatialsig._errors import InputError
 from spatialsig._progress import progress_bar
 from spatialsig.models.vit import SignatureViT
 from spatialsig.nn.augment import Augment, AugmentConfig
-from spatialsig.nn.signature import SignatureConfig
-from spatialsig.nn.vit import ViTConfig, vit_config
+from spatialsig.nn.signature import VIT, SignatureConfig, SignatureNet
+from spatialsig.nn.vit import ViT, ViTConfig, vit_config
 from spatialsig.train.autoencoder import history_file
 from spatialsig.train.loop import History, fit, reproducible
 from spatialsig.train.ridge import start_from_ridge
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from numpy.typing import NDArray
+    from torch import nn
 
     from spatialsig.data.loader import PatchBatches
 
@@ -35,6 +36,7 @@ def fit_vit(
     um_per_px: float,
     validation: PatchBatches | None = None,
     size: str | ViTConfig = "tiny",
+    backbone: str | nn.Module = VIT,
     fusion: str | None = None,
     modality_dropout: float = 0.3,
     augment: AugmentConfig | None = None,
@@ -63,7 +65,10 @@ def fit_vit(
     validation
         Patches to choose the best epoch by; None keeps the last.
     size
-        ``"tiny"``, ``"small"``, ``"base"``, or a configuration.
+        ``"tiny"``, ``"small"``, ``"base"``, or a configuration. With another ``backbone``, only its ``dim`` counts.
+    backbone
+        Name of an image network to take, with its published weights, in place of the one of ``size``; or a module to go
+        on from: a :class:`spatialsig.nn.vit.ViT`, or any that carries its name as ``spec``.
     fusion
         ``"none"``, ``"add"``, ``"token"``, ``"film"`` or ``"gated"``; None takes ``"gated"`` with expression and
         ``"none"`` without.
@@ -99,7 +104,7 @@ def fit_vit(
     _check_validation(batches, validation)
     n_steps = max_epochs * len(batches)
     with reproducible(seed), progress_bar("Training on H&E", total=n_steps, unit="batch") as bar:
-        model = _new_model(batches, signatures, um_per_px, size, fusion, modality_dropout, run)
+        model = _new_model(batches, signatures, um_per_px, size, backbone, fusion, modality_dropout, run)
         start_from_ridge(model, batches)
         module = VitModule(
             model,
@@ -123,11 +128,14 @@ def _new_model(
     signatures: Sequence[str],
     um_per_px: float,
     size: str | ViTConfig,
+    backbone: str | nn.Module,
     fusion: str | None,
     modality_dropout: float,
     run: dict[str, Any] | None,
 ) -> SignatureViT:
     vit = size if isinstance(size, ViTConfig) else vit_config(size)
+    spec, module = _named_backbone(backbone)
+    vit = module.config if isinstance(module, ViT) else vit
     fusion = ("none" if batches.ae is None else "gated") if fusion is None else fusion
     if fusion != "none" and batches.ae is None:
         msg = f"`fusion={fusion!r}` needs expression embeddings, but the batches hold none. Embed the cells first."
@@ -136,7 +144,7 @@ def _new_model(
         msg = f"{len(signatures)} signatures for targets of {batches.target.shape[1]} columns."
         raise InputError(msg)
     n_latent = 0 if fusion == "none" or batches.ae is None else batches.ae.shape[1]
-    config = SignatureConfig(vit, len(signatures), n_latent, fusion, modality_dropout)
+    config = SignatureConfig(vit, len(signatures), n_latent, fusion, modality_dropout, backbone=spec)
     target_mean, target_std = _moments(batches.target, signatures)
     ae_mean, ae_std = (None, None) if n_latent == 0 else _ae_moments(batches.ae)
     return SignatureViT(
@@ -149,7 +157,25 @@ def _new_model(
         patch_px=batches.out_px,
         um_per_px=um_per_px,
         run=run,
+        net=SignatureNet(config, module),
     )
+
+
+def _named_backbone(backbone: str | nn.Module) -> tuple[str, nn.Module | None]:
+    """Name under which a backbone can be built again, and the module to use; None for a new one of our own."""
+    if isinstance(backbone, ViT):
+        return VIT, backbone
+    if not isinstance(backbone, str):
+        spec = getattr(backbone, "spec", None)
+        if not isinstance(spec, str):
+            msg = f"a {type(backbone).__name__} without the name `spec` by which to build it again when it is loaded."
+            raise InputError(msg)
+        return spec, backbone
+    if backbone == VIT:
+        return VIT, None
+    from spatialsig.nn.backbones import build_backbone  # loads libraries that only foreign networks need
+
+    return backbone, build_backbone(backbone, pretrained=True)
 
 
 def _moments(target: NDArray[np.float32], names: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

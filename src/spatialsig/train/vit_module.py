@@ -90,8 +90,8 @@ class VitModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW without decay of biases, norms and learned tokens; the rate rises, then falls along a cosine."""
-        matrices = [p for p in self.net.parameters() if p.ndim > 1]
-        vectors = [p for p in self.net.parameters() if p.ndim <= 1]
+        free = [p for p in self.net.parameters() if p.requires_grad]
+        matrices, vectors = [p for p in free if p.ndim > 1], [p for p in free if p.ndim <= 1]
         groups = [{"params": matrices, "weight_decay": self.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, 0.98), fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(

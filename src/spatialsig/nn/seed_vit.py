@@ -1,0 +1,196 @@
+"""The prototype's image model: linear tokens of 32 px, a class token, the expression added after the transformer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from spatialsig._errors import InputError
+from spatialsig.nn.signature import Prediction
+
+if TYPE_CHECKING:
+    from spatialsig.nn.signature import SignatureConfig
+
+SEED = "seed"
+IMAGE_PX, TOKEN_PX = 512, 32
+DIM, DEPTH, HEADS, DIM_HEAD, MLP_DIM = 128, 4, 4, 64, 512
+
+
+class SeedBlock(nn.Module):
+    """Pre-norm attention of heads wider than ``dim / heads``, and feed-forward."""
+
+    def __init__(self, dim: int, heads: int, dim_head: int, mlp_dim: int) -> None:
+        super().__init__()
+        self.heads, self.inner = heads, heads * dim_head
+        self.norm = nn.LayerNorm(dim)
+        self.to_qkv = nn.Linear(dim, 3 * self.inner, bias=False)
+        self.to_out = nn.Linear(self.inner, dim)
+        self.mlp = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, mlp_dim), nn.GELU(), nn.Linear(mlp_dim, dim))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens ``(b, n, dim)`` to tokens of the same shape."""
+        q, k, v = self._heads(self.to_qkv(self.norm(tokens)), 3)
+        return self._joined(tokens, F.scaled_dot_product_attention(q, k, v))
+
+    def first(self, tokens: Tensor) -> Tensor:
+        """What :meth:`forward` makes of the first token, ``(b, 1, dim)``, at the cost of keys and values only."""
+        normed = self.norm(tokens)
+        (q,) = self._heads(F.linear(normed[:, :1], self.to_qkv.weight[: self.inner]), 1)
+        k, v = self._heads(F.linear(normed, self.to_qkv.weight[self.inner :]), 2)
+        return self._joined(tokens[:, :1], F.scaled_dot_product_attention(q, k, v))
+
+    def forward_attention(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """:meth:`forward` written out: the new tokens, and the attention, ``(b, heads, n, n)``."""
+        q, k, v = self._heads(self.to_qkv(self.norm(tokens)), 3)
+        weights = torch.softmax(q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5, dim=-1)
+        return self._joined(tokens, weights @ v), weights
+
+    def _heads(self, packed: Tensor, n: int) -> tuple[Tensor, ...]:
+        split: tuple[Tensor, ...] = rearrange(packed, "b m (n h d) -> n b h m d", n=n, h=self.heads).unbind(0)
+        return split
+
+    def _joined(self, tokens: Tensor, mixed: Tensor) -> Tensor:
+        tokens = tokens + self.to_out(rearrange(mixed, "b h n d -> b n (h d)"))
+        out: Tensor = tokens + self.mlp(tokens)
+        return out
+
+
+class SeedViT(nn.Module):
+    """Scores of an H&E patch and its expression embedding, as the prototype computes them.
+
+    Squares of 32 px are flattened channel by channel and mapped to 128 numbers between two layer norms; a class token
+    goes in front, learned positions are added, four pre-norm blocks follow. A linear map of the embedding is added to
+    the class token, and a linear map of the sum gives the scores.
+
+    Parameters
+    ----------
+    n_targets
+        Number of scores.
+    ae_dim
+        Width of the expression embedding; 0 leaves it out.
+    image_px
+        Edge of the images, a multiple of 32; each size has positions of its own.
+    """
+
+    takes_tokens = False
+    n_prefix = 1
+    num_features = DIM
+
+    def __init__(self, n_targets: int, ae_dim: int, *, image_px: int = IMAGE_PX) -> None:
+        super().__init__()
+        if image_px < TOKEN_PX or image_px % TOKEN_PX:
+            msg = f"`image_px={image_px}` must be a multiple of {TOKEN_PX}: the prototype's tokens are squares of that edge."
+            raise InputError(msg)
+        self.image_px, self.ae_dim = image_px, ae_dim
+        n_pixels = 3 * TOKEN_PX**2
+        self.to_tokens = nn.Sequential(nn.LayerNorm(n_pixels), nn.Linear(n_pixels, DIM), nn.LayerNorm(DIM))
+        self.class_token = nn.Parameter(torch.randn(DIM))
+        self.positions = nn.Parameter(torch.randn((image_px // TOKEN_PX) ** 2 + 1, DIM))
+        self.blocks = nn.ModuleList(SeedBlock(DIM, HEADS, DIM_HEAD, MLP_DIM) for _ in range(DEPTH))
+        self.norm = nn.LayerNorm(DIM)
+        if ae_dim:
+            self.to_class = nn.Linear(ae_dim, DIM)
+        self.head = nn.Linear(DIM, n_targets)
+
+    def forward(self, image: Tensor, ae: Tensor | None = None) -> Tensor:
+        """Scores ``(b, n_targets)``.
+
+        Parameters
+        ----------
+        image
+            ``(b, 3, image_px, image_px)``: uint8 pixels, or floats in [0, 1].
+        ae
+            ``(b, ae_dim)``; None where the network has none.
+        """
+        tokens = self._embed(image)
+        *blocks, last = self.blocks
+        for block in blocks:
+            tokens = block(tokens)
+        summary = self.norm(cast("SeedBlock", last).first(tokens))[:, 0]  # no other token is read after the last block
+        if self.ae_dim:
+            summary = summary + self.to_class(self._checked(ae, len(image)).to(summary.dtype))
+        scores: Tensor = self.head(summary)
+        return scores
+
+    def grid_shape(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of image tokens of an image of ``height`` x ``width`` px."""
+        return height // TOKEN_PX, width // TOKEN_PX
+
+    def forward_attention(self, image: Tensor) -> list[Tensor]:
+        """Attention of every block, ``(b, heads, n, n)`` each, the class token first; rows sum to 1."""
+        tokens, maps = self._embed(image), []
+        for block in self.blocks:
+            tokens, weights = cast("SeedBlock", block).forward_attention(tokens)
+            maps.append(weights)
+        return maps
+
+    def _embed(self, image: Tensor) -> Tensor:
+        wanted = (3, self.image_px, self.image_px)
+        if image.ndim != 4 or tuple(image.shape[1:]) != wanted:
+            msg = f"image of shape {tuple(image.shape)}; wanted (b, {', '.join(map(str, wanted))})."
+            raise InputError(msg)
+        pixels = image if image.is_floating_point() else image.to(self.head.weight.dtype).div_(255)
+        squares = rearrange(pixels, "b c (h p) (w q) -> b (h w) (c p q)", p=TOKEN_PX, q=TOKEN_PX)
+        tokens = self.to_tokens(squares)
+        first = self.class_token.to(tokens.dtype).expand(len(tokens), 1, -1)
+        embedded: Tensor = torch.cat([first, tokens], dim=1) + self.positions
+        return embedded
+
+    def _checked(self, ae: Tensor | None, batch: int) -> Tensor:
+        if ae is None or ae.shape != (batch, self.ae_dim):
+            found = None if ae is None else tuple(ae.shape)
+            msg = f"expression embedding of shape {found}; wanted ({batch}, {self.ae_dim})."
+            raise InputError(msg)
+        return ae
+
+
+def seed_preset(n_targets: int, ae_dim: int, *, image_px: int = IMAGE_PX) -> SeedViT:
+    """The prototype's network, untrained: ``n_targets`` scores, embeddings of width ``ae_dim``."""
+    return SeedViT(n_targets, ae_dim, image_px=image_px)
+
+
+class SeedNet(nn.Module):
+    """:class:`SeedViT` with the inputs of a :class:`spatialsig.nn.signature.SignatureNet`.
+
+    The prototype knows no missing expression: zeros stand in for it, and scores without it mean little.
+
+    Parameters
+    ----------
+    config
+        Its ``n_targets``, ``n_latent`` and ``image_px`` count.
+    """
+
+    def __init__(self, config: SignatureConfig) -> None:
+        super().__init__()
+        if config.fusion not in ("none", "add") or config.gaussian or config.guess_code:
+            msg = (
+                f"the prototype adds the expression and predicts scores only; got `fusion={config.fusion!r}`, "
+                f"`gaussian={config.gaussian}`, `guess_code={config.guess_code}`. Use fusion='add' or 'none'."
+            )
+            raise InputError(msg)
+        self.config = config
+        ae_dim = config.n_latent if config.fusion == "add" else 0
+        self.backbone = SeedViT(config.n_targets, ae_dim, image_px=config.image_px)
+
+    def forward(self, image: Tensor, ae: Tensor | None = None, ae_present: Tensor | None = None) -> Tensor:
+        """Scores ``(b, n_targets)``; arguments as in :meth:`spatialsig.nn.signature.SignatureNet.forward`."""
+        n_latent = self.backbone.ae_dim
+        if not n_latent:
+            return self.backbone(_pixels(image))  # type: ignore[no-any-return]
+        code = torch.zeros(len(image), n_latent, device=image.device) if ae is None else ae
+        if ae_present is not None:
+            code = torch.where(ae_present[:, None], code, torch.zeros_like(code))
+        return self.backbone(_pixels(image), code)  # type: ignore[no-any-return]
+
+    def forward_all(self, image: Tensor, ae: Tensor | None = None, ae_present: Tensor | None = None) -> Prediction:
+        """Scores, as a :class:`spatialsig.nn.signature.Prediction`."""
+        return Prediction(self(image, ae, ae_present))
+
+
+def _pixels(image: Tensor) -> Tensor:
+    """Uint8 pixels as they are; optical densities back to [0, 1]."""
+    return ((256 * torch.exp(-image) - 1) / 255).clamp(0, 1) if image.is_floating_point() else image

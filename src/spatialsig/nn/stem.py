@@ -1,0 +1,42 @@
+"""Convolutional stem: an image to a coarse grid, and what its stages say about local texture."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class ConvBlock(nn.Module):
+    """Residual 3x3 convolution at constant width."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1, bias=False), nn.BatchNorm2d(dim), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Image ``(b, dim, h, w)`` to the same shape."""
+        out: Tensor = x + self.body(x)
+        return out
+
+
+def conv_stem(widths: tuple[int, ...], n_blocks: tuple[int, ...]) -> nn.ModuleList:
+    """Stages that halve the image, ``(b, c, h, w) -> (b, c', h / 2, w / 2)`` each (rounded up).
+
+    Parameters
+    ----------
+    widths
+        Channels ``c'`` of each stage.
+    n_blocks
+        Residual blocks in each stage.
+    """
+    stages = nn.ModuleList()
+    for n_in, n_out, n in zip((3, *widths), widths, n_blocks, strict=False):
+        halve = (nn.Conv2d(n_in, n_out, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU())
+        stages.append(nn.Sequential(*halve, *(ConvBlock(n_out) for _ in range(n))))
+    return stages
+
+
+def stage_moments(stage: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation over the pixels of ``(b, c, h, w)``, ``(b, c)`` each."""
+    variance, mean = torch.var_mean(stage.float(), dim=(2, 3), correction=0)
+    return mean, (variance + 1e-5).sqrt()
