@@ -93,8 +93,8 @@ def test_numbers_are_read_however_they_are_written(tmp_path, text) -> None:
     file = tmp_path / "a.csv"
     file.write_text(text, encoding="utf-8", newline="")
     expected = [[0.0018, 0.644, 1154.5], [-0.644, 0.0018, 13229.6], [0, 0, 1]]
-    np.testing.assert_array_equal(read_alignment(file), expected)
-    assert read_alignment(str(file)).dtype == np.float64
+    np.testing.assert_array_equal(read_alignment(file, pixel_size=PIXEL_SIZE).matrix, expected)
+    assert read_alignment(str(file), pixel_size=PIXEL_SIZE).matrix.dtype == np.float64
 
 
 @pytest.mark.parametrize(
@@ -113,15 +113,15 @@ def test_other_files_are_refused(tmp_path, text, message) -> None:
     file = tmp_path / "slide_he_imagealignment.csv"
     file.write_text(text)
     with pytest.raises(AlignmentError, match=f"slide_he_imagealignment.csv' {message}"):
-        read_alignment(file)
+        read_alignment(file, pixel_size=PIXEL_SIZE)
 
 
 def test_binary_and_missing_files_are_named(tmp_path) -> None:
     (tmp_path / "a.csv").write_bytes(b"\xff\xfe\x00\x80")
     with pytest.raises(AlignmentError, match="is not a text file"):
-        read_alignment(tmp_path / "a.csv")
+        read_alignment(tmp_path / "a.csv", pixel_size=PIXEL_SIZE)
     with pytest.raises(FileMissingError, match=r"alignment of the H&E: missing .*b.csv"):
-        read_alignment(tmp_path / "b.csv")
+        read_alignment(tmp_path / "b.csv", pixel_size=PIXEL_SIZE)
 
 
 def altered(**entries: float) -> np.ndarray:
@@ -162,8 +162,11 @@ def test_impossible_pixel_sizes_are_refused(pixel_size) -> None:
 def test_real_alignment() -> None:
     if not REAL.exists():
         pytest.skip(f"real data {REAL.name} is not beside the checkout")
-    matrix = read_alignment(next(REAL.glob("*_he_imagealignment.csv")))
-    np.testing.assert_array_equal(matrix, read_alignment(REAL / "alignment_matrix.csv"))
+    matrix, same = (
+        read_alignment(file, pixel_size=PIXEL_SIZE).matrix
+        for file in (next(REAL.glob("*_he_imagealignment.csv")), REAL / "alignment_matrix.csv")
+    )
+    np.testing.assert_array_equal(matrix, same)
     check_alignment(matrix, pixel_size=PIXEL_SIZE, name="melanoma")
     assert image_um_per_px(matrix, PIXEL_SIZE) == pytest.approx(PIXEL_SIZE * 0.644, rel=1e-3)
     # a quarter turn: one step to the right in the H&E goes up in the morphology image

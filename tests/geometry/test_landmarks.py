@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from spatialsig._errors import AlignmentError, FileMissingError, SpatialsigWarning
-from spatialsig.geometry.affine import apply, fit_landmarks, read_alignment, read_alignment_with_residual
-from spatialsig.geometry.landmarks import fit_affine, read_keypoints
+from spatialsig._errors import AlignmentError, SpatialsigWarning
+from spatialsig.geometry.affine import apply, fit_landmarks, read_alignment
+from spatialsig.geometry.landmarks import fit_affine, parse_keypoints
 
 RNG = np.random.default_rng(0)
 HE = RNG.uniform(0, 3e4, (8, 2))
@@ -80,11 +80,11 @@ def test_points_that_fix_no_affine_are_refused(source, target, message) -> None:
 def test_keypoints_of_xenium_explorer(tmp_path) -> None:
     file = tmp_path / "slide_keypoints.csv"
     file.write_text(xenium_explorer(HE, apply(TRUTH, HE)))
-    he, fixed = read_keypoints(file)
+    he, fixed = parse_keypoints(file.read_text(), name="k")
     np.testing.assert_array_equal(he, HE)
     np.testing.assert_array_equal(fixed, apply(TRUTH, HE))
-    np.testing.assert_allclose(read_alignment(file), TRUTH, atol=1e-6)
-    alignment = read_alignment_with_residual(file, 0.2125)
+    alignment = read_alignment(file, pixel_size=0.2125)
+    np.testing.assert_allclose(alignment.matrix, TRUTH, atol=1e-6)
     assert (alignment.kind, alignment.n_points) == ("keypoints", 8)
     assert alignment.rmse_um == pytest.approx(0, abs=1e-6)
 
@@ -95,13 +95,13 @@ def test_rmse_is_in_micrometres(tmp_path) -> None:
     pushed = square + 20 * np.array([[1, 0], [-1, 0], [1, 0], [-1, 0]])
     file = tmp_path / "k.csv"
     file.write_text(xenium_explorer(square, pushed))
-    alignment = read_alignment_with_residual(file, 0.2125)
+    alignment = read_alignment(file, pixel_size=0.2125)
     assert alignment.rmse_um == pytest.approx(20 * 0.2125)
     np.testing.assert_allclose(alignment.matrix, np.eye(3), atol=1e-9)
     with pytest.warns(
         SpatialsigWarning, match=r"k.csv': 4 points miss .* by 20.0 um .*wanted at most 10.*the worst is point"
     ):
-        read_alignment_with_residual(file, 1.0)
+        read_alignment(file, pixel_size=1.0)
 
 
 def test_worst_point_is_named() -> None:
@@ -121,7 +121,7 @@ def test_three_points_have_no_rmse(tmp_path) -> None:
 
 def test_matrix_file_has_no_rmse(tmp_path) -> None:
     np.savetxt(tmp_path / "m.csv", TRUTH, delimiter=",")
-    alignment = read_alignment_with_residual(tmp_path / "m.csv", 0.2125)
+    alignment = read_alignment(tmp_path / "m.csv", pixel_size=0.2125)
     assert (alignment.kind, alignment.rmse_um, alignment.n_points) == ("matrix", None, 0)
     np.testing.assert_array_equal(alignment.matrix, TRUTH)
 
@@ -139,36 +139,31 @@ def test_matrix_file_has_no_rmse(tmp_path) -> None:
 def test_layouts(tmp_path, text) -> None:
     file = tmp_path / "k.csv"
     file.write_text(text, encoding="utf-8", newline="")
-    he, target = read_keypoints(file)
+    he, target = parse_keypoints(file.read_text(encoding="utf-8-sig"), name="k")
     np.testing.assert_array_equal(he, [[1, 2], [10, 20]])
     np.testing.assert_array_equal(target, [[3, 4], [30, 40]])
+
+
+@pytest.mark.parametrize("text", ["x,y\n1,2\n", ""])
+def test_other_tables_hold_no_keypoints(text) -> None:
+    assert parse_keypoints(text, name="k") is None
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x,y\n1,2\n", "k.csv' start with 'x,y'; wanted columns alignmentX"),
-        ("", "start with ''"),
         ("fixedX,fixedY,alignmentX,alignmentY\n1,2,3,4\n1,2,3,b\n", "k.csv': point 2 reads .*correct that line"),
         ("fixedX,fixedY,alignmentX,alignmentY\n1,2,3\n", "point 1 reads"),
     ],
 )
-def test_other_tables_are_refused(tmp_path, text, message) -> None:
+def test_broken_points_are_named(tmp_path, text, message) -> None:
     (tmp_path / "k.csv").write_text(text)
     with pytest.raises(AlignmentError, match=message):
-        read_keypoints(tmp_path / "k.csv")
-
-
-def test_missing_and_binary_files(tmp_path) -> None:
-    with pytest.raises(FileMissingError, match=r"keypoints: missing .*none.csv"):
-        read_keypoints(tmp_path / "none.csv")
-    (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00\x80")
-    with pytest.raises(AlignmentError, match="not a text file"):
-        read_keypoints(tmp_path / "b.csv")
+        read_alignment(tmp_path / "k.csv", pixel_size=0.2125)
 
 
 def test_too_few_keypoints_name_the_file(tmp_path) -> None:
     file = tmp_path / "two.csv"
     file.write_text(xenium_explorer(HE[:2], HE[:2]))
     with pytest.raises(AlignmentError, match=r"two.csv' has 2 point\(s\)"):
-        read_alignment(file)
+        read_alignment(file, pixel_size=0.2125)

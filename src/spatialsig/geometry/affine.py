@@ -87,22 +87,24 @@ def fit_landmarks(
     return Alignment(matrix, "keypoints", rmse_um, len(residuals))
 
 
-def read_alignment(path: str | Path) -> NDArray[np.float64]:
+def read_alignment(path: str | Path, *, pixel_size: float) -> Alignment:
     """Read the alignment of an H&E: a headerless 3 x 3 ``*_he_imagealignment.csv``, or keypoints of Xenium Explorer.
 
     Decimal points with commas (or blanks, tabs) between the numbers, and decimal commas with semicolons, are read.
-    Keypoints (``fixedX, fixedY, alignmentX, alignmentY``) are joined by least squares over all of them; see
-    :func:`read_alignment_with_residual` for how well they fit.
+    Keypoints (``fixedX, fixedY, alignmentX, alignmentY``; any order, other columns are ignored) are joined by least
+    squares over all of them. Keypoints with the header ``he_x, he_y, target_x, target_y`` and landmarks of BigWarp (H&E
+    moving, target fixed; inactive points are left out) are read as well.
 
     Parameters
     ----------
     path
         File to read.
+    pixel_size
+        Micrometres per morphology px.
 
     Returns
     -------
-    ``(3, 3)``: full-resolution H&E px (x, y, 1) -> morphology px. Only the form is checked here; see
-    :func:`check_alignment` for the values.
+    The matrix, and how well keypoints fit it. Only the form is checked here; see :func:`check_alignment` for the values.
 
     Raises
     ------
@@ -111,31 +113,6 @@ def read_alignment(path: str | Path) -> NDArray[np.float64]:
     AlignmentError
         If the file holds anything else than 3 x 3 numbers or keypoints, or the keypoints are fewer than three or lie
         on a line.
-    """
-    path = Path(path)
-    text = _read_text(path)
-    pairs = parse_keypoints(text, name=str(path))
-    return _parse_matrix(text, path) if pairs is None else fit_affine(*pairs, name=str(path))[0]
-
-
-def read_alignment_with_residual(path: str | Path, pixel_size: float) -> Alignment:
-    """Read the alignment of an H&E and, where it comes from keypoints, how far these lie from the fit.
-
-    Parameters
-    ----------
-    path
-        As in :func:`read_alignment`.
-    pixel_size
-        Micrometres per morphology px.
-
-    Returns
-    -------
-    :class:`Alignment`.
-
-    Raises
-    ------
-    FileMissingError, AlignmentError
-        As in :func:`read_alignment`.
 
     Warns
     -----

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import csv
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spatialsig._checks import check_files
 from spatialsig._errors import AlignmentError
 
 if TYPE_CHECKING:
@@ -23,10 +21,6 @@ LAYOUTS = (
     ("he_x", "he_y", "target_x", "target_y"),
 )
 _BIGWARP_FIELDS = 6  # name, active, moving x, moving y, fixed x, fixed y; no header
-_WANTED = (
-    "columns alignmentX, alignmentY, fixedX, fixedY (Xenium Explorer) or he_x, he_y, target_x, target_y, or the six "
-    "columns of BigWarp"
-)
 
 
 def fit_affine(
@@ -69,45 +63,6 @@ def fit_affine(
 def rms_length(residuals: NDArray[np.float64]) -> float:
     """Root mean square length of vectors ``(n, 2)``."""
     return float(np.sqrt((residuals**2).sum(axis=1).mean()))
-
-
-def read_keypoints(path: str | Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Read pairs of points from a csv.
-
-    Parameters
-    ----------
-    path
-        Export of the keypoints from Xenium Explorer (header ``fixedX, fixedY, alignmentX, alignmentY``), a csv with
-        the header ``he_x, he_y, target_x, target_y``, or landmarks of BigWarp (H&E moving, target fixed; inactive
-        points are left out). Columns may come in any order; others are ignored.
-
-    Returns
-    -------
-    he_px
-        ``(n, 2)`` H&E px (x, y).
-    target
-        ``(n, 2)``: where they lie on the target; morphology px for a file of Xenium Explorer.
-
-    Raises
-    ------
-    FileMissingError
-        If there is no such file.
-    AlignmentError
-        If the file has other columns or holds something else than numbers.
-    """
-    path = Path(path)
-    check_files([path], what="keypoints", fix="Give the path of the csv with the landmarks.")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        msg = f"keypoints {str(path)!r} are not a text file; wanted {_WANTED}: export them as csv."
-        raise AlignmentError(msg) from error
-    pairs = parse_keypoints(text, name=str(path))
-    if pairs is None:
-        first = text.splitlines()[0] if text.strip() else ""
-        msg = f"keypoints {str(path)!r} start with {first[:80]!r}; wanted {_WANTED}."
-        raise AlignmentError(msg)
-    return pairs
 
 
 def parse_keypoints(text: str, *, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:

@@ -10,7 +10,7 @@ from spatialdata.transformations import Affine
 
 from spatialsig import _keys
 from spatialsig._errors import AlignmentError, InputError
-from spatialsig.geometry.affine import apply, check_alignment, read_alignment_with_residual, um_to_he_px
+from spatialsig.geometry.affine import apply, check_alignment, read_alignment, um_to_he_px
 from spatialsig.io._bundle import (
     AREA_COLUMN,
     CELLS,
@@ -192,7 +192,7 @@ def _alignment(
     if isinstance(given, str) and given == IDENTITY:
         matrix, name = np.eye(3), IDENTITY
     elif isinstance(given, (str, Path)):
-        read = read_alignment_with_residual(given, pixel_size)
+        read = read_alignment(given, pixel_size=pixel_size)
         matrix, name = read.matrix, str(Path(given).resolve())
         fit = {"he_alignment_kind": read.kind, "keypoints": read.n_points, "keypoints_rmse_um": read.rmse_um}
     else:

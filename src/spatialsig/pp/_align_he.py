@@ -21,7 +21,7 @@ from spatialsig.geometry.affine import (
     check_alignment,
     fit_landmarks,
     image_um_per_px,
-    read_alignment_with_residual,
+    read_alignment,
     um_to_he_px,
 )
 from spatialsig.geometry.landmarks import LAYOUTS, point_columns
@@ -177,7 +177,7 @@ def _plan(
 
 def _alignment(how: str, given: Any, *, um_per_target: float, name: str) -> Alignment:
     if how == "file":
-        return read_alignment_with_residual(given, um_per_target)
+        return read_alignment(given, pixel_size=um_per_target)
     if how == "landmarks":
         return fit_landmarks(*_points(given, name), um_per_target=um_per_target, name=name, stacklevel=5)
     if isinstance(given, str):
