@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from spatialsig.models.autoencoder import Autoencoder
+from spatialsig.models.ensemble import SignatureEnsemble, load_signature_model
 from spatialsig.models.seed import export_seed_autoencoder, import_seed_autoencoder
 from spatialsig.models.vit import SignatureViT
 
-__all__ = ["Autoencoder", "SignatureViT", "export_seed_autoencoder", "import_seed_autoencoder"]
+__all__ = [
+    "Autoencoder",
+    "SignatureEnsemble",
+    "SignatureViT",
+    "export_seed_autoencoder",
+    "import_seed_autoencoder",
+    "load_signature_model",
+]

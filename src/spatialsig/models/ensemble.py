@@ -1,0 +1,242 @@
+"""Several signature models that predict as one, and say how far they disagree."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from spatialsig._checks import check_files
+from spatialsig._errors import InputError
+from spatialsig.models.directory import CONFIG, FORMAT, RUN, digest, read_json, replacing, write_json
+from spatialsig.models.intervals import checked_intervals
+from spatialsig.models.vit import SignatureViT
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+_FIX = "Save the ensemble again, or fetch an undamaged copy."
+_SAME_RUN = ("test_fold", "use_rep")  # what decides on which slides and with which inputs a model may be judged
+
+
+class SignatureEnsemble:
+    """Mean of several signature models, taken wherever one is.
+
+    Parameters
+    ----------
+    members
+        At least two models of the same signatures, patches, inputs and test fold.
+    run
+        Provenance, JSON-able; what the members share is taken from them.
+
+    Attributes
+    ----------
+    members
+        The models.
+    signatures, patch_px, um_per_px
+        As of every member.
+    intervals
+        Prediction intervals by kind of input, see :func:`spatialsig.tl.calibrate`; None before it.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two, or they differ; every difference is named.
+    """
+
+    kind = "SignatureEnsemble"
+
+    def __init__(self, members: Sequence[SignatureViT], *, run: dict[str, Any] | None = None) -> None:
+        if len(members) < 2:
+            msg = f"an ensemble of {len(members)} model(s); wanted at least 2."
+            raise InputError(msg)
+        if differences := _differences(members):
+            msg = "the models of an ensemble must agree:\n  " + "\n  ".join(differences)
+            raise InputError(msg)
+        first = members[0]
+        self.members = tuple(members)
+        self.signatures, self.patch_px, self.um_per_px = first.signatures, first.patch_px, first.um_per_px
+        self.run = _joined_run(members) | dict(run or {})
+        self.intervals: dict[str, Any] | None = None
+
+    @property
+    def uses_expression(self) -> bool:
+        """Whether predictions can take an expression embedding into account."""
+        return self.members[0].uses_expression
+
+    @property
+    def knows_uncertainty(self) -> bool:
+        """Whether :meth:`predict_distribution` can be asked: always, by how far the members disagree."""
+        return True
+
+    def predict(
+        self,
+        images: NDArray[np.uint8],
+        ae: NDArray[np.floating[Any]] | None = None,
+        *,
+        batch_size: int = 64,
+        n_views: int = 1,
+    ) -> NDArray[np.float32]:
+        """Mean of the members' scores, ``(n, n_signatures)`` float32; arguments as of :meth:`SignatureViT.predict`."""
+        total = np.zeros((len(images), len(self.signatures)))
+        for member in self.members:
+            total += member.predict(images, ae, batch_size=batch_size, n_views=n_views)
+        return (total / len(self.members)).astype(np.float32)
+
+    def predict_distribution(
+        self,
+        images: NDArray[np.uint8],
+        ae: NDArray[np.floating[Any]] | None = None,
+        *,
+        batch_size: int = 64,
+        n_views: int = 1,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Mean and standard deviation of the mixture of the members, ``(n, n_signatures)`` float32 each.
+
+        The variance is that between the members' means (with ``n - 1``, since they are a few out of many that could have
+        been trained) and, where the members know one, the mean of their own variances.
+        """
+        means, variance = [], np.zeros((len(images), len(self.signatures)))
+        for member in self.members:
+            mean, std = predict_with_deviation(member, images, ae, batch_size=batch_size, n_views=n_views)
+            means.append(mean.astype(np.float64))
+            if std is not None:
+                variance += std.astype(np.float64) ** 2 / len(self.members)
+        stacked = np.stack(means)
+        std = np.sqrt(variance + stacked.var(axis=0, ddof=1))
+        return stacked.mean(axis=0).astype(np.float32), std.astype(np.float32)
+
+    def save(self, directory: str | os.PathLike[str]) -> None:
+        """Write a directory with one model directory per member and a manifest, whole or not at all."""
+        with replacing(Path(directory)) as draft:
+            names = [f"member-{index:02d}" for index in range(len(self.members))]
+            for name, member in zip(names, self.members, strict=True):
+                member.save(draft / name)
+            listed = [{"directory": name, "sha256": digest(draft / name / RUN)} for name in names]
+            config = {"format": FORMAT, "kind": self.kind, "members": listed, "intervals": self.intervals}
+            write_json(draft / CONFIG, config)
+            record = {"spatialsig": version("spatialsig"), "sha256": {CONFIG: digest(draft / CONFIG)}, "run": self.run}
+            write_json(draft / RUN, record)
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike[str]) -> SignatureEnsemble:
+        """Read the directory of an ensemble.
+
+        Raises
+        ------
+        FileMissingError
+            If files are missing.
+        InputError
+            If a file was altered, or a member is not the one that was saved.
+        """
+        place = Path(directory)
+        check_files([place / CONFIG, place / RUN], what=f"ensemble directory {place}", fix=_FIX)
+        record, config = read_json(place / RUN, dict), read_json(place / CONFIG, dict)
+        digests = record.get("sha256")
+        if not isinstance(digests, dict) or digests.get(CONFIG) != digest(place / CONFIG):
+            msg = f"{place / CONFIG} is not what was saved (its SHA-256 differs from {RUN}). {_FIX}"
+            raise InputError(msg)
+        if config.get("kind") != cls.kind or config.get("format") != FORMAT:
+            msg = (
+                f"{place / CONFIG}: a {config.get('kind')!r} of format {config.get('format')!r}; "
+                f"wanted {cls.kind!r} of format {FORMAT}."
+            )
+            raise InputError(msg)
+        members = [_load_member(place, entry) for entry in config.get("members", [])]
+        run = record.get("run")
+        ensemble = cls(members, run=run if isinstance(run, dict) else None)
+        ensemble.intervals = checked_intervals(config.get("intervals"), ensemble.signatures, where=str(place / CONFIG))
+        return ensemble
+
+
+SignatureModel: TypeAlias = SignatureViT | SignatureEnsemble  # what predicts
+
+
+def load_signature_model(directory: str | os.PathLike[str]) -> SignatureModel:
+    """Read a model directory, of one signature model or of an ensemble of them.
+
+    Raises
+    ------
+    FileMissingError
+        If there is no model.
+    InputError
+        If it is neither, or damaged.
+    """
+    place = Path(directory)
+    check_files([place / CONFIG], what=f"model directory {place}", fix="Give a directory that `model.save` wrote.")
+    kind = read_json(place / CONFIG, dict).get("kind")
+    return SignatureEnsemble.load(place) if kind == SignatureEnsemble.kind else SignatureViT.load(place)
+
+
+def members_of(model: SignatureModel) -> tuple[SignatureViT, ...]:
+    """The single models that predict together."""
+    return model.members if isinstance(model, SignatureEnsemble) else (model,)
+
+
+def predict_with_deviation(
+    model: SignatureModel,
+    images: NDArray[np.uint8],
+    ae: NDArray[np.floating[Any]] | None = None,
+    *,
+    batch_size: int = 64,
+    n_views: int = 1,
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """Scores ``(n, n_signatures)``, and their standard deviation where the model knows it."""
+    if model.knows_uncertainty:
+        return model.predict_distribution(images, ae, batch_size=batch_size, n_views=n_views)
+    return model.predict(images, ae, batch_size=batch_size, n_views=n_views), None
+
+
+def weights_hash(model: SignatureModel) -> str:
+    """SHA-256 of all weights, and of the scale of the scores, of a model, as hex digits."""
+    found = hashlib.sha256()
+    for member in members_of(model):
+        for name, tensor in sorted(member.net.state_dict().items()):
+            found.update(name.encode())
+            found.update(tensor.cpu().numpy().tobytes())
+        for scale in (member.target_mean, member.target_std, member.ae_mean, member.ae_std):
+            found.update(scale.tobytes())
+    return found.hexdigest()
+
+
+def _load_member(place: Path, entry: Any) -> SignatureViT:
+    name = entry.get("directory") if isinstance(entry, dict) else None
+    if not isinstance(name, str) or Path(name).name != name:
+        msg = f"{place / CONFIG}: member {entry!r}; wanted a directory beside it. {_FIX}"
+        raise InputError(msg)
+    check_files([place / name / RUN], what=f"member {name} of the ensemble {place}", fix=_FIX)
+    if digest(place / name / RUN) != entry.get("sha256"):
+        msg = f"{place / name} is not the model that was saved (its SHA-256 differs from {CONFIG}). {_FIX}"
+        raise InputError(msg)
+    return SignatureViT.load(place / name)
+
+
+def _differences(members: Sequence[SignatureViT]) -> list[str]:
+    """Every way in which a member is not like the first."""
+    wanted = _design(members[0])
+    return [
+        f"model {index} has {name} {found!r}, model 0 {wanted[name]!r}"
+        for index, member in enumerate(members)
+        for name, found in _design(member).items()
+        if found != wanted[name]
+    ]
+
+
+def _design(member: SignatureViT) -> dict[str, Any]:
+    design = {name: getattr(member, name) for name in ("signatures", "patch_px", "um_per_px", "uses_expression")}
+    return design | {"n_latent": member.config.n_latent} | {name: member.run.get(name) for name in _SAME_RUN}
+
+
+def _joined_run(members: Sequence[SignatureViT]) -> dict[str, Any]:
+    """What the members share, the slides that any of them learned from, and the first one's history."""
+    runs = [member.run for member in members]
+    shared = {key: value for key, value in runs[0].items() if all(run.get(key) == value for run in runs)}
+    samples = [sample for run in runs for sample in run.get("training_samples", [])]
+    joined = shared | {"training_samples": list(dict.fromkeys(samples)), "seeds": [run.get("seed") for run in runs]}
+    return joined | ({"history": runs[0]["history"]} if "history" in runs[0] else {})
