@@ -35,5 +35,9 @@ class LeakageError(InputError):
     """The request would let test data into training."""
 
 
+class TrainingError(InputError):
+    """A training cannot go on: its loss is no longer a number."""
+
+
 class SpatialsigWarning(UserWarning):
     """Something the user should look at before believing the result."""
