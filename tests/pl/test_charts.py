@@ -146,3 +146,30 @@ def test_ladder_errors(drawn):
         sp.pl.ladder(evaluation.drop(columns="ceiling"))
     with pytest.raises(InputError, match="no slide was held out"):
         sp.pl.ladder(evaluation.iloc[:0])
+
+
+def test_ladder_draws_the_limits_of_the_summary(drawn):
+    evaluation = drawn.make_evaluation()
+    rows = [
+        {"method": "he_only", "signature": "mean", "pearson": 0.8, "low": 0.71, "high": 0.86},
+        {"method": "he_only", "signature": "Immune_T", "pearson": 0.8, "low": 0.1, "high": 0.2},
+        {"method": "colour", "signature": "mean", "pearson": 0.4, "low": np.nan, "high": np.nan},
+    ]
+    axes = sp.pl.ladder(evaluation, summary=pd.DataFrame(rows), figure=Figure())
+    (line,) = [segment for lines in axes.collections for segment in lines.get_segments()]
+    np.testing.assert_allclose(line, [[0.71, 0], [0.86, 0]])
+    assert "95 % interval" in axes.get_xlabel()
+    assert "95 % interval" not in sp.pl.ladder(evaluation, figure=Figure()).get_xlabel()
+    with pytest.raises(KeyMissingError, match=r"column='low'.*summary table.*sp\.tl\.summarise"):
+        sp.pl.ladder(evaluation, summary=pd.DataFrame(rows).drop(columns="low"))
+
+
+def test_ladder_marks_the_worst_slide(drawn):
+    evaluation = drawn.make_evaluation(("S1", "S2", "S3"))
+    evaluation.loc[(evaluation["sample"] == "S2") & (evaluation["method"] == "he_only"), "pearson"] = 0.2
+    axes = sp.pl.ladder(evaluation, figure=Figure())
+    assert "vermilion: S2, the worst" in axes.get_xlabel()
+    (marked,) = [line for line in axes.lines if line.get_color() == "#d55e00"]
+    assert marked.get_xdata()[0] == pytest.approx(0.2)
+    assert len(marked.get_xdata()) == len(METHODS)
+    assert "worst" not in sp.pl.ladder(drawn.make_evaluation(("S1",)), figure=Figure()).get_xlabel()

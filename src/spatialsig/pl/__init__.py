@@ -6,14 +6,28 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from ._alignment import alignment
+    from ._calibration import calibration
     from ._compare import compare
+    from ._coverage import coverage
+    from ._gallery import gallery
     from ._history import history
     from ._ladder import ladder
     from ._napari import napari
     from ._patches import patches
     from ._scatter import scatter
 
-__all__ = ["alignment", "compare", "history", "ladder", "napari", "patches", "scatter"]
+__all__ = [
+    "alignment",
+    "calibration",
+    "compare",
+    "coverage",
+    "gallery",
+    "history",
+    "ladder",
+    "napari",
+    "patches",
+    "scatter",
+]
 
 # matplotlib is loaded by the first plot, not by the first import
 __getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs={f"_{name}": [name] for name in __all__})

@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialsig.pl._canvas import ACCENT, FAINT, GRID, INK, canvas, save_figure
+from spatialsig.pl._canvas import ACCENT, FAINT, GRID, INK, SECOND, canvas, save_figure
 from spatialsig.pl._methods import (
     MODEL,
     check_evaluation,
     display_name,
     mean_ceiling,
+    mean_limits,
     method_order,
     signature_means,
     slide_means,
+    worst_slide,
 )
 
 if TYPE_CHECKING:
@@ -28,17 +30,25 @@ if TYPE_CHECKING:
 WIDTH_IN, ROW_IN = 7.6, 0.34
 
 
-def ladder(evaluation: pd.DataFrame, *, figure: Figure | None = None, save: str | Path | None = None) -> Axes:
+def ladder(
+    evaluation: pd.DataFrame,
+    *,
+    summary: pd.DataFrame | None = None,
+    figure: Figure | None = None,
+    save: str | Path | None = None,
+) -> Axes:
     """Plot the mean Pearson r of every method beside the ceiling that noise in the labels sets.
 
     A bar is the mean over held-out slides and signatures, a dot one held-out slide (mean over signatures): slides, not
-    patches, are what the result is replicated over.
+    patches, are what the result is replicated over. The vermilion one is the slide on which the model does worst.
 
     Parameters
     ----------
     evaluation
         Table of ``tl.evaluate``: one row per method, signature and sample, with columns ``method``, ``signature``,
         ``sample``, ``patient``, ``n_patches``, ``pearson``, ``ceiling``, ``share_of_ceiling``.
+    summary
+        Table of ``tl.summarise``; the limits of its rows ``signature == "mean"`` are drawn as a line over each bar.
     figure
         Figure to draw on (emptied and resized); a new one of pyplot when None.
     save
@@ -61,14 +71,20 @@ def ladder(evaluation: pd.DataFrame, *, figure: Figure | None = None, save: str 
     shares = signature_means(evaluation, "share_of_ceiling").mean(axis=1)
     slides = slide_means(evaluation)
     ceiling = mean_ceiling(evaluation)
+    limits = {} if summary is None else mean_limits(summary)
     drawing = canvas(figure, width_in=WIDTH_IN, height_in=ROW_IN * len(methods) + 1.1)
     axes = drawing.subplots()
     rows = range(len(methods))
     axes.barh(rows, means[methods], height=0.62, color=[ACCENT if m in MODEL else "#a6b1ba" for m in methods])
     for row, method in zip(rows, methods, strict=True):
+        if method in limits:
+            axes.hlines(row, *limits[method], color=INK, linewidth=1.6)
         r = slides[method].to_numpy()
         axes.plot(r, np.full(len(r), row), "o", color="white", markeredgecolor=INK, markersize=4.5, linewidth=0)
         _beside(axes, row, f"{means[method]:.2f}", f"{shares[method]:.0%}", INK)
+    worst = worst_slide(evaluation) if len(slides) > 1 else None
+    if worst is not None:
+        axes.plot(slides.loc[worst, methods], list(rows), "o", color=SECOND, markersize=4, zorder=3)
     _beside(axes, -1.05, "mean r", "of ceiling", FAINT)
     if np.isfinite(ceiling):
         axes.axvline(ceiling, color=INK, linestyle="--", linewidth=1.2)
@@ -76,9 +92,17 @@ def ladder(evaluation: pd.DataFrame, *, figure: Figure | None = None, save: str 
             f"ceiling {ceiling:.2f}", (ceiling, 1), (3, 4), xycoords=("data", "axes fraction"),
             textcoords="offset points", ha="right", va="bottom", fontsize=9, color=INK,
         )  # fmt: skip
-    _dress(axes, [display_name(m) for m in methods], slides.to_numpy(), ceiling)
+    shown = np.concatenate([slides.to_numpy().ravel(), *(limits[m] for m in methods if m in limits)])
+    _dress(axes, [display_name(m) for m in methods], shown, ceiling)
+    axes.set_xlabel(_legend(limits=bool(limits), worst=worst), fontsize=9, color=INK)
     save_figure(drawing, save)
     return axes
+
+
+def _legend(*, limits: bool, worst: str | None) -> str:
+    said = "Pearson r on held-out slides (bar: mean; dot: one slide"
+    said += f"; vermilion: {worst}, the worst" * (worst is not None) + "; line: 95 % interval" * limits
+    return said + ")"
 
 
 def _beside(axes: Axes, row: float, mean: str, share: str, colour: str) -> None:
@@ -96,7 +120,6 @@ def _dress(axes: Axes, names: list[str], rs: NDArray[Any], ceiling: float) -> No
     high = max(1.0, float(np.nanmax(rs, initial=0.0)) + 0.02, ceiling + 0.02 if np.isfinite(ceiling) else 0)
     axes.set(ylim=(len(names) - 0.4, -0.6), xlim=(low, high), xticks=np.arange(0, 1.01, 0.2))
     axes.set_yticks(range(len(names)), names, fontsize=10, color=INK)
-    axes.set_xlabel("Pearson r on held-out slides (bar: mean; dot: one slide)", fontsize=9, color=INK)
     axes.axvline(0, color=FAINT, linewidth=0.8)
     axes.grid(axis="x", color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)

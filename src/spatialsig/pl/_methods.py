@@ -23,6 +23,8 @@ METHODS = {
 }
 HEADLINE = "he_only"  # the question of the toolkit: what does the H&E alone tell?
 MODEL = frozenset({"he_only", "fused", "ae_only"})  # the rest are controls and baselines
+MEAN = "mean"  # in the column of signatures of a summary: the mean over all of them
+SUMMARY_COLUMNS = ("method", "signature", "pearson", "low", "high")
 COLUMNS = ("method", "signature", "sample", "patient", "n_patches", "pearson", "ceiling", "share_of_ceiling")
 
 
@@ -62,3 +64,19 @@ def signature_means(evaluation: pd.DataFrame, column: str = "pearson") -> pd.Dat
 def mean_ceiling(evaluation: pd.DataFrame) -> float:
     """Mean ceiling over held-out slides and signatures; it is the same for every method."""
     return float(evaluation.drop_duplicates(["sample", "signature"])["ceiling"].mean())
+
+
+def worst_slide(evaluation: pd.DataFrame) -> str | None:
+    """Held-out slide with the lowest mean r of the model, H&E alone where it was judged; None where no r is known."""
+    methods = method_order(evaluation)
+    means = slide_means(evaluation)[HEADLINE if HEADLINE in methods else methods[0]].dropna()
+    return None if means.empty else str(means.idxmin())
+
+
+def mean_limits(summary: pd.DataFrame) -> dict[str, tuple[float, float]]:
+    """Lower and upper limit of the mean r of each method, from the table of ``tl.summarise``; NaN are left out."""
+    for column in SUMMARY_COLUMNS:
+        fix = "Make the table with `sp.tl.summarise`."
+        check_key(list(map(str, summary.columns)), column, name="column", where="the summary table", fix=fix)
+    known = summary[summary["signature"] == MEAN].dropna(subset=["low", "high"])
+    return {str(m): (float(a), float(b)) for m, a, b in zip(known["method"], known["low"], known["high"], strict=True)}

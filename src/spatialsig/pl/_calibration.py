@@ -1,0 +1,136 @@
+"""Do predicted scores mean what they say? Measured means at each tenth of the predictions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.lines import Line2D
+
+from spatialsig import _keys
+from spatialsig._checks import check_positive
+from spatialsig.pl._canvas import FAINT, INK, save_figure
+from spatialsig.pl._pairs import MAX_NAMED, collect_pairs, panel_grid, slide_colour
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from spatialsig.data.slides import Data
+    from spatialsig.pl._pairs import Pairs
+
+N_BINS = 10
+MIN_PER_BIN = 5  # fewer patches make no mean worth a point
+
+
+def calibration(
+    data: Data,
+    signature: str | Sequence[str] | None = None,
+    *,
+    n_bins: int = N_BINS,
+    signatures_key: str = _keys.SIGNATURES,
+    predictions_key: str = _keys.SIGNATURES_PRED,
+    patches_key: str = _keys.PATCHES,
+    fold: int | None = None,
+    figure: Figure | None = None,
+    save: str | Path | None = None,
+) -> NDArray[Any]:
+    """Plot what was measured where the model predicted a score, one panel per signature.
+
+    The patches of a slide are sorted by their predicted score and dealt into bins of equal size. On the dashed line a
+    predicted difference of 1 is a measured difference of 1. The slope of a slide is that of measured on predicted
+    scores by least squares: above 1 the predictions are too timid, below 1 they are too bold.
+
+    Parameters
+    ----------
+    data
+        SpatialData, path of a store, or Cohort (one line per slide); not modified.
+    signature
+        One name or several; all signatures both tables hold when None.
+    n_bins
+        Bins of predicted scores; fewer where a slide has less than five patches for each.
+    signatures_key, predictions_key, patches_key
+        Tables of measured and predicted scores, and the shapes element they annotate.
+    fold
+        Use only patches of this fold (``obs["fold"]``); None uses all.
+    figure
+        Figure to draw on (emptied and resized); a new one of pyplot when None.
+    save
+        File to write the figure to; the ending decides the format.
+
+    Returns
+    -------
+    Axes ``(n_rows, n_columns)``; unused ones are invisible. Each point is the mean measured over the mean predicted
+    score of a bin, its bar the middle half of the measured scores. Nothing is written to ``data``.
+
+    Raises
+    ------
+    KeyMissingError
+        If a table, the patches or the signature is missing; the message names the slide.
+    InputError
+        If no patch has both a measured and a predicted score.
+    """
+    check_positive(n_bins=n_bins)
+    pairs = collect_pairs(
+        data, signature, signatures_key=signatures_key, predictions_key=predictions_key, patches_key=patches_key,
+        fold=fold,
+    )  # fmt: skip
+    axes = draw_calibration(pairs, figure, n_bins=n_bins)
+    save_figure(axes.flat[0].figure, save)
+    return axes
+
+
+def draw_calibration(pairs: Mapping[str, Pairs], figure: Figure | None, *, n_bins: int = N_BINS) -> NDArray[Any]:
+    """One panel per signature of scores that were collected before."""
+    _, axes = panel_grid(len(pairs), figure, xlabel="predicted score (mean of a bin)", ylabel="measured score")
+    for panel, (name, slides) in zip(axes.flat, pairs.items(), strict=False):
+        _panel(panel, name, slides, n_bins)
+    return axes
+
+
+def slope_of(measured: NDArray[np.float64], predicted: NDArray[np.float64]) -> float:
+    """Least-squares slope of measured on predicted scores; NaN for predictions that do not vary."""
+    centred = predicted - predicted.mean()
+    spread = float(centred @ centred)
+    flat = np.ptp(predicted) <= 1e-12 * max(1.0, float(np.abs(predicted).max()))
+    return np.nan if flat else float(centred @ measured) / spread
+
+
+def bins_of(
+    measured: NDArray[np.float64], predicted: NDArray[np.float64], *, n_bins: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Mean predicted, mean measured ``(n,)`` and quartiles of measured ``(2, n)`` of bins of equal size."""
+    order = np.argsort(predicted, kind="stable")
+    parts = np.array_split(order, max(1, min(n_bins, len(order) // MIN_PER_BIN)))
+    x = np.array([predicted[part].mean() for part in parts])
+    y = np.array([measured[part].mean() for part in parts])
+    quartiles = np.array([np.percentile(measured[part], (25, 75)) for part in parts]).T
+    return x, y, quartiles
+
+
+def _panel(axes: Axes, name: str, slides: Pairs, n_bins: int) -> None:
+    handles, slopes = [], []
+    for i, (slide, (measured, predicted)) in enumerate(slides.items()):
+        x, y, (low, high) = bins_of(measured, predicted, n_bins=n_bins)
+        colour = slide_colour(i, len(slides))
+        axes.vlines(x, low, high, color=colour, linewidth=0.8, alpha=0.5)
+        axes.plot(x, y, "o-", color=colour, markersize=4, linewidth=1.2)
+        slopes.append(slope_of(measured, predicted))
+        handles.append(Line2D([], [], color=colour, marker="o", markersize=4, label=f"{slide}: {_said(slopes[-1])}"))
+    if len(slides) > MAX_NAMED:
+        known = [slope for slope in slopes if np.isfinite(slope)]
+        span = f"\nslopes {min(known):.2f} to {max(known):.2f}" if known else ""
+        handles = [Line2D([], [], linestyle="", label=f"{len(slides)} slides{span}")]
+    (x0, x1), (y0, y1) = axes.get_xlim(), axes.get_ylim()
+    axes.axline((0, 0), slope=1, color=FAINT, linestyle="--", linewidth=1, zorder=1)
+    axes.set(xlim=(x0, x1), ylim=(y0, y1))
+    axes.legend(handles=handles, fontsize=7.5, loc="upper left", framealpha=0.7, edgecolor="none", borderaxespad=0.2)
+    axes.set_title(name, fontsize=10, loc="left", color=INK)
+
+
+def _said(slope: float) -> str:
+    return "no slope" if np.isnan(slope) else f"slope {slope:.2f}"

@@ -1,0 +1,199 @@
+"""Patches a reader should look at: where the model is right at both ends, and where it errs most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.stats import rankdata
+
+from spatialsig import _keys
+from spatialsig._checks import check_positive
+from spatialsig._errors import InputError
+from spatialsig.data.patch_table import patch_origins_of, patch_source, patch_spec
+from spatialsig.data.patches import read_patches
+from spatialsig.data.slides import open_slides
+from spatialsig.pl._canvas import GRID, INK, canvas, save_figure
+from spatialsig.pl._values import patch_values, signature_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from spatialsig.data.slides import Data, Slide
+
+CROP_IN = 1.35
+N_CROPS = 6
+GROUPS = {
+    "high": "high, and\npredicted high",
+    "low": "low, and\npredicted low",
+    "missed": "predicted\ntoo low",
+    "false": "predicted\ntoo high",
+}
+
+
+@dataclass(frozen=True)
+class Crop:
+    """One patch to show; ``strength`` says how well it stands for its group, 0 to 1."""
+
+    group: str
+    strength: float
+    sample: str
+    rgb: NDArray[np.uint8]  # (h, w, 3)
+    edge_um: float
+    measured: float
+    predicted: float
+
+
+def gallery(
+    data: Data,
+    signature: str,
+    *,
+    n: int = N_CROPS,
+    signatures_key: str = _keys.SIGNATURES,
+    predictions_key: str = _keys.SIGNATURES_PRED,
+    patches_key: str = _keys.PATCHES,
+    fold: int | None = None,
+    figure: Figure | None = None,
+    save: str | Path | None = None,
+) -> NDArray[Any]:
+    """Show H&E crops of the patches the model gets right at both ends, and of those it gets most wrong.
+
+    Patches are compared by their rank among the patches of their slide, measured and predicted, so that a model whose
+    predictions vary too little is not shown as wrong everywhere. Patches of a group do not overlap.
+
+    Parameters
+    ----------
+    data
+        SpatialData, path of a store, or Cohort (the clearest cases of all slides); not modified.
+    signature
+        Name of a signature, a column of both tables.
+    n
+        Crops in each of the four rows.
+    signatures_key, predictions_key, patches_key
+        Tables of measured and predicted scores, and the shapes element they annotate.
+    fold
+        Choose among patches of this fold (``obs["fold"]``) only; None chooses among all.
+    figure
+        Figure to draw on (emptied and resized); a new one of pyplot when None.
+    save
+        File to write the figure to; the ending decides the format.
+
+    Returns
+    -------
+    Axes ``(4, n)``: high in both, low in both, predicted too low, predicted too high; measured (m) and predicted (p)
+    score above each crop. Unused ones are invisible. Nothing is written to ``data``.
+
+    Raises
+    ------
+    KeyMissingError
+        If a table, the patches or the signature is missing; the message names the slide.
+    InputError
+        If no patch has both a measured and a predicted score.
+    """
+    check_positive(n=n)
+    keys = {"signatures_key": signatures_key, "predictions_key": predictions_key, "patches_key": patches_key}
+    crops = [crop for slide in open_slides(data) for crop in slide_crops(slide, signature, n=n, fold=fold, **keys)]
+    if not crops:
+        msg = f"no patch has both a measured and a predicted {signature!r} (`fold={fold}`)."
+        raise InputError(msg)
+    axes = draw_gallery(crops, signature, figure, n=n)
+    save_figure(axes.flat[0].figure, save)
+    return axes
+
+
+def slide_crops(
+    slide: Slide,
+    signature: str,
+    *,
+    n: int,
+    signatures_key: str,
+    predictions_key: str,
+    patches_key: str,
+    fold: int | None,
+) -> list[Crop]:
+    """The ``n`` clearest patches of one slide in each group, with their pixels; only these are read."""
+    spec = patch_spec(slide, patches_key)
+    measured, predicted = (
+        patch_values(slide, signature_table(slide, key, name=name), signature, table_key=key, patches_key=patches_key,
+                     fold=fold)
+        for name, key in (("signatures_key", signatures_key), ("predictions_key", predictions_key))
+    )  # fmt: skip
+    rows = np.flatnonzero(np.isfinite(measured) & np.isfinite(predicted))
+    if not len(rows):
+        return []
+    origins = patch_origins_of(slide, patches_key)
+    chosen = [
+        (group, strength[i], rows[i])
+        for group, strength in strengths(measured[rows], predicted[rows]).items()
+        for i in clearest(strength, origins[rows], n=n, apart_px=spec.size_l0)
+    ]
+    index = np.array([row for _, _, row in chosen], np.int64)
+    images = read_patches(patch_source(slide, patches_key, index), np.arange(len(index)))
+    return [
+        Crop(
+            group,
+            float(strength),
+            slide.name,
+            image,
+            spec.patch_px * spec.um_per_px,
+            float(measured[row]),
+            float(predicted[row]),
+        )
+        for (group, strength, row), image in zip(chosen, np.moveaxis(images, 1, -1), strict=True)
+    ]
+
+
+def strengths(measured: NDArray[np.float64], predicted: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """How well each patch stands for each group, by its share of patches with a lower score; above 0.5 or out."""
+    n = len(measured)
+    m, p = ((rankdata(values) - 0.5) / n for values in (measured, predicted))
+    return {
+        "high": np.minimum(m, p),
+        "low": np.minimum(1 - m, 1 - p),
+        "missed": (m - p + 1) / 2,
+        "false": (p - m + 1) / 2,
+    }
+
+
+def clearest(strength: NDArray[np.float64], origins: NDArray[np.int64], *, n: int, apart_px: int) -> list[int]:
+    """At most ``n`` patches, strongest first, above 0.5, of which no two lie closer than ``apart_px`` in y and x."""
+    kept: list[int] = []
+    for i in np.argsort(-strength, kind="stable"):
+        if len(kept) == n or strength[i] <= 0.5:
+            break
+        if all(np.abs(origins[i] - origins[j]).max() >= apart_px for j in kept):
+            kept.append(int(i))
+    return kept
+
+
+def draw_gallery(crops: Sequence[Crop], signature: str, figure: Figure | None, *, n: int = N_CROPS) -> NDArray[Any]:
+    """Rows of crops that were gathered before, the strongest of all slides first."""
+    drawing = canvas(figure, width_in=CROP_IN * n + 1.1, height_in=(CROP_IN + 0.17) * len(GROUPS) + 0.4)
+    axes: NDArray[Any] = drawing.subplots(len(GROUPS), n, squeeze=False)
+    several = len({crop.sample for crop in crops}) > 1
+    for row, (group, said) in zip(axes, GROUPS.items(), strict=True):
+        mine = sorted((crop for crop in crops if crop.group == group), key=lambda crop: -crop.strength)[:n]
+        for panel, crop in zip(row, mine, strict=False):
+            _draw_crop(panel, crop, several=several)
+        for panel in row[len(mine) :]:
+            panel.set_axis_off()
+        row[0].set_axis_on()
+        row[0].set(xticks=[], yticks=[])
+        row[0].set_ylabel(said, rotation=0, ha="right", va="center", fontsize=9, color=INK)
+    said = f"{signature}: measured (m) and predicted (p) score of patches {crops[0].edge_um:g} µm wide"
+    drawing.suptitle(said, x=0.01, ha="left", fontsize=10, color=INK)
+    return axes
+
+
+def _draw_crop(panel: Any, crop: Crop, *, several: bool) -> None:
+    panel.imshow(crop.rgb, extent=(0, crop.rgb.shape[1], crop.rgb.shape[0], 0))
+    panel.set(xticks=[], yticks=[])
+    panel.spines[:].set_color(GRID)
+    start = f"{crop.sample}: " if several else ""
+    said = f"{start}m {crop.measured:.2f}, p {crop.predicted:.2f}".replace("-", "\N{MINUS SIGN}")
+    panel.set_title(said, fontsize=7, color=INK, pad=2)
