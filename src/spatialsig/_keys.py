@@ -7,6 +7,7 @@ IMAGE = "he_image"  # images: the H&E, (c, y, x) uint8 RGB, multi-scale
 TABLE = "table"  # tables: one row per cell (or spot)
 PATCHES = "patches"  # shapes: one square per row, in H&E pixels
 CIRCLES = "cell_circles"  # shapes: one circle per cell, in µm
+ATTENTION = "attention"  # images: where the scores of the patches come from, one channel per signature
 TISSUE = "tissue"  # shapes: outlines of the tissue, in H&E pixels
 SIGNATURES = "signatures"  # tables: measured scores, one row per patch
 SIGNATURES_PRED = "signatures_pred"  # tables: predicted scores, one row per patch
@@ -51,6 +52,9 @@ MEMBERSHIP = "patch_membership"  # CSR (n_cells, n_patches) of 0/1: which patche
 
 # layers and var
 SEM = "sem"
+STD = "std"  # of a prediction, where the model knows it
+LOWER = "lower"  # ends of the interval of a prediction, after tl.calibrate
+UPPER = "upper"
 HIGHLY_VARIABLE = "highly_variable"
 N_GENES_PANEL = "n_genes_panel"
 N_GENES_MEASURED = "n_genes_measured"
