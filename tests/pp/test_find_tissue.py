@@ -9,7 +9,7 @@ from spatialdata.models import Image2DModel, Labels2DModel, ShapesModel
 from spatialdata.transformations import Identity, Scale, get_transformation
 
 import spatialsig as sp
-from spatialsig._errors import AlignmentError, InputError, KeyMissingError
+from spatialsig._errors import AlignmentError, InputError, KeyMissingError, SpatialsigWarning
 from spatialsig.pp._find_tissue import polygons
 from spatialsig.pp._tissue import TissueMask, coarse_pixels, segment, tidy, tissue_fraction
 
@@ -82,6 +82,12 @@ def test_dark_rims_and_spilled_stain_are_not_tissue(half: sd.SpatialData) -> Non
     repaint(half, pixels)
     sp.pp.find_tissue(half)
     assert area_right_of(half, EDGE + 30) == 0
+
+
+def test_swapped_colours_are_named(half: sd.SpatialData) -> None:
+    repaint(half, pixels_of(half)[::-1])
+    with pytest.warns(SpatialsigWarning, match=r"slide 'toy'.*'he_image' absorbs blue more than red.*BGR"):
+        sp.pp.find_tissue(half)
 
 
 def test_holes_are_kept_or_filled(half: sd.SpatialData) -> None:

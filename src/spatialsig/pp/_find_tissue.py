@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 import geopandas as gpd
@@ -15,12 +16,12 @@ from xarray import DataTree
 
 from spatialsig import _keys
 from spatialsig._checks import check_positive
-from spatialsig._errors import InputError, KeyMissingError
+from spatialsig._errors import InputError, KeyMissingError, SpatialsigWarning
 from spatialsig._progress import track
 from spatialsig.data.frames import full_resolution, image_of, image_um_per_px
 from spatialsig.data.slides import open_slides, slide_count
 from spatialsig.pp._placement import geometries_on_image, to_image
-from spatialsig.pp._tissue import MASK_UM_PER_PX, TissueMask, coarse_pixels, segment, tidy, tissue_mask
+from spatialsig.pp._tissue import MASK_UM_PER_PX, TissueMask, blue_before_red, coarse_pixels, segment, tidy
 
 if TYPE_CHECKING:
     from typing import Any
@@ -104,10 +105,10 @@ def find_tissue(
 def _outline(slide: Slide, params: dict[str, Any], key_added: str) -> None:
     image = image_of(slide, params["image_key"])
     scan = image_um_per_px(slide, params["image_key"])
-    pixels, scale = coarse_pixels(image, um_per_px=scan, target_um_per_px=params["um_per_px"])
-    mask = segment(pixels, um_per_px=scan * max(scale), sensitivity=params["sensitivity"])
+    found = _segmented(slide, params["image_key"], um_per_px=params["um_per_px"], sensitivity=params["sensitivity"])
+    scale = found.scale
     mask = tidy(
-        mask,
+        found.mask,
         px_area_um2=scan**2 * scale[0] * scale[1],
         min_area_um2=params["min_area_um2"],
         max_hole_um2=params["max_hole_um2"],
@@ -151,7 +152,7 @@ def tissue_of(slide: Slide, image_key: str, tissue_key: str | None) -> tuple[Tis
         made = slide.attrs.get("tissue", {}).get(_keys.TISSUE, {})
         tissue_key = _keys.TISSUE if made.get("image_key") == image_key and _keys.TISSUE in slide.sdata.shapes else None
     if tissue_key is None:
-        return tissue_mask(image_of(slide, image_key), um_per_px=image_um_per_px(slide, image_key)), None
+        return _segmented(slide, image_key, um_per_px=MASK_UM_PER_PX, sensitivity=1.0), None
     if tissue_key in slide.sdata.shapes:
         return _mask_of_shapes(slide, image_key, tissue_key), tissue_key
     if tissue_key in slide.sdata.labels:
@@ -162,6 +163,21 @@ def tissue_of(slide: Slide, image_key: str, tissue_key: str | None) -> tuple[Tis
         f"{available}. Call `sp.pp.find_tissue` first, or name a mask of squidpy, sopa or LazySlide."
     )
     raise KeyMissingError(msg)
+
+
+def _segmented(slide: Slide, image_key: str, *, um_per_px: float, sensitivity: float) -> TissueMask:
+    """Tissue on a coarse level; warns where red and blue seem to have changed places."""
+    scan = image_um_per_px(slide, image_key)
+    pixels, scale = coarse_pixels(image_of(slide, image_key), um_per_px=scan, target_um_per_px=um_per_px)
+    mask = segment(pixels, um_per_px=scan * max(scale), sensitivity=sensitivity)
+    if blue_before_red(pixels[mask]):
+        msg = (
+            f"slide {slide.name!r}: the darkest tissue of image {image_key!r} absorbs blue more than red, while "
+            f"haematoxylin absorbs red. If nuclei look brown or orange, the channels are in the order BGR (as OpenCV "
+            f"reads them): give the image as RGB, e.g. `image[..., ::-1]`. On a slide full of blood this is no fault."
+        )
+        warnings.warn(msg, SpatialsigWarning, stacklevel=5)
+    return TissueMask(mask, scale)
 
 
 def _grid(slide: Slide, image_key: str) -> tuple[tuple[int, int], float]:

@@ -24,6 +24,7 @@ TEXTURE_UM = 16.0
 ABOVE_GLASS = (0.025, 0.06)  # Otsu's threshold is kept between these: alone it takes pale stroma for glass
 TEXTURE = 0.02  # spilled stain and uneven light are smooth, tissue is not ...
 DARK = 0.3  # ... unless it is as dark as this
+BLUE_EXCESS = 0.15  # optical density; haematoxylin takes up red, so the darkest places of an H&E do so too
 INK_REACH_UM = 24.0  # the rim of a pen stroke is a mixture that looks like stain
 
 
@@ -83,16 +84,20 @@ def segment(pixels: NDArray[np.float32], *, um_per_px: float, sensitivity: float
     return mask
 
 
+def blue_before_red(tissue: NDArray[np.float32]) -> bool:
+    """Whether the darkest tenth of tissue ``(n, 3)`` RGB absorbs blue more than red, as no H&E does but one full of blood."""
+    if not len(tissue):
+        return False
+    stained = optical_density(np.clip(np.rint(tissue), 0, 255).astype(np.uint8))
+    mean = stained.mean(axis=-1)
+    darkest = stained[mean >= np.quantile(mean, 0.9)]
+    return bool(np.median(darkest[:, 0] - darkest[:, 2]) < -BLUE_EXCESS)
+
+
 def tidy(mask: NDArray[np.bool_], *, px_area_um2: float, min_area_um2: float, max_hole_um2: float) -> NDArray[np.bool_]:
     """Fill holes up to ``max_hole_um2``, then drop pieces under ``min_area_um2``."""
     filled = mask | ~_at_least(~mask, max_hole_um2 / px_area_um2, touching_counts=True)
     return _at_least(filled, min_area_um2 / px_area_um2, touching_counts=False)
-
-
-def tissue_mask(image: DataArray | DataTree, *, um_per_px: float) -> TissueMask:
-    """Tissue of an image with the defaults of ``pp.find_tissue``, untidied."""
-    pixels, scale = coarse_pixels(image, um_per_px=um_per_px, target_um_per_px=MASK_UM_PER_PX)
-    return TissueMask(segment(pixels, um_per_px=um_per_px * max(scale)), scale)
 
 
 def tissue_fraction(tissue: TissueMask, origins: NDArray[np.int64], *, size: int) -> NDArray[np.float64]:
