@@ -68,6 +68,9 @@ bench-render: $(VENV)/.package  ## time of painting and writing a synthetic slid
 bench-fuzz-bundle: $(VENV)/.package  ## 10,000 changed bytes of bundles: no crash, nothing silent
 	$(PY) benchmarks/fuzz_bundle.py
 
+bench-real-slides: $(VENV)/.package  ## real slides through the readers, with figures
+	$(PY) benchmarks/real_slides.py
+
 bench-patch-reads: $(VENV)/.test  ## CPU time of random patches, beside the readers people use today
 	$(PY) benchmarks/patch_reads.py
 
