@@ -10,7 +10,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
 OUT ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test screen lint docs bench-demo bench-her2st bench-qc-alignment bench-import bench-render bench-fuzz-bundle bench-patch-reads bench-loader bench-shuffle bench-aggregate bench-score bench-hvg soak-store bench-bitflips bench-layout clean
+.PHONY: help demo test screen lint docs bench-demo bench-her2st bench-qc-alignment bench-import bench-render bench-fuzz-bundle bench-patch-reads bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology soak-store bench-bitflips bench-layout clean
 
 help:  ## show the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
