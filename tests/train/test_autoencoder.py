@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import sparse, stats
 
-from spatialsig._errors import InputError
+from spatialsig._errors import InputError, TrainingError
 from spatialsig.nn.autoencoder import AutoencoderConfig
 from spatialsig.stats.expression import gene_moments, library_size
 from spatialsig.train import fit_autoencoder
@@ -85,16 +85,17 @@ def test_the_best_epoch_is_kept_and_training_stops_after_patience(data: dict) ->
 def test_history_and_its_file(data: dict, tmp_path, capsys: pytest.CaptureFixture, caplog) -> None:
     with caplog.at_level(logging.INFO):
         _, history = fitted(data, max_epochs=2, validation=None, run_dir=tmp_path / "run", slides=data["train"][:1])
-    assert list(history.columns) == ["epoch", "train_loss", "val_loss", "val_pearson", "seconds", "lr"]
+    assert list(history.columns) == ["epoch", "train_loss", "val_loss", "val_pearson", "seconds", "lr", "busy"]
     assert history["epoch"].tolist() == [0, 1]
     assert history["val_loss"].isna().all()
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["history.csv"]
+    assert history["busy"].between(0, 1).all()
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoints", "history.csv"]
     assert not [record for record in caplog.records if record.name.startswith("lightning")]
     assert "GPU" not in capsys.readouterr().err
 
 
 def test_nan_loss_stops_with_epoch_and_step(data: dict) -> None:
-    with pytest.raises(InputError, match=r"the loss became (nan|inf) in epoch \d+, step \d+. Lower `learning_rate=1e"):
+    with pytest.raises(TrainingError, match=r"the loss became (nan|inf) in epoch \d+, step \d+. Lower `learning_rate=1e"):
         fitted(data, learning_rate=1e30, max_epochs=3)
 
 

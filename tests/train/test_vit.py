@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from spatialsig._errors import InputError
+from spatialsig._errors import InputError, TrainingError
 from spatialsig.data.loader import PatchBatches
 from spatialsig.data.patches import ImageLevel, PatchSource
 from spatialsig.nn.augment import AugmentConfig
@@ -114,7 +114,7 @@ def test_average_follows_the_weights_slower_later() -> None:
 
 
 def test_nan_loss_names_epoch_and_step() -> None:
-    with pytest.raises(InputError, match="the loss became nan in epoch 3, step 17. Lower `learning_rate=0.5`"):
+    with pytest.raises(TrainingError, match="the loss became nan in epoch 3, step 17. Lower `learning_rate=0.5`"):
         check_finite(torch.tensor(float("nan")), epoch=3, step=17, learning_rate=0.5)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -141,6 +142,14 @@ class PatchBatches:
     def out_px(self) -> int:
         """Edge of a patch, px."""
         return self.sources[0].out_px
+
+    def shared(self, *, rank: int, world_size: int) -> PatchBatches:
+        """The same patches as one of ``world_size`` processes sees them."""
+        _check_rank(rank, world_size)
+        mine = copy.copy(self)
+        mine.rank, mine.world_size, mine._cache = rank, world_size, None
+        mine._n_batches = len(mine._own(np.arange(len(mine.row))))
+        return mine
 
     def order(self) -> NDArray[np.int64]:
         """Positions of all patches in the order of the current epoch, ``(n_patches,)``."""

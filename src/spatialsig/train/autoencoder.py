@@ -16,7 +16,7 @@ from spatialsig.models.autoencoder import Autoencoder, check_scaler
 from spatialsig.nn.autoencoder import AutoencoderConfig, AutoencoderNet
 from spatialsig.train.cells import CellBatches
 from spatialsig.train.components import principal_components
-from spatialsig.train.loop import History, check_finite, fit, reproducible
+from spatialsig.train.loop import History, check_finite, fit, reproducible, resumes
 
 if TYPE_CHECKING:
     import os
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from spatialsig.data.cells import CellSource
     from spatialsig.train.cells import CellBatch
+    from spatialsig.train.loop import TrainerConfig
 
 
 _RAREST = 1e-3  # mean log-expression below which a gene's rate is not told from 0
@@ -92,6 +93,7 @@ def fit_autoencoder(
     seed: int = 0,
     run_dir: str | os.PathLike[str] | None = None,
     run: dict[str, Any] | None = None,
+    trainer: TrainerConfig | None = None,
 ) -> tuple[Autoencoder, pd.DataFrame]:
     """Train an autoencoder on the cells of all slides, shuffled together.
 
@@ -119,19 +121,24 @@ def fit_autoencoder(
     seed
         Seed of weights, order and dropout.
     run_dir
-        Directory for ``history.csv``, written after every epoch; None writes nothing.
+        Directory for ``history.csv``, written after every epoch, and for checkpoints, from which the same call goes on
+        after it was stopped; None writes nothing.
     run
         Provenance to keep in the model.
+    trainer
+        Resuming, devices, precision; None takes the default.
 
     Returns
     -------
     The model, and a frame with one row per epoch: ``epoch``, ``train_loss``, ``val_loss``, ``val_pearson`` (NaN),
-    ``seconds``, ``lr``.
+    ``seconds``, ``lr``, ``busy`` (share of the epoch not spent waiting for cells).
 
     Raises
     ------
+    TrainingError
+        If the loss becomes NaN.
     InputError
-        If shapes do not match, or the loss becomes NaN.
+        If shapes do not match, or ``run_dir`` holds a checkpoint of another training.
     """
     config = AutoencoderConfig() if config is None else config
     mean, std = np.asarray(mean, np.float64), np.asarray(std, np.float64)
@@ -149,7 +156,7 @@ def fit_autoencoder(
         held_out.first_slide = len(slides)
     with reproducible(seed), progress_bar("Training autoencoder", total=max_epochs * len(batches), unit="batch") as bar:
         net = AutoencoderNet(len(genes), config)
-        if config.linear_path:
+        if config.linear_path and not resumes(run_dir, trainer):
             _start(net, batches, mean, std)
         module = AutoencoderModule(
             net,
@@ -159,7 +166,8 @@ def fit_autoencoder(
             measured=measured,
         )
         history = History(bar, best_of="val_loss", patience=patience, csv=history_file(run_dir))
-        fit(module, batches, validation=held_out, history=history, max_epochs=max_epochs, clip=None)
+        options: dict[str, Any] = {"trainer": trainer, "identity": {"genes": list(genes)}}
+        fit(module, batches, validation=held_out, history=history, max_epochs=max_epochs, clip=None, **options)
     return Autoencoder(config, genes, mean=mean, std=std, run=run, net=net), history.frame
 
 

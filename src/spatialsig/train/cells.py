@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from spatialsig.data.cells import MemoryCells, blocks
 from spatialsig.data.prefetch import ahead
 from spatialsig.stats.cell_rows import dense_rows, zscore_rows
 from spatialsig.stats.expression import library_size
+from spatialsig.train.identity import digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 BYTES_PER_NNZ = 8  # float32 value, int32 column
 BATCHES_AHEAD = 4
+PROBE_CELLS = 256  # cells that tell one slide from another, three times
 
 
 class CellBatch(NamedTuple):
@@ -79,6 +82,8 @@ class CellBatches:
         self.mean, self.std, self.measured = mean, std, measured
         self._check_widths()
         self.batch_size, self.seed, self.shuffle, self.epoch = min(batch_size, self.n_cells), seed, shuffle, 0
+        self.rank, self.world_size = 0, 1
+        self._position = self._start = 0
         self.with_counts = with_counts
         self.first_slide = 0  # number that the batches give to the first slide
         size_mb = sum(source.nnz for source in self.sources) * BYTES_PER_NNZ / 2**20
@@ -86,30 +91,80 @@ class CellBatches:
         self._pool = None if self.streamed else _Pool.of(self.sources, [(s, 0, c.n_cells) for s, c in self._numbered()])
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of the next pass."""
+        """Choose the order of the next pass, which begins at its first batch unless this is the epoch being resumed."""
+        if epoch != self.epoch:
+            self._position = self._start = 0
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Batches per epoch."""
-        short = 0 if self.shuffle else self.batch_size - 1
-        return (self.n_cells + short) // self.batch_size
+        """Batches per epoch, of this process."""
+        together = self.batch_size * self.world_size
+        short = 0 if self.shuffle else together - 1
+        return (self.n_cells + short) // together
+
+    def shared(self, *, rank: int, world_size: int) -> CellBatches:
+        """The same cells as one of ``world_size`` processes sees them; each batch is its share of a larger one."""
+        if self.n_cells < world_size:
+            msg = f"{self.n_cells} cells cannot be shared by {world_size} processes; use fewer."
+            raise InputError(msg)
+        mine = copy.copy(self)
+        mine.rank, mine.world_size = rank, world_size
+        mine.batch_size = min(self.batch_size, self.n_cells // world_size)
+        return mine
+
+    def state_dict(self) -> dict[str, int]:
+        """Where this pass stands, after the batch handed out last; a few numbers."""
+        done = self._position == len(self)
+        return self._order() | {"epoch": self.epoch + done, "position": 0 if done else self._position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Let the next pass begin where :meth:`state_dict` was taken: it goes on exactly as that one would have.
+
+        Raises
+        ------
+        InputError
+            If the state is that of other cells, or of another order.
+        """
+        changed = {name: (state.get(name), own) for name, own in self._order().items() if state.get(name) != own}
+        if changed:
+            told = ", ".join(f"`{name}` {was} then, {own} now" for name, (was, own) in changed.items())
+            msg = f"the batches cannot go on where they stood: {told}. Make them with the same arguments."
+            raise InputError(msg)
+        self.epoch, self._start = state["epoch"], state["position"]
+        self._position = self._start
+
+    def identity(self) -> dict[str, Any]:
+        """What a resumed training must agree in: order, scaler, panels, and the counts of every slide (in part)."""
+        return self._order() | {
+            "cells": [source.n_cells for source in self.sources],
+            "counts": digest(*(array for source in self.sources for array in _probe(source))),
+            "scaler": digest(np.asarray(self.mean), np.asarray(self.std)),
+            "measured": digest(self.measured),
+        }
 
     def __iter__(self) -> Iterator[CellBatch]:
         """Yield the batches of one epoch, the next ones being made ready meanwhile."""
+        start, self._start = self._start, 0
+        self._position = start
         rng = np.random.default_rng((self.seed, self.epoch))
-        return ahead(self._batches(rng), depth=BATCHES_AHEAD)
+        for position, batch in enumerate(ahead(self._batches(rng, start), depth=BATCHES_AHEAD), start=start + 1):
+            self._position = position
+            yield batch
 
-    def _batches(self, rng: np.random.Generator) -> Iterator[CellBatch]:
-        left = None
+    def _batches(self, rng: np.random.Generator, first: int) -> Iterator[CellBatch]:
+        """Batches from the ``first`` on; those before it are drawn, so that the rest stays what it is, but not made."""
+        left, number, together = None, 0, self.batch_size * self.world_size
         for pool in self._pools(rng):
             pool = pool if left is None else _Pool.joined(left, pool)
             order = rng.permutation(len(pool.slide)) if self.shuffle else np.arange(len(pool.slide))
-            whole = len(order) // self.batch_size * self.batch_size
-            for start in range(0, whole, self.batch_size):
-                yield self._batch(pool, order[start : start + self.batch_size])
+            whole = len(order) // together * together
+            for start in range(0, whole, together):
+                if number >= first:
+                    yield self._batch(pool, order[start : start + together][self.rank :: self.world_size])
+                number += 1
             left = pool.taken(order[whole:]) if whole < len(order) else None
         if left is not None and not self.shuffle:
-            yield self._batch(left, np.arange(len(left.slide)))
+            yield self._batch(left, np.arange(self.rank, len(left.slide), self.world_size))
 
     def _pools(self, rng: np.random.Generator) -> Iterator[_Pool]:
         """Parts of the cohort small enough for memory, together every cell once."""
@@ -135,6 +190,12 @@ class CellBatches:
         library = pool.library[rows].astype(np.float32)
         return CellBatch(*(torch.from_numpy(part) for part in (z, counts, library, slide + self.first_slide)))
 
+    def _order(self) -> dict[str, int]:
+        """What the order depends on, besides the epoch."""
+        names = ("seed", "n_cells", "batch_size", "world_size", "shuffle", "streamed")
+        room = int(settings.cells_mb * 2**20) if self.streamed else 0
+        return {name: int(getattr(self, name)) for name in names} | {"room": room}
+
     def _numbered(self) -> Iterator[tuple[int, CellSource]]:
         return enumerate(self.sources)
 
@@ -143,6 +204,15 @@ class CellBatches:
         if not self.n_cells or widths != {len(self.mean)}:
             msg = f"{self.n_cells} cells of {sorted(widths)} genes; wanted cells of {len(self.mean)} genes, as the scaler."
             raise InputError(msg)
+
+
+def _probe(source: CellSource) -> tuple[NDArray[Any], ...]:
+    """Counts of the first, the middle and the last cells of a slide."""
+    n = source.n_cells
+    parts = [source.read(first, min(first + PROBE_CELLS, n)) for first in (0, n // 2, max(n - PROBE_CELLS, 0))]
+    read = sparse.vstack(parts, format="csr")
+    read.sort_indices()
+    return np.array([n, source.nnz]), read.data, read.indices.astype(np.int64), read.indptr.astype(np.int64)
 
 
 class _Pool(NamedTuple):

@@ -1,122 +1,77 @@
-"""What both trainings share: a quiet Lightning trainer, its history, the best weights, and a stop on NaN."""
+"""What all trainings share: a quiet Lightning trainer that goes on where it was stopped, and a stop on NaN."""
 
 from __future__ import annotations
 
 import logging
-import time
+import random
 import warnings
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 
-from spatialsig._errors import InputError
+from spatialsig._errors import InputError, TrainingError
 from spatialsig.nn.precision import fast_matmul, training_precision
+from spatialsig.train.checkpoint import Checkpoints, SafePoints, find_checkpoint, is_finished
+from spatialsig.train.checkpoint_file import DIRECTORY
+from spatialsig.train.distributed import shared_batches, synchronised_norms
+from spatialsig.train.history import COLUMNS, History, kept_network
+from spatialsig.train.identity import identity_of_batches, identity_of_module
+from spatialsig.train.trainer_config import PRECISIONS, TrainerConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    import os
+    from collections.abc import Iterator, Mapping
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
-    from spatialsig._progress import Bar
-
-COLUMNS = ("epoch", "train_loss", "val_loss", "val_pearson", "seconds", "lr")
-
-
-class History(Callback):
-    """Record every epoch, keep the best weights, stop when they stay the best for too long.
-
-    Parameters
-    ----------
-    bar
-        Progress bar, advanced once per batch.
-    best_of
-        Column to choose the best epoch by, ``"val_loss"`` (smallest) or ``"val_pearson"`` (largest). Without
-        validation the last epoch is kept.
-    patience
-        Epochs without a new best after which training stops; None never stops.
-    csv
-        File to write the history to after each epoch; None writes none.
-    """
-
-    def __init__(self, bar: Bar, *, best_of: str, patience: int | None, csv: Path | None) -> None:
-        self.bar, self.best_of, self.patience, self.csv = bar, best_of, patience, csv
-        self.rows: list[dict[str, float]] = []
-        self.best_state: dict[str, Tensor] | None = None
-        self.best, self.best_epoch = -float("inf"), 0
-        self._losses: list[Tensor] = []
-        self._started = time.monotonic()
-
-    @property
-    def frame(self) -> pd.DataFrame:
-        """One row per epoch; the columns are :data:`COLUMNS`."""
-        return pd.DataFrame(self.rows, columns=list(COLUMNS)).astype({"epoch": int})
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock of the epoch."""
-        self._losses, self._started = [], time.monotonic()
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Count the batch and its loss."""
-        self._losses.append(outputs["loss"].detach())
-        self.bar.advance()
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Close the epoch's row and set the order of the next one."""
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        row = {
-            "epoch": float(trainer.current_epoch),
-            "train_loss": float(torch.stack(self._losses).mean()),
-            "val_loss": metrics.get("val_loss", float("nan")),
-            "val_pearson": metrics.get("val_pearson", float("nan")),
-            "seconds": time.monotonic() - self._started,
-            "lr": trainer.optimizers[0].param_groups[0]["lr"],
-        }
-        self.rows.append(row)
-        self.bar.note(" ".join(f"{name} {row[name]:.3f}" for name in COLUMNS[1:4] if row[name] == row[name]))
-        if self.csv is not None:
-            self.frame.to_csv(self.csv, index=False)
-        self._judge(trainer, row, kept_network(pl_module))
-        trainer.train_dataloader.set_epoch(trainer.current_epoch + 1)  # type: ignore[union-attr]
-
-    def _judge(self, trainer: Trainer, row: dict[str, float], net: nn.Module) -> None:
-        score = row[self.best_of] if self.best_of == "val_pearson" else -row[self.best_of]
-        if score > self.best:
-            self.best, self.best_epoch = score, len(self.rows)
-            self.best_state = {name: value.detach().cpu().clone() for name, value in net.state_dict().items()}
-        elif self.best_state is not None and self.patience and len(self.rows) - self.best_epoch >= self.patience:
-            trainer.should_stop = True
-
-
-def kept_network(module: LightningModule) -> nn.Module:
-    """The network of a module that is validated and kept: its running average where it has one."""
-    name = "average" if hasattr(module, "average") else "net"
-    return module.get_submodule(name)
+__all__ = [
+    "COLUMNS",
+    "History",
+    "TrainerConfig",
+    "check_finite",
+    "fit",
+    "kept_network",
+    "reproducible",
+    "resumes",
+]
 
 
 def check_finite(loss: Tensor, *, epoch: int, step: int, learning_rate: float) -> Tensor:
-    """Return ``loss``, or raise :class:`InputError` naming epoch and step when it is NaN or infinite."""
+    """Return ``loss``, or raise :class:`TrainingError` naming epoch and step when it is NaN or infinite."""
     if not bool(torch.isfinite(loss)):
         msg = (
             f"the loss became {float(loss.detach())} in epoch {epoch}, step {step}. Lower "
             f"`learning_rate={learning_rate:g}`, and look for extreme values in the input."
         )
-        raise InputError(msg)
+        raise TrainingError(msg)
     return loss
 
 
 @contextmanager
 def reproducible(seed: int) -> Iterator[None]:
-    """Seed torch for a block and give the generators back as they were."""
+    """Seed the generators of torch, numpy and Python for a block and give them back as they were."""
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    before = np.random.get_state(), random.getstate()  # noqa: NPY002 - the global ones, which other packages draw from
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
-        yield
+        np.random.seed(seed % 2**32)  # noqa: NPY002 - as above
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(before[0])  # noqa: NPY002 - as above
+            random.setstate(before[1])
+
+
+def resumes(run_dir: str | os.PathLike[str] | None, trainer: TrainerConfig | None) -> bool:
+    """Whether :func:`fit` will go on from a checkpoint, so that the weights need no start of their own."""
+    config = TrainerConfig() if trainer is None else trainer
+    return find_checkpoint(_directory(None if run_dir is None else Path(run_dir)), config) is not None
 
 
 def fit(
@@ -127,27 +82,117 @@ def fit(
     history: History,
     max_epochs: int,
     clip: float | None,
+    trainer: TrainerConfig | None = None,
+    identity: Mapping[str, Any] | None = None,
 ) -> None:
-    """Train ``module`` and leave the best weights in its :func:`kept_network`."""
+    """Train ``module`` and leave the best weights in its :func:`kept_network`.
+
+    Checkpoints are kept beside the file of ``history``. A training that was stopped goes on from the newest one exactly
+    as it would have; one that has ended is not repeated.
+
+    Parameters
+    ----------
+    module
+        With ``net`` (and ``average``); ``n_steps``, where it has such, becomes the number of steps of the optimiser.
+    batches, validation
+        Batches of one process; each of several takes its part of ``batches`` and validates on all of ``validation``.
+    history
+        Records the epochs.
+    max_epochs, clip
+        Passes over the batches, largest norm of the gradient.
+    trainer
+        How to run; None takes the default.
+    identity
+        What else (names of genes, of scores) a checkpoint must agree in.
+
+    Raises
+    ------
+    TrainingError
+        If the loss becomes NaN.
+    InputError
+        If the checkpoint is of another training.
+    SystemExit
+        After a checkpoint, when the process is told to stop (SIGTERM: 143, SIGUSR1: 138).
+    """
+    config = TrainerConfig() if trainer is None else trainer
+    checkpoints = Checkpoints(_directory(None if history.csv is None else history.csv.parent), config)
     with _quiet(), fast_matmul():
-        trainer = Trainer(
-            accelerator="gpu" if torch.cuda.is_available() else "cpu",
-            devices=1,
-            precision=training_precision(),  # type: ignore[arg-type]
-            max_epochs=max_epochs,
-            gradient_clip_val=clip,
-            callbacks=[history],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-        )
+        lightning = _trainer(config, history, checkpoints, max_epochs=max_epochs, clip=clip)
+        batches = shared_batches(batches, rank=lightning.global_rank, world_size=lightning.world_size)
         batches.set_epoch(0)
-        trainer.fit(module, train_dataloaders=batches, val_dataloaders=validation)
+        if hasattr(module, "n_steps"):
+            module.n_steps = max_epochs * -(-len(batches) // config.accumulate)
+        checkpoints.identity = _identity(module, batches, validation, lightning, history) | dict(identity or {})
+        path, state = checkpoints.found() or (None, {})
+        if is_finished(state):
+            module.load_state_dict(state["state_dict"])
+            history.load_state_dict(state["callbacks"]["History"])
+            return
+        try:
+            with synchronised_norms(module, world_size=lightning.world_size):
+                steps = SafePoints(batches, checkpoints, history)
+                lightning.fit(module, train_dataloaders=steps, val_dataloaders=validation, ckpt_path=path)
+        finally:
+            checkpoints.stop_listening()
     if history.best_state is not None:
         kept_network(module).load_state_dict(history.best_state)
+    checkpoints.finish(lightning, module, history)
+
+
+def _directory(run_dir: Path | None) -> Path | None:
+    return None if run_dir is None else run_dir / DIRECTORY
+
+
+def _trainer(
+    config: TrainerConfig, history: History, checkpoints: Checkpoints, *, max_epochs: int, clip: float | None
+) -> Trainer:
+    cuda = torch.cuda.is_available()
+    if config.precision == "16" and not cuda:
+        msg = "`precision='16'` needs a GPU, and there is none; choose 'bf16' or '32'."
+        raise InputError(msg)
+    precision = training_precision() if config.precision is None else PRECISIONS[config.precision]
+    logger: Any = False
+    if config.logger == "tensorboard" and history.csv is not None:
+        logger = TensorBoardLogger(history.csv.parent, name="", version="tensorboard")
+    if config.logger is None:
+        history.csv = None
+    return Trainer(
+        accelerator="gpu" if cuda else "cpu",
+        devices=config.devices,
+        num_nodes=config.num_nodes,
+        strategy=config.strategy,
+        precision=precision,  # type: ignore[arg-type]
+        accumulate_grad_batches=config.accumulate,
+        max_epochs=max_epochs,
+        gradient_clip_val=clip,
+        callbacks=[history, checkpoints],
+        plugins=[checkpoints.io],
+        logger=logger,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+
+
+def _identity(
+    module: LightningModule, batches: Any, validation: Any, lightning: Trainer, history: History
+) -> dict[str, Any]:
+    """What decides the result of a training, besides the names that its caller adds."""
+    return {
+        **identity_of_module(module),
+        **identity_of_batches(batches, "training"),
+        **identity_of_batches(validation, "validation"),
+        "max_epochs": lightning.max_epochs,
+        "clip": lightning.gradient_clip_val,
+        "accumulate": lightning.accumulate_grad_batches,
+        "precision": lightning.precision,
+        "processes": lightning.world_size,
+        "best_of": history.best_of,
+        "patience": history.patience,
+        "seed": torch.initial_seed(),
+    }
 
 
 @contextmanager

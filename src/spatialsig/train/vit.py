@@ -14,7 +14,7 @@ from spatialsig.nn.augment import Augment, AugmentConfig
 from spatialsig.nn.signature import VIT, SignatureConfig, SignatureNet
 from spatialsig.nn.vit import ViT, ViTConfig, vit_config
 from spatialsig.train.autoencoder import history_file
-from spatialsig.train.loop import History, fit, reproducible
+from spatialsig.train.loop import History, fit, reproducible, resumes
 from spatialsig.train.ridge import start_from_ridge
 from spatialsig.train.vit_module import VitModule
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from spatialsig.data.loader import PatchBatches
+    from spatialsig.train.loop import TrainerConfig
 
 
 def fit_vit(
@@ -51,6 +52,7 @@ def fit_vit(
     seed: int = 0,
     run_dir: str | os.PathLike[str] | None = None,
     run: dict[str, Any] | None = None,
+    trainer: TrainerConfig | None = None,
 ) -> tuple[SignatureViT, pd.DataFrame]:
     """Train a signature model on H&E patches, and on expression embeddings where the batches have them.
 
@@ -85,19 +87,24 @@ def fit_vit(
     seed
         Seed of weights, augmentation and dropout (the order has the seed of ``batches``).
     run_dir
-        Directory for ``history.csv``, written after every epoch; None writes nothing.
+        Directory for ``history.csv``, written after every epoch, and for checkpoints, from which the same call goes on
+        after it was stopped; None writes nothing.
     run
         Provenance to keep in the model.
+    trainer
+        Resuming, devices, precision; None takes the default.
 
     Returns
     -------
     The model, and a frame with one row per epoch: ``epoch``, ``train_loss``, ``val_loss``, ``val_pearson`` (mean over
-    slides and scores of the correlation within a slide), ``seconds``, ``lr``.
+    slides and scores of the correlation within a slide), ``seconds``, ``lr``, ``busy`` (share of the epoch not spent
+    waiting for patches).
 
     Raises
     ------
     InputError
-        If sizes do not match, a target is constant or never measured, or the loss becomes NaN.
+        If sizes do not match, a target is constant or never measured, the loss becomes NaN
+        (:class:`~spatialsig._errors.TrainingError`), or ``run_dir`` holds a checkpoint of another training.
     """
     check_positive(max_epochs=max_epochs, learning_rate=learning_rate, clip=clip)
     check_fraction(warmup=warmup, ema_decay=ema_decay, modality_dropout=modality_dropout)
@@ -105,7 +112,8 @@ def fit_vit(
     n_steps = max_epochs * len(batches)
     with reproducible(seed), progress_bar("Training on H&E", total=n_steps, unit="batch") as bar:
         model = _new_model(batches, signatures, um_per_px, size, backbone, fusion, modality_dropout, run)
-        start_from_ridge(model, batches)
+        if not resumes(run_dir, trainer):
+            start_from_ridge(model, batches)
         module = VitModule(
             model,
             Augment(AugmentConfig() if augment is None else augment, seed=seed),
@@ -117,7 +125,8 @@ def fit_vit(
             loss=loss,
         )
         history = History(bar, best_of="val_pearson", patience=patience, csv=history_file(run_dir))
-        fit(module, batches, validation=validation, history=history, max_epochs=max_epochs, clip=clip)
+        options: dict[str, Any] = {"trainer": trainer, "identity": {"signatures": list(signatures)}}
+        fit(module, batches, validation=validation, history=history, max_epochs=max_epochs, clip=clip, **options)
         model.net.load_state_dict(module.average.state_dict())
     model.net.cpu().eval()
     return model, history.frame

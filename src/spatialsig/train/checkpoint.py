@@ -1,0 +1,247 @@
+"""Write a training down while it runs, and go on from there exactly."""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback
+
+from spatialsig._errors import FileMissingError
+from spatialsig.train.checkpoint_file import (
+    DIRECTORY,
+    PlainCheckpointIO,
+    checkpoint_files,
+    checkpoint_path,
+    newest_checkpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
+from spatialsig.train.distributed import gathered, largest_over_ranks
+from spatialsig.train.identity import check_identity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lightning.pytorch import LightningModule, Trainer
+
+    from spatialsig.train.history import History
+    from spatialsig.train.trainer_config import TrainerConfig
+
+STOPPING = (signal.SIGTERM, signal.SIGUSR1)  # what a cluster sends before it takes the machine away
+_SAVE = 1  # below every signal's number
+_FINISHED = "finished"
+
+
+class Checkpoints(Callback):
+    """Checkpoints of one training.
+
+    Parameters
+    ----------
+    directory
+        Where they are kept: the newest whole one, and the one before until a new one is whole. None keeps none.
+    config
+        How often, and from where to go on.
+    """
+
+    def __init__(self, directory: Path | None, config: TrainerConfig) -> None:
+        self.directory, self.config = directory, config
+        self.identity: dict[str, Any] = {}  # what the training is; a checkpoint with another one is refused
+        self.io = PlainCheckpointIO(self._keep)
+        self._kept: list[Path] = []
+        self._random: dict[str, Any] | None = None
+        self._trainer: Trainer | None = None
+        self._written_at = time.monotonic()
+        self._signal = 0
+        self._handlers: dict[signal.Signals, Any] = {}
+
+    def found(self) -> tuple[Path, dict[str, Any]] | None:
+        """The checkpoint to go on from.
+
+        Raises
+        ------
+        FileMissingError, InputError
+            If the one asked for is not there or damaged, or the one found is that of another training.
+        """
+        found = find_checkpoint(self.directory, self.config)
+        if found is not None:
+            check_identity(found[1]["callbacks"]["Checkpoints"]["identity"], self.identity, path=found[0])
+            self._kept = [found[0]]
+        return found
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen to the cluster; Lightning has set its own handlers just before and takes them back at the end."""
+        self._trainer, self._written_at = trainer, time.monotonic()
+        if self._random is None and trainer.global_rank:
+            torch.manual_seed(torch.initial_seed() + trainer.global_rank)  # each process drops out something else
+        if self.directory is None:
+            return
+        if self.config.resume == "never" and trainer.is_global_zero:
+            self._clear(keep=[])
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {number: signal.signal(number, self._note) for number in STOPPING}
+
+    def stop_listening(self) -> None:
+        """Give the signals back."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Identity, and the random generators of all processes."""
+        return {"identity": self.identity, "random": gathered(random_state())}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the generators' states until the first batch is asked for."""
+        states = state_dict["random"]
+        rank = torch.distributed.get_rank() if len(states) > 1 else 0
+        self._random = states[rank]
+
+    def between_steps(self, position: int) -> None:
+        """Save if it is time to; end the process if it was told to.
+
+        Raises
+        ------
+        SystemExit
+            128 plus the number of the signal, after a checkpoint.
+        """
+        if self._random is not None:
+            set_random_state(self._random)
+            self._random = None
+            return
+        trainer = self._trainer
+        if trainer is None or self.directory is None or position % self.config.accumulate:
+            return
+        due = position == 0 or time.monotonic() - self._written_at >= 60 * self.config.checkpoint_minutes
+        wanted = largest_over_ranks(self._signal or _SAVE * due, trainer.strategy.root_device)
+        if wanted:
+            trainer.save_checkpoint(checkpoint_path(self.directory, trainer.global_step))
+            self._written_at = time.monotonic()
+        if wanted > _SAVE:
+            raise SystemExit(128 + wanted)
+
+    def finish(self, trainer: Trainer, module: LightningModule, history: History) -> None:
+        """Keep the result in place of the way to it."""
+        if self.directory is None or not trainer.is_global_zero:
+            return
+        state = {"identity": self.identity, "random": []}
+        tree = {
+            _FINISHED: True,
+            "state_dict": module.state_dict(),
+            "callbacks": {"Checkpoints": state, "History": history.state_dict() | {"best_state": None}},
+        }
+        path = checkpoint_path(self.directory, trainer.global_step)
+        write_checkpoint(path, tree)
+        self._clear(keep=[path])
+
+    def _note(self, number: int, _: Any) -> None:
+        self._signal = number
+
+    def _keep(self, path: Path) -> None:
+        self._kept = [*(kept for kept in self._kept[-1:] if kept != path), path]
+        self._clear(keep=self._kept)
+
+    def _clear(self, *, keep: list[Path]) -> None:
+        if self.directory is None:
+            return
+        for path in (*checkpoint_files(self.directory), *self.directory.glob(".step-*")):
+            if path not in keep:
+                path.unlink(missing_ok=True)
+
+
+class SafePoints:
+    """Batches as Lightning asks for them: between two of them nothing is half done, and a checkpoint can be written.
+
+    Parameters
+    ----------
+    batches
+        What to hand out; with ``set_epoch``, ``state_dict`` and ``load_state_dict``.
+    checkpoints
+        Called before each batch.
+    history
+        Told how long the batches were waited for, and on resuming how many have been seen.
+    """
+
+    def __init__(self, batches: Any, checkpoints: Checkpoints, history: History) -> None:
+        self.batches, self.checkpoints, self.history = batches, checkpoints, history
+        self.position = 0
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        return len(self.batches)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of the next pass, which begins at its first batch."""
+        self.position = 0
+        self.batches.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the batches of one epoch, from where the training stands."""
+        batches = iter(self.batches)
+        while True:
+            self.checkpoints.between_steps(self.position)
+            asked = time.monotonic()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            self.history.waited += time.monotonic() - asked
+            self.position += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where this pass stands."""
+        return {"position": self.position, "batches": self.batches.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Let the next pass begin there."""
+        self.batches.load_state_dict(state["batches"])
+        self.position = state["position"]
+        self.history.bar.advance(len(self.history.rows) * len(self) + self.position)
+
+
+def find_checkpoint(directory: Path | None, config: TrainerConfig) -> tuple[Path, dict[str, Any]] | None:
+    """The checkpoint that a training in ``directory`` goes on from, and its content; None where it starts."""
+    if config.resume == "never":
+        return None
+    if config.resume == "auto":
+        return None if directory is None else newest_checkpoint(directory)
+    path = Path(config.resume)
+    if not path.is_dir():
+        return path, read_checkpoint(path)
+    found = newest_checkpoint(path / DIRECTORY) or newest_checkpoint(path)
+    if found is None:
+        msg = f"`resume={str(path)!r}` holds no whole checkpoint; choose a file, a `run_dir`, 'auto' or 'never'."
+        raise FileMissingError(msg)
+    return found
+
+
+def is_finished(checkpoint: dict[str, Any]) -> bool:
+    """Whether a checkpoint is the end of its training."""
+    return bool(checkpoint.get(_FINISHED))
+
+
+def random_state() -> dict[str, Any]:
+    """State of every random generator of this process."""
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": np.random.get_state(),  # noqa: NPY002 - the global generator that other packages may draw from
+        "python": random.getstate(),
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Give every generator a state of :func:`random_state`."""
+    torch.set_rng_state(state["torch"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
+    name, key, *rest = state["numpy"]
+    np.random.set_state((name, np.asarray(key), *rest))  # noqa: NPY002 - as above
+    random.setstate(state["python"])

@@ -1,0 +1,81 @@
+"""How a training is run, apart from what is trained: resuming, devices, arithmetic, logs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from spatialsig._checks import check_choice, check_positive
+from spatialsig._errors import InputError
+
+if TYPE_CHECKING:
+    import os
+
+PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}  # ours: Lightning's
+STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
+LOGGERS = ("csv", "tensorboard", None)
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """How to run a training; the same for every network.
+
+    Parameters
+    ----------
+    resume
+        ``"auto"`` goes on from the newest whole checkpoint in ``run_dir`` where there is one, and returns the finished
+        model where the training has ended; ``"never"`` deletes what is there and starts; a path (of a checkpoint, or of
+        the ``run_dir`` of another training) goes on from there.
+    checkpoint_minutes
+        Minutes between checkpoints; one is also written at the start of every epoch, and when the job is told to stop
+        (SIGTERM, SIGUSR1). Without a ``run_dir`` none is written.
+    precision
+        ``"32"``, ``"bf16"`` or ``"16"`` (GPU only); None takes bfloat16 where the hardware computes it, else float32.
+    accumulate
+        Batches whose gradients are added up before each step of the optimiser.
+    devices
+        Processes on each machine, one per GPU (or per group of CPU cores); ``"auto"`` takes all GPUs.
+    num_nodes
+        Machines.
+    strategy
+        ``"auto"``, ``"ddp"`` or ``"ddp_find_unused_parameters_true"`` (where a fusion leaves weights unused).
+    logger
+        ``"csv"`` writes ``history.csv``, ``"tensorboard"`` event files beside it, None neither.
+
+    Raises
+    ------
+    InputError
+        If a value is unknown, or TensorBoard is asked for and not installed.
+    """
+
+    resume: str | os.PathLike[str] = "auto"
+    checkpoint_minutes: float = 10.0
+    precision: str | None = None
+    accumulate: int = 1
+    devices: int | str = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
+    logger: str | None = "csv"
+
+    def __post_init__(self) -> None:
+        check_positive(checkpoint_minutes=self.checkpoint_minutes)
+        _check_count(accumulate=self.accumulate, num_nodes=self.num_nodes)
+        if self.devices != "auto":
+            _check_count(devices=self.devices)
+        check_choice(self.precision, (None, *PRECISIONS), name="precision")
+        check_choice(self.strategy, STRATEGIES, name="strategy")
+        check_choice(self.logger, LOGGERS, name="logger")
+        if not str(self.resume):
+            msg = "`resume=''` is not known; choose 'auto', 'never', or the path of a checkpoint."
+            raise InputError(msg)
+        if self.logger == "tensorboard" and not (find_spec("tensorboard") or find_spec("tensorboardX")):
+            msg = "`logger='tensorboard'` needs TensorBoard, which is not installed: pip install tensorboard."
+            raise InputError(msg)
+
+
+def _check_count(**values: object) -> None:
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            msg = f"`{name}` must be a whole number of at least 1; got {value!r}."
+            raise InputError(msg)
