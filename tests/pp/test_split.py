@@ -53,7 +53,7 @@ def test_missing_patient_is_said(cohort: sp.Cohort) -> None:
     [
         ({"n_folds": 1}, "`n_folds` must be at least 2; got 1"),
         ({"n_folds": 4}, "needs as many groups by 'patient'; there are 1: .* Use by='block' for a single slide"),
-        ({"by": "spots"}, r"`by='spots'` is not known; choose one of \['patient', 'slide', 'block'\]"),
+        ({"by": "spots"}, r"`by='spots'` is not known; choose one of \['patient', 'slide', 'block', 'random'\]"),
         ({"by": "block", "block_um": -1.0}, "`block_um` must be a finite number above 0"),
     ],
 )

@@ -80,8 +80,8 @@ def test_evaluation_judges_the_held_out_slide_only(cohort: sp.Cohort, model: sp.
     table = sp.tl.evaluate(cohort, model)
     assert set(table["sample"]) == {held_out(cohort)}
     assert set(table["method"]) == {
-        "he_only", "fused", "ae_only", "he_only_permuted", "fused_permuted", "colour", "density", "coordinates",
-        "train_mean",
+        "he_only", "fused", "ae_only", "he_only_permuted", "fused_permuted", "hand_features", "colour", "density",
+        "coordinates", "neighbours", "train_mean",
     }  # fmt: skip
     assert not table.duplicated(["method", "signature", "sample"]).any()
     np.testing.assert_allclose(table["share_of_ceiling"], table["pearson"] / table["ceiling"])

@@ -69,6 +69,13 @@ def patch_centres_um(slide: Slide, patches_key: str) -> NDArray[np.float64]:
     return apply(image_to_um(slide, spec.image_key), centres_px)
 
 
+def patch_extent_um(slide: Slide, patches_key: str) -> float:
+    """Width of a patch along the axes of the cells, µm: on a turned image it is more than its edge."""
+    spec = patch_spec(slide, patches_key)
+    turn = image_to_um(slide, spec.image_key)[:2, :2]
+    return float(spec.size_l0 * np.abs(turn).sum(axis=1).max())
+
+
 def patch_table(
     slide: Slide, patches_key: str, values: NDArray[Any], names: Sequence[str], *, n_cells: NDArray[Any] | None
 ) -> ad.AnnData:
@@ -84,7 +91,7 @@ def patch_table(
             _keys.PATCH_ID: shapes.index.to_numpy(),
             _keys.SAMPLE: pd.Categorical([slide.name] * len(shapes)),
             _keys.PATIENT: pd.Categorical([slide.patient] * len(shapes)),
-            _keys.FOLD: folds_of(slide, centres),
+            _keys.FOLD: folds_of(slide, centres, extent_um=patch_extent_um(slide, patches_key)),
         },
         index=[f"{slide.name}-{i}" for i in shapes.index],
     )

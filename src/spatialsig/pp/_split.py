@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from spatialsig import _keys
 from spatialsig._checks import check_choice, check_positive
 from spatialsig._errors import InputError, LeakageError, SpatialsigWarning
+from spatialsig.data.patch_table import patch_extent_um
 from spatialsig.data.slides import open_slides
-from spatialsig.data.splits import folds_of, group_folds
+from spatialsig.data.splits import folds_of, group_folds, inner_group_folds
 
 if TYPE_CHECKING:
     from spatialsig.data.slides import Data, Slide
@@ -23,6 +24,9 @@ def split(
     n_folds: int = 4,
     block_um: float = 1000.0,
     buffer_um: float = 256.0,
+    n_inner_folds: int = 3,
+    stratify: str | None = None,
+    allow_leakage: bool = False,
     seed: int = 0,
     table_key: str = _keys.TABLE,
 ) -> None:
@@ -38,11 +42,20 @@ def split(
     by
         ``"patient"``: all slides of a patient share a fold. ``"slide"``: every slide for itself, for cohorts whose
         slides all come from different patients. ``"block"``: square blocks inside each slide, for a single slide.
+        ``"random"``: patches drawn one by one, which leaks; only with ``allow_leakage``.
     n_folds
         Number of folds; at most the number of patients (slides).
     block_um, buffer_um
-        Edge of a block, and the distance that keeps two folds apart; both µm, ``by="block"`` only. ``buffer_um`` should
-        be at least the edge of a patch.
+        Edge of a block, and the distance that keeps two folds apart; both µm, ``by="block"`` only. Patches that reach
+        into two blocks are in the buffer even where ``buffer_um`` is smaller than a patch.
+    n_inner_folds
+        Folds inside the training part of every fold, by the same groups: to choose a model without looking at the test
+        fold (``sp.tl.train_vit(..., inner_fold=0)``).
+    stratify
+        Attribute of the slides whose values every fold should share: a key of ``attrs["spatialsig"]`` or a column of
+        the cells that is the same on the whole slide. ``by="patient"`` and ``"slide"`` only.
+    allow_leakage
+        Allow ``by="random"``; it is warned about, recorded, and found by :func:`spatialsig.tl.findings`.
     seed
         Decides between folds of equal size.
     table_key
@@ -50,15 +63,21 @@ def split(
 
     Returns
     -------
-    Nothing; writes ``attrs["spatialsig"]["split"]`` of each slide, and ``tables[table_key].obs["fold"]`` (int; -1 in a
-    buffer).
+    Nothing; writes ``attrs["spatialsig"]["split"]`` of each slide (what was asked for; ``fold`` and ``inner``, the
+    slide's inner fold while fold 0, 1, ... is tested), and ``obs["fold"]`` (int; -1 in a buffer) of
+    ``tables[table_key]`` and of the tables of patches that have the column already.
 
     Raises
     ------
     LeakageError
-        If ``by="random"`` is asked for.
+        If ``by="random"`` is asked for without ``allow_leakage``.
     InputError
-        If there are fewer groups than folds.
+        If there are fewer groups than folds, or a slide does not have the attribute ``stratify``; nothing is written.
+
+    Warns
+    -----
+    SpatialsigWarning
+        If a slide has no patient, or the split leaks as asked for.
 
     Examples
     --------
@@ -68,23 +87,55 @@ def split(
     >>> sorted(sdata["table"].obs["fold"].unique().tolist())
     [-1, 0, 1]
     """
-    if by == "random":
-        msg = "`by='random'` puts neighbours of test patches into training; split by 'patient', 'slide' or 'block'."
+    if by == "random" and not allow_leakage:
+        msg = (
+            "`by='random'` puts neighbours of test patches into training; split by 'patient', 'slide' or 'block', or "
+            "pass `allow_leakage=True` to show what a leak looks like."
+        )
         raise LeakageError(msg)
-    check_choice(by, ("patient", "slide", "block"), name="by")
-    if n_folds < 2:
-        msg = f"`n_folds` must be at least 2; got {n_folds}."
-        raise InputError(msg)
-    if by == "block":
-        check_positive(block_um=block_um)
-        params = {"by": by, "n_folds": n_folds, "block_um": block_um, "buffer_um": buffer_um, "seed": seed}
-        specs: dict[str, dict[str, Any]] = {slide.name: params for slide in open_slides(data)}
+    check_choice(by, ("patient", "slide", "block", "random"), name="by")
+    _check_numbers(n_folds, n_inner_folds, seed)
+    params: dict[str, Any] = {"by": by, "n_folds": n_folds, "n_inner_folds": n_inner_folds, "seed": seed}
+    if by in ("block", "random"):
+        specs = _inside_slides(data, params, block_um, buffer_um, stratify)
     else:
-        specs = _specs(_groups(data, by), by=by, n_folds=n_folds, seed=seed)
+        specs = _between_slides(_groups(data, by), _strata(data, stratify, table_key), params)
     for slide in open_slides(data):
         slide.attrs["split"] = dict(specs[slide.name])
         _write_folds(slide, table_key)
         slide.commit_attrs()
+
+
+def _check_numbers(n_folds: int, n_inner_folds: int, seed: int) -> None:
+    for name, value in (("n_folds", n_folds), ("n_inner_folds", n_inner_folds)):
+        if value < 2:
+            msg = f"`{name}` must be at least 2; got {value}."
+            raise InputError(msg)
+    if seed < 0:
+        msg = f"`seed` must be at least 0; got {seed}."
+        raise InputError(msg)
+
+
+def _inside_slides(
+    data: Data, params: dict[str, Any], block_um: float, buffer_um: float, stratify: str | None
+) -> dict[str, dict[str, Any]]:
+    if stratify is not None:
+        msg = f"`stratify={stratify!r}` spreads whole slides over folds; it needs by='patient' or by='slide'."
+        raise InputError(msg)
+    if params["by"] == "block":
+        check_positive(block_um=block_um)
+        if not buffer_um >= 0:
+            msg = f"`buffer_um` must be at least 0; got {buffer_um!r}."
+            raise InputError(msg)
+        params = params | {"block_um": block_um, "buffer_um": buffer_um}
+    else:
+        params = params | {"allow_leakage": True}
+        warnings.warn(
+            "`by='random'`: neighbours of test patches are in training, so every score will be too high. Never report it.",
+            SpatialsigWarning,
+            stacklevel=3,
+        )
+    return {slide.name: params for slide in open_slides(data)}
 
 
 def _groups(data: Data, by: str) -> dict[str, str]:
@@ -104,19 +155,49 @@ def _groups(data: Data, by: str) -> dict[str, str]:
     return groups
 
 
-def _specs(groups: dict[str, str], *, by: str, n_folds: int, seed: int) -> dict[str, dict[str, Any]]:
+def _strata(data: Data, stratify: str | None, table_key: str) -> dict[str, str] | None:
+    """Value of the attribute on each slide."""
+    if stratify is None:
+        return None
+    return {slide.name: _attribute(slide, stratify, table_key) for slide in open_slides(data)}
+
+
+def _attribute(slide: Slide, name: str, table_key: str) -> str:
+    if name in slide.attrs:
+        return str(slide.attrs[name])
+    columns = slide.sdata.tables[table_key].obs if table_key in slide.sdata.tables else {}
+    values = sorted(set(map(str, columns[name]))) if name in columns else []
+    if len(values) != 1:
+        found = f"has {len(values)} values of it in its cells" if values else "does not have it"
+        msg = (
+            f"`stratify={name!r}`: slide {slide.name!r} {found}; wanted one. "
+            f"Set sdata.attrs['spatialsig'][{name!r}] on every slide."
+        )
+        raise InputError(msg)
+    return values[0]
+
+
+def _between_slides(
+    groups: dict[str, str], strata: dict[str, str] | None, params: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
     sizes = Counter(groups.values())
+    by, n_folds, seed = params["by"], params["n_folds"], params["seed"]
     if len(sizes) < n_folds:
         fix = "Use fewer folds" if len(sizes) > 1 else "Use by='block' for a single slide"
         msg = f"`n_folds={n_folds}` needs as many groups by {by!r}; there are {len(sizes)}: {sorted(sizes)}. {fix}."
         raise InputError(msg)
-    folds = group_folds(sizes, n_folds=n_folds, seed=seed)
-    return {name: {"by": by, "n_folds": n_folds, "seed": seed, "fold": folds[group]} for name, group in groups.items()}
+    of_group = None
+    if strata is not None:
+        of_group = {g: "+".join(sorted({strata[s] for s, other in groups.items() if other == g})) for g in sizes}
+    folds = group_folds(sizes, n_folds=n_folds, seed=seed, strata=of_group)
+    inner = inner_group_folds(folds, sizes, n_folds=n_folds, n_inner=params["n_inner_folds"], seed=seed)
+    return {name: {**params, "fold": folds[group], "inner": inner[group]} for name, group in groups.items()}
 
 
 def _write_folds(slide: Slide, table_key: str) -> None:
-    if table_key not in slide.sdata.tables:
-        return
-    table = slide.sdata.tables[table_key]
-    table.obs[_keys.FOLD] = folds_of(slide, table.obsm[_keys.SPATIAL])
-    slide.commit_table(table_key, obs=[_keys.FOLD])
+    for key, table in slide.sdata.tables.items():
+        if key != table_key and not {_keys.PATCH_ID, _keys.FOLD} <= set(table.obs):
+            continue
+        extent_um = 0.0 if key == table_key else patch_extent_um(slide, str(table.obs[_keys.REGION_KEY].iloc[0]))
+        table.obs[_keys.FOLD] = folds_of(slide, table.obsm[_keys.SPATIAL], extent_um=extent_um)
+        slide.commit_table(key, obs=[_keys.FOLD])

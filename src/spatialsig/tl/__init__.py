@@ -7,19 +7,28 @@ import lazy_loader
 if TYPE_CHECKING:
     from ._aggregate import aggregate_patches
     from ._autoencoder import embed_cells, train_autoencoder
+    from ._baselines import baselines
+    from ._calibrate import calibrate
     from ._ceiling import noise_ceiling
     from ._evaluate import evaluate
+    from ._findings import findings
     from ._predict import predict
     from ._score import score_cells
+    from ._summary import compare_methods, summarise
     from ._vit import train_vit
 
 __all__ = [
     "aggregate_patches",
+    "baselines",
+    "calibrate",
+    "compare_methods",
     "embed_cells",
     "evaluate",
+    "findings",
     "noise_ceiling",
     "predict",
     "score_cells",
+    "summarise",
     "train_autoencoder",
     "train_vit",
 ]
@@ -30,10 +39,14 @@ __getattr__, __dir__, _ = lazy_loader.attach(
     submod_attrs={
         "_aggregate": ["aggregate_patches"],
         "_autoencoder": ["embed_cells", "train_autoencoder"],
+        "_calibrate": ["calibrate"],
+        "_baselines": ["baselines"],
         "_ceiling": ["noise_ceiling"],
         "_evaluate": ["evaluate"],
+        "_findings": ["findings"],
         "_predict": ["predict"],
         "_score": ["score_cells"],
+        "_summary": ["compare_methods", "summarise"],
         "_vit": ["train_vit"],
     },
 )

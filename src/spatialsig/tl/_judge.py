@@ -1,0 +1,114 @@
+"""From predictions on held-out patches to the tidy table of an evaluation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from spatialsig.stats.agreement import METRICS, agreement, partial_pearson, pearson
+from spatialsig.stats.permutation import benjamini_hochberg, field, shift_p
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from spatialsig.stats.permutation import Field
+    from spatialsig.tl._rows import Rows
+
+POOLED = "(all slides)"  # in the column of samples: held-out patches of all slides put together
+COLUMNS = (
+    "method", "signature", "sample", "patient", "n_patches", "pearson", "spearman", "r2", "mae", "ceiling",
+    "share_of_ceiling", "ccc", "calibration_slope", "calibration_intercept", "partial_pearson", "p", "q",
+    "r_n_cells", "r_log_counts", "stain_shift",
+)  # fmt: skip
+_STAIN = ("colour", slice(0, 3)), ("hand", [11, 14])  # mean colour, dark ends of both stains
+
+
+def judge(
+    tested: list[Rows],
+    slides: list[Rows],
+    predictions: Mapping[str, Mapping[str, NDArray[Any]]],
+    ceiling: pd.DataFrame,
+    *,
+    pooled: bool,
+) -> pd.DataFrame:
+    """Table with :data:`COLUMNS`; ``predictions`` holds the scores ``(n_test, t)`` of each method on each sample."""
+    records = [record for rows in tested for record in _slide_records(rows, slides, predictions[rows.sample])]
+    table = pd.DataFrame(records).merge(ceiling, on=["sample", "signature"], how="left", validate="many_to_one")
+    table["share_of_ceiling"] = table["pearson"] / table["ceiling"].where(table["ceiling"] > 0)
+    table["q"] = table.groupby(["method", "sample"], sort=False)["p"].transform(
+        lambda p: benjamini_hochberg(p.to_numpy())
+    )
+    if pooled:
+        table = pd.concat([table, _pooled(tested, predictions)], ignore_index=True)
+    return table[list(COLUMNS)]
+
+
+def _slide_records(rows: Rows, slides: list[Rows], predictions: Mapping[str, NDArray[Any]]) -> list[dict[str, Any]]:
+    test = rows.test
+    targets, given = rows.targets[test].astype(np.float64), rows.given[test]
+    on_slide = {"sample": rows.sample, "patient": rows.patient, "stain_shift": _stain_shift(rows, slides)}
+    follows = {
+        column: pearson(np.broadcast_to(given[:, [k]], targets.shape), targets)
+        for k, column in enumerate(("r_n_cells", "r_log_counts"))
+    }
+    fields = [_field(rows, column) for column in targets.T]
+    records = []
+    for method, scores in predictions.items():
+        for k, name in enumerate(rows.signatures):
+            guess = np.asarray(scores[:, k], np.float64)
+            found = agreement(targets[:, k], guess)
+            known = bool(np.isfinite(found["pearson"]))
+            record: dict[str, Any] = {"method": method, "signature": name, **on_slide, **found}
+            record["partial_pearson"] = partial_pearson(targets[:, k], guess, given) if known else np.nan
+            record["p"] = _p(fields[k], _field(rows, guess)) if known else np.nan
+            records.append(record | {column: float(values[k]) for column, values in follows.items()})
+    return records
+
+
+def _field(rows: Rows, values: NDArray[np.float64]) -> Field | None:
+    """The test rows on their grid; None where several share a place, as patches of another tool may."""
+    row, col = rows.row[rows.test], rows.col[rows.test]
+    if len(np.unique(np.stack([row, col]), axis=1).T) < len(row):
+        return None
+    return field(values, row, col)
+
+
+def _p(measured: Field | None, predicted: Field | None) -> float:
+    return np.nan if measured is None or predicted is None else shift_p(measured, predicted)
+
+
+def _stain_shift(rows: Rows, slides: list[Rows]) -> float:
+    """Largest difference in colour to the training patches, in their standard deviations."""
+    shifts = []
+    for feature, columns in _STAIN:
+        here = rows.features[feature][rows.test][:, columns]
+        known = np.concatenate([s.features[feature][s.train][:, columns] for s in slides if s.train.any()])
+        shifts.append(np.abs(here.mean(axis=0) - known.mean(axis=0)) / np.maximum(known.std(axis=0), 1e-6))
+    return float(np.concatenate(shifts).max())
+
+
+def _pooled(tested: list[Rows], predictions: Mapping[str, Mapping[str, NDArray[Any]]]) -> pd.DataFrame:
+    """Rows over the patches of all slides together: differences between slides count too."""
+    targets = np.concatenate([rows.targets[rows.test] for rows in tested]).astype(np.float64)
+    given = np.concatenate([rows.given[rows.test] for rows in tested])
+    records = []
+    for method in next(iter(predictions.values())):
+        scores = np.concatenate([predictions[rows.sample][method] for rows in tested]).astype(np.float64)
+        for k, name in enumerate(tested[0].signatures):
+            record: dict[str, Any] = {"method": method, "signature": name, "sample": POOLED, "patient": POOLED}
+            record |= agreement(targets[:, k], scores[:, k])
+            record["partial_pearson"] = partial_pearson(targets[:, k], scores[:, k], given)
+            records.append(record)
+    return pd.DataFrame(records, columns=list(COLUMNS))
+
+
+def slide_rows(evaluation: pd.DataFrame) -> pd.DataFrame:
+    """Evaluation without the rows of all slides put together."""
+    return evaluation[evaluation["sample"] != POOLED]
+
+
+__all__ = ["COLUMNS", "METRICS", "POOLED", "judge", "slide_rows"]

@@ -1,0 +1,175 @@
+"""From slides to a statement about patients: intervals, p-values, and which method is better."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from spatialsig._checks import check_choice, check_key
+from spatialsig._errors import InputError
+from spatialsig.stats.bootstrap import cluster_interval
+from spatialsig.stats.permutation import benjamini_hochberg, combine
+from spatialsig.tl._judge import slide_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+MEAN = "mean"  # in the column of signatures: the mean over all of them
+UNITS = ("patient", "sample")
+# does the first say more than the second?
+QUESTIONS = (
+    ("fused", "he_only"),  # does expression help the image
+    ("fused", "ae_only"),  # does the image help expression
+    ("fused", "fused_permuted"),
+    ("he_only", "density"),  # does H&E help beyond density
+    ("he_only", "colour"),
+    ("he_only", "hand_features"),
+    ("he_only", "embedding"),
+    ("he_only", "train_mean"),
+    ("he_only", "neighbours"),
+)
+
+
+def summarise(
+    evaluation: pd.DataFrame, *, by: str = "patient", interval: str = "t", level: float = 0.95, seed: int = 0
+) -> pd.DataFrame:
+    """Mean correlation of every method over patients, with an interval that knows how few they are.
+
+    Parameters
+    ----------
+    evaluation
+        Table of :func:`evaluate` (of several folds, put together: every slide held out once).
+    by
+        Unit of replication: ``"patient"``, or ``"sample"`` where every slide is a patient of its own.
+    interval
+        ``"t"`` (default), ``"bca"`` or ``"percentile"``; see :func:`spatialsig.stats.bootstrap.cluster_interval`.
+    level
+        Coverage of the interval.
+    seed
+        Of the bootstrap.
+
+    Returns
+    -------
+    One row per method and signature, and one per method whose ``signature`` is ``"mean"``: ``pearson`` (mean over
+    patients of the mean over their slides), ``low`` and ``high`` (NaN with one patient), ``share_of_ceiling``, ``p``
+    (that predictions agree with labels beyond chance within slides: shifts, combined over slides by Stouffer's method),
+    ``q`` (false discovery rate over the signatures of the method), ``n_slides``, ``n_patients``.
+
+    Raises
+    ------
+    KeyMissingError
+        If a column is missing.
+    InputError
+        If a method was judged twice on one slide.
+    """
+    check_choice(by, UNITS, name="by")
+    table = _checked(evaluation)
+    rows = []
+    for method, of_method in table.groupby("method", sort=False):
+        for signature, part in _each_signature(of_method):
+            known = part.dropna(subset=["pearson"])
+            found = cluster_interval(
+                known["pearson"].to_numpy(), known[by].tolist(), method=interval, level=level, seed=seed
+            )
+            share = cluster_interval(known["share_of_ceiling"].to_numpy(), known[by].tolist()).mean
+            rows.append(
+                {
+                    "method": method, "signature": signature, "pearson": found.mean,
+                    "low": max(found.low, -1.0), "high": min(found.high, 1.0), "share_of_ceiling": share,
+                    "p": combine(part["p"].to_numpy()) if signature != MEAN else np.nan,
+                    "n_slides": known["sample"].nunique(), "n_patients": known["patient"].nunique(),
+                }
+            )  # fmt: skip
+    result = pd.DataFrame(rows)
+    result.insert(
+        7, "q", result.groupby("method", sort=False)["p"].transform(lambda p: benjamini_hochberg(p.to_numpy()))
+    )
+    return result
+
+
+def compare_methods(
+    evaluation: pd.DataFrame,
+    *,
+    pairs: Sequence[tuple[str, str]] | None = None,
+    by: str = "patient",
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """Paired comparisons of methods on the same patients: does fusion help, does the H&E help beyond density?
+
+    Parameters
+    ----------
+    evaluation
+        Table of :func:`evaluate`.
+    pairs
+        ``(better, than)`` methods; by default the questions that the methods present can answer.
+    by, level
+        As in :func:`summarise`.
+
+    Returns
+    -------
+    One row per pair and signature, and one per pair whose ``signature`` is ``"mean"``: ``better``, ``than``,
+    ``difference`` of Pearson r (mean over patients), ``low``, ``high``, ``p`` (two-sided, paired t over patients), ``q``
+    (false discovery rate over the signatures of the pair), ``n_slides``, ``n_patients``. Interval and p-values are NaN
+    with one patient.
+
+    Raises
+    ------
+    KeyMissingError
+        If a column or a method is missing.
+    """
+    check_choice(by, UNITS, name="by")
+    table = _checked(evaluation)
+    methods = list(dict.fromkeys(table["method"]))
+    if pairs is None:
+        pairs = [pair for pair in QUESTIONS if set(pair) <= set(methods)]
+    wide = table.pivot(index=["signature", "sample", "patient"], columns="method", values="pearson")
+    rows = []
+    for better, than in pairs:
+        for method in (better, than):
+            check_key(methods, method, name="pairs", where="the methods of the evaluation")
+        difference = (wide[better] - wide[than]).rename("difference").reset_index()
+        for signature, part in _each_signature(difference):
+            known = part.dropna(subset=["difference"])
+            found = cluster_interval(known["difference"].to_numpy(), known[by].tolist(), level=level)
+            rows.append(
+                {
+                    "better": better, "than": than, "signature": signature, "difference": found.mean,
+                    "low": found.low, "high": found.high, "p": found.p,
+                    "n_slides": known["sample"].nunique(), "n_patients": known["patient"].nunique(),
+                }
+            )  # fmt: skip
+    columns = ["better", "than", "signature", "difference", "low", "high", "p", "n_slides", "n_patients"]
+    result = pd.DataFrame(rows, columns=columns)
+    # the mean over signatures is no further test among them
+    tested = result["p"].where(result["signature"] != MEAN)
+    q = tested.groupby([result["better"], result["than"]], sort=False).transform(
+        lambda p: benjamini_hochberg(p.to_numpy())
+    )
+    result.insert(7, "q", q)
+    return result
+
+
+def _each_signature(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Rows of each signature, then the mean over signatures of each slide; numbers that are NaN are left out."""
+    for signature, part in table.groupby("signature", sort=False):
+        yield str(signature), part
+    numbers = table.select_dtypes("number").columns.tolist()
+    yield MEAN, table.groupby(["sample", "patient"], sort=False)[numbers].mean().reset_index()
+
+
+def _checked(evaluation: pd.DataFrame) -> pd.DataFrame:
+    for column in ("method", "signature", "sample", "patient", "pearson", "share_of_ceiling"):
+        fix = "Make the table with `sp.tl.evaluate`."
+        check_key(list(map(str, evaluation.columns)), column, name="column", where="the evaluation table", fix=fix)
+    table = slide_rows(evaluation)
+    twice = table.duplicated(["method", "signature", "sample"])
+    if twice.any():
+        row = table[twice].iloc[0]
+        msg = (
+            f"slide {row['sample']!r} is judged more than once by {row['method']!r}; every slide "
+            "may be held out once. Give the table of one evaluation, or of the folds of one cross-validation."
+        )
+        raise InputError(msg)
+    return table if "p" in table else table.assign(p=np.nan)
