@@ -1,0 +1,243 @@
+"""How wide the intervals around predictions must be, measured on slides the model has not learned from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from spatialsig import _keys
+from spatialsig._checks import check_choice
+from spatialsig._errors import InputError, KeyMissingError, LeakageError
+from spatialsig._progress import track
+from spatialsig.data.slides import open_slides, slide_count
+from spatialsig.data.splits import BUFFER, folds_of
+from spatialsig.stats.conformal import (
+    GUARANTEES,
+    check_coverage,
+    conformal_quantile,
+    left_out_coverage,
+    slides_needed,
+)
+from spatialsig.tl._predict import check_patches, inputs_name, patch_embedding, predict_rows_with_deviation
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from spatialsig.data.slides import Data, Slide
+    from spatialsig.models.ensemble import SignatureModel
+
+_SMALLEST_STD = 1e-12  # a deviation of 0 would make an error infinitely large
+
+
+@dataclass(frozen=True)
+class _Errors:
+    """Errors on labelled patches, ``(n, n_signatures)``, NaN where not measured."""
+
+    slide: NDArray[np.str_]  # (n,)
+    error: NDArray[np.float64]  # absolute, in score units
+    std: NDArray[np.float64] | None  # of the model
+
+
+def calibrate(
+    data: Data,
+    model: SignatureModel,
+    *,
+    fold: int | None = None,
+    coverage: float = 0.95,
+    guarantee: str = "patches",
+    use_rep: str | None = None,
+    n_views: int = 1,
+    patches_key: str = _keys.PATCHES,
+    signatures_key: str = _keys.SIGNATURES,
+) -> pd.DataFrame:
+    """Measure prediction intervals on slides the model has not learned from, and keep them in the model.
+
+    Split conformal prediction: the interval is the score plus and minus the ``coverage`` quantile of the absolute
+    errors on held-out patches, a little raised since they are finitely many; where the model knows its own deviation,
+    of the errors divided by it, so that uncertain patches get wider intervals. Slides weigh the same, however many
+    patches they have. :func:`predict` then writes ``layers["lower"]`` and ``layers["upper"]``.
+
+    Coverage is that of *measured labels* (their counting noise included), on average over patches of slides like the
+    calibration slides; that of a single slide may differ, see ``lowest`` below.
+
+    Parameters
+    ----------
+    data
+        SpatialData, path of a store, or Cohort, with labels; not modified.
+    model
+        Trained model or ensemble; ``intervals`` is written, and saved with the model.
+    fold
+        Fold to measure errors on. ``None`` takes the model's ``validation_fold``; without one, every slide of ``data``,
+        none of which may be a training slide.
+    coverage
+        Share of patches whose measured score shall lie in the interval.
+    guarantee
+        ``"patches"`` (default) takes the calibration slides as they are; right on average where they are many.
+        ``"slides"`` counts a new slide as one more draw: it holds for patches of new slides with any number of
+        calibration slides from ``coverage / (1 - coverage)`` on (19 for 0.95), and its intervals are wider.
+    use_rep, n_views
+        As of :func:`predict`; intervals of different inputs are kept beside each other.
+    patches_key, signatures_key
+        Patches and table of the labels.
+
+    Returns
+    -------
+    One row per signature: ``signature``, ``inputs``, ``coverage``, ``half_width`` (median over the patches, score
+    units; NaN where not measured), ``n_patches``, ``n_slides``, ``lowest`` and ``highest`` (share held on the worst and
+    best slide by intervals from the others; NaN for fewer than two slides). Writes ``model.intervals``.
+
+    Raises
+    ------
+    LeakageError
+        If a calibration slide is one the model learned from.
+    InputError
+        If no labelled patch is left, or there are too few patches or slides for ``coverage``.
+    """
+    check_coverage(coverage)
+    check_choice(guarantee, GUARANTEES, name="guarantee")
+    fold = model.run.get("validation_fold") if fold is None else fold
+    slides = track(open_slides(data), "calibrate", total=slide_count(data), unit="slide")
+    parts = [_errors(slide, model, fold, use_rep, n_views, patches_key, signatures_key) for slide in slides]
+    found = _joined([part for part in parts if part is not None], fold)
+    size = found.error if found.std is None else found.error / found.std
+    width = [
+        conformal_quantile(column, coverage=coverage, groups=found.slide, guarantee=guarantee)
+        if np.isfinite(column).any()
+        else None
+        for column in size.T
+    ]
+    _check_enough(width, found, model.signatures, coverage, guarantee)
+    record = {
+        "coverage": float(coverage),
+        "guarantee": guarantee,
+        "n_views": n_views,
+        "scaled": found.std is not None,
+        "width": width,
+        "samples": list(dict.fromkeys(found.slide.tolist())),
+    }
+    model.intervals = (model.intervals or {}) | {inputs_name(use_rep): record}
+    return _summary(found, size, width, model.signatures, inputs_name(use_rep), coverage)
+
+
+def _errors(
+    slide: Slide,
+    model: SignatureModel,
+    fold: int | None,
+    use_rep: str | None,
+    n_views: int,
+    patches_key: str,
+    signatures_key: str,
+) -> _Errors | None:
+    """Errors on the held-out labelled patches of one slide; None where it has none."""
+    table = slide.table(signatures_key, name="signatures_key", fix="Call `sp.tl.aggregate_patches` first.")
+    _check_signatures(slide, list(table.var_names), model)
+    targets = np.asarray(table.X, np.float64)
+    rows = np.flatnonzero(_held_out(slide, table.obsm[_keys.SPATIAL], fold) & np.isfinite(targets).any(axis=1))
+    if not len(rows):
+        return None
+    _refuse_training_slide(slide, model, fold)
+    check_patches(slide, model, patches_key)
+    embedding = patch_embedding(slide, signatures_key, use_rep)
+    given = None if embedding is None else embedding[rows]
+    mean, std = predict_rows_with_deviation(slide, model, patches_key, rows, given, n_views=n_views)
+    return _Errors(
+        slide=np.full(len(rows), slide.name),
+        error=np.abs(targets[rows] - mean),
+        std=None if std is None else np.maximum(std.astype(np.float64), _SMALLEST_STD),
+    )
+
+
+def _held_out(slide: Slide, xy_um: NDArray[np.float64], fold: int | None) -> NDArray[np.bool_]:
+    if fold is None:
+        return np.ones(len(xy_um), bool)
+    if "split" not in slide.attrs:
+        msg = (
+            f"slide {slide.name!r} has no folds, and errors are wanted on `fold={fold}`. Call `sp.pp.split` first, or "
+            "give only slides that the model has not seen, with a model without `validation_fold` and `fold=None`."
+        )
+        raise KeyMissingError(msg)
+    folds = folds_of(slide, xy_um)
+    held_out: NDArray[np.bool_] = (folds == fold) & (folds != BUFFER)
+    return held_out
+
+
+def _refuse_training_slide(slide: Slide, model: SignatureModel, fold: int | None) -> None:
+    """Slides the model learned from are refused, unless only blocks of them that were held out are used."""
+    if slide.name not in model.run.get("training_samples", []):
+        return
+    kept_out = [model.run.get("test_fold"), model.run.get("validation_fold")]
+    if slide.attrs.get("split", {}).get("by") == "block" and fold is not None and fold in kept_out:
+        return
+    msg = (
+        f"slide {slide.name!r} trained the model, so its errors are too small to calibrate with (`fold={fold}`). Train "
+        "with `validation_fold=`, which is then calibrated on, or give slides that the model has not seen."
+    )
+    raise LeakageError(msg)
+
+
+def _check_signatures(slide: Slide, names: list[str], model: SignatureModel) -> None:
+    if names != list(model.signatures):
+        msg = (
+            f"slide {slide.name!r} has the signatures {names}, the model {list(model.signatures)}; call "
+            "`sp.tl.score_cells` with the signatures the model was trained on."
+        )
+        raise InputError(msg)
+
+
+def _joined(parts: list[_Errors], fold: int | None) -> _Errors:
+    if not parts:
+        msg = f"no labelled patch {'of any slide' if fold is None else f'in `fold={fold}`'} to calibrate on."
+        raise InputError(msg)
+    stds = [part.std for part in parts if part.std is not None]
+    return _Errors(
+        slide=np.concatenate([part.slide for part in parts]),
+        error=np.concatenate([part.error for part in parts]),
+        std=np.concatenate(stds) if stds else None,
+    )
+
+
+def _check_enough(
+    width: list[float | None], found: _Errors, signatures: tuple[str, ...], coverage: float, guarantee: str
+) -> None:
+    endless = [name for name, w in zip(signatures, width, strict=True) if w is not None and np.isinf(w)]
+    if not endless:
+        return
+    n_slides, n_patches = len(set(found.slide.tolist())), len(found.slide)
+    wanted = slides_needed(coverage)
+    msg = (
+        f"`coverage={coverage}` with `guarantee={guarantee!r}` wants at least {wanted} {guarantee}; there are {n_patches} "
+        f"labelled patches on {n_slides} slides, too few for {endless}. Lower `coverage`"
+        f"{', use guarantee=' + repr('patches') if guarantee == 'slides' else ''} or hold out more slides."
+    )
+    raise InputError(msg)
+
+
+def _summary(
+    found: _Errors,
+    size: NDArray[np.float64],
+    width: list[float | None],
+    signatures: tuple[str, ...],
+    inputs: str,
+    coverage: float,
+) -> pd.DataFrame:
+    rows: list[dict[str, Any]] = []
+    for column, (name, w) in enumerate(zip(signatures, width, strict=True)):
+        known = np.isfinite(size[:, column])
+        held = left_out_coverage(size[:, column], found.slide, coverage=coverage).values()
+        scale = 1.0 if found.std is None else float(np.median(found.std[:, column]))
+        rows.append(
+            {
+                "signature": name,
+                "inputs": inputs,
+                "coverage": coverage,
+                "half_width": np.nan if w is None else w * scale,
+                "n_patches": int(known.sum()),
+                "n_slides": len(set(found.slide[known].tolist())),
+                "lowest": min(held, default=np.nan),
+                "highest": max(held, default=np.nan),
+            }
+        )
+    return pd.DataFrame(rows)
