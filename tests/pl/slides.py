@@ -83,7 +83,8 @@ def add_tables(slide: Slide, measured: np.ndarray, predicted: np.ndarray, signat
 
 METHODS = {
     "train_mean": 0.0, "coordinates": 0.01, "density": 0.16, "colour": 0.4, "he_only_permuted": -0.01,
-    "fused_permuted": 0.55, "ae_only": 0.7, "fused": 0.88, "he_only": 0.8,
+    "fused_permuted": 0.55, "ae_only": 0.7, "fused": 0.88, "he_only": 0.8, "neighbours": 0.75, "hand_features": 0.6,
+    "embedding": 0.65,
 }  # fmt: skip
 
 

@@ -151,17 +151,41 @@ def test_ladder_errors(drawn):
 def test_ladder_draws_the_limits_of_the_summary(drawn):
     evaluation = drawn.make_evaluation()
     rows = [
-        {"method": "he_only", "signature": "mean", "pearson": 0.8, "low": 0.71, "high": 0.86},
-        {"method": "he_only", "signature": "Immune_T", "pearson": 0.8, "low": 0.1, "high": 0.2},
-        {"method": "colour", "signature": "mean", "pearson": 0.4, "low": np.nan, "high": np.nan},
+        {"method": "he_only", "signature": "mean", "pearson": 0.8, "low": 0.71, "high": 0.86, "share_of_ceiling": 0.9},
+        {
+            "method": "he_only",
+            "signature": "Immune_T",
+            "pearson": 0.8,
+            "low": 0.1,
+            "high": 0.2,
+            "share_of_ceiling": 0.5,
+        },
+        {
+            "method": "colour",
+            "signature": "mean",
+            "pearson": 0.4,
+            "low": np.nan,
+            "high": np.nan,
+            "share_of_ceiling": 0.4,
+        },
     ]
     axes = sp.pl.ladder(evaluation, summary=pd.DataFrame(rows), figure=Figure())
     (line,) = [segment for lines in axes.collections for segment in lines.get_segments()]
     np.testing.assert_allclose(line, [[0.71, 0], [0.86, 0]])
     assert "95 % interval" in axes.get_xlabel()
+    bars = dict(zip(METHODS, axes.patches, strict=True))
+    assert (bars["he_only"].get_width(), bars["colour"].get_width()) == (0.8, 0.4)  # the mean the interval is of
+    assert "90%" in [text.get_text() for text in axes.texts]
     assert "95 % interval" not in sp.pl.ladder(evaluation, figure=Figure()).get_xlabel()
     with pytest.raises(KeyMissingError, match=r"column='low'.*summary table.*sp\.tl\.summarise"):
         sp.pl.ladder(evaluation, summary=pd.DataFrame(rows).drop(columns="low"))
+
+
+def test_ladder_leaves_out_all_slides_put_together(drawn):
+    evaluation = drawn.make_evaluation()
+    pooled = evaluation[evaluation["sample"] == "S1"].assign(sample="(all slides)", patient="(all slides)", pearson=-1)
+    axes = sp.pl.ladder(pd.concat([evaluation, pooled]), figure=Figure())
+    assert min(bar.get_width() for bar in axes.patches) > -0.2
 
 
 def test_ladder_marks_the_worst_slide(drawn):

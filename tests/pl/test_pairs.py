@@ -10,7 +10,7 @@ import spatialsig as sp
 from spatialsig import _keys
 from spatialsig._errors import InputError, KeyMissingError
 from spatialsig.pl import _gallery, _pairs
-from spatialsig.pl._calibration import bins_of, draw_calibration, slope_of
+from spatialsig.pl._calibration import bins_of, draw_calibration
 from spatialsig.pl._gallery import GROUPS, clearest, strengths
 
 
@@ -52,7 +52,6 @@ def test_calibration_of_a_cohort_and_of_many_slides(cohort, monkeypatch):
 
 def test_calibration_of_predictions_that_do_not_vary():
     flat = (np.arange(20.0), np.full(20, 0.3))
-    assert np.isnan(slope_of(*flat))
     panel = draw_calibration({"T": {"S1": flat}}, Figure())[0, 0]
     assert texts(panel) == ["S1: no slope"]
 
@@ -67,12 +66,6 @@ def test_bins_keep_every_patch(n, n_bins, seed):
     assert (quartiles[0] <= quartiles[1]).all()
     if n % len(x) == 0:  # bins of one size: their mean is the mean of all
         np.testing.assert_allclose([x.mean(), y.mean()], [predicted.mean(), measured.mean()], atol=1e-12)
-
-
-@given(st.floats(-3, 3), st.floats(-2, 2), st.integers(0, 2**32 - 1))
-def test_slope_is_that_of_measured_on_predicted(slope, offset, seed):
-    predicted = np.random.default_rng(seed).normal(size=50)
-    np.testing.assert_allclose(slope_of(slope * predicted + offset, predicted), slope, atol=1e-9)
 
 
 def test_calibration_errors(slide):

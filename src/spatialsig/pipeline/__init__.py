@@ -2,6 +2,7 @@
 
 from .config import RunConfig, read_config
 from .demo import run_demo
+from .finished import report_of
 from .run import run
 
-__all__ = ["RunConfig", "read_config", "run", "run_demo"]
+__all__ = ["RunConfig", "read_config", "report_of", "run", "run_demo"]

@@ -107,4 +107,7 @@ def read_config(path: str | Path) -> RunConfig:
         msg = f"configuration {path}: {said}. Known fields: {sorted(RunConfig.model_fields)}."
         raise InputError(msg) from error
     here = path.resolve().parent
-    return config.model_copy(update={"bundles": here / config.bundles, "out": here / config.out})
+    labels = config.labels
+    if isinstance(labels.signatures, str) and (here / labels.signatures).is_file():
+        labels = labels.model_copy(update={"signatures": str(here / labels.signatures)})
+    return config.model_copy(update={"bundles": here / config.bundles, "out": here / config.out, "labels": labels})

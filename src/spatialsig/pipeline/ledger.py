@@ -45,6 +45,10 @@ class Ledger:
         """Warnings of all steps done, in order."""
         return [text for entry in self._done.values() for text in entry["warnings"]]
 
+    def seconds(self) -> dict[str, float]:
+        """Seconds that each step took when it was done, in order."""
+        return {name: entry["seconds"] for name, entry in self._done.items()}
+
     def start(self, step: str) -> None:
         """Forget this step and everything that was made after it."""
         names = list(self._done)

@@ -7,16 +7,17 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from rich.console import Console
 
 from spatialsig import pp, tl
 from spatialsig._errors import SpatialsigWarning
 from spatialsig.cohort import Cohort
-from spatialsig.models import Autoencoder, SignatureViT
-from spatialsig.pipeline.findings import findings
+from spatialsig.models import SignatureViT
+from spatialsig.pipeline.files import AUTOENCODER, IMAGE_MODEL, RunFiles
+from spatialsig.pipeline.finished import report_on
 from spatialsig.pipeline.ledger import Ledger
-from spatialsig.report import write_report
+from spatialsig.pipeline.record import input_fingerprints, write_record
+from spatialsig.signatures import read_signatures
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,11 +30,12 @@ console = Console()
 
 @dataclass(frozen=True)
 class Step:
-    """One step: a name for people, what decides its result, and what it does."""
+    """One step: a name for people, what decides its result, what it does, and what it leaves."""
 
     name: str
     parameters: Any
     action: Callable[[], None]
+    makes: tuple[Path, ...] = ()
 
 
 def run(config: RunConfig) -> Path:
@@ -47,22 +49,24 @@ def run(config: RunConfig) -> Path:
     Returns
     -------
     Path of ``report.html``. The output directory also holds ``stores/`` (one SpatialData per slide), ``models/``,
-    ``evaluation.csv``, ``coverage.csv`` and ``steps.json``.
+    ``evaluation.csv``, ``summary.csv``, ``comparisons.csv``, ``findings.csv``, ``coverage.csv``, ``steps.json`` (what is
+    done) and ``run.json`` (versions, machine, parameters, seeds, hashes of inputs and results).
     """
     job = _Job(config)
-    ledger = Ledger(config.out / "steps.json")
+    ledger = Ledger(job.files.ledger)
     steps = job.steps()
     for number, step in enumerate(steps, 1):
         digest = ledger.digest(step.name, step.parameters)
         title = f"[{number}/{len(steps)}] {step.name}"
-        if ledger.is_done(step.name, digest):
+        if ledger.is_done(step.name, digest) and all(path.exists() for path in step.makes):
             console.print(f"{title}: done before", markup=False, highlight=False)
             continue
         console.print(f"{title} ...", markup=False, highlight=False)
         ledger.start(step.name)
         started = time.perf_counter()
         ledger.finish(step.name, digest, _collect_warnings(step.action), time.perf_counter() - started)
-    report = job.report(ledger.warnings())
+    write_record(config, job.files, inputs=job.inputs, seconds=ledger.seconds())
+    report = report_on(job.files, parameters=config.model_dump(mode="json"))
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
     return report
 
@@ -83,31 +87,37 @@ class _Job:
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
-        self.stores = config.out / "stores"
-        self.autoencoder = config.out / "models" / "autoencoder"
-        self.vit = config.out / "models" / "vit"
-        self.evaluation = config.out / "evaluation.csv"
-        self.coverage = config.out / "coverage.csv"
+        self.files = RunFiles(config.out)
+        self.autoencoder = self.files.models / AUTOENCODER
+        self.vit = self.files.models / IMAGE_MODEL
+        self.inputs = input_fingerprints(config.bundles)
 
     def steps(self) -> list[Step]:
-        c = self.config
+        c, files = self.config, self.files
         manifest = c.bundles.read_text(encoding="utf-8") if c.bundles.is_file() else ""
+        genes = read_signatures(c.labels.signatures)  # of a file, what it holds now
+        inputs = [manifest, self.inputs, c.cells.model_dump()]
         return [
-            Step("import bundles", [str(c.bundles), manifest, c.cells.model_dump()], self._import),
+            Step("import bundles", inputs, self._import, (files.stores,)),
             Step("hold out patients, choose genes", [c.split.model_dump(), c.genes.model_dump(), c.seed], self._design),
-            Step("train autoencoder", [c.autoencoder, c.labels.signatures], self._train_autoencoder),
-            Step("cut and label patches", [c.patches.model_dump(), c.labels.model_dump()], self._label),
-            Step("train image model", c.vit, self._train_vit),
+            Step("train autoencoder", [c.autoencoder, genes, c.seed], self._train_autoencoder, (self.autoencoder,)),
+            Step(
+                "cut and label patches", [c.patches.model_dump(), c.labels.model_dump()], self._label,
+                (files.table("coverage"),),
+            ),
+            Step("train image model", [c.vit, c.seed], self._train_vit, (self.vit,)),
             Step("predict every slide", None, self._predict),
-            Step("evaluate on held-out patients", None, self._evaluate),
-        ]
+            Step("evaluate on held-out patients", c.seed, self._evaluate, (files.table("evaluation"),)),
+        ]  # fmt: skip
 
     def cohort(self) -> Cohort:
-        return Cohort.open(self.stores)
+        return Cohort.open(self.files.stores)
 
     def _import(self) -> None:
-        cohort = Cohort.from_bundles(self.config.bundles, self.stores, overwrite=True)
+        cohort = Cohort.from_bundles(self.config.bundles, self.files.stores, overwrite=True)
         pp.filter_cells(cohort, **self.config.cells.model_dump())
+        # a measured shift, or a mistake in an alignment, becomes a warning of this step
+        pp.qc_alignment(cohort)
 
     def _design(self) -> None:
         cohort, split = self.cohort(), self.config.split
@@ -138,7 +148,7 @@ class _Job:
             min_genes=labels.min_genes,
             min_fraction=labels.min_fraction,
         )
-        coverage.to_csv(self.coverage)
+        coverage.to_csv(self.files.table("coverage"))
         tl.aggregate_patches(cohort, stat=labels.stat, min_cells=labels.min_cells)
 
     def _train_vit(self) -> None:
@@ -151,23 +161,13 @@ class _Job:
         tl.predict(self.cohort(), SignatureViT.load(self.vit))
 
     def _evaluate(self) -> None:
-        evaluation = tl.evaluate(self.cohort(), SignatureViT.load(self.vit), seed=self.config.seed)
-        evaluation.to_csv(self.evaluation, index=False)
-        for finding in findings(evaluation):
-            warnings.warn(finding, SpatialsigWarning, stacklevel=2)
-
-    def report(self, warnings_: list[str]) -> Path:
-        histories = {
-            "autoencoder": pd.DataFrame(Autoencoder.load(self.autoencoder).run["history"]),
-            "image model": pd.DataFrame(SignatureViT.load(self.vit).run["history"]),
+        cohort, model = self.cohort(), SignatureViT.load(self.vit)
+        evaluation = tl.evaluate(cohort, model, seed=self.config.seed)
+        tables = {
+            "summary": tl.summarise(evaluation, seed=self.config.seed),
+            "comparisons": tl.compare_methods(evaluation),
+            "findings": tl.findings(cohort, model, evaluation),
+            "evaluation": evaluation,
         }
-        return write_report(
-            self.config.out / "report.html",
-            cohort=self.cohort(),
-            evaluation=pd.read_csv(self.evaluation),
-            histories=histories,
-            warnings=warnings_,
-            coverage=pd.read_csv(self.coverage, index_col=0, keep_default_na=False),
-            parameters=self.config.model_dump(mode="json"),
-            title=self.config.title,
-        )
+        for name, table in tables.items():
+            table.to_csv(self.files.table(name), index=False)

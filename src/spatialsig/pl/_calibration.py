@@ -11,6 +11,7 @@ from spatialsig import _keys
 from spatialsig._checks import check_positive
 from spatialsig.pl._canvas import FAINT, INK, save_figure
 from spatialsig.pl._pairs import MAX_NAMED, collect_pairs, panel_grid, slide_colour
+from spatialsig.stats.agreement import agreement
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -92,14 +93,6 @@ def draw_calibration(pairs: Mapping[str, Pairs], figure: Figure | None, *, n_bin
     return axes
 
 
-def slope_of(measured: NDArray[np.float64], predicted: NDArray[np.float64]) -> float:
-    """Least-squares slope of measured on predicted scores; NaN for predictions that do not vary."""
-    centred = predicted - predicted.mean()
-    spread = float(centred @ centred)
-    flat = np.ptp(predicted) <= 1e-12 * max(1.0, float(np.abs(predicted).max()))
-    return np.nan if flat else float(centred @ measured) / spread
-
-
 def bins_of(
     measured: NDArray[np.float64], predicted: NDArray[np.float64], *, n_bins: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
@@ -119,7 +112,7 @@ def _panel(axes: Axes, name: str, slides: Pairs, n_bins: int) -> None:
         colour = slide_colour(i, len(slides))
         axes.vlines(x, low, high, color=colour, linewidth=0.8, alpha=0.5)
         axes.plot(x, y, "o-", color=colour, markersize=4, linewidth=1.2)
-        slopes.append(slope_of(measured, predicted))
+        slopes.append(agreement(measured, predicted)["calibration_slope"])
         handles.append(Line2D([], [], color=colour, marker="o", markersize=4, label=f"{slide}: {_said(slopes[-1])}"))
     if len(slides) > MAX_NAMED:
         known = [slope for slope in slopes if np.isfinite(slope)]

@@ -8,6 +8,7 @@ import numpy as np
 
 from spatialsig.pl._canvas import ACCENT, FAINT, GRID, INK, SECOND, canvas, save_figure
 from spatialsig.pl._methods import (
+    MEAN,
     MODEL,
     check_evaluation,
     display_name,
@@ -16,6 +17,7 @@ from spatialsig.pl._methods import (
     method_order,
     signature_means,
     slide_means,
+    slide_rows,
     worst_slide,
 )
 
@@ -48,7 +50,8 @@ def ladder(
         Table of ``tl.evaluate``: one row per method, signature and sample, with columns ``method``, ``signature``,
         ``sample``, ``patient``, ``n_patches``, ``pearson``, ``ceiling``, ``share_of_ceiling``.
     summary
-        Table of ``tl.summarise``; the limits of its rows ``signature == "mean"`` are drawn as a line over each bar.
+        Table of ``tl.summarise``: bars are then its means over patients (rows ``signature == "mean"``), and a line over
+        each is its interval.
     figure
         Figure to draw on (emptied and resized); a new one of pyplot when None.
     save
@@ -66,12 +69,12 @@ def ladder(
         If the table has no rows.
     """
     check_evaluation(evaluation)
+    evaluation = slide_rows(evaluation)
+    limits = {} if summary is None else mean_limits(summary)
     methods = method_order(evaluation)
-    means = signature_means(evaluation).mean(axis=1)
-    shares = signature_means(evaluation, "share_of_ceiling").mean(axis=1)
+    means, shares = (_means(evaluation, summary, column) for column in ("pearson", "share_of_ceiling"))
     slides = slide_means(evaluation)
     ceiling = mean_ceiling(evaluation)
-    limits = {} if summary is None else mean_limits(summary)
     drawing = canvas(figure, width_in=WIDTH_IN, height_in=ROW_IN * len(methods) + 1.1)
     axes = drawing.subplots()
     rows = range(len(methods))
@@ -97,6 +100,15 @@ def ladder(
     axes.set_xlabel(_legend(limits=bool(limits), worst=worst), fontsize=9, color=INK)
     save_figure(drawing, save)
     return axes
+
+
+def _means(evaluation: pd.DataFrame, summary: pd.DataFrame | None, column: str) -> pd.Series:
+    """Mean of each method: that of the summary, to which its interval belongs, else over slides and signatures."""
+    means = signature_means(evaluation, column).mean(axis=1)
+    if summary is None:
+        return means
+    rows = summary[summary["signature"] == MEAN]
+    return rows.set_index("method")[column].reindex(means.index).fillna(means)
 
 
 def _legend(*, limits: bool, worst: str | None) -> str:

@@ -16,15 +16,19 @@ METHODS = {
     "ae_only": "AE only",
     "fused_permuted": "H&E + AE, images permuted",
     "he_only_permuted": "H&E only, images permuted",
+    "embedding": "backbone features",
+    "hand_features": "simple image features",
     "colour": "colour statistics",
     "density": "nuclear density",
     "coordinates": "coordinates only",
+    "neighbours": "labels around the patch",
     "train_mean": "mean of the training slides",
 }
 HEADLINE = "he_only"  # the question of the toolkit: what does the H&E alone tell?
 MODEL = frozenset({"he_only", "fused", "ae_only"})  # the rest are controls and baselines
+POOLED = "(all slides)"  # in the column of samples: all held-out patches put together, no slide of its own
 MEAN = "mean"  # in the column of signatures of a summary: the mean over all of them
-SUMMARY_COLUMNS = ("method", "signature", "pearson", "low", "high")
+SUMMARY_COLUMNS = ("method", "signature", "pearson", "low", "high", "share_of_ceiling")
 COLUMNS = ("method", "signature", "sample", "patient", "n_patches", "pearson", "ceiling", "share_of_ceiling")
 
 
@@ -47,6 +51,11 @@ def check_evaluation(evaluation: pd.DataFrame) -> None:
     if evaluation.empty:
         msg = "the evaluation table has no rows: no slide was held out."
         raise InputError(msg)
+
+
+def slide_rows(evaluation: pd.DataFrame) -> pd.DataFrame:
+    """Rows of single slides, without those of all patches put together."""
+    return evaluation[evaluation["sample"] != POOLED]
 
 
 def slide_means(evaluation: pd.DataFrame, column: str = "pearson") -> pd.DataFrame:

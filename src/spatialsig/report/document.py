@@ -8,21 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from matplotlib.figure import Figure
 
-from spatialsig import _keys, pl
+from spatialsig import _keys, tl
 from spatialsig._errors import InputError
-from spatialsig.pl._methods import check_evaluation
-from spatialsig.report.images import inline_svg
+from spatialsig.pl._methods import check_evaluation, slide_rows
+from spatialsig.report.comparisons import answers
+from spatialsig.report.doubts import doubts
+from spatialsig.report.drawings import Drawings, draw
+from spatialsig.report.images import Figures
 from spatialsig.report.methods import methods_paragraph, versions
-from spatialsig.report.results import number, percent, summarise
-from spatialsig.report.slides import Names, held_out_data, read_slides
+from spatialsig.report.results import number, percent, summarise, whole
+from spatialsig.report.slides import Names, gather
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pandas as pd
-    from markupsafe import Markup
 
     from spatialsig.data.slides import Data
 
@@ -43,19 +44,26 @@ def write_report(
     evaluation: pd.DataFrame,
     histories: Mapping[str, pd.DataFrame],
     warnings: Sequence[str],
-    coverage: pd.DataFrame,
+    coverage: pd.DataFrame | None,
     parameters: Mapping[str, Any],
+    summary: pd.DataFrame | None = None,
+    comparisons: pd.DataFrame | None = None,
+    findings: pd.DataFrame | None = None,
+    models: Mapping[str, Mapping[str, Any]] | None = None,
     title: str = "Molecular signatures from H&E",
+    command: str | None = None,
     test_fold: int | None = None,
+    figures: str | os.PathLike[str] | None = None,
     patches_key: str = _keys.PATCHES,
     signatures_key: str = _keys.SIGNATURES,
     predictions_key: str = _keys.SIGNATURES_PRED,
     table_key: str = _keys.TABLE,
 ) -> Path:
-    """Write one HTML file with results, maps, curves, coverage, cohort and methods.
+    """Write one HTML file with warnings, results, maps, patches to look at, curves, coverage, cohort and methods.
 
     The file needs nothing else: pictures are inside, no address is called. Slides that are not in ``evaluation`` were
-    learned from; they stand in the cohort table, marked as training, and have no maps.
+    learned from; they stand in the cohort table, marked as training, and have no maps. Numbers that are not known are
+    dashes.
 
     Parameters
     ----------
@@ -70,14 +78,26 @@ def write_report(
     warnings
         What the reader should know first, in plain words.
     coverage
-        Table of ``tl.score_cells``: one row per signature.
+        Table of ``tl.score_cells``: one row per signature; None where it was not kept.
     parameters
-        Everything the run was told, as plain values. ``synthetic=True`` makes the report say so; ``command`` is shown
-        as the way to repeat the run; ``split["test_fold"]`` stands in for ``test_fold``.
+        Everything the run was told, as plain values. ``synthetic=True`` makes the report say so;
+        ``split["test_fold"]`` stands in for ``test_fold``, ``labels["signatures"]`` names the genes of the signatures,
+        ``command`` stands in for ``command``.
+    summary, comparisons
+        Tables of ``tl.summarise`` and ``tl.compare_methods``; made from ``evaluation`` when None.
+    findings
+        Table of ``tl.findings``; shown first, worst first, when given.
+    models
+        Configuration (``config``) and provenance (``run``) of the models ``"autoencoder"`` and ``"image model"``, for
+        the methods paragraph.
     title
         Heading of the report.
+    command
+        Shown as the way to repeat the run.
     test_fold
         Fold the model has not seen; only needed where slides are split into blocks, to leave training blocks out.
+    figures
+        Directory to save every figure to as well, as png and, where it has no pixels of its own, svg.
     patches_key, signatures_key, predictions_key, table_key
         Names of the elements of every slide.
 
@@ -88,36 +108,50 @@ def write_report(
     Raises
     ------
     KeyMissingError
-        If the evaluation lacks a column, or a held-out slide lacks an element.
+        If a table lacks a column, or a held-out slide lacks an element.
     InputError
         If the evaluation is empty or none of its samples is in the cohort.
     """
     check_evaluation(evaluation)
+    evaluation = slide_rows(evaluation)
+    if summary is None:
+        summary = tl.summarise(evaluation)
+    if comparisons is None:
+        comparisons = tl.compare_methods(evaluation)
     samples = set(map(str, evaluation["sample"]))
     signatures = list(dict.fromkeys(evaluation["signature"]))
-    names = Names(patches_key, signatures_key, predictions_key, table_key)
     fold = parameters.get("split", {}).get("test_fold") if test_fold is None else test_fold
-    slides, facts = read_slides(cohort, signatures, samples, names=names, test_fold=fold)
-    held_out = [slide for slide in slides if slide.role != "training"]
+    keeper = Figures(None if figures is None else Path(figures))
+    found = gather(
+        cohort, signatures, samples,
+        names=Names(patches_key, signatures_key, predictions_key, table_key), test_fold=fold, figures=keeper,
+    )  # fmt: skip
+    results = summarise(evaluation, summary, synthetic=bool(parameters.get("synthetic")))
+    order = [row.name for row in results.slides]
+    held_out = sorted((s for s in found.slides if s.role != "training"), key=lambda slide: order.index(slide.name))
     if not held_out:
-        msg = f"none of the evaluated samples {sorted(samples)} is in the cohort: {[slide.name for slide in slides]}."
+        msg = f"none of the evaluated samples {sorted(samples)} is in the cohort: {[s.name for s in found.slides]}."
         raise InputError(msg)
-    synthetic, installed = bool(parameters.get("synthetic")), versions()
+    installed = versions()
+    drawings = draw(
+        Drawings(evaluation, summary, found, histories, parameters.get("labels", {}).get("signatures")), keeper
+    )
     page = _template().render(
         title=title,
-        synthetic=synthetic,
-        warnings=list(warnings),
-        results=summarise(evaluation, synthetic=synthetic),
-        ladder=_ladder(evaluation),
+        synthetic=bool(parameters.get("synthetic")),
+        doubts=doubts(findings, warnings),
+        checked=findings is not None,
+        results=results,
+        of_slide={row.name: row for row in results.slides},
+        answers=answers(comparisons),
         held_out=held_out,
-        slides=slides,
-        scatter=_scatter(held_out_data(cohort, samples), signatures, names, _fold_shown(held_out, fold)),
-        histories={name: _history(name, table) for name, table in histories.items()},
+        slides=found.slides,
         coverage=_coverage(coverage),
-        methods=methods_paragraph(slides, evaluation, facts, installed),
+        methods=methods_paragraph(found.slides, evaluation, found.facts, models or {}, installed),
         versions=installed,
-        command=parameters.get("command"),
-        config=yaml.safe_dump(dict(parameters), sort_keys=False, allow_unicode=True),
+        command=command or parameters.get("command"),
+        config=yaml.safe_dump(dict(parameters), sort_keys=False, allow_unicode=True) if parameters else "",
+        **drawings,
     )
     return _write(Path(path), page)
 
@@ -127,37 +161,14 @@ def _template() -> Any:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": number, "percent": percent}
+    environment.filters |= {"number": number, "percent": percent, "whole": whole}
     return environment.get_template(TEMPLATE)
 
 
-def _fold_shown(held_out: list[Any], fold: int | None) -> int | None:
-    return fold if any(slide.role == "held-out blocks" for slide in held_out) else None
-
-
-def _ladder(evaluation: pd.DataFrame) -> Markup:
-    figure = Figure()
-    pl.ladder(evaluation, figure=figure)
-    return inline_svg(figure, name="ladder", alt="Mean Pearson r of every method beside the ceiling")
-
-
-def _scatter(data: Data, signatures: list[str], names: Names, fold: int | None) -> Markup:
-    figure = Figure()
-    pl.scatter(
-        data, signatures, figure=figure, fold=fold, signatures_key=names.signatures_key,
-        predictions_key=names.predictions_key, patches_key=names.patches_key,
-    )  # fmt: skip
-    return inline_svg(figure, name="scatter", alt="Predicted against measured scores of held-out patches")
-
-
-def _history(name: str, table: pd.DataFrame) -> Markup:
-    figure = Figure()
-    pl.history(table, figure=figure)
-    return inline_svg(figure, name=f"history-{name}", alt=f"Training curves of {name}")
-
-
-def _coverage(frame: pd.DataFrame) -> dict[str, list[Any]]:
+def _coverage(frame: pd.DataFrame | None) -> dict[str, list[Any]] | None:
     """Columns and rows as text; a named index becomes a column."""
+    if frame is None:
+        return None
     flat = frame.reset_index() if frame.index.name else frame
     return {
         "columns": [COVERAGE_COLUMNS.get(str(column), str(column)) for column in flat.columns],

@@ -6,12 +6,15 @@ import base64
 import html
 import io
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 from matplotlib import rc_context
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from matplotlib.figure import Figure
 
 DPI = 110
@@ -23,7 +26,38 @@ THEME = {
     "#767676": "var(--muted)",
     "#d9d9d9": "var(--line)",
     "#ffffff": "var(--card)",
+    "#a6b1ba": "var(--bar)",
 }
+
+
+SAVED_DPI = 200
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Turns figures into parts of the page, and saves each as a file where a directory is given."""
+
+    directory: Path | None = None
+
+    def drawing(self, figure: Figure, *, name: str, alt: str) -> Markup:
+        """A drawing with few marks, sharp at any size; saved as ``name.svg`` and ``name.png``."""
+        svg = inline_svg(figure, name=name, alt=alt)
+        self._save(figure, name, "svg", "png")
+        return svg
+
+    def picture(self, figure: Figure, *, name: str, alt: str) -> Markup:
+        """A drawing made of pixels; saved as ``name.png``."""
+        image = picture(figure, alt=alt)
+        self._save(figure, name, "png")
+        return image
+
+    def _save(self, figure: Figure, name: str, *endings: str) -> None:
+        if self.directory is None:
+            return
+        self.directory.mkdir(parents=True, exist_ok=True)
+        stem = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._") or "figure"
+        for ending in endings:
+            figure.savefig(self.directory / f"{stem}.{ending}", dpi=SAVED_DPI, facecolor="white")
 
 
 def inline_svg(figure: Figure, *, name: str, alt: str) -> Markup:

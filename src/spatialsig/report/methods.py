@@ -16,6 +16,18 @@ if TYPE_CHECKING:
     from spatialsig.report.slides import SlideReport
 
 PACKAGES = ("spatialsig", "spatialdata", "anndata", "torch", "lightning", "numpy", "zarr")
+PROCESS = (
+    "Agreement is the Pearson correlation over the labelled patches of a slide; slides of a patient, then patients, were "
+    "averaged. The ceiling is the largest correlation that the depth of the counts allows: every molecule was dealt to one "
+    "of two halves at random, both halves were scored, and the reliability of the whole followed from their correlation "
+    "(Spearman-Brown). Baselines learned from the same training patches and were judged on the same held-out patches as "
+    "the model; in the permuted controls the images of a slide were shuffled."
+)
+INTERVALS = (
+    "Intervals are 95 % t intervals over patients, comparisons of methods paired by patient; p-values within slides come "
+    "from shifting the prediction over the tissue, combined over slides (Stouffer) and corrected over signatures "
+    "(Benjamini-Hochberg)."
+)
 
 
 def versions() -> dict[str, str]:
@@ -30,20 +42,24 @@ def versions() -> dict[str, str]:
 
 
 def methods_paragraph(
-    slides: list[SlideReport], evaluation: pd.DataFrame, facts: Mapping[str, Any], installed: Mapping[str, str]
+    slides: list[SlideReport],
+    evaluation: pd.DataFrame,
+    facts: Mapping[str, Any],
+    models: Mapping[str, Mapping[str, Any]],
+    installed: Mapping[str, str],
 ) -> str:
     """Sentences for a methods section; a step that left no record is not mentioned."""
     sentences = [
         _software(slides, installed),
         _cells(facts.get("filter_cells"), slides),
+        _alignment(slides),
         _patches(facts.get("patches"), slides),
         _labels(facts.get("score_cells"), facts.get("aggregate_patches")),
+        _autoencoder(models.get("autoencoder"), facts.get("embed_cells")),
+        _image_model(models.get("image model")),
         _split(facts.get("split"), evaluation),
-        "Agreement is the Pearson correlation over the labelled patches of a slide, averaged over signatures and then "
-        "over slides. The ceiling is the largest correlation that the depth of the counts allows: every molecule was "
-        "dealt to one of two halves at random, both halves were scored, and the reliability of the whole followed from "
-        "their correlation (Spearman-Brown). Baselines learned from the same training patches and were judged on the "
-        "same held-out patches as the model; in the permuted controls the images of a slide were shuffled.",
+        PROCESS,
+        INTERVALS if evaluation["patient"].nunique() > 1 else "",
     ]
     return " ".join(sentence for sentence in sentences if sentence)
 
@@ -65,6 +81,52 @@ def _cells(done: Mapping[str, Any] | None, slides: list[SlideReport]) -> str:
         f"Control probes were dropped, and cells with fewer than {int(done['min_counts'])} counts or "
         f"{int(done['min_genes'])} genes left out, which kept {count(n_cells, 'cell')}."
     )
+
+
+def _alignment(slides: list[SlideReport]) -> str:
+    known = [slide.shift_um for slide in slides if slide.shift_um == slide.shift_um]
+    if not known:
+        return ""
+    return (
+        f"The residual shift between H&E and cells, by correlating haematoxylin with cell positions, was at most "
+        f"{max(known):.1f} µm on the {count(len(known), 'slide')} where it could be told."
+    )
+
+
+def _autoencoder(model: Mapping[str, Any] | None, embedded: Mapping[str, Any] | None) -> str:
+    if not model:
+        return ""
+    net, run = model["config"].get("net", {}), model["run"]
+    widths = "-".join(str(width) for width in [*net.get("hidden", []), net.get("n_latent")] if width is not None)
+    genes = embedded.get("genes") if embedded else None
+    what = f" of {len(genes):,} genes" if genes is not None and len(genes) else ""
+    return f"An autoencoder{what} (layers {widths or 'unknown'}) was trained {_training(run)}."
+
+
+def _image_model(model: Mapping[str, Any] | None) -> str:
+    if not model:
+        return ""
+    net, run = model["config"].get("net", {}), model["run"]
+    vit = net.get("vit", {})
+    backbone = net.get("backbone", "vit")
+    sizes = f"{vit.get('dim')} wide, {vit.get('depth')} blocks, {vit.get('heads')} heads" if vit else ""
+    name = "a vision transformer" if backbone == "vit" else f"the backbone {backbone}"
+    text = (
+        f"The image model, {name}{f' ({sizes})' if backbone == 'vit' and sizes else ''}, was trained {_training(run)}"
+    )
+    if net.get("fusion", "none") != "none":
+        text += f"; the mean embedding of the cells of a patch joined it ({net['fusion']} fusion)"
+        if net.get("modality_dropout"):
+            text += f" and was hidden from {net['modality_dropout']:.0%} of the training samples"
+    return text + "."
+
+
+def _training(run: Mapping[str, Any]) -> str:
+    epochs = len(run.get("history", {}).get("epoch", []))
+    said = f"for {count(epochs, 'epoch')}" if epochs else "until it stopped"
+    if run.get("training_samples"):
+        said += f" on {count(len(run['training_samples']), 'slide')}"
+    return said + (f" (seed {run['seed']})" if "seed" in run else "")
 
 
 def _patches(spec: Any, slides: list[SlideReport]) -> str:

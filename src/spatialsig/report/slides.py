@@ -1,4 +1,4 @@
-"""What the report shows of each slide; slides are opened one after another."""
+"""What the report shows of each slide; slides are opened one after another, each once."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from spatialsig import _keys, pl
 from spatialsig._progress import track
 from spatialsig.data.patch_table import patch_spec
 from spatialsig.data.slides import open_slides, slide_count
-from spatialsig.report.images import picture
+from spatialsig.pl._gallery import N_CROPS, slide_crops
+from spatialsig.pl._pairs import slide_pairs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
     from markupsafe import Markup
 
     from spatialsig.data.slides import Data, Slide
+    from spatialsig.pl._gallery import Crop
+    from spatialsig.pl._pairs import Pairs
+    from spatialsig.report.images import Figures
 
-MAPS_MAX_CHARS = 14_000_000  # of all maps together, so that the file stays below 20 MB
+MAPS_MAX_CHARS = 12_000_000  # of all maps together, so that the file stays below 20 MB
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,14 @@ class Names:
     predictions_key: str = _keys.SIGNATURES_PRED
     table_key: str = _keys.TABLE
 
+    def of_scores(self) -> dict[str, str]:
+        """The names that verbs on scores take."""
+        return {
+            "patches_key": self.patches_key,
+            "signatures_key": self.signatures_key,
+            "predictions_key": self.predictions_key,
+        }
+
 
 @dataclass
 class SlideReport:
@@ -44,42 +53,51 @@ class SlideReport:
     role: str  # "held out" or "training"
     fold: str
     n_cells: int | None
+    n_cells_before: int | None  # before poor cells were left out
+    n_controls_dropped: int | None
+    n_genes: int | None
     n_patches: int
     n_labelled: int
     median_cells: float
     median_counts: float
+    verdict: str  # of the alignment; empty where it was not checked
+    shift_um: float
     maps: dict[str, Markup] = field(default_factory=dict)  # signature -> picture
     left_out: list[str] = field(default_factory=list)  # signatures whose map did not fit into the file
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """Some of the slides of a cohort."""
+@dataclass
+class Gathered:
+    """Everything the report takes from the slides."""
 
-    stores: Mapping[str, Path]
-
-
-def held_out_data(cohort: Data, samples: set[str]) -> Data:
-    """The part of a cohort that was held out; a single slide is returned as it is."""
-    if not hasattr(cohort, "stores"):
-        return cohort
-    return Chosen({name: path for name, path in cohort.stores.items() if name in samples})
+    slides: list[SlideReport] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)  # what the steps recorded about themselves
+    pairs: dict[str, Pairs] = field(default_factory=dict)  # signature -> held-out slide -> measured, predicted
+    crops: dict[str, list[Crop]] = field(default_factory=dict)  # signature -> patches to look at
+    panels: dict[str, list[str]] = field(default_factory=dict)  # slide -> genes
 
 
-def read_slides(
-    cohort: Data, signatures: list[str], samples: set[str], *, names: Names, test_fold: int | None
-) -> tuple[list[SlideReport], dict[str, Any]]:
-    """Go through the cohort once: a report of each slide, and the parameters its steps recorded."""
-    reports: list[SlideReport] = []
-    facts: dict[str, Any] = {}
+def gather(
+    cohort: Data, signatures: list[str], samples: set[str], *, names: Names, test_fold: int | None, figures: Figures
+) -> Gathered:
+    """Go through the cohort once and take what the report shows; maps are drawn at once and only kept as text."""
+    found = Gathered()
     spent = 0
     for slide in track(open_slides(cohort), "report", total=slide_count(cohort), unit="slide"):
         report = _describe(slide, names, held_out=slide.name in samples)
-        facts = facts or _facts(slide, names)
-        if slide.name in samples:
-            spent += _add_maps(report, slide, signatures, names, _block_fold(slide, test_fold), MAPS_MAX_CHARS - spent)
-        reports.append(report)
-    return reports, facts
+        found.slides.append(report)
+        found.facts = found.facts or _facts(slide, names)
+        if names.table_key in slide.sdata.tables:
+            found.panels[slide.name] = list(slide.sdata.tables[names.table_key].var_names)
+        if slide.name not in samples:
+            continue
+        fold = _block_fold(slide, test_fold)
+        spent += _add_maps(report, slide, signatures, names, fold, MAPS_MAX_CHARS - spent, figures)
+        for signature, pair in slide_pairs(slide, signatures, fold=fold, **names.of_scores()).items():
+            found.pairs.setdefault(signature, {})[slide.name] = pair
+            crops = slide_crops(slide, signature, n=N_CROPS, fold=fold, **names.of_scores())
+            found.crops.setdefault(signature, []).extend(crops)
+    return found
 
 
 def _block_fold(slide: Slide, test_fold: int | None) -> int | None:
@@ -93,6 +111,8 @@ def _describe(slide: Slide, names: Names, *, held_out: bool) -> SlideReport:
     labels = slide.sdata.tables.get(names.signatures_key)
     measured = np.zeros(0, bool) if labels is None else np.isfinite(np.asarray(labels.X)).any(axis=1)
     cells = slide.sdata.tables.get(names.table_key)
+    filtered = {} if cells is None else slide.params(names.table_key).get("filter_cells", {})
+    alignment = slide.attrs.get("qc_alignment", {})
 
     def median(column: str) -> float:
         if labels is None or column not in labels.obs or not measured.any():
@@ -105,15 +125,34 @@ def _describe(slide: Slide, names: Names, *, held_out: bool) -> SlideReport:
         role=("held-out blocks" if by_block else "held out") if held_out else "training",
         fold="blocks" if by_block else str(split.get("fold", "")),
         n_cells=None if cells is None else cells.n_obs,
+        n_cells_before=_whole(filtered.get("n_cells_before")),
+        n_controls_dropped=_whole(filtered.get("n_controls_dropped")),
+        n_genes=None if cells is None else cells.n_vars,
         n_patches=len(slide.sdata.shapes[names.patches_key]) if names.patches_key in slide.sdata.shapes else 0,
         n_labelled=int(measured.sum()),
         median_cells=median(_keys.N_CELLS),
         median_counts=median(_keys.N_COUNTS),
+        verdict=str(alignment.get("verdict", "")),
+        shift_um=_float(alignment.get("shift_um")),
     )
 
 
+def _whole(value: Any) -> int | None:
+    return None if value is None else int(value)
+
+
+def _float(value: Any) -> float:
+    return np.nan if value is None else float(value)
+
+
 def _add_maps(
-    report: SlideReport, slide: Slide, signatures: list[str], names: Names, fold: int | None, chars_left: int
+    report: SlideReport,
+    slide: Slide,
+    signatures: list[str],
+    names: Names,
+    fold: int | None,
+    chars_left: int,
+    figures: Figures,
 ) -> int:
     """Draw the maps of a held-out slide as long as they fit; returns the characters they take."""
     spent = 0
@@ -123,11 +162,9 @@ def _add_maps(
             report.left_out.append(signature)
             continue
         figure = Figure()
-        pl.compare(
-            data, signature, figure=figure, fold=fold, patches_key=names.patches_key,
-            signatures_key=names.signatures_key, predictions_key=names.predictions_key,
-        )  # fmt: skip
-        report.maps[signature] = picture(figure, alt=f"{signature} on {slide.name}: measured, predicted, difference")
+        pl.compare(data, signature, figure=figure, fold=fold, **names.of_scores())  # type: ignore[arg-type]
+        alt = f"{signature} on {slide.name}: measured, predicted, difference"
+        report.maps[signature] = figures.picture(figure, name=f"map-{slide.name}-{signature}", alt=alt)
         spent += len(report.maps[signature])
     return spent
 

@@ -1,0 +1,121 @@
+"""Models: train, embed, predict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spatialsig.cli.options import (
+    DEFAULT_SIGNATURES,
+    AllSlides,
+    Further,
+    Quiet,
+    Seed,
+    Signatures,
+    Slides,
+    TestFold,
+    held_out,
+    keywords,
+    prepare,
+    slides_at,
+)
+
+ModelOut = Annotated[Path, typer.Option(help="Directory of the model to write.")]
+ModelIn = Annotated[Path, typer.Option(help="Directory of the model.")]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the training slides.")]
+
+
+def train_ae(
+    stores: Slides,
+    out: ModelOut,
+    signatures: Signatures = DEFAULT_SIGNATURES,
+    n_top_genes: Annotated[int, typer.Option(help="Most variable genes of the training slides.")] = 2000,
+    n_latent: Annotated[int, typer.Option(help="Width of the embedding.")] = 32,
+    max_epochs: Epochs = None,
+    test_fold: TestFold = 0,
+    seed: Seed = 0,
+    further: Further = None,
+    *,
+    all_slides: AllSlides = False,
+    quiet: Quiet = False,
+) -> None:
+    """Choose variable genes and train the autoencoder on them, without the genes of the signatures."""
+    from spatialsig import pp, tl
+    from spatialsig.train import fit_autoencoder
+
+    prepare(quiet=quiet)
+    data, fold = slides_at(stores), held_out(test_fold, all_slides=all_slides)
+    options = keywords(further, tl.train_autoencoder, fit_autoencoder, n_latent=n_latent, max_epochs=max_epochs)
+    pp.highly_variable_genes(data, n_top_genes=n_top_genes, test_fold=fold)
+    model = tl.train_autoencoder(data, signatures=signatures, test_fold=fold, seed=seed, **options)
+    model.save(out)
+    typer.echo(f"model: {out}")
+
+
+def embed(
+    stores: Slides,
+    model: ModelIn,
+    *,
+    quiet: Quiet = False,
+) -> None:
+    """Embed every cell with a trained autoencoder; `label` then averages the embedding over each patch."""
+    from spatialsig import tl
+    from spatialsig.models import Autoencoder
+
+    prepare(quiet=quiet)
+    tl.embed_cells(slides_at(stores), Autoencoder.load(model))
+
+
+def train(
+    stores: Slides,
+    out: ModelOut,
+    size: Annotated[str, typer.Option(help="tiny, small or base.")] = "tiny",
+    fusion: Annotated[str, typer.Option(help="gated, token, film, add or none: how the embedding joins.")] = "gated",
+    batch_size: Annotated[int, typer.Option(help="Patches per step.")] = 32,
+    max_epochs: Epochs = None,
+    test_fold: TestFold = 0,
+    seed: Seed = 0,
+    further: Further = None,
+    *,
+    no_embedding: Annotated[bool, typer.Option("--no-embedding", help="Learn from the H&E alone.")] = False,
+    all_slides: AllSlides = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train the image model on labelled patches, read straight from the stores."""
+    from spatialsig import tl
+    from spatialsig.train import fit_vit
+
+    prepare(quiet=quiet)
+    options = keywords(
+        further, tl.train_vit, fit_vit, max_epochs=max_epochs, size=size, fusion=fusion, batch_size=batch_size
+    )
+    if no_embedding:
+        options |= {"use_rep": None, "fusion": "none"}
+    model = tl.train_vit(slides_at(stores), test_fold=held_out(test_fold, all_slides=all_slides), seed=seed, **options)
+    model.save(out)
+    typer.echo(f"model: {out}")
+
+
+def predict(
+    stores: Slides,
+    model: ModelIn,
+    use_rep: Annotated[str | None, typer.Option(help="Embedding to use, such as X_ae; the H&E alone without.")] = None,
+    key_added: Annotated[str, typer.Option(help="Table to write.")] = "signatures_pred",
+    further: Further = None,
+    *,
+    quiet: Quiet = False,
+) -> None:
+    """Predict the scores of every patch; a slide without patches is cut as the model needs it."""
+    from spatialsig import pp, tl
+    from spatialsig._keys import PATCHES
+    from spatialsig.data.slides import open_slides
+    from spatialsig.models import SignatureViT
+
+    prepare(quiet=quiet)
+    data, loaded = slides_at(stores), SignatureViT.load(model)
+    for slide in open_slides(data):
+        if PATCHES not in slide.sdata.shapes and slide.path is not None:
+            pp.make_patches(slide.path, patch_px=loaded.patch_px, um_per_px=loaded.um_per_px)
+    tl.predict(data, loaded, **keywords(further, tl.predict, use_rep=use_rep, key_added=key_added))

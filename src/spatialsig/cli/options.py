@@ -1,0 +1,87 @@
+"""Options that several commands share, and what every command does first."""
+
+from __future__ import annotations
+
+import logging
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import yaml
+
+from spatialsig._errors import FileMissingError, InputError
+from spatialsig._settings import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from spatialsig.data.slides import Data
+
+WHOLE, STEPS, STORES = "Everything at once", "Step by step", "Stores and results"
+INTERRUPTED = 130  # what shells report of a program that was interrupted
+
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+Slides = Annotated[
+    Path, typer.Argument(metavar="STORES", help="Directory of stores, csv of a cohort, or the store of one slide.")
+]
+Store = Annotated[Path, typer.Argument(metavar="STORE", help="Store of a slide.")]
+Signatures = Annotated[str, typer.Option(help="Built-in set, file (gmt, csv, json, yaml), e.g. seed.")]
+TestFold = Annotated[int, typer.Option(help="Fold that is held out.")]
+AllSlides = Annotated[bool, typer.Option("--all-slides", help="Hold out no fold: learn from every slide.")]
+Seed = Annotated[int, typer.Option(help="Of everything drawn at random.")]
+Further = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Any other keyword of the Python call; may be repeated."),
+]
+
+DEFAULT_SIGNATURES = "tumour_microenvironment"
+
+
+def prepare(*, quiet: bool) -> None:
+    """Settings of this process."""
+    settings.progress = not quiet
+    logging.getLogger("spatialdata").setLevel(logging.WARNING)
+
+
+def slides_at(path: Path) -> Data:
+    """One store, or the cohort that lies at ``path``."""
+    if not path.exists():
+        msg = f"{path} does not exist; wanted a store, a directory of stores, or the csv of a cohort."
+        raise FileMissingError(msg)
+    if (path / "zarr.json").is_file() or (path / ".zgroup").is_file():
+        return path
+    from spatialsig.cohort import Cohort
+
+    return Cohort(path)
+
+
+def held_out(test_fold: int, *, all_slides: bool) -> int | None:
+    """``test_fold`` as the verbs want it."""
+    return None if all_slides else test_fold
+
+
+def keywords(given: list[str] | None, *functions: Callable[..., Any], **named: Any) -> dict[str, Any]:
+    """Named options that were given, and those of ``--set NAME=VALUE``, whose values are read as YAML.
+
+    Raises
+    ------
+    InputError
+        If an entry has no ``=``, names an option twice, or one that none of ``functions`` takes.
+    """
+    known = sorted({name for f in functions for name, p in signature(f).parameters.items() if p.kind == p.KEYWORD_ONLY})
+    found = {name: value for name, value in named.items() if value is not None}
+    for entry in given or []:
+        name, equals, value = entry.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals:
+            msg = f"`--set {entry}` is not NAME=VALUE, such as `--set learning_rate=0.001`."
+            raise InputError(msg)
+        if name not in known:
+            msg = f"`--set {entry}`: there is no option {name!r}; available: {known}."
+            raise InputError(msg)
+        if name in found:
+            msg = f"`{name}` was given twice: {found[name]!r} and {value!r}."
+            raise InputError(msg)
+        found[name] = yaml.safe_load(value)
+    return found

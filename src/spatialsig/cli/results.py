@@ -1,0 +1,75 @@
+"""Results: judge a model, hand scores to other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spatialsig.cli.models import ModelIn  # noqa: TC001 -- typer reads the annotations
+from spatialsig.cli.options import Further, Quiet, Seed, Slides, Store, keywords, prepare, slides_at
+
+export = typer.Typer(help="Hand scores to other programs.", no_args_is_help=True)
+
+
+def evaluate(
+    stores: Slides,
+    model: ModelIn,
+    out: Annotated[Path, typer.Option(help="csv to write.")] = Path("evaluation.csv"),
+    seed: Seed = 0,
+    further: Further = None,
+    *,
+    quiet: Quiet = False,
+) -> None:
+    """Judge a model on the fold it has not seen, beside baselines, controls and the ceiling; writes findings.csv too."""
+    from spatialsig import tl
+    from spatialsig.models import SignatureViT
+
+    prepare(quiet=quiet)
+    data, loaded = slides_at(stores), SignatureViT.load(model)
+    found = tl.evaluate(data, loaded, seed=seed, **keywords(further, tl.evaluate))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    found.to_csv(out, index=False)
+    doubts = tl.findings(data, loaded, found)
+    doubts.to_csv(out.with_name("findings.csv"), index=False)
+    summary = tl.summarise(found)
+    means = summary[summary["signature"] == "mean"].set_index("method").sort_values("pearson", ascending=False)
+    typer.echo(
+        means[["pearson", "low", "high", "share_of_ceiling", "n_patients"]].to_string(float_format="{:.3f}".format)
+    )
+    for doubt in doubts.itertuples():
+        typer.echo(f"{doubt.severity}: {doubt.text}")
+    typer.echo(f"evaluation: {out}")
+
+
+@export.command("geojson")
+def geojson(
+    store: Store,
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    further: Further = None,
+    *,
+    quiet: Quiet = False,
+) -> None:
+    """Patches and their scores for QuPath."""
+    from spatialsig import io
+
+    prepare(quiet=quiet)
+    io.export_geojson(store, out, **keywords(further, io.export_geojson))
+    typer.echo(f"geojson: {out}")
+
+
+@export.command("seed")
+def seed_layout(
+    stores: Slides,
+    out: Annotated[Path, typer.Option(help="Directory to write.")],
+    further: Further = None,
+    *,
+    quiet: Quiet = False,
+) -> None:
+    """Patches as png, embeddings as npy and one csv: what the prototype's scripts read."""
+    from spatialsig import io
+
+    prepare(quiet=quiet)
+    io.export_seed_layout(slides_at(stores), out, **keywords(further, io.export_seed_layout))
+    typer.echo(f"layout: {out}")

@@ -1,0 +1,160 @@
+"""Slides: into stores, held out, cut and labelled, checked and mended."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path  # noqa: TC003 -- typer reads the annotations
+from typing import Annotated
+
+import typer
+
+from spatialsig._errors import InputError
+from spatialsig.cli.options import (
+    DEFAULT_SIGNATURES,
+    AllSlides,
+    Quiet,
+    Seed,
+    Signatures,
+    Slides,
+    Store,
+    TestFold,
+    held_out,
+    prepare,
+    slides_at,
+)
+
+
+class By(StrEnum):
+    """What stays together when slides are held out."""
+
+    patient = "patient"
+    slide = "slide"
+    block = "block"
+
+
+class Layout(StrEnum):
+    """How an image lies in a store."""
+
+    default = "default"
+    speed = "speed"
+
+
+def import_(
+    source: Annotated[Path, typer.Argument(help="csv that names bundles, a Xenium bundle, or an H&E image.")],
+    out: Annotated[Path, typer.Option(help="Directory of stores for a csv, else the store to write.")],
+    sample: Annotated[str | None, typer.Option(help="Name of a single slide.")] = None,
+    patient: Annotated[str | None, typer.Option(help="Patient of a single slide.")] = None,
+    he_image: Annotated[Path | None, typer.Option(help="H&E of a single bundle, if it lies elsewhere.")] = None,
+    he_alignment: Annotated[Path | None, typer.Option(help="Its alignment csv.")] = None,
+    um_per_px: Annotated[float | None, typer.Option(help="Of an H&E that does not say.")] = None,
+    min_counts: Annotated[int, typer.Option(help="Fewest counts of a cell that is kept.")] = 10,
+    min_genes: Annotated[int, typer.Option(help="Fewest genes of a cell that is kept.")] = 5,
+    *,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace stores that are there.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Read slides into stores; control probes and poor cells are left out."""
+    from spatialsig import io, pp
+    from spatialsig.cohort import Cohort
+
+    prepare(quiet=quiet)
+    single = {"sample": sample, "patient": patient, "out": out, "overwrite": overwrite}
+    if source.is_file() and source.suffix.lower() == ".csv":
+        if sample or patient or he_image or he_alignment or um_per_px:
+            msg = "with a csv, `sample`, `patient`, `he_image` and `he_alignment` are columns of the csv, not options."
+            raise InputError(msg)
+        cohort = Cohort.from_bundles(source, out, overwrite=overwrite)
+        pp.filter_cells(cohort, min_counts=min_counts, min_genes=min_genes)
+        typer.echo(repr(cohort))
+        return
+    if source.is_file():
+        io.read_he(source, um_per_px=um_per_px, **single)  # type: ignore[arg-type]
+    else:
+        io.read_xenium(source, he_image=he_image, he_alignment=he_alignment, **single)  # type: ignore[arg-type]
+        pp.filter_cells(out, min_counts=min_counts, min_genes=min_genes)
+    typer.echo(f"store: {out}")
+
+
+def split(
+    stores: Slides,
+    by: Annotated[By, typer.Option(help="What never lies on both sides.")] = By.patient,
+    n_folds: Annotated[int, typer.Option(help="Number of folds.")] = 4,
+    block_um: Annotated[float, typer.Option(help="Edge of a block, µm (by block).")] = 1000.0,
+    buffer_um: Annotated[float, typer.Option(help="Gap between folds, µm (by block).")] = 256.0,
+    seed: Seed = 0,
+    *,
+    quiet: Quiet = False,
+) -> None:
+    """Give every slide a fold, so that models are judged on patients they have never seen."""
+    from spatialsig import pp
+
+    prepare(quiet=quiet)
+    pp.split(slides_at(stores), by=by.value, n_folds=n_folds, block_um=block_um, buffer_um=buffer_um, seed=seed)
+
+
+def label(
+    stores: Slides,
+    signatures: Signatures = DEFAULT_SIGNATURES,
+    patch_px: Annotated[int, typer.Option(help="Edge of a patch, px.")] = 224,
+    um_per_px: Annotated[float, typer.Option(help="Resolution of a patch, µm/px.")] = 0.5,
+    stride_um: Annotated[float | None, typer.Option(help="Step from patch to patch, µm; its edge by default.")] = None,
+    min_tissue: Annotated[float, typer.Option(help="Smallest share of tissue.")] = 0.25,
+    method: Annotated[str, typer.Option(help="zscore, score_genes, ucell, aucell or ulm.")] = "zscore",
+    stat: Annotated[str, typer.Option(help="mean, median, trimmed_mean or pseudobulk.")] = "mean",
+    min_cells: Annotated[int, typer.Option(help="Fewest cells of a labelled patch.")] = 10,
+    test_fold: TestFold = 0,
+    coverage: Annotated[Path | None, typer.Option(help="csv to write: which genes each signature has.")] = None,
+    *,
+    all_slides: AllSlides = False,
+    quiet: Quiet = False,
+) -> None:
+    """Cut the H&E into patches and label each with the scores of its cells (and their mean embedding, after `embed`)."""
+    from spatialsig import pp, tl
+    from spatialsig._keys import TABLE, X_AE
+    from spatialsig.data.slides import open_slides
+
+    prepare(quiet=quiet)
+    data = slides_at(stores)
+    pp.make_patches(data, patch_px=patch_px, um_per_px=um_per_px, stride_um=stride_um, min_tissue=min_tissue)
+    pp.assign_cells(data)
+    scored = tl.score_cells(data, signatures, method=method, test_fold=held_out(test_fold, all_slides=all_slides))
+    embedded = all(X_AE in slide.table(TABLE).obsm for slide in open_slides(data))
+    tl.aggregate_patches(data, stat=stat, min_cells=min_cells, use_rep=X_AE if embedded else None)
+    typer.echo(scored.to_string())
+    if coverage is not None:
+        scored.to_csv(coverage)
+
+
+def verify(store: Store, *, quiet: Quiet = False) -> None:
+    """Check every file of a store; exits with 1 where something is missing, altered or left over."""
+    from spatialsig.io import verify as verify_store
+
+    prepare(quiet=quiet)
+    found = verify_store(store)
+    typer.echo(found.to_string(index=False))
+    if not found["status"].isin(["ok", "not checksummed"]).all():
+        raise typer.Exit(1)
+
+
+def repair(store: Store, *, quiet: Quiet = False) -> None:
+    """Make a store readable again; unfinished elements are moved beside it, nothing is deleted."""
+    from spatialsig.io import repair as repair_store
+
+    prepare(quiet=quiet)
+    done = repair_store(store)
+    typer.echo(done.to_string(index=False) if len(done) else "nothing to repair")
+
+
+def optimize(
+    store: Store,
+    layout: Annotated[Layout, typer.Option(help="speed: not compressed, larger, faster to read.")] = Layout.default,
+    chunk_px: Annotated[int | None, typer.Option(help="Edge of a chunk, px; 256 by default.")] = None,
+    *,
+    quiet: Quiet = False,
+) -> None:
+    """Rewrite the images of a store, of any origin, in chunks that patches are read from quickly."""
+    from spatialsig.io import optimize as optimize_store
+
+    prepare(quiet=quiet)
+    done = optimize_store(store, layout=layout.value, chunk_px=chunk_px)
+    typer.echo(done.to_string(index=False) if len(done) else "every image has this layout")

@@ -1,0 +1,107 @@
+"""Where a run keeps what it makes, and what its files hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from spatialsig._errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+AUTOENCODER, IMAGE_MODEL = "autoencoder", "vit"
+END_BYTES = 2**20  # of a large file, hashed at either end
+_HISTORIES = {AUTOENCODER: "autoencoder", IMAGE_MODEL: "image model"}
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """Files of one run, below ``root``."""
+
+    root: Path
+
+    @property
+    def stores(self) -> Path:
+        """Cohort: one store per slide."""
+        return self.root / "stores"
+
+    @property
+    def models(self) -> Path:
+        """One directory per model."""
+        return self.root / "models"
+
+    @property
+    def ledger(self) -> Path:
+        """What is done, see :class:`spatialsig.pipeline.ledger.Ledger`."""
+        return self.root / "steps.json"
+
+    @property
+    def record(self) -> Path:
+        """Versions, parameters, seeds and hashes of the run."""
+        return self.root / "run.json"
+
+    @property
+    def report(self) -> Path:
+        """The report."""
+        return self.root / "report.html"
+
+    def table(self, name: str) -> Path:
+        """A csv of the run: evaluation, coverage, summary, comparisons or findings."""
+        return self.root / f"{name}.csv"
+
+    def read_table(self, name: str, **options: Any) -> pd.DataFrame | None:
+        """A csv of the run as a frame; None where the run has none, or an empty one."""
+        path = self.table(name)
+        if not path.is_file() or not path.read_text(encoding="utf-8").strip():
+            return None
+        table: pd.DataFrame = pd.read_csv(path, **options)
+        return table
+
+    def model_files(self) -> dict[str, dict[str, Any]]:
+        """Configuration and provenance of each model, by a name for people; none of its weights."""
+        found = {}
+        for directory in (self.models / name for name in _HISTORIES):
+            if (directory / "run.json").is_file() and (directory / "config.json").is_file():
+                provenance = read_json(directory / "run.json")
+                found[_HISTORIES[directory.name]] = {
+                    "config": read_json(directory / "config.json"),
+                    "run": dict(provenance.get("run", {})),
+                    "sha256": dict(provenance.get("sha256", {})),
+                }
+        return found
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object from a JSON file.
+
+    Raises
+    ------
+    InputError
+        If the file does not hold one.
+    """
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        msg = f"{path} is not JSON ({error}); remove it, or run again."
+        raise InputError(msg) from error
+    if not isinstance(loaded, dict):
+        msg = f"{path} must hold an object; got {type(loaded).__name__}."
+        raise InputError(msg)
+    return loaded
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of size, first and last MiB of a file: found in no time, the same after a copy or a move."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        digest.update(file.read(END_BYTES))
+        if size > END_BYTES:
+            file.seek(max(END_BYTES, size - END_BYTES))
+            digest.update(file.read())
+    return digest.hexdigest()

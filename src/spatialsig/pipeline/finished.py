@@ -1,0 +1,91 @@
+"""The report of a run that is done, from the files it left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from spatialsig._errors import FileMissingError
+from spatialsig.cohort import Cohort
+from spatialsig.pipeline.files import RunFiles, read_json
+from spatialsig.pipeline.ledger import Ledger
+from spatialsig.report import write_report
+
+TITLE = "Molecular signatures from H&E"
+FIGURES = "figures"  # directory beside the report
+
+
+def report_of(
+    run_dir: str | Path, *, out: str | Path | None = None, title: str | None = None, figures: bool = False
+) -> Path:
+    """Write the report of a finished run.
+
+    Parameters
+    ----------
+    run_dir
+        Directory of the run: ``stores/`` and ``evaluation.csv``, and whatever else there is of ``models/``,
+        ``coverage.csv``, ``findings.csv``, ``steps.json`` and ``run.json``.
+    out
+        File to write; ``report.html`` of the run when None.
+    title
+        Heading; that of the run when None.
+    figures
+        Also save every figure, in ``figures/`` beside the report.
+
+    Returns
+    -------
+    Path of the report.
+
+    Raises
+    ------
+    FileMissingError
+        If the run has no stores or no evaluation.
+    """
+    files = RunFiles(Path(run_dir))
+    missing = [path.name for path in (files.stores, files.table("evaluation")) if not path.exists()]
+    if missing:
+        msg = (
+            f"{files.root} is no finished run: {missing} missing. Run `spatialsig run`, or put the stores into "
+            f"{files.stores} and the table of `spatialsig evaluate` into {files.table('evaluation')}."
+        )
+        raise FileMissingError(msg)
+    record = read_json(files.record) if files.record.is_file() else {}
+    return report_on(
+        files,
+        parameters=record.get("parameters", {}),
+        command=record.get("command"),
+        out=None if out is None else Path(out),
+        title=title,
+        figures=figures,
+    )
+
+
+def report_on(
+    files: RunFiles,
+    *,
+    parameters: dict[str, Any],
+    command: str | None = None,
+    out: Path | None = None,
+    title: str | None = None,
+    figures: bool = False,
+) -> Path:
+    """Write the report from the files of a run and the parameters it was given."""
+    evaluation = pd.read_csv(files.table("evaluation"))
+    models = files.model_files()
+    path = out or files.report
+    return write_report(
+        path,
+        cohort=Cohort.open(files.stores),
+        evaluation=evaluation,
+        findings=files.read_table("findings", keep_default_na=False),
+        histories={name: pd.DataFrame(m["run"]["history"]) for name, m in models.items() if "history" in m["run"]},
+        models=models,
+        warnings=Ledger(files.ledger).warnings(),
+        coverage=files.read_table("coverage", index_col=0, keep_default_na=False),
+        parameters=parameters,
+        command=command,
+        figures=path.parent / FIGURES if figures else None,
+        title=title or str(parameters.get("title", "")) or TITLE,
+    )
