@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import sparse
 
-from spatialsig.stats.cell_rows import dense_rows, zscore_rows
+from spatialsig.stats.cell_rows import dense_rows, log_expression, standardised_rows, sub_matrix, zscore_rows
 from spatialsig.stats.expression import library_size
 
 COUNTS = hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(0, 300))
@@ -24,6 +24,20 @@ def test_rows_equal_the_dense_formula(counts: np.ndarray, data: st.DataObject) -
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected[rows], rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(dense_rows(csr, rows), counts[rows])
+    expression = log_expression(csr, library_size(csr))
+    assert not csr.nnz or np.shares_memory(expression.indices, csr.indices)
+    np.testing.assert_allclose(standardised_rows(expression, rows, mean, std), found, rtol=1e-5, atol=1e-5)
+
+
+@given(COUNTS, st.data())
+def test_any_cells_and_genes_in_any_order(counts: np.ndarray, data: st.DataObject) -> None:
+    rows = np.array(data.draw(st.lists(st.integers(0, len(counts) - 1), max_size=20)), np.int64)
+    columns = np.array(data.draw(st.permutations(range(-1, counts.shape[1]))), np.int64)
+    found = sub_matrix(sparse.csr_matrix(counts), columns, rows)
+    assert found.dtype == np.float32
+    expected = np.where(columns >= 0, counts[:, columns], 0)
+    np.testing.assert_array_equal(found.toarray(), expected[rows])
+    np.testing.assert_array_equal(sub_matrix(sparse.csr_matrix(counts), columns).toarray(), expected)
 
 
 def test_fractions_and_large_counts_are_no_table_entries() -> None:

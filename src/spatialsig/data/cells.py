@@ -10,6 +10,7 @@ import zarr
 from scipy import sparse
 
 from spatialsig._errors import InputError
+from spatialsig.stats.cell_rows import sub_matrix
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,11 +88,8 @@ class StoredCells:
             raise InputError(msg)
         self._indptr: NDArray[np.int64] = np.asarray(_array(opened, "indptr")[:], np.int64)
         self._data, self._indices = _array(opened, "data"), _array(opened, "indices")
-        n_all = int(np.asarray(opened.attrs["shape"])[1])
-        self._target = np.full(n_all, -1, np.int64)
-        measured = columns >= 0
-        self._target[columns[measured]] = np.flatnonzero(measured)
-        self._n_genes = len(columns)
+        self._n_all = int(np.asarray(opened.attrs["shape"])[1])
+        self._columns = np.asarray(columns, np.int64)
         self._rows = np.arange(len(self._indptr) - 1) if rows is None else np.asarray(rows, np.int64)
 
     @property
@@ -108,36 +106,18 @@ class StoredCells:
         """Cells ``first`` to ``last`` (excluded) of the kept ones, ``(last - first, n_genes)`` float32."""
         rows = self._rows[first:last]
         if not len(rows):
-            return sparse.csr_matrix((0, self._n_genes), dtype=np.float32)
+            return sparse.csr_matrix((0, len(self._columns)), dtype=np.float32)
         low, high = rows[0], rows[-1] + 1
         start, stop = int(self._indptr[low]), int(self._indptr[high])
-        data = np.asarray(self._data[start:stop], np.float32)
-        genes = self._target[np.asarray(self._indices[start:stop])]
-        cell = np.repeat(np.arange(low, high), np.diff(self._indptr[low : high + 1]))
-        place = np.full(high - low, -1, np.int64)
-        place[rows - low] = np.arange(len(rows))
-        row = place[cell - low]
-        kept = (genes >= 0) & (row >= 0)
-        row = row[kept]
-        indptr = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum(np.bincount(row, minlength=len(rows)), out=indptr[1:])
-        return sparse.csr_matrix((data[kept], genes[kept], indptr), shape=(len(rows), self._n_genes))
+        read = (self._data[start:stop], self._indices[start:stop], self._indptr[low : high + 1] - start)
+        block = sparse.csr_matrix(tuple(np.asarray(part) for part in read), shape=(high - low, self._n_all))
+        return sub_matrix(block, self._columns, rows - low)
 
 
 def blocks(source: CellSource) -> list[tuple[int, int]]:
     """Contiguous row ranges of about :data:`BLOCK_NNZ` non-zeros."""
     size = max(1, int(BLOCK_NNZ * source.n_cells / max(source.nnz, 1)))
     return [(first, min(first + size, source.n_cells)) for first in range(0, source.n_cells, size)]
-
-
-def on_columns(counts: sparse.csr_matrix, columns: NDArray[np.int64]) -> sparse.csr_matrix:
-    """Columns of a matrix in a given order; -1 gives an empty column."""
-    measured = np.flatnonzero(columns >= 0)
-    shape = (counts.shape[1], len(columns))
-    chosen = sparse.csr_matrix((np.ones(len(measured), np.float32), (columns[measured], measured)), shape=shape)
-    taken = (counts @ chosen).tocsr()
-    taken.sort_indices()
-    return taken
 
 
 def _array(group: Any, name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from spatialsig.nn.autoencoder import AutoencoderConfig, AutoencoderNet
 from spatialsig.nn.likelihood import gene_rates
 from spatialsig.stats.cell_rows import dense_rows, zscore_rows
 from spatialsig.stats.expression import library_size
+from spatialsig.stats.scaler import scaler_hash
 
 if TYPE_CHECKING:
     import os
@@ -81,6 +83,21 @@ class Autoencoder:
     def n_latent(self) -> int:
         """Width of the embedding."""
         return self.config.n_latent
+
+    @property
+    def scaler_sha256(self) -> str:
+        """Hash of genes, means and deviations in their order."""
+        return scaler_hash(self.genes, self.mean, self.std)
+
+    def record(self) -> dict[str, Any]:
+        """What tells embeddings of this model from those of another: scaler, its hash, and hash of it and the weights."""
+        return {
+            "genes": list(self.genes),
+            "mean": self.mean,
+            "std": self.std,
+            "scaler_sha256": self.scaler_sha256,
+            "model_sha256": model_hash(self.scaler_sha256, self.net),
+        }
 
     def align_genes(self, var_names: Sequence[str], *, where: str = "the table") -> NDArray[np.int64]:
         """Columns of a table that hold the model's genes, in the model's order, ``(n_genes,)``.
@@ -218,6 +235,9 @@ class Autoencoder:
             check_same_genes(names, genes, where=place)
         shape = (len(names),)
         scaler = read_scaler(place, {"mean": shape, "std": shape})
+        if run.get("scaler_sha256", own := scaler_hash(names, scaler["mean"], scaler["std"])) != own:
+            msg = f"{place}: genes and scaler are not those of the trained model (hash {own[:12]}). Copy all its files."
+            raise InputError(msg)
         with torch.device("meta"):
             net = AutoencoderNet(len(names), config)
         load_weights(place, net)
@@ -238,6 +258,15 @@ class Autoencoder:
             if measured is not None:
                 z *= measured
             yield start, torch.from_numpy(z).to(device)
+
+
+def model_hash(scaler_sha256: str, net: torch.nn.Module) -> str:
+    """SHA-256 of a scaler's hash and of all weights, as hex digits."""
+    found = hashlib.sha256(scaler_sha256.encode())
+    for name, weights in net.state_dict().items():
+        found.update(name.encode())
+        found.update(weights.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def check_scaler(genes: Sequence[str], mean: NDArray[np.float64], std: NDArray[np.float64]) -> None:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
+from scipy import sparse
 
 from spatialsig.stats.expression import size_factors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from scipy import sparse
 
 _SMALL = 8  # counts below it are most of the non-zeros: their logarithm is taken once per cell
 
@@ -40,11 +40,27 @@ def zscore_rows(
     -------
     ``(b, n_genes)`` float32.
     """
-    scale = 1.0 / np.asarray(std, np.float64)
-    base = (-np.asarray(mean, np.float64) * scale).astype(np.float32)
+    base, scale = _affine(mean, std)
     out = np.empty((len(rows), counts.shape[1]), np.float32)
     factor = size_factors(library[rows])
     _zscore(counts.data, counts.indices, counts.indptr, np.asarray(rows, np.int64), factor, base, scale, out)
+    return out
+
+
+def log_expression(counts: sparse.csr_matrix, library: NDArray[np.float64]) -> sparse.csr_matrix:
+    """``log1p(1e4 * count / library)`` float32, sharing the indices of ``counts``: for batches drawn many times."""
+    values = _logged(counts.data, counts.indptr, size_factors(library))
+    return sparse.csr_matrix((values, counts.indices, counts.indptr), shape=counts.shape)
+
+
+def standardised_rows(
+    expression: sparse.csr_matrix, rows: NDArray[np.int64], mean: NDArray[Any], std: NDArray[Any]
+) -> NDArray[np.float32]:
+    """Dense z-scores ``(b, n_genes)`` of chosen cells of a :func:`log_expression`; as :func:`zscore_rows`, sooner."""
+    base, scale = _affine(mean, std)
+    out = np.empty((len(rows), expression.shape[1]), np.float32)
+    chosen = np.asarray(rows, np.int64)
+    _standardised(expression.data, expression.indices, expression.indptr, chosen, base, scale, out)
     return out
 
 
@@ -55,6 +71,53 @@ def dense_rows(counts: sparse.csr_matrix, rows: NDArray[np.int64]) -> NDArray[np
     return out
 
 
+def sub_matrix(
+    counts: sparse.csr_matrix, columns: NDArray[np.int64], rows: NDArray[np.int64] | None = None
+) -> sparse.csr_matrix:
+    """Chosen cells and genes, float32, in the given order.
+
+    Parameters
+    ----------
+    counts
+        ``(n_cells, n_genes)``.
+    columns
+        Genes to take, distinct, ``(g,)``; -1 stands for a gene that is not measured and gives an empty column.
+    rows
+        Cells to take, ``(b,)``; None takes all.
+
+    Returns
+    -------
+    ``(b, g)`` CSR; the columns of a row are in the order of the source.
+    """
+    target = np.full(counts.shape[1], -1, np.int32)
+    measured = np.flatnonzero(columns >= 0)
+    target[columns[measured]] = measured
+    chosen = np.arange(counts.shape[0]) if rows is None else np.asarray(rows, np.int64)
+    found = _chosen(counts.data, counts.indices, counts.indptr, chosen, target)
+    return sparse.csr_matrix(found, shape=(len(chosen), len(columns)))
+
+
+def _affine(mean: NDArray[Any], std: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """z-score of an absent gene, and what a unit of expression adds to it."""
+    scale = 1.0 / np.asarray(std, np.float64)
+    return (-np.asarray(mean, np.float64) * scale).astype(np.float32), scale.astype(np.float32)
+
+
+# Indices are cast to unsigned numbers below: this spares numba its check for negative ones.
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _take_logs(factor: float, small: NDArray[np.float32]) -> None:
+    for count in range(_SMALL):
+        small[count] = np.log1p(np.float32(count * factor))
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _place(value: float) -> np.uint8:
+    """Where the logarithm of a small whole count is kept; 0 for any other value."""
+    return np.uint8(value) if 0 <= value < _SMALL else np.uint8(0)
+
+
 @numba.njit(cache=True, nogil=True)
 def _zscore(
     data: NDArray[Any],
@@ -63,24 +126,48 @@ def _zscore(
     rows: NDArray[np.int64],
     factor: NDArray[np.float64],
     base: NDArray[np.float32],
-    scale: NDArray[np.float64],
+    scale: NDArray[np.float32],
     out: NDArray[np.float32],
 ) -> None:
-    small = np.empty(_SMALL)
+    small = np.empty(_SMALL, np.float32)
     for i in range(len(rows)):
-        out[i] = base
-        for count in range(_SMALL):
-            small[count] = -1.0
-        for k in range(indptr[rows[i]], indptr[rows[i] + 1]):
-            value, gene = data[k], indices[k]
-            count = int(value)
-            if 0 < count < _SMALL and count == value:
-                if small[count] < 0:
-                    small[count] = np.log1p(count * factor[i])
-                logged = small[count]
-            else:
-                logged = np.log1p(value * factor[i])
-            out[i, gene] += logged * scale[gene]
+        row = out[i]
+        row[:] = base
+        _take_logs(factor[i], small)
+        for k in range(np.uint64(indptr[rows[i]]), np.uint64(indptr[rows[i] + 1])):
+            value, gene = data[k], np.uint32(indices[k])
+            place = _place(value)
+            logged = small[place] if place == value else np.float32(np.log1p(value * factor[i]))
+            row[gene] += logged * scale[gene]
+
+
+@numba.njit(cache=True, nogil=True)
+def _logged(data: NDArray[Any], indptr: NDArray[Any], factor: NDArray[np.float64]) -> NDArray[np.float32]:
+    out, small = np.empty(len(data), np.float32), np.empty(_SMALL, np.float32)
+    for cell in range(len(factor)):
+        _take_logs(factor[cell], small)
+        for k in range(np.uint64(indptr[cell]), np.uint64(indptr[cell + 1])):
+            place = _place(data[k])
+            out[k] = small[place] if place == data[k] else np.log1p(data[k] * factor[cell])
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _standardised(
+    data: NDArray[np.float32],
+    indices: NDArray[Any],
+    indptr: NDArray[Any],
+    rows: NDArray[np.int64],
+    base: NDArray[np.float32],
+    scale: NDArray[np.float32],
+    out: NDArray[np.float32],
+) -> None:
+    for i in range(len(rows)):
+        row = out[i]
+        row[:] = base
+        for k in range(np.uint64(indptr[rows[i]]), np.uint64(indptr[rows[i] + 1])):
+            gene = np.uint32(indices[k])
+            row[gene] += data[k] * scale[gene]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -94,3 +181,28 @@ def _dense(
     for i in range(len(rows)):
         for k in range(indptr[rows[i]], indptr[rows[i] + 1]):
             out[i, indices[k]] += data[k]
+
+
+@numba.njit(cache=True, nogil=True)
+def _chosen(
+    data: NDArray[Any],
+    indices: NDArray[Any],
+    indptr: NDArray[Any],
+    rows: NDArray[np.int64],
+    target: NDArray[np.int32],
+) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.int64]]:
+    start = np.zeros(len(rows) + 1, np.int64)
+    for i in range(len(rows)):
+        n = 0
+        for k in range(np.uint64(indptr[rows[i]]), np.uint64(indptr[rows[i] + 1])):
+            n += target[np.uint32(indices[k])] >= 0
+        start[i + 1] = start[i] + n
+    values, genes = np.empty(start[-1], np.float32), np.empty(start[-1], np.int32)
+    at = 0
+    for i in range(len(rows)):
+        for k in range(np.uint64(indptr[rows[i]]), np.uint64(indptr[rows[i] + 1])):
+            gene = target[np.uint32(indices[k])]
+            if gene >= 0:
+                values[at], genes[at] = data[k], gene
+                at += 1
+    return values, genes, start

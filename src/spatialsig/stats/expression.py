@@ -18,9 +18,12 @@ TARGET_SUM = 1e4
 N_SMALL = 8  # counts below this have their logarithm looked up
 
 
-def library_size(counts: sparse.csr_matrix) -> NDArray[np.float64]:
-    """Counts per cell over all columns of ``counts``, ``(n_cells,)``."""
-    library: NDArray[np.float64] = _row_sums(counts.data, counts.indptr)
+def library_size(counts: sparse.csr_matrix, *, genes: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
+    """Counts per cell, ``(n_cells,)``, over all columns of ``counts``, or those marked in ``genes`` ``(n_genes,)``."""
+    if genes is None:
+        library: NDArray[np.float64] = _row_sums(counts.data, counts.indptr)
+    else:
+        library = _some_row_sums(counts.data, counts.indices, counts.indptr, genes)
     return library
 
 
@@ -146,6 +149,17 @@ def _row_sums(data: NDArray[Any], indptr: NDArray[Any]) -> NDArray[np.float64]:
         for k in range(indptr[cell], indptr[cell + 1]):
             total += data[k]
         out[cell] = total
+    return out
+
+
+@numba.njit(cache=True)
+def _some_row_sums(
+    data: NDArray[Any], indices: NDArray[Any], indptr: NDArray[Any], genes: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    out = np.zeros(len(indptr) - 1)
+    for cell in range(len(indptr) - 1):
+        for k in range(indptr[cell], indptr[cell + 1]):
+            out[cell] += data[k] if genes[indices[k]] else 0.0
     return out
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,11 +11,12 @@ from spatialsig import _keys
 from spatialsig._checks import check_choice
 from spatialsig._errors import InputError
 from spatialsig._progress import track
-from spatialsig.data.cells import MemoryCells, StoredCells, blocks, on_columns
+from spatialsig.data.cells import MemoryCells, StoredCells
 from spatialsig.data.counts import common_genes, counts_of
 from spatialsig.data.slides import open_slides, slide_count
 from spatialsig.data.splits import folds_of, positions, training_rows
 from spatialsig.signatures import read_signatures
+from spatialsig.stats.cell_rows import sub_matrix
 from spatialsig.stats.expression import gene_moments, library_size, scaler_from_moments
 from spatialsig.train import fit_autoencoder
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from scipy import sparse
 
     from spatialsig.data.cells import CellSource
     from spatialsig.data.slides import Data, Slide
@@ -93,7 +95,7 @@ def train_autoencoder(
 
     Returns
     -------
-    The trained model; ``run["history"]`` holds the losses per epoch.
+    The trained model; ``run["history"]`` holds the losses per epoch, ``run["scaler_sha256"]`` the hash of its scaler.
 
     Raises
     ------
@@ -109,7 +111,7 @@ def train_autoencoder(
     if not training.sources:
         msg = f"`test_fold={test_fold}`, `validation_fold={validation_fold}` leave no training cells; choose another fold."
         raise InputError(msg)
-    mean, std = _scaler(training, genes)
+    mean, std = training.scaler()
     config = AutoencoderConfig(
         hidden=tuple(hidden),
         n_latent=n_latent,
@@ -139,6 +141,7 @@ def train_autoencoder(
         "exclude_signature_genes": exclude_signature_genes,
         "panel": panel,
         "seed": seed,
+        "scaler_sha256": model.scaler_sha256,
         "history": history.to_dict("list"),
     }
     return model
@@ -161,7 +164,9 @@ def embed_cells(data: Data, model: Autoencoder, *, table_key: str = _keys.TABLE,
     Returns
     -------
     Nothing; writes ``tables[table_key].obsm[key_added]``, ``(n_cells, n_latent)`` float32, and
-    ``uns["spatialsig"]["embed_cells"]``.
+    ``uns["spatialsig"]["embed_cells"]``: ``key``; ``genes``, ``mean`` and ``std`` of the model's scaler, its hash
+    ``scaler_sha256``, and ``model_sha256``, the hash of scaler and weights, by which later steps know embeddings of
+    different models apart.
 
     Raises
     ------
@@ -171,11 +176,11 @@ def embed_cells(data: Data, model: Autoencoder, *, table_key: str = _keys.TABLE,
     for slide in track(open_slides(data), "embed cells", total=slide_count(data), unit="slide"):
         table = slide.table(table_key)
         columns = model.align_genes(table.var_names, where=f"slide {slide.name!r}")
-        counts = on_columns(counts_of(slide, table_key), columns)
+        counts = sub_matrix(counts_of(slide, table_key), columns)
         measured = columns >= 0
         known = None if measured.all() else measured
         table.obsm[key_added] = model.get_latent_representation(counts, measured=known)
-        slide.params(table_key)["embed_cells"] = {"key": key_added, "genes": list(model.genes)}
+        slide.params(table_key)["embed_cells"] = {"key": key_added, **model.record()}
         slide.commit_table(table_key, obsm=[key_added], uns=[_keys.NAMESPACE])
 
 
@@ -202,57 +207,56 @@ def _genes(data: Data, signatures: Mapping[str, Sequence[str]], table_key: str, 
 
 @dataclass
 class _Slides:
-    """Cells of several slides to read from, and the genes each measures."""
+    """Cells of several slides to read from, the genes each measures, and sums of their expression."""
 
-    samples: list[str]
-    sources: list[CellSource]
-    measured: list[NDArray[np.bool_]]
+    genes: list[str]
+    samples: list[str] = field(default_factory=list)
+    sources: list[CellSource] = field(default_factory=list)
+    measured: list[NDArray[np.bool_]] = field(default_factory=list)
+    sums: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=list)
 
     @property
     def mask(self) -> NDArray[np.bool_]:
         return np.stack(self.measured)
 
-    def add(self, slide: Slide, table_key: str, columns: NDArray[np.int64], rows: NDArray[np.bool_]) -> None:
+    def add(self, slide: Slide, table_key: str, counts: sparse.csr_matrix, rows: NDArray[np.bool_]) -> None:
+        """Take chosen cells of a slide; its counts are at hand now, so nothing has to be read for the scaler later."""
         if not rows.any():
             return
-        chosen = np.flatnonzero(rows)
+        columns = np.asarray(slide.table(table_key).var_names.get_indexer(self.genes), np.int64)
+        chosen, measured = np.flatnonzero(rows), columns >= 0
+        used = np.zeros(counts.shape[1], bool)
+        used[columns[measured]] = True
+        sums = gene_moments(counts, library_size(counts, genes=used), rows=rows)
+        self.sums.append((np.where(measured, sums[0][columns], 0), np.where(measured, sums[1][columns], 0)))
         if slide.path is None:
-            source: CellSource = MemoryCells(on_columns(counts_of(slide, table_key)[chosen], columns))
+            source: CellSource = MemoryCells(sub_matrix(counts, columns, chosen))
         else:
             source = StoredCells(slide.path / "tables" / table_key / "X", columns, chosen)
         self.samples.append(slide.name)
         self.sources.append(source)
-        self.measured.append(columns >= 0)
+        self.measured.append(measured)
+
+    def scaler(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Mean and deviation of every gene over the cells of the slides that measure it."""
+        total, squares = np.sum(self.sums, axis=0)
+        n = np.array([source.n_cells for source in self.sources]) @ self.mask
+        mean, std = scaler_from_moments(total, squares, n.astype(np.float64))
+        return mean.astype(np.float32), std.astype(np.float32)
 
 
 def _cells(
     data: Data, genes: list[str], test_fold: int | None, validation_fold: int | None, table_key: str
 ) -> tuple[_Slides, _Slides]:
     """Cells to train on, and cells to choose the best epoch by."""
-    training, validation = _Slides([], [], []), _Slides([], [], [])
+    training, validation = _Slides(genes), _Slides(genes)
     for slide in track(open_slides(data), "find cells", total=slide_count(data), unit="slide"):
-        table = slide.table(table_key)
-        counts_of(slide, table_key)  # refuses what is no counts
-        columns = np.asarray(table.var_names.get_indexer(genes), np.int64)
+        counts = counts_of(slide, table_key)
         xy_um = positions(slide, table_key)
         rows = training_rows(slide, xy_um, test_fold=test_fold)
         if validation_fold is not None:
             held_out = rows & (folds_of(slide, xy_um) == validation_fold)
-            validation.add(slide, table_key, columns, held_out)
+            validation.add(slide, table_key, counts, held_out)
             rows &= ~held_out
-        training.add(slide, table_key, columns, rows)
+        training.add(slide, table_key, counts, rows)
     return training, validation
-
-
-def _scaler(cells: _Slides, genes: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and deviation of every gene over the cells of the slides that measure it."""
-    total, squares, n = np.zeros(len(genes)), np.zeros(len(genes)), np.zeros(len(genes))
-    for source, measured in zip(cells.sources, cells.measured, strict=True):
-        for first, last in blocks(source):
-            counts = source.read(first, last)
-            sums = gene_moments(counts, library_size(counts))
-            total += sums[0]
-            squares += sums[1]
-            n += measured * counts.shape[0]
-    mean, std = scaler_from_moments(total, squares, n)
-    return mean.astype(np.float32), std.astype(np.float32)

@@ -14,7 +14,7 @@ from spatialsig._errors import InputError
 from spatialsig._settings import settings
 from spatialsig.data.cells import MemoryCells, blocks
 from spatialsig.data.prefetch import ahead
-from spatialsig.stats.cell_rows import dense_rows, zscore_rows
+from spatialsig.stats.cell_rows import dense_rows, log_expression, standardised_rows
 from spatialsig.stats.expression import library_size
 from spatialsig.train.identity import digest
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from spatialsig.data.cells import CellSource
 
-BYTES_PER_NNZ = 8  # float32 value, int32 column
+BYTES_PER_NNZ = 8  # float32 expression, int32 column; 4 more where the counts stay too
 BATCHES_AHEAD = 4
 PROBE_CELLS = 256  # cells that tell one slide from another, three times
 
@@ -86,9 +86,11 @@ class CellBatches:
         self._position = self._start = 0
         self.with_counts = with_counts
         self.first_slide = 0  # number that the batches give to the first slide
-        size_mb = sum(source.nnz for source in self.sources) * BYTES_PER_NNZ / 2**20
+        self._nnz_bytes = BYTES_PER_NNZ + (4 if with_counts else 0)
+        size_mb = sum(source.nnz for source in self.sources) * self._nnz_bytes / 2**20
         self.streamed = size_mb > settings.cells_mb
-        self._pool = None if self.streamed else _Pool.of(self.sources, [(s, 0, c.n_cells) for s, c in self._numbered()])
+        whole = [(s, 0, source.n_cells) for s, source in self._numbered()]
+        self._pool = None if self.streamed else self._read(whole)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the next pass, which begins at its first batch unless this is the epoch being resumed."""
@@ -176,17 +178,20 @@ class CellBatches:
             parts = [parts[i] for i in rng.permutation(len(parts))]
         sizes = [self.sources[s].nnz * (last - first) / self.sources[s].n_cells for s, first, last in parts]
         # a pool is read while the one before is being used: two are in memory
-        room = settings.cells_mb * 2**20 / BYTES_PER_NNZ / 2
+        room = settings.cells_mb * 2**20 / self._nnz_bytes / 2
         number = (np.cumsum(sizes) - sizes) // room
         groups = [[parts[i] for i in np.flatnonzero(number == n)] for n in np.unique(number)]
-        yield from ahead((_Pool.of(self.sources, group) for group in groups), depth=1)
+        yield from ahead((self._read(group) for group in groups), depth=1)
+
+    def _read(self, parts: Sequence[tuple[int, int, int]]) -> _Pool:
+        return _Pool.of(self.sources, parts, with_counts=self.with_counts)
 
     def _batch(self, pool: _Pool, rows: NDArray[np.int64]) -> CellBatch:
-        z = zscore_rows(pool.counts, rows, pool.library, self.mean, self.std)
+        z = standardised_rows(pool.expression, rows, self.mean, self.std)
         slide = pool.slide[rows]
         if self.measured is not None:
             z *= self.measured[slide]
-        counts = dense_rows(pool.counts, rows) if self.with_counts else np.empty(0, np.float32)
+        counts = np.empty(0, np.float32) if pool.counts is None else dense_rows(pool.counts, rows)
         library = pool.library[rows].astype(np.float32)
         return CellBatch(*(torch.from_numpy(part) for part in (z, counts, library, slide + self.first_slide)))
 
@@ -216,23 +221,29 @@ def _probe(source: CellSource) -> tuple[NDArray[Any], ...]:
 
 
 class _Pool(NamedTuple):
-    """Cells in memory, ready to be drawn from."""
+    """Cells in memory, ready to be drawn from; the counts stay only where batches need them."""
 
-    counts: sparse.csr_matrix
+    expression: sparse.csr_matrix
+    counts: sparse.csr_matrix | None
     library: NDArray[np.float64]
     slide: NDArray[np.int64]
 
     @classmethod
-    def of(cls, sources: Sequence[CellSource], parts: Sequence[tuple[int, int, int]]) -> _Pool:
+    def of(
+        cls, sources: Sequence[CellSource], parts: Sequence[tuple[int, int, int]], *, with_counts: bool = False
+    ) -> _Pool:
         read = [sources[slide].read(first, last) for slide, first, last in parts]
         counts = read[0] if len(read) == 1 else sparse.vstack(read, format="csr")
         slide = np.repeat([slide for slide, _, _ in parts], [block.shape[0] for block in read])
-        return cls(counts, library_size(counts), slide.astype(np.int64))
+        library = library_size(counts)
+        return cls(log_expression(counts, library), counts if with_counts else None, library, slide.astype(np.int64))
 
     @classmethod
     def joined(cls, a: _Pool, b: _Pool) -> _Pool:
-        counts = sparse.vstack([a.counts, b.counts], format="csr")
-        return cls(counts, np.concatenate([a.library, b.library]), np.concatenate([a.slide, b.slide]))
+        expression = sparse.vstack([a.expression, b.expression], format="csr")
+        counts = None if a.counts is None else sparse.vstack([a.counts, b.counts], format="csr")
+        return cls(expression, counts, np.concatenate([a.library, b.library]), np.concatenate([a.slide, b.slide]))
 
     def taken(self, rows: NDArray[np.int64]) -> _Pool:
-        return _Pool(self.counts[rows], self.library[rows], self.slide[rows])
+        counts = None if self.counts is None else self.counts[rows]
+        return _Pool(self.expression[rows], counts, self.library[rows], self.slide[rows])
