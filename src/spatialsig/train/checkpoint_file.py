@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from spatialsig._errors import FileMissingError, InputError
+from spatialsig._errors import FileMissingError, InputError, SpatialsigWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,8 +117,13 @@ class PlainCheckpointIO(CheckpointIO):
         self._written = written
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write a checkpoint."""
-        write_checkpoint(Path(path), checkpoint)
+        """Write a checkpoint; where the disk refuses it, warn and let the training go on."""
+        try:
+            write_checkpoint(Path(path), checkpoint)
+        except (OSError, SafetensorError) as error:
+            msg = f"checkpoint {path} could not be written: {error}. The training goes on; make room, or be ready to lose it."
+            warnings.warn(msg, SpatialsigWarning, stacklevel=2)
+            return
         self._written(Path(path))
 
     def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
@@ -179,7 +185,7 @@ def _sum(text: str, tensors: dict[str, torch.Tensor]) -> int:
     for name in sorted(tensors):
         tensor = tensors[name]
         if tensor.numel():
-            total = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), total)
+            total = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, total)
     return total
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import distributed, nn
-from torch.distributed.nn.functional import all_reduce
+from torch.distributed.nn import functional
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,6 +54,12 @@ def gathered(value: Any) -> list[Any]:
     return found
 
 
+def _summed(value: Tensor) -> Tensor:
+    """Sum over all processes, through which gradients flow."""
+    total: Tensor = functional.all_reduce(value)  # type: ignore[no-untyped-call]
+    return total
+
+
 class _SyncedNorm(nn.modules.batchnorm._BatchNorm):
     """A batch norm whose moments are those of the batches of all processes, on CPU and GPU alike."""
 
@@ -64,16 +70,17 @@ class _SyncedNorm(nn.modules.batchnorm._BatchNorm):
         shape = [1, -1] + [1] * (input.ndim - 2)
         x = input.float()
         count = torch.full_like(x[:1, :1].flatten(), x.numel() / x.shape[1])[:1]
-        total = all_reduce(torch.cat([x.sum(dim=axes), count]))
+        total = _summed(torch.cat([x.sum(dim=axes), count]))
         n = total[-1]
         mean = total[:-1] / n
         centred = x - mean.view(shape)
-        variance = all_reduce(centred.square().sum(dim=axes)) / n
+        variance = _summed(centred.square().sum(dim=axes)) / n
         self._follow(mean.detach(), (variance * n / (n - 1)).detach())
         scaled = centred * torch.rsqrt(variance + self.eps).view(shape)
         if self.affine:
             scaled = scaled * self.weight.view(shape) + self.bias.view(shape)
-        return scaled.to(input.dtype)
+        result: Tensor = scaled.to(input.dtype)
+        return result
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor) -> None:

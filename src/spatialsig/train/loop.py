@@ -121,7 +121,7 @@ def fit(
         batches = shared_batches(batches, rank=lightning.global_rank, world_size=lightning.world_size)
         batches.set_epoch(0)
         if hasattr(module, "n_steps"):
-            module.n_steps = max_epochs * -(-len(batches) // config.accumulate)
+            setattr(module, "n_steps", max_epochs * -(-len(batches) // config.accumulate))  # noqa: B010 - no such field here
         checkpoints.identity = _identity(module, batches, validation, lightning, history) | dict(identity or {})
         path, state = checkpoints.found() or (None, {})
         if is_finished(state):
