@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 INTERVALS = ("t", "bca", "percentile")
-N_RESAMPLES = 2000
+N_RESAMPLES = 9999
 
 
 @dataclass(frozen=True)
