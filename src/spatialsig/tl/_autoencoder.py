@@ -180,8 +180,16 @@ def embed_cells(data: Data, model: Autoencoder, *, table_key: str = _keys.TABLE,
         measured = columns >= 0
         known = None if measured.all() else measured
         table.obsm[key_added] = model.get_latent_representation(counts, measured=known)
-        slide.params(table_key)["embed_cells"] = {"key": key_added, **model.record()}
+        slide.params(table_key)["embed_cells"] = {"key": key_added, **_held_out(model), **model.record()}
         slide.commit_table(table_key, obsm=[key_added], uns=[_keys.NAMESPACE])
+
+
+def _held_out(model: Autoencoder) -> dict[str, int]:
+    """Fold the model has not seen, for whoever judges on one (-1: it has seen all); empty where it does not say."""
+    if "test_fold" not in model.run:
+        return {}
+    fold = model.run["test_fold"]
+    return {"test_fold": -1 if fold is None else int(fold)}
 
 
 def _genes(data: Data, signatures: Mapping[str, Sequence[str]], table_key: str, panel: str) -> list[str]:

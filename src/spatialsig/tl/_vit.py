@@ -11,9 +11,9 @@ import numpy as np
 from spatialsig import _keys
 from spatialsig._errors import InputError, SpatialsigWarning
 from spatialsig.data.loader import PatchBatches
-from spatialsig.data.patch_table import PatchSpec, patch_source, patch_spec
+from spatialsig.data.patch_table import PatchSpec, patch_extent_um, patch_source, patch_spec
 from spatialsig.data.slides import open_slides
-from spatialsig.data.splits import training_rows
+from spatialsig.data.splits import BUFFER, folds_of, inner_folds_of, training_rows
 from spatialsig.train import fit_vit
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def train_vit(
     *,
     test_fold: int | None = 0,
     validation_fold: int | None = None,
+    inner_fold: int | None = None,
     fusion: str = "gated",
     use_rep: str | None = _keys.X_AE,
     size: str = "tiny",
@@ -61,6 +62,8 @@ def train_vit(
         Fold that is not used; ``None`` trains on every slide.
     validation_fold
         Fold that does not train but chooses the best epoch; ``None`` trains for the full schedule.
+    inner_fold
+        The same, by the folds that ``sp.pp.split`` laid inside the training part: needed where every other fold trains.
     fusion
         How the embedding joins the image: ``"gated"``, ``"token"``, ``"film"``, ``"add"`` or ``"none"``.
     use_rep
@@ -85,21 +88,32 @@ def train_vit(
     InputError
         If no labelled patch is left to train on, or the slides' patches or signatures differ.
     """
+    if inner_fold is not None and (test_fold is None or validation_fold is not None):
+        msg = f"`inner_fold={inner_fold}` lies inside a `test_fold` and replaces `validation_fold`; give it with one alone."
+        raise InputError(msg)
     spec, names = _common_design(data, patches_key, signatures_key)
     _warn_if_embedding_knows_the_answer(data, signatures_key, use_rep)
     train, held_out, samples = [], [], []
     for slide in open_slides(data):
         table = slide.table(signatures_key, name="signatures_key")
-        rows = training_rows(slide, table.obsm[_keys.SPATIAL], test_fold=test_fold)
+        xy_um, extent_um = table.obsm[_keys.SPATIAL], patch_extent_um(slide, patches_key)
+        rows = training_rows(slide, xy_um, test_fold=test_fold, extent_um=extent_um)
+        if inner_fold is not None and test_fold is not None:
+            inner = inner_folds_of(slide, xy_um, test_fold=test_fold, extent_um=extent_um)
+            held_out += _labelled(slide, inner == inner_fold, patches_key, signatures_key, use_rep)
+            rows &= (inner != BUFFER) & (inner != inner_fold)
         if validation_fold is not None:
-            validation = table.obs[_keys.FOLD].to_numpy() == validation_fold
+            validation = folds_of(slide, xy_um, extent_um=extent_um) == validation_fold
             held_out += _labelled(slide, rows & validation, patches_key, signatures_key, use_rep)
             rows &= ~validation
         found = _labelled(slide, rows, patches_key, signatures_key, use_rep)
         train += found
         samples += [slide.name] * len(found)
     if not train:
-        msg = f"no labelled patch outside `test_fold={test_fold}` and `validation_fold={validation_fold}` to train on."
+        msg = (
+            f"no labelled patch outside `test_fold={test_fold}`, `validation_fold={validation_fold}` and "
+            f"`inner_fold={inner_fold}` to train on."
+        )
         raise InputError(msg)
     model, history = fit_vit(
         _batches(train, batch_size=batch_size, seed=seed, shuffle=True),
@@ -112,7 +126,7 @@ def train_vit(
         **fit_options,
     )
     model.run |= {"test_fold": test_fold, "validation_fold": validation_fold, "training_samples": samples}
-    model.run |= {"use_rep": use_rep, "seed": seed, "history": history.to_dict("list")}
+    model.run |= {"inner_fold": inner_fold, "use_rep": use_rep, "seed": seed, "history": history.to_dict("list")}
     return model
 
 
