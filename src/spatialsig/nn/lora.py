@@ -1,0 +1,112 @@
+"""Low-rank additions to the linear layers of a trained network: few weights to learn, none to keep afterwards."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spatialsig._checks import check_positive
+from spatialsig._errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# linear layers inside attention, as our own network, timm and transformers call them
+ATTENTION = ("to_qkv", "to_out", "qkv", "proj", "query", "key", "value", "q_proj", "k_proj", "v_proj", "out_proj")
+
+
+class LoRALinear(nn.Module):
+    """A linear layer that stays as it is, plus ``alpha / rank`` times a product of two thin matrices that is learned.
+
+    Parameters
+    ----------
+    base
+        The layer; its weights take no gradients from now on.
+    rank
+        Inner width of the product.
+    alpha
+        Its scale, times ``rank``.
+    """
+
+    def __init__(self, base: nn.Linear, *, rank: int, alpha: float) -> None:
+        super().__init__()
+        self.base = base.requires_grad_(requires_grad=False)
+        self.down = nn.Parameter(base.weight.new_empty(rank, base.in_features))
+        self.up = nn.Parameter(base.weight.new_zeros(base.out_features, rank))  # nothing is added at the start
+        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
+        self.scale = alpha / rank
+
+    @property
+    def weight(self) -> Tensor:
+        """What the layer multiplies by now, ``(out_features, in_features)``."""
+        return self.base.weight + self.scale * self.up @ self.down
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Input ``(..., in_features)`` to ``(..., out_features)``."""
+        added = F.linear(F.linear(x, self.down), self.up)
+        out: Tensor = self.base(x) + self.scale * added
+        return out
+
+    @torch.no_grad()
+    def merged(self) -> nn.Linear:
+        """The plain layer that does the same."""
+        self.base.weight.copy_(self.weight)
+        return self.base.requires_grad_(requires_grad=True)
+
+
+def add_lora(net: nn.Module, *, rank: int = 8, alpha: float = 16.0, layers: Sequence[str] = ATTENTION) -> list[str]:
+    """Freeze a network and put low-rank additions on some of its linear layers.
+
+    Parameters
+    ----------
+    net
+        Network; changed in place. Its outputs are not, until it is trained.
+    rank, alpha
+        Width and scale of the additions.
+    layers
+        Last part of the names of the layers to add to (``"query"`` stands for every ``....query``).
+
+    Returns
+    -------
+    Full names of the layers that were added to.
+
+    Raises
+    ------
+    InputError
+        If no linear layer is called so.
+    """
+    check_positive(rank=rank, alpha=alpha)
+    linear = {name: module for name, module in net.named_modules() if _fits(net, name, module)}
+    chosen = [name for name in linear if name.rpartition(".")[2] in layers]
+    if not chosen:
+        known = sorted({name.rpartition(".")[2] for name in linear})
+        msg = f"no linear layer of {type(net).__name__} is called one of {list(layers)}; its linear layers: {known}."
+        raise InputError(msg)
+    net.requires_grad_(requires_grad=False)
+    for name in chosen:
+        _replace(net, name, LoRALinear(linear[name], rank=rank, alpha=alpha))
+    return chosen
+
+
+def merge_lora(net: nn.Module) -> None:
+    """Fold all additions into their layers: the network is as it was before :func:`add_lora`, with new weights."""
+    added = {name: module for name, module in net.named_modules() if isinstance(module, LoRALinear)}
+    for name, module in added.items():
+        _replace(net, name, module.merged())
+    net.requires_grad_(requires_grad=True)
+
+
+def _fits(net: nn.Module, name: str, module: nn.Module) -> bool:
+    """Whether a module is a linear layer that is called; torch's own attention reads the weights of its layers itself."""
+    if type(module) is not nn.Linear or not name:
+        return False
+    return not isinstance(net.get_submodule(name.rpartition(".")[0]), nn.MultiheadAttention)
+
+
+def _replace(net: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, own = name.rpartition(".")
+    setattr(net.get_submodule(parent), own, module)
