@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import spatialsig as sp
+from spatialsig.report import write_report
 
 matplotlib.use("Agg")
 
@@ -61,6 +62,12 @@ def given(drawn: ModuleType, cohort: Stores) -> dict:
         "coverage": coverage,
         "parameters": {"synthetic": True, "seed": 17, "split": {"by": "patient", "test_fold": 1}},
     }
+
+
+@pytest.fixture(scope="session")
+def report_path(given: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One report that many tests read."""
+    return write_report(tmp_path_factory.mktemp("report") / "deep" / "report.html", **given)
 
 
 @pytest.fixture

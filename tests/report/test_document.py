@@ -4,6 +4,7 @@ import re
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from spatialsig import _keys
@@ -65,10 +66,9 @@ def read(path):
 
 
 @pytest.fixture(scope="module")
-def written(given, tmp_path_factory):
+def written(given, report_path):
     """One report that many tests read, and the arguments it was made from."""
-    path = write_report(tmp_path_factory.mktemp("report") / "deep" / "report.html", **given)
-    return path, given, read(path)
+    return report_path, given, read(report_path)
 
 
 def test_one_small_file_that_calls_nobody(written):
@@ -154,6 +154,91 @@ def test_curves_coverage_methods_and_parameters_are_there(written):
     assert "spatialsig run config.yaml" in page.sections["reproduce"]
 
 
+def test_patches_to_look_at_and_calibration_are_there(written):
+    page = written[2]
+    galleries = [alt for alt in page.images if alt.startswith("Patches of")]
+    assert [alt.split(":")[0] for alt in galleries] == ["Patches of Immune_T", "Patches of Fibroblast"]
+    assert "slope" in page.sections["scatter"]
+
+
+def test_slides_and_maps_stand_worst_first(written):
+    _, given, page = written
+    of_model = given["evaluation"].query("method == 'he_only'")
+    expected = of_model.groupby("sample")["pearson"].mean().sort_values()
+    rows = page.rows["slides"][1:]
+    assert [row[0].split()[0] for row in rows] == expected.index.tolist()
+    assert rows[0][0].endswith("worst")
+    assert [row[4] for row in rows] == [number(r) for r in expected]
+    assert [row[-1] for row in rows] == ["–", "–"]  # noqa: RUF001  # an evaluation without slopes
+    assert page.images[0].endswith(f"on {expected.index[0]}: measured, predicted, difference")
+
+
+def test_questions_are_answered(written):
+    text = written[2].sections["ladder"]
+    assert "Does gene expression help the image?" in text
+    assert text.count("Too few patients.") == text.count("?") > 4
+
+
+@pytest.fixture(scope="module")
+def other(given, drawn, tmp_path_factory):
+    """A report of one slide with findings, models and saved figures, without coverage and parameters; little room."""
+    findings = pd.DataFrame(
+        [
+            {"name": "a", "severity": "note", "slide": "", "text": "Worth <knowing>."},
+            {"name": "b", "severity": "error", "slide": "B", "text": "Everything is wrong."},
+        ]
+    )
+    run = {"history": {"epoch": [0, 1, 2]}, "training_samples": ["A"], "seed": 5}
+    net = {"vit": {"dim": 128, "depth": 2, "heads": 4}, "fusion": "gated", "modality_dropout": 0.3}
+    changes = {
+        "evaluation": drawn.make_evaluation(("B",)), "histories": {}, "warnings": [], "findings": findings,
+        "coverage": None, "parameters": {},
+        "models": {
+            "autoencoder": {"config": {"net": {"hidden": [1024, 256], "n_latent": 32}}, "run": run | {"seed": 3}},
+            "image model": {"config": {"net": net}, "run": run},
+        },
+    }  # fmt: skip
+    root = tmp_path_factory.mktemp("other")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("spatialsig.report.drawings.GALLERIES_MAX_CHARS", 10)
+        patch.setattr("spatialsig.report.images.SAVED_DPI", 30)
+        patch.setattr(report_slides, "MAPS_MAX_CHARS", 10_000)
+        return read(write_report(root / "r.html", **(given | changes), figures=root / "figures")), root / "figures"
+
+
+def test_findings_stand_first_by_severity(other):
+    words = other[0].sections["warnings"].split("\n")
+    assert [line for line in words if line] == [
+        "Do not trust these numbers yet", "errorB: Everything is wrong.", "noteWorth <knowing>.",
+    ]  # fmt: skip
+    assert other[0].order[0] == "warnings"
+
+
+def test_figures_are_saved_beside(other):
+    assert {path.name for path in other[1].iterdir()} == {
+        "ladder.svg", "ladder.png", "scatter.svg", "scatter.png", "calibration.svg", "calibration.png",
+        "map-B-Immune_T.png", "patches-Immune_T.png",
+    }  # fmt: skip
+
+
+def test_what_does_not_fit_is_named(other):
+    assert [alt for alt in other[0].images if " on " in alt] == ["Immune_T on B: measured, predicted, difference"]
+    assert "Left out to keep this file small: Fibroblast." in other[0].sections["maps"]
+    assert "Fibroblast: left out to keep this file small" in other[0].sections["patches"]
+
+
+def test_what_was_not_kept_is_said(other):
+    assert "coverage of the signatures was not kept" in other[0].sections["coverage"]
+    assert "parameters of this run were not kept" in other[0].sections["reproduce"]
+
+
+def test_models_stand_in_the_methods(other):
+    text = other[0].sections["methods"]
+    assert "An autoencoder (layers 1024-256-32) was trained for 3 epochs on 1 slide (seed 3)." in text
+    assert "a vision transformer (128 wide, 2 blocks, 4 heads), was trained for 3 epochs on 1 slide (seed 5)" in text
+    assert "(gated fusion) and was hidden from 30% of the training samples." in text
+
+
 def test_the_same_inputs_give_the_same_file(inputs, drawn, tmp_path):
     options = {"evaluation": drawn.make_evaluation(("B",), ("Immune_T",)), "histories": {"a": drawn.make_history()}}
     first, second = (write_report(tmp_path / name, **(inputs | options)) for name in ("first.html", "second.html"))
@@ -169,13 +254,6 @@ def test_real_data_without_warnings(inputs, tmp_path):
     assert "Cohort <1> & co" in page.sections[""]
     assert "spatialsig run mine.yaml" in page.sections["reproduce"]
     assert "No training curves" in page.sections["training"]
-
-
-def test_maps_that_do_not_fit_are_named(inputs, tmp_path, monkeypatch):
-    monkeypatch.setattr(report_slides, "MAPS_MAX_CHARS", 10_000)
-    page = read(write_report(tmp_path / "r.html", **inputs))
-    assert [alt for alt in page.images if " on " in alt] == ["Immune_T on B: measured, predicted, difference"]
-    assert "Left out to keep this file small: Fibroblast." in page.sections["maps"]
 
 
 def test_names_cannot_break_the_page(inputs, drawn, tmp_path):

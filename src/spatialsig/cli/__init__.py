@@ -1,5 +1,5 @@
 """Command line: ``spatialsig COMMAND``. Nothing heavy is imported before a command needs it."""
 
-from .app import app, main
+from .program import app, main
 
 __all__ = ["app", "main"]

@@ -72,7 +72,9 @@ def train(
     stores: Slides,
     out: ModelOut,
     size: Annotated[str, typer.Option(help="tiny, small or base.")] = "tiny",
-    fusion: Annotated[str, typer.Option(help="gated, token, film, add or none: how the embedding joins.")] = "gated",
+    fusion: Annotated[
+        str | None, typer.Option(help="How the embedding joins: gated, token, film, add or none.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Patches per step.")] = 32,
     max_epochs: Epochs = None,
     test_fold: TestFold = 0,

@@ -1,0 +1,202 @@
+"""Every command: its help, its options beside those of the verbs, and the whole chain on two small slides."""
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import spatialdata as sd
+from typer.main import get_command
+from typer.testing import CliRunner
+
+import spatialsig as sp
+from spatialsig import _keys
+from spatialsig._errors import FileMissingError, InputError
+from spatialsig.cli import app, main
+from spatialsig.cli.options import keywords, slides_at
+from spatialsig.train import fit_autoencoder, fit_vit
+
+COMMANDS = get_command(app).commands
+VERBS = {
+    "split": [sp.pp.split],
+    "train-ae": [sp.pp.highly_variable_genes, sp.tl.train_autoencoder, fit_autoencoder],
+    "label": [sp.pp.make_patches, sp.tl.score_cells, sp.tl.aggregate_patches],
+    "train": [sp.tl.train_vit, fit_vit],
+    "predict": [sp.tl.predict],
+    "evaluate": [sp.tl.evaluate],
+    "import": [sp.io.read_xenium, sp.io.read_he, sp.pp.filter_cells],
+    "optimize": [sp.io.optimize],
+}
+OF_THE_PROGRAM = {"help", "quiet", "out", "further", "all_slides", "no_embedding", "model", "coverage"}
+
+
+def call(*words: str | Path):
+    return CliRunner().invoke(app, [*map(str, words), "--quiet"])
+
+
+def test_help_names_every_command_and_loads_nothing_heavy() -> None:
+    code = "import sys; from spatialsig.cli import app; app(['--help'], standalone_mode=False); print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert all(name in run.stdout for name in COMMANDS)
+    loaded = set(run.stdout.splitlines()[-1].split())
+    assert not {"numpy", "pandas", "torch", "spatialdata", "matplotlib", "zarr"} & loaded
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_explains_itself(name: str) -> None:
+    result = CliRunner().invoke(app, [name, "--help"])
+    assert result.exit_code == 0
+    for parameter in COMMANDS[name].params:
+        assert getattr(parameter, "help", None) or parameter.name == "help", f"{name} {parameter.name} has no help"
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_options_are_called_as_in_python(name: str) -> None:
+    known = {p for verb in VERBS[name] for p in inspect.signature(verb).parameters}
+    options = {p.name for p in COMMANDS[name].params if p.param_type_name == "option"} - OF_THE_PROGRAM
+    assert options <= known
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_defaults_are_those_of_python(name: str) -> None:
+    defaults = {p.name: p.default for verb in VERBS[name] for p in inspect.signature(verb).parameters.values()}
+    for option in COMMANDS[name].params:
+        # None: the verb decides; patches have no size of their own in Python
+        if option.name in {*OF_THE_PROGRAM, "patch_px", "um_per_px", "further"} or option.default is None:
+            continue
+        if option.name in defaults:
+            assert str(option.default) == str(defaults[option.name]), f"--{option.name}"
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two slides of two patients, as `import` would leave them."""
+    root = tmp_path_factory.mktemp("run") / "stores"
+    root.mkdir()
+    for seed, name in enumerate(["A", "B"]):
+        sp.datasets.toy(seed=seed, size_um=300.0, sample=name, patient=name).write(root / f"{name}.zarr")
+    return root
+
+
+@pytest.fixture(scope="module")
+def finished(stores: Path) -> Path:
+    """Directory of a run after every step, each by its command."""
+    root = stores.parent
+    ae, vit = root / "models" / "autoencoder", root / "models" / "vit"
+    steps = [
+        ("split", stores, "--n-folds", 2),
+        ("train-ae", stores, "--out", ae, "--signatures", "seed", "--max-epochs", 1, "--n-latent", 4, "--set", "hidden=[8]"),
+        ("embed", stores, "--model", ae),
+        ("label", stores, "--signatures", "seed", "--patch-px", 28, "--um-per-px", 2, "--stride-um", 28, "--min-cells", 3,
+         "--coverage", root / "coverage.csv"),
+        ("train", stores, "--out", vit, "--max-epochs", 1, "--batch-size", 16),
+        ("predict", stores, "--model", vit),
+        ("evaluate", stores, "--model", vit, "--out", root / "evaluation.csv"),
+    ]  # fmt: skip
+    for step in steps:
+        result = call(*step)
+        assert result.exit_code == 0, (step[0], result.output, result.exception)
+    return root
+
+
+def test_the_steps_one_by_one_leave_what_a_run_leaves(finished: Path) -> None:
+    for path in sorted((finished / "stores").glob("*.zarr")):
+        sdata = sd.read_zarr(path)
+        assert {_keys.TABLE, _keys.SIGNATURES, _keys.SIGNATURES_PRED} <= set(sdata.tables)
+        assert sdata.tables[_keys.SIGNATURES].obsm[_keys.X_AE].shape[1] == 4
+    evaluation = pd.read_csv(finished / "evaluation.csv")
+    assert evaluation["sample"].nunique() == 1
+    assert {"he_only", "fused", "density"} <= set(evaluation["method"])
+    assert (finished / "findings.csv").is_file()
+    assert "Immune_T" in pd.read_csv(finished / "coverage.csv")["signature"].tolist()
+
+
+def test_report_of_a_finished_run(finished: Path, tmp_path: Path) -> None:
+    result = call("report", finished, "--out", tmp_path / "r.html", "--title", "Mine", "--figures")
+    assert result.exit_code == 0, result.output
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "<h1>Mine</h1>" in page
+    assert "Judged on 1 held-out patient" in page  # a finding
+    assert "An autoencoder of" in page
+    assert {"ladder.svg", "ladder.png", "calibration.svg"} <= {path.name for path in (tmp_path / "figures").iterdir()}
+    assert not (finished / "report.html").exists()
+
+
+def test_predict_cuts_a_slide_that_has_no_patches(finished: Path, tmp_path: Path) -> None:
+    he = sp.datasets.toy(seed=7, size_um=150.0, sample="new")
+    del he.tables[_keys.TABLE]
+    he.write(tmp_path / "new.zarr")
+    result = call("predict", tmp_path / "new.zarr", "--model", finished / "models" / "vit")
+    assert result.exit_code == 0, result.output
+    assert sd.read_zarr(tmp_path / "new.zarr").tables[_keys.SIGNATURES_PRED].n_obs > 0
+
+
+def test_stores_are_checked_and_rewritten(stores: Path) -> None:
+    assert call("verify", stores / "A.zarr").exit_code == 0
+    assert "nothing to repair" in call("repair", stores / "A.zarr").output
+    assert call("optimize", stores / "A.zarr", "--layout", "speed").exit_code == 0
+    assert "every image has this layout" in call("optimize", stores / "A.zarr", "--layout", "speed").output
+
+
+def test_a_damaged_store_exits_with_one(stores: Path, tmp_path: Path) -> None:
+    sp.io.write(sp.datasets.toy(size_um=100.0), tmp_path / "s.zarr")
+    victim = max((p for p in (tmp_path / "s.zarr").rglob("c/**/*") if p.is_file()), key=lambda p: p.stat().st_size)
+    victim.unlink()
+    assert call("verify", tmp_path / "s.zarr").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("embed", "none", "--model", "none"), "none does not exist; wanted a store"),
+        (("report", "{tmp}"), "is no finished run: ['stores', 'evaluation.csv'] missing"),
+        (("import", "{tmp}/b.csv", "--out", "{tmp}/out", "--sample", "S1"), "are columns of the csv"),
+        (("train", "{stores}", "--out", "{tmp}/m", "--set", "epochs=3"), "there is no option 'epochs'; available:"),
+    ],
+)
+def test_errors_are_one_line(
+    words: tuple[str, ...], said: str, stores: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    (tmp_path / "b.csv").write_text("sample,bundle\n")
+    given = [word.format(tmp=tmp_path, stores=stores) for word in words]
+    monkeypatch.setattr("sys.argv", ["spatialsig", *given])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert said in line
+
+
+def test_a_wrong_option_exits_with_two(stores: Path) -> None:
+    assert call("split", stores, "--by", "random").exit_code == 2
+    assert call("train", stores).exit_code == 2  # no --out
+
+
+def test_interruption_is_said(monkeypatch, capsys) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("spatialsig.cli.program.app", stop)
+    with pytest.raises(SystemExit) as raised:
+        main()
+    assert raised.value.code == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_further_keywords_are_read_as_yaml() -> None:
+    found = keywords(["learning-rate=0.01", "loss=huber", "patience=null"], fit_vit, max_epochs=3, size=None)
+    assert found == {"max_epochs": 3, "learning_rate": 0.01, "loss": "huber", "patience": None}
+    with pytest.raises(InputError, match="is not NAME=VALUE"):
+        keywords(["learning_rate"], fit_vit)
+    with pytest.raises(InputError, match=r"`max_epochs` was given twice: 3 and '4'"):
+        keywords(["max_epochs=4"], fit_vit, max_epochs=3)
+
+
+def test_stores_or_a_cohort(stores: Path) -> None:
+    assert slides_at(stores / "A.zarr") == stores / "A.zarr"
+    assert list(slides_at(stores).stores) == ["A", "B"]
+    with pytest.raises(FileMissingError, match="does not exist; wanted a store"):
+        slides_at(stores / "C.zarr")
