@@ -25,8 +25,11 @@ from spatialsig.nn.autoencoder import AutoencoderConfig
 from spatialsig.nn.vit import ViTConfig
 from spatialsig.train import cells, fit_autoencoder, fit_vit
 from spatialsig.train.autoencoder import AutoencoderModule
+from spatialsig.train.cells import CellBatches
 from spatialsig.train.checkpoint import Checkpoints, random_state
 from spatialsig.train.vit_module import VitModule
+
+__all__ = ["AutoencoderConfig", "CellBatches"]  # besides what is here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

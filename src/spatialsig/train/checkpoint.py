@@ -59,7 +59,7 @@ class Checkpoints(Callback):
         self._trainer: Trainer | None = None
         self._written_at = time.monotonic()
         self._signal = 0
-        self._handlers: dict[signal.Signals, Any] = {}
+        self._handlers = {number: signal.getsignal(number) for number in STOPPING}
 
     def found(self) -> tuple[Path, dict[str, Any]] | None:
         """The checkpoint to go on from.
@@ -76,7 +76,7 @@ class Checkpoints(Callback):
         return found
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen to the cluster; Lightning has set its own handlers just before and takes them back at the end."""
+        """Listen to the cluster, in place of the handlers that Lightning has set just before."""
         self._trainer, self._written_at = trainer, time.monotonic()
         if self._random is None and trainer.global_rank:
             torch.manual_seed(torch.initial_seed() + trainer.global_rank)  # each process drops out something else
@@ -84,14 +84,15 @@ class Checkpoints(Callback):
             return
         if self.config.resume == "never" and trainer.is_global_zero:
             self._clear(keep=[])
-        if threading.current_thread() is threading.main_thread():
-            self._handlers = {number: signal.signal(number, self._note) for number in STOPPING}
+        if _may_listen():
+            for number in STOPPING:
+                signal.signal(number, self._note)
 
     def stop_listening(self) -> None:
-        """Give the signals back."""
+        """Give the signals back, as they were before the training."""
         for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers = {}
+            if handler is not None and _may_listen():
+                signal.signal(number, handler)
 
     def state_dict(self) -> dict[str, Any]:
         """Identity, and the random generators of all processes."""
@@ -161,7 +162,8 @@ class SafePoints:
     Parameters
     ----------
     batches
-        What to hand out; with ``set_epoch``, ``state_dict`` and ``load_state_dict``.
+        What to hand out; with ``set_epoch``, and ``state_dict`` and ``load_state_dict`` of a dict with ``epoch`` and
+        ``position`` (batches of the epoch that were handed out).
     checkpoints
         Called before each batch.
     history
@@ -170,7 +172,7 @@ class SafePoints:
 
     def __init__(self, batches: Any, checkpoints: Checkpoints, history: History) -> None:
         self.batches, self.checkpoints, self.history = batches, checkpoints, history
-        self.position = 0
+        self.epoch = self.position = 0
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -178,7 +180,7 @@ class SafePoints:
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the next pass, which begins at its first batch."""
-        self.position = 0
+        self.epoch, self.position = epoch, 0
         self.batches.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[Any]:
@@ -196,14 +198,19 @@ class SafePoints:
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Where this pass stands."""
-        return {"position": self.position, "batches": self.batches.state_dict()}
+        """Where this pass stands; counted here, since others may have iterated over the batches before the training."""
+        return self.batches.state_dict() | {"epoch": self.epoch, "position": self.position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Let the next pass begin there."""
-        self.batches.load_state_dict(state["batches"])
-        self.position = state["position"]
+        self.batches.load_state_dict(state)
+        self.epoch, self.position = state["epoch"], state["position"]
         self.history.bar.advance(len(self.history.rows) * len(self) + self.position)
+
+
+def _may_listen() -> bool:
+    """Whether this is the thread in which Python takes signals."""
+    return threading.current_thread() is threading.main_thread()
 
 
 def find_checkpoint(directory: Path | None, config: TrainerConfig) -> tuple[Path, dict[str, Any]] | None:
