@@ -10,7 +10,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
 OUT ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test screen lint docs bench-demo bench-her2st bench-qc-alignment bench-import bench-render bench-fuzz-bundle bench-patch-reads bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology soak-store bench-bitflips bench-layout clean
+.PHONY: help demo test screen lint docs bench-demo bench-her2st bench-qc-alignment bench-import bench-render bench-fuzz-bundle bench-patch-reads bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology soak-store soak-training bench-bitflips bench-layout clean
 
 help:  ## show the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -92,6 +92,9 @@ bench-hvg: $(VENV)/.test  ## variable genes, beside scanpy
 
 soak-store: $(VENV)/.package  ## 1,000 killed writers, a crash and a full disk at every call, readers meanwhile
 	$(PY) benchmarks/soak_store.py --n 1000
+
+soak-training: $(VENV)/.package  ## 50 trainings killed at random moments, 20 told to stop, all compared with whole ones
+	$(PY) benchmarks/soak_training.py --n 50
 
 bench-bitflips: $(VENV)/.package  ## 10,000 flipped bits, all to be found
 	$(PY) benchmarks/bitflips.py --n 10000

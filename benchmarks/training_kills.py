@@ -134,20 +134,20 @@ class Outcome:
             for key in self.order.keys() | other.order.keys()
             if self.order.get(key) != other.order.get(key)
         ]
-        for part in ("weights", "module", "optimizer"):
+        parts = ("weights", "module", "optimizer") if self.module and other.module else ("weights",)
+        for part in parts:
             mine, others = getattr(self, part), getattr(other, part)
             found += [f"{part} {n}" for n in mine.keys() | others.keys() if not torch.equal(mine[n], others[n])]
-        same = all(
-            torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in zip(self.random, other.random, strict=True)
-        )
+        both = zip(self.random, other.random, strict=False)
+        same = all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in both)
         return found + ["random generators"] * (not same)
 
 
 def outcome(
     train: Callable[..., Any], run_dir: Path | None, trainer: TrainerConfig, log: Path, **changes: Any
 ) -> Outcome:
-    """Train to the end and tell everything."""
-    end: dict[str, Any] = {}
+    """Train to the end and tell everything; where a child had come to the end, only what is kept."""
+    end: dict[str, Any] = {"module": {}, "optimizer": {}, "random": []}
     stop_listening = Checkpoints.stop_listening  # called when the last step is done, before the best weights come back
 
     def watched(self: Checkpoints) -> None:
