@@ -124,7 +124,7 @@ def test_nan_loss_names_epoch_and_step() -> None:
         ({}, {"signatures": ["one"]}, "1 signatures for targets of 2 columns"),
         ({}, {"fusion": "add"}, "`fusion='add'` needs expression embeddings"),
         ({}, {"size": "huge"}, "`size='huge'` is not known"),
-        ({}, {"loss": "mae"}, "`kind='mae'` is not known"),
+        ({}, {"loss": "mae"}, "`loss='mae'` is not known"),
         ({}, {"warmup": 2}, "`warmup` must lie between"),
         ({"in_ae": True}, {"validation": planted(1)}, "do not match"),
     ],

@@ -8,7 +8,7 @@ from torch import Tensor
 from spatialsig._checks import check_choice
 from spatialsig._errors import InputError
 
-LOSSES = ("huber", "mse")
+LOSSES = ("huber", "mse", "gaussian")
 
 
 def masked_loss(
@@ -19,6 +19,8 @@ def masked_loss(
     weight: Tensor | None = None,
     kind: str = "huber",
     delta: float = 1.0,
+    log_variance: Tensor | None = None,
+    beta: float = 0.5,
 ) -> Tensor:
     """Weighted mean loss over the measured entries.
 
@@ -31,25 +33,48 @@ def masked_loss(
     weight
         ``(b,)`` or ``(b, t)``, at least 0; None weighs all alike.
     kind
-        ``"huber"`` (quadratic below ``delta``, linear above) or ``"mse"`` (half the squared error).
+        ``"huber"`` (quadratic below ``delta``, linear above), ``"mse"`` (half the squared error) or ``"gaussian"`` (minus
+        the logarithm of a normal density, less its constant).
     delta
         Where the Huber loss turns linear, in standard deviations of the target.
+    log_variance
+        For ``"gaussian"``: logarithm of the variance around ``prediction``, ``(b, t)``.
+    beta
+        For ``"gaussian"``: each entry also weighs by its variance to this power, which is not learned from. At 0 a target
+        that the network fits badly is soon called noise and then hardly learned from; at 1 the mean learns as under
+        ``"mse"`` (Seitzer et al. 2022).
 
     Returns
     -------
     Scalar ``sum(w * loss) / sum(w)``; 0 with gradients of 0 where nothing is measured.
     """
     check_choice(kind, LOSSES, name="kind")
-    if prediction.shape != target.shape or prediction.ndim != 2:
-        msg = f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} must both be (b, n_targets)."
-        raise InputError(msg)
+    _check_shapes(prediction, target, log_variance, kind)
     measured = ~torch.isnan(target) if mask is None else mask & ~torch.isnan(target)
     weights = _entry_weights(weight, measured, prediction.dtype)
     target = torch.where(measured, target, prediction.detach())  # NaN out before any arithmetic
-    beta = delta if kind == "huber" else float("inf")
     error = (prediction - target).abs()
-    loss = torch.where(error <= beta, 0.5 * error**2, delta * (error - 0.5 * delta))
+    if log_variance is not None and kind == "gaussian":
+        loss = _gaussian(error, log_variance, beta)
+    else:
+        within = error <= (delta if kind == "huber" else float("inf"))
+        loss = torch.where(within, 0.5 * error**2, delta * (error - 0.5 * delta))
     return (weights * loss).sum() / weights.sum().clamp_min(torch.finfo(loss.dtype).tiny)
+
+
+def _gaussian(error: Tensor, log_variance: Tensor, beta: float) -> Tensor:
+    loss = 0.5 * (error**2 * torch.exp(-log_variance) + log_variance)
+    return torch.exp(beta * log_variance.detach()) * loss
+
+
+def _check_shapes(prediction: Tensor, target: Tensor, log_variance: Tensor | None, kind: str) -> None:
+    if prediction.shape != target.shape or prediction.ndim != 2:
+        msg = f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} must both be (b, n_targets)."
+        raise InputError(msg)
+    if kind == "gaussian" and (log_variance is None or log_variance.shape != prediction.shape):
+        found = None if log_variance is None else tuple(log_variance.shape)
+        msg = f"`log_variance` of shape {found}; `kind='gaussian'` needs one of {tuple(prediction.shape)}."
+        raise InputError(msg)
 
 
 def _entry_weights(weight: Tensor | None, measured: Tensor, dtype: torch.dtype) -> Tensor:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -14,14 +16,16 @@ from spatialsig.nn.signature import SignatureNet
 from spatialsig.nn.vit import ViT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from spatialsig.data.loader import Batch, PatchBatches
     from spatialsig.models.vit import SignatureViT
 
 PENALTIES = tuple(10.0 ** (k / 2) for k in range(-4, 5))  # per patch, in units of the features' mean variance
+N_FOLDS = 4  # parts of the training patches, each held out once to choose the penalty
 HEAD_START = 0.1  # share of its usual first weights that the network beside the ridge starts with
 N_CALIBRATION = 1024  # patches that set the batch norms
 
@@ -46,17 +50,20 @@ def start_from_ridge(model: SignatureViT, batches: PatchBatches) -> None:
         batches.set_epoch(0)
         if isinstance(net.backbone, ViT):  # the moments of a pre-trained network belong to its weights
             _calibrate(net.backbone, itertools.islice(batches, max(1, N_CALIBRATION // batches.batch_size)))
-        mean, covariance, products = _moments(model, batches)
+        folds = _folds(model, batches)
     n = len(net.whiten.mean)
-    along, axes, floor, penalty = _principal(covariance[:n, :n], products[:n], n=batches.n_patches)
-    net.whiten.set(mean[:n].float(), (axes / floor).float())
-    net.linear.weight.copy_((along * (floor / penalty)[:, None]).T)
+    penalty = best_penalty([fold.columns(n) for fold in folds])
+    moments = Moments.of(folds)
+    eigenvalues, axes, along = principal(moments.columns(n))
+    floor = (eigenvalues + penalty).sqrt()  # directions that the ridge does not trust stay small
+    net.whiten.set(moments.mean[:n].float(), (axes / floor).float())
+    net.linear.weight.copy_((along / floor[:, None]).T)
     net.linear.bias.zero_()
     if model.uses_expression:
-        weights = axes @ (along / penalty[:, None])  # (n, t): features to scores
-        left = products[n:] - covariance[n:, :n] @ weights
+        weights = axes @ (along / (eigenvalues + penalty)[:, None])  # (n, t): features to scores
+        left = moments.products[n:] - moments.covariance[n:, :n] @ weights
         ridge = PENALTIES[0] * torch.eye(len(left), dtype=torch.float64)
-        net.linear_ae.weight.copy_(torch.linalg.solve(covariance[n:, n:] + ridge, left).T)
+        net.linear_ae.weight.copy_(torch.linalg.solve(moments.covariance[n:, n:] + ridge, left).T)
     for parameter in net.head[-1].parameters():
         parameter.mul_(HEAD_START)  # not 0: a gate that starts shut behind a head of 0 would never open
 
@@ -68,35 +75,89 @@ def _network(model: SignatureViT) -> SignatureNet:
     return model.net
 
 
-def _principal(covariance: Tensor, products: Tensor, *, n: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Principal axes of the features ``(d, d)``, the targets along them, and what to divide axes and targets by."""
-    scale = covariance.diagonal().clamp_min(1e-12).sqrt()
-    eigenvalues, vectors = torch.linalg.eigh(covariance / torch.outer(scale, scale))
-    eigenvalues, axes = eigenvalues.clamp_min(0), vectors / scale[:, None]
-    along = axes.T @ products
-    return along, axes, (eigenvalues + PENALTIES[0]).sqrt(), eigenvalues + best_penalty(eigenvalues, along, n=n)
-
-
-def best_penalty(eigenvalues: Tensor, along: Tensor, *, n: int) -> float:
-    """Ridge penalty of the smallest generalised cross-validation error, averaged over targets.
+@dataclass(frozen=True)
+class Moments:
+    """Sums over patches; ``d`` features, ``t`` standardised targets.
 
     Parameters
     ----------
-    eigenvalues
-        Variances of the principal axes, ``(d,)``.
-    along
-        Covariance of each axis with each target of unit variance, ``(d, t)``.
     n
         Number of patches.
+    total, targets
+        Sum of the features ``(d,)`` and of the targets ``(t,)``.
+    squares, cross
+        Sum of the products of features ``(d, d)``, and of features with targets ``(d, t)``.
     """
 
-    def error(penalty: float) -> float:
-        weights = along / (eigenvalues + penalty)[:, None]
-        residual = 1 - 2 * (weights * along).sum(dim=0) + (weights.square() * eigenvalues[:, None]).sum(dim=0)
-        freedom = float((eigenvalues / (eigenvalues + penalty)).sum())
-        return float(residual.mean()) / max(1 - freedom / n, 1e-3) ** 2
+    n: int
+    total: Tensor
+    targets: Tensor
+    squares: Tensor
+    cross: Tensor
 
-    return float(min(PENALTIES, key=error))
+    @classmethod
+    def of(cls, parts: Sequence[Moments]) -> Moments:
+        """Moments of several sets of patches together."""
+        first, *others = parts
+        for part in others:
+            sums = (
+                getattr(first, name) + getattr(part, name) for name in ("n", "total", "targets", "squares", "cross")
+            )
+            first = cls(*sums)
+        return first
+
+    def columns(self, n: int) -> Moments:
+        """Moments of the first ``n`` features alone."""
+        return Moments(self.n, self.total[:n], self.targets, self.squares[:n, :n], self.cross[:n])
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of the features, ``(d,)``."""
+        return self.total / self.n
+
+    @property
+    def covariance(self) -> Tensor:
+        """Covariance of the features, ``(d, d)``."""
+        return self.squares / self.n - torch.outer(self.mean, self.mean)
+
+    @property
+    def products(self) -> Tensor:
+        """Covariance of features and targets, ``(d, t)``."""
+        return self.cross / self.n - torch.outer(self.mean, self.targets / self.n)
+
+    def about(self, mean: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean products of the features less ``mean``, with themselves and with the targets less ``target``."""
+        shift, off = self.mean - mean, self.targets / self.n - target
+        return self.covariance + torch.outer(shift, shift), self.products + torch.outer(shift, off)
+
+
+def principal(moments: Moments) -> tuple[Tensor, Tensor, Tensor]:
+    """Variances along the principal axes of the scaled features ``(d,)``, the axes ``(d, d)``, the targets along them."""
+    covariance = moments.covariance
+    scale = covariance.diagonal().clamp_min(1e-12).sqrt()
+    eigenvalues, vectors = torch.linalg.eigh(covariance / torch.outer(scale, scale))
+    axes = vectors / scale[:, None]
+    return eigenvalues.clamp_min(0), axes, axes.T @ moments.products
+
+
+def best_penalty(folds: Sequence[Moments]) -> float:
+    """Ridge penalty of the smallest squared error on folds held out in turn, over all targets.
+
+    With more features than patches, and neighbours that are nearly the same patch, measures that hold nothing out
+    (generalised cross-validation among them) choose ten to a hundred times too little.
+    """
+    if len(folds) < 2:
+        return 1.0
+    errors = torch.zeros(len(PENALTIES), dtype=torch.float64)
+    for k, held_out in enumerate(folds):
+        rest = Moments.of([fold for i, fold in enumerate(folds) if i != k])
+        eigenvalues, axes, along = principal(rest)
+        squares, cross = held_out.about(rest.mean, rest.targets / rest.n)
+        squares, cross = axes.T @ squares @ axes, axes.T @ cross
+        for i, penalty in enumerate(PENALTIES):
+            weights = along / (eigenvalues + penalty)[:, None]
+            errors[i] += held_out.n * ((squares @ weights - 2 * cross) * weights).sum()  # less what no penalty changes
+    return float(PENALTIES[int(errors.argmin())])
 
 
 def _calibrate(backbone: nn.Module, batches: Iterable[Batch]) -> None:
@@ -114,21 +175,29 @@ def _calibrate(backbone: nn.Module, batches: Iterable[Batch]) -> None:
         norm.momentum = momentum
 
 
-def _moments(model: SignatureViT, batches: Iterable[Batch]) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and covariance of image features and expression side by side, covariance with the targets; float64."""
-    n, zero = 0, torch.zeros((), dtype=torch.float64)
-    total, squares, products, targets = zero, zero, zero, zero
+def _folds(model: SignatureViT, batches: PatchBatches) -> list[Moments]:
+    """Moments of image features and expression side by side, of each fold that has patches."""
+    fold = fold_of(batches.slide, batches.row)
+    found: dict[int, Moments] = {}
     centre, scale = torch.from_numpy(model.target_mean), torch.from_numpy(model.target_std)
     for batch in batches:
         columns = torch.cat(_columns(model, batch), dim=1).double()
         target = torch.where(batch["mask"], (batch["target"] - centre) / scale, 0.0)
-        n += len(columns)
-        total = total + columns.sum(dim=0)
-        squares = squares + columns.T @ columns
-        products = products + columns.T @ target
-        targets = targets + target.sum(dim=0)
-    mean = total / n
-    return mean, squares / n - torch.outer(mean, mean), products / n - torch.outer(mean, targets / n)
+        own = fold[batch["id"].numpy()]
+        for k in np.unique(own).tolist():
+            x, y = columns[own == k], target[own == k]
+            part = Moments(len(x), x.sum(dim=0), y.sum(dim=0), x.T @ x, x.T @ y)
+            found[k] = Moments.of([found[k], part]) if k in found else part
+    return [found[k] for k in sorted(found)]
+
+
+def fold_of(slide: NDArray[np.int64], row: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Fold of every patch: whole slides where there are enough of them, else runs of neighbouring rows of each slide."""
+    n_slides = int(slide.max()) + 1
+    if n_slides >= N_FOLDS:
+        return slide % N_FOLDS
+    length = np.bincount(slide)[slide]
+    return row * N_FOLDS // length
 
 
 def _columns(model: SignatureViT, batch: Batch) -> list[Tensor]:

@@ -7,18 +7,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
+from torch import nn
 
 from spatialsig.nn.losses import masked_loss
+from spatialsig.nn.parameter_groups import parameter_groups
+from spatialsig.nn.signature import SignatureNet
 from spatialsig.stats.agreement import pearson
 from spatialsig.train.average import averaged_copy, update_average
 from spatialsig.train.loop import check_finite
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from spatialsig.data.loader import Batch
     from spatialsig.models.vit import SignatureViT
     from spatialsig.nn.augment import Augment
+    from spatialsig.nn.signature import Prediction
+    from spatialsig.train.recipe import Recipe
+
+LINEAR = ("linear", "linear_ae")  # heads that a ridge regression has already set
+LINEAR_RATE = 0.1  # their share of the learning rate
 
 
 class VitModule(LightningModule):
@@ -29,55 +37,54 @@ class VitModule(LightningModule):
     model
         Holds the network and the scalers.
     augment
-        Changes of the training patches.
-    learning_rate, weight_decay, warmup, n_steps
-        Peak learning rate, decay of matrices, share of the steps in which the rate rises, steps in all.
-    ema_decay
-        Decay of the running average per step.
-    loss
-        One of :data:`spatialsig.nn.losses.LOSSES`.
+        Changes of the training patches; None leaves them as they are.
+    recipe
+        Learning rate, loss and the rest.
+    n_steps
+        Steps in all.
+    layer_decay
+        Factor between the rates of one layer of the backbone and the next, see
+        :func:`spatialsig.nn.parameter_groups.parameter_groups`.
     """
 
     def __init__(
-        self,
-        model: SignatureViT,
-        augment: Augment,
-        *,
-        learning_rate: float,
-        weight_decay: float,
-        warmup: float,
-        n_steps: int,
-        ema_decay: float,
-        loss: str,
+        self, model: SignatureViT, augment: Augment | None, recipe: Recipe, *, n_steps: int, layer_decay: float = 1.0
     ) -> None:
         super().__init__()
         self.net = model.net
         self.average = averaged_copy(model.net)
-        self.augment, self.loss = augment, loss
-        self.learning_rate, self.weight_decay, self.warmup = learning_rate, weight_decay, warmup
-        self.n_steps, self.ema_decay = n_steps, ema_decay
+        self.augment, self.recipe = augment, recipe
+        self.n_steps, self.layer_decay = n_steps, layer_decay
         scales = (model.target_mean, model.target_std, model.ae_mean, model.ae_std)
         self._scales = [torch.from_numpy(scale).float() for scale in scales]
         self._validated: list[tuple[Tensor, ...]] = []
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch of patches."""
-        with torch.autocast(self.device.type, enabled=False):  # optical densities need all of float32
-            image = self.augment(batch["image"], batch["id"], epoch=self.current_epoch)
-        loss = self._loss(self._predict(self.net, batch, image), batch)
-        return check_finite(loss, epoch=self.current_epoch, step=batch_idx, learning_rate=self.learning_rate)
+        image = batch["image"]
+        if self.augment is not None:
+            with torch.autocast(self.device.type, enabled=False):  # optical densities need all of float32
+                image = self.augment(image, batch["id"], epoch=self.current_epoch)
+        code, present = self._code(batch)
+        if self.recipe.distil > 0 and code is not None and isinstance(self.net, SignatureNet):
+            found, alone = self.net.forward_both(image, code, present)
+        else:
+            found, alone = self.net.forward_all(image, code, present), None
+        loss = self._loss(found, batch) + self._side_losses(found, alone, code, present)
+        rate = self.recipe.learning_rate
+        return check_finite(loss, epoch=self.current_epoch, step=batch_idx, learning_rate=rate)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Follow the weights with their average."""
-        update_average(self.average, self.net, decay=self.ema_decay, step=self.global_step)
+        update_average(self.average, self.net, decay=self.recipe.ema_decay, step=self.global_step)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect the averaged network's scores of one batch."""
-        scores = self._predict(self.average, batch, batch["image"])
-        loss = self._loss(scores, batch)
-        self.log("val_loss", loss, batch_size=len(scores), on_epoch=True)
+        found: Prediction = self.average.forward_all(batch["image"], *self._code(batch))  # type: ignore[operator]
+        loss = self._loss(found, batch)
+        self.log("val_loss", loss, batch_size=len(found.mean), on_epoch=True)
         measured = torch.where(batch["mask"], batch["target"], torch.nan)
-        self._validated.append((scores.cpu(), measured.cpu(), batch["slide"].cpu()))
+        self._validated.append((found.mean.float().cpu(), measured.cpu(), batch["slide"].cpu()))
 
     def on_validation_epoch_end(self) -> None:
         """Log ``val_pearson``, the mean over slides and scores of the correlation within a slide."""
@@ -90,23 +97,72 @@ class VitModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW without decay of biases, norms and learned tokens; the rate rises, then falls along a cosine."""
-        free = [p for p in self.net.parameters() if p.requires_grad]
-        matrices, vectors = [p for p in free if p.ndim > 1], [p for p in free if p.ndim <= 1]
-        groups = [{"params": matrices, "weight_decay": self.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, 0.98), fused=True)
+        rate = self.recipe.peak_rate(self.n_steps)
+        groups = rate_groups(
+            self.net, learning_rate=rate, weight_decay=self.recipe.weight_decay, layer_decay=self.layer_decay
+        )
+        if self.recipe.schedule == "constant":
+            return torch.optim.AdamW(groups, lr=rate, fused=True)
+        optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.learning_rate, total_steps=self.n_steps, pct_start=self.warmup, cycle_momentum=False
+            optimizer,
+            [group["lr"] for group in groups],
+            total_steps=self.n_steps,
+            pct_start=self.recipe.rising_share(self.n_steps),
+            cycle_momentum=False,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def _predict(self, net: nn.Module, batch: Batch, image: Tensor) -> Tensor:
-        ae, present = batch.get("ae"), batch.get("ae_present")
-        mean, std = (scale.to(image.device) for scale in self._scales[2:])
-        code = None if ae is None else (ae - mean) / std
-        scores: Tensor = net(image, code, present)
-        return scores.float()
+    def _code(self, batch: Batch) -> tuple[Tensor | None, Tensor | None]:
+        """Standardised expression embedding and which rows of it are measured."""
+        ae = batch.get("ae")
+        if ae is None or self.net.config.fusion == "none":
+            return None, None
+        mean, std = (scale.to(ae.device) for scale in self._scales[2:])
+        return (ae - mean) / std, batch["ae_present"]
 
-    def _loss(self, scores: Tensor, batch: Batch) -> Tensor:
-        mean, std = (scale.to(scores.device) for scale in self._scales[:2])
-        target = (batch["target"] - mean) / std
-        return masked_loss(scores, target, mask=batch["mask"], weight=batch["weight"], kind=self.loss)
+    def _loss(self, found: Prediction, batch: Batch) -> Tensor:
+        mean, std = (scale.to(found.mean.device) for scale in self._scales[:2])
+        return masked_loss(
+            found.mean.float(),
+            (batch["target"] - mean) / std,
+            mask=batch["mask"],
+            weight=batch["weight"],
+            kind=self.recipe.loss,
+            log_variance=found.log_variance,
+            beta=self.recipe.beta,
+        )
+
+    def _side_losses(
+        self, found: Prediction, alone: Prediction | None, code: Tensor | None, present: Tensor | None
+    ) -> Tensor:
+        """What is learned beside the labels: to guess the expression, and to say without it what is said with it."""
+        total = found.mean.new_zeros(())
+        if code is None or present is None:
+            return total
+        if found.code is not None:
+            rows = present[:, None].expand_as(code)
+            total = total + self.recipe.auxiliary * masked_loss(found.code.float(), code, mask=rows)
+        if alone is not None:
+            taught = found.mean.detach().float()
+            rows = present[:, None].expand_as(taught)
+            total = total + self.recipe.distil * masked_loss(alone.mean.float(), taught, mask=rows)
+        return total
+
+
+def rate_groups(
+    net: nn.Module, *, learning_rate: float, weight_decay: float, layer_decay: float = 1.0
+) -> list[dict[str, Any]]:
+    """Groups of :func:`spatialsig.nn.parameter_groups.parameter_groups`; linear heads on all features learn more slowly.
+
+    A step of Adam moves every weight of a linear head by about the learning rate whatever its gradient, and a score by
+    the sum over hundreds of features: such a head, already in its place, would be thrown out of it.
+    """
+    linear = {id(p) for name in LINEAR for p in getattr(net, name, nn.Module()).parameters()}
+    groups = []
+    for group in parameter_groups(net, learning_rate=learning_rate, weight_decay=weight_decay, layer_decay=layer_decay):
+        for slow in (False, True):
+            chosen = [p for p in group["params"] if (id(p) in linear) == slow]
+            if chosen:
+                groups.append(group | {"params": chosen, "lr": group["lr"] * (LINEAR_RATE if slow else 1.0)})
+    return groups
