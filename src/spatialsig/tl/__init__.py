@@ -6,12 +6,14 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from ._aggregate import aggregate_patches
+    from ._attention import attention
     from ._autoencoder import embed_cells, train_autoencoder
     from ._baselines import baselines
     from ._calibrate import calibrate
     from ._ceiling import noise_ceiling
     from ._evaluate import evaluate
     from ._findings import findings
+    from ._leak import embedding_leak
     from ._predict import predict
     from ._score import score_cells
     from ._summary import compare_methods, summarise
@@ -19,10 +21,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "aggregate_patches",
+    "attention",
     "baselines",
     "calibrate",
     "compare_methods",
     "embed_cells",
+    "embedding_leak",
     "evaluate",
     "findings",
     "noise_ceiling",
@@ -38,12 +42,14 @@ __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "_aggregate": ["aggregate_patches"],
+        "_attention": ["attention"],
         "_autoencoder": ["embed_cells", "train_autoencoder"],
         "_calibrate": ["calibrate"],
         "_baselines": ["baselines"],
         "_ceiling": ["noise_ceiling"],
         "_evaluate": ["evaluate"],
         "_findings": ["findings"],
+        "_leak": ["embedding_leak"],
         "_predict": ["predict"],
         "_score": ["score_cells"],
         "_summary": ["compare_methods", "summarise"],
