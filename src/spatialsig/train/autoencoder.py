@@ -39,6 +39,7 @@ class AutoencoderModule(LightningModule):
     """Loss of the configuration, over the genes that are measured; Adam under a one-cycle learning rate."""
 
     measured: torch.Tensor | None
+    shares_validation = True  # each of several processes validates on its part
 
     def __init__(
         self,
@@ -60,7 +61,7 @@ class AutoencoderModule(LightningModule):
 
     def validation_step(self, batch: CellBatch, batch_idx: int) -> None:
         """Log the loss of one batch as ``val_loss``, weighed by its cells; a held-out slide has no offset of its own."""
-        self.log("val_loss", self._loss(batch, None), batch_size=len(batch.z), on_epoch=True)
+        self.log("val_loss", self._loss(batch, None), batch_size=len(batch.z), on_epoch=True, sync_dist=True)
 
     def _loss(self, batch: CellBatch, slide: torch.Tensor | None) -> torch.Tensor:
         measured = None if self.measured is None else self.measured[batch.slide]

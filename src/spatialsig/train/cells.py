@@ -112,6 +112,8 @@ class CellBatches:
         mine = copy.copy(self)
         mine.rank, mine.world_size = rank, world_size
         mine.batch_size = min(self.batch_size, self.n_cells // world_size)
+        while not self.shuffle and 0 < self.n_cells % (mine.batch_size * world_size) < world_size:
+            mine.batch_size -= 1  # else some process would have no cell in the last batch
         return mine
 
     def state_dict(self) -> dict[str, int]:

@@ -95,7 +95,8 @@ def fit(
     module
         With ``net`` (and ``average``); ``n_steps``, where it has such, becomes the number of steps of the optimiser.
     batches, validation
-        Batches of one process; each of several takes its part of ``batches`` and validates on all of ``validation``.
+        Batches of one process; each of several takes its part of ``batches``, and of ``validation`` where ``module`` has
+        ``shares_validation`` and gathers what it measures (otherwise each validates on all).
     history
         Records the epochs.
     max_epochs, clip
@@ -118,7 +119,10 @@ def fit(
     checkpoints = Checkpoints(_directory(None if history.csv is None else history.csv.parent), config)
     with _quiet(), fast_matmul():
         lightning = _trainer(config, history, checkpoints, max_epochs=max_epochs, clip=clip)
-        batches = shared_batches(batches, rank=lightning.global_rank, world_size=lightning.world_size)
+        place = {"rank": lightning.global_rank, "world_size": lightning.world_size}
+        batches = shared_batches(batches, **place)
+        if validation is not None and getattr(module, "shares_validation", False):
+            validation = shared_batches(validation, **place)
         batches.set_epoch(0)
         if hasattr(module, "n_steps"):
             setattr(module, "n_steps", max_epochs * -(-len(batches) // config.accumulate))  # noqa: B010 - no such field here

@@ -14,6 +14,7 @@ from spatialsig.nn.parameter_groups import parameter_groups
 from spatialsig.nn.signature import SignatureNet
 from spatialsig.stats.agreement import pearson
 from spatialsig.train.average import averaged_copy, update_average
+from spatialsig.train.distributed import gathered
 from spatialsig.train.loop import check_finite
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class VitModule(LightningModule):
         Factor between the rates of one layer of the backbone and the next, see
         :func:`spatialsig.nn.parameter_groups.parameter_groups`.
     """
+
+    shares_validation = True  # each of several processes validates on its part
 
     def __init__(
         self, model: SignatureViT, augment: Augment | None, recipe: Recipe, *, n_steps: int, layer_decay: float = 1.0
@@ -82,13 +85,14 @@ class VitModule(LightningModule):
         """Collect the averaged network's scores of one batch."""
         found: Prediction = self.average.forward_all(batch["image"], *self._code(batch))  # type: ignore[operator]
         loss = self._loss(found, batch)
-        self.log("val_loss", loss, batch_size=len(found.mean), on_epoch=True)
+        self.log("val_loss", loss, batch_size=len(found.mean), on_epoch=True, sync_dist=True)
         measured = torch.where(batch["mask"], batch["target"], torch.nan)
         self._validated.append((found.mean.float().cpu(), measured.cpu(), batch["slide"].cpu()))
 
     def on_validation_epoch_end(self) -> None:
         """Log ``val_pearson``, the mean over slides and scores of the correlation within a slide."""
-        scores, measured, slide = (torch.cat(part).numpy() for part in zip(*self._validated, strict=True))
+        every = [batch for of_rank in gathered(self._validated) for batch in of_rank]
+        scores, measured, slide = (torch.cat(part).numpy() for part in zip(*every, strict=True))
         self._validated = []
         within = [pearson(measured[slide == index], scores[slide == index]) for index in np.unique(slide)]
         known = np.concatenate(within)
