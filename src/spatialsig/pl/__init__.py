@@ -6,6 +6,7 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from ._alignment import alignment
+    from ._attention import attention
     from ._calibration import calibration
     from ._compare import compare
     from ._coverage import coverage
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "alignment",
+    "attention",
     "calibration",
     "compare",
     "coverage",

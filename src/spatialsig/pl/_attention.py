@@ -1,0 +1,226 @@
+"""Patches beside what the model saw in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import Normalize
+from matplotlib.ticker import MaxNLocator
+
+from spatialsig import _keys
+from spatialsig._checks import check_fraction, check_key
+from spatialsig._errors import InputError, KeyMissingError
+from spatialsig.data.patch_table import patch_origins_of, patch_source, patch_spec
+from spatialsig.data.patches import read_patches
+from spatialsig.data.slides import open_slides
+from spatialsig.pl._background import greyed
+from spatialsig.pl._canvas import INK, RESIDUAL_MAP, SCORE_MAP, canvas, save_figure
+from spatialsig.pl._draw import frame, scale_bar
+from spatialsig.pl._values import patch_values, signature_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from spatialsig.data.slides import Data, Slide
+
+PANEL_IN = 1.9
+BEYOND = 99  # percentile of the map at which the colours end: a few cells must not make all others pale
+ROLLOUT = "rollout"
+STRENGTH = 0.4  # of the grey below: nuclei must stay visible under the colours
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """One patch, its map and its score."""
+
+    patch: int
+    rgb: NDArray[np.uint8]  # (h, w, 3)
+    map: NDArray[np.float64]  # (rows, columns)
+    score: float
+
+
+def attention(
+    data: Data,
+    signature: str | None = None,
+    *,
+    patches: Sequence[int] | None = None,
+    n: int = 4,
+    attention_key: str = _keys.ATTENTION,
+    table_key: str = _keys.SIGNATURES_PRED,
+    alpha: float = 0.75,
+    figure: Figure | None = None,
+    save: str | Path | None = None,
+) -> NDArray[Any]:
+    """Show patches of the H&E and, below each, where in it the score comes from.
+
+    Without ``patches``, the ``n`` patches of the highest and the ``n`` of the lowest score are shown, highest first.
+    Where maps overlap on the slide, their mean is shown.
+
+    Parameters
+    ----------
+    data
+        One slide (SpatialData or path of a store) with maps made by :func:`spatialsig.tl.attention`; not modified.
+    signature
+        Signature that orders the patches and, for ``method="gradient"``, whose map is drawn; the first one of the map
+        when None.
+    patches
+        Ids of the patches to show, in this order.
+    n
+        Number of highest and of lowest patches.
+    attention_key
+        Image element of the maps.
+    table_key
+        Table of scores that choose and head the patches.
+    alpha
+        Opacity of the strongest colour, 0 to 1.
+    figure
+        Figure to draw on (emptied and resized); a new one of pyplot when None.
+    save
+        File to write the figure to; the ending decides the format.
+
+    Returns
+    -------
+    Axes ``(2, n_patches)``: H&E above, map below. Red adds to the score and blue takes from it (share of the attention
+    for a rollout), all patches on one scale; weak places show the tissue in grey.
+
+    Raises
+    ------
+    KeyMissingError
+        If there is no such map, signature or patch.
+    InputError
+        If ``data`` is several slides.
+    """
+    check_fraction(alpha=alpha)
+    slide = _only(data)
+    record, channel = _record(slide, attention_key), _channel(slide, attention_key, signature)
+    scores = _scores(slide, signature or channel, table_key, record)
+    shown = _gather(slide, attention_key, record, channel, _chosen(record, scores, patches, n), scores)
+    drawing = canvas(figure, width_in=PANEL_IN * max(len(shown), 2), height_in=2 * PANEL_IN + 0.9)
+    axes: NDArray[Any] = drawing.subplots(2, len(shown), squeeze=False)
+    norm, colours = _colours(shown, record["method"])
+    um_per_px = patch_spec(slide, record["patches_key"]).um_per_px
+    for column, patch in enumerate(shown):
+        _draw(axes[:, column], patch, norm, colours, alpha, um_per_px, first=column == 0)
+    bar = drawing.colorbar(
+        _mappable(norm, colours), ax=list(axes[1]), location="bottom", shrink=min(1.0, 3 / len(shown)), aspect=34,
+        pad=0.04, label="share of the attention" if record["method"] == ROLLOUT else f"added to the score of {channel}",
+    )  # fmt: skip
+    bar.outline.set_visible(False)
+    bar.locator = MaxNLocator(5)
+    bar.update_ticks()
+    drawing.suptitle(f"{slide.name}: {signature or channel}", fontsize=10, color=INK)
+    save_figure(drawing, save)
+    return axes
+
+
+def _only(data: Data) -> Slide:
+    slides = list(open_slides(data))
+    if len(slides) != 1:
+        msg = (
+            f"`data` holds {len(slides)} slides; give one of them, e.g. `cohort[{slides[0].name!r}]`." if slides else ""
+        )
+        raise InputError(msg or "`data` holds no slide.")
+    return slides[0]
+
+
+def _record(slide: Slide, key: str) -> dict[str, Any]:
+    maps = slide.attrs.get("attention", {})
+    check_key(maps, key, name="attention_key", where=f"the maps of slide {slide.name!r}", fix="Call `sp.tl.attention`.")
+    record: dict[str, Any] = maps[key]
+    return record
+
+
+def _channel(slide: Slide, key: str, signature: str | None) -> str:
+    """Channel of the map to draw: the signature's, or the only one of a rollout."""
+    names = [str(name) for name in slide.sdata.images[key].coords["c"].values]
+    if signature is None or slide.attrs["attention"][key]["method"] == ROLLOUT:
+        return names[0]
+    check_key(names, signature, name="signature", where=f"map {key!r} of slide {slide.name!r}")
+    return signature
+
+
+def _scores(slide: Slide, signature: str, table_key: str, record: dict[str, Any]) -> dict[int, float]:
+    """Score of every mapped patch; NaN for all of a rollout where no signature orders them."""
+    index = slide.sdata.shapes[record["patches_key"]].index
+    if record["method"] == ROLLOUT and table_key in slide.sdata.tables:
+        names = slide.sdata.tables[table_key].var_names
+        if signature not in names:
+            return dict.fromkeys(record["patches"], np.nan)
+    table = signature_table(slide, table_key, name="predictions_key")
+    values = patch_values(slide, table, signature, table_key=table_key, patches_key=record["patches_key"], fold=None)
+    rows = index.get_indexer(record["patches"])
+    return dict(zip(record["patches"], values[rows].tolist(), strict=True))
+
+
+def _chosen(record: dict[str, Any], scores: dict[int, float], patches: Sequence[int] | None, n: int) -> list[int]:
+    if patches is not None:
+        unknown = [patch for patch in patches if patch not in scores]
+        if unknown or not len(patches):
+            some = record["patches"][:8]
+            msg = f"`patches`: {unknown or 'none given'}; there are maps of {len(scores)} patches, such as {some}."
+            raise KeyMissingError(msg)
+        return list(patches)
+    if n < 1:
+        msg = f"`n={n}` must be at least 1."
+        raise InputError(msg)
+    known = sorted((patch for patch in scores if np.isfinite(scores[patch])), key=lambda p: -scores[p])
+    order = known or list(scores)
+    return order if len(order) <= 2 * n else [*order[:n], *order[-n:]]
+
+
+def _gather(
+    slide: Slide, key: str, record: dict[str, Any], channel: str, chosen: list[int], scores: dict[int, float]
+) -> list[_Shown]:
+    patches_key = record["patches_key"]
+    rows = np.asarray(slide.sdata.shapes[patches_key].index.get_indexer(chosen), np.int64)
+    images = read_patches(patch_source(slide, patches_key, rows), np.arange(len(rows)))
+    edge = round(patch_spec(slide, patches_key).size_l0 / record["cell_l0"])
+    corners = (patch_origins_of(slide, patches_key)[rows] - np.asarray(record["origin_l0"])) / record["cell_l0"]
+    layer = slide.sdata.images[key].sel(c=channel)
+    return [
+        _Shown(patch, rgb.transpose(1, 2, 0), np.asarray(layer[y : y + edge, x : x + edge], np.float64), scores[patch])
+        for patch, rgb, (y, x) in zip(chosen, images, np.rint(corners).astype(int).tolist(), strict=True)
+    ]
+
+
+def _colours(shown: list[_Shown], method: str) -> tuple[Normalize, str]:
+    values = np.concatenate([patch.map[np.isfinite(patch.map)] for patch in shown])
+    reach = float(np.percentile(np.abs(values), BEYOND)) or 1.0
+    return (Normalize(0, reach), SCORE_MAP) if method == ROLLOUT else (Normalize(-reach, reach), RESIDUAL_MAP)
+
+
+def _mappable(norm: Normalize, colours: str) -> Any:
+    from matplotlib.cm import ScalarMappable
+
+    return ScalarMappable(norm, colormaps[colours])
+
+
+def _draw(
+    pair: NDArray[Any], shown: _Shown, norm: Normalize, colours: str, alpha: float, um_per_px: float, *, first: bool
+) -> None:
+    edge = shown.rgb.shape[0]
+    box = (0.0, 0.0, float(edge), float(edge))
+    for axes, rgb in zip(pair, (shown.rgb, greyed(shown.rgb, strength=STRENGTH)), strict=True):
+        axes.imshow(rgb, extent=(0, edge, edge, 0), origin="upper")
+        frame(axes, box)
+    _overlay(pair[1], shown.map, norm, colours, alpha, edge)
+    score = "" if np.isnan(shown.score) else f": {shown.score:.2f}"
+    pair[0].set_title(f"patch {shown.patch}{score}", fontsize=8, color=INK)
+    if first:
+        scale_bar(pair[0], box, um_per_px=um_per_px)
+
+
+def _overlay(axes: Axes, values: NDArray[np.float64], norm: Normalize, colours: str, alpha: float, edge: int) -> None:
+    """Colours as strong as the values: where nothing is added, the tissue itself is seen."""
+    filled = np.nan_to_num(values)
+    rgba = colormaps[colours](norm(filled))
+    rgba[..., 3] = alpha * np.clip(np.abs(filled) / norm.vmax, 0, 1)
+    axes.imshow(rgba, extent=(0, edge, edge, 0), origin="upper", interpolation="bilinear")

@@ -1,0 +1,263 @@
+"""Where in the patches the predicted scores come from, as a layer over the H&E."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from spatialdata.models import Image2DModel
+from spatialdata.transformations import Scale, Sequence, Translation, get_transformation
+
+from spatialsig import _keys
+from spatialsig._checks import check_choice, check_key, check_positive
+from spatialsig._errors import InputError, KeyMissingError
+from spatialsig._progress import progress_bar
+from spatialsig.data.frames import XY, image_of
+from spatialsig.data.patch_table import patch_origins_of, patch_source, patch_spec
+from spatialsig.data.patches import read_patches
+from spatialsig.data.prefetch import ahead
+from spatialsig.data.slides import open_slides
+from spatialsig.models.ensemble import members_of, weights_hash
+from spatialsig.models.vit import standardised_embedding
+from spatialsig.nn.saliency import can_roll_out, integrated_gradients, rollout, summed_cells
+from spatialsig.tl._predict import AHEAD, check_patches, inputs_name, patch_embedding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from collections.abc import Sequence as ListLike
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from spatialsig.data.patch_table import PatchSpec
+    from spatialsig.data.slides import Data, Slide
+    from spatialsig.models import SignatureViT
+    from spatialsig.models.ensemble import SignatureModel
+
+METHODS = ("gradient", "rollout")
+ROLLOUT = "attention"  # name of the one channel: attention does not tell signatures apart
+BATCH = 16
+FINEST_PX = 8  # a nucleus at 0.5 um/px is 10 to 20 px; single pixels are noise
+
+
+@dataclass(frozen=True)
+class _Asked:
+    method: str
+    columns: tuple[int, ...]  # of the signatures
+    names: tuple[str, ...]  # of the channels
+    cell_px: int
+    n_steps: int
+
+
+def attention(
+    data: Data,
+    model: SignatureModel,
+    *,
+    method: str = "gradient",
+    signatures: ListLike[str] | None = None,
+    patches: ListLike[int] | None = None,
+    use_rep: str | None = None,
+    cell_px: int | None = None,
+    n_steps: int = 16,
+    patches_key: str = _keys.PATCHES,
+    signatures_key: str = _keys.SIGNATURES,
+    key_added: str = _keys.ATTENTION,
+) -> None:
+    """Map where in each patch the predicted scores come from.
+
+    ``"gradient"`` (integrated gradients) fades the dye of a patch in from blank glass and adds up what every pixel adds
+    to the score on the way: signed, in units of the score, one map per signature, for any network. ``"rollout"``
+    multiplies the attention of all blocks of a transformer: how much is read from where, whatever the signature; it does
+    not see what bypasses the attention, such as the texture features of the stem.
+
+    Both say what the *model* looks at. That a region adds to a score does not mean that the tissue there expresses it.
+
+    Parameters
+    ----------
+    data
+        SpatialData, path of a store, or Cohort; modified in place.
+    model
+        Trained model, or an ensemble (the mean of its members).
+    method
+        ``"gradient"`` or ``"rollout"``.
+    signatures
+        Which scores; all of the model when None. Not for ``"rollout"``.
+    patches
+        Ids of the patches (``patch_id``); all when None, which takes about ``n_steps`` times a prediction and as much
+        again per signature.
+    use_rep
+        Patch embedding given to the model, as in :func:`predict`.
+    cell_px
+        Edge of a cell of the map, model px; must divide the edge of a patch. None takes the largest divisor up to 8 for
+        ``"gradient"``, the model's tokens for ``"rollout"`` (which has no other).
+    n_steps
+        Steps of ``"gradient"``.
+    patches_key, signatures_key
+        Shapes element of the patches, table that holds ``use_rep``.
+    key_added
+        Name of the new image element; one of that name is replaced.
+
+    Returns
+    -------
+    Nothing; writes ``images[key_added]``, float32 ``(c, y, x)``: one channel per signature (one named ``"attention"``
+    for ``"rollout"``, where a patch adds up to 1), one pixel per cell, with the transformations of the H&E, over the
+    box of the chosen patches; NaN outside them, the mean where patches overlap. Where the patches' stride is no whole
+    number of cells, a map is moved by up to half a cell. Also writes ``attrs["spatialsig"]["attention"][key_added]``:
+    method, hash of the weights, inputs, patches.
+
+    Raises
+    ------
+    KeyMissingError
+        If a signature or patch does not exist.
+    InputError
+        If the model has no attention to follow, or ``cell_px`` does not divide the patch.
+    """
+    check_choice(method, METHODS, name="method")
+    check_positive(n_steps=n_steps)
+    asked = _asked(model, method, signatures, cell_px, n_steps)
+    for slide in open_slides(data):
+        check_patches(slide, model, patches_key)
+        rows = _rows(slide, patches_key, patches)
+        embedding = patch_embedding(slide, signatures_key, use_rep)
+        given = None if embedding is None else embedding[rows]
+        raster = _Raster(patch_spec(slide, patches_key), patch_origins_of(slide, patches_key)[rows], asked)
+        with progress_bar(f"attention {slide.name}", total=len(rows), unit="patch") as bar:
+            for chosen, images in ahead(_batches(slide, patches_key, rows), depth=AHEAD):
+                raster.add(chosen, _maps(model, images, None if given is None else given[chosen], asked))
+                bar.advance(len(chosen))
+        slide.attrs.setdefault("attention", {})[key_added] = {
+            "method": method,
+            "inputs": inputs_name(use_rep),
+            "weights_sha256": weights_hash(model),
+            "patches_key": patches_key,
+            "patches": slide.sdata.shapes[patches_key].index.to_numpy()[rows].tolist(),
+            "cell_l0": raster.cell_l0,
+            "origin_l0": raster.origin.tolist(),
+        }
+        slide.put(key_added, raster.element(slide))
+        slide.commit_attrs()
+
+
+def _asked(
+    model: SignatureModel, method: str, signatures: ListLike[str] | None, cell_px: int | None, n_steps: int
+) -> _Asked:
+    if method == "rollout":
+        backbone = members_of(model)[0].net.backbone
+        if signatures is not None or cell_px is not None:
+            msg = "attention rollout is the same for all signatures and has the size of the tokens; leave `signatures` and `cell_px` out."
+            raise InputError(msg)
+        if not can_roll_out(backbone):
+            msg = f"{type(backbone).__name__} does not give its attention; use `method='gradient'`."
+            raise InputError(msg)
+        rows, _ = backbone.grid_shape(model.patch_px, model.patch_px)
+        return _Asked(method, (), (ROLLOUT,), -(-model.patch_px // rows), n_steps)
+    names = model.signatures if signatures is None else tuple(signatures)
+    for name in names:
+        check_key(model.signatures, name, name="signatures", where="the signatures of the model")
+    edge = max(n for n in range(1, FINEST_PX + 1) if model.patch_px % n == 0) if cell_px is None else cell_px
+    if edge < 1 or model.patch_px % edge:
+        msg = f"`cell_px={edge}` does not divide a patch of {model.patch_px} px."
+        raise InputError(msg)
+    return _Asked(method, tuple(model.signatures.index(name) for name in names), names, edge, n_steps)
+
+
+def _rows(slide: Slide, patches_key: str, patches: ListLike[int] | None) -> NDArray[np.int64]:
+    index = slide.sdata.shapes[patches_key].index
+    if patches is None:
+        return np.arange(len(index))
+    rows = np.asarray(index.get_indexer(list(patches)), np.int64)
+    if not len(rows) or (rows < 0).any():
+        unknown = [patch for patch, row in zip(patches, rows, strict=True) if row < 0]
+        msg = (
+            f"`patches`: {unknown or 'none given'}; slide {slide.name!r} has patches {index.min()} to {index.max()} in "
+            f"{patches_key!r}."
+        )
+        raise KeyMissingError(msg)
+    return np.unique(rows)
+
+
+def _batches(
+    slide: Slide, patches_key: str, rows: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
+    source = patch_source(slide, patches_key, rows)
+    for start in range(0, len(rows), BATCH):
+        chosen = np.arange(start, min(start + BATCH, len(rows)))
+        yield chosen, read_patches(source, chosen)
+
+
+def _maps(
+    model: SignatureModel, images: NDArray[np.uint8], ae: NDArray[np.float32] | None, asked: _Asked
+) -> NDArray[np.float32]:
+    """Maps of a batch, ``(b, channels, rows, columns)``, the mean over the members."""
+    members = members_of(model)
+    each = [_member_maps(member, images, ae, asked) for member in members]
+    mean: NDArray[np.float32] = np.mean(each, axis=0, dtype=np.float32)
+    return mean
+
+
+def _member_maps(
+    model: SignatureViT, images: NDArray[np.uint8], ae: NDArray[np.float32] | None, asked: _Asked
+) -> NDArray[np.float32]:
+    device = next(model.net.parameters()).device
+    pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device)
+    code, present = None, None
+    if ae is not None:
+        code, present = (part.to(device) for part in standardised_embedding(ae, model.ae_mean, model.ae_std))
+    if asked.method == "rollout":
+        with torch.no_grad():
+            return _rolled_out(model, pixels, code, present)[:, None].cpu().numpy()
+    found = integrated_gradients(
+        lambda density: model.net(density, code, present), pixels, targets=asked.columns, n_steps=asked.n_steps
+    )
+    scale = model.target_std[list(asked.columns)].astype(np.float32)
+    cells: NDArray[np.float32] = summed_cells(found, asked.cell_px).cpu().numpy() * scale[:, None, None]
+    return cells
+
+
+def _rolled_out(model: SignatureViT, pixels: Tensor, code: Tensor | None, present: Tensor | None) -> Tensor:
+    net, backbone = model.net, model.net.backbone
+    grid = backbone.grid_shape(*pixels.shape[2:])
+    extra = ()
+    if model.config.fusion == "token":
+        given = net.fusion.given(code, present, len(pixels))
+        extra = (net.fusion.tokens(net.fusion.embed(*given)),)
+    maps = backbone.forward_attention(pixels, *extra)
+    from_class = getattr(getattr(backbone, "config", None), "pool", "class") == "class"
+    return rollout(maps, n_prefix=backbone.n_prefix, grid=grid, from_class=from_class)
+
+
+class _Raster:
+    """Maps of patches laid beside and over each other, one pixel per cell."""
+
+    def __init__(self, spec: PatchSpec, origins: NDArray[np.int64], asked: _Asked) -> None:
+        self.spec, self.asked = spec, asked
+        self.cells = -(-spec.patch_px // asked.cell_px)
+        self.cell_l0 = spec.size_l0 * asked.cell_px / spec.patch_px
+        self.origin = origins.min(axis=0)  # y, x
+        self.corner = np.rint((origins - self.origin) / self.cell_l0).astype(np.int64)
+        height, width = (self.corner.max(axis=0) + self.cells).tolist()
+        self.total = np.zeros((len(asked.names), height, width), np.float32)
+        self.count = np.zeros((height, width), np.int32)
+
+    def add(self, chosen: NDArray[np.int64], maps: NDArray[np.float32]) -> None:
+        for (y, x), values in zip(self.corner[chosen].tolist(), maps, strict=True):
+            self.total[:, y : y + self.cells, x : x + self.cells] += values
+            self.count[y : y + self.cells, x : x + self.cells] += 1
+
+    def element(self, slide: Slide) -> Any:
+        """Image element in the frame of the H&E."""
+        with np.errstate(invalid="ignore"):
+            mean = np.where(self.count > 0, self.total / self.count, np.float32(np.nan))
+        in_image = [
+            Scale([self.cell_l0, self.cell_l0], axes=XY),
+            Translation(self.origin[::-1].astype(float), axes=XY),
+        ]
+        frames = get_transformation(image_of(slide, self.spec.image_key), get_all=True)
+        return Image2DModel.parse(
+            mean.astype(np.float32),
+            dims=("c", "y", "x"),
+            c_coords=list(self.asked.names),
+            transformations={name: Sequence([*in_image, frame]) for name, frame in frames.items()},
+        )
