@@ -10,7 +10,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
 OUT ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test screen lint docs bench-demo bench-her2st bench-qc-alignment bench-import bench-render bench-fuzz-bundle bench-patch-reads bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology soak-store soak-training bench-bitflips bench-layout clean
+.PHONY: help demo test screen lint docs bench-demo bench-her2st bench-qc-alignment bench-import bench-render bench-fuzz-bundle bench-patch-reads bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology soak-store soak-training bench-bitflips bench-layout bench-traps bench-intervals bench-ceiling clean
 
 help:  ## show the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -107,6 +107,15 @@ bench-autoencoder: $(VENV)/.package  ## cells per second through the autoencoder
 
 bench-biology: $(VENV)/.package  ## what the embedding is worth, beside PCA and (where installed) scVI
 	$(PY) benchmarks/biology.py
+
+bench-traps: $(VENV)/.package  ## every known way to fool oneself, switched on and named; clean cohorts left alone
+	$(PY) benchmarks/traps.py
+
+bench-intervals: $(VENV)/.package  ## intervals that hold the truth as often as they say; p-values uniform under the null
+	$(PY) benchmarks/intervals.py
+
+bench-ceiling: $(VENV)/.package  ## the noise ceiling against a perfect predictor, while counts get fewer
+	$(PY) benchmarks/ceiling.py
 
 clean:  ## remove what the commands above made
 	rm -rf $(VENV) $(OUT) docs/_build

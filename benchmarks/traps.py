@@ -206,7 +206,7 @@ def one_patient_many_patches(folder: Path) -> pd.DataFrame:
 
 
 def too_few_counts(folder: Path) -> pd.DataFrame:
-    cohort = make_cohort(folder, seed=8, n=2, counts_per_cell=1.5)
+    cohort = make_cohort(folder, seed=8, n=2, counts_per_cell=0.5)
     sp.pp.split(cohort, n_folds=2)
     label(cohort)
     return judged(cohort)

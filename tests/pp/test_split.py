@@ -1,20 +1,27 @@
 from pathlib import Path
 
+import anndata as ad
+import numpy as np
 import pytest
 import spatialdata as sd
 
 import spatialsig as sp
 from spatialsig._errors import InputError, LeakageError, SpatialsigWarning
+from spatialsig.data.slides import open_slides
+
+
+@pytest.fixture(scope="module")
+def cells() -> ad.AnnData:
+    return sp.datasets.toy(size_um=120)["table"]
 
 
 @pytest.fixture
-def cohort(tmp_path: Path) -> sp.Cohort:
-    """Three slides of two patients, on disk."""
+def cohort(tmp_path: Path, cells: ad.AnnData) -> sp.Cohort:
+    """Three slides of two patients, on disk; without images, which no split by slide looks at."""
     slides = {"A1": "A", "A2": "A", "B1": "B"}
     for sample, patient in slides.items():
-        sdata = sp.datasets.toy()
-        sdata.attrs["spatialsig"] |= {"sample": sample, "patient": patient}
-        sp.io.write(sdata, tmp_path / f"{sample}.zarr")
+        attrs = {"spatialsig": {"sample": sample, "patient": patient, "um_per_global_px": 0.2125}}
+        sp.io.write(sd.SpatialData(tables={"table": cells.copy()}, attrs=attrs), tmp_path / f"{sample}.zarr")
     return sp.Cohort({sample: tmp_path / f"{sample}.zarr" for sample in slides})
 
 
@@ -35,9 +42,52 @@ def test_by_slide_every_slide_stands_alone(cohort: sp.Cohort) -> None:
     assert {fold(cohort, s) for s in cohort.stores} == {0, 1, 2}
 
 
-def test_random_patches_are_refused(toy: sd.SpatialData) -> None:
-    with pytest.raises(LeakageError, match="puts neighbours of test patches into training"):
+def test_random_patches_are_refused_unless_asked_for_twice(toy: sd.SpatialData) -> None:
+    with pytest.raises(LeakageError, match="puts neighbours of test patches into training.*`allow_leakage=True`"):
         sp.pp.split(toy, by="random")
+    assert "split" not in toy.attrs["spatialsig"]
+    with pytest.warns(SpatialsigWarning, match="every score will be too high. Never report it"):
+        sp.pp.split(toy, by="random", allow_leakage=True, n_folds=3)
+    assert toy.attrs["spatialsig"]["split"]["allow_leakage"] is True
+    assert set(toy["table"].obs["fold"]) == {0, 1, 2}
+
+
+def test_inner_folds_are_patients_too(cohort: sp.Cohort) -> None:
+    sp.pp.split(cohort, by="slide", n_folds=3, n_inner_folds=2)
+    inner = {s: cohort[s].attrs["spatialsig"]["split"]["inner"] for s in cohort.stores}
+    for sample, found in inner.items():
+        assert found[fold(cohort, sample)] == -1
+        assert len(found) == 3
+    for test_fold in range(3):
+        assert sorted(found[test_fold] for found in inner.values()) == [-1, 0, 1]
+
+
+def test_patches_of_two_folds_never_overlap(patched: sd.SpatialData) -> None:
+    """... though the blocks have no buffer: a patch that reaches into two of them belongs to neither."""
+    sp.pp.split(patched, by="block", block_um=150, buffer_um=0, n_folds=2)
+    labels, patches = patched["signatures"], patched["patches"]
+    fold = labels.obs["fold"].to_numpy()  # written again by the call
+    assert set(fold) == {-1, 0, 1}
+    size = patched.attrs["spatialsig"]["patches"]["patches"]["size_l0"]
+    corners = patches[["y0", "x0"]].to_numpy()
+    gap = np.abs(corners[fold == 0][:, None] - corners[fold == 1][None]).max(axis=-1)
+    assert gap.min() >= size
+    cells = patched["table"].obs["fold"]
+    assert set(cells) == {0, 1}
+
+
+def test_strata_are_spread(cohort: sp.Cohort) -> None:
+    for slide in open_slides(cohort):
+        slide.attrs["tissue"] = "lung" if slide.name == "A2" else "breast"
+        slide.commit_attrs()
+    sp.pp.split(cohort, by="slide", n_folds=2, stratify="tissue")
+    assert fold(cohort, "A1") != fold(cohort, "B1")
+    with pytest.raises(
+        InputError, match="`stratify='cell_type'`: slide 'A1' has [2-8] values of it in its cells; wanted one"
+    ):
+        sp.pp.split(cohort, by="slide", n_folds=2, stratify="cell_type")
+    with pytest.raises(InputError, match="`stratify='grade'`: slide 'A1' does not have it"):
+        sp.pp.split(cohort, by="slide", n_folds=2, stratify="grade")
 
 
 def test_missing_patient_is_said(cohort: sp.Cohort) -> None:
@@ -54,6 +104,10 @@ def test_missing_patient_is_said(cohort: sp.Cohort) -> None:
         ({"n_folds": 1}, "`n_folds` must be at least 2; got 1"),
         ({"n_folds": 4}, "needs as many groups by 'patient'; there are 1: .* Use by='block' for a single slide"),
         ({"by": "spots"}, r"`by='spots'` is not known; choose one of \['patient', 'slide', 'block', 'random'\]"),
+        ({"n_inner_folds": 1}, "`n_inner_folds` must be at least 2; got 1"),
+        ({"seed": -1}, "`seed` must be at least 0; got -1"),
+        ({"by": "block", "buffer_um": -1.0}, "`buffer_um` must be at least 0; got -1.0"),
+        ({"by": "block", "stratify": "tissue"}, "spreads whole slides over folds; it needs by='patient'"),
         ({"by": "block", "block_um": -1.0}, "`block_um` must be a finite number above 0"),
     ],
 )

@@ -22,7 +22,8 @@ IMAGE_IGNORED = 0.02  # smallest loss of the fused model when images are shuffle
 MARGIN = 0.02  # a predictor this near to the model does as well
 COLLAPSE = 0.1  # loss of the H&E-only mode against a ridge on simple image features
 FOLLOWS = 0.6  # |r| of the labels with density or depth
-NOISY = 0.6  # ceiling below which labels are mostly noise
+ALL_FOLLOW, ENOUGH = 0.25, 4  # r of that many signatures or more, all rising with the number of cells, as raw counts do
+NOISY = 0.7  # ceiling below which labels are more noise than signal
 STAIN = 2.0  # difference in colour, in standard deviations of the training patches
 MIN_PATIENTS = 3
 CHANCE = 0.05
@@ -146,13 +147,14 @@ def _labels(table: pd.DataFrame) -> Iterator[Finding]:
     for column, what in (("r_n_cells", "the number of cells"), ("r_log_counts", "the counts per cell")):
         if column not in once:
             continue
-        follows = once.groupby("signature")[column].mean().abs()
-        if follows.median() > FOLLOWS:
+        follows = once.groupby("signature")[column].mean().dropna()
+        together = len(follows) >= ENOUGH and follows.median() > ALL_FOLLOW
+        if together or follows.abs().median() > FOLLOWS:
             yield Finding(
                 f"labels_follow_{column[2:]}", WARNING, EVERY_SLIDE,
-                f"Half of the signatures follow {what} of a patch (median |r| = {follows.median():.2f}, more than "
-                f"{FOLLOWS}), as raw counts do: a density map would predict them. Use normalised scores, and report "
-                "`partial_pearson`.",
+                f"The labels follow {what} of a patch (median r = {follows.median():.2f} over {len(follows)} "
+                f"signatures; more than {ALL_FOLLOW} for all together, or {FOLLOWS} either way), as raw counts do: a "
+                "density map would predict them. Use normalised scores, and report `partial_pearson`.",
             )  # fmt: skip
 
 
