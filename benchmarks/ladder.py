@@ -1,0 +1,219 @@
+"""The ladder: how much of what can be predicted is predicted, by number of slides, under other stain, without the AE.
+
+    python benchmarks/ladder.py [--quick] [--parts curve stain modality signal] [--seeds 0 1 2] [--out FOLDER] [--json FILE]
+
+Eight synthetic slides of 2 mm, each of its own patient; two are held out in every part. A score is the mean over held-out
+slides and signatures of Pearson r within the slide, divided by the noise ceiling of the slide.
+
+- ``curve``: H&E alone, learned from 2, 4 and 6 slides, every seed; wall and CPU minutes of each training. Goals: >= .95 with
+  6 slides in 30 minutes, >= .92 with 2.
+- ``stain``: the models of ``curve`` with 6 slides on the same held-out tissue in another stain (``stain_sd=.3``). Goal:
+  at most .03 lost.
+- ``modality``: fused, with modality dropout .3 and without: with the embedding and with the H&E alone; and a ridge on the
+  embedding. Goals: the H&E mode within .02 of the model of H&E alone; at most .03 of the fused score lost by dropout;
+  fused above either alone.
+- ``signal``: the share of the tissue that shows in the image goes 1, .6, .3, 0. Goal: r falls to 0.
+
+Every finished training is kept below ``--out`` and not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import spatialsig as sp
+from spatialsig import _keys
+from spatialsig.models import SignatureViT
+from spatialsig.stats.agreement import pearson
+from spatialsig.stats.baselines import ridge
+
+HERE = Path(__file__).parent
+SIGNALS = (1.0, 0.6, 0.3, 0.0)
+OTHER_STAIN = 0.3
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Size of the whole benchmark."""
+
+    n_slides: int = 8
+    size_um: float = 2000.0
+    curve: tuple[int, ...] = (2, 4, 6)
+    ae_epochs: int = 8
+    options: tuple[tuple[str, Any], ...] = ()  # of train_vit; none: the defaults
+
+
+QUICK = Scale(n_slides=4, size_um=450.0, curve=(1, 2), ae_epochs=1, options=(("max_epochs", 1),))
+
+
+class Ladder:
+    """Cohorts, trainings and scores of one run."""
+
+    def __init__(self, out: Path, scale: Scale) -> None:
+        self.out, self.scale = out, scale
+        self.cohort = self.stores("plain")
+        folds = {name: self.cohort[name].attrs["spatialsig"]["split"]["fold"] for name in self.cohort}
+        self.test = [name for name in folds if folds[name] == 0]
+        self.train = [name for name in folds if folds[name] != 0]
+        self.ceiling = self.ceiling_of(self.cohort)
+
+    def stores(self, name: str, **knobs: Any) -> sp.Cohort:
+        """Cohort of that name, with labels and embeddings; made once."""
+        place = self.out / name
+        if not (place / "done").exists():
+            shutil.rmtree(place, ignore_errors=True)
+            self._make(place, knobs)
+            (place / "done").touch()
+        return sp.Cohort.open(place / "stores")
+
+    def _make(self, place: Path, knobs: dict[str, Any]) -> None:
+        sp.datasets.synthetic_xenium(
+            place / "bundles", n_slides=self.scale.n_slides, size_um=self.scale.size_um, transcripts=False, **knobs
+        )
+        cohort = sp.Cohort.from_bundles(place / "bundles" / "bundles.csv", place / "stores", overwrite=True)
+        sp.pp.filter_cells(cohort)
+        sp.pp.split(cohort, by="patient", n_folds=self.scale.n_slides // 2)
+        sp.pp.highly_variable_genes(cohort, n_top_genes=2000, test_fold=0)
+        sp.tl.embed_cells(
+            cohort, sp.tl.train_autoencoder(cohort, signatures="seed", test_fold=0, max_epochs=self.scale.ae_epochs)
+        )
+        sp.pp.make_patches(cohort, patch_px=112, um_per_px=1.0, stride_um=56.0)
+        sp.pp.assign_cells(cohort)
+        sp.tl.score_cells(cohort, "seed", test_fold=0)
+        sp.tl.aggregate_patches(cohort)
+        shutil.rmtree(place / "bundles")
+
+    def ceiling_of(self, cohort: sp.Cohort) -> pd.Series:
+        """Noise ceiling of the held-out slides, by sample and signature."""
+        return sp.tl.noise_ceiling(cohort.subset(self.test)).set_index(["sample", "signature"])["ceiling"]
+
+    def trained(self, name: str, cohort: sp.Cohort, n_slides: int, seed: int, **options: Any) -> SignatureViT:
+        """Model of that name, learned from the first slides; trained once."""
+        place = self.out / "models" / f"{name}-{n_slides}-{seed}"
+        if not place.exists():
+            started = time.perf_counter(), time.process_time()
+            subset = cohort.subset([*self.train[:n_slides], *self.test])
+            model = sp.tl.train_vit(subset, test_fold=0, seed=seed, **dict(self.scale.options), **options)
+            model.run["minutes"] = (time.perf_counter() - started[0]) / 60
+            model.run["cpu_minutes"] = (time.process_time() - started[1]) / 60
+            model.save(place)
+        return SignatureViT.load(place)
+
+    def score(self, cohort: sp.Cohort, model: SignatureViT, *, use_rep: str | None = None) -> float:
+        """Share of the ceiling, mean over held-out slides and signatures."""
+        held_out = cohort.subset(self.test)
+        sp.tl.predict(held_out, model, use_rep=use_rep)
+        shares = [
+            pearson(
+                *_measured(held_out[name]),
+            )
+            / self._ceilings(name, model.signatures)
+            for name in held_out
+        ]
+        return float(np.nanmean(shares))
+
+    def embedding_alone(self, cohort: sp.Cohort) -> float:
+        """Ridge on the embedding of the patches."""
+        tables = {name: _labelled(cohort[name]) for name in [*self.train, *self.test]}
+        features, targets = (np.concatenate([tables[n][k] for n in self.train]) for k in (1, 0))
+        shares = [
+            pearson(tables[name][0], ridge(features, targets, tables[name][1]))
+            / self._ceilings(name, list(cohort[name][_keys.SIGNATURES].var_names))
+            for name in self.test
+        ]
+        return float(np.nanmean(shares))
+
+    def _ceilings(self, sample: str, signatures: Any) -> np.ndarray:
+        return self.ceiling[sample].reindex(list(signatures)).to_numpy()
+
+
+def _measured(sdata: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and predictions of the labelled patches."""
+    labels, predicted = sdata[_keys.SIGNATURES], sdata[_keys.SIGNATURES_PRED]
+    known = np.isfinite(labels.X).any(axis=1)
+    return np.asarray(labels.X)[known], np.asarray(predicted.X)[known]
+
+
+def _labelled(sdata: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and embeddings of the labelled patches."""
+    table = sdata[_keys.SIGNATURES]
+    known = np.isfinite(table.X).any(axis=1)
+    return np.asarray(table.X)[known], np.asarray(table.obsm[_keys.X_AE])[known]
+
+
+def curve(ladder: Ladder, seeds: list[int]) -> dict[str, Any]:
+    rows = []
+    for n_slides in ladder.scale.curve:
+        for seed in seeds:
+            model = ladder.trained("he", ladder.cohort, n_slides, seed, use_rep=None)
+            rows.append(
+                {"slides": n_slides, "seed": seed, "share": ladder.score(ladder.cohort, model)}
+                | {name: model.run[name] for name in ("minutes", "cpu_minutes")}
+            )
+            print(rows[-1], flush=True)
+    means = pd.DataFrame(rows).groupby("slides")[["share", "minutes", "cpu_minutes"]].mean()
+    return {"runs": rows, "mean": means.to_dict("index")}
+
+
+def stain(ladder: Ladder, seeds: list[int]) -> dict[str, Any]:
+    other = ladder.stores("stain", stain_sd=OTHER_STAIN)
+    most = ladder.scale.curve[-1]
+    models = [ladder.trained("he", ladder.cohort, most, seed, use_rep=None) for seed in seeds]
+    same = [ladder.score(ladder.cohort, model) for model in models]
+    shifted = [ladder.score(other, model) for model in models]
+    return {"same": same, "other": shifted, "lost": float(np.mean(same) - np.mean(shifted)), "goal": 0.03}
+
+
+def modality(ladder: Ladder, seeds: list[int]) -> dict[str, Any]:
+    most, result = ladder.scale.curve[-1], {"ae_only": ladder.embedding_alone(ladder.cohort)}
+    alone = [ladder.trained("he", ladder.cohort, most, seed, use_rep=None) for seed in seeds]
+    result["he_model"] = float(np.mean([ladder.score(ladder.cohort, model) for model in alone]))
+    for name, dropout in (("dropout", 0.3), ("no_dropout", 0.0)):
+        models = [ladder.trained(name, ladder.cohort, most, seed, modality_dropout=dropout) for seed in seeds]
+        fused = [ladder.score(ladder.cohort, model, use_rep=_keys.X_AE) for model in models]
+        result[f"{name}: fused"] = float(np.mean(fused))
+        result[f"{name}: H&E only"] = float(np.mean([ladder.score(ladder.cohort, model) for model in models]))
+    return result
+
+
+def signal(ladder: Ladder, seeds: list[int]) -> dict[str, Any]:
+    result = {}
+    for share in SIGNALS:
+        cohort = ladder.cohort if share == 1 else ladder.stores(f"signal{share:g}", image_signal=share)
+        model = ladder.trained("he" if share == 1 else f"signal{share:g}", cohort, 2, seeds[0], use_rep=None)
+        result[f"{share:g}"] = ladder.score(cohort, model)
+    return result
+
+
+PARTS = {"curve": curve, "stain": stain, "modality": modality, "signal": signal}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=HERE / "out" / "ladder")
+    parser.add_argument("--json", type=Path, default=HERE / "results" / "ladder.json")
+    args = parser.parse_args()
+    ladder = Ladder(args.out, QUICK if args.quick else Scale())
+    found = json.loads(args.json.read_text()) if args.json.exists() else {}
+    found["machine"] = platform.processor() or platform.machine()
+    for part in args.parts:
+        found[part] = PARTS[part](ladder, args.seeds)
+        print(part, json.dumps(found[part], indent=1), flush=True)
+        args.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
