@@ -6,7 +6,7 @@ import torch
 
 from spatialsig._errors import InputError
 from spatialsig.models import SignatureViT
-from spatialsig.nn.signature import SignatureConfig
+from spatialsig.nn.signature import SignatureConfig, SignatureNet
 from spatialsig.nn.vit import ViTConfig
 
 VIT = ViTConfig(dim=32, depth=1, heads=2, mlp_dim=64, stem=(8, 16), stem_blocks=(0, 1))
@@ -81,6 +81,73 @@ def test_save_and_load_are_bit_exact(fusion: str, images: np.ndarray, ae: np.nda
     assert (back.patch_px, back.um_per_px, back.uses_expression) == (PX, 0.5, fusion != "none")
     given = (images,) if fusion == "none" else (images, ae)
     np.testing.assert_array_equal(back.predict(*given), model.predict(*given))
+
+
+class Colours(torch.nn.Module):
+    """A backbone from elsewhere: a learned map of the mean colour."""
+
+    num_features, takes_tokens = 6, False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map = torch.nn.Linear(3, 6)
+
+    def forward(self, image: torch.Tensor, extra: torch.Tensor | None = None) -> torch.Tensor:
+        return self.map(image.float().mean(dim=(2, 3)) / 255)
+
+
+def around(config: SignatureConfig, net=None) -> SignatureViT:
+    scale = {"target_mean": [5.0, -2.0], "target_std": [2.0, 0.1]}
+    return SignatureViT(config, ["A", "B"], **scale, patch_px=config.image_px or PX, um_per_px=0.5, net=net)
+
+
+def test_a_foreign_backbone_is_built_again_and_its_weights_come_from_the_directory(
+    images: np.ndarray, tmp_path, monkeypatch
+) -> None:
+    asked = []
+
+    def build(spec: str, *, pretrained: bool) -> torch.nn.Module:
+        asked.append((spec, pretrained))
+        return Colours()
+
+    monkeypatch.setattr("spatialsig.nn.backbones.build_backbone", build)
+    config = SignatureConfig(VIT, 2, backbone="timm:colours")
+    model = around(config, SignatureNet(config, Colours()))
+    model.save(tmp_path / "foreign")
+    back = SignatureViT.load(tmp_path / "foreign")
+    assert asked == [("timm:colours", False)]  # nothing is fetched
+    np.testing.assert_array_equal(back.predict(images), model.predict(images))
+    assert back.predict(images).std() > 0
+
+
+def test_the_prototype_is_saved_and_loaded(tmp_path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32), dtype=np.uint8)
+    ae = np.random.default_rng(1).normal(size=(2, 4)).astype(np.float32)
+    model = around(SignatureConfig(n_targets=2, n_latent=4, fusion="add", backbone="seed", image_px=32))
+    model.save(tmp_path / "seed")
+    back = SignatureViT.load(tmp_path / "seed")
+    assert back.config == model.config
+    np.testing.assert_array_equal(back.predict(images, ae), model.predict(images, ae))
+
+
+def test_uncertainty_is_the_networks_in_score_units(images: np.ndarray, tmp_path) -> None:
+    torch.manual_seed(0)
+    model = around(SignatureConfig(VIT, 2, gaussian=True))
+    torch.nn.init.normal_(model.net.spread.weight)
+    with torch.no_grad():
+        found = model.net.forward_all(torch.from_numpy(images))
+    mean, std = model.predict_distribution(images)
+    np.testing.assert_array_equal(mean, model.predict(images))
+    np.testing.assert_allclose(std, np.exp(found.log_variance.numpy() / 2) * [2.0, 0.1], rtol=1e-4)
+    turned = np.ascontiguousarray(np.rot90(images, axes=(2, 3)))
+    for one, other in zip(*(model.predict_distribution(x, n_views=4) for x in (images, turned)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3)
+    model.save(tmp_path / "vit")
+    back = SignatureViT.load(tmp_path / "vit")
+    assert back.knows_uncertainty
+    np.testing.assert_array_equal(back.predict_distribution(images)[1], std)
+    with pytest.raises(InputError, match="predicts scores without their uncertainty; train it with `loss='gaussian'`"):
+        build("none").predict_distribution(images)
 
 
 def test_config_that_does_not_fit_the_weights_is_refused(tmp_path) -> None:

@@ -3,6 +3,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import norm
 
 from spatialsig._errors import InputError
 from spatialsig.nn.losses import masked_loss
@@ -53,9 +54,52 @@ def test_unmeasured_entries_get_no_gradient() -> None:
     [
         ({"target": torch.zeros(2, 3)}, r"prediction \(2, 2\) and target \(2, 3\) must both be"),
         ({"target": torch.zeros(2, 2), "kind": "mae"}, "`kind='mae'` is not known"),
+        ({"target": torch.zeros(2, 2), "kind": "gaussian"}, r"`log_variance` of shape None; .* needs one of \(2, 2\)"),
         ({"target": torch.zeros(2, 2), "weight": torch.ones(3)}, r"weight of shape \(3,\); wanted \(2,\) or \(2, 2\)"),
     ],
 )
 def test_errors(kwargs, message: str) -> None:
     with pytest.raises(InputError, match=message):
         masked_loss(torch.zeros(2, 2), **kwargs)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
+def test_gaussian_is_minus_the_log_of_a_normal_density(beta: float) -> None:
+    rng = np.random.default_rng(0)
+    prediction, target = rng.normal(size=(2, 8, 3))
+    log_variance, weight = rng.normal(size=(8, 3)), rng.random((8, 3))
+    target[2, 1] = np.nan
+    tensors = [torch.from_numpy(array) for array in (prediction, target, log_variance, weight)]
+    found = masked_loss(*tensors[:2], log_variance=tensors[2], weight=tensors[3], kind="gaussian", beta=beta)
+    density = -norm.logpdf(target, prediction, np.exp(log_variance / 2)) - np.log(2 * np.pi) / 2
+    seen = ~np.isnan(target)
+    weighed = (np.exp(beta * log_variance) * density * weight)[seen].sum() / weight[seen].sum()
+    assert float(found) == pytest.approx(weighed)
+
+
+def test_mean_learns_from_the_gaussian_as_from_the_squared_error_at_beta_1() -> None:
+    prediction = torch.zeros(2, 2, requires_grad=True)
+    target, log_variance = torch.tensor([[1.0, -2.0], [0.5, 3.0]]), torch.tensor([[2.0, -1.0], [0.0, 1.0]])
+    masked_loss(prediction, target, kind="gaussian", log_variance=log_variance, beta=1.0).backward()
+    gaussian, prediction.grad = prediction.grad, None
+    masked_loss(prediction, target, kind="mse").backward()
+    torch.testing.assert_close(gaussian, prediction.grad)
+
+
+def test_variance_settles_at_the_mean_squared_error() -> None:
+    target = torch.randn(500, 1, generator=torch.Generator().manual_seed(0)) * 0.5
+    slopes = []
+    for factor in (0.5, 1.0, 2.0):
+        log_variance = (factor * target.square().mean()).log().requires_grad_()
+        spread = log_variance.expand(500, 1)
+        masked_loss(torch.zeros(500, 1), target, kind="gaussian", log_variance=spread, beta=0.0).backward()
+        slopes.append(float(log_variance.grad))
+    assert slopes[0] < -0.1 < 0.1 < slopes[2]
+    assert slopes[1] == pytest.approx(0, abs=1e-5)
+
+
+def test_weight_of_each_entry_counts() -> None:
+    prediction, target = torch.zeros(2, 2), torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    weight = torch.tensor([[0.0, 1.0], [3.0, 0.0]])
+    found = masked_loss(prediction, target, weight=weight, kind="mse")
+    assert float(found) == pytest.approx((1 * 2.0 + 3 * 4.5) / 4)

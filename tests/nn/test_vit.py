@@ -102,6 +102,58 @@ def test_named_sizes_grow() -> None:
     assert vit_config("tiny", pool="class").pool == "class"
 
 
+@torch.no_grad()
+def test_a_network_takes_larger_and_oblong_images_than_it_has_seen() -> None:
+    net = ViT(ViTConfig(**{**vars(SMALL), "stem": (8, 8, 8, 16), "stem_blocks": (0, 0, 0, 0)})).eval()
+    for height, width in ((112, 112), (224, 224), (112, 224), (100, 130)):
+        tokens = net.forward_features(pixels(1, height, width))
+        assert tokens.shape[1] == np.prod(net.grid_shape(height, width)) == -(-height // 16) * -(-width // 16)
+        assert net(pixels(1, height, width)).shape == (1, net.num_features)
+    # before attention mixes them, tokens of the upper left do not depend on how far the image goes on
+    large = pixels(1, 224, 224)
+    whole = net.embed(net.stages(large)[-1]).reshape(14, 14, 32)
+    part = net.embed(net.stages(large[..., :112, :112])[-1]).reshape(7, 7, 32)
+    torch.testing.assert_close(whole[:6, :6], part[:6, :6], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("pool", ["mean", "class"])
+def test_registers_take_part_and_are_not_read(pool: str) -> None:
+    changed = {"pool": pool, "n_registers": 3, "stem_features": False}
+    net = ViT(ViTConfig(**{**vars(SMALL), **changed})).eval()
+    n_class = int(pool == "class")
+    tokens = net.forward_features(pixels())
+    assert tokens.shape == (2, n_class + 3 + 64, 32)
+    expected = tokens[:, 0] if n_class else tokens[:, 3:].mean(dim=1)
+    torch.testing.assert_close(net(pixels()), expected)
+    before = net(pixels())
+    net.registers += torch.randn_like(net.registers)
+    assert not torch.allclose(net(pixels()), before)
+
+
+@torch.no_grad()
+def test_mean_of_the_tokens_leaves_extra_ones_out() -> None:
+    net = ViT(ViTConfig(**{**vars(SMALL), "stem_features": False})).eval()
+    extra = torch.randn(2, 2, 32)
+    torch.testing.assert_close(net(pixels(), extra), net.forward_features(pixels(), extra)[:, :64].mean(dim=1))
+
+
+@torch.no_grad()
+def test_attention_maps_are_those_the_network_uses() -> None:
+    net = ViT(ViTConfig(**{**vars(SMALL), "pool": "class", "n_registers": 1})).eval()
+    extra = torch.randn(2, 1, 32)
+    maps = net.forward_attention(pixels(), extra)
+    assert [tuple(weights.shape) for weights in maps] == [(2, 2, 67, 67)] * 2
+    for weights in maps:
+        torch.testing.assert_close(weights.sum(dim=-1), torch.ones(2, 2, 67))
+    tokens = net.embed(net.stages(pixels())[-1], extra)
+    for block in net.blocks:
+        written, _ = block.forward_attention(tokens)
+        torch.testing.assert_close(written, block(tokens), atol=1e-5, rtol=1e-5)
+        tokens = written
+    torch.testing.assert_close(net.norm(tokens), net.forward_features(pixels(), extra), atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -113,6 +165,7 @@ def test_named_sizes_grow() -> None:
         (lambda: ViTConfig(stem=(8,), stem_blocks=(0, 0)), "must have the same length"),
         (lambda: ViTConfig(stem=(8.5,), stem_blocks=(0,)), "must be integers"),
         (lambda: ViTConfig(stem=(8,), stem_blocks=(-1,)), r"`stem_blocks=\(-1,\)`"),
+        (lambda: ViTConfig(n_registers=-1), "`n_registers=-1`"),
         (lambda: ViTConfig(pool="max"), "`pool='max'` is not known"),
         (lambda: sincos_positions(2, 2, 6), "`dim=6` must be a multiple of 4"),
     ],
