@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from ._mpp import mpp
     from ._optimize import optimize
     from ._repair import repair
+    from ._seed_layout import export_seed_layout
     from ._store import read, write
     from ._verify import verify
     from ._xenium import read_xenium
 
 __all__ = [
+    "export_seed_layout",
     "from_anndata",
     "mpp",
     "optimize",
@@ -38,6 +40,7 @@ __getattr__, _, _ = lazy_loader.attach(
         "_mpp": ["mpp"],
         "_optimize": ["optimize"],
         "_repair": ["repair"],
+        "_seed_layout": ["export_seed_layout"],
         "_store": ["read", "write"],
         "_verify": ["verify"],
         "_xenium": ["read_xenium"],

@@ -1,0 +1,159 @@
+"""A cohort as the files that the prototype's scripts read: patches, embeddings, labels, autoencoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from spatialsig import _keys
+from spatialsig._errors import InputError
+from spatialsig._progress import track
+from spatialsig.data.patch_table import patch_origins_of, patch_source, patch_spec
+from spatialsig.data.slides import open_slides, require_obsm, slide_count
+
+if TYPE_CHECKING:
+    import os
+
+    from numpy.typing import NDArray
+
+    from spatialsig.data.slides import Data, Slide
+    from spatialsig.models import Autoencoder
+
+LABELS, EMBEDDINGS, PATCHES = "labels.csv", "embeddings", "patches"
+BATCH = 64  # patches read at a time
+
+
+def export_seed_layout(
+    data: Data,
+    directory: str | os.PathLike[str],
+    *,
+    autoencoder: Autoencoder | None = None,
+    images: bool = False,
+    use_rep: str | None = _keys.X_AE,
+    patches_key: str = _keys.PATCHES,
+    signatures_key: str = _keys.SIGNATURES,
+) -> pd.DataFrame:
+    """Write labels, embeddings, autoencoder and pictures of the patches as the prototype's files.
+
+    For scripts that were written for the prototype, and to compare with it. The labels are those of
+    ``tables[signatures_key]``, made by whatever settings: ``stat="median"`` is the prototype's statistic.
+
+    Parameters
+    ----------
+    data
+        SpatialData, path of a store, or Cohort, with patches and labels; not modified.
+    directory
+        Folder to write into; made if missing, files of the same names are replaced.
+    autoencoder
+        Plain autoencoder (``linear_path=False``) to write beside; None writes none.
+    images
+        Also write the pictures of the patches, as PNG.
+    use_rep
+        Embedding of the patches in ``tables[signatures_key].obsm``; None writes none.
+    patches_key, signatures_key
+        Shapes element of the patches, table of the labels.
+
+    Returns
+    -------
+    The table of the labels as written to ``labels.csv``, one row per labelled patch: ``slide``, ``y0``, ``x0``,
+    ``size_l0`` (level-0 px), ``n_cells``, ``png_path``, ``ae_path`` (relative to ``directory``, empty where not written),
+    then one column per signature. ``embeddings/{slide}_y{y0}_x{x0}.npy`` holds one vector ``(n_latent,)`` float32,
+    ``patches/{slide}_y{y0}_x{x0}.png`` one RGB picture; ``ae.ckpt``, ``ae_genes.json`` and ``scaler.npz`` are written by
+    :func:`spatialsig.models.export_seed_autoencoder`.
+
+    Raises
+    ------
+    KeyMissingError
+        If a slide has no patches, labels or embedding.
+    InputError
+        If two slides have the same name or one holds a path separator, their signatures differ, or the autoencoder has
+        parts that the prototype has not.
+    """
+    _check(data, use_rep, patches_key, signatures_key)
+    place = Path(directory)
+    place.mkdir(parents=True, exist_ok=True)
+    if autoencoder is not None:
+        from spatialsig.models import export_seed_autoencoder
+
+        export_seed_autoencoder(autoencoder, place)
+    frames = []
+    for slide in track(open_slides(data), "export patches", total=slide_count(data), unit="slide"):
+        frame, rows = _labels(slide, patches_key, signatures_key)
+        if use_rep is not None:
+            table = slide.table(signatures_key)
+            frame["ae_path"] = _write_embeddings(place, frame.index, np.asarray(table.obsm[use_rep], np.float32)[rows])
+        if images:
+            frame["png_path"] = _write_images(place, frame.index, slide, patches_key, rows)
+        frames.append(frame)
+    labels = pd.concat(frames, ignore_index=True)
+    labels.to_csv(place / LABELS, index=False)
+    return labels
+
+
+def _check(data: Data, use_rep: str | None, patches_key: str, signatures_key: str) -> None:
+    seen: dict[str, list[str]] = {}
+    for slide in open_slides(data):
+        table = slide.table(signatures_key, name="signatures_key", fix="Call `sp.tl.aggregate_patches` first.")
+        patch_spec(slide, patches_key)
+        if use_rep is not None:
+            fix = "Call `sp.tl.embed_cells` and `sp.tl.aggregate_patches` first, or pass `use_rep=None`."
+            require_obsm(table, use_rep, name="use_rep", slide=slide, fix=fix)
+        if slide.name in seen or Path(slide.name).name != slide.name:
+            why = "is the name of two slides" if slide.name in seen else "holds a path separator"
+            msg = f"{slide.name!r} {why}; files are named by slide, so give each its own plain `sample` name."
+            raise InputError(msg)
+        seen[slide.name] = list(table.var_names)
+    first, *others = seen.items()
+    for name, names in others:
+        if names != first[1]:
+            msg = (
+                f"slide {name!r} has the signatures {names}, slide {first[0]!r} {first[1]}; score all slides together."
+            )
+            raise InputError(msg)
+
+
+def _labels(slide: Slide, patches_key: str, signatures_key: str) -> tuple[pd.DataFrame, NDArray[np.int64]]:
+    """Labelled patches of a slide, indexed by the name of their files, and which they are."""
+    table = slide.table(signatures_key)
+    scores = np.asarray(table.X, np.float32)
+    rows = np.flatnonzero(np.isfinite(scores).any(axis=1))
+    y0, x0 = patch_origins_of(slide, patches_key)[rows].T
+    frame = pd.DataFrame(
+        {
+            "slide": slide.name,
+            _keys.Y0: y0,
+            _keys.X0: x0,
+            "size_l0": patch_spec(slide, patches_key).size_l0,
+            _keys.N_CELLS: table.obs[_keys.N_CELLS].to_numpy()[rows],
+            "png_path": "",
+            "ae_path": "",
+        },
+        index=[f"{slide.name}_y{y}_x{x}" for y, x in zip(y0, x0, strict=True)],
+    )
+    columns = pd.DataFrame(scores[rows], index=frame.index, columns=list(table.var_names))
+    return pd.concat([frame, columns], axis=1), rows
+
+
+def _write_embeddings(place: Path, names: pd.Index, vectors: NDArray[np.float32]) -> list[str]:
+    (place / EMBEDDINGS).mkdir(exist_ok=True)
+    paths = [f"{EMBEDDINGS}/{name}.npy" for name in names]
+    for path, vector in zip(paths, vectors, strict=True):
+        np.save(place / path, vector)
+    return paths
+
+
+def _write_images(place: Path, names: pd.Index, slide: Slide, patches_key: str, rows: NDArray[np.int64]) -> list[str]:
+    from imagecodecs import png_encode
+
+    from spatialsig.data.patches import read_patches
+
+    (place / PATCHES).mkdir(exist_ok=True)
+    source, paths = patch_source(slide, patches_key, rows), [f"{PATCHES}/{name}.png" for name in names]
+    for start in range(0, len(rows), BATCH):
+        batch = np.arange(start, min(start + BATCH, len(rows)))
+        for i, picture in zip(batch, read_patches(source, batch), strict=True):
+            (place / paths[i]).write_bytes(png_encode(np.ascontiguousarray(picture.transpose(1, 2, 0))))
+    return paths
