@@ -1,4 +1,7 @@
+from itertools import combinations
+
 import numpy as np
+import pytest
 import spatialdata as sd
 from scipy import sparse
 
@@ -37,3 +40,27 @@ def test_unmeasured_signature_has_no_ceiling(patched: sd.SpatialData) -> None:
     ceiling = sp.tl.noise_ceiling(patched, n_repeats=1)
     assert np.isnan(ceiling["ceiling"][0])
     assert ceiling["ceiling"][1:].between(0.3, 1).all()
+
+
+@pytest.mark.parametrize(
+    ("method", "stat"),
+    [("zscore", "median"), ("zscore", "sum"), ("zscore", "pseudobulk"), ("ucell", "mean"), ("score_genes", "mean")],
+)
+def test_ceiling_follows_scorer_and_statistic(toy: sd.SpatialData, method: str, stat: str) -> None:
+    """The oracle measures the same tissue again and again: reliability is the correlation of two measurements."""
+    table, genes = toy["table"], list(toy["table"].var_names[:5])
+    xy = table.obsm["he_px"]
+    rates = np.full(table.shape, 0.15)
+    rates[:, :5] *= np.exp(0.5 * (np.sin(xy[:, 0] / 90) + np.cos(xy[:, 1] / 70)))[:, None]
+    sp.pp.make_patches(toy, patch_px=40, um_per_px=1.0)
+    sp.pp.assign_cells(toy)
+    estimates, labels = [], []
+    for seed in range(6):
+        table.X = sparse.csr_matrix(np.random.default_rng(seed).poisson(rates).astype(np.float32))
+        sp.tl.score_cells(toy, {"field": genes}, test_fold=None, method=method)
+        sp.tl.aggregate_patches(toy, stat=stat, min_cells=3, use_rep=None)
+        estimates.append(sp.tl.noise_ceiling(toy, n_repeats=2)["ceiling"][0])
+        labels.append(toy["signatures"].X[:, 0])
+    seen = np.isfinite(labels).all(axis=0)
+    rs = [np.corrcoef(a[seen], b[seen])[0, 1] for a, b in combinations(labels, 2)]
+    assert abs(np.mean(estimates) - np.sqrt(np.mean(rs))) < 0.08
