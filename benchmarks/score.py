@@ -25,13 +25,13 @@ import scanpy as sc
 from aggregate import cpu_seconds
 from hvg import extra_bytes, slide
 
+from spatialsig.stats.cell_scores import signature_scores
 from spatialsig.stats.controls import control_genes
 from spatialsig.stats.expression import (
     gene_moments,
     library_size,
     log1p_cp10k,
     scaler_from_moments,
-    signature_scores,
 )
 from spatialsig.stats.ranks import detected_genes, rank_scores
 
@@ -56,7 +56,7 @@ def prototype(counts: sparse.csr_matrix, sets: list[np.ndarray]) -> np.ndarray:
 def zscore(counts: sparse.csr_matrix, weights: np.ndarray) -> np.ndarray:
     """Scaler from these cells, then scores."""
     library = library_size(counts)
-    mean, std = scaler_from_moments(*gene_moments(counts, library), counts.shape[0])
+    mean, std = scaler_from_moments(*gene_moments(counts, library, genes=weights.any(axis=1)), counts.shape[0])
     return signature_scores(counts, library, mean, std, weights)
 
 

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import sparse
 
+from spatialsig.stats.cell_scores import signature_scores
 from spatialsig.stats.expression import (
     gene_moments,
     library_size,
     log1p_cp10k,
-    signature_scores,
     value_range,
 )
 

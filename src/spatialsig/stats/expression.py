@@ -62,18 +62,22 @@ def gene_moments(
     library: NDArray[np.float64] | None,
     *,
     rows: NDArray[np.bool_] | None = None,
+    genes: NDArray[np.bool_] | None = None,
     log1p: bool = True,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Sum and sum of squares of the normalised expression of every gene, each ``(n_genes,)``, in one pass.
 
-    ``rows`` ``(n_cells,)`` says which cells count; all of them when None. ``log1p=False`` leaves the logarithm out, and
+    ``rows`` ``(n_cells,)`` says which cells count, ``genes`` ``(n_genes,)`` which genes (the others get 0, and few of many
+    are much sooner done); all of them when None. ``log1p=False`` leaves the logarithm out, and
     ``library=None`` the division by the library too: the moments of the counts themselves.
     """
     chosen = np.ones(counts.shape[0], np.bool_) if rows is None else rows
     factor = np.ones(counts.shape[0]) if library is None else size_factors(library)
-    moments: tuple[NDArray[np.float64], NDArray[np.float64]] = _moments(
-        counts.data, counts.indices, counts.indptr, factor, chosen, counts.shape[1], log1p
-    )
+    moments: tuple[NDArray[np.float64], NDArray[np.float64]]
+    if genes is None:
+        moments = _moments(counts.data, counts.indices, counts.indptr, factor, chosen, counts.shape[1], log1p)
+    else:
+        moments = _some_moments(counts.data, counts.indices, counts.indptr, factor, chosen, genes, log1p)
     return moments
 
 
@@ -100,38 +104,6 @@ def scaler_from_moments(
     return mean, np.where(std > 0, std, 1.0)
 
 
-def signature_scores(
-    counts: sparse.csr_matrix,
-    library: NDArray[np.float64],
-    mean: NDArray[np.float64],
-    std: NDArray[np.float64],
-    weights: NDArray[np.float64],
-) -> NDArray[np.float32]:
-    """Score every cell for every signature: the weighted sum of its z-scores.
-
-    Parameters
-    ----------
-    counts
-        Cells by genes, ``(n_cells, n_genes)``.
-    library
-        Counts per cell, ``(n_cells,)``.
-    mean, std
-        Scaler of the normalised expression, ``(n_genes,)``.
-    weights
-        ``(n_genes, n_signatures)``; ``1 / n`` at the ``n`` genes of a signature gives the mean z-score.
-
-    Returns
-    -------
-    ``(n_cells, n_signatures)`` float32. Memory beyond it is that of ``weights``.
-    """
-    per_gene = np.ascontiguousarray(weights / std[:, None])
-    offset = -(mean[:, None] * per_gene).sum(axis=0)
-    scores: NDArray[np.float32] = _scores(
-        counts.data, counts.indices, counts.indptr, size_factors(library), per_gene, offset
-    )
-    return scores
-
-
 @numba.njit(cache=True)
 def _value_range(values: NDArray[Any]) -> tuple[bool, float, float]:
     whole, low, high = True, values[0], values[0]
@@ -145,10 +117,13 @@ def _value_range(values: NDArray[Any]) -> tuple[bool, float, float]:
 def _row_sums(data: NDArray[Any], indptr: NDArray[Any]) -> NDArray[np.float64]:
     out = np.empty(len(indptr) - 1)
     for cell in range(len(indptr) - 1):
-        total = 0.0
-        for k in range(indptr[cell], indptr[cell + 1]):
-            total += data[k]
-        out[cell] = total
+        k, stop = np.uint64(indptr[cell]), np.uint64(indptr[cell + 1])
+        even = odd = 0.0  # two sums: neither waits for the other
+        while k + np.uint64(1) < stop:
+            even += data[k]
+            odd += data[k + np.uint64(1)]
+            k += np.uint64(2)
+        out[cell] = even + odd + (data[k] if k < stop else 0.0)
     return out
 
 
@@ -209,6 +184,32 @@ def _moments(
 
 
 @numba.njit(cache=True)
+def _some_moments(
+    data: NDArray[Any],
+    indices: NDArray[Any],
+    indptr: NDArray[Any],
+    factor: NDArray[np.float64],
+    rows: NDArray[np.bool_],
+    genes: NDArray[np.bool_],
+    log1p: bool,  # noqa: FBT001
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    sums = np.zeros((len(genes), 2))
+    hits = np.empty(np.max(np.diff(indptr)) + 1 if len(indptr) > 1 else 1, np.uint64)
+    for cell in range(len(indptr) - 1):
+        if rows[cell]:
+            n_hits = 0
+            for k in range(np.uint64(indptr[cell]), np.uint64(indptr[cell + 1])):
+                hits[n_hits] = k  # without a branch, which the processor would mispredict
+                n_hits += genes[np.uint32(indices[k])]
+            for hit in range(n_hits):
+                value, gene = data[hits[hit]] * factor[cell], np.uint32(indices[hits[hit]])
+                x = np.log1p(value) if log1p else value
+                sums[gene, 0] += x
+                sums[gene, 1] += x * x
+    return sums[:, 0].copy(), sums[:, 1].copy()
+
+
+@numba.njit(cache=True)
 def _clipped_moments(
     data: NDArray[Any],
     indices: NDArray[Any],
@@ -225,55 +226,3 @@ def _clipped_moments(
                 sums[gene, 0] += value
                 sums[gene, 1] += value * value
     return sums[:, 0].copy(), sums[:, 1].copy()
-
-
-@numba.njit(cache=True)
-def _scores(
-    data: NDArray[Any],
-    indices: NDArray[Any],
-    indptr: NDArray[Any],
-    factor: NDArray[np.float64],
-    per_gene: NDArray[np.float64],
-    offset: NDArray[np.float64],
-) -> NDArray[np.float32]:
-    n_signatures = per_gene.shape[1]
-    start, which = _signatures_of_genes(per_gene)
-    used = np.diff(start) > 0
-    out = np.empty((len(indptr) - 1, n_signatures), np.float32)
-    row, small = np.empty(n_signatures), np.empty(N_SMALL)
-    hits = np.empty(np.max(np.diff(indptr)) + 1 if len(indptr) > 1 else 1, np.int64)
-    for cell in range(len(indptr) - 1):
-        # first pick the few values that matter, without a branch the processor would mispredict
-        n_hits = 0
-        for k in range(np.uint64(indptr[cell]), np.uint64(indptr[cell + 1])):
-            hits[n_hits] = k
-            n_hits += used[np.uint32(indices[k])]
-        tabled = n_hits > N_SMALL  # many genes: take the logarithms of the small counts once
-        if tabled:
-            for count in range(N_SMALL):
-                small[count] = np.log1p(count * factor[cell])
-        row[:] = offset
-        for hit in range(n_hits):
-            k = hits[hit]
-            gene = indices[k]
-            place = np.uint8(data[k]) if 0 <= data[k] < N_SMALL else np.uint8(0)
-            value = small[place] if tabled and place == data[k] else np.log1p(data[k] * factor[cell])
-            for j in range(start[gene], start[gene + 1]):
-                row[which[j]] += value * per_gene[gene, which[j]]
-        for s in range(n_signatures):
-            out[cell, s] = row[s]
-    return out
-
-
-@numba.njit(cache=True)
-def _signatures_of_genes(per_gene: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Signatures that gene ``g`` weighs in: ``which[start[g] : start[g + 1]]``."""
-    start = np.zeros(per_gene.shape[0] + 1, np.int64)
-    which = np.empty(per_gene.size, np.int64)
-    for gene in range(per_gene.shape[0]):
-        start[gene + 1] = start[gene]
-        for s in range(per_gene.shape[1]):
-            if per_gene[gene, s] != 0:
-                which[start[gene + 1]] = s
-                start[gene + 1] += 1
-    return start, which

@@ -59,19 +59,17 @@ def by_dispersion(
 
     Genes chosen on most slides come first, ties by their normalised dispersion averaged over slides.
     """
-    frames = [_dispersion(slide, n_top_genes, n_bins, cell_ranger=cell_ranger) for slide in slides]
-    together = pd.concat(frames)
-    frame = together.groupby(together.index).agg(
-        means=("means", "mean"),
-        dispersions=("dispersions", "mean"),
-        dispersions_norm=("dispersions_norm", "mean"),
-        highly_variable_nbatches=("highly_variable", "sum"),
-    )
-    order = frame.sort_values(["highly_variable_nbatches", "dispersions_norm"], ascending=False, na_position="last")
-    return frame.assign(
-        highly_variable_intersection=frame["highly_variable_nbatches"] == len(slides),
-        highly_variable=frame.index.isin(order.index[:n_top_genes]),
-    )
+    parts = [_dispersion(slide, n_top_genes, n_bins, cell_ranger=cell_ranger) for slide in slides]
+    # plain arrays: on a panel of thousands of genes, frames would take as long as the counts
+    names, gene = np.unique(np.concatenate([np.asarray(slide.genes, object) for slide in slides]), return_inverse=True)
+    columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    chosen = np.bincount(gene, columns.pop("chosen"), len(names)).astype(np.int64)
+    frame = {key: _mean_of(values, gene, len(names)) for key, values in columns.items()}
+    order = np.lexsort((-frame["dispersions_norm"], -chosen))  # NaN last
+    marked = np.zeros(len(names), bool)
+    marked[order[:n_top_genes]] = True
+    counted = {"highly_variable_nbatches": chosen, "highly_variable_intersection": chosen == len(slides)}
+    return pd.DataFrame(frame | counted | {"highly_variable": marked}, index=names)
 
 
 def standardised_variance(slide: Moments, clipped: Clipped, span: float) -> pd.Series:
@@ -109,29 +107,58 @@ def by_standardised_variance(
     return frame.assign(highly_variable=frame.index.isin(order.index[:n_top_genes]))
 
 
-def _dispersion(slide: Moments, n_top_genes: int, n_bins: int, *, cell_ranger: bool) -> pd.DataFrame:
+def _dispersion(slide: Moments, n_top_genes: int, n_bins: int, *, cell_ranger: bool) -> dict[str, NDArray[np.float64]]:
     seen = slide.total > 0
     mean = np.where(slide.mean[seen] > 0, slide.mean[seen], NO_MEAN)
     dispersion = slide.variance[seen] / mean
     if not cell_ranger:
         dispersion = np.log(np.where(dispersion > 0, dispersion, np.nan))
         mean = np.log1p(mean)
-    frame = pd.DataFrame({"means": mean, "dispersions": dispersion}, index=np.asarray(slide.genes)[seen])
     edges: Any = np.r_[-np.inf, np.percentile(mean, np.arange(10, 105, 5)), np.inf] if cell_ranger else n_bins
-    grouped = frame.groupby(pd.cut(frame["means"], edges), observed=True)["dispersions"]
-    if cell_ranger:
-        centre = grouped.transform("median")
-        spread = grouped.transform(lambda x: median_abs_deviation(x, scale="normal"))
-    else:
-        centre, spread = grouped.transform("mean"), grouped.transform("std")
-        alone = spread.isna()  # a gene alone in its bin gets a normalised dispersion of 1
-        centre, spread = centre.mask(alone, 0.0), spread.mask(alone, centre)
-    frame["dispersions_norm"] = (frame["dispersions"] - centre) / spread
-    ordered = np.sort(frame["dispersions_norm"].dropna())[::-1]
+    _, bins = np.unique(pd.cut(mean, edges, labels=False), return_inverse=True)
+    centre, spread = _robust(dispersion, bins) if cell_ranger else _centre_and_spread(dispersion, bins)
+    norm = (dispersion - centre[bins]) / spread[bins]
+    ordered = np.sort(norm[~np.isnan(norm)])[::-1]
     limit = ordered[min(n_top_genes, len(ordered)) - 1] if len(ordered) else np.inf
-    frame["highly_variable"] = (frame["dispersions_norm"] >= limit).astype(int)
+    found = {"means": mean, "dispersions": dispersion, "dispersions_norm": norm, "chosen": norm >= limit}
     # a gene without counts is measured and does not vary
-    return frame.reindex(list(slide.genes), fill_value=0)
+    return {key: _spread_out(values, seen) for key, values in found.items()}
+
+
+def _spread_out(values: NDArray[Any], seen: NDArray[np.bool_]) -> NDArray[np.float64]:
+    out = np.zeros(len(seen))
+    out[seen] = values
+    return out
+
+
+def _mean_of(values: NDArray[np.float64], group: NDArray[np.int64], n: int) -> NDArray[np.float64]:
+    """Mean of each group without NaN; NaN where nothing is left."""
+    known = ~np.isnan(values)
+    size = np.bincount(group[known], minlength=n)
+    total = np.bincount(group[known], values[known], n)
+    return np.divide(total, size, out=np.full(n, np.nan), where=size > 0)
+
+
+def _centre_and_spread(
+    dispersion: NDArray[np.float64], bins: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation of each bin; a gene alone in its bin is to get a normalised dispersion of 1."""
+    n = int(bins.max(initial=-1)) + 1
+    centre = _mean_of(dispersion, bins, n)
+    size = np.bincount(bins[~np.isnan(dispersion)], minlength=n)
+    variance = _mean_of((dispersion - centre[bins]) ** 2, bins, n) * size / np.maximum(size - 1, 1)
+    alone = size < 2
+    return np.where(alone, 0.0, centre), np.where(alone, centre, np.sqrt(variance))
+
+
+def _robust(
+    dispersion: NDArray[np.float64], bins: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Median and median absolute deviation of each bin."""
+    groups = [dispersion[bins == i] for i in range(int(bins.max(initial=-1)) + 1)]
+    return np.array([np.median(group) for group in groups]), np.array(
+        [median_abs_deviation(group, scale="normal") for group in groups]
+    )
 
 
 def _loess(x: NDArray[np.float64], y: NDArray[np.float64], span: float) -> NDArray[np.float64]:

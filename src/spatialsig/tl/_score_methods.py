@@ -12,13 +12,13 @@ from spatialsig._errors import InputError
 from spatialsig.data.counts import counts_of
 from spatialsig.data.slides import open_slides
 from spatialsig.data.splits import positions, training_rows
+from spatialsig.stats.cell_scores import signature_scores
 from spatialsig.stats.controls import control_genes
 from spatialsig.stats.expression import (
     gene_moments,
     library_size,
     log1p_cp10k,
     scaler_from_moments,
-    signature_scores,
 )
 from spatialsig.stats.ranks import detected_genes, rank_scores
 
@@ -57,7 +57,8 @@ def fit_method(
     the genes of any signature, which are no controls.
     """
     if method == "zscore":
-        mean, std, _ = _moments(given)
+        # a scaler of the genes that weigh in; 0 and 1 for the others, which no score reads
+        mean, std, _ = _moments(given, weights.any(axis=1))
         return {"mean": mean, "std": std, "weights": weights}
     if method == "score_genes":
         mean, _, _ = _moments(given)
@@ -98,12 +99,14 @@ def decoupler() -> Any:
     return package
 
 
-def _moments(given: Training) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
+def _moments(
+    given: Training, genes: NDArray[np.bool_] | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
     total, squares, n = np.zeros(len(given.genes)), np.zeros(len(given.genes)), 0
     for slide in open_slides(given.data):
         rows = training_rows(slide, positions(slide, given.table_key), test_fold=given.test_fold)
         counts = counts_of(slide, given.table_key, given.genes)
-        slide_total, slide_squares = gene_moments(counts, library_size(counts), rows=rows)
+        slide_total, slide_squares = gene_moments(counts, library_size(counts), rows=rows, genes=genes)
         total, squares, n = total + slide_total, squares + slide_squares, n + int(rows.sum())
     if n < 2:
         msg = f"`test_fold={given.test_fold}` leaves {n} training cells; choose another fold."
