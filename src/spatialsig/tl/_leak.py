@@ -130,8 +130,8 @@ def _genes(slide: Slide, names: list[str], use_rep: str, signatures_key: str) ->
     embedded = slide.params(signatures_key).get("embed_cells") or {}
     if "weights" not in scored or embedded.get("key") != use_rep:
         return {"n_genes": [-1] * len(names), "n_shared": [-1] * len(names), "shared": [""] * len(names)}
-    genes, seen = np.asarray(scored["genes"], str), set(map(str, embedded["genes"]))
-    of = [genes[column > 0].tolist() for column in np.asarray(scored["weights"]).T]
+    genes, seen = list(map(str, scored["genes"])), set(map(str, embedded["genes"]))
+    of = [[genes[i] for i in np.flatnonzero(column > 0)] for column in np.asarray(scored["weights"]).T]
     shared = [[gene for gene in members if gene in seen] for members in of]
     return {"n_genes": list(map(len, of)), "n_shared": list(map(len, shared)), "shared": list(map(", ".join, shared))}
 

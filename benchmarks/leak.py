@@ -1,0 +1,120 @@
+"""How much of the answer an expression embedding holds, by what it was made from.
+
+    python benchmarks/leak.py [--quick] [--json PATH]
+
+A synthetic cohort, one patient per slide, half of the patients held out. The embedding alone (ridge regression, no image)
+predicts the labels of the held-out slides, by three autoencoders:
+
+- ``same genes``: from all genes, those of the signatures included (``exclude_signature_genes=False``);
+- ``disjoint cells``: the same network, but each patch is embedded from one random half of its cells and labelled from the
+  other half: no molecule is shared, only the tissue;
+- ``other genes``: from the genes outside the signatures (the default).
+
+Written down before: same genes > disjoint cells > other genes, the first at the noise ceiling; what is left of the other
+two is biology that neighbouring genes and cells share, and no leak.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+from scipy import sparse
+
+import spatialsig as sp
+from spatialsig import _keys
+from spatialsig._errors import SpatialsigWarning
+from spatialsig.data.slides import open_slides
+
+HERE = Path(__file__).resolve().parent
+GOALS = {"same genes, share of the ceiling, at least": 0.95, "order": ["same genes", "disjoint cells", "other genes"]}
+
+
+def make_cohort(folder: Path, n_slides: int, size_um: float) -> sp.Cohort:
+    stores = {}
+    for i in range(n_slides):
+        stores[f"S{i}"] = folder / f"S{i}.zarr"
+        sp.io.write(sp.datasets.toy(seed=i, size_um=size_um, sample=f"S{i}", patient=f"P{i}"), stores[f"S{i}"])
+    cohort = sp.Cohort(stores)
+    sp.pp.split(cohort, n_folds=2)
+    sp.pp.make_patches(cohort, patch_px=56, um_per_px=1.0)
+    sp.pp.assign_cells(cohort)
+    sp.tl.score_cells(cohort, "seed")
+    return cohort
+
+
+def embed(cohort: sp.Cohort, epochs: int, *, exclude: bool) -> None:
+    model = sp.tl.train_autoencoder(
+        cohort, signatures="seed", exclude_signature_genes=exclude, max_epochs=epochs, hidden=(256, 64), n_latent=32
+    )
+    sp.tl.embed_cells(cohort, model)
+
+
+def on_halves(cohort: sp.Cohort) -> None:
+    """A table whose labels and embeddings come from different cells of each patch."""
+    rng = np.random.default_rng(0)
+    for slide in open_slides(cohort):
+        cells = slide.table(_keys.TABLE)
+        whole, first = cells.obsm[_keys.MEMBERSHIP], rng.random(cells.n_obs) < 0.5
+        tables = []
+        for rows in (first, ~first):
+            cells.obsm[_keys.MEMBERSHIP] = sparse.csr_matrix(sparse.diags_array(rows.astype(np.uint8)) @ whole)
+            cells.obsm[_keys.MEMBERSHIP].eliminate_zeros()
+            sp.tl.aggregate_patches(slide.sdata, min_cells=3, key_added="half")
+            tables.append(slide.sdata["half"].copy())
+            del slide.sdata["half"]
+        cells.obsm[_keys.MEMBERSHIP] = whole
+        tables[0].obsm[_keys.X_AE] = tables[1].obsm[_keys.X_AE]
+        slide.put("half", tables[0])
+
+
+def reached(cohort: sp.Cohort, key: str) -> dict[str, object]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", SpatialsigWarning)
+        table = sp.tl.embedding_leak(cohort, signatures_key=key)
+    said = [str(warning.message) for warning in caught if issubclass(warning.category, SpatialsigWarning)]
+    return {
+        "pearson": float(table["pearson"].mean()),
+        "share_of_ceiling": float(table["share_of_ceiling"].mean()),
+        "shared_genes": int(table["n_shared"].sum()),
+        "by_signature": dict(zip(table["signature"], table["pearson"].round(3), strict=True)),
+        "warning": said[0] if said else "",
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="4 slides of 0.5 mm, 2 epochs")
+    parser.add_argument("--json", type=Path, default=HERE / "results" / "leak.json")
+    arguments = parser.parse_args()
+    sp.settings.progress = False
+    n_slides, size_um, epochs = (4, 500.0, 2) if arguments.quick else (6, 1500.0, 8)
+    start, result = time.perf_counter(), {}
+    with tempfile.TemporaryDirectory() as folder:
+        cohort = make_cohort(Path(folder), n_slides, size_um)
+        embed(cohort, epochs, exclude=False)
+        sp.tl.aggregate_patches(cohort, min_cells=5)
+        result["same genes"] = reached(cohort, _keys.SIGNATURES)
+        on_halves(cohort)
+        result["disjoint cells"] = reached(cohort, "half")
+        embed(cohort, epochs, exclude=True)
+        sp.tl.aggregate_patches(cohort, min_cells=5)
+        result["other genes"] = reached(cohort, _keys.SIGNATURES)
+    for name, found in result.items():
+        print(f"{name:15} r = {found['pearson']:.3f}, {found['share_of_ceiling']:.1%} of the ceiling")
+    print(result["same genes"]["warning"])
+    order = sorted(result, key=lambda name: -result[name]["pearson"])
+    record = {"slides": n_slides, "size_um": size_um, "epochs": epochs, **result, "order": order, "goals": GOALS}
+    record["seconds"] = time.perf_counter() - start
+    print(json.dumps({key: record[key] for key in ("order", "goals", "seconds")}))
+    if not arguments.quick:
+        arguments.json.write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
