@@ -9,12 +9,13 @@ import tensorstore
 import zarr
 from hypothesis import given
 from hypothesis import strategies as st
+from numcodecs.zstd import compress
 
 from spatialsig._errors import InputError
 from spatialsig.store.chunks import ChunkWriter
 from spatialsig.store.commit import create_store
 from spatialsig.store.images import StreamedImage, halve
-from spatialsig.store.layout import Layout, as_layout
+from spatialsig.store.layout import FAST_LEVEL, MAX_GROWTH, ZSTD_LEVEL, Layout, as_layout
 
 from .conftest import TO_GLOBAL, image, picture
 
@@ -25,6 +26,7 @@ def test_chunks_are_what_zarr_and_tensorstore_expect(tmp_path, name, dtype) -> N
     """Our encoder against two decoders that know nothing of it."""
     layout = as_layout(name, chunk_px=64)
     pixels = np.random.default_rng(0).integers(0, 200, (4, 150, 70)).astype(dtype)
+    pixels[:, :64, :64] = 7  # a chunk at the faster level
     zarr.create_array(tmp_path / "a", **layout.array_spec(pixels.shape, dtype=pixels.dtype))
     ChunkWriter(tmp_path / "a", pixels.shape, ("c", "y", "x"), layout).write(pixels, (0, 0, 0))
     np.testing.assert_array_equal(zarr.open_array(tmp_path / "a", mode="r")[:], pixels)
@@ -52,6 +54,23 @@ def test_a_flipped_bit_is_an_error_of_every_reader(tmp_path, name) -> None:
     spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(tmp_path / "a")}}
     with pytest.raises(ValueError, match=r"(?i)checksum|crc32c|decoding|digest"):
         tensorstore.open(spec).result().read().result()
+
+
+def scanned(px: int, *, background: bool) -> np.ndarray:
+    """A chunk ``(3, px, px)``: a scanner's background, which repeats itself, or the noise of a camera."""
+    rng = np.random.default_rng(0)
+    if background:
+        return np.repeat(rng.integers(0, 255, (3, px, px // 16), np.uint8), 16, axis=2)
+    return np.clip(rng.normal(150, 12, (3, px, px)), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_chunks_that_hardly_grow_are_stored_at_the_faster_level(background) -> None:
+    """Each frame is told apart by what the two levels make of the whole chunk."""
+    chunk = scanned(256, background=background)
+    fast, small = compress(chunk, FAST_LEVEL, True), compress(chunk, ZSTD_LEVEL, True)
+    assert (len(fast) <= MAX_GROWTH * len(small)) == background, "the planted truth"
+    assert Layout().encode(chunk) == (fast if background else small)
 
 
 @pytest.mark.parametrize("chunk_px", [64, 128, 512])
