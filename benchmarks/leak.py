@@ -89,11 +89,11 @@ def reached(cohort: sp.Cohort, key: str) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="4 slides of 0.5 mm, 2 epochs")
+    parser.add_argument("--quick", action="store_true", help="4 slides of 0.35 mm, 2 epochs")
     parser.add_argument("--json", type=Path, default=HERE / "results" / "leak.json")
     arguments = parser.parse_args()
     sp.settings.progress = False
-    n_slides, size_um, epochs = (4, 500.0, 2) if arguments.quick else (6, 1500.0, 8)
+    n_slides, size_um, epochs = (4, 350.0, 2) if arguments.quick else (6, 1500.0, 8)
     start, result = time.perf_counter(), {}
     with tempfile.TemporaryDirectory() as folder:
         cohort = make_cohort(Path(folder), n_slides, size_um)
