@@ -76,7 +76,7 @@ def without_best(state: dict) -> None:
 @pytest.mark.parametrize(
     ("left_out", "seen_in"),
     [
-        (without_random, "random generators"),
+        (without_random, "weights"),
         (without_average, "module average"),
         (without_losses, "history of epoch 1"),
         (without_moments, "optimizer"),

@@ -199,7 +199,7 @@ class SafePoints:
 
     def state_dict(self) -> dict[str, Any]:
         """Where this pass stands; counted here, since others may have iterated over the batches before the training."""
-        return self.batches.state_dict() | {"epoch": self.epoch, "position": self.position}
+        return {**self.batches.state_dict(), "epoch": self.epoch, "position": self.position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Let the next pass begin there."""
