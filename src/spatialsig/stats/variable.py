@@ -136,7 +136,8 @@ def _mean_of(values: NDArray[np.float64], group: NDArray[np.int64], n: int) -> N
     known = ~np.isnan(values)
     size = np.bincount(group[known], minlength=n)
     total = np.bincount(group[known], values[known], n)
-    return np.divide(total, size, out=np.full(n, np.nan), where=size > 0)
+    mean: NDArray[np.float64] = np.divide(total, size, out=np.full(n, np.nan), where=size > 0)
+    return mean
 
 
 def _centre_and_spread(

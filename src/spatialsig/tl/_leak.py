@@ -140,7 +140,7 @@ def _warn(frame: pd.DataFrame, use_rep: str) -> None:
     known = frame[frame["n_shared"] > 0]
     if known.empty:
         return
-    worst = known.loc[known["share_of_ceiling"].fillna(-1).idxmax()]
+    worst = known.sort_values("share_of_ceiling", na_position="first").iloc[-1]
     warnings.warn(
         f"the embedding {use_rep!r} was made from genes of {len(known)} of {len(frame)} signatures "
         f"({known['n_shared'].sum()} of {known['n_genes'].sum()} of their genes). Alone, without any image, it reaches "

@@ -58,7 +58,7 @@ def fit_method(
     """
     if method == "zscore":
         # a scaler of the genes that weigh in; 0 and 1 for the others, which no score reads
-        mean, std, _ = _moments(given, weights.any(axis=1))
+        mean, std, _ = _moments(given, np.asarray(weights.any(axis=1)))
         return {"mean": mean, "std": std, "weights": weights}
     if method == "score_genes":
         mean, _, _ = _moments(given)
