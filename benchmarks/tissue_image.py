@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import dask.array as da
 import geopandas as gpd
 import numpy as np
 import spatialdata as sd
+import tifffile
 import zarr
 from scipy.ndimage import gaussian_filter
 from shapely import box
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 TILE_PX = 2048
 STAINS = np.array([(0.650, 0.704, 0.286), (0.072, 0.990, 0.105)])
+WHITE = 225.0  # mean grey of a square above which it is taken to be glass
 NOISE = 4.5  # grey levels: zstd level 1 then gains 1.2, as on scanned tissue (1.12 to 1.26)
 
 
@@ -38,9 +41,26 @@ def tissue_tile(seed: int = 0, px: int = TILE_PX) -> np.ndarray:
     return np.clip(pixels, 0, 255).astype(np.uint8)
 
 
-def tissue(px: int, seed: int = 0, *, chunk_px: int = TILE_PX) -> da.Array:
-    """The tile repeated, ``(3, px, px)`` lazily, in planes of ``chunk_px``."""
-    tile = da.from_array(tissue_tile(seed), chunks=(1, TILE_PX, TILE_PX))
+def scanned_tile(file: Path, px: int = TILE_PX, square_px: int = 512) -> np.ndarray:
+    """Squares of a real scan that show tissue, put together to ``(3, px, px)`` uint8; repeated where there are few."""
+    image = tifffile.imread(file)
+    corners = [
+        (y, x)
+        for y in range(0, image.shape[0] - square_px + 1, square_px)
+        for x in range(0, image.shape[1] - square_px + 1, square_px)
+        if image[y : y + square_px, x : x + square_px].mean() < WHITE
+    ]
+    tile = np.empty((3, px, px), np.uint8)
+    for k, (y, x) in enumerate(itertools.product(range(0, px, square_px), repeat=2)):
+        top, left = corners[k % len(corners)]
+        square = image[top : top + square_px, left : left + square_px]
+        tile[:, y : y + square_px, x : x + square_px] = square.transpose(2, 0, 1)
+    return tile
+
+
+def tissue(px: int, seed: int = 0, *, chunk_px: int = TILE_PX, pixels: np.ndarray | None = None) -> da.Array:
+    """The tile, or other ``pixels``, repeated, ``(3, px, px)`` lazily, in planes of ``chunk_px``."""
+    tile = da.from_array(tissue_tile(seed) if pixels is None else pixels, chunks=(1, TILE_PX, TILE_PX))
     repeats = -(-px // TILE_PX)
     whole = da.concatenate([da.concatenate([tile] * repeats, axis=1)] * repeats, axis=2)
     return whole[:, :px, :px].rechunk((1, chunk_px, chunk_px))
