@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -6,10 +8,14 @@ from spatialsig._errors import InputError, TrainingError
 from spatialsig.data.loader import PatchBatches
 from spatialsig.data.patches import ImageLevel, PatchSource
 from spatialsig.nn.augment import AugmentConfig
+from spatialsig.nn.signature import SignatureConfig, SignatureNet
 from spatialsig.nn.vit import ViTConfig
 from spatialsig.train import fit_vit
 from spatialsig.train.average import averaged_copy, update_average
 from spatialsig.train.loop import check_finite
+from spatialsig.train.network import model_around, new_network
+from spatialsig.train.recipe import PROTOTYPE, Recipe
+from spatialsig.train.vit_module import VitModule, rate_groups
 
 VIT = ViTConfig(dim=32, depth=1, heads=2, mlp_dim=64, stem=(8, 16), stem_blocks=(0, 0))
 PX, SIDE = 16, 12
@@ -85,6 +91,83 @@ def test_image_alone_stays_enough_for_a_fused_model() -> None:
     assert r(model, planted(2)) > 0.85
 
 
+def test_gaussian_loss_finds_which_patches_are_uncertain() -> None:
+    batches = planted(0)
+    noisy = batches.target[:, 0] > 10  # the labels of red patches are drowned in noise
+    batches.target[noisy, 0] += np.random.default_rng(3).normal(0, 6, int(noisy.sum())).astype(np.float32)
+    model, _ = fitted(batches, loss="gaussian", learning_rate=3e-2)
+    _, std = model.predict_distribution(everything(batches)["image"])
+    assert std[noisy, 0].mean() > 1.3 * std[~noisy, 0].mean()
+
+
+@pytest.mark.parametrize("extra", [{"auxiliary": 0.3}, {"distil": 0.5}, {"distil": 0.5, "fusion": "token"}])
+def test_side_losses_train_and_leave_the_image_alone_enough(extra) -> None:
+    model, history = fitted(planted(0, in_ae=True), max_epochs=3, **extra)
+    assert model.config.guess_code == ("auxiliary" in extra)
+    assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0]
+    assert r(model, planted(2)) > 0.8
+
+
+def test_distillation_teaches_the_image_alone_where_there_are_no_labels() -> None:
+    batches = planted(0, in_ae=True)
+    model = model_around(
+        new_network(batches, 2, VIT, "vit", "gated", 0.0, Recipe(distil=1.0)), batches, NAMES, um_per_px=1, run=None
+    )
+    module = VitModule(model, None, Recipe(distil=1.0), n_steps=10)
+    torch.nn.init.normal_(model.net.linear_ae.weight)
+    batch = next(iter(batches))
+    batch["mask"][:] = False
+    module.training_step(batch, 0).backward()
+    assert model.net.linear.weight.grad.abs().sum() > 0
+    assert model.net.linear_ae.weight.grad is None or not model.net.linear_ae.weight.grad.any()  # the teacher stays
+
+
+def test_first_epoch_does_not_throw_away_the_start() -> None:
+    batches = planted(0)
+    start, _ = fitted(batches, max_epochs=1, learning_rate=1e-12, augment=AugmentConfig(False, 0, 0, 0))
+    _, history = fitted(batches, max_epochs=8, learning_rate=None, augment=AugmentConfig(False, 0, 0, 0))
+    found = everything(batches)
+    error = (start.predict(found["image"]) - found["target"]) / start.target_std
+    before = float(huber(torch.from_numpy(error)[torch.from_numpy(found["mask"])]))
+    assert history["train_loss"].iloc[0] < max(1.1 * before, before + 0.02)
+    assert history["train_loss"].max() < max(1.1 * before, before + 0.02)
+
+
+def huber(error: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.huber_loss(error, torch.zeros_like(error))
+
+
+def test_the_prototype_is_trained_its_own_way() -> None:
+    batches = planted(0, in_ae=True, batch_size=1)
+    wide = PatchBatches(
+        [replace(batches.sources[0], size_l0=32, out_px=32, origins=np.minimum(batches.sources[0].origins, 160))],
+        targets=[batches.target],
+        ae=[np.nan_to_num(batches.ae)],
+        batch_size=16,
+    )
+    model, history = fit_vit(wide, signatures=NAMES, um_per_px=0.5, size="seed", max_epochs=2)
+    assert (model.config.backbone, model.config.fusion, model.config.image_px) == ("seed", "add", 32)
+    np.testing.assert_array_equal(model.target_std, [1, 1])  # scores and embeddings as they are
+    assert history["lr"].tolist() == [2e-4, 2e-4]
+    assert history["train_loss"].iloc[1] < history["train_loss"].iloc[0]
+
+
+def test_short_trainings_use_less_of_the_rate_and_warm_up_longer() -> None:
+    recipe = Recipe()
+    assert [recipe.peak_rate(n) for n in (40, 400, 4000)] == [pytest.approx(2e-4), 2e-3, 2e-3]
+    assert [recipe.rising_share(n) for n in (40, 100, 4000)] == [0.5, 0.4, 0.1]
+    assert PROTOTYPE.peak_rate(10) == PROTOTYPE.learning_rate == 2e-4
+
+
+def test_linear_heads_learn_more_slowly_and_every_weight_is_in_one_group() -> None:
+    net = SignatureNet(SignatureConfig(VIT, 2, 4, "gated"))
+    groups = rate_groups(net, learning_rate=1.0, weight_decay=0.1)
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    assert len(rates) == sum(len(group["params"]) for group in groups) == len(list(net.parameters()))
+    for name, parameter in net.named_parameters():
+        assert rates[id(parameter)] == (0.1 if name.split(".")[0] in {"linear", "linear_ae"} else 1.0)
+
+
 def test_training_is_the_same_for_the_same_seed() -> None:
     states = [fitted(planted(0, in_ae=True), max_epochs=2, seed=seed)[0].net.state_dict() for seed in (1, 1, 2)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
@@ -125,6 +208,11 @@ def test_nan_loss_names_epoch_and_step() -> None:
         ({}, {"fusion": "add"}, "`fusion='add'` needs expression embeddings"),
         ({}, {"size": "huge"}, "`size='huge'` is not known"),
         ({}, {"loss": "mae"}, "`loss='mae'` is not known"),
+        ({}, {"distil": 0.5}, "`distil=0.5` needs a model with expression to learn from"),
+        ({}, {"distil": 2}, "`distil` must lie between"),
+        ({}, {"size": "seed", "auxiliary": 0.5}, "the prototype learns from labels only"),
+        ({}, {"size": "seed"}, "`image_px=16` must be a multiple of 32"),
+        ({}, {"backbone": torch.nn.Identity()}, "a Identity without the name `spec`"),
         ({}, {"warmup": 2}, "`warmup` must lie between"),
         ({"in_ae": True}, {"validation": planted(1)}, "do not match"),
     ],
