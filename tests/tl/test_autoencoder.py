@@ -6,6 +6,7 @@ import spatialdata as sd
 
 import spatialsig as sp
 from spatialsig._errors import InputError
+from spatialsig.train.trainer_config import TrainerConfig
 
 FAST = {"max_epochs": 1, "hidden": (32,), "n_latent": 4}
 
@@ -113,6 +114,19 @@ def test_losses_and_denoising_from_the_verb(toy: sd.SpatialData, options: dict) 
     assert model.config.dropout == options.get("denoise", 0.0)
     sp.tl.embed_cells(toy, model)
     assert toy["table"].obsm["X_ae"].shape == (toy["table"].n_obs, 4)
+
+
+def test_the_settings_of_a_training_are_passed_on(toy: sd.SpatialData, tmp_path: Path) -> None:
+    """A training that was stopped after its first epoch goes on, through the verb, to what one call would have made."""
+    options = {"signatures": "seed", "test_fold": None, "hidden": (8,), "n_latent": 2, "max_epochs": 2}
+    whole = sp.tl.train_autoencoder(toy, **options)
+    trainer = TrainerConfig(checkpoint_minutes=1e-6, logger=None)
+    for _ in range(2):  # the second call finds the training finished, and does not train
+        again = sp.tl.train_autoencoder(toy, run_dir=tmp_path, trainer=trainer, **options)
+        for name, weights in whole.net.state_dict().items():
+            np.testing.assert_array_equal(again.net.state_dict()[name], weights)
+    with pytest.raises(InputError, match=r"`precision='64'` is not known"):
+        sp.tl.train_autoencoder(toy, trainer=TrainerConfig(precision="64"), **options)
 
 
 def test_wrong_choices_are_refused(toy: sd.SpatialData) -> None:
