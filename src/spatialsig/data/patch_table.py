@@ -76,6 +76,11 @@ def patch_extent_um(slide: Slide, patches_key: str) -> float:
     return float(spec.size_l0 * np.abs(turn).sum(axis=1).max())
 
 
+def folds_of_patches(slide: Slide, patches_key: str) -> NDArray[np.int64]:
+    """Fold of every patch, ``(n_patches,)``; a patch that straddles two blocks is in the buffer."""
+    return folds_of(slide, patch_centres_um(slide, patches_key), extent_um=patch_extent_um(slide, patches_key))
+
+
 def patch_table(
     slide: Slide, patches_key: str, values: NDArray[Any], names: Sequence[str], *, n_cells: NDArray[Any] | None
 ) -> ad.AnnData:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from ._baselines import baselines
     from ._calibrate import calibrate
     from ._ceiling import noise_ceiling
+    from ._cross_validate import cross_validate
+    from ._ensemble import train_ensemble
     from ._evaluate import evaluate
     from ._findings import findings
     from ._leak import embedding_leak
@@ -25,6 +27,7 @@ __all__ = [
     "baselines",
     "calibrate",
     "compare_methods",
+    "cross_validate",
     "embed_cells",
     "embedding_leak",
     "evaluate",
@@ -34,6 +37,7 @@ __all__ = [
     "score_cells",
     "summarise",
     "train_autoencoder",
+    "train_ensemble",
     "train_vit",
 ]
 
@@ -47,6 +51,8 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "_calibrate": ["calibrate"],
         "_baselines": ["baselines"],
         "_ceiling": ["noise_ceiling"],
+        "_cross_validate": ["cross_validate"],
+        "_ensemble": ["train_ensemble"],
         "_evaluate": ["evaluate"],
         "_findings": ["findings"],
         "_leak": ["embedding_leak"],

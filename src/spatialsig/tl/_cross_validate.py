@@ -1,0 +1,299 @@
+"""Train, judge and predict on every fold in turn, so that every patch is predicted by a model that has not seen it."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from spatialsig import _keys
+from spatialsig._errors import InputError, KeyMissingError, LeakageError, SpatialsigWarning
+from spatialsig._progress import track
+from spatialsig.data.counts import counts_of
+from spatialsig.data.patch_table import folds_of_patches, patch_table
+from spatialsig.data.slides import open_slides, require_obsm
+from spatialsig.data.splits import BUFFER
+from spatialsig.models.ensemble import weights_hash
+from spatialsig.models.vit import SignatureViT
+from spatialsig.stats.cell_rows import sub_matrix
+from spatialsig.stats.grouped import grouped_mean
+from spatialsig.tl._autoencoder import train_autoencoder
+from spatialsig.tl._done import json_hash
+from spatialsig.tl._evaluate import evaluate
+from spatialsig.tl._predict import check_patches, inputs_name, n_cells_of, predict_rows
+from spatialsig.tl._resume import Finished, data_hash, run_hash
+from spatialsig.tl._vit import train_vit
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from spatialsig.data.slides import Data, Slide
+    from spatialsig.models import Autoencoder
+
+MANIFEST = "cross_validation.json"
+FRAME = "evaluation.parquet"
+# what evaluate says of labels and gene lists that are the same for all folds: see the docstring below
+_SAME_FOR_ALL = ("The scale of the labels was learnt", "The variable genes were chosen")
+PLANNED = ("test_fold", "validation_fold")  # what cross_validate decides by itself
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is the same for all folds."""
+
+    data: Data
+    place: Path
+    use_rep: str | None
+    refit: bool
+    autoencoder: dict[str, Any]
+    train: dict[str, Any]
+    seed: int
+    patches_key: str
+    signatures_key: str
+    table_key: str
+    hash: str = field(default="", compare=False)
+
+    def directory(self, fold: int) -> Path:
+        return self.place / f"fold-{fold}"
+
+    def rep(self, fold: int) -> str | None:
+        """Embedding that the model of a fold is given."""
+        return f"{self.use_rep}_fold{fold}" if self.refit and self.use_rep is not None else self.use_rep
+
+
+def cross_validate(
+    data: Data,
+    *,
+    run_dir: str | os.PathLike[str],
+    use_rep: str | None = _keys.X_AE,
+    refit_autoencoder: bool = True,
+    autoencoder: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    patches_key: str = _keys.PATCHES,
+    signatures_key: str = _keys.SIGNATURES,
+    table_key: str = _keys.TABLE,
+    key_added: str = _keys.SIGNATURES_PRED,
+    **train_options: Any,
+) -> pd.DataFrame:
+    """Hold out every fold of the split in turn: train on the others, judge on it, predict it.
+
+    For every fold an autoencoder of its own is trained on the other folds, and its embedding is averaged over the
+    patches; an autoencoder that has seen the test fold would have arranged its embedding around it. The labels are those
+    of the table: their scale (one mean and deviation per gene) is the same for all folds, as are the genes marked highly
+    variable; neither knows how image and label go together.
+
+    Parameters
+    ----------
+    data
+        SpatialData, path of a store, or Cohort, with labels and a split (:func:`spatialsig.pp.split`); modified in
+        place.
+    run_dir
+        Directory for models and results, one per fold. Called again with the same data and options, finished folds are
+        read from there; whatever changes the result trains them again.
+    use_rep
+        Embedding of the cells to refit, or of the patches to use as it is; ``None`` predicts from the H&E alone, and
+        trains no autoencoder.
+    refit_autoencoder
+        ``False`` takes ``tables[signatures_key].obsm[use_rep]`` for every fold. Only for embeddings that were made
+        without any slide of ``data``: one that :func:`embed_cells` made of them is refused.
+    autoencoder
+        Options of :func:`train_autoencoder`. ``signatures`` (whose genes it must not see) is what was scored, if not
+        given.
+    seed
+        Of autoencoder, image model and evaluation.
+    patches_key, signatures_key, table_key
+        Patches, labels, cells.
+    key_added
+        Name of the table of predictions; one of that name is replaced.
+    **train_options
+        Passed on to :func:`train_vit`. ``inner_fold`` chooses the best epoch on part of the training slides.
+
+    Returns
+    -------
+    Rows of :func:`evaluate` of all folds, with ``fold``.
+
+    Writes ``tables[key_added]``: ``X`` the scores of every patch from the H&E alone by the model that has not seen it
+    (patches in a buffer between folds, which train no model: the mean of all models),
+    ``uns["spatialsig"]["cross_validate"]`` the hashes of run and weights; with refitting,
+    ``tables[signatures_key].obsm["<use_rep>_fold<k>"]``. In ``run_dir``: ``fold-<k>/vit``, ``fold-<k>/autoencoder``,
+    ``fold-<k>/evaluation.parquet``, ``evaluation.csv`` and a manifest.
+
+    Raises
+    ------
+    KeyMissingError
+        If a slide has no split.
+    InputError
+        If slides are split differently, or an option that cross-validation decides itself is given.
+    LeakageError
+        If ``refit_autoencoder=False`` and the embedding was made from these slides.
+    """
+    if wrong := sorted(set(PLANNED) & train_options.keys()):
+        msg = f"{wrong} cannot be given: every fold is the test fold once. Use `inner_fold=` to choose the best epoch."
+        raise InputError(msg)
+    folds = _folds(data)
+    keys = {"patches_key": patches_key, "signatures_key": signatures_key}
+    refit = refit_autoencoder and use_rep is not None
+    if use_rep is not None and not refit:
+        _refuse_own_embedding(data, use_rep, signatures_key)
+    ae_options = {"signatures": _scored_genes(data, signatures_key), **(autoencoder or {})} if refit else {}
+    seen = data_hash(data, **keys, use_rep=None if refit else use_rep, table_key=table_key if refit else None)
+    decides = run_hash([seen, use_rep, refit, ae_options, train_options, seed])
+    plan = _Plan(
+        data, Path(run_dir), use_rep, refit, ae_options, train_options, seed, **keys, table_key=table_key, hash=decides
+    )
+    finished = Finished(plan.place / MANIFEST)
+    with _records_kept(plan):
+        for fold in track(folds, "cross-validation", unit="fold"):
+            if not finished.holds(f"fold-{fold}", decides):
+                _run_fold(plan, fold)
+                finished.note(f"fold-{fold}", decides)
+    _write_predictions(plan, folds, key_added)
+    result = pd.concat([pd.read_parquet(plan.directory(fold) / FRAME) for fold in folds], ignore_index=True)
+    result.to_csv(plan.place / "evaluation.csv", index=False)
+    return result
+
+
+def _run_fold(plan: _Plan, fold: int) -> None:
+    """Everything that is learned and measured with one fold held out."""
+    keys = {"patches_key": plan.patches_key, "signatures_key": plan.signatures_key}
+    if plan.refit:
+        model = train_autoencoder(
+            plan.data, test_fold=fold, **{"seed": plan.seed, "table_key": plan.table_key} | plan.autoencoder
+        )
+        model.save(plan.directory(fold) / "autoencoder")
+        _embed(plan, model, fold)
+    vit = train_vit(plan.data, test_fold=fold, use_rep=plan.rep(fold), **{"seed": plan.seed} | keys | plan.train)
+    vit.save(plan.directory(fold) / "vit")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", SpatialsigWarning)
+        frame = evaluate(plan.data, vit, seed=plan.seed, table_key=plan.table_key, **keys)
+    for warning in caught:
+        if not str(warning.message).startswith(_SAME_FOR_ALL):
+            warnings.warn(warning.message, warning.category, stacklevel=3)
+    frame.insert(0, _keys.FOLD, fold)
+    frame.to_parquet(plan.directory(fold) / FRAME, index=False)
+
+
+@contextmanager
+def _records_kept(plan: _Plan) -> Iterator[None]:
+    """Give the labels their note on the embedding back, which every fold replaces by its own."""
+    kept = {slide.name: slide.params(plan.signatures_key).get("embed_cells") for slide in open_slides(plan.data)}
+    try:
+        yield
+    finally:
+        for slide in open_slides(plan.data):
+            params = slide.params(plan.signatures_key)
+            if plan.refit and params.get("embed_cells", {}).get("key") != (kept[slide.name] or {}).get("key"):
+                params["embed_cells"] = kept[slide.name] or {}
+                slide.commit_table(plan.signatures_key, uns=[_keys.NAMESPACE])
+
+
+def _embed(plan: _Plan, model: Autoencoder, fold: int) -> None:
+    """Mean embedding of the cells of every patch; that of single cells is not kept, it would fill the store."""
+    key = plan.rep(fold)
+    for slide in open_slides(plan.data):
+        cells = slide.table(plan.table_key)
+        membership = require_obsm(
+            cells, _keys.MEMBERSHIP, name="key", slide=slide, fix="Call `sp.pp.assign_cells` first."
+        )
+        columns = model.align_genes(cells.var_names, where=f"slide {slide.name!r}")
+        measured = columns >= 0
+        counts = sub_matrix(counts_of(slide, plan.table_key), columns)
+        code = model.get_latent_representation(counts, measured=None if measured.all() else measured)
+        labels = slide.table(plan.signatures_key)
+        labels.obsm[key] = grouped_mean(code, membership).astype(np.float32)
+        record = {"key": key, "test_fold": fold, **model.record()}
+        slide.params(plan.signatures_key)["embed_cells"] = record
+        slide.commit_table(plan.signatures_key, obsm=[str(key)], uns=[_keys.NAMESPACE])
+
+
+def _write_predictions(plan: _Plan, folds: list[int], key_added: str) -> None:
+    """Scores of every patch by the models that have not seen it."""
+    models = {fold: SignatureViT.load(plan.directory(fold) / "vit") for fold in folds}
+    hashes = {str(fold): weights_hash(model) for fold, model in models.items()}
+    digest = json_hash([plan.hash, hashes])
+    for slide in open_slides(plan.data):
+        if key_added in slide.sdata.tables and _digest_of(slide, key_added) == digest:
+            continue
+        n = len(slide.sdata.shapes[plan.patches_key])
+        belongs = folds_of_patches(slide, plan.patches_key)
+        total, count = np.zeros((n, len(next(iter(models.values())).signatures))), np.zeros((n, 1))
+        used = []
+        for fold, model in models.items():
+            rows = np.flatnonzero((belongs == fold) | (belongs == BUFFER))
+            if len(rows):
+                check_patches(slide, model, plan.patches_key)
+                total[rows] += predict_rows(slide, model, plan.patches_key, rows, None)
+                count[rows] += 1
+                used += model.run["training_samples"]
+        table = _table(slide, plan, (total / count).astype(np.float32), next(iter(models.values())).signatures)
+        table.uns[_keys.NAMESPACE] = {
+            "predict": {
+                "inputs": inputs_name(None),
+                "training_samples": list(dict.fromkeys(used)),
+                "weights_sha256": json_hash(hashes),
+            },
+            "cross_validate": {"digest": digest, "weights_sha256": hashes},
+        }
+        slide.put(key_added, table)
+
+
+def _table(slide: Slide, plan: _Plan, scores: NDArray[np.float32], names: tuple[str, ...]) -> Any:
+    return patch_table(slide, plan.patches_key, scores, names, n_cells=n_cells_of(slide, plan.signatures_key))
+
+
+def _digest_of(slide: Slide, key: str) -> str:
+    return str(slide.params(key).get("cross_validate", {}).get("digest", ""))
+
+
+def _folds(data: Data) -> list[int]:
+    """Numbers of the folds, which all slides must share."""
+    splits: dict[str, dict[str, Any]] = {}
+    for slide in open_slides(data):
+        if "split" not in slide.attrs:
+            msg = f"slide {slide.name!r} has no folds to hold out; call `sp.pp.split` first."
+            raise KeyMissingError(msg)
+        splits[slide.name] = slide.attrs["split"]
+    designs = {name: (split["by"], split["n_folds"], split["seed"]) for name, split in splits.items()}
+    if len(set(designs.values())) > 1:
+        msg = f"slides are split differently (by, n_folds, seed): {designs}; call `sp.pp.split` on all together."
+        raise InputError(msg)
+    by, n_folds, _ = next(iter(designs.values()))
+    if by in ("block", "random"):
+        return list(range(n_folds))
+    return sorted({int(split["fold"]) for split in splits.values()})
+
+
+def _refuse_own_embedding(data: Data, use_rep: str, signatures_key: str) -> None:
+    for slide in open_slides(data):
+        record = slide.params(signatures_key).get("embed_cells", {})
+        if record and record.get("key", use_rep) == use_rep:
+            msg = (
+                f"slide {slide.name!r}: {use_rep!r} is the embedding of an autoencoder that was trained on these slides, so "
+                "it has seen folds that are held out here. Leave `refit_autoencoder=True`."
+            )
+            raise LeakageError(msg)
+
+
+def _scored_genes(data: Data, signatures_key: str) -> dict[str, list[str]]:
+    """Genes of every signature that was scored: what the autoencoder must not see."""
+    for slide in open_slides(data):
+        scored = slide.params(signatures_key).get("score_cells", {})
+        if not scored:
+            msg = (
+                f"slide {slide.name!r}: table {signatures_key!r} does not say which genes were scored, so the autoencoder "
+                "cannot leave them out. Pass `autoencoder={'signatures': ...}`, or `use_rep=None`."
+            )
+            raise KeyMissingError(msg)
+        weights, genes = np.asarray(scored["weights"]), np.asarray(scored["genes"])
+        return {str(name): [str(gene) for gene in genes[weights[:, k] != 0]] for k, name in enumerate(scored["names"])}
+    msg = "`data` holds no slide."
+    raise InputError(msg)

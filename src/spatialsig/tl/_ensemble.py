@@ -1,0 +1,80 @@
+"""Train the same model several times from different seeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spatialsig import _keys
+from spatialsig._errors import InputError
+from spatialsig._progress import track
+from spatialsig.models.ensemble import SignatureEnsemble
+from spatialsig.models.vit import SignatureViT
+from spatialsig.tl._resume import Finished, data_hash, run_hash
+from spatialsig.tl._vit import train_vit
+
+if TYPE_CHECKING:
+    import os
+
+    from spatialsig.data.slides import Data
+
+MANIFEST = "ensemble.json"
+
+
+def train_ensemble(
+    data: Data,
+    *,
+    n_members: int = 5,
+    seed: int = 0,
+    run_dir: str | os.PathLike[str] | None = None,
+    use_rep: str | None = _keys.X_AE,
+    signatures_key: str = _keys.SIGNATURES,
+    patches_key: str = _keys.PATCHES,
+    **train_options: Any,
+) -> SignatureEnsemble:
+    """Train several image models that differ in their seed only, to predict as one.
+
+    Parameters
+    ----------
+    data
+        SpatialData, path of a store, or Cohort; not modified.
+    n_members
+        Number of models, at least 2.
+    seed
+        Of the first; the next ones count up.
+    run_dir
+        Directory for finished members: called again with the same data and options, they are not trained again. None
+        keeps nothing.
+    use_rep, signatures_key, patches_key, **train_options
+        Passed on to :func:`train_vit`.
+
+    Returns
+    -------
+    The ensemble. With ``run_dir``, writes a model directory per member there, and a manifest.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two members, and as :func:`train_vit`.
+    """
+    if n_members < 2:
+        msg = f"`n_members={n_members}` must be at least 2; call `sp.tl.train_vit` for one."
+        raise InputError(msg)
+    keys = {"use_rep": use_rep, "signatures_key": signatures_key, "patches_key": patches_key}
+    options = keys | train_options
+    finished, decides = None, ""
+    if run_dir is not None:
+        finished = Finished(Path(run_dir) / MANIFEST)
+        decides = run_hash([options, data_hash(data, **keys, table_key=None)])  # type: ignore[arg-type]
+    members = []
+    for number in track(range(n_members), "ensemble", unit="model"):
+        if finished is None or run_dir is None:
+            members.append(train_vit(data, seed=seed + number, **options))
+            continue
+        place = Path(run_dir) / f"member-{seed + number:02d}"
+        digest = run_hash([decides, seed + number])
+        if not finished.holds(place.name, digest):
+            train_vit(data, seed=seed + number, **options).save(place)
+            finished.note(place.name, digest)
+        members.append(SignatureViT.load(place))
+    return SignatureEnsemble(members)
