@@ -166,8 +166,13 @@ def test_a_table_stands_for_a_network() -> None:
     assert table_key("vit") is None
     features = torch.randn(3, 5)
     assert build_backbone(table.spec)(features) is features
-    with pytest.raises(InputError, match=r"learned from the 5 features of table 'uni'; it was given \(4, 3, 24, 24\)"):
-        table(IMAGE)
+    table.check(features.numpy())
+    with pytest.raises(
+        InputError, match=r"wants its features \(n, 5\) float32 in place of images; got \(4, 3, 24, 24\)"
+    ):
+        table.check(IMAGE.numpy())
+    with pytest.raises(InputError, match="`n_views=4`: .* features cannot be turned"):
+        table.check(features.numpy(), n_views=4)
     with pytest.raises(InputError, match="says no `num_features`"):
         build_backbone("table:uni")
 

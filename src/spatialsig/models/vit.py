@@ -24,6 +24,8 @@ from spatialsig.models.directory import (
 )
 from spatialsig.models.intervals import checked_intervals
 from spatialsig.nn.augment import dihedral
+from spatialsig.nn.backbones import check_can_be_saved
+from spatialsig.nn.foreign import TableBackbone
 from spatialsig.nn.seed_vit import SEED, SeedNet
 from spatialsig.nn.signature import VIT, SignatureConfig, SignatureNet
 from spatialsig.nn.vit import ViTConfig
@@ -117,7 +119,8 @@ class SignatureViT:
         Parameters
         ----------
         images
-            ``(n, 3, patch_px, patch_px)`` uint8 RGB at ``um_per_px``.
+            ``(n, 3, patch_px, patch_px)`` uint8 RGB at ``um_per_px``; of a model that learned from a table, features
+            ``(n, d)`` float32 in their place.
         ae
             Expression embeddings ``(n, n_latent)``, NaN rows where missing; None predicts from the image alone.
         batch_size
@@ -153,6 +156,7 @@ class SignatureViT:
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Write the model directory, whole or not at all."""
+        check_can_be_saved(self.config.backbone)
         save_model(
             directory,
             kind=self.kind,
@@ -197,9 +201,11 @@ class SignatureViT:
         model.intervals = checked_intervals(values.get("intervals"), names, where=str(place / CONFIG))
         return model
 
-    def _check_inputs(self, images: NDArray[np.uint8], ae: NDArray[Any] | None) -> None:
+    def _check_inputs(self, images: NDArray[Any], ae: NDArray[Any] | None, n_views: int) -> None:
         wanted = (3, self.patch_px, self.patch_px)
-        if images.ndim != 4 or images.shape[1:] != wanted or images.dtype != np.uint8:
+        if isinstance(self.net.backbone, TableBackbone):
+            self.net.backbone.check(images, n_views=n_views)
+        elif images.ndim != 4 or images.shape[1:] != wanted or images.dtype != np.uint8:
             msg = f"images {images.shape} of {images.dtype}; wanted (n, {', '.join(map(str, wanted))}) uint8."
             raise InputError(msg)
         if ae is None:
@@ -217,7 +223,7 @@ class SignatureViT:
         """Scores and deviations in score units; the deviations are 0 where the network does not predict them."""
         check_choice(n_views, tuple(_VIEWS), name="n_views")
         check_positive(batch_size=batch_size)
-        self._check_inputs(images, ae)
+        self._check_inputs(images, ae, n_views)
         scores, deviations = np.zeros((2, len(images), len(self.signatures)), np.float32)
         for start in range(0, len(images), batch_size):
             rows = slice(start, start + batch_size)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ from spatialsig._errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from numpy.typing import NDArray
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what most networks were trained with
 POOLS = ("class", "mean")
@@ -151,12 +154,18 @@ class TableBackbone(nn.Module):
         super().__init__()
         self.key, self.num_features, self.spec = key, num_features, spec
 
-    def forward(self, image: Tensor, extra: Tensor | None = None) -> Tensor:
-        """The features ``(b, num_features)`` that were given."""
-        if image.ndim != 2 or image.shape[1] != self.num_features or not image.is_floating_point():
+    def check(self, features: NDArray[Any], *, n_views: int = 1) -> None:
+        """Raise :class:`InputError` unless these are features ``(n, num_features)`` float32, in one view."""
+        if features.ndim != 2 or features.shape[1] != self.num_features or features.dtype != np.float32:
             msg = (
-                f"this model learned from the {self.num_features} features of table {self.key!r}; it was given "
-                f"{tuple(image.shape)} of {image.dtype}."
+                f"this model learned from table {self.key!r} and wants its features (n, {self.num_features}) float32 in "
+                f"place of images; got {tuple(features.shape)} of {features.dtype}."
             )
             raise InputError(msg)
+        if n_views != 1:
+            msg = f"`n_views={n_views}`: this model learned from table {self.key!r}, and features cannot be turned; use 1."
+            raise InputError(msg)
+
+    def forward(self, image: Tensor, extra: Tensor | None = None) -> Tensor:
+        """The features ``(b, num_features)`` that were given."""
         return image

@@ -12,8 +12,10 @@ from spatialsig import _keys
 from spatialsig._checks import check_choice
 from spatialsig._errors import InputError, KeyMissingError, LeakageError
 from spatialsig._progress import track
+from spatialsig.data.features import has_input
+from spatialsig.data.patch_table import folds_of_patches
 from spatialsig.data.slides import open_slides, slide_count
-from spatialsig.data.splits import BUFFER, folds_of
+from spatialsig.data.splits import BUFFER
 from spatialsig.stats.conformal import (
     GUARANTEES,
     check_coverage,
@@ -22,6 +24,7 @@ from spatialsig.stats.conformal import (
     slides_needed,
 )
 from spatialsig.tl._predict import check_patches, inputs_name, patch_embedding, predict_rows_with_deviation
+from spatialsig.tl._provenance import backbone_of, check_inputs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -135,11 +138,13 @@ def _errors(
     table = slide.table(signatures_key, name="signatures_key", fix="Call `sp.tl.aggregate_patches` first.")
     _check_signatures(slide, list(table.var_names), model)
     targets = np.asarray(table.X, np.float64)
-    rows = np.flatnonzero(_held_out(slide, table.obsm[_keys.SPATIAL], fold) & np.isfinite(targets).any(axis=1))
+    seen = np.isfinite(targets).any(axis=1) & has_input(slide, patches_key, backbone_of(model))
+    rows = np.flatnonzero(_held_out(slide, patches_key, fold) & seen)
     if not len(rows):
         return None
     _refuse_training_slide(slide, model, fold)
     check_patches(slide, model, patches_key)
+    check_inputs(slide, model, use_rep=use_rep, signatures_key=signatures_key)
     embedding = patch_embedding(slide, signatures_key, use_rep)
     given = None if embedding is None else embedding[rows]
     mean, std = predict_rows_with_deviation(slide, model, patches_key, rows, given, n_views=n_views)
@@ -150,16 +155,16 @@ def _errors(
     )
 
 
-def _held_out(slide: Slide, xy_um: NDArray[np.float64], fold: int | None) -> NDArray[np.bool_]:
+def _held_out(slide: Slide, patches_key: str, fold: int | None) -> NDArray[np.bool_]:
     if fold is None:
-        return np.ones(len(xy_um), bool)
+        return np.ones(len(slide.sdata.shapes[patches_key]), bool)
     if "split" not in slide.attrs:
         msg = (
             f"slide {slide.name!r} has no folds, and errors are wanted on `fold={fold}`. Call `sp.pp.split` first, or "
             "give only slides that the model has not seen, with a model without `validation_fold` and `fold=None`."
         )
         raise KeyMissingError(msg)
-    folds = folds_of(slide, xy_um)
+    folds = folds_of_patches(slide, patches_key)
     held_out: NDArray[np.bool_] = (folds == fold) & (folds != BUFFER)
     return held_out
 
@@ -169,7 +174,7 @@ def _refuse_training_slide(slide: Slide, model: SignatureModel, fold: int | None
     if slide.name not in model.run.get("training_samples", []):
         return
     kept_out = [model.run.get("test_fold"), model.run.get("validation_fold")]
-    if slide.attrs.get("split", {}).get("by") == "block" and fold is not None and fold in kept_out:
+    if slide.attrs.get("split", {}).get("by") in ("block", "random") and fold is not None and fold in kept_out:
         return
     msg = (
         f"slide {slide.name!r} trained the model, so its errors are too small to calibrate with (`fold={fold}`). Train "

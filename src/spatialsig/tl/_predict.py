@@ -13,21 +13,20 @@ from spatialsig import _keys
 from spatialsig._checks import check_choice, check_key
 from spatialsig._errors import InputError, SpatialsigError, SpatialsigWarning
 from spatialsig._progress import progress_bar
-from spatialsig.data.order import blocks_of
-from spatialsig.data.patch_table import patch_source, patch_spec, patch_table
-from spatialsig.data.patches import read_patches
+from spatialsig.data.features import in_batches, input_source
+from spatialsig.data.patch_table import patch_spec, patch_table
 from spatialsig.data.prefetch import ahead
 from spatialsig.data.slides import Stores, open_slides
 from spatialsig.models.ensemble import predict_with_deviation, weights_hash
 from spatialsig.models.intervals import bounds
 from spatialsig.tl._done import fingerprint
+from spatialsig.tl._provenance import backbone_of, check_inputs, features_hash
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
-    from spatialsig.data.patches import PatchSource
     from spatialsig.data.slides import Data, Slide
     from spatialsig.models.ensemble import SignatureModel
 
@@ -101,9 +100,10 @@ def predict(
             (slide,) = open_slides(part)
             row["sample"] = slide.name
             check_patches(slide, model, patches_key)
+            check_inputs(slide, model, use_rep=use_rep, signatures_key=signatures_key)
             embedding = patch_embedding(slide, signatures_key, use_rep)
             made_by = {"inputs": inputs_name(use_rep), "n_views": n_views, "weights_sha256": weights}
-            made_by |= fingerprint(slide, patches_key, embedding, intervals)
+            made_by |= fingerprint(slide, patches_key, embedding, intervals) | features_hash(slide, model, patches_key)
             row["n_patches"] = len(slide.sdata.shapes[patches_key])
             if skip_done and _is_done(slide, key_added, made_by):
                 row["outcome"] = SKIPPED
@@ -144,27 +144,17 @@ def predict_rows_with_deviation(
     n_views: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
     """Scores and, where the model knows it, their deviation; patches are read while others are computed."""
-    source = patch_source(slide, patches_key, rows)
+    source = input_source(slide, patches_key, backbone_of(model), rows)
     mean = np.empty((len(rows), len(model.signatures)), np.float32)
     std = np.empty_like(mean) if model.knows_uncertainty else None
     with progress_bar(f"predict {slide.name}", total=len(rows), unit="patch") as bar:
-        for chosen, images in ahead(_batches(source), depth=AHEAD):
+        for chosen, images in ahead(in_batches(source, BATCH), depth=AHEAD):
             given = None if embedding is None else embedding[chosen]
             mean[chosen], spread = predict_with_deviation(model, images, given, n_views=n_views)
             if std is not None:
                 std[chosen] = spread
             bar.advance(len(chosen))
     return mean, std
-
-
-def _batches(source: PatchSource) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
-    """Patches and their pixels, neighbours together: large chunks are then decoded about once."""
-    if not len(source):
-        return
-    order = np.argsort(blocks_of([source]), kind="stable")
-    for start in range(0, len(order), BATCH):
-        chosen = order[start : start + BATCH]
-        yield chosen, read_patches(source, chosen)
 
 
 def check_patches(slide: Slide, model: SignatureModel, patches_key: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from spatialsig import _keys
 from spatialsig._checks import check_key
 from spatialsig._errors import InputError
 from spatialsig._progress import progress_bar
+from spatialsig.data.features import FeatureSource, has_input, input_source, read_inputs
 from spatialsig.data.patch_table import patch_extent_um, patch_origins_of, patch_source, patch_spec
 from spatialsig.data.patches import read_patches
 from spatialsig.data.slides import open_slides
@@ -18,6 +19,7 @@ from spatialsig.data.splits import folds_of, training_rows
 from spatialsig.stats.hand_features import hand_features
 from spatialsig.stats.image_features import colour_statistics, nuclear_density, stain_amounts
 from spatialsig.tl._predict import check_patches, patch_embedding
+from spatialsig.tl._provenance import backbone_of, check_inputs, check_labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,6 +95,8 @@ def _each_slide(data: Data, request: Request) -> Iterator[Rows]:
     for slide in open_slides(data):
         if request.model is not None:
             check_patches(slide, request.model, request.patches_key)
+            check_inputs(slide, request.model, use_rep=request.use_rep, signatures_key=request.signatures_key)
+            check_labels(slide, request.model, request.signatures_key)
         rows, index = _facts(slide, request)
         _add_embeddings(rows, slide, index, request)
         _add_pixels(rows, slide, index, request)
@@ -108,6 +112,7 @@ def _facts(slide: Slide, request: Request) -> tuple[Rows, NDArray[np.int64]]:
     train = training_rows(slide, xy_um, test_fold=request.test_fold, extent_um=extent_um)
     # a patch in the buffer between folds is neither learned from nor judged
     used = train | (folds_of(slide, xy_um, extent_um=extent_um) == request.test_fold)
+    used = used & has_input(slide, request.patches_key, backbone_of(request.model))
     index = np.flatnonzero(np.isfinite(targets).any(axis=1) & used)
     spec = patch_spec(slide, request.patches_key)
     row, col = (patch_origins_of(slide, request.patches_key)[index] // spec.stride_l0).T
@@ -157,6 +162,7 @@ def _add_embeddings(rows: Rows, slide: Slide, index: NDArray[np.int64], request:
 def _add_pixels(rows: Rows, slide: Slide, index: NDArray[np.int64], request: Request) -> None:
     """Read every patch once: for the features of all rows, and the predictions for the test rows."""
     source, judge = patch_source(slide, request.patches_key, index), _Predictions(rows, request)
+    given = input_source(slide, request.patches_key, backbone_of(request.model), index)
     found: dict[str, list[NDArray[np.floating]]] = {"colour": [], "density": [], "hand": []}
     with progress_bar(f"look at {slide.name}", total=len(index), unit="patch") as bar:
         for start in range(0, len(index), BATCH):
@@ -166,7 +172,7 @@ def _add_pixels(rows: Rows, slide: Slide, index: NDArray[np.int64], request: Req
             found["colour"].append(colour_statistics(images))
             found["density"].append(nuclear_density(stains))
             found["hand"].append(hand_features(stains, um_per_px=patch_spec(slide, request.patches_key).um_per_px))
-            judge.add(images, batch)
+            judge.add(read_inputs(given, batch) if isinstance(given, FeatureSource) else images, batch)
             bar.advance(len(batch))
     if len(index):
         rows.features |= {name: np.concatenate(parts) for name, parts in found.items()}
@@ -189,7 +195,7 @@ class _Predictions:
             shape = (n, len(self.model.signatures))
             self.scores = {name: np.empty(shape, np.float32) for name in ("he_only", "he_only_permuted", *fused)}
 
-    def add(self, images: NDArray[np.uint8], batch: NDArray[np.int64]) -> None:
+    def add(self, images: NDArray[Any], batch: NDArray[np.int64]) -> None:
         """Predict from the pictures of ``batch``, each for its own patch and for the one it is shown to."""
         chosen = self.test[batch]
         if not self.scores or not chosen.any() or self.model is None:

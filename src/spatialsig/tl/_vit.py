@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from spatialsig import _keys
-from spatialsig._errors import InputError, SpatialsigWarning
-from spatialsig.data.loader import PatchBatches
-from spatialsig.data.patch_table import PatchSpec, patch_extent_um, patch_source, patch_spec
+from spatialsig._errors import SpatialsigWarning
 from spatialsig.data.slides import open_slides
-from spatialsig.data.splits import BUFFER, folds_of, inner_folds_of, training_rows
-from spatialsig.train import fit_vit
+from spatialsig.nn.backbones import table_key
+from spatialsig.nn.signature import VIT
+from spatialsig.tl._provenance import INPUTS
+from spatialsig.tl._regimes import fit_regime, regime
+from spatialsig.tl._training_data import Folds, Wanted, training_data
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    import os
+    from collections.abc import Callable, Mapping
 
-    from spatialsig.data.patches import PatchSource
-    from spatialsig.data.slides import Data, Slide
+    from torch import nn
+
+    from spatialsig.data.slides import Data
     from spatialsig.models import SignatureViT
-
-
-@dataclass(frozen=True)
-class LabelledPatches:
-    """Patches of one slide and what is known of them; rows fit each other."""
-
-    source: PatchSource
-    targets: NDArray[np.float32]  # (n, t)
-    embedding: NDArray[np.float32] | None  # (n, d)
-    weights: NDArray[np.float32]  # (n,)
+    from spatialsig.models.pretrained import PretrainedViT
+    from spatialsig.nn.vit import ViTConfig
 
 
 def train_vit(
@@ -42,17 +36,25 @@ def train_vit(
     inner_fold: int | None = None,
     fusion: str = "gated",
     use_rep: str | None = _keys.X_AE,
-    size: str = "tiny",
+    size: str | ViTConfig = "tiny",
+    backbone: str | nn.Module | Callable[..., Any] = VIT,
+    backbone_options: Mapping[str, Any] | None = None,
+    pretrained: PretrainedViT | str | os.PathLike[str] | None = None,
+    tune: str | None = None,
+    lora: Mapping[str, Any] | None = None,
+    layer_decay: float | None = None,
     batch_size: int = 32,
     seed: int = 0,
+    weights: str | None = "n_cells",
+    targets_key: str | None = None,
     signatures_key: str = _keys.SIGNATURES,
     patches_key: str = _keys.PATCHES,
     **fit_options: Any,
 ) -> SignatureViT:
     """Train a vision transformer to predict the signature scores of a patch from its H&E.
 
-    Patches are read from the Zarr stores while the model trains. Patches weigh by their number of cells. With an
-    embedding, a share of the training samples is shown without it, so that the model also works on the H&E alone.
+    Patches are read from the Zarr stores while the model trains. With an embedding, a share of the training samples is
+    shown without it, so that the model also works on the H&E alone.
 
     Parameters
     ----------
@@ -69,122 +71,85 @@ def train_vit(
     use_rep
         Patch embedding in ``tables[signatures_key].obsm``; ``None`` trains on H&E only.
     size
-        ``"tiny"``, ``"small"`` or ``"base"``.
+        ``"tiny"``, ``"small"`` or ``"base"``; with another ``backbone``, the size of the head.
+    backbone
+        ``"vit"``: a network of our own. Or one that others trained, see
+        :func:`spatialsig.nn.backbones.build_backbone`: ``"timm:NAME@FILE"``, ``"transformers:DIRECTORY"``,
+        ``"registered:NAME"``, a module or callable. Or ``"table:KEY"``: no pixels are read, features of the patches from
+        ``tables[KEY].X`` (``"table:KEY/ENTRY"``: from its ``obsm``) take their place.
+    backbone_options
+        More for ``build_backbone``: ``um_per_px``, ``mean``, ``std``, ``input_px``, ``pool``, ``download``.
+    pretrained
+        What :func:`pretrain_vit` returned, or the directory it was saved in: the network starts from there.
+    tune
+        ``"frozen"``: only the head learns, from features that are computed once (no augmentation); ``"lora"``: the head
+        and low-rank additions to the attention; ``"full"``: everything. None takes ``"frozen"`` for a ``backbone`` of
+        others, else ``"full"``.
+    lora
+        For ``tune="lora"``: ``rank`` (8), ``alpha`` (16), ``layers`` (names of linear layers).
+    layer_decay
+        For ``tune="full"``: factor between the learning rates of one layer and the next; None takes 0.75 for a network
+        that was trained before, else 1.
     batch_size
         Patches per step.
     seed
         Of the weights, the order of patches and the augmentation.
+    weights
+        What patches weigh by: ``"n_cells"`` (all alike where the table does not count cells), ``"sem"``
+        (1 / standard error^2, from ``layers["sem"]``, clipped to 10 times the median), or ``None``.
+    targets_key
+        Table whose ``X`` is predicted, or ``"table/entry"`` for an entry of its ``obsm`` (fractions of cell types from
+        :func:`aggregate_patches`, for example); None takes ``signatures_key``.
     signatures_key, patches_key
-        Table of the labels, shapes element of the patches.
+        Table of labels and embedding, shapes element of the patches.
     **fit_options
         Passed on to :func:`spatialsig.train.fit_vit`: ``max_epochs``, ``learning_rate``, ...
 
     Returns
     -------
-    The trained model; ``run["history"]`` holds the losses per epoch.
+    The trained model; ``run["history"]`` holds the losses per epoch, ``run["inputs"]`` what embedding, features and
+    labels were made with, which :func:`predict` and :func:`evaluate` compare with what they are given.
 
     Raises
     ------
+    KeyMissingError
+        If a table or an entry is not there.
     InputError
-        If no labelled patch is left to train on, or the slides' patches or signatures differ.
+        If no labelled patch is left to train on; the slides' patches, labels, or the models that made their embeddings
+        differ (all differences are listed); or backbone, ``pretrained`` and ``tune`` do not fit.
+
+    Warns
+    -----
+    SpatialsigWarning
+        If the embedding was made from genes of the signatures, or the backbone was trained at another resolution.
     """
-    if inner_fold is not None and (test_fold is None or validation_fold is not None):
-        msg = f"`inner_fold={inner_fold}` lies inside a `test_fold` and replaces `validation_fold`; give it with one alone."
-        raise InputError(msg)
-    spec, names = _common_design(data, patches_key, signatures_key)
+    table = table_key(backbone) if isinstance(backbone, str) else None
+    wanted = Wanted(
+        patches_key=patches_key,
+        signatures_key=signatures_key,
+        targets_key=signatures_key if targets_key is None else targets_key,
+        use_rep=use_rep,
+        backbone=VIT if table is None else str(backbone),
+        weights=weights,
+    )
+    found = training_data(data, wanted, Folds(test_fold, validation_fold, inner_fold))
     _warn_if_embedding_knows_the_answer(data, signatures_key, use_rep)
-    train, held_out, samples = [], [], []
-    for slide in open_slides(data):
-        table = slide.table(signatures_key, name="signatures_key")
-        xy_um, extent_um = table.obsm[_keys.SPATIAL], patch_extent_um(slide, patches_key)
-        rows = training_rows(slide, xy_um, test_fold=test_fold, extent_um=extent_um)
-        if inner_fold is not None and test_fold is not None:
-            inner = inner_folds_of(slide, xy_um, test_fold=test_fold, extent_um=extent_um)
-            held_out += _labelled(slide, inner == inner_fold, patches_key, signatures_key, use_rep)
-            rows &= (inner != BUFFER) & (inner != inner_fold)
-        if validation_fold is not None:
-            validation = folds_of(slide, xy_um, extent_um=extent_um) == validation_fold
-            held_out += _labelled(slide, rows & validation, patches_key, signatures_key, use_rep)
-            rows &= ~validation
-        found = _labelled(slide, rows, patches_key, signatures_key, use_rep)
-        train += found
-        samples += [slide.name] * len(found)
-    if not train:
-        msg = (
-            f"no labelled patch outside `test_fold={test_fold}`, `validation_fold={validation_fold}` and "
-            f"`inner_fold={inner_fold}` to train on."
-        )
-        raise InputError(msg)
-    model, history = fit_vit(
-        _batches(train, batch_size=batch_size, seed=seed, shuffle=True),
-        validation=_batches(held_out, batch_size=batch_size, seed=seed, shuffle=False) if held_out else None,
-        signatures=names,
-        um_per_px=spec.um_per_px,
+    how = regime(
+        backbone,
+        options=backbone_options,
+        pretrained=pretrained,
         size=size,
-        fusion="none" if use_rep is None else fusion,
-        seed=seed,
-        **fit_options,
+        tune=tune,
+        lora=lora,
+        layer_decay=layer_decay,
+        found=found,
     )
-    model.run |= {"test_fold": test_fold, "validation_fold": validation_fold, "training_samples": samples}
+    fusion = "none" if use_rep is None else fusion
+    model, history = fit_regime(how, found, batch_size=batch_size, fusion=fusion, seed=seed, **fit_options)
+    model.run |= {"test_fold": test_fold, "validation_fold": validation_fold, "training_samples": found.samples}
     model.run |= {"inner_fold": inner_fold, "use_rep": use_rep, "seed": seed, "history": history.to_dict("list")}
+    model.run |= {"targets_key": wanted.targets_key, "weights": weights, "tune": how.tune, INPUTS: found.inputs}
     return model
-
-
-def _common_design(data: Data, patches_key: str, signatures_key: str) -> tuple[PatchSpec, list[str]]:
-    """Patch sizes and signatures, which every slide must share."""
-    seen: dict[str, tuple[PatchSpec, list[str]]] = {}
-    for slide in open_slides(data):
-        table = slide.table(signatures_key, name="signatures_key", fix="Call `sp.tl.aggregate_patches` first.")
-        seen[slide.name] = patch_spec(slide, patches_key), list(table.var_names)
-    (first, (spec, names)), *others = seen.items()
-    for name, (other, other_names) in others:
-        if (other.patch_px, other.um_per_px) != (spec.patch_px, spec.um_per_px):
-            msg = (
-                f"slide {name!r} has patches of {other.patch_px} px at {other.um_per_px} µm/px, slide {first!r} of "
-                f"{spec.patch_px} px at {spec.um_per_px} µm/px; call `sp.pp.make_patches` on all slides together."
-            )
-            raise InputError(msg)
-        if other_names != names:
-            msg = (
-                f"slide {name!r} has the signatures {other_names}, slide {first!r} {names}; call `sp.tl.score_cells` on "
-                "all slides together."
-            )
-            raise InputError(msg)
-    return spec, names
-
-
-def _labelled(
-    slide: Slide, rows: NDArray[np.bool_], patches_key: str, signatures_key: str, use_rep: str | None
-) -> list[LabelledPatches]:
-    """Chosen patches with at least one label, as a list of one; empty where there are none."""
-    table = slide.table(signatures_key)
-    targets = np.asarray(table.X, np.float32)
-    chosen = np.flatnonzero(rows & np.isfinite(targets).any(axis=1))
-    if not len(chosen):
-        return []
-    n_cells = table.obs[_keys.N_CELLS].to_numpy(np.float32)[chosen]
-    return [
-        LabelledPatches(
-            source=patch_source(slide, patches_key, chosen),
-            targets=targets[chosen],
-            embedding=None if use_rep is None else np.asarray(table.obsm[use_rep], np.float32)[chosen],
-            weights=n_cells / n_cells.mean(),
-        )
-    ]
-
-
-def _batches(patches: list[LabelledPatches], *, batch_size: int, seed: int, shuffle: bool) -> PatchBatches:
-    embeddings = [p.embedding for p in patches if p.embedding is not None]
-    return PatchBatches(
-        [p.source for p in patches],
-        targets=[p.targets for p in patches],
-        ae=embeddings or None,
-        weights=[p.weights for p in patches],
-        batch_size=batch_size,
-        seed=seed,
-        shuffle=shuffle,
-        drop_last=False,
-    )
 
 
 def _warn_if_embedding_knows_the_answer(data: Data, signatures_key: str, use_rep: str | None) -> None:

@@ -51,10 +51,10 @@ def identity_of_batches(batches: Any, prefix: str) -> dict[str, Any]:
     """Slides, labels, pixels (of a few patches) and order of batches; empty for None."""
     if batches is None:
         return {}
-    if isinstance(batches, PatchBatches):
-        found = _patch_identity(batches)
-    elif hasattr(batches, "identity"):
+    if hasattr(batches, "identity"):
         found = batches.identity()
+    elif isinstance(batches, PatchBatches):
+        found = _patch_identity(batches)
     else:
         found = {"kind": type(batches).__name__, "batches": len(batches)}
     return {f"{prefix}.{name}": value for name, value in found.items()}

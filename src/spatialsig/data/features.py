@@ -1,0 +1,172 @@
+"""Features of patches in place of their pixels: from a table, or from a network that does not learn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from spatialsig._checks import check_positive
+from spatialsig._errors import InputError
+from spatialsig._progress import progress_bar
+from spatialsig.data.loader import PatchBatches
+from spatialsig.data.order import blocks_of
+from spatialsig.data.patch_matrix import patch_matrix
+from spatialsig.data.patch_table import patch_source, patch_spec
+from spatialsig.data.patches import PatchSource, read_patches
+from spatialsig.data.prefetch import ahead
+from spatialsig.nn.backbones import table_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from spatialsig.data.slides import Slide
+
+AHEAD = 2  # batches read while one is computed
+
+
+@dataclass(frozen=True)
+class FeatureSource:
+    """The patches of one slide by their features.
+
+    Parameters
+    ----------
+    sample
+        Name of the slide.
+    features
+        ``(n_patches, d)`` float32; NaN rows where a patch has none.
+    out_px
+        Edge of the patches that the features are of, px.
+    """
+
+    sample: str
+    features: NDArray[np.float32]
+    out_px: int
+    amplification: float = 1.0  # as of pixels in memory
+
+    def __len__(self) -> int:
+        """Number of patches."""
+        return len(self.features)
+
+
+class FeatureBatches(PatchBatches):
+    """:class:`~spatialsig.data.loader.PatchBatches` whose ``image`` are features ``(b, d)`` float32.
+
+    Parameters
+    ----------
+    sources
+        One per slide, all of one width, every value finite.
+    **options
+        As of :class:`~spatialsig.data.loader.PatchBatches`.
+
+    Raises
+    ------
+    InputError
+        If widths differ, or a value is not finite.
+    """
+
+    def __init__(self, sources: list[FeatureSource], **options: Any) -> None:
+        widths = {source.sample: source.features.shape[1] for source in sources}
+        if len(set(widths.values())) > 1:
+            msg = f"slides with features of different width: {widths}; make them with one network."
+            raise InputError(msg)
+        for source in sources:
+            if not np.isfinite(source.features).all():
+                msg = f"slide {source.sample!r}: features of patches must be finite; leave out those without."
+                raise InputError(msg)
+        super().__init__(sources, **options | {"by_block": False})  # type: ignore[arg-type]
+        self.features = np.concatenate([source.features for source in sources])
+
+    def identity(self) -> dict[str, Any]:
+        """What these batches are, by which a checkpoint knows them."""
+        arrays = (self.features, self.target, self.weight, *(() if self.ae is None else (self.ae,)))
+        hashes = [blake2b(np.ascontiguousarray(array).tobytes(), digest_size=16).hexdigest() for array in arrays]
+        names = ("seed", "batch_size", "shuffle", "slide_balanced", "drop_last")
+        own = {name: int(getattr(self, name)) for name in names}
+        return own | {"slides": [source.sample for source in self.sources], "values": hashes}
+
+    def _cache_of(self, n_workers: int) -> Any:
+        return _Kept(self.features)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Features where a cache would give pixels."""
+
+    features: NDArray[np.float32]
+
+    def read(self, patches: NDArray[np.int64], due: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        return self.features[patches]
+
+
+def input_source(
+    slide: Slide, patches_key: str, backbone: str, rows: NDArray[np.int64] | None = None
+) -> PatchSource | FeatureSource:
+    """What a model with this backbone is given of the patches of a slide (of ``rows`` only): pixels, or a table's features.
+
+    Raises
+    ------
+    KeyMissingError
+        If the table is not there.
+    InputError
+        If its rows cannot be matched to the patches.
+    """
+    key = table_key(backbone)
+    if key is None:
+        return patch_source(slide, patches_key, rows)
+    features = patch_matrix(slide, patches_key, key, name="backbone").values
+    return FeatureSource(
+        slide.name, features if rows is None else features[rows], patch_spec(slide, patches_key).patch_px
+    )
+
+
+def has_input(slide: Slide, patches_key: str, backbone: str) -> NDArray[np.bool_]:
+    """Patches that a model with this backbone can see, ``(n_patches,)``: all, or those with a row in its table."""
+    source = input_source(slide, patches_key, backbone)
+    if isinstance(source, FeatureSource):
+        known: NDArray[np.bool_] = np.isfinite(source.features).all(axis=1)
+        return known
+    return np.ones(len(source), bool)
+
+
+def read_inputs(source: PatchSource | FeatureSource, rows: NDArray[np.int64]) -> NDArray[Any]:
+    """Pixels ``(n, 3, px, px)`` uint8 of ``rows``, or their features ``(n, d)`` float32 (NaN rows where there are none)."""
+    return source.features[rows] if isinstance(source, FeatureSource) else read_patches(source, rows)
+
+
+def in_batches(
+    source: PatchSource | FeatureSource, batch_size: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+    """Patches and what is seen of them, neighbours together: large chunks are then decoded about once."""
+    if not len(source):
+        return
+    blocks = np.zeros(len(source)) if isinstance(source, FeatureSource) else blocks_of([source])
+    order = np.argsort(blocks, kind="stable")
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        yield chosen, read_inputs(source, chosen)
+
+
+@torch.inference_mode()
+def compute_features(source: PatchSource, backbone: nn.Module, *, batch_size: int = 64) -> FeatureSource:
+    """Features of every patch by a network, each patch seen once as it is; on the GPU where there is one."""
+    check_positive(batch_size=batch_size)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    was = next((p.device for p in backbone.parameters()), torch.device("cpu"))
+    backbone.to(device).eval()
+    features = np.empty((len(source), int(backbone.num_features)), np.float32)  # type: ignore[arg-type]
+    try:
+        with progress_bar(f"features of {source.sample}", total=len(source), unit="patch") as bar:
+            for chosen, images in ahead(in_batches(source, batch_size), depth=AHEAD):
+                pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device)
+                features[chosen] = backbone(pixels).float().cpu().numpy()
+                bar.advance(len(chosen))
+    finally:
+        backbone.to(was)
+    return FeatureSource(source.sample, features, source.out_px)

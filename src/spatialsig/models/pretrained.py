@@ -1,0 +1,76 @@
+"""An image network that has seen many patches and no label yet."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from spatialsig._checks import check_positive
+from spatialsig._errors import InputError
+from spatialsig.models._config import config_from_json
+from spatialsig.models.directory import CONFIG, check_model, load_weights, read_json, read_scaler, save_model
+from spatialsig.nn.vit import ViT, ViTConfig
+
+if TYPE_CHECKING:
+    import os
+
+
+class PretrainedViT:
+    """Image network to start from: ``sp.tl.train_vit(..., pretrained=this)``.
+
+    Parameters
+    ----------
+    net
+        The network.
+    patch_px, um_per_px
+        Edge of the patches it has seen, and their resolution.
+    run
+        Provenance, JSON-able.
+    """
+
+    kind = "PretrainedViT"
+
+    def __init__(self, net: ViT, *, patch_px: int, um_per_px: float, run: dict[str, Any] | None = None) -> None:
+        check_positive(patch_px=patch_px, um_per_px=um_per_px)
+        self.net = net.eval()
+        self.patch_px, self.um_per_px = int(patch_px), float(um_per_px)
+        self.run = dict(run or {})
+
+    @property
+    def config(self) -> ViTConfig:
+        """Shape of the network."""
+        return self.net.config
+
+    def save(self, directory: str | os.PathLike[str]) -> None:
+        """Write the model directory, whole or not at all."""
+        config = {"vit": asdict(self.config), "patch_px": self.patch_px, "um_per_px": self.um_per_px}
+        weights = self.net.state_dict()
+        save_model(directory, kind=self.kind, config=config, weights=weights, scaler={}, lists={}, run=self.run)
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike[str]) -> PretrainedViT:
+        """Read a model directory.
+
+        Raises
+        ------
+        FileMissingError
+            If files are missing.
+        InputError
+            If a file was altered or does not fit the others.
+        """
+        place = Path(directory)
+        run = check_model(place, kind=cls.kind, lists=())
+        read_scaler(place, {})
+        values = read_json(place / CONFIG, dict)
+        config = config_from_json(ViTConfig, values.get("vit", {}), where=str(place / CONFIG))
+        scale = [values.get(name) for name in ("patch_px", "um_per_px")]
+        if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in scale):
+            msg = f"{place / CONFIG}: `patch_px` and `um_per_px` must be numbers; got {scale}."
+            raise InputError(msg)
+        with torch.device("meta"):
+            net = ViT(config)
+        load_weights(place, net)
+        return cls(net, patch_px=int(values["patch_px"]), um_per_px=float(values["um_per_px"]), run=run)

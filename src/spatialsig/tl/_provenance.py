@@ -1,0 +1,143 @@
+"""What a model's inputs and labels were made with: recorded when it is trained, compared when it is used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spatialsig import _keys
+from spatialsig._errors import InputError
+from spatialsig.data.features import FeatureSource, input_source
+from spatialsig.data.patch_matrix import SEPARATOR
+from spatialsig.models.ensemble import members_of
+from spatialsig.nn.backbones import table_key
+from spatialsig.nn.signature import VIT
+from spatialsig.tl._done import array_hash
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from spatialsig.data.slides import Slide
+    from spatialsig.models.ensemble import SignatureModel
+
+EMBEDDING, FEATURES, TARGETS = "embedding", "features", "targets"
+# what each of them records about itself under uns["spatialsig"], and which of that decides its values
+_STEPS: dict[str, tuple[str, tuple[str, ...]]] = {
+    EMBEDDING: ("embed_cells", ("model_sha256", "scaler_sha256", "genes")),
+    FEATURES: ("embed_patches", ("backbone", "weights_sha256", "patch_px", "um_per_px")),
+    TARGETS: ("score_cells", ("method", "names", "genes")),
+}
+_SHOWN = 5  # names that a message lists
+INPUTS = "inputs"  # in the run of a model
+
+
+def recorded(
+    slide: Slide, *, embedding: tuple[str, str] | None, features_key: str | None, targets_key: str | None
+) -> dict[str, dict[str, Any]]:
+    """What a slide says about the origin of its inputs and labels; what it does not say is left out.
+
+    Parameters
+    ----------
+    embedding
+        Table and entry of its ``obsm``.
+    features_key, targets_key
+        Tables, with the entry of their ``obsm`` after a slash where there is one.
+    """
+    found = {}
+    if embedding is not None and _params(slide, embedding[0], EMBEDDING).get("key", embedding[1]) == embedding[1]:
+        found[EMBEDDING] = _facts(_params(slide, embedding[0], EMBEDDING), EMBEDDING)
+    if features_key is not None and SEPARATOR not in features_key:
+        found[FEATURES] = _facts(_params(slide, features_key, FEATURES), FEATURES)
+    if targets_key is not None and SEPARATOR not in targets_key:
+        found[TARGETS] = _facts(_params(slide, targets_key, TARGETS), TARGETS)
+    return {name: facts for name, facts in found.items() if facts}
+
+
+def check_same(wanted: Mapping[str, Any], found: Mapping[str, Any], *, slide: str, other: str) -> None:
+    """Raise :class:`InputError` listing how a slide's inputs and labels were made otherwise than those of ``other``.
+
+    Only what both say is compared.
+    """
+    differences = [
+        f"{kind} `{fact}`: {_difference(wanted[kind][fact], found[kind][fact])}"
+        for kind in wanted.keys() & found.keys()
+        for fact in wanted[kind].keys() & found[kind].keys()
+        if wanted[kind][fact] != found[kind][fact]
+    ]
+    if differences:
+        listed = "\n  ".join(sorted(differences))
+        msg = (
+            f"slide {slide!r} does not fit {other}:\n  {listed}\nMake embeddings, features and labels of all slides with "
+            "the same models and gene sets."
+        )
+        raise InputError(msg)
+
+
+def check_inputs(slide: Slide, model: SignatureModel, *, use_rep: str | None, signatures_key: str) -> None:
+    """Refuse an embedding, or a table of features, that another network made than those the model learned from.
+
+    Raises
+    ------
+    InputError
+        Listing the differences.
+    """
+    embedding = None if use_rep is None else (signatures_key, use_rep)
+    found = recorded(slide, embedding=embedding, features_key=table_key(backbone_of(model)), targets_key=None)
+    check_same(model.run.get(INPUTS, {}), found, slide=slide.name, other="the model, which was trained with")
+
+
+def check_labels(slide: Slide, model: SignatureModel, signatures_key: str) -> None:
+    """Refuse to judge a model by labels of other genes or of another method than those it learned.
+
+    Raises
+    ------
+    InputError
+        Listing the differences.
+    """
+    found = recorded(slide, embedding=None, features_key=None, targets_key=signatures_key)
+    check_same(model.run.get(INPUTS, {}), found, slide=slide.name, other="the labels that the model learned")
+
+
+def backbone_of(model: SignatureModel | None) -> str:
+    """Name of the image network of a model, which all members of an ensemble share; our own where there is no model."""
+    return VIT if model is None else members_of(model)[0].config.backbone
+
+
+def features_hash(slide: Slide, model: SignatureModel, patches_key: str) -> dict[str, str]:
+    """Hash of the features that take the place of the images; empty for a model that reads images."""
+    source = input_source(slide, patches_key, backbone_of(model))
+    return {"features_sha256": array_hash(source.features)} if isinstance(source, FeatureSource) else {}
+
+
+def _params(slide: Slide, table: str, kind: str) -> dict[str, Any]:
+    if table not in slide.sdata.tables:
+        return {}
+    return dict(slide.sdata.tables[table].uns.get(_keys.NAMESPACE, {}).get(_STEPS[kind][0], {}))
+
+
+def _facts(params: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    return {fact: _plain(params[fact]) for fact in _STEPS[kind][1] if fact in params}
+
+
+def _plain(value: Any) -> Any:
+    """What JSON gives back as it was."""
+    if isinstance(value, np.ndarray | list | tuple):
+        return [str(part) for part in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _difference(wanted: Any, found: Any) -> str:
+    if not (isinstance(wanted, list) and isinstance(found, list)):
+        return f"{_short(wanted)} wanted, {_short(found)} here"
+    gone, new = (sorted(a - b) for a, b in ((set(wanted), set(found)), (set(found), set(wanted))))
+    if not gone and not new:
+        return "the same in another order"
+    told = [f"{len(wanted)} wanted, {len(found)} here"]
+    told += [f"{word} {', '.join(names[:_SHOWN])}" for word, names in (("without", gone), ("with", new)) if names]
+    return ", ".join(told)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:20]}...{text[-8:]}"
