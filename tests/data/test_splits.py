@@ -97,3 +97,12 @@ def test_random_folds_are_even_repeatable_and_know_no_neighbours() -> None:
     grid = folds.reshape(60, 60)
     for a, b in ((grid[:, 1:], grid[:, :-1]), (grid[1:], grid[:-1]), (folds, random_folds(xy, n_folds=4, seed=2))):
         assert abs((a == b).mean() - 0.25) < 0.04
+
+
+def test_a_stratum_is_spread_even_where_another_one_weighs_more() -> None:
+    sizes = {"big": 10, "a": 1, "b": 1, "c": 1, "d": 1}
+    strata = {name: "lung" if name == "big" else "breast" for name in sizes}
+    folds = group_folds(sizes, n_folds=2, seed=0, strata=strata)
+    assert sorted(folds[name] for name in "abcd") == [0, 0, 1, 1]
+    without = group_folds(sizes, n_folds=2, seed=0)
+    assert len({without[name] for name in "abcd"}) == 1
