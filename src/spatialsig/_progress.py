@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sized
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from rich.progress import Task
 
 T = TypeVar("T")
+
+
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # set where several processes train together
 
 
 class RateColumn(ProgressColumn):
@@ -50,7 +54,7 @@ class Bar:
 
 @contextmanager
 def progress_bar(description: str, *, total: float | None = None, unit: str = "it") -> Iterator[Bar]:
-    """Open a bar; the context yields its :class:`Bar`."""
+    """Open a bar, shown by the first of several processes; the context yields its :class:`Bar`."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -59,7 +63,8 @@ def progress_bar(description: str, *, total: float | None = None, unit: str = "i
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, disable=not settings.progress) as progress:
+    first = all(os.environ.get(name, "0") == "0" for name in _RANKS)
+    with Progress(*columns, disable=not (settings.progress and first)) as progress:
         yield Bar(progress, description, total)
 
 

@@ -95,7 +95,9 @@ def test_history_and_its_file(data: dict, tmp_path, capsys: pytest.CaptureFixtur
 
 
 def test_nan_loss_stops_with_epoch_and_step(data: dict) -> None:
-    with pytest.raises(TrainingError, match=r"the loss became (nan|inf) in epoch \d+, step \d+. Lower `learning_rate=1e"):
+    with pytest.raises(
+        TrainingError, match=r"the loss became (nan|inf) in epoch \d+, step \d+. Lower `learning_rate=1e"
+    ):
         fitted(data, learning_rate=1e30, max_epochs=3)
 
 

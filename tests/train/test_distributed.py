@@ -1,6 +1,7 @@
 """Two processes train as one with the double batch."""
 
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -9,9 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from spatialsig._errors import InputError
 from spatialsig.train.cells import CellBatches
+from spatialsig.train.checkpoint_file import checkpoint_files
 from spatialsig.train.distributed import synchronised_norms
 from spatialsig.train.loop import TrainerConfig
 
@@ -27,8 +30,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def in_two(work) -> None:
-    """Run ``work(rank)`` in two forked processes, as torchrun or SLURM would start them."""
+def in_two(work, codes: tuple[int, int] = (0, 0)) -> None:
+    """Run ``work(rank)`` in two forked processes, as torchrun or SLURM would start them, and see how they end."""
     port = str(free_port())
 
     def one(rank: int) -> None:
@@ -37,7 +40,7 @@ def in_two(work) -> None:
         torch.distributed.destroy_process_group()
 
     pids = [kills.child(lambda rank=rank: one(rank)) for rank in (0, 1)]
-    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] == [0, 0]
+    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] == list(codes)
 
 
 def both(rank: int, directory: Path) -> None:
@@ -73,6 +76,36 @@ def test_two_processes_have_the_losses_of_one_with_the_double_batch(tmp_path: Pa
             two = pd.read_csv(tmp_path / "two" / f"{name}{rank}.csv")
             for column in ("train_loss", "val_loss", "val_pearson", "lr"):
                 np.testing.assert_allclose(two[column], one[column], atol=1e-4, err_msg=f"{name} {column} {rank}")
+
+
+def cells_in_two(rank: int, directory: Path, run_dir: Path | None, *, strike: int) -> None:
+    """Train on cells, with genes hidden at random; the second process is told to stop in one of its steps."""
+    seen = [0]
+
+    def step(*_: object) -> None:
+        seen[0] += 1
+        if rank == 1 and seen[0] == strike:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    register_optimizer_step_post_hook(step)
+    model, history = kills.train_autoencoder(run_dir, DDP, batch_size=32)
+    weights = {name: value.numpy() for name, value in model.net.state_dict().items()}
+    np.savez(directory / f"{rank}.npz", losses=history["train_loss"], steps=seen[0], **weights)
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_both_and_both_go_on_exactly(tmp_path: Path) -> None:
+    for name in ("whole", "stopped"):
+        (tmp_path / name).mkdir()
+    in_two(lambda rank: cells_in_two(rank, tmp_path / "whole", None, strike=0))
+    stopped, run_dir = tmp_path / "stopped", tmp_path / "run"
+    in_two(lambda rank: cells_in_two(rank, stopped, run_dir, strike=13), codes=(143, 143))
+    assert [path.stem for path in checkpoint_files(run_dir / "checkpoints")] == ["step-000000013", "step-000000009"]
+    in_two(lambda rank: cells_in_two(rank, stopped, run_dir, strike=0))
+    for rank in (0, 1):
+        with np.load(tmp_path / "whole" / f"{rank}.npz") as one, np.load(stopped / f"{rank}.npz") as two:
+            assert (int(one["steps"]), int(two["steps"])) == (27, 14)
+            assert all(np.array_equal(one[name], two[name]) for name in set(one.files) - {"steps"})
 
 
 def test_two_processes_see_every_cell_once_and_together_the_batches_of_one() -> None:

@@ -57,7 +57,7 @@ def without_average(state: dict) -> None:
 
 
 def without_losses(state: dict) -> None:
-    state["callbacks"]["History"]["losses"] = None
+    state["callbacks"]["History"]["losses"] = [None]
 
 
 def without_moments(state: dict) -> None:

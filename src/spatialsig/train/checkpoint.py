@@ -23,7 +23,7 @@ from spatialsig.train.checkpoint_file import (
     read_checkpoint,
     write_checkpoint,
 )
-from spatialsig.train.distributed import gathered, largest_over_ranks
+from spatialsig.train.distributed import gathered, largest_over_ranks, own
 from spatialsig.train.identity import check_identity
 
 if TYPE_CHECKING:
@@ -100,9 +100,7 @@ class Checkpoints(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the generators' states until the first batch is asked for."""
-        states = state_dict["random"]
-        rank = torch.distributed.get_rank() if len(states) > 1 else 0
-        self._random = states[rank]
+        self._random = own(state_dict["random"])
 
     def between_steps(self, position: int) -> None:
         """Save if it is time to; end the process if it was told to.
@@ -129,13 +127,16 @@ class Checkpoints(Callback):
 
     def finish(self, trainer: Trainer, module: LightningModule, history: History) -> None:
         """Keep the result in place of the way to it."""
-        if self.directory is None or not trainer.is_global_zero:
+        if self.directory is None:
             return
         state = {"identity": self.identity, "random": []}
+        seen = history.state_dict() | {"best_state": None}
+        if not trainer.is_global_zero:
+            return
         tree = {
             _FINISHED: True,
             "state_dict": module.state_dict(),
-            "callbacks": {"Checkpoints": state, "History": history.state_dict() | {"best_state": None}},
+            "callbacks": {"Checkpoints": state, "History": seen},
         }
         path = checkpoint_path(self.directory, trainer.global_step)
         write_checkpoint(path, tree)

@@ -45,6 +45,11 @@ def largest_over_ranks(value: int, device: torch.device) -> int:
     return int(found)
 
 
+def own(values: list[Any]) -> Any:
+    """What :func:`gathered` took from this process."""
+    return values[distributed.get_rank() if n_processes() > 1 else 0]
+
+
 def gathered(value: Any) -> list[Any]:
     """What every process holds, by rank."""
     if n_processes() == 1:

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from lightning.pytorch import Callback
 
-from spatialsig.train.distributed import mean_over_ranks
+from spatialsig.train.distributed import gathered, mean_over_ranks, own
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,13 +83,13 @@ class History(Callback):
         trainer.train_dataloader.set_epoch(trainer.current_epoch + 1)  # type: ignore[union-attr]
 
     def state_dict(self) -> dict[str, Any]:
-        """Rows, best weights, and what the running epoch has summed up so far."""
+        """Rows, best weights, and what the running epoch has summed up so far; to be called by all processes."""
         return {
             "rows": self.rows,
             "best": self.best,
             "best_epoch": self.best_epoch,
             "best_state": self.best_state,
-            "losses": self._seen() if self._losses else None,
+            "losses": gathered(self._seen().cpu() if self._losses else None),
             "seconds": time.monotonic() - self._started,
             "waited": self.waited,
         }
@@ -98,7 +98,8 @@ class History(Callback):
         """Go on where :meth:`state_dict` was taken; the bar moves there."""
         self.rows, self.best_state = state_dict["rows"], state_dict["best_state"]
         self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
-        self._losses = [] if state_dict["losses"] is None else list(state_dict["losses"])
+        losses = own(state_dict["losses"])
+        self._losses = [] if losses is None else list(losses)
         self._started, self.waited = time.monotonic() - state_dict["seconds"], state_dict["waited"]
 
     def _seen(self) -> Tensor:
