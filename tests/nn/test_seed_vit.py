@@ -4,6 +4,7 @@ import torch
 from scipy.special import erf
 
 from spatialsig._errors import InputError
+from spatialsig.nn import vit
 from spatialsig.nn.seed_vit import SeedNet, SeedViT, seed_preset
 from spatialsig.nn.signature import SignatureConfig
 from spatialsig.nn.vit import optical_density
@@ -88,6 +89,21 @@ def test_last_block_for_the_class_token_alone_gives_the_same_numbers(net: SeedVi
 def test_pixels_and_floats_between_0_and_1_are_the_same_input(net: SeedViT, image: np.ndarray, ae: np.ndarray) -> None:
     pixels, code = torch.from_numpy(image), torch.from_numpy(ae)
     torch.testing.assert_close(net(pixels / 255, code), net(pixels, code))
+
+
+def test_scale_of_the_first_norm_learns_as_if_it_were_applied_to_the_pixels(net: SeedViT) -> None:
+    squares = torch.rand(2, 5, 3072)
+    gradients = []
+    for way in (net._linear_tokens, net.to_tokens):
+        net.zero_grad()
+        (way(squares) * torch.linspace(-1, 1, 128)).sum().backward()
+        gradients.append([p.grad.clone() for p in net.to_tokens.parameters()])
+    for found, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_preset_is_also_found_beside_the_other_network() -> None:
+    assert isinstance(vit.seed_preset(1, 0), SeedViT)
 
 
 def test_number_of_weights(net: SeedViT) -> None:

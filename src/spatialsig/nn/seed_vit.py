@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -135,10 +135,21 @@ class SeedViT(nn.Module):
             raise InputError(msg)
         pixels = image if image.is_floating_point() else image.to(self.head.weight.dtype).div_(255)
         squares = rearrange(pixels, "b c (h p) (w q) -> b (h w) (c p q)", p=TOKEN_PX, q=TOKEN_PX)
-        tokens = self.to_tokens(squares)
+        tokens = self._linear_tokens(squares)
         first = self.class_token.to(tokens.dtype).expand(len(tokens), 1, -1)
         embedded: Tensor = torch.cat([first, tokens], dim=1) + self.positions
         return embedded
+
+    def _linear_tokens(self, squares: Tensor) -> Tensor:
+        """What ``self.to_tokens`` makes of squares ``(b, n, pixels)``, scale and shift of the first norm moved into the map.
+
+        Nothing that depends on the pixels then takes gradients before the product, which saves a third of its cost.
+        """
+        norm, linear, out_norm = (cast("Any", layer) for layer in self.to_tokens)
+        weight, bias = linear.weight * norm.weight, linear.bias + linear.weight @ norm.bias
+        normed = F.layer_norm(squares, norm.normalized_shape, eps=norm.eps)
+        tokens: Tensor = out_norm(F.linear(normed, weight, bias))
+        return tokens
 
     def _checked(self, ae: Tensor | None, batch: int) -> Tensor:
         if ae is None or ae.shape != (batch, self.ae_dim):

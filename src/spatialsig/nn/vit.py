@@ -19,6 +19,8 @@ from spatialsig.nn.stem import conv_stem, stage_moments
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from spatialsig.nn.seed_vit import SeedViT
+
 MAX_DIM, MAX_DEPTH = 4096, 64
 
 
@@ -289,3 +291,10 @@ class ViT(nn.Module):
         if image.ndim != 4 or image.shape[1] != 3 or min(image.shape[2:]) < self.config.stride:
             msg = f"image of shape {tuple(image.shape)}; wanted (b, 3, h, w) with h and w >= {self.config.stride} px."
             raise InputError(msg)
+
+
+def seed_preset(n_targets: int, ae_dim: int) -> SeedViT:
+    """The prototype's network, see :func:`spatialsig.nn.seed_vit.seed_preset`."""
+    from spatialsig.nn import seed_vit  # which needs this module
+
+    return seed_vit.seed_preset(n_targets, ae_dim)
