@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from spatialsig.models.autoencoder import Autoencoder
 from spatialsig.models.ensemble import SignatureEnsemble, load_signature_model
+from spatialsig.models.pretrained import PretrainedViT
 from spatialsig.models.seed import export_seed_autoencoder, import_seed_autoencoder
 from spatialsig.models.vit import SignatureViT
 
 __all__ = [
     "Autoencoder",
+    "PretrainedViT",
     "SignatureEnsemble",
     "SignatureViT",
     "export_seed_autoencoder",

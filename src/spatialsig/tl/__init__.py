@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from ._ceiling import noise_ceiling
     from ._cross_validate import cross_validate
     from ._ensemble import train_ensemble
+    from ._embed_patches import embed_patches
     from ._evaluate import evaluate
     from ._findings import findings
     from ._leak import embedding_leak
     from ._predict import predict
+    from ._pretrain import pretrain_vit
     from ._score import score_cells
     from ._summary import compare_methods, summarise
     from ._vit import train_vit
@@ -29,11 +31,13 @@ __all__ = [
     "compare_methods",
     "cross_validate",
     "embed_cells",
+    "embed_patches",
     "embedding_leak",
     "evaluate",
     "findings",
     "noise_ceiling",
     "predict",
+    "pretrain_vit",
     "score_cells",
     "summarise",
     "train_autoencoder",
@@ -53,10 +57,12 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "_ceiling": ["noise_ceiling"],
         "_cross_validate": ["cross_validate"],
         "_ensemble": ["train_ensemble"],
+        "_embed_patches": ["embed_patches"],
         "_evaluate": ["evaluate"],
         "_findings": ["findings"],
         "_leak": ["embedding_leak"],
         "_predict": ["predict"],
+        "_pretrain": ["pretrain_vit"],
         "_score": ["score_cells"],
         "_summary": ["compare_methods", "summarise"],
         "_vit": ["train_vit"],

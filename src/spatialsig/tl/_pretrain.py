@@ -1,0 +1,115 @@
+"""Learn what tissue looks like from every H&E, labelled or not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spatialsig import _keys
+from spatialsig._errors import InputError
+from spatialsig.data.loader import PatchBatches
+from spatialsig.data.patch_table import PatchSpec, patch_centres_um, patch_extent_um, patch_source, patch_spec
+from spatialsig.data.slides import open_slides
+from spatialsig.data.splits import training_rows
+from spatialsig.train.pretrain import fit_masked
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from spatialsig.data.patches import PatchSource
+    from spatialsig.data.slides import Data, Slide
+    from spatialsig.models.pretrained import PretrainedViT
+    from spatialsig.nn.vit import ViTConfig
+
+
+def pretrain_vit(
+    data: Data,
+    *,
+    size: str | ViTConfig = "tiny",
+    test_fold: int | None = 0,
+    batch_size: int = 32,
+    seed: int = 0,
+    patches_key: str = _keys.PATCHES,
+    signatures_key: str = _keys.SIGNATURES,
+    **fit_options: Any,
+) -> PretrainedViT:
+    """Train an image network without labels: blocks of each patch are hidden, and it paints what was there.
+
+    Patches come from the training slides and from slides without labels, an H&E alone being enough. Patches of the test
+    fold are left out: their images would be allowed (no label is seen), but a model that has seen them says less about
+    slides of a new hospital. ``test_fold=None`` takes them in.
+
+    Parameters
+    ----------
+    data
+        SpatialData, path of a store, or Cohort, with patches; not modified.
+    size
+        ``"tiny"``, ``"small"``, ``"base"``, or a configuration; :func:`train_vit` must be given the same.
+    test_fold
+        Fold that is left out, with every slide of its patients; ``None`` learns from all slides.
+    batch_size
+        Patches per step.
+    seed
+        Of the weights, the order of patches, augmentation and masks.
+    patches_key, signatures_key
+        Shapes element of the patches; table by which a slide counts as labelled.
+    **fit_options
+        Passed on to :func:`spatialsig.train.pretrain.fit_masked`: ``max_epochs``, ``mask_share``, ``run_dir``, ...
+
+    Returns
+    -------
+    The network, for ``train_vit(..., pretrained=...)``, with ``save`` and ``load``; ``run["history"]`` holds the losses
+    per epoch, ``run["training_samples"]`` the slides.
+
+    Raises
+    ------
+    KeyMissingError
+        If a labelled slide has no folds, or patches are missing.
+    InputError
+        If slides differ in their patches, or none is left.
+    """
+    tested = {slide.patient for slide in open_slides(data) if _fold(slide) == test_fold and test_fold is not None}
+    sources: list[PatchSource] = []
+    spec: PatchSpec | None = None
+    for slide in open_slides(data):
+        spec = _same(slide, patch_spec(slide, patches_key), spec)
+        rows = np.flatnonzero(_allowed(slide, patches_key, signatures_key, test_fold, tested))
+        if len(rows):
+            sources.append(patch_source(slide, patches_key, rows))
+    if spec is None or not sources:
+        msg = f"no patch outside `test_fold={test_fold}` to learn from."
+        raise InputError(msg)
+    nothing = [np.empty((len(source), 0), np.float32) for source in sources]
+    batches = PatchBatches(sources, targets=nothing, batch_size=batch_size, seed=seed)
+    model, history = fit_masked(batches, um_per_px=spec.um_per_px, size=size, seed=seed, **fit_options)
+    model.run |= {"test_fold": test_fold, "training_samples": [source.sample for source in sources]}
+    model.run |= {"seed": seed, "n_patches": batches.n_patches, "history": history.to_dict("list")}
+    return model
+
+
+def _fold(slide: Slide) -> int | None:
+    """Fold of a whole slide; None where it has none, or several."""
+    fold = slide.attrs.get("split", {}).get("fold")
+    return None if fold is None else int(fold)
+
+
+def _allowed(
+    slide: Slide, patches_key: str, signatures_key: str, test_fold: int | None, tested: set[str]
+) -> NDArray[np.bool_]:
+    """Patches to learn from: all of an unlabelled slide of a patient who is not tested."""
+    n = len(slide.sdata.shapes[patches_key])
+    if "split" not in slide.attrs and signatures_key not in slide.sdata.tables:
+        return np.full(n, slide.patient not in tested)
+    extent_um = patch_extent_um(slide, patches_key)
+    return training_rows(slide, patch_centres_um(slide, patches_key), test_fold=test_fold, extent_um=extent_um)
+
+
+def _same(slide: Slide, spec: PatchSpec, first: PatchSpec | None) -> PatchSpec:
+    if first is not None and (spec.patch_px, spec.um_per_px) != (first.patch_px, first.um_per_px):
+        msg = (
+            f"slide {slide.name!r} has patches of {spec.patch_px} px at {spec.um_per_px} µm/px, others of "
+            f"{first.patch_px} px at {first.um_per_px} µm/px; call `sp.pp.make_patches` on all slides together."
+        )
+        raise InputError(msg)
+    return spec

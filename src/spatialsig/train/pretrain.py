@@ -1,0 +1,132 @@
+"""Train an image network on patches without labels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import LightningModule
+
+from spatialsig._checks import check_fraction, check_positive
+from spatialsig._progress import progress_bar
+from spatialsig.models.pretrained import PretrainedViT
+from spatialsig.nn.augment import Augment, AugmentConfig
+from spatialsig.nn.masked import MaskedViT, check_maskable
+from spatialsig.nn.parameter_groups import parameter_groups
+from spatialsig.nn.vit import ViT, ViTConfig, vit_config
+from spatialsig.train.autoencoder import history_file
+from spatialsig.train.loop import History, check_finite, fit, reproducible
+
+if TYPE_CHECKING:
+    import os
+
+    import pandas as pd
+    from torch import Tensor
+
+    from spatialsig.data.loader import Batch, PatchBatches
+    from spatialsig.train.loop import TrainerConfig
+
+
+class MaskedModule(LightningModule):
+    """Paint hidden blocks of augmented patches; AdamW under a one-cycle learning rate."""
+
+    def __init__(
+        self, net: MaskedViT, augment: Augment, *, learning_rate: float, weight_decay: float, warmup: float, seed: int
+    ) -> None:
+        super().__init__()
+        self.net, self.augment, self.seed = net, augment, seed
+        self.learning_rate, self.weight_decay, self.warmup = learning_rate, weight_decay, warmup
+        self.n_steps = 1  # set by what runs the training
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of one batch."""
+        loss = self._loss(batch, epoch=self.current_epoch)
+        return check_finite(loss, epoch=self.current_epoch, step=batch_idx, learning_rate=self.learning_rate)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log the loss of one batch as ``val_loss``; the same blocks are hidden every time."""
+        self.log("val_loss", self._loss(batch, epoch=0), batch_size=len(batch["id"]), on_epoch=True)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW without decay of biases and norms; the rate rises, then falls along a cosine."""
+        groups = parameter_groups(self.net, learning_rate=self.learning_rate, weight_decay=self.weight_decay)
+        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, 0.95), fused=True)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, self.learning_rate, total_steps=self.n_steps, pct_start=self.warmup, cycle_momentum=False
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _loss(self, batch: Batch, *, epoch: int) -> Tensor:
+        image, ids = batch["image"], batch["id"]
+        mask = self.net.masks(ids, self.net.vit.grid_shape(*image.shape[2:]), seed=self.seed, epoch=epoch)
+        if self.training:
+            with torch.autocast(self.device.type, enabled=False):  # optical densities need all of float32
+                image = self.augment(image, ids, epoch=self.current_epoch)
+        return self.net.loss(image, mask)
+
+
+def fit_masked(
+    batches: PatchBatches,
+    *,
+    um_per_px: float,
+    validation: PatchBatches | None = None,
+    size: str | ViTConfig = "tiny",
+    mask_share: float = 0.6,
+    block_tokens: int = 2,
+    augment: AugmentConfig | None = None,
+    max_epochs: int = 20,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 0.05,
+    warmup: float = 0.1,
+    clip: float = 1.0,
+    patience: int | None = None,
+    seed: int = 0,
+    run_dir: str | os.PathLike[str] | None = None,
+    run: dict[str, Any] | None = None,
+    trainer: TrainerConfig | None = None,
+) -> tuple[PretrainedViT, pd.DataFrame]:
+    """Train an image network to paint what is hidden of a patch.
+
+    Parameters
+    ----------
+    batches, validation
+        Patches to learn from, and to choose the best epoch by (None keeps the last); their labels are not looked at.
+    um_per_px
+        Resolution of the patches.
+    size
+        ``"tiny"``, ``"small"``, ``"base"``, or a configuration.
+    mask_share, block_tokens
+        Share of the patch that is hidden, and the edge of a hidden block in tokens.
+    augment
+        Changes of the patches; None takes the default.
+    max_epochs, learning_rate, weight_decay, warmup, clip, patience
+        As of :func:`spatialsig.train.fit_vit`.
+    seed
+        Of weights, augmentation and masks.
+    run_dir, run, trainer
+        As of :func:`spatialsig.train.fit_vit`.
+
+    Returns
+    -------
+    The network, and a frame with one row per epoch: ``epoch``, ``train_loss``, ``val_loss``, ``seconds``, ``lr``, ...
+
+    Raises
+    ------
+    InputError
+        If patches cannot be masked so, or ``run_dir`` holds a checkpoint of another training.
+    TrainingError
+        If the loss becomes NaN.
+    """
+    check_positive(max_epochs=max_epochs, learning_rate=learning_rate, clip=clip)
+    check_fraction(warmup=warmup)
+    config = size if isinstance(size, ViTConfig) else vit_config(size)
+    check_maskable(batches.out_px, config.stride, block_tokens)
+    with reproducible(seed), progress_bar("Pre-training on H&E", total=max_epochs * len(batches), unit="batch") as bar:
+        net = MaskedViT(ViT(config), block_tokens=block_tokens, mask_share=mask_share)
+        changes = Augment(AugmentConfig() if augment is None else augment, seed=seed)
+        rates = {"learning_rate": learning_rate, "weight_decay": weight_decay, "warmup": warmup}
+        module = MaskedModule(net, changes, **rates, seed=seed)  # type: ignore[arg-type]
+        history = History(bar, best_of="val_loss", patience=patience, csv=history_file(run_dir))
+        options: dict[str, Any] = {"trainer": trainer, "identity": {"mask": [str(mask_share), str(block_tokens)]}}
+        fit(module, batches, validation=validation, history=history, max_epochs=max_epochs, clip=clip, **options)
+    return PretrainedViT(net.vit.cpu(), patch_px=batches.out_px, um_per_px=um_per_px, run=run), history.frame
