@@ -1,5 +1,6 @@
 """Evaluation with a model whose answers are known, on one slide in memory."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,12 +12,21 @@ import spatialdata as sd
 
 import spatialsig as sp
 from spatialsig._errors import InputError, KeyMissingError, SpatialsigWarning
+from spatialsig.data.slides import Slide
 from spatialsig.tl import _rows
+from spatialsig.tl._training_data import Folds
 
 METHODS = {
     "he_only", "he_only_permuted", "fused", "fused_permuted", "ae_only", "hand_features", "colour", "density",
     "coordinates", "neighbours", "train_mean",
 }  # fmt: skip
+
+
+@dataclass
+class Config:
+    backbone: str = "vit"
+    fusion: str = "gated"
+    modality_dropout: float = 0.3
 
 
 @dataclass
@@ -26,6 +36,7 @@ class Brightness:
     signatures: tuple[str, ...]
     patch_px: int = 56
     um_per_px: float = 1.0
+    config: Config = field(default_factory=Config)
     run: dict[str, Any] = field(default_factory=lambda: {"test_fold": 0, "use_rep": "X_ae"})
 
     def predict(self, images: np.ndarray, ae: np.ndarray | None = None) -> np.ndarray:
@@ -54,13 +65,17 @@ def slide(_slide: sd.SpatialData) -> Iterator[sd.SpatialData]:
     _slide["signatures"] = labels
 
 
+@pytest.fixture(scope="module")
+def whole(_slide: sd.SpatialData) -> pd.DataFrame:
+    return sp.tl.evaluate(_slide, model_of(_slide), pooled=True)
+
+
 def model_of(slide: sd.SpatialData) -> Brightness:
     return Brightness(tuple(slide["signatures"].var_names))
 
 
-def test_numbers_equal_those_of_pandas_on_the_held_out_patches(slide: sd.SpatialData) -> None:
-    model = model_of(slide)
-    table = sp.tl.evaluate(slide, model)
+def test_numbers_equal_those_of_pandas_on_the_held_out_patches(slide: sd.SpatialData, whole: pd.DataFrame) -> None:
+    table = whole[whole["sample"] == "toy"]
     assert set(table["method"]) == METHODS
     labels = slide["signatures"]
     rows = np.flatnonzero((labels.obs["fold"] == 0) & np.isfinite(labels.X).any(axis=1))
@@ -97,9 +112,8 @@ def test_every_patch_is_read_once(slide: sd.SpatialData, monkeypatch: pytest.Mon
     assert len(np.unique(origins, axis=0)) == len(origins)
 
 
-def test_baselines_alone_are_those_of_the_evaluation(slide: sd.SpatialData) -> None:
-    whole = sp.tl.evaluate(slide, model_of(slide))
-    alone = sp.tl.baselines(slide, use_rep="X_ae")
+def test_baselines_alone_are_those_of_the_evaluation(slide: sd.SpatialData, whole: pd.DataFrame) -> None:
+    alone = sp.tl.baselines(slide, use_rep="X_ae", pooled=True)
     same = whole[whole["method"].isin(alone["method"])].reset_index(drop=True)
     pd.testing.assert_frame_equal(alone, same)
     assert set(whole["method"]) - set(alone["method"]) == {"he_only", "he_only_permuted", "fused", "fused_permuted"}
@@ -133,8 +147,8 @@ def test_what_is_not_measured_never_becomes_a_number(slide: sd.SpatialData) -> N
     assert np.isfinite(summary.loc[("he_only", "mean"), "pearson"])
 
 
-def test_pooled_rows_stand_apart(slide: sd.SpatialData) -> None:
-    table = sp.tl.baselines(slide, pooled=True)
+def test_pooled_rows_stand_apart(whole: pd.DataFrame) -> None:
+    table = whole
     pooled = table["sample"] == "(all slides)"
     numbers = ["method", "signature", "pearson", "ccc", "mae", "n_patches"]
     # with one slide they are the same numbers
@@ -144,17 +158,23 @@ def test_pooled_rows_stand_apart(slide: sd.SpatialData) -> None:
     pd.testing.assert_frame_equal(sp.tl.summarise(table), sp.tl.summarise(table[~pooled]))
 
 
-def test_the_table_survives_a_csv(slide: sd.SpatialData, tmp_path: Any) -> None:
-    table = sp.tl.baselines(slide)
+def test_the_table_survives_a_csv(slide: sd.SpatialData, whole: pd.DataFrame, tmp_path: Any) -> None:
+    table = whole
     table.to_csv(tmp_path / "e.csv", index=False)
     back = pd.read_csv(tmp_path / "e.csv")
     pd.testing.assert_frame_equal(sp.tl.summarise(back), sp.tl.summarise(table))
     assert sp.tl.findings(slide, None, back).equals(sp.tl.findings(slide, None, table))
 
 
-def test_patches_in_another_order_score_the_same(slide: sd.SpatialData) -> None:
-    first, second = (sp.tl.baselines(slide) for _ in range(2))
-    pd.testing.assert_frame_equal(first, second)
+def test_the_inner_fold_shares_no_pixel_with_training_or_test(slide: sd.SpatialData) -> None:
+    corners = slide["patches"][["y0", "x0"]].to_numpy()
+    size = slide.attrs["spatialsig"]["patches"]["patches"]["size_l0"]
+    test = (slide["signatures"].obs["fold"] == 0).to_numpy()
+    train, held_out = Folds(0, inner=1).rows(Slide(slide), "patches")
+    groups = [corners[rows] for rows in (train, held_out, test)]
+    assert all(map(len, groups))
+    for a, b in itertools.combinations(groups, 2):
+        assert np.abs(a[:, None] - b[None]).max(axis=-1).min() >= size
 
 
 def test_a_random_split_is_called_by_its_name(toy: sd.SpatialData) -> None:

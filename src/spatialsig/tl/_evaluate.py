@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from spatialsig.data.slides import Data
-    from spatialsig.models import SignatureViT
+    from spatialsig.models.ensemble import SignatureModel
 
 
 def evaluate(
     data: Data,
-    model: SignatureViT,
+    model: SignatureModel,
     *,
     embedding_key: str | None = None,
     pooled: bool = False,

@@ -9,6 +9,7 @@ import pandas as pd
 
 from spatialsig import _keys
 from spatialsig.data.slides import open_slides
+from spatialsig.models.ensemble import members_of
 from spatialsig.tl._finding import ERROR, EVERY_SLIDE, SEVERITIES, WARNING, Finding
 from spatialsig.tl._findings_data import data_findings, facts_of
 from spatialsig.tl._findings_scores import score_findings
@@ -17,14 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from spatialsig.data.slides import Data
-    from spatialsig.models import SignatureViT
+    from spatialsig.models.ensemble import SignatureModel
 
 __all__ = ["ERROR", "findings"]
 
 
 def findings(
     data: Data,
-    model: SignatureViT | None = None,
+    model: SignatureModel | None = None,
     evaluation: pd.DataFrame | None = None,
     *,
     signatures_key: str = _keys.SIGNATURES,
@@ -71,9 +72,8 @@ def findings(
     return pd.DataFrame([asdict(f) for f in found], columns=["name", "severity", "slide", "text"])
 
 
-def _model_findings(model: SignatureViT) -> Iterator[Finding]:
-    config = getattr(model, "config", None)
-    if config is not None and config.fusion != "none" and config.modality_dropout == 0:
+def _model_findings(model: SignatureModel) -> Iterator[Finding]:
+    if any(m.config.fusion != "none" and m.config.modality_dropout == 0 for m in members_of(model)):
         yield Finding(
             "never_without_embedding", WARNING, EVERY_SLIDE,
             "The model was never shown an image without its embedding (`modality_dropout=0`), so its scores on H&E alone "

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from spatialsig.data.slides import Data, Slide
-    from spatialsig.models import SignatureViT
+    from spatialsig.models.ensemble import SignatureModel
 
 BATCH = 64  # patches read at a time
 
@@ -36,7 +36,7 @@ BATCH = 64  # patches read at a time
 class Request:
     """What to gather."""
 
-    model: SignatureViT | None
+    model: SignatureModel | None
     test_fold: int
     use_rep: str | None
     embedding_key: str | None
