@@ -95,12 +95,12 @@ def checkpoint_path(directory: Path, step: int) -> Path:
 
 
 def newest_checkpoint(directory: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest whole checkpoint of a directory and its content; a damaged one is passed over."""
+    """The newest whole checkpoint of a directory and its content; a damaged one is passed over with a warning."""
     for path in checkpoint_files(directory):
         try:
             return path, read_checkpoint(path)
-        except (InputError, FileMissingError):  # the one before was kept for this
-            continue
+        except (InputError, FileMissingError) as error:  # the one before was kept for this
+            warnings.warn(f"passed over: {error}", SpatialsigWarning, stacklevel=2)
     return None
 
 
