@@ -10,7 +10,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
 OUT ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test screen lint docs bench-demo bench-her2st bench-qc-alignment bench-import bench-render bench-fuzz-bundle bench-patch-reads bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology bench-leak bench-seed-parity soak-store soak-training bench-bitflips bench-layout bench-traps bench-intervals bench-ceiling bench-vit-speed clean
+.PHONY: help demo test screen lint docs bench-demo bench-her2st bench-qc-alignment bench-import bench-render bench-fuzz-bundle bench-patch-reads bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology bench-pretraining bench-leak bench-seed-parity soak-store soak-training bench-bitflips bench-layout bench-traps bench-intervals bench-ceiling bench-vit-speed clean
 
 help:  ## show the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -89,6 +89,9 @@ bench-score: $(VENV)/.test  ## scoring cells, beside scanpy and decoupler
 
 bench-hvg: $(VENV)/.test  ## variable genes, beside scanpy
 	$(PY) benchmarks/hvg.py
+
+bench-pretraining: $(VENV)/.package  ## what pre-training on unlabelled H&E buys with few labelled slides
+	$(PY) benchmarks/pretraining.py
 
 soak-store: $(VENV)/.package  ## 1,000 killed writers, a crash and a full disk at every call, readers meanwhile
 	$(PY) benchmarks/soak_store.py --n 1000

@@ -130,8 +130,7 @@ def has_input(slide: Slide, patches_key: str, backbone: str) -> NDArray[np.bool_
     """Patches that a model with this backbone can see, ``(n_patches,)``: all, or those with a row in its table."""
     source = input_source(slide, patches_key, backbone)
     if isinstance(source, FeatureSource):
-        known: NDArray[np.bool_] = np.isfinite(source.features).all(axis=1)
-        return known
+        return np.asarray(np.isfinite(source.features).all(axis=1))
     return np.ones(len(source), bool)
 
 

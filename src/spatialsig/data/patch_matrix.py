@@ -152,6 +152,6 @@ def _ids_by_place(slide: Slide, patches_key: str, region: str, table_key: str) -
     return pd.Index([ids[row] if row >= 0 else None for row in best], dtype=object)
 
 
-def _nearest(tiles_px: NDArray[np.float64], centres_px: NDArray[np.float64]) -> NDArray[np.int64]:
+def _nearest(tiles_px: NDArray[Any], centres_px: NDArray[Any]) -> NDArray[np.int64]:
     distance, row = cKDTree(tiles_px).query(centres_px, distance_upper_bound=2 * TOLERANCE_PX)
     return np.where(distance <= TOLERANCE_PX, row, -1).astype(np.int64)

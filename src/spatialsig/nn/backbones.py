@@ -204,7 +204,7 @@ def _own(network: Any, spec: BackboneSpec, changes: dict[str, Any]) -> nn.Module
     """A network of the user's, wrapped unless it has the interface already."""
     if isinstance(network, nn.Module) and hasattr(network, "num_features") and hasattr(network, "takes_tokens"):
         if not hasattr(network, "spec"):
-            network.spec = str(spec)
+            network.spec = str(spec)  # type: ignore[assignment]
         return network
     if not callable(network):
         msg = f"backbone of type {type(network).__name__}; wanted a name, a module or a callable."
@@ -234,7 +234,9 @@ def _factory(name: str) -> Callable[[], Any]:
 
 def _changed(inputs: Inputs, changes: dict[str, Any]) -> Inputs:
     try:
-        plain = {name: tuple(value) if name in ("mean", "std") else value for name, value in changes.items()}
+        plain: dict[str, Any] = {
+            name: tuple(value) if name in ("mean", "std") else value for name, value in changes.items()
+        }
         return replace(inputs, **plain)
     except TypeError as error:
         msg = f"inputs {changes} of a backbone: {error}."

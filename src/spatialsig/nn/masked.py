@@ -61,7 +61,8 @@ class MaskedViT(nn.Module):
         n_hidden = min(max(round(self.mask_share * rows * columns), 1), rows * columns - 1)
         blocks = draw.argsort(dim=1).argsort(dim=1) < n_hidden  # exactly so many
         grid = blocks.view(-1, rows, columns).repeat_interleave(self.block_tokens, 1)
-        return grid.repeat_interleave(self.block_tokens, 2)[:, : shape[0], : shape[1]]
+        masks: Tensor = grid.repeat_interleave(self.block_tokens, 2)[:, : shape[0], : shape[1]]
+        return masks
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
         """Painted densities of all blocks, ``(b, tokens, 3 stride^2)``, from an image with hidden tokens ``mask``."""

@@ -125,7 +125,7 @@ def fit_masked(
         net = MaskedViT(ViT(config), block_tokens=block_tokens, mask_share=mask_share)
         changes = Augment(AugmentConfig() if augment is None else augment, seed=seed)
         rates = {"learning_rate": learning_rate, "weight_decay": weight_decay, "warmup": warmup}
-        module = MaskedModule(net, changes, **rates, seed=seed)  # type: ignore[arg-type]
+        module = MaskedModule(net, changes, **rates, seed=seed)
         history = History(bar, best_of="val_loss", patience=patience, csv=history_file(run_dir))
         options: dict[str, Any] = {"trainer": trainer, "identity": {"mask": [str(mask_share), str(block_tokens)]}}
         fit(module, batches, validation=validation, history=history, max_epochs=max_epochs, clip=clip, **options)
