@@ -211,6 +211,7 @@ def test_nan_loss_names_epoch_and_step() -> None:
         ({}, {"distil": 0.5}, "`distil=0.5` needs a model with expression to learn from"),
         ({}, {"distil": 2}, "`distil` must lie between"),
         ({}, {"size": "seed", "auxiliary": 0.5}, "the prototype learns from labels only"),
+        ({}, {"size": "seed", "backbone": "timm:x"}, "`size='seed'` is a whole network"),
         ({}, {"size": "seed"}, "`image_px=16` must be a multiple of 32"),
         ({}, {"backbone": torch.nn.Identity()}, "a Identity without the name `spec`"),
         ({}, {"warmup": 2}, "`warmup` must lie between"),

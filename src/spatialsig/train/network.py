@@ -51,8 +51,13 @@ def new_network(
     return SignatureNet(config, module)
 
 
-def seed_network(batches: PatchBatches, n_targets: int, fusion: str | None, recipe: Recipe) -> SeedNet:
+def seed_network(
+    batches: PatchBatches, n_targets: int, backbone: str | nn.Module, fusion: str | None, recipe: Recipe
+) -> SeedNet:
     """The prototype's network for patches of this size."""
+    if backbone != VIT:
+        msg = f"`size='seed'` is a whole network; it cannot be combined with `backbone={backbone!r}`."
+        raise InputError(msg)
     fusion = _checked_fusion(batches, fusion, usual="add")
     if recipe.auxiliary > 0 or recipe.distil > 0:
         msg = f"the prototype learns from labels only; got `auxiliary={recipe.auxiliary}`, `distil={recipe.distil}`."

@@ -139,7 +139,7 @@ def fit_vit(
     n_steps = recipe.max_epochs * len(batches)
     with reproducible(seed), progress_bar("Training on H&E", total=n_steps, unit="batch") as bar:
         network = (
-            seed_network(batches, len(signatures), fusion, recipe)
+            seed_network(batches, len(signatures), backbone, fusion, recipe)
             if size == SEED
             else new_network(batches, len(signatures), size, backbone, fusion, modality_dropout, recipe)
         )
