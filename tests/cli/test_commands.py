@@ -1,6 +1,7 @@
 """Every command: its help, its options beside those of the verbs, and the whole chain on two small slides."""
 
 import inspect
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -76,7 +77,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("run") / "stores"
     root.mkdir()
     for seed, name in enumerate(["A", "B"]):
-        sp.datasets.toy(seed=seed, size_um=300.0, sample=name, patient=name).write(root / f"{name}.zarr")
+        sp.datasets.toy(seed=seed, size_um=250.0, sample=name, patient=name).write(root / f"{name}.zarr")
     return root
 
 
@@ -84,12 +85,15 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(stores: Path) -> Path:
     """Directory of a run after every step, each by its command."""
     root = stores.parent
+    genes = sp.io.read_signatures("seed")
+    sets = root / "sets.json"
+    sets.write_text(json.dumps({name: genes[name] for name in ("Immune_T", "Fibroblast")}))
     ae, vit = root / "models" / "autoencoder", root / "models" / "vit"
     steps = [
         ("split", stores, "--n-folds", 2),
-        ("train-ae", stores, "--out", ae, "--signatures", "seed", "--max-epochs", 1, "--n-latent", 4, "--set", "hidden=[8]"),
+        ("train-ae", stores, "--out", ae, "--signatures", sets, "--max-epochs", 1, "--n-latent", 4, "--set", "hidden=[8]"),
         ("embed", stores, "--model", ae),
-        ("label", stores, "--signatures", "seed", "--patch-px", 28, "--um-per-px", 2, "--stride-um", 28, "--min-cells", 3,
+        ("label", stores, "--signatures", sets, "--patch-px", 28, "--um-per-px", 2, "--stride-um", 28, "--min-cells", 3,
          "--coverage", root / "coverage.csv"),
         ("train", stores, "--out", vit, "--max-epochs", 1, "--batch-size", 16),
         ("predict", stores, "--model", vit),
@@ -113,7 +117,8 @@ def test_the_steps_one_by_one_leave_what_a_run_leaves(finished: Path) -> None:
     assert "Immune_T" in pd.read_csv(finished / "coverage.csv")["signature"].tolist()
 
 
-def test_report_of_a_finished_run(finished: Path, tmp_path: Path) -> None:
+def test_report_of_a_finished_run(finished: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("spatialsig.report.images.SAVED_DPI", 30)
     result = call("report", finished, "--out", tmp_path / "r.html", "--title", "Mine", "--figures")
     assert result.exit_code == 0, result.output
     page = (tmp_path / "r.html").read_text(encoding="utf-8")

@@ -75,30 +75,38 @@ def test_calibration_errors(slide):
         sp.pl.calibration(slide, fold=9)
 
 
+def crops(axes):
+    """Rows of (text above a crop, its pixels), by where they are drawn."""
+    found = {}
+    for image in axes.images:
+        x0, x1, _, y = image.get_extent()
+        (text,) = [t.get_text() for t in axes.texts if np.allclose(t.get_position(), ((x0 + x1) / 2, y - 0.03))]
+        found.setdefault(y, []).append((text, image.get_array()))
+    return [found[y] for y in sorted(found)]
+
+
 def test_gallery_shows_the_pixels_and_scores_of_the_patches(slide):
     axes = sp.pl.gallery(slide, "Immune_T", n=3, figure=Figure())
-    assert axes.shape == (len(GROUPS), 3)
+    rows_drawn = crops(axes)
+    assert [len(row) for row in rows_drawn] == [3] * len(GROUPS)
     measured, predicted, rows = scores(slide, "Immune_T")
     best = np.argmax(strengths(measured, predicted)["high"])
-    title = axes[0, 0].get_title().replace("\N{MINUS SIGN}", "-")
-    assert title == f"m {measured[best]:.2f}, p {predicted[best]:.2f}"
+    title, shown = rows_drawn[0][0]
+    assert title.replace("\N{MINUS SIGN}", "-") == f"m {measured[best]:.2f}, p {predicted[best]:.2f}"
     # patches of 32 px at 1 um on an image of 0.5 um: means of 2 x 2 px
     y, x = slide.shapes[_keys.PATCHES][[_keys.Y0, _keys.X0]].to_numpy()[rows[best]]
     full = slide.images[_keys.IMAGE]["scale0"]["image"].to_numpy()[:, y : y + 64, x : x + 64].astype(float)
     expected = full.reshape(3, 32, 2, 32, 2).mean(axis=(2, 4)).transpose(1, 2, 0)
-    shown = axes[0, 0].images[0].get_array().astype(float)
-    assert np.abs(shown - expected).max() <= 1.5
-    said = axes[0, 0].figure.get_suptitle()
-    assert said.startswith("Immune_T")
+    assert np.abs(shown.astype(float) - expected).max() <= 1.5
+    (said,) = [t.get_text() for t in axes.texts if t.get_text().startswith("Immune_T")]
     assert said.endswith("32 µm wide")
 
 
 def test_gallery_of_a_cohort_takes_the_clearest_of_all_slides(cohort):
-    axes = sp.pl.gallery(cohort, "Immune_T", n=4, figure=Figure())
-    named = {panel.get_title().split(":")[0] for panel in axes.flat if panel.images}
-    assert named == {"S1", "S2"}
-    only = sp.pl.gallery(cohort, "Immune_T", n=4, fold=1, figure=Figure())
-    assert all(panel.get_title().startswith("m ") for panel in only.flat if panel.images)
+    titles = [text for row in crops(sp.pl.gallery(cohort, "Immune_T", n=4, figure=Figure())) for text, _ in row]
+    assert {text.split(":")[0] for text in titles} == {"S1", "S2"}
+    only = crops(sp.pl.gallery(cohort, "Immune_T", n=4, fold=1, figure=Figure()))
+    assert all(text.startswith("m ") for row in only for text, _ in row)
 
 
 def test_groups_hold_what_they_say():
@@ -121,7 +129,8 @@ def test_patches_of_a_group_do_not_overlap():
 def test_gallery_without_mistakes_has_empty_rows(slide):
     crop = _gallery.Crop("high", 0.9, "S1", np.zeros((8, 8, 3), np.uint8), 8.0, 1.0, 0.5)
     axes = _gallery.draw_gallery([crop], "T", Figure(), n=2)
-    assert [len(panel.images) for panel in axes.flat] == [1, 0, 0, 0, 0, 0, 0, 0]
+    assert [len(row) for row in crops(axes)] == [1]
+    assert set(GROUPS.values()) <= {text.get_text() for text in axes.texts}
 
 
 def test_gallery_errors(slide):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.stats import rankdata
@@ -14,19 +14,21 @@ from spatialsig._errors import InputError
 from spatialsig.data.patch_table import patch_origins_of, patch_source, patch_spec
 from spatialsig.data.patches import read_patches
 from spatialsig.data.slides import open_slides
-from spatialsig.pl._canvas import GRID, INK, canvas, save_figure
+from spatialsig.pl._canvas import INK, canvas, save_figure
 from spatialsig.pl._values import patch_values, signature_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from spatialsig.data.slides import Data, Slide
 
-CROP_IN = 1.35
+CROP_IN, GAP_IN, LINE_IN = 1.35, 0.08, 0.22  # edge of a crop, between crops, for the text above
+LEFT_IN, TOP_IN = 1.2, 0.45  # for the names of the groups, and the heading
 N_CROPS = 6
 GROUPS = {
     "high": "high, and\npredicted high",
@@ -60,7 +62,7 @@ def gallery(
     fold: int | None = None,
     figure: Figure | None = None,
     save: str | Path | None = None,
-) -> NDArray[Any]:
+) -> Axes:
     """Show H&E crops of the patches the model gets right at both ends, and of those it gets most wrong.
 
     Patches are compared by their rank among the patches of their slide, measured and predicted, so that a model whose
@@ -85,8 +87,8 @@ def gallery(
 
     Returns
     -------
-    Axes ``(4, n)``: high in both, low in both, predicted too low, predicted too high; measured (m) and predicted (p)
-    score above each crop. Unused ones are invisible. Nothing is written to ``data``.
+    The axes, in inches, with four rows of at most ``n`` crops: high in both, low in both, predicted too low, predicted too
+    high; measured (m) and predicted (p) score above each crop. Nothing is written to ``data``.
 
     Raises
     ------
@@ -102,7 +104,9 @@ def gallery(
         msg = f"no patch has both a measured and a predicted {signature!r} (`fold={fold}`)."
         raise InputError(msg)
     axes = draw_gallery(crops, signature, figure, n=n)
-    save_figure(axes.flat[0].figure, save)
+    drawing = axes.get_figure(root=True)
+    if drawing is not None:
+        save_figure(drawing, save)
     return axes
 
 
@@ -171,29 +175,29 @@ def clearest(strength: NDArray[np.float64], origins: NDArray[np.int64], *, n: in
     return kept
 
 
-def draw_gallery(crops: Sequence[Crop], signature: str, figure: Figure | None, *, n: int = N_CROPS) -> NDArray[Any]:
+def draw_gallery(crops: Sequence[Crop], signature: str, figure: Figure | None, *, n: int = N_CROPS) -> Axes:
     """Rows of crops that were gathered before, the strongest of all slides first."""
-    drawing = canvas(figure, width_in=CROP_IN * n + 1.1, height_in=(CROP_IN + 0.17) * len(GROUPS) + 0.4)
-    axes: NDArray[Any] = drawing.subplots(len(GROUPS), n, squeeze=False)
+    width, height = LEFT_IN + (CROP_IN + GAP_IN) * n, TOP_IN + (CROP_IN + LINE_IN) * len(GROUPS)
+    drawing = canvas(figure, width_in=width, height_in=height)
+    drawing.set_layout_engine("none")
+    # one axes in inches: to lay out one for every crop takes ten times as long as to draw them
+    axes = drawing.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+    axes.set_axis_off()
     several = len({crop.sample for crop in crops}) > 1
-    for row, (group, said) in zip(axes, GROUPS.items(), strict=True):
+    for row, (group, said) in enumerate(GROUPS.items()):
+        y = TOP_IN + row * (CROP_IN + LINE_IN)
+        axes.text(LEFT_IN - 0.1, y + CROP_IN / 2, said, ha="right", va="center", fontsize=9, color=INK)
         mine = sorted((crop for crop in crops if crop.group == group), key=lambda crop: -crop.strength)[:n]
-        for panel, crop in zip(row, mine, strict=False):
-            _draw_crop(panel, crop, several=several)
-        for panel in row[len(mine) :]:
-            panel.set_axis_off()
-        row[0].set_axis_on()
-        row[0].set(xticks=[], yticks=[])
-        row[0].set_ylabel(said, rotation=0, ha="right", va="center", fontsize=9, color=INK)
+        for column, crop in enumerate(mine):
+            _draw_crop(axes, crop, LEFT_IN + column * (CROP_IN + GAP_IN), y, several=several)
+    axes.set(xlim=(0, width), ylim=(height, 0), aspect="auto")
     said = f"{signature}: measured (m) and predicted (p) score of patches {crops[0].edge_um:g} µm wide"
-    drawing.suptitle(said, x=0.01, ha="left", fontsize=10, color=INK)
+    axes.text(0.05, 0.12, said, va="center", fontsize=10, color=INK)
     return axes
 
 
-def _draw_crop(panel: Any, crop: Crop, *, several: bool) -> None:
-    panel.imshow(crop.rgb, extent=(0, crop.rgb.shape[1], crop.rgb.shape[0], 0))
-    panel.set(xticks=[], yticks=[])
-    panel.spines[:].set_color(GRID)
+def _draw_crop(axes: Axes, crop: Crop, x: float, y: float, *, several: bool) -> None:
+    axes.imshow(crop.rgb, extent=(x, x + CROP_IN, y + CROP_IN, y))
     start = f"{crop.sample}: " if several else ""
     said = f"{start}m {crop.measured:.2f}, p {crop.predicted:.2f}".replace("-", "\N{MINUS SIGN}")
-    panel.set_title(said, fontsize=7, color=INK, pad=2)
+    axes.text(x + CROP_IN / 2, y - 0.03, said, ha="center", va="bottom", fontsize=7, color=INK)
