@@ -8,7 +8,9 @@ from spatialsig.signatures import read_signatures
 
 if TYPE_CHECKING:
     from ._anndata import from_anndata
+    from ._export import export_geojson
     from ._he import read_he
+    from ._heatmap import export_heatmap
     from ._mpp import mpp
     from ._optimize import optimize
     from ._repair import repair
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from ._xenium import read_xenium
 
 __all__ = [
+    "export_geojson",
+    "export_heatmap",
     "export_seed_layout",
     "from_anndata",
     "mpp",
@@ -36,7 +40,9 @@ __getattr__, _, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "_anndata": ["from_anndata"],
+        "_export": ["export_geojson"],
         "_he": ["read_he"],
+        "_heatmap": ["export_heatmap"],
         "_mpp": ["mpp"],
         "_optimize": ["optimize"],
         "_repair": ["repair"],
