@@ -303,7 +303,7 @@ def main() -> None:
     n_seeds = args.seeds if args.seeds is not None else (1 if args.quick else 10)
     runs = []
     for seed in range(n_seeds):
-        runs.append(clean(seed, epochs=1 if args.quick else 6))
+        runs.append(clean(seed, epochs=2 if args.quick else 6))
         print(runs[-1], flush=True)
     result = {
         "caught": sum(bool(trap["caught"]) for trap in sprung), "of": len(sprung), "traps": sprung,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spatialsig import _keys
+from spatialsig._progress import track
 from spatialsig.stats.baselines import nearest_neighbours, neighbour_mean, ridge
 from spatialsig.tl._ceiling import noise_ceiling
 from spatialsig.tl._judge import judge
@@ -83,7 +84,7 @@ def baselines(
     slides = gather(data, request)
     tested = [rows for rows in slides if rows.test.any()]
     ceiling = noise_ceiling(data, seed=seed, table_key=table_key, signatures_key=signatures_key)
-    predictions = {rows.sample: simple_predictions(rows, slides) for rows in tested}
+    predictions = {rows.sample: simple_predictions(rows, slides) for rows in track(tested, "baselines", unit="slide")}
     return judge(tested, slides, predictions, ceiling, pooled=pooled)
 
 

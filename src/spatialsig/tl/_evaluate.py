@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from spatialsig import _keys
 from spatialsig._errors import InputError, SpatialsigWarning
+from spatialsig._progress import track
 from spatialsig.tl._baselines import simple_predictions
 from spatialsig.tl._ceiling import noise_ceiling
 from spatialsig.tl._findings import ERROR, findings
@@ -91,7 +92,8 @@ def evaluate(
     slides = gather(data, Request(model, test_fold, use_rep, embedding_key, patches_key, signatures_key, seed))
     tested = [rows for rows in slides if rows.test.any()]
     ceiling = noise_ceiling(data, seed=seed, table_key=table_key, signatures_key=signatures_key)
-    predictions = {rows.sample: rows.predicted | simple_predictions(rows, slides) for rows in tested}
+    simple = {rows.sample: simple_predictions(rows, slides) for rows in track(tested, "baselines", unit="slide")}
+    predictions = {rows.sample: rows.predicted | simple[rows.sample] for rows in tested}
     result = judge(tested, slides, predictions, ceiling, pooled=pooled)
     found = findings(data, model, result, signatures_key=signatures_key, table_key=table_key)
     for text in found.loc[found["severity"] == ERROR, "text"]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from spatialsig._progress import track
 from spatialsig.stats.agreement import METRICS, agreement, partial_pearson, pearson
 from spatialsig.stats.permutation import benjamini_hochberg, field, shift_p
 
@@ -36,7 +37,8 @@ def judge(
     pooled: bool,
 ) -> pd.DataFrame:
     """Table with :data:`COLUMNS`; ``predictions`` holds the scores ``(n_test, t)`` of each method on each sample."""
-    records = [record for rows in tested for record in _slide_records(rows, slides, predictions[rows.sample])]
+    bar = track(tested, "judge", unit="slide")
+    records = [record for rows in bar for record in _slide_records(rows, slides, predictions[rows.sample])]
     table = pd.DataFrame(records).merge(ceiling, on=["sample", "signature"], how="left", validate="many_to_one")
     table["share_of_ceiling"] = table["pearson"] / table["ceiling"].where(table["ceiling"] > 0)
     table["q"] = table.groupby(["method", "sample"], sort=False)["p"].transform(
