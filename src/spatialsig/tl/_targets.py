@@ -76,7 +76,9 @@ class Targets:
         for column in self.obs:
             values = cells.obs[column]
             if column in categories:
-                known = pd.Categorical(values.astype(str).where(values.notna()), categories=pd.Index(categories[column]))
+                known = pd.Categorical(
+                    values.astype(str).where(values.notna()), categories=pd.Index(categories[column])
+                )
                 shares = np.where(
                     known.isna()[:, None], np.nan, known.codes[:, None] == np.arange(len(known.categories))
                 )
