@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spatialsig._errors import InputError
-from spatialsig.data.order import block_shuffle, blocks_of, full_shuffle, rank_batches, with_blocks
+from spatialsig.data.order import block_shuffle, blocks_of, dispersed, full_shuffle, rank_batches, with_blocks
 from spatialsig.data.patches import ImageLevel, PatchSource
 
 SLIDE = np.repeat(np.arange(3), (640, 320, 64))
@@ -69,7 +69,32 @@ def test_a_patch_comes_within_a_window_of_its_block() -> None:
     twice = len(np.unique(visit)) - len(np.unique(BLOCK))
     assert 0 < twice <= 200 / 16 + 1
     waiting = [np.isin(visit[order[k:]], visit[order[:k]]).sum() for k in range(50, len(order), 50)]
-    assert max(waiting) <= 200 * 0.5 + 4 * 16  # what has to be held: half a window and a few blocks
+    assert max(waiting) <= 200 / 3 + 4 * 16  # what has to be held: a third of a window and a few blocks
+
+
+@given(st.integers(0, 300), st.integers(0, 2**31))
+def test_every_stretch_of_what_is_dispersed_comes_from_all_parts(n, seed) -> None:
+    order = dispersed(np.arange(n), np.random.default_rng(seed))
+    assert sorted(order) == list(range(n))
+    for start in range(0, n - 16 + 1, 16):
+        late = (order[start : start + 16] >= n / 2).mean()
+        assert abs(late - 0.5) <= 3 / 16  # two of 16 may have changed places with the next, one more where n is odd
+
+
+def test_orders_of_what_is_dispersed_differ() -> None:
+    drawn = {tuple(dispersed(np.arange(16), np.random.default_rng(seed))) for seed in range(50)}
+    assert len(drawn) == 50
+
+
+@pytest.mark.parametrize("window", [320, 1536])
+def test_neighbours_of_a_block_are_rare_in_a_batch(window) -> None:
+    """Pairs of one block 16 places apart: 4 / (3 window) each way, nearly as rare as by chance where all patches fit."""
+    pairs = []
+    for epoch in range(60):
+        order = block_shuffle(SLIDE, BLOCK, window=window, seed=1, epoch=epoch, slide_balanced=False)[0]
+        pairs.append((BLOCK[order[16:]] == BLOCK[order[:-16]]).mean())
+    expected = (16 - 1) * (4 / (3 * window) if window < len(SLIDE) else 1.17 / len(SLIDE))
+    assert np.mean(pairs) == pytest.approx(expected, rel=0.35)
 
 
 def test_the_ends_of_an_epoch_mix_as_many_blocks_as_its_middle() -> None:
@@ -111,5 +136,9 @@ def test_a_block_is_a_chunk_or_several_small_ones() -> None:
         block = blocks_of([source, source])
         across = -(-512 // edge)
         expected = origins[:, 0] // edge * across + origins[:, 1] // edge
-        np.testing.assert_array_equal(block, np.concatenate([expected, expected + across**2]))
+        same = np.unique(np.stack([block, np.concatenate([expected, expected + across**2])]), axis=1)
+        assert same.shape[1] == len(np.unique(block)) == 2 * across**2, "the same patches, whatever their number"
+        assert list(same[0]) == list(range(2 * across**2))
+        if across == 4:  # neighbours have close numbers: four in a row are a square
+            assert set(same[1][:4]) == {0, 1, 4, 5}
         assert source.amplification == pytest.approx((256 / 16) ** 2) or chunk != (256, 256)

@@ -137,8 +137,8 @@ def test_with_a_cache_too_small_for_all_a_block_is_decoded_once_a_visit(stored, 
 
 
 def test_a_cache_too_small_to_mix_blocks_is_told(stored) -> None:
-    with pytest.warns(SpatialsigWarning, match=r"blocks of up to 64.*room to mix 104: .*patch_cache_mb=1"):
-        batches(stored, cache_mb=200 * 3 * PX * PX / 2**20)
+    with pytest.warns(SpatialsigWarning, match=r"blocks of up to 64.*room to mix 258: .*patch_cache_mb=1"):
+        batches(stored, cache_mb=150 * 3 * PX * PX / 2**20)
 
 
 def test_reading_goes_on_while_a_batch_is_used(monkeypatch) -> None:

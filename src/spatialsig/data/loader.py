@@ -17,6 +17,7 @@ from spatialsig.data.labels import checked_weight, stacked
 from spatialsig.data.order import (
     MAX_AMPLIFICATION,
     MAX_WINDOW,
+    WAITING,
     block_shuffle,
     blocks_of,
     full_shuffle,
@@ -36,7 +37,7 @@ Batch = dict[str, torch.Tensor]
 Turn = tuple["NDArray[np.int64]", "NDArray[np.int64] | None"]  # patches of a batch, patches to read at its turn
 
 PREFETCH = 3  # batches read ahead of the one being computed
-PASSING = 0.9  # share of the cache in which patches of a block wait for their turn
+FEW_BLOCKS = 6  # blocks in a window, below which there is a warning
 
 
 class PatchBatches:
@@ -241,15 +242,14 @@ class PatchBatches:
     def _window(self, block: NDArray[np.int64]) -> int:
         capacity, largest = cache_capacity(self.sources, limit_mb=self.cache_mb), int(np.bincount(block).max())
         if capacity == self.n_patches:
-            return min(MAX_WINDOW, self.n_patches)
-        room = int(capacity * PASSING)  # on average half a window waits, and each block comes as a whole
-        window = min(MAX_WINDOW, max(2 * (room - 2 * largest), 1))
-        if window < 4 * largest:
+            return MAX_WINDOW
+        window = min(MAX_WINDOW, max(int((capacity - largest) / WAITING), 1))  # each block comes as a whole
+        if window < FEW_BLOCKS * largest:
             patch_mb = 3 * self.out_px**2 / 2**20
             msg = (
                 f"patches come in blocks of up to {largest}, since the image is stored in large chunks, and the cache has "
                 f"room to mix {window}: neighbours will share batches. Allow at least `patch_cache_mb="
-                f"{int(np.ceil(4 * largest * patch_mb / PASSING))}`, or store the image again with `sp.io.write`."
+                f"{int(np.ceil((FEW_BLOCKS * WAITING + 1) * largest * patch_mb))}`, or store the image again with `sp.io.write`."
             )
             warnings.warn(msg, SpatialsigWarning, stacklevel=3)
         return window
@@ -259,7 +259,7 @@ class PatchBatches:
         key = os.getpid(), n_workers
         if self._cache is None or self._cache[0] != key:
             total = cache_capacity(self.sources, limit_mb=self.cache_mb) * 3 * self.out_px**2 / 2**20
-            passing = 0.0 if self.block is None else PASSING
+            passing = float(self.block is not None)
             self._cache = key, PatchCache(self.sources, limit_mb=total / n_workers, passing=passing)
         return self._cache[1]
 

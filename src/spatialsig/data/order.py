@@ -17,20 +17,36 @@ if TYPE_CHECKING:
 
 BLOCK_PATCHES = 8  # patches along the edge of a block, at least: few of them then cross its border
 MAX_AMPLIFICATION = 8.0  # pixels decoded per pixel used, above which patches are visited by blocks
-MAX_WINDOW = 4096  # patches; a longer window would only put off the first batch
+MAX_WINDOW = 6144  # patches; a longer window would only put off the first batch
+ROUNDS = 3  # times that the end of an epoch is reached, at most: a window is up to half as long again
+WAITING = 1 / 3  # mean wait of a patch, as a share of the window: so many patches wait to be used
 
 
-def spread(group: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+def spread(
+    group: NDArray[np.int64], rng: np.random.Generator, shuffled: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
     """Shuffle items so that every stretch holds the groups in the proportion of the whole, ``(n,)``.
 
-    Item k of a group's n_g items, in random order, sits at ``(k + u) / n_g`` of the whole.
+    Item k of a group's n_g items, in random order or in that of ``shuffled``, sits at ``(k + u) / n_g`` of the whole.
     """
-    shuffled = rng.permutation(len(group))
+    shuffled = rng.permutation(len(group)) if shuffled is None else shuffled
     place = np.empty(len(group))
     for index in range(int(group.max(initial=-1)) + 1):
         mine = shuffled[group[shuffled] == index]
         place[mine] = (np.arange(len(mine)) + rng.random(len(mine))) / max(len(mine), 1)
     return np.argsort(place, kind="stable")
+
+
+def dispersed(items: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Shuffle items so that every stretch comes evenly from all parts of their order, ``(n,)``.
+
+    Both halves are dispersed, and merged with item k of n at ``(k + u) / n``.
+    """
+    if len(items) < 2:
+        return items
+    halves = np.array_split(items, 2)
+    place = np.concatenate([(np.arange(len(half)) + rng.random(len(half))) / len(half) for half in halves])
+    return np.concatenate([dispersed(half, rng) for half in halves])[np.argsort(place, kind="stable")]
 
 
 def full_shuffle(slide: NDArray[np.int64], *, seed: int, epoch: int, slide_balanced: bool) -> NDArray[np.int64]:
@@ -50,17 +66,18 @@ def block_shuffle(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Shuffle blocks, then patches within a window that slides over them.
 
-    A patch comes up to ``window`` patches after the start of its block, evenly spread, so that any stretch mixes all
-    blocks that start within the last ``window`` patches, and about half a window of patches waits to be used. What
-    would come after the end comes at the beginning instead, so that the first and the last batches mix as many blocks as
-    all others; the blocks concerned are visited twice.
+    Blocks that follow each other come from all parts of a slide. A patch comes up to ``window`` patches after the start
+    of its block, after a third of that on average, by a density that falls to 0 in a line: of all densities with that
+    mean, and so with as many patches waiting, it brings fewest patches of a block together. What would come after the
+    end comes at the beginning instead, so that the first and the last batches mix as many blocks as all others; the
+    blocks concerned are visited twice.
 
     Parameters
     ----------
     slide, block
-        Of each patch, ``(n_patches,)``; a block lies on one slide.
+        Of each patch, ``(n_patches,)``; a block lies on one slide, and numbers that are close lie close.
     window
-        Patches to mix.
+        Patches to mix; more than half as many again as there are make no difference.
     seed, epoch
         Of all draws.
     slide_balanced
@@ -72,13 +89,16 @@ def block_shuffle(
     """
     rng = np.random.default_rng((seed, epoch))
     blocks, first, member = np.unique(block, return_index=True, return_inverse=True)
-    sequence = spread(slide[first], rng) if slide_balanced else rng.permutation(len(blocks))
-    sizes = np.bincount(member)
+    sequence = dispersed(np.arange(len(blocks)), rng)
+    if slide_balanced:
+        each = [dispersed(np.flatnonzero(slide[first] == index), rng) for index in np.unique(slide)]
+        sequence = spread(slide[first], rng, np.concatenate(each))
+    sizes, n = np.bincount(member), len(block)
     start = np.empty(len(blocks))
     start[sequence] = np.cumsum(sizes[sequence]) - sizes[sequence]
-    place = start[member] + min(window, len(block)) * rng.random(len(block))
-    again = place >= len(block)
-    return np.argsort(place - len(block) * again, kind="stable"), 2 * member + again
+    place = start[member] + min(window, 1.5 * n) * (1 - np.sqrt(rng.random(n)))
+    round_ = (place // n).astype(np.int64)
+    return np.argsort(place - n * round_, kind="stable"), ROUNDS * member + round_
 
 
 def blocks_of(sources: Sequence[PatchSource]) -> NDArray[np.int64]:
@@ -89,10 +109,17 @@ def blocks_of(sources: Sequence[PatchSource]) -> NDArray[np.int64]:
         first, last = source.windows
         size = (last - first).max(axis=0, initial=1)
         edge = [c * -(-BLOCK_PATCHES * int(s) // c) for c, s in zip(chunk, size, strict=True)]
-        cell, number = np.unique(first // np.array(edge), axis=0, return_inverse=True)
+        cell, number = np.unique(on_curve(first // np.array(edge)), return_inverse=True)
         numbers.append(number.reshape(-1) + n)
         n += len(cell)
     return np.concatenate(numbers)
+
+
+def on_curve(cell: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Place of cells ``(n, 2)`` along a Z-shaped curve: bits of y and x in turn, so that neighbours stay close."""
+    bits = np.arange(24)
+    split = ((cell[:, :, None] >> bits) & 1) << (2 * bits + np.array([[1], [0]]))
+    return split.sum(axis=(1, 2))
 
 
 def rank_batches(
