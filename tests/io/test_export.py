@@ -76,10 +76,10 @@ def test_some_scores_as_annotations(scored: sd.SpatialData, tmp_path: Path) -> N
 def test_features_are_made_one_at_a_time(
     scored: sd.SpatialData, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A hundred thousand patches: what is allocated is far less than what is written."""
+    """What is allocated does not grow with what is written: all features at once would be ten times as much."""
     import anndata as ad
 
-    n = 100_000
+    n = 6_000
     values = np.random.default_rng(0).normal(size=(n, 2)).astype(np.float32)
     table = ad.AnnData(values)
     table.var_names = list(NAMES)
@@ -94,8 +94,8 @@ def test_features_are_made_one_at_a_time(
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     size = (tmp_path / "many.geojson").stat().st_size
-    assert size > 25e6
-    assert peak < 20e6
+    assert size > 1.5e6
+    assert peak < 2.5e6
 
 
 def test_tiff_is_a_pyramid_with_a_scale(
