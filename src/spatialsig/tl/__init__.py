@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from ._calibrate import calibrate
     from ._ceiling import noise_ceiling
     from ._cross_validate import cross_validate
-    from ._ensemble import train_ensemble
     from ._embed_patches import embed_patches
+    from ._ensemble import train_ensemble
     from ._evaluate import evaluate
     from ._findings import findings
     from ._leak import embedding_leak
