@@ -82,7 +82,8 @@ class MaskedViT(nn.Module):
         variance, mean = torch.var_mean(wanted, dim=-1, correction=0, keepdim=True)
         wanted = (wanted - mean) / (variance + SPREAD).sqrt()
         error = (self(image, mask).float() - wanted).square().mean(dim=-1)
-        return error[mask.flatten(1)].mean()
+        loss: Tensor = error[mask.flatten(1)].mean()
+        return loss
 
 
 def check_maskable(patch_px: int, stride: int, block_tokens: int) -> None:
