@@ -6,8 +6,8 @@ example, slide after slide in rows, and, for what chance alone makes of the loss
 
 1. Correlation of the labels of two patches of the stream, 1 to 31 apart (the mean over labels, lags and seeds, of the
    deviation from the mean of the epoch). A full shuffle balanced over slides has about 0.
-   With blocks in any order and patches evenly spread over their window it was .035 at 512 px; predicted: .026 with all of
-   the cache in use, .02 with waits by a falling density. Found (3 epochs, 3 seeds): .026, .021; and the loss of the
+   With blocks in any order and patches evenly spread over their window it was .035 at 512 px; predicted: .025 with all of
+   the cache in use and waits by a falling density. Found (3 epochs, 3 seeds): .026, then .021; and the loss of the
    network 1.11 -> 1.06, of the linear model 1.07 -> 1.01, half of it by blocks that follow each other from all parts of
    a slide. What is left is the memory: a window of about 640 waiting patches is ten blocks of 64 patches at a time.
 2. Loss on other slides of a small network, and of a linear model, trained by SGD over batches of 32 in that order.

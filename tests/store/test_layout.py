@@ -16,6 +16,9 @@ from spatialsig.store.chunks import ChunkWriter
 from spatialsig.store.commit import create_store
 from spatialsig.store.images import StreamedImage, halve
 from spatialsig.store.layout import FAST_LEVEL, MAX_GROWTH, ZSTD_LEVEL, Layout, as_layout
+from spatialsig.store.metadata import root_document, without_consolidated
+from spatialsig.store.relayout import relayout
+from spatialsig.store.root import replace_root
 
 from .conftest import TO_GLOBAL, image, picture
 
@@ -107,3 +110,12 @@ def test_an_unknown_layout_is_named_before_anything_is_written(tmp_path) -> None
     with pytest.raises(InputError, match=r"`layout='fast'` is not known; choose one of \['default', 'speed'\]"):
         create_store(tmp_path / "s.zarr", sd.SpatialData(), image_layout="fast")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_rewrite_that_was_cut_before_its_last_step_is_finished_by_the_next(tmp_path) -> None:
+    store = tmp_path / "s.zarr"
+    create_store(store, sd.SpatialData(images={"he": image()}))
+    document = root_document(store)
+    replace_root(store, without_consolidated(document))
+    assert list(relayout(store, Layout())) == []
+    assert root_document(store) == document

@@ -119,7 +119,8 @@ def on_curve(cell: NDArray[np.int64]) -> NDArray[np.int64]:
     """Place of cells ``(n, 2)`` along a Z-shaped curve: bits of y and x in turn, so that neighbours stay close."""
     bits = np.arange(24)
     split = ((cell[:, :, None] >> bits) & 1) << (2 * bits + np.array([[1], [0]]))
-    return split.sum(axis=(1, 2))
+    place: NDArray[np.int64] = split.sum(axis=(1, 2))
+    return place
 
 
 def rank_batches(

@@ -18,7 +18,8 @@ from spatialsig.store.chunks import ChunkWriter
 from spatialsig.store.faults import examine_element
 from spatialsig.store.lock import writer_lock
 from spatialsig.store.manifest import manifest_file
-from spatialsig.store.metadata import elements_on_disk, root_document
+from spatialsig.store.metadata import consolidate, elements_on_disk, root_document
+from spatialsig.store.staging import clear_leftovers
 from spatialsig.store.swap import swap_in
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def relayout(path: Path, layout: Layout) -> Iterator[Rewritten]:
     StoreError
         If ``path`` is no store, or chunks of an image are missing or altered.
     """
-    root_document(path)
+    _finish(path)
     for name in [name for kind, name, finished in elements_on_disk(path) if kind == "images" and finished]:
         image = path / "images" / name
         levels = _levels(image)
@@ -81,6 +82,14 @@ def relayout(path: Path, layout: Layout) -> Iterator[Rewritten]:
             with writer_lock(path, f"rewriting image {name!r}"):
                 swap_in(path, {name: "images"}, lambda new, n=name, b=bar: _rewrite(path, new, n, layout, b))  # type: ignore[misc]
         yield Rewritten(name, before, _size(image))
+
+
+def _finish(path: Path) -> None:
+    """Complete the commit of an interrupted run: its image has the layout already, and would not be visited again."""
+    if root_document(path).get("consolidated_metadata") is None:
+        with writer_lock(path, "finishing an interrupted commit"):
+            clear_leftovers(path)
+            consolidate(path)
 
 
 def _require_whole(image: Path, name: str) -> None:
