@@ -105,6 +105,8 @@ def finished(stores: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_steps_one_by_one_leave_what_a_run_leaves(finished: Path) -> None:
     for path in sorted((finished / "stores").glob("*.zarr")):
         sdata = sd.read_zarr(path)
@@ -117,6 +119,8 @@ def test_the_steps_one_by_one_leave_what_a_run_leaves(finished: Path) -> None:
     assert "Immune_T" in pd.read_csv(finished / "coverage.csv")["signature"].tolist()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_report_of_a_finished_run(finished: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("spatialsig.report.images.SAVED_DPI", 30)
     result = call("report", finished, "--out", tmp_path / "r.html", "--title", "Mine", "--figures")
@@ -129,6 +133,8 @@ def test_report_of_a_finished_run(finished: Path, tmp_path: Path, monkeypatch) -
     assert not (finished / "report.html").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_predict_cuts_a_slide_that_has_no_patches(finished: Path, tmp_path: Path) -> None:
     he = sp.datasets.toy(seed=7, size_um=150.0, sample="new")
     del he.tables[_keys.TABLE]
@@ -136,6 +142,19 @@ def test_predict_cuts_a_slide_that_has_no_patches(finished: Path, tmp_path: Path
     result = call("predict", tmp_path / "new.zarr", "--model", finished / "models" / "vit")
     assert result.exit_code == 0, result.output
     assert sd.read_zarr(tmp_path / "new.zarr").tables[_keys.SIGNATURES_PRED].n_obs > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_scores_are_handed_to_other_programs(finished: Path, tmp_path: Path) -> None:
+    result = call("export", "geojson", finished / "stores" / "A.zarr", "--out", tmp_path / "a.geojson")
+    assert result.exit_code == 0, result.output
+    n_patches = len(sd.read_zarr(finished / "stores" / "A.zarr").shapes[_keys.PATCHES])
+    assert len(json.loads((tmp_path / "a.geojson").read_text())["features"]) == n_patches
+    ae = finished / "models" / "autoencoder"
+    result = call("export", "seed", finished / "stores", "--out", tmp_path / "seed", "--autoencoder", ae)
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert list((tmp_path / "seed").rglob("*.csv"))
 
 
 def test_stores_are_checked_and_rewritten(stores: Path) -> None:

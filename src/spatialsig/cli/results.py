@@ -63,13 +63,16 @@ def geojson(
 def seed_layout(
     stores: Slides,
     out: Annotated[Path, typer.Option(help="Directory to write.")],
+    autoencoder: Annotated[Path | None, typer.Option(help="Directory of the autoencoder, to write it too.")] = None,
     further: Further = None,
     *,
     quiet: Quiet = False,
 ) -> None:
     """Patches as png, embeddings as npy and one csv: what the prototype's scripts read."""
     from spatialsig import io
+    from spatialsig.models import Autoencoder
 
     prepare(quiet=quiet)
-    io.export_seed_layout(slides_at(stores), out, **keywords(further, io.export_seed_layout))
+    model = None if autoencoder is None else Autoencoder.load(autoencoder)
+    io.export_seed_layout(slides_at(stores), out, autoencoder=model, **keywords(further, io.export_seed_layout))
     typer.echo(f"layout: {out}")
