@@ -10,7 +10,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
 OUT ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test screen lint docs bench-demo bench-her2st bench-qc-alignment bench-import bench-render bench-fuzz-bundle bench-patch-reads bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology bench-pretraining bench-leak bench-seed-parity soak-store soak-training bench-bitflips bench-layout bench-traps bench-intervals bench-ceiling bench-vit-speed clean
+.PHONY: help demo test screen lint docs bench-demo bench-her2st bench-qc-alignment bench-import bench-render bench-fuzz-bundle bench-patch-reads bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology bench-pretraining bench-leak bench-seed-parity soak-store soak-training bench-bitflips bench-layout bench-conformal bench-whole-slide bench-traps bench-intervals bench-ceiling bench-vit-speed clean
 
 help:  ## show the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -128,6 +128,12 @@ bench-seed-parity: $(VENV)/.package  ## the prototype's files, computed again by
 
 bench-vit-speed: $(VENV)/.package  ## images per second through the prototype's network, beside its own code
 	$(PY) benchmarks/vit_speed.py
+
+bench-conformal: $(VENV)/.package  ## how often intervals hold on held-out synthetic slides
+	$(PY) benchmarks/conformal.py
+
+bench-whole-slide: $(VENV)/.package  ## predicting a whole slide, beside ImageTilesDataset and a plain loop
+	$(PY) benchmarks/whole_slide.py
 
 clean:  ## remove what the commands above made
 	rm -rf $(VENV) $(OUT) docs/_build
