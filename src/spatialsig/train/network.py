@@ -119,7 +119,8 @@ def _named_backbone(backbone: str | nn.Module) -> tuple[str, nn.Module | None]:
         return VIT, None
     from spatialsig.nn.backbones import build_backbone  # loads libraries that only foreign networks need
 
-    return backbone, build_backbone(backbone, pretrained=True)
+    module = build_backbone(backbone, pretrained=True)
+    return str(module.spec), module
 
 
 def _checked_fusion(batches: PatchBatches, fusion: str | None, *, usual: str) -> str:
