@@ -69,6 +69,7 @@ class RunConfig(_Section):
     title: str = "Molecular signatures from H&E"
     synthetic: bool = False
     seed: int = 0
+    check_alignment: bool = True  # measure the shift of every H&E; about 20 s for each slide of 3 mm²
     cells: CellsConfig = CellsConfig()
     split: SplitConfig = SplitConfig()
     genes: GenesConfig = GenesConfig()

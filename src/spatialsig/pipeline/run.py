@@ -96,7 +96,7 @@ class _Job:
         c, files = self.config, self.files
         manifest = c.bundles.read_text(encoding="utf-8") if c.bundles.is_file() else ""
         genes = read_signatures(c.labels.signatures)  # of a file, what it holds now
-        inputs = [manifest, self.inputs, c.cells.model_dump()]
+        inputs = [manifest, self.inputs, c.cells.model_dump(), c.check_alignment]
         return [
             Step("import bundles", inputs, self._import, (files.stores,)),
             Step("hold out patients, choose genes", [c.split.model_dump(), c.genes.model_dump(), c.seed], self._design),
@@ -116,8 +116,8 @@ class _Job:
     def _import(self) -> None:
         cohort = Cohort.from_bundles(self.config.bundles, self.files.stores, overwrite=True)
         pp.filter_cells(cohort, **self.config.cells.model_dump())
-        # a measured shift, or a mistake in an alignment, becomes a warning of this step
-        pp.qc_alignment(cohort)
+        if self.config.check_alignment:  # a shift, or a mistake in an alignment, becomes a warning of this step
+            pp.qc_alignment(cohort)
 
     def _design(self) -> None:
         cohort, split = self.cohort(), self.config.split
