@@ -14,6 +14,7 @@ from spatialsig._errors import InputError, KeyMissingError
 from spatialsig.data.patch_table import patch_source
 from spatialsig.data.patches import read_patches
 from spatialsig.data.slides import Slide
+from spatialsig.nn.vit import sincos_positions
 
 
 @pytest.fixture
@@ -32,6 +33,13 @@ def test_cells_of_a_patch_add_up_to_its_score(slide: sd.SpatialData, planted: Mo
     blank = model.predict(np.full_like(images[:1], 255))
     sums = map_.values.reshape(3, 5, 4, 5, 4).sum(axis=(2, 4)).reshape(3, 25).T
     np.testing.assert_allclose(sums, model.predict(images) - blank, atol=0.03)
+
+
+def test_gradients_flow_after_a_prediction(slide: sd.SpatialData, planted: ModuleType) -> None:
+    sincos_positions.cache_clear()
+    model = planted.tiny()
+    sp.tl.predict(slide, model)  # leaves positions behind that were made without gradients
+    sp.tl.attention(slide, model, patches=[0], n_steps=1)
 
 
 def test_the_map_lies_over_its_tissue(slide: sd.SpatialData, planted: ModuleType, tmp_path: Path) -> None:

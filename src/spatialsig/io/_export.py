@@ -93,7 +93,7 @@ def _classes(patches: ScoredPatches, signature: str, table_key: str) -> list[dic
     score_names(patches.table, [signature], table_key)
     values = patches.values(signature)
     known = np.isfinite(values)
-    edges = np.quantile(values[known], np.linspace(0, 1, CLASSES + 1)[1:-1]) if known.any() else []
+    edges: Any = np.quantile(values[known], np.linspace(0, 1, CLASSES + 1)[1:-1]) if known.any() else []
     shades = (np.array(colormaps[COLOURS](np.linspace(0, 1, CLASSES)))[:, :3] * 255).round().astype(int).tolist()
     named = [{"name": f"{signature} Q{k + 1}", "color": shades[k]} for k in range(CLASSES)]
     number = np.searchsorted(edges, values, side="right")

@@ -111,15 +111,14 @@ def optical_density(image: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(mode=False)  # what is kept from a prediction must do for a gradient as well
 def sincos_positions(height: int, width: int, dim: int) -> Tensor:
     """Sine and cosine of row and column at ``dim / 4`` frequencies, ``(height * width, dim)``, row-major."""
     if dim % 4:
         msg = f"`dim={dim}` must be a multiple of 4."
         raise InputError(msg)
     frequency = torch.exp(-math.log(10_000) * torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
-    y, x = torch.meshgrid(
-        torch.arange(height, dtype=torch.float64), torch.arange(width, dtype=torch.float64), indexing="ij"
-    )
+    y, x = torch.meshgrid(torch.arange(height).double(), torch.arange(width).double(), indexing="ij")
     angles = torch.cat([y.reshape(-1, 1) * frequency, x.reshape(-1, 1) * frequency], dim=1)  # (h w, dim / 2)
     return torch.cat([angles.sin(), angles.cos()], dim=1).float()
 

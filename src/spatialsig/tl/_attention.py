@@ -144,7 +144,7 @@ def _asked(
     model: SignatureModel, method: str, signatures: ListLike[str] | None, cell_px: int | None, n_steps: int
 ) -> _Asked:
     if method == "rollout":
-        backbone = members_of(model)[0].net.backbone
+        backbone: Any = members_of(model)[0].net.backbone
         if signatures is not None or cell_px is not None:
             msg = "attention rollout is the same for all signatures and has the size of the tokens; leave `signatures` and `cell_px` out."
             raise InputError(msg)
@@ -217,9 +217,10 @@ def _member_maps(
 
 
 def _rolled_out(model: SignatureViT, pixels: Tensor, code: Tensor | None, present: Tensor | None) -> Tensor:
-    net, backbone = model.net, model.net.backbone
+    net: Any = model.net  # of any kind: what it offers was asked before
+    backbone = net.backbone
     grid = backbone.grid_shape(*pixels.shape[2:])
-    extra = ()
+    extra: tuple[Any, ...] = ()
     if model.config.fusion == "token":
         given = net.fusion.given(code, present, len(pixels))
         extra = (net.fusion.tokens(net.fusion.embed(*given)),)

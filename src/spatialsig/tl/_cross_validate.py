@@ -163,11 +163,10 @@ def cross_validate(
 
 def _run_fold(plan: _Plan, fold: int) -> None:
     """Everything that is learned and measured with one fold held out."""
-    keys = {"patches_key": plan.patches_key, "signatures_key": plan.signatures_key}
+    keys: dict[str, Any] = {"patches_key": plan.patches_key, "signatures_key": plan.signatures_key}
     if plan.refit:
-        model = train_autoencoder(
-            plan.data, test_fold=fold, **{"seed": plan.seed, "table_key": plan.table_key} | plan.autoencoder
-        )
+        options: dict[str, Any] = {"seed": plan.seed, "table_key": plan.table_key} | plan.autoencoder
+        model = train_autoencoder(plan.data, test_fold=fold, **options)
         model.save(plan.directory(fold) / "autoencoder")
         _embed(plan, model, fold)
     vit = train_vit(plan.data, test_fold=fold, use_rep=plan.rep(fold), **{"seed": plan.seed} | keys | plan.train)
