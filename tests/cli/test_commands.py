@@ -152,7 +152,9 @@ def test_scores_are_handed_to_other_programs(finished: Path, tmp_path: Path) -> 
     n_patches = len(sd.read_zarr(finished / "stores" / "A.zarr").shapes[_keys.PATCHES])
     assert len(json.loads((tmp_path / "a.geojson").read_text())["features"]) == n_patches
     ae = finished / "models" / "autoencoder"
-    result = call("export", "seed", finished / "stores", "--out", tmp_path / "seed", "--autoencoder", ae)
+    refused = call("export", "seed", finished / "stores", "--out", tmp_path / "none", "--autoencoder", ae)
+    assert "train one with `linear_path=False" in str(refused.exception)
+    result = call("export", "seed", finished / "stores", "--out", tmp_path / "seed")
     assert result.exit_code == 0, (result.output, result.exception)
     assert list((tmp_path / "seed").rglob("*.csv"))
 
