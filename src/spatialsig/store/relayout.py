@@ -16,7 +16,7 @@ from spatialsig._progress import progress_bar
 from spatialsig._settings import settings
 from spatialsig.store.chunks import ChunkWriter
 from spatialsig.store.faults import examine_element
-from spatialsig.store.lock import writer_lock
+from spatialsig.store.lock import is_stale, lock_file, read_lock, writer_lock
 from spatialsig.store.manifest import manifest_file
 from spatialsig.store.metadata import consolidate, elements_on_disk, root_document
 from spatialsig.store.staging import clear_leftovers
@@ -86,7 +86,9 @@ def relayout(path: Path, layout: Layout) -> Iterator[Rewritten]:
 
 def _finish(path: Path) -> None:
     """Complete the commit of an interrupted run: its image has the layout already, and would not be visited again."""
-    if root_document(path).get("consolidated_metadata") is None:
+    lock = lock_file(path)
+    interrupted = lock.exists() and is_stale(read_lock(lock) or {})
+    if interrupted or root_document(path).get("consolidated_metadata") is None:
         with writer_lock(path, "finishing an interrupted commit"):
             clear_leftovers(path)
             consolidate(path)
