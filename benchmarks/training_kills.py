@@ -82,8 +82,7 @@ def train_vit(run_dir: Path | None, trainer: TrainerConfig, **changes: Any) -> A
     batches = changes.pop("batches", None) or patches(0)
     validation = changes.pop("validation", None) or patches(1, shuffle=False)
     options = {"signatures": ["a", "b"], "size": VIT, "fusion": "gated", "max_epochs": 3} | changes
-    with patch.object(VitModule, "on_train_start", lambda self: self.net.train()):  # norms and dropout as in training
-        return fit_vit(batches, um_per_px=0.5, validation=validation, run_dir=run_dir, trainer=trainer, **options)
+    return fit_vit(batches, um_per_px=0.5, validation=validation, run_dir=run_dir, trainer=trainer, **options)
 
 
 def train_autoencoder(run_dir: Path | None, trainer: TrainerConfig, **changes: Any) -> Any:

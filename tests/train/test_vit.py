@@ -8,6 +8,7 @@ from spatialsig._errors import InputError, TrainingError
 from spatialsig.data.loader import PatchBatches
 from spatialsig.data.patches import ImageLevel, PatchSource
 from spatialsig.nn.augment import AugmentConfig
+from spatialsig.nn.fusion import Fusion
 from spatialsig.nn.signature import SignatureConfig, SignatureNet
 from spatialsig.nn.vit import ViTConfig
 from spatialsig.train import fit_vit
@@ -89,6 +90,19 @@ def test_every_fusion_trains(fusion: str) -> None:
 def test_image_alone_stays_enough_for_a_fused_model() -> None:
     model, _ = fitted(planted(0, in_ae=True))
     assert r(model, planted(2)) > 0.85
+
+
+def test_dropout_acts_while_training_and_norms_keep_their_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+    given = Fusion.given
+    monkeypatch.setattr(Fusion, "given", lambda self, *args: seen.append(self.training) or given(self, *args))
+    batches = planted(0, in_ae=True)
+    trained, start = (fitted(batches, max_epochs=n, learning_rate=rate) for n, rate in ((3, 5e-3), (1, 1e-12)))
+    assert sum(seen) == 4 * len(batches)  # every training step, and none of the start
+    moments = [name for name in start[0].net.state_dict() if "running" in name]
+    for name in moments:
+        assert torch.equal(trained[0].net.state_dict()[name], start[0].net.state_dict()[name])
+    assert moments
 
 
 def test_gaussian_loss_finds_which_patches_are_uncertain() -> None:

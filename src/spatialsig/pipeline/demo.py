@@ -25,7 +25,6 @@ def demo_config(out: Path, *, seed: int = 0) -> RunConfig:
         out=out,
         title="spatialsig demo: molecular signatures from H&E",
         synthetic=True,
-        check_alignment=False,  # known to be right, and a quarter of the time of the rest
         seed=seed,
         split=SplitConfig(n_folds=2),
         genes=GenesConfig(n_top_genes=2000),

@@ -62,6 +62,17 @@ class VitModule(LightningModule):
         self._scales = [torch.from_numpy(scale).float() for scale in scales]
         self._validated: list[tuple[Tensor, ...]] = []
 
+    def on_train_start(self) -> None:
+        """Let dropout act; batch norms keep the moments of the ridge start, where there was one.
+
+        The whitening after the backbone stretches directions of little variance, and the moments of single batches would
+        be noise in these.
+        """
+        self.net.train()
+        for norm in self.net.modules():
+            if self.recipe.ridge and isinstance(norm, nn.modules.batchnorm._BatchNorm):
+                norm.eval()
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch of patches."""
         image = batch["image"]
