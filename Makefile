@@ -44,7 +44,7 @@ lint: $(VENV)/.test  ## style and types
 	$(PY) -m mypy
 
 test: lint  ## style, types, tests, notebooks
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 	$(PY) -m pytest -o addopts= --nbmake notebooks --nbmake-timeout 300
 
 docs: $(VENV)/.docs  ## HTML documentation in docs/_build/html

@@ -44,6 +44,12 @@ def patched(toy: sd.SpatialData) -> sd.SpatialData:
 N_LAYOUTS = 5  # of Xenium bundles, see faults/conftest.py
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first, so that no process is left alone with one of them at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def pytest_terminal_summary(terminalreporter) -> None:
     """Print which fault of a bundle gets which answer; here, since only this file is read by a parallel run."""
     answers: dict[tuple[str, str], list[str]] = defaultdict(list)

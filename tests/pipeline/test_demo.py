@@ -12,7 +12,8 @@ from spatialsig.cli import app, main
 from spatialsig.pipeline import demo
 
 pytestmark = pytest.mark.timeout(900)  # two whole runs, on machines that may be slow
-TINY = {"autoencoder": {"max_epochs": 1}, "vit": {"max_epochs": 1}}
+# the alignment has tests of its own
+TINY = {"autoencoder": {"max_epochs": 1}, "vit": {"max_epochs": 1}, "check_alignment": False}
 
 
 @pytest.fixture(scope="module")

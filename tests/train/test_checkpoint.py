@@ -73,7 +73,7 @@ trees = st.recursive(
 def test_every_tree_of_plain_values_comes_back(tree: dict) -> None:
     path = Path(os.environ.get("TMPDIR", "/tmp")) / f"tree-{os.getpid()}"
     try:
-        with patch("spatialsig.train.checkpoint_file._fsync"):  # nothing is to survive
+        with patch("spatialsig.train.checkpoint_file.flush_entry"):  # nothing is to survive
             write_checkpoint(path, tree)
         assert same(tree, read_checkpoint(path))
     finally:
@@ -128,7 +128,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_a_warning(tmp_path: Path, 
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("spatialsig.train.checkpoint_file._fsync", full)
+    monkeypatch.setattr("spatialsig.train.checkpoint_file.flush_entry", full)
     with pytest.warns(SpatialsigWarning, match="could not be written: .*No space left"):
         PlainCheckpointIO(written.append).save_checkpoint({"step": 2}, path)
     assert read_checkpoint(path) == {"step": 1}

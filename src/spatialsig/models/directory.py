@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from contextlib import contextmanager
@@ -19,8 +18,10 @@ from safetensors.torch import load_file, save_file
 
 from spatialsig._checks import check_files
 from spatialsig._errors import InputError
+from spatialsig.store.atomic import flush_entry
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
@@ -186,7 +187,7 @@ def replacing(directory: Path) -> Iterator[Path]:
     try:
         yield draft
         for path in (*draft.iterdir(), draft):
-            _fsync(path)
+            flush_entry(path)
         draft.chmod(0o755)
         if directory.exists():
             old = draft.with_name(f"{draft.name}.old")
@@ -195,17 +196,9 @@ def replacing(directory: Path) -> Iterator[Path]:
             shutil.rmtree(old)
         else:
             draft.replace(directory)
-        _fsync(directory.parent)
+        flush_entry(directory.parent)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -63,7 +63,7 @@ def write_text(path: Path, text: str) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    flush_directory(path.parent)
+    flush_entry(path.parent)
 
 
 def link_or_copy(old: Path, new: Path) -> None:
@@ -93,11 +93,11 @@ def flush_tree(root: Path) -> None:
         for name in names:
             with (Path(directory) / name).open("rb+") as file:
                 os.fsync(file.fileno())
-        flush_directory(Path(directory))
+        flush_entry(Path(directory))
 
 
-def flush_directory(path: Path) -> None:
-    """Bring the entries of a directory (the renames in it) to the disk, where the system can."""
+def flush_entry(path: Path) -> None:
+    """Bring a file, or the entries of a directory (the renames in it), to the disk, where the system can."""
     if os.name != "posix":
         return
     descriptor = os.open(path, os.O_RDONLY)

@@ -24,7 +24,7 @@ from spatialdata.models import (
 )
 
 from spatialsig._errors import InputError, StoreError
-from spatialsig.store.atomic import exchange, flush_directory, flush_tree
+from spatialsig.store.atomic import exchange, flush_entry, flush_tree
 from spatialsig.store.attrs import check_json, write_attrs
 from spatialsig.store.images import StreamedImage, as_streamed, check_pixels, fill, template
 from spatialsig.store.layout import DEFAULT, Layout, LayoutName, as_layout
@@ -104,7 +104,7 @@ def create_store(
                 exchange(staging, path)
             else:
                 os.rename(staging, path)
-            flush_directory(path.parent)
+            flush_entry(path.parent)
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:

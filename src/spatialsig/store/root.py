@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from spatialsig._errors import StoreError
-from spatialsig.store.atomic import flush_directory, link_or_copy, write_text
+from spatialsig.store.atomic import flush_entry, link_or_copy, write_text
 from spatialsig.store.manifest import NAME, checksums, entry_of, read_manifest, write_manifest
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class KeptRoot:
             (self.path / NAME).unlink(missing_ok=True)
         for name in self._files:
             with suppress(OSError):  # what made the commit fail may make this fail too
-                flush_directory((self.path / name).parent)
+                flush_entry((self.path / name).parent)
 
     def _kept(self, name: str) -> Path:
         return self.directory / f"before-{name.replace('/', '-')}"

@@ -8,7 +8,7 @@ import shutil
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from spatialsig.store.atomic import exchange, flush_directory, flush_tree, link_or_copy, write_text
+from spatialsig.store.atomic import exchange, flush_entry, flush_tree, link_or_copy, write_text
 from spatialsig.store.manifest import record
 from spatialsig.store.metadata import consolidate, elements_on_disk, root_document, without_consolidated
 from spatialsig.store.root import FILE, KeptRoot, announce, as_text, replace_root
@@ -72,7 +72,7 @@ def _install(path: Path, staging: Path, kinds: Mapping[str, str], document: Mapp
             step()
         for kind in sorted(set(kinds.values())):
             with suppress(OSError):
-                flush_directory(path / kind)
+                flush_entry(path / kind)
         kept.put_back()
         raise
 
@@ -84,7 +84,7 @@ def _put_in(new: Path, live: Path, undo: list[Callable[[], None]]) -> None:
     else:
         os.rename(new, live)
         undo.append(lambda: os.rename(live, new))
-    flush_directory(live.parent)
+    flush_entry(live.parent)
 
 
 def _require_kind(path: Path, staging: Path, kind: str, undo: list[Callable[[], None]]) -> None:
@@ -99,7 +99,7 @@ def _require_kind(path: Path, staging: Path, kind: str, undo: list[Callable[[], 
     announce(path, {file: (group / FILE).read_text(encoding="utf-8")})
     os.rename(group, path / kind)
     undo.append(lambda: os.rename(path / kind, group))
-    flush_directory(path)
+    flush_entry(path)
 
 
 def list_labels(path: Path) -> None:

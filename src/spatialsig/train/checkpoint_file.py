@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from spatialsig._errors import FileMissingError, InputError, SpatialsigWarning
+from spatialsig.store.atomic import flush_entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,9 +50,9 @@ def write_checkpoint(path: Path, tree: dict[str, Any]) -> None:
     try:
         header = {"format": FORMAT, "tree": text, "crc32": str(_sum(text, tensors))}
         save_file(_apart(tensors), draft, metadata=header)
-        _fsync(draft)
+        flush_entry(draft)
         draft.replace(path)
-        _fsync(path.parent)
+        flush_entry(path.parent)
     finally:
         draft.unlink(missing_ok=True)
 
@@ -187,11 +188,3 @@ def _sum(text: str, tensors: dict[str, torch.Tensor]) -> int:
         if tensor.numel():
             total = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, total)
     return total
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
