@@ -26,6 +26,8 @@ class Settings:
     cells_mb
         Memory that the counts of cells may take while an autoencoder trains, in MiB; a larger cohort is streamed from
         its stores.
+    table_cache_mb
+        Memory that tables of stores may take between one step and the next, in MiB.
     lock_wait_s
         Seconds to wait for another process that is writing to the same store.
     """
@@ -34,6 +36,7 @@ class Settings:
     threads: int = field(default_factory=_available_cores)
     patch_cache_mb: int = 512
     cells_mb: int = 1024
+    table_cache_mb: int = 512
     lock_wait_s: float = 10.0
 
 

@@ -151,4 +151,4 @@ def _open_store(path: Path) -> Slide:
     if not path.is_dir():
         msg = f"store {path} does not exist; make it with `sp.io.read_xenium(..., out=...)` or `sp.io.write`."
         raise StoreError(msg)
-    return Slide(read_store(path), path)
+    return Slide(read_store(path, share_tables=True), path)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numba
 import numpy as np
 
-from spatialsig.stats.expression import N_SMALL, size_factors
+from spatialsig.stats.expression import log1p_of, row_of_logs, size_factors, small_logs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,7 +41,7 @@ def signature_scores(
     per_gene = np.ascontiguousarray(weights / std[:, None])
     offset = -(mean[:, None] * per_gene).sum(axis=0)
     scores: NDArray[np.float32] = _scores(
-        counts.data, counts.indices, counts.indptr, size_factors(library), per_gene, offset
+        counts.data, counts.indices, counts.indptr, library, size_factors(library), small_logs(library), per_gene, offset
     )
     return scores
 
@@ -51,7 +51,9 @@ def _scores(
     data: NDArray[Any],
     indices: NDArray[Any],
     indptr: NDArray[Any],
+    library: NDArray[np.float64],
     factor: NDArray[np.float64],
+    logs: NDArray[np.float64],
     per_gene: NDArray[np.float64],
     offset: NDArray[np.float64],
 ) -> NDArray[np.float32]:
@@ -59,7 +61,7 @@ def _scores(
     start, which, weight = _signatures_of_genes(per_gene)
     used = start[1:] > start[:-1]
     out = np.empty((len(indptr) - 1, n_signatures), np.float32)
-    row, small = np.empty(n_signatures), np.empty(N_SMALL)
+    row = np.empty(n_signatures)
     hits = np.empty(np.max(np.diff(indptr)) + 1 if len(indptr) > 1 else 1, np.uint64)
     for cell in range(len(indptr) - 1):
         # first pick the few values that matter, without a branch the processor would mispredict
@@ -67,16 +69,11 @@ def _scores(
         for k in range(np.uint64(indptr[cell]), np.uint64(indptr[cell + 1])):
             hits[n_hits] = k
             n_hits += used[np.uint32(indices[k])]
-        tabled = n_hits > N_SMALL  # many genes: take the logarithms of the small counts once
-        if tabled:
-            for count in range(N_SMALL):
-                small[count] = np.log1p(count * factor[cell])
+        small = logs[row_of_logs(library[cell], factor[cell], logs)]
         row[:] = offset
         for hit in range(n_hits):
-            k = hits[hit]
-            gene = np.uint32(indices[k])
-            place = np.uint8(data[k]) if 0 <= data[k] < N_SMALL else np.uint8(0)
-            value = small[place] if tabled and place == data[k] else np.log1p(data[k] * factor[cell])
+            gene = np.uint32(indices[hits[hit]])
+            value = log1p_of(data[hits[hit]], factor[cell], small)
             for j in range(start[gene], start[gene + 1]):
                 row[which[j]] += value * weight[j]
         for s in range(n_signatures):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 TARGET_SUM = 1e4
 N_SMALL = 8  # counts below this have their logarithm looked up
+N_LIBRARIES = 4096  # and so have libraries up to this: the table stays in the processor's cache
 
 
 def library_size(counts: sparse.csr_matrix, *, genes: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
@@ -73,11 +74,14 @@ def gene_moments(
     """
     chosen = np.ones(counts.shape[0], np.bool_) if rows is None else rows
     factor = np.ones(counts.shape[0]) if library is None else size_factors(library)
+    logs = small_logs(factor if library is None else library, 1.0 if library is None else TARGET_SUM)
+    csr = (counts.data, counts.indices, counts.indptr)
+    depth = (factor if library is None else library, factor)
     moments: tuple[NDArray[np.float64], NDArray[np.float64]]
     if genes is None:
-        moments = _moments(counts.data, counts.indices, counts.indptr, factor, chosen, counts.shape[1], log1p)
+        moments = _moments(*csr, *depth, logs, chosen, counts.shape[1], log1p)
     else:
-        moments = _some_moments(counts.data, counts.indices, counts.indptr, factor, chosen, genes, log1p)
+        moments = _some_moments(*csr, *depth, logs, chosen, genes, log1p)
     return moments
 
 
@@ -102,6 +106,34 @@ def scaler_from_moments(
     mean = total / n_cells
     std = np.sqrt(np.maximum(squares / n_cells - mean**2, 0))
     return mean, np.where(std > 0, std, 1.0)
+
+
+def small_logs(library: NDArray[np.float64], target_sum: float = TARGET_SUM) -> NDArray[np.float64]:
+    """Logarithms of the small counts, ``(n, N_SMALL)``: row ``i`` for a library of ``i``, the last for any other.
+
+    Libraries and counts are small whole numbers nearly always, so that a slide of millions has few logarithms.
+    """
+    largest = min(int(library.max(initial=0.0)), N_LIBRARIES)
+    factor = size_factors(np.arange(largest + 2.0), target_sum)
+    return np.log1p(factor[:, None] * np.arange(N_SMALL))
+
+
+@numba.njit(cache=True, inline="always")
+def row_of_logs(library: float, factor: float, logs: NDArray[np.float64]) -> int:
+    """Row of ``small_logs`` for a cell; the last one, made anew, where there is none for its library."""
+    other = len(logs) - 1
+    if 0 <= library < other and library == np.floor(library):
+        return int(library)
+    for count in range(N_SMALL):
+        logs[other, count] = np.log1p(count * factor)
+    return other
+
+
+@numba.njit(cache=True, inline="always")
+def log1p_of(value: Any, factor: float, small: NDArray[np.float64]) -> float:
+    """Logarithm of 1 + ``value * factor``, looked up in ``small`` where the value is a small whole number."""
+    place = np.uint8(value) if 0 <= value < N_SMALL else np.uint8(0)
+    return small[place] if place == value else np.log1p(value * factor)
 
 
 @numba.njit(cache=True)
@@ -158,26 +190,21 @@ def _moments(
     data: NDArray[Any],
     indices: NDArray[Any],
     indptr: NDArray[Any],
+    library: NDArray[np.float64],
     factor: NDArray[np.float64],
+    logs: NDArray[np.float64],
     rows: NDArray[np.bool_],
     n_genes: int,
     log1p: bool,  # noqa: FBT001
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     sums = np.zeros((n_genes, 2))  # side by side: one cache line per gene
-    small = np.empty(N_SMALL)
     for cell in range(len(indptr) - 1):
         if rows[cell]:
-            # most counts of a cell are small: their logarithms are taken once per cell
-            for count in range(N_SMALL):
-                small[count] = np.log1p(count * factor[cell]) if log1p else count * factor[cell]
+            small = logs[row_of_logs(library[cell], factor[cell], logs)]
             # unsigned numbers spare numba its check for negative indices
             for k in range(np.uint64(indptr[cell]), np.uint64(indptr[cell + 1])):
-                value, gene = data[k], np.uint32(indices[k])
-                place = np.uint8(value) if 0 <= value < N_SMALL else np.uint8(0)
-                if place == value:
-                    x = small[place]
-                else:
-                    x = np.log1p(value * factor[cell]) if log1p else value * factor[cell]
+                gene = np.uint32(indices[k])
+                x = log1p_of(data[k], factor[cell], small) if log1p else data[k] * factor[cell]
                 sums[gene, 0] += x
                 sums[gene, 1] += x * x
     return sums[:, 0].copy(), sums[:, 1].copy()
@@ -188,7 +215,9 @@ def _some_moments(
     data: NDArray[Any],
     indices: NDArray[Any],
     indptr: NDArray[Any],
+    library: NDArray[np.float64],
     factor: NDArray[np.float64],
+    logs: NDArray[np.float64],
     rows: NDArray[np.bool_],
     genes: NDArray[np.bool_],
     log1p: bool,  # noqa: FBT001
@@ -201,9 +230,10 @@ def _some_moments(
             for k in range(np.uint64(indptr[cell]), np.uint64(indptr[cell + 1])):
                 hits[n_hits] = k  # without a branch, which the processor would mispredict
                 n_hits += genes[np.uint32(indices[k])]
+            small = logs[row_of_logs(library[cell], factor[cell], logs)]
             for hit in range(n_hits):
-                value, gene = data[hits[hit]] * factor[cell], np.uint32(indices[hits[hit]])
-                x = np.log1p(value) if log1p else value
+                value, gene = data[hits[hit]], np.uint32(indices[hits[hit]])
+                x = log1p_of(value, factor[cell], small) if log1p else value * factor[cell]
                 sums[gene, 0] += x
                 sums[gene, 1] += x * x
     return sums[:, 0].copy(), sums[:, 1].copy()

@@ -13,18 +13,27 @@ from spatialdata import SpatialData, read_zarr
 
 from spatialsig._errors import StoreError
 from spatialsig.store.metadata import elements_on_disk, root_document
-from spatialsig.store.root import FILE
+from spatialsig.store.root import FILE, KINDS
+from spatialsig.store.tables import read_table
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 ATTEMPTS = 20
 PAUSE_S = 0.05
+_BESIDE_TABLES = tuple(kind for kind in KINDS if kind != "tables")
 _FAILURES = (OSError, ValueError, KeyError, AssertionError, RuntimeError, TypeError, AttributeError)
 
 
-def read_store(path: Path) -> SpatialData:
+def read_store(path: Path, *, share_tables: bool = False) -> SpatialData:
     """Read a store as it was at one moment: a table is never the half of an old and the half of a new one.
+
+    Parameters
+    ----------
+    path
+        The store.
+    share_tables
+        Take tables that are still in memory (``store.tables``); their arrays must not be written into.
 
     Raises
     ------
@@ -37,7 +46,7 @@ def read_store(path: Path) -> SpatialData:
         root_document(path)
         before = _identity(path)
         try:
-            sdata = read_zarr(path)
+            sdata = _with_shared_tables(path) if share_tables else read_zarr(path)
         except _FAILURES as error:
             if _identity(path) == before:
                 raise StoreError(_damaged(path, error)) from error
@@ -47,6 +56,16 @@ def read_store(path: Path) -> SpatialData:
         time.sleep(PAUSE_S)
     msg = f"store {str(path)!r} was changed {ATTEMPTS} times while it was read; read it when its writer has finished."
     raise StoreError(msg)
+
+
+def _with_shared_tables(path: Path) -> SpatialData:
+    sdata = read_zarr(path, selection=_BESIDE_TABLES)
+    for kind, name, finished in elements_on_disk(path):
+        if kind == "tables":
+            if not finished:
+                raise ValueError(name)  # as `read_zarr` does; the caller names every unfinished element
+            sdata.tables[name] = read_table(path / kind / name)
+    return sdata
 
 
 def _identity(path: Path) -> tuple[int, int, int, int]:

@@ -1,0 +1,106 @@
+"""Tables of a store, kept in memory while their files stay the same: the steps of an analysis read them in turn.
+
+Opening a table costs some hundred small reads whatever its size, so that on small slides it is a third of all work.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, TypeAlias
+
+import anndata as ad
+import numpy as np
+from scipy import sparse
+from spatialdata.models import TableModel
+
+from spatialsig._settings import settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Identity: TypeAlias = frozenset[tuple[str, int, int, int, int]]
+
+_LINKS = ("region", "region_key", "instance_key")  # written only where a table annotates something
+_kept: OrderedDict[Path, tuple[Identity, ad.AnnData]] = OrderedDict()
+_lock = threading.Lock()
+
+
+def read_table(path: Path) -> ad.AnnData:
+    """Table at ``path``: from memory where its files are still those that were read, otherwise from the files.
+
+    Rows, columns and parameters belong to the caller. Arrays may be shared with other callers: replace them, do not
+    write into them. ``settings.table_cache_mb`` bounds what is kept.
+    """
+    path = path.resolve()
+    before = _identity(path)
+    with _lock:
+        identity, table = _kept.get(path, (None, None))
+        if table is not None and identity == before:
+            _kept.move_to_end(path)
+            return _own(table)
+    table = _read(path)
+    if table.raw is None and _identity(path) == before:
+        _keep(path, before, table)
+        return _own(table)
+    return table
+
+
+def _read(path: Path) -> ad.AnnData:
+    table = ad.read_zarr(path)
+    links = table.uns.get(TableModel.ATTRS_KEY)
+    if links is not None:
+        links |= {name: links.get(name) for name in _LINKS}
+        if isinstance(links["region"], np.ndarray):
+            links["region"] = links["region"].tolist()
+    return table
+
+
+def _identity(path: Path) -> Identity:
+    """Name, inode, time and size of every file: other programs change chunks without a word to the root."""
+    return frozenset(_files(os.fspath(path)))
+
+
+def _files(folder: str) -> list[tuple[str, int, int, int, int]]:
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                found += _files(entry.path)
+            else:
+                stat = entry.stat()
+                found.append((entry.path, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size))
+    return found
+
+
+def _keep(path: Path, identity: Identity, table: ad.AnnData) -> None:
+    with _lock:
+        _kept[path] = (identity, table)
+        _kept.move_to_end(path)
+        while sum(_size(kept) for _, kept in _kept.values()) > settings.table_cache_mb * 2**20:
+            _kept.popitem(last=False)
+
+
+def _size(table: ad.AnnData) -> int:
+    arrays = [table.X, *(value for axis in _axes(table).values() for value in axis.values())]
+    frames = sum(int(frame.memory_usage(deep=False).sum()) for frame in (table.obs, table.var))
+    return frames + sum(_bytes(array) for array in arrays)
+
+
+def _bytes(array: object) -> int:
+    if sparse.issparse(array):
+        return sum(part.nbytes for part in (array.data, array.indices, array.indptr))
+    return int(getattr(array, "nbytes", 0))
+
+
+def _axes(table: ad.AnnData) -> dict[str, dict[str, object]]:
+    return {name: dict(getattr(table, name)) for name in ("obsm", "varm", "layers", "obsp", "varp")}
+
+
+def _own(table: ad.AnnData) -> ad.AnnData:
+    """The same arrays in a table of its own."""
+    return ad.AnnData(
+        X=table.X, obs=table.obs.copy(), var=table.var.copy(), uns=copy.deepcopy(dict(table.uns)), **_axes(table)
+    )
