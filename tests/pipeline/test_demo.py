@@ -3,13 +3,16 @@
 import json
 from pathlib import Path
 
+import anndata as ad
 import pandas as pd
 import pytest
 import spatialdata as sd
+from scipy.sparse import csr_matrix
 from typer.testing import CliRunner
 
 from spatialsig.cli import app, main
 from spatialsig.pipeline import demo
+from spatialsig.store import tables
 
 pytestmark = pytest.mark.timeout(900)  # two whole runs, on machines that may be slow
 # the alignment has tests of its own
@@ -54,3 +57,13 @@ def test_errors_are_one_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: configuration")
     assert "does not exist" in line
+
+
+@pytest.mark.slow
+def test_no_step_wrote_into_the_arrays_that_steps_share(out: Path) -> None:
+    kept = {path: table for path, (_, table) in tables._kept.items() if out in path.parents}
+    assert len(kept) > 4
+    for path, table in kept.items():
+        read = ad.read_zarr(path)
+        for ours, theirs in [(table.X, read.X), *((table.obsm[key], read.obsm[key]) for key in read.obsm)]:
+            assert csr_matrix(ours).data.tobytes() == csr_matrix(theirs).data.tobytes()

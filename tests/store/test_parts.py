@@ -158,3 +158,11 @@ def test_a_table_of_a_first_commit_takes_parts(store) -> None:
     commit_elements(store, {"second": table(6)})
     commit_table_parts(store, "second", layers={"sem": np.zeros((6, 2), np.float32)})
     assert sd.read_zarr(store)["second"].layers["sem"].shape == (6, 2)
+
+
+def test_one_entry_of_a_mapping_is_replaced_and_its_neighbours_stay(store) -> None:
+    commit_table_parts(store, "table", uns={"spatialsig": {"first": {"n": 1}, "second": {"n": 2, "old": True}}})
+    commit_table_parts(store, "table", uns={"spatialsig/second": {"n": 3}, "new/outer/inner": [1, 2]})
+    uns = sd.read_zarr(store)["table"].uns
+    assert uns["spatialsig"] == {"first": {"n": 1}, "second": {"n": 3}}
+    assert list(uns["new"]["outer"]["inner"]) == [1, 2]

@@ -88,8 +88,12 @@ class Slide:
         obs: Iterable[str] = (),
         var: Iterable[str] = (),
         uns: Iterable[str] = (),
+        steps: Iterable[str] = (),
     ) -> None:
-        """Write parts of a table to the store; the whole table where the store does not hold the same rows."""
+        """Write parts of a table, and the parameters of ``steps``, to the store.
+
+        The whole table is written where the store does not hold the same rows.
+        """
         if self.path is None:
             return
         table = self.sdata.tables[table_key]
@@ -103,7 +107,8 @@ class Slide:
             layers={key: table.layers[key] for key in layers},
             obs={key: table.obs[key] for key in obs},
             var={key: table.var[key] for key in var},
-            uns={key: table.uns[key] for key in uns},
+            uns={key: table.uns[key] for key in uns}
+            | {f"{_keys.NAMESPACE}/{step}": self.params(table_key)[step] for step in steps},
         )
 
     def commit_attrs(self) -> None:

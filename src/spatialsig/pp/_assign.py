@@ -63,7 +63,7 @@ def _assign(slide: Slide, patches_key: str, table_key: str) -> None:
         "share_on_image": on_image,
         "share_in_patches": float((membership.getnnz(axis=1) > 0).mean()),
     }
-    slide.commit_table(table_key, obsm=[_keys.MEMBERSHIP], uns=[_keys.NAMESPACE])
+    slide.commit_table(table_key, obsm=[_keys.MEMBERSHIP], steps=["assign_cells"])
 
 
 def _share_on_image(slide: Slide, image_key: str, xy: np.ndarray) -> float:

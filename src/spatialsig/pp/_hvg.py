@@ -125,7 +125,7 @@ def highly_variable_genes(
         for column, values in result.items():
             var[column] = values.reindex(var.index, fill_value=False if values.dtype == bool else np.nan)
         slide.params(table_key)["highly_variable_genes"] = dict(params)
-        slide.commit_table(table_key, var=list(result.columns), uns=[_keys.NAMESPACE])
+        slide.commit_table(table_key, var=list(result.columns), steps=["highly_variable_genes"])
 
 
 @dataclass(frozen=True)

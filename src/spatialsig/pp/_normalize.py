@@ -72,4 +72,4 @@ def normalize(
         if log1p:
             table.uns["log1p"] = {}
         slide.params(table_key)["normalize"] = {"target_sum": target_sum, "log1p": log1p, "layer": layer}
-        slide.commit_table(table_key, layers=[layer], uns=[_keys.NAMESPACE, *(["log1p"] if log1p else [])])
+        slide.commit_table(table_key, layers=[layer], uns=["log1p"] if log1p else [], steps=["normalize"])

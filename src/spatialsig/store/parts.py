@@ -21,7 +21,7 @@ from spatialsig.store.metadata import elements_on_disk, root_document
 from spatialsig.store.swap import swap_in
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
 
@@ -56,7 +56,7 @@ def commit_table_parts(
     obs, var
         Column -> array or series with one value per observation or variable.
     uns
-        Key -> anything that anndata stores.
+        Key -> anything that anndata stores; ``"outer/inner"`` replaces one entry of a mapping.
 
     Returns
     -------
@@ -146,11 +146,19 @@ def _check_lengths(table: str, what: str, wanted: int, sections: Mapping[str, Ma
 
 
 def _write_section(group: zarr.Group, section: str, values: Mapping[str, Any]) -> None:
-    if section not in group:
-        write_elem(group, section, {})
-    target = cast("zarr.Group", group[section])
+    target = _mapping(group, [section])
     for key, value in values.items():
-        write_elem(target, key, value)
+        *outer, name = key.split("/")
+        write_elem(_mapping(target, outer), name, value)
+
+
+def _mapping(group: zarr.Group, names: Sequence[str]) -> zarr.Group:
+    """Mapping inside a mapping, made where it is missing."""
+    for name in names:
+        if name not in group:
+            write_elem(group, name, {})
+        group = cast("zarr.Group", group[name])
+    return group
 
 
 def _write_columns(group: zarr.Group, frame: str, columns: Mapping[str, Any]) -> None:

@@ -181,7 +181,7 @@ def embed_cells(data: Data, model: Autoencoder, *, table_key: str = _keys.TABLE,
         known = None if measured.all() else measured
         table.obsm[key_added] = model.get_latent_representation(counts, measured=known)
         slide.params(table_key)["embed_cells"] = {"key": key_added, **_held_out(model), **model.record()}
-        slide.commit_table(table_key, obsm=[key_added], uns=[_keys.NAMESPACE])
+        slide.commit_table(table_key, obsm=[key_added], steps=["embed_cells"])
 
 
 def _held_out(model: Autoencoder) -> dict[str, int]:

@@ -211,7 +211,7 @@ def _embed(plan: _Plan, model: Autoencoder, fold: int) -> None:
         labels.obsm[key] = grouped_mean(code, membership).astype(np.float32)
         record = {"key": key, "test_fold": fold, **model.record()}
         slide.params(plan.signatures_key)["embed_cells"] = record
-        slide.commit_table(plan.signatures_key, obsm=[str(key)], uns=[_keys.NAMESPACE])
+        slide.commit_table(plan.signatures_key, obsm=[str(key)], steps=["embed_cells"])
 
 
 def _write_predictions(plan: _Plan, folds: list[int], key_added: str) -> None:

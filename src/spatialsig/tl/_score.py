@@ -124,7 +124,7 @@ def score_cells(
         counts = counts_of(slide, table_key, genes)
         slide.table(table_key).obsm[key_added] = scores_under(params, counts)
         slide.params(table_key)["score_cells"] = dict(params)
-        slide.commit_table(table_key, obsm=[key_added], uns=[_keys.NAMESPACE])
+        slide.commit_table(table_key, obsm=[key_added], steps=["score_cells"])
     return report
 
 
