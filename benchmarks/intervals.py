@@ -6,7 +6,8 @@ mean correlation over a large population of such slides. Goals: the default inte
 shifted maps are uniform (Kolmogorov-Smirnov p > .01) at every smoothness, where those of independent patches are not.
 
 Written down before: bootstraps of few clusters are far too narrow; Student's t over patients is right though the
-correlations are skewed; maps that wrap around are wrong on ragged tissue.
+correlations are skewed (it was not: .911 to .949; on Fisher's z it should hold .94 to .96); maps that wrap around are
+wrong on ragged tissue.
 
     python benchmarks/intervals.py [--quick] [--json PATH]
 """
@@ -68,7 +69,7 @@ def coverage(n_cohorts: int, n_population: int) -> pd.DataFrame:
     truth = cohort(rng, n_population)["pearson"].mean()
     rows = []
     for n_patients in N_PATIENTS:
-        held = dict.fromkeys(("t", "bca", "percentile"), 0)
+        held = dict.fromkeys(("fisher", "t", "bca", "percentile"), 0)
         for number in range(n_cohorts):
             table = cohort(rng, n_patients)
             for interval in held:
@@ -108,12 +109,12 @@ def main() -> None:
     args = parser.parse_args()
     started = time.perf_counter()
     covered = coverage(10, 50) if args.quick else coverage(800, 5000)
-    print(covered.round(3).to_string(index=False), "\n(goal for t: .93 to .97)")
+    print(covered.round(3).to_string(index=False), "\n(goal for fisher: .93 to .97)")
     p_values = null(40 if args.quick else 300)
     print(p_values.round(3).to_string(index=False))
     result = {
         "coverage": covered.to_dict("records"), "null": p_values.to_dict("records"),
-        "coverage_in_goal": bool(covered["t"].between(0.93, 0.97).all()),
+        "coverage_in_goal": bool(covered["fisher"].between(0.93, 0.97).all()),
         "null_in_goal": bool((p_values["ks_p"] > 0.01).all()),
         "seconds": time.perf_counter() - started, "quick": args.quick,
     }  # fmt: skip

@@ -25,12 +25,12 @@ def evaluation(n_patients: int = 4, n_slides: int = 2) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def test_the_mean_is_over_patients_and_the_interval_student_s() -> None:
+def test_the_mean_is_over_patients_and_the_interval_student_s_on_fisher_s_z() -> None:
     table = evaluation()
     found = sp.tl.summarise(table).set_index(["method", "signature"]).loc[("he_only", "mean")]
     patients = table[table["method"] == "he_only"].groupby("patient")["pearson"].mean()
-    low, high = stats.t.interval(0.95, 3, loc=patients.mean(), scale=stats.sem(patients))
-    assert (found["pearson"], found["low"], found["high"]) == pytest.approx((patients.mean(), low, high))
+    on_z = stats.t.interval(0.95, 3, loc=np.arctanh(patients.mean()), scale=stats.sem(np.arctanh(patients)))
+    assert (found["pearson"], found["low"], found["high"]) == pytest.approx((patients.mean(), *np.tanh(on_z)))
     assert (found["n_slides"], found["n_patients"]) == (8, 4)
     assert found["share_of_ceiling"] == pytest.approx(patients.mean() / 0.9)
 

@@ -24,7 +24,7 @@ PROCESS = (
     "the model; in the permuted controls the images of a slide were shuffled."
 )
 INTERVALS = (
-    "Intervals are 95 % t intervals over patients, comparisons of methods paired by patient; p-values within slides come "
+    "Intervals are 95 % intervals over patients (Student t of Fisher z), comparisons of methods paired by patient; p-values within slides come "
     "from shifting the prediction over the tissue, combined over slides (Stouffer) and corrected over signatures "
     "(Benjamini-Hochberg)."
 )

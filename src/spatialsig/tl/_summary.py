@@ -33,7 +33,7 @@ QUESTIONS = (
 
 
 def summarise(
-    evaluation: pd.DataFrame, *, by: str = "patient", interval: str = "t", level: float = 0.95, seed: int = 0
+    evaluation: pd.DataFrame, *, by: str = "patient", interval: str = "fisher", level: float = 0.95, seed: int = 0
 ) -> pd.DataFrame:
     """Mean correlation of every method over patients, with an interval that knows how few they are.
 
@@ -44,7 +44,7 @@ def summarise(
     by
         Unit of replication: ``"patient"``, or ``"sample"`` where every slide is a patient of its own.
     interval
-        ``"t"`` (default), ``"bca"`` or ``"percentile"``; see :func:`spatialsig.stats.bootstrap.cluster_interval`.
+        ``"fisher"`` (default), ``"t"``, ``"bca"`` or ``"percentile"``; see :func:`spatialsig.stats.bootstrap.cluster_interval`.
     level
         Coverage of the interval.
     seed
@@ -77,7 +77,7 @@ def summarise(
             rows.append(
                 {
                     "method": method, "signature": signature, "pearson": found.mean,
-                    "low": max(found.low, -1.0), "high": min(found.high, 1.0), "share_of_ceiling": share,
+                    "low": np.maximum(found.low, -1.0), "high": np.minimum(found.high, 1.0), "share_of_ceiling": share,
                     "p": combine(part["p"].to_numpy()) if signature != MEAN else np.nan,
                     "n_slides": known["sample"].nunique(), "n_patients": known["patient"].nunique(),
                 }
