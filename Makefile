@@ -10,7 +10,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
 OUT ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test screen lint docs bench-demo bench-her2st bench-qc-alignment bench-import bench-render bench-fuzz-bundle bench-patch-reads bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology bench-pretraining bench-leak bench-seed-parity soak-store soak-training bench-bitflips bench-layout bench-conformal bench-whole-slide bench-traps bench-intervals bench-ceiling bench-vit-speed clean
+.PHONY: help demo test screen lint docs bench-demo bench-her2st bench-qc-alignment bench-import bench-render bench-fuzz-bundle bench-patch-reads bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology bench-pretraining bench-leak bench-seed-parity soak-store soak-training bench-bitflips bench-layout bench-conformal bench-whole-slide bench-traps bench-intervals bench-ceiling bench-vit-speed bench-ladder bench-signs clean
 
 help:  ## show the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -134,6 +134,12 @@ bench-conformal: $(VENV)/.package  ## how often intervals hold on held-out synth
 
 bench-whole-slide: $(VENV)/.package  ## predicting a whole slide, beside ImageTilesDataset and a plain loop
 	$(PY) benchmarks/whole_slide.py
+
+bench-ladder: $(VENV)/.package  ## what share of the predictable is predicted, by slides, stain, input (hours; resumes)
+	$(PY) benchmarks/ladder.py
+
+bench-signs: $(VENV)/.package  ## the orders that must hold: splits, statistics, misplaced images
+	$(PY) benchmarks/signs.py
 
 clean:  ## remove what the commands above made
 	rm -rf $(VENV) $(OUT) docs/_build
