@@ -12,6 +12,7 @@ import os
 os.environ.update(OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 
 import argparse
+import ctypes
 import json
 import time
 from pathlib import Path
@@ -78,6 +79,7 @@ def together(slides: list[sparse.csr_matrix]) -> ad.AnnData:
 
 def extra_bytes(way: Callable[[], object]) -> int:
     """Rise of the peak of the resident memory while ``way`` runs, as the kernel counts it (Linux)."""
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed before goes back: nothing may hide in it
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     before = psutil.Process().memory_info().rss
     kept = way()
