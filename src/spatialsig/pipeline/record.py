@@ -7,11 +7,11 @@ import os
 import platform
 import sys
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spatialsig._settings import settings
+from spatialsig._versions import versions
 from spatialsig.io._manifest import read_csv
 from spatialsig.pipeline.files import RunFiles, fingerprint
 
@@ -49,7 +49,7 @@ def write_record(
     record = {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "versions": versions(),
+        "versions": versions(PACKAGES),
         "machine": {
             "platform": platform.platform(),
             "processor": platform.machine(),
@@ -67,14 +67,3 @@ def write_record(
     unfinished.write_text(json.dumps(record, indent=1, default=str), encoding="utf-8")
     os.replace(unfinished, files.record)
     return files.record
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide the numbers; those not installed are left out."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

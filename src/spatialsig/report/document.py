@@ -11,12 +11,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from spatialsig import _keys, tl
 from spatialsig._errors import InputError
+from spatialsig._versions import versions
 from spatialsig.pl._methods import check_evaluation, slide_rows
 from spatialsig.report.comparisons import answers
 from spatialsig.report.doubts import doubts
 from spatialsig.report.drawings import Drawings, draw
 from spatialsig.report.images import Figures
-from spatialsig.report.methods import methods_paragraph, versions
+from spatialsig.report.methods import PACKAGES, methods_paragraph
 from spatialsig.report.results import number, percent, summarise, whole
 from spatialsig.report.slides import Names, gather
 
@@ -132,7 +133,7 @@ def write_report(
     if not held_out:
         msg = f"none of the evaluated samples {sorted(samples)} is in the cohort: {[s.name for s in found.slides]}."
         raise InputError(msg)
-    installed = versions()
+    installed = versions(PACKAGES)
     drawings = draw(
         Drawings(evaluation, summary, found, histories, parameters.get("labels", {}).get("signatures")), keeper
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from spatialsig.report.results import count
@@ -24,21 +22,10 @@ PROCESS = (
     "the model; in the permuted controls the images of a slide were shuffled."
 )
 INTERVALS = (
-    "Intervals are 95 % intervals over patients (Student t of Fisher z), comparisons of methods paired by patient; p-values within slides come "
-    "from shifting the prediction over the tissue, combined over slides (Stouffer) and corrected over signatures "
+    "Intervals are 95 % intervals over patients (Student t of Fisher z), comparisons of methods paired by patient; p-values "
+    "within slides come from shifting the prediction over the tissue, combined over slides (Stouffer) and corrected over signatures "
     "(Benjamini-Hochberg)."
 )
-
-
-def versions() -> dict[str, str]:
-    """Versions of this package and of those that decide its numbers."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
 
 
 def methods_paragraph(

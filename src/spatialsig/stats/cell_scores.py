@@ -41,7 +41,14 @@ def signature_scores(
     per_gene = np.ascontiguousarray(weights / std[:, None])
     offset = -(mean[:, None] * per_gene).sum(axis=0)
     scores: NDArray[np.float32] = _scores(
-        counts.data, counts.indices, counts.indptr, library, size_factors(library), small_logs(library), per_gene, offset
+        counts.data,
+        counts.indices,
+        counts.indptr,
+        library,
+        size_factors(library),
+        small_logs(library),
+        per_gene,
+        offset,
     )
     return scores
 

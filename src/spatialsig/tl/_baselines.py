@@ -83,7 +83,8 @@ def baselines(
     request = Request(None, test_fold, use_rep, embedding_key, patches_key, signatures_key, seed)
     slides = gather(data, request)
     tested = [rows for rows in slides if rows.test.any()]
-    ceiling = noise_ceiling(data, seed=seed, table_key=table_key, signatures_key=signatures_key)
+    judged = [rows.sample for rows in tested]
+    ceiling = noise_ceiling(data, seed=seed, samples=judged, table_key=table_key, signatures_key=signatures_key)
     predictions = {rows.sample: simple_predictions(rows, slides) for rows in track(tested, "baselines", unit="slide")}
     return judge(tested, slides, predictions, ceiling, pooled=pooled)
 

@@ -17,7 +17,7 @@ from spatialsig.tl._score_methods import scores_under
 from spatialsig.tl._statistics import PSEUDOBULK, score_labels
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from numpy.typing import NDArray
 
@@ -29,6 +29,7 @@ def noise_ceiling(
     *,
     n_repeats: int = 3,
     seed: int = 0,
+    samples: Collection[str] | None = None,
     table_key: str = _keys.TABLE,
     signatures_key: str = _keys.SIGNATURES,
 ) -> pd.DataFrame:
@@ -49,16 +50,19 @@ def noise_ceiling(
         Number of random deals whose correlations are averaged.
     seed
         Of the deals.
+    samples
+        Slides whose ceiling is wanted; all when None.
     table_key, signatures_key
         Table of the cells, and of the labels.
 
     Returns
     -------
-    One row per slide and signature: ``sample``, ``signature``, ``ceiling`` (NaN where the signature is not measured, and for labels that are
-    no scores).
+    One row per slide and signature: ``sample``, ``signature``, ``ceiling`` (NaN where the signature is not measured, and
+    for labels that are no scores).
     """
     slides = track(open_slides(data), "noise ceiling", total=slide_count(data), unit="slide")
-    return pd.concat([_slide_ceiling(s, n_repeats, seed, table_key, signatures_key) for s in slides], ignore_index=True)
+    wanted = (slide for slide in slides if samples is None or slide.name in samples)
+    return pd.concat([_slide_ceiling(s, n_repeats, seed, table_key, signatures_key) for s in wanted], ignore_index=True)
 
 
 def _slide_ceiling(slide: Slide, n_repeats: int, seed: int, table_key: str, signatures_key: str) -> pd.DataFrame:

@@ -91,7 +91,8 @@ def evaluate(
     use_rep = model.run.get("use_rep")
     slides = gather(data, Request(model, test_fold, use_rep, embedding_key, patches_key, signatures_key, seed))
     tested = [rows for rows in slides if rows.test.any()]
-    ceiling = noise_ceiling(data, seed=seed, table_key=table_key, signatures_key=signatures_key)
+    judged = [rows.sample for rows in tested]
+    ceiling = noise_ceiling(data, seed=seed, samples=judged, table_key=table_key, signatures_key=signatures_key)
     simple = {rows.sample: simple_predictions(rows, slides) for rows in track(tested, "baselines", unit="slide")}
     predictions = {rows.sample: rows.predicted | simple[rows.sample] for rows in tested}
     result = judge(tested, slides, predictions, ceiling, pooled=pooled)
