@@ -1,6 +1,8 @@
 """Kill writers of a store, end them at every call, fill their disk, read while they write, and repair for others.
 
-    python benchmarks/soak_store.py --n 1000
+    python benchmarks/soak_store.py --n 1000 [--parts kill crash ...]
+
+Parts are recorded as they end, beside those of earlier runs.
 
 Goal: nothing lost, nothing unreadable, nothing silently wrong, and doing it again always works.
 """
@@ -28,8 +30,8 @@ LIMITS = [0, 60, 150, 400, 700, 1000, 1500, 2500, 4000, 8000, 30_000, 80_000]  #
 PAGES = [0, 1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 30, 40, 60, 90, 130]  # of 4 KiB that are free
 
 
-def soak(directory: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """Everything asked for, one after another."""
+def soak(directory: Path, args: argparse.Namespace, found: dict[str, Any]) -> None:
+    """Everything asked for, one after another, into ``found`` and the file of results."""
     base = faults.base_store(directory)
     actions = tuple(args.actions)
     every = slice(None, None, args.coarse)
@@ -59,12 +61,12 @@ def soak(directory: Path, args: argparse.Namespace) -> dict[str, Any]:
         "plain": lambda: disk.plain_run(directory / "plain", args.plain, args.seed),
         "flips": lambda: breaks.flip_run(base, directory, args.flips, args.seed),
     }
-    found: dict[str, Any] = {"seconds_of": {}}
     for part in args.parts:
         started = time.perf_counter()
         found[part] = work[part]()
         found["seconds_of"][part] = round(time.perf_counter() - started, 1)
-    return found
+        found |= {"faults": len(faulty(found)), "goal_faults": 0}
+        args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def faulty(found: dict[str, Any]) -> list[Any]:
@@ -96,12 +98,10 @@ def main() -> None:
         args.n, args.commits, args.sample, args.coarse, args.plain, args.flips = 30, 10, 8, 6, 8, 100
         args.actions = ["attrs", "parts", "add"]
     warnings.simplefilter("ignore")
-    started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as directory:
-        found = soak(Path(directory), args)
-    found |= {"faults": len(faulty(found)), "goal_faults": 0, "seconds": round(time.perf_counter() - started, 1)}
     args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    found = {"seconds_of": {}} | (json.loads(args.json.read_text()) if args.json.exists() else {})
+    with tempfile.TemporaryDirectory() as directory:
+        soak(Path(directory), args, found)
     print(json.dumps(found, indent=1))
     sys.exit(1 if found["faults"] else 0)
 

