@@ -50,6 +50,9 @@ class StoredLike:
     n_cells = property(lambda self: self.counts.shape[0])
     nnz = property(lambda self: self.counts.nnz)
 
+    def nnz_of(self, first: int, last: int) -> int:
+        return int(self.counts.indptr[last] - self.counts.indptr[first])
+
     def read(self, first: int, last: int) -> sparse.csr_matrix:
         return self.counts[first:last]
 

@@ -40,6 +40,7 @@ def test_any_block_of_any_cells_and_genes(stored, data) -> None:
     assert np.array_equal(found.toarray(), dense[rows[first:last]][:, columns])
     assert source.n_cells == len(rows)
     assert source.nnz == np.count_nonzero(dense[rows])
+    assert source.nnz_of(first, last) == np.count_nonzero(dense[rows[first:last]])
 
     columns[absent] = -1  # a gene the slide does not measure
     found = StoredCells(group, columns, rows).read(first, last).toarray()

@@ -66,7 +66,9 @@ def test_one_patient_has_no_interval() -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(InputError, match=r"`method='normal'` is not known; choose one of \['t', 'fisher', 'bca', 'percentile'\]"):
+    with pytest.raises(
+        InputError, match=r"`method='normal'` is not known; choose one of \['t', 'fisher', 'bca', 'percentile'\]"
+    ):
         cluster_interval(np.ones(3), range(3), method="normal")
     with pytest.raises(InputError, match="`level` must lie between 0 and 1; got 95"):
         cluster_interval(np.ones(3), range(3), level=95)

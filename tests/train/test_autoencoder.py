@@ -149,6 +149,9 @@ class Counted:
     n_cells = property(lambda self: self.counts.shape[0])
     nnz = property(lambda self: self.counts.nnz)
 
+    def nnz_of(self, first: int, last: int) -> int:
+        return int(self.counts.indptr[last] - self.counts.indptr[first])
+
     def read(self, first: int, last: int) -> sparse.csr_matrix:
         self.reads.append((first, last))
         return self.counts[first:last]

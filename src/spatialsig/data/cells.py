@@ -33,6 +33,10 @@ class CellSource(Protocol):
         """Number of counts above 0, over all genes of the store."""
         ...
 
+    def nnz_of(self, first: int, last: int) -> int:
+        """Counts above 0 of cells ``first`` to ``last`` (excluded); no fewer than :meth:`read` gives."""
+        ...
+
     def read(self, first: int, last: int) -> sparse.csr_matrix:
         """Cells ``first`` to ``last`` (excluded), ``(last - first, n_genes)`` float32."""
         ...
@@ -53,6 +57,10 @@ class MemoryCells:
     def nnz(self) -> int:
         """Number of counts above 0."""
         return int(self.counts.nnz)
+
+    def nnz_of(self, first: int, last: int) -> int:
+        """Counts above 0 of cells ``first`` to ``last`` (excluded)."""
+        return int(self.counts.indptr[last] - self.counts.indptr[first])
 
     def read(self, first: int, last: int) -> sparse.csr_matrix:
         """Cells ``first`` to ``last`` (excluded)."""
@@ -100,7 +108,12 @@ class StoredCells:
     @property
     def nnz(self) -> int:
         """Number of stored counts of the kept cells, over all genes."""
-        return int((self._indptr[self._rows + 1] - self._indptr[self._rows]).sum())
+        return self.nnz_of(0, self.n_cells)
+
+    def nnz_of(self, first: int, last: int) -> int:
+        """Stored counts of the kept cells ``first`` to ``last`` (excluded), over all genes."""
+        rows = self._rows[first:last]
+        return int((self._indptr[rows + 1] - self._indptr[rows]).sum())
 
     def read(self, first: int, last: int) -> sparse.csr_matrix:
         """Cells ``first`` to ``last`` (excluded) of the kept ones, ``(last - first, n_genes)`` float32."""

@@ -159,8 +159,15 @@ class CellBatches:
         """Batches from the ``first`` on; those before it are drawn, so that the rest stays what it is, but not made."""
         left, number, together = None, 0, self.batch_size * self.world_size
         for pool in self._pools(rng):
-            pool = pool if left is None else _Pool.joined(left, pool)
             order = rng.permutation(len(pool.slide)) if self.shuffle else np.arange(len(pool.slide))
+            if left is not None:
+                few = together - len(left.slide)
+                left, order = _Pool.joined(left, pool.taken(order[:few])), order[few:]
+                if len(left.slide) < together:
+                    continue
+                if number >= first:
+                    yield self._batch(left, np.arange(self.rank, together, self.world_size))
+                number += 1
             whole = len(order) // together * together
             for start in range(0, whole, together):
                 if number >= first:
@@ -222,6 +229,26 @@ def _probe(source: CellSource) -> tuple[NDArray[Any], ...]:
     return np.array([n, source.nnz]), read.data, read.indices.astype(np.int64), read.indptr.astype(np.int64)
 
 
+class _Stack:
+    """Matrices one below the other, in memory taken once; what stays empty of it is never touched."""
+
+    def __init__(self, room: int) -> None:
+        self._data, self._indices = np.empty(room, np.float32), np.empty(room, np.int32)
+        self._lengths: list[NDArray[np.int64]] = []
+        self._n = self._n_columns = 0
+
+    def add(self, block: sparse.csr_matrix) -> None:
+        rows = slice(self._n, self._n + block.nnz)
+        self._data[rows], self._indices[rows] = block.data, block.indices
+        self._lengths.append(np.diff(block.indptr).astype(np.int64))
+        self._n, self._n_columns = rows.stop, block.shape[1]
+
+    def matrix(self) -> sparse.csr_matrix:
+        indptr = np.concatenate([[0], np.cumsum(np.concatenate(self._lengths))])
+        shape = (len(indptr) - 1, self._n_columns)
+        return sparse.csr_matrix((self._data[: self._n], self._indices[: self._n], indptr), shape=shape, copy=False)
+
+
 class _Pool(NamedTuple):
     """Cells in memory, ready to be drawn from; the counts stay only where batches need them."""
 
@@ -234,11 +261,18 @@ class _Pool(NamedTuple):
     def of(
         cls, sources: Sequence[CellSource], parts: Sequence[tuple[int, int, int]], *, with_counts: bool = False
     ) -> _Pool:
-        read = [sources[slide].read(first, last) for slide, first, last in parts]
-        counts = read[0] if len(read) == 1 else sparse.vstack(read, format="csr")
-        slide = np.repeat([slide for slide, _, _ in parts], [block.shape[0] for block in read])
-        library = library_size(counts)
-        return cls(log_expression(counts, library), counts if with_counts else None, library, slide.astype(np.int64))
+        room = sum(sources[slide].nnz_of(first, last) for slide, first, last in parts)
+        expression, counts = _Stack(room), _Stack(room) if with_counts else None
+        library = []
+        for slide, first, last in parts:  # one part beside the pool is in memory, not the whole pool twice
+            block = sources[slide].read(first, last)
+            library.append(library_size(block))
+            expression.add(log_expression(block, library[-1]))
+            if counts is not None:
+                counts.add(block)
+        slides = np.repeat([slide for slide, _, _ in parts], [len(of_part) for of_part in library])
+        whole = None if counts is None else counts.matrix()
+        return cls(expression.matrix(), whole, np.concatenate(library), slides.astype(np.int64))
 
     @classmethod
     def joined(cls, a: _Pool, b: _Pool) -> _Pool:
