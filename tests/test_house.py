@@ -12,7 +12,7 @@ import spatialsig
 
 SRC = Path(spatialsig.__file__).parent
 FLOORS = [
-    {"_keys", "_errors", "_checks", "_settings", "_progress"},
+    {"_keys", "_errors", "_checks", "_settings", "_progress", "_versions"},
     {"geometry", "stats", "signatures", "nn", "store"},
     {"data", "models"},
     {"train"},
@@ -24,7 +24,7 @@ FLOORS = [
     {"__init__"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-FREE = {"_keys", "_errors", "_checks", "_settings", "_progress"}  # the ground floor may read itself
+FREE = {"_keys", "_errors", "_checks", "_settings", "_progress", "_versions"}  # the ground floor may read itself
 MAX_LINES = 300
 
 

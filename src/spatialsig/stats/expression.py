@@ -133,7 +133,8 @@ def row_of_logs(library: float, factor: float, logs: NDArray[np.float64]) -> int
 def log1p_of(value: Any, factor: float, small: NDArray[np.float64]) -> float:
     """Logarithm of 1 + ``value * factor``, looked up in ``small`` where the value is a small whole number."""
     place = np.uint8(value) if 0 <= value < N_SMALL else np.uint8(0)
-    return small[place] if place == value else np.log1p(value * factor)
+    logarithm: float = small[place] if place == value else np.log1p(value * factor)
+    return logarithm
 
 
 @numba.njit(cache=True)

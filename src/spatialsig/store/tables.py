@@ -9,7 +9,7 @@ import copy
 import os
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anndata as ad
 import numpy as np
@@ -89,7 +89,7 @@ def _size(table: ad.AnnData) -> int:
     return frames + sum(_bytes(array) for array in arrays)
 
 
-def _bytes(array: object) -> int:
+def _bytes(array: Any) -> int:
     if sparse.issparse(array):
         return sum(part.nbytes for part in (array.data, array.indices, array.indptr))
     return int(getattr(array, "nbytes", 0))

@@ -79,9 +79,9 @@ def embedding_leak(
         raise InputError(msg)
     x = np.concatenate([rows.embedding[rows.train] for rows in slides])
     y = np.concatenate([rows.targets[rows.train] for rows in slides])
-    judged = [rows.name for rows in slides if rows.test.any()]
+    tested = [rows.name for rows in slides if rows.test.any()]
     ceilings = noise_ceiling(
-        data, n_repeats=n_repeats, seed=seed, samples=judged, table_key=table_key, signatures_key=signatures_key
+        data, n_repeats=n_repeats, seed=seed, samples=tested, table_key=table_key, signatures_key=signatures_key
     ).set_index(["sample", "signature"])["ceiling"]
     parts = []
     for rows in slides:
