@@ -6,7 +6,8 @@ PY := $(VENV)/bin/python
 VERSION := $(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])')
 # versions that were tested together, where there is a list of them for this Python
 CONSTRAINTS := $(addprefix -c ,$(wildcard constraints-$(VERSION).txt))
-PIP := $(PY) -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
+# bytecode is made where it is used, which is a small part of what is installed
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check --no-compile $(CONSTRAINTS)
 OUT ?= demo
 
 .DEFAULT_GOAL := help

@@ -1,6 +1,7 @@
 """Hypothesis profile and the slides that many tests share."""
 
 import os
+import shutil
 from collections import defaultdict
 
 import hypothesis
@@ -8,6 +9,10 @@ import pytest
 import spatialdata as sd
 
 import spatialsig as sp
+
+MEMORY, ROOM = "/dev/shm", 6 * 2**30  # most of the time of small commits is waiting for a disk
+if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", MEMORY)
 
 hypothesis.settings.register_profile("default", deadline=None, max_examples=60)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=1000)

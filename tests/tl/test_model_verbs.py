@@ -39,6 +39,14 @@ def model(cohort: sp.Cohort) -> sp.models.SignatureViT:
     return sp.tl.train_vit(cohort, **TRAIN)
 
 
+def test_the_prototype_is_one_word(cohort: sp.Cohort) -> None:
+    model = sp.tl.train_vit(cohort, size="seed", max_epochs=1)
+    assert (model.config.backbone, model.config.fusion, model.config.modality_dropout) == ("seed", "add", 0.0)
+    assert model.run["batch_size"] == 1
+    sp.tl.predict(cohort, model, use_rep="X_ae", key_added="prototype")
+    assert np.isfinite(cohort[held_out(cohort)]["prototype"].X).all()
+
+
 def held_out(cohort: sp.Cohort) -> str:
     return next(s for s in cohort.stores if cohort[s].attrs["spatialsig"]["split"]["fold"] == 0)
 

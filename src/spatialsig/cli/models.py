@@ -71,11 +71,11 @@ def embed(
 def train(
     stores: Slides,
     out: ModelOut,
-    size: Annotated[str, typer.Option(help="tiny, small or base.")] = "tiny",
+    size: Annotated[str, typer.Option(help="tiny, small or base; seed: the prototype.")] = "tiny",
     fusion: Annotated[
         str | None, typer.Option(help="How the embedding joins: gated, token, film, add or none.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Patches per step.")] = 32,
+    batch_size: Annotated[int | None, typer.Option(help="Patches per step.")] = None,
     max_epochs: Epochs = None,
     test_fold: TestFold = 0,
     seed: Seed = 0,

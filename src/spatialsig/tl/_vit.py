@@ -11,6 +11,7 @@ from spatialsig import _keys
 from spatialsig._errors import SpatialsigWarning
 from spatialsig.data.slides import open_slides
 from spatialsig.nn.backbones import table_key
+from spatialsig.nn.seed_vit import SEED
 from spatialsig.nn.signature import VIT
 from spatialsig.tl._provenance import INPUTS
 from spatialsig.tl._regimes import fit_regime, regime
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from spatialsig.models.pretrained import PretrainedViT
     from spatialsig.nn.vit import ViTConfig
 
+BATCH_SIZE = 32
+
 
 def train_vit(
     data: Data,
@@ -34,7 +37,7 @@ def train_vit(
     test_fold: int | None = 0,
     validation_fold: int | None = None,
     inner_fold: int | None = None,
-    fusion: str = "gated",
+    fusion: str | None = None,
     use_rep: str | None = _keys.X_AE,
     size: str | ViTConfig = "tiny",
     backbone: str | nn.Module | Callable[..., Any] = VIT,
@@ -43,7 +46,7 @@ def train_vit(
     tune: str | None = None,
     lora: Mapping[str, Any] | None = None,
     layer_decay: float | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     seed: int = 0,
     weights: str | None = "n_cells",
     targets_key: str | None = None,
@@ -67,11 +70,13 @@ def train_vit(
     inner_fold
         The same, by the folds that ``sp.pp.split`` laid inside the training part: needed where every other fold trains.
     fusion
-        How the embedding joins the image: ``"gated"``, ``"token"``, ``"film"``, ``"add"`` or ``"none"``.
+        How the embedding joins the image: ``"gated"``, ``"token"``, ``"film"``, ``"add"`` or ``"none"``; None takes
+        ``"gated"``, or ``"add"`` for the prototype.
     use_rep
         Patch embedding in ``tables[signatures_key].obsm``; ``None`` trains on H&E only.
     size
-        ``"tiny"``, ``"small"`` or ``"base"``; with another ``backbone``, the size of the head.
+        ``"tiny"``, ``"small"`` or ``"base"``; with another ``backbone``, the size of the head. ``"seed"`` is the
+        prototype, its network trained its way (see :func:`spatialsig.train.fit_vit`), for comparison.
     backbone
         ``"vit"``: a network of our own. Or one that others trained, see
         :func:`spatialsig.nn.backbones.build_backbone`: ``"timm:NAME@FILE"``, ``"transformers:DIRECTORY"``,
@@ -91,7 +96,7 @@ def train_vit(
         For ``tune="full"``: factor between the learning rates of one layer and the next; None takes 0.75 for a network
         that was trained before, else 1.
     batch_size
-        Patches per step.
+        Patches per step; None takes 32, or 1 for the prototype.
     seed
         Of the weights, the order of patches and the augmentation.
     weights
@@ -145,10 +150,12 @@ def train_vit(
         found=found,
     )
     fusion = "none" if use_rep is None else fusion
+    batch_size = (1 if size == SEED else BATCH_SIZE) if batch_size is None else batch_size
     model, history = fit_regime(how, found, batch_size=batch_size, fusion=fusion, seed=seed, **fit_options)
     model.run |= {"test_fold": test_fold, "validation_fold": validation_fold, "training_samples": found.samples}
     model.run |= {"inner_fold": inner_fold, "use_rep": use_rep, "seed": seed, "history": history.to_dict("list")}
-    model.run |= {"targets_key": wanted.targets_key, "weights": weights, "tune": how.tune, INPUTS: found.inputs}
+    model.run |= {"targets_key": wanted.targets_key, "weights": weights, "tune": how.tune, "batch_size": batch_size}
+    model.run[INPUTS] = found.inputs
     return model
 
 
