@@ -49,6 +49,7 @@ test: lint  ## style, types, tests, notebooks
 	$(PY) -m pytest -o addopts= --nbmake notebooks --nbmake-timeout 300
 
 docs: $(VENV)/.docs  ## HTML documentation in docs/_build/html
+	$(PY) benchmarks/summary.py
 	$(PY) -m sphinx -W -b html docs docs/_build/html
 
 bench-demo: $(VENV)/.package  ## the demo's labels and embedding against the known truth

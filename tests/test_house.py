@@ -26,6 +26,7 @@ FLOORS = [
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 FREE = {"_keys", "_errors", "_checks", "_settings", "_progress", "_versions"}  # the ground floor may read itself
 MAX_LINES = 300
+SUMMARY = Path(__file__).parents[1] / "benchmarks" / "summary.py"
 
 
 def room(path: Path) -> str:
@@ -79,3 +80,7 @@ def test_public_names_exist_and_are_documented(name: str) -> None:
             assert thing.__doc__, f"{name}.{public} has no docstring"
             if name != "spatialsig":
                 assert "Returns" in thing.__doc__, f"{name}.{public} does not say what it writes"
+
+
+def test_the_page_of_measured_numbers_is_what_was_recorded() -> None:
+    subprocess.run([sys.executable, str(SUMMARY), "--check"], check=True)

@@ -1,0 +1,180 @@
+"""The page of measured numbers, ``docs/performance.md``, from what the benchmarks recorded.
+
+    python benchmarks/summary.py [--check]
+
+``--check`` writes nothing and ends with 1 where the page is not what the records say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+HERE = Path(__file__).resolve().parent
+PAGE = HERE.parent / "docs" / "performance.md"
+HEAD = """# Measured
+
+Every number below was recorded by the command above its table, in `benchmarks/results/`, on two cores of an AMD EPYC
+(AVX2, no bf16, no GPU), and this page is made from those files by `python benchmarks/summary.py`. Ratios are against the
+named peer in the same run. **Bold**: the goal was missed.
+"""
+AT_LEAST, AT_MOST = "at least", "at most"
+
+
+class Row(NamedTuple):
+    """What was measured, where it is in the record, and what was wanted of it."""
+
+    what: str
+    path: tuple[str | int, ...]
+    goal: float | None = None
+    sense: str = AT_LEAST
+    unit: str = ""
+    digits: int = 3
+
+
+class Table(NamedTuple):
+    """Rows of one record."""
+
+    title: str
+    command: str
+    file: str
+    rows: tuple[Row, ...]
+
+
+def reads(kind: str) -> tuple[Row, ...]:
+    ratio = (kind, "ratios")
+    default, same = "ImageTilesDataset, default", "ImageTilesDataset, 512"
+    return (
+        Row("default layout, beside spatialdata's loader on its default store",
+            (*ratio, f"ours, zstd 512 | {default}", "ratio"), 90, unit=" x"),
+        Row("the same beside its loader on chunks of 512 px",
+            (*ratio, f"ours, zstd 512 | {same}", "ratio"), 30, unit=" x"),
+        Row("decoding alone would allow, beside the first", (kind, "attainable", "zstd decode alone"), unit=" x"),
+        Row("layout `speed`, beside spatialdata's loader on its default store",
+            (*ratio, f"ours, speed 512 | {default}", "ratio"), 500, unit=" x"),
+        Row("copying and checking alone would allow", (kind, "attainable", "copy and crc32c alone"), unit=" x"),
+        Row("untouched default store, first epoch by blocks",
+            (*ratio, f"ours, default store by blocks, first epoch | {default}", "ratio"), 40, unit=" x"),
+        Row("untouched default store, once cached",
+            (*ratio, f"ours, default store, cached epoch | {default}", "ratio"), 300, unit=" x"),
+    )  # fmt: skip
+
+
+def cached(ways: str) -> tuple[str | int, ...]:
+    return ("ways", ways, "peak_mb")
+
+
+TABLES = (
+    Table("Random patches of 512 px, a scanned slide", "make bench-patch-reads", "patch_reads", reads("scan")),
+    Table("The same, noise of a camera that nothing compresses", "make bench-patch-reads", "patch_reads",
+          reads("camera")),
+    Table("An epoch over four slides of 20,480 px", "make bench-loader", "loader", (
+        Row("patches per second, threads", ("ways", "ours, threads", "patches_per_s")),
+        Row("patches per second, PNG files and DataLoader", ("ways", "PNG, DataLoader", "patches_per_s")),
+        Row("peak, threads", cached("ours, threads"), 1024, AT_MOST, " MiB", 4),
+        Row("peak, two forked workers", cached("ours, 2 forked workers"), 1024, AT_MOST, " MiB", 4),
+        Row("peak, two spawned workers (each imports torch anew)", cached("ours, 2 spawned workers"), 1024, AT_MOST,
+            " MiB", 4),
+    )),
+    Table("Shuffling by blocks", "make bench-shuffle", "shuffle", (
+        Row("correlation of labels in the stream", ("orders", "blocks, 512 px", "correlation"), 0.03, AT_MOST),
+        Row("the same in the order of the rows", ("orders", "in rows", "correlation")),
+        Row("loss of a network, of that after a full shuffle", ("orders", "blocks, 512 px", "network_loss_ratio"),
+            1.02, AT_MOST),
+        Row("loss of a linear model", ("orders", "blocks, 512 px", "linear_loss_ratio"), 1.02, AT_MOST),
+        Row("loss of a linear model, patches of 224 px", ("orders", "blocks, 224 px", "linear_loss_ratio"), 1.02,
+            AT_MOST),
+    )),
+    Table("Writing an image of 10,000 px", "make bench-layout", "layout", (
+        Row("as fast as `sdata.write`", ("times_as_fast",), 3, unit=" x"),
+        Row("bytes, of those of `sdata.write`", ("share_of_bytes",), 1.1, AT_MOST, " x", 4),
+    )),
+    Table("Importing an H&E", "make bench-import", "import_he", (
+        Row("time, of spatialdata-io and `sdata.write`", ("beside_peer", "share_of_peer"), 0.5, AT_MOST, " x"),
+        Row("peak at 40,000 x 30,000 px", ("whole_slide", "ours", "peak_gib"), 2, AT_MOST, " GiB"),
+    )),
+    Table("A million cells to patches", "make bench-aggregate", "aggregate", (
+        Row("mean of 32 numbers, beside the prototype", ("ratios", "mean"), 4.5, unit=" x"),
+        Row("median of six scores, beside the prototype", ("ratios", "median"), 7.5, unit=" x"),
+        Row("per cell, beside `spatialdata.aggregate`", ("ratios", "spatialdata"), 500, unit=" x"),
+    )),
+    Table("Variable genes", "make bench-hvg", "hvg", (
+        Row("4 x 200,000 cells x 500 genes, beside scanpy", ("4 x 200k x 500", "x scanpy"), 7.5, unit=" x"),
+        Row("the same beside the prototype", ("4 x 200k x 500", "x prototype"), 7.5, unit=" x"),
+        Row("100,000 cells x 5,000 genes, beside scanpy", ("100k x 5000", "x scanpy"), 7.5, unit=" x"),
+        Row("the same beside the prototype", ("100k x 5000", "x prototype"), 7.5, unit=" x"),
+    )),
+    Table("Scores of a million cells, 377 genes, six signatures", "make bench-score", "score", (
+        Row("beside the prototype", ("x prototype",), 5.5, unit=" x"),
+        Row("beside scanpy's `score_genes`", ("x score_genes",), 9, unit=" x"),
+        Row("our `score_genes` beside scanpy's", ("x score_genes, same method",), unit=" x"),
+        Row("per cell, beside decoupler's ulm", ("x ulm per cell",), 20, unit=" x"),
+        Row("memory beyond the scores", ("extra MB beyond the scores, at most",), 50, AT_MOST, " MB"),
+    )),
+    Table("Autoencoder of 500-1024-256-32", "make bench-autoencoder", "autoencoder", (
+        Row("training, beside the prototype's loop", ("ours / prototype",), 2, unit=" x"),
+        Row("training, of the matrix products alone", ("ours / products",), 0.65, unit=" x"),
+        Row("cells per second in training", ("cells_per_s", "ours")),
+        Row("cells per second of SCVI at a like size", ("scvi, cells per s",)),
+        Row("cells per second of the batches alone", ("loader, cells per s",), 800_000),
+        Row("peak of an epoch over 20 x 500,000 cells", ("large", "peak_gib"), 3, AT_MOST, " GiB"),
+    )),
+    Table("The prototype's numbers from its exported files", "make bench-seed-parity", "seed_parity", (
+        Row("largest difference", ("largest difference",), 1e-5, AT_MOST),
+    )),
+)  # fmt: skip
+
+
+def value(record: Any, path: tuple[str | int, ...]) -> float | None:
+    for key in path:
+        if record is None or (isinstance(record, dict) and key not in record):
+            return None
+        record = record[key]
+    return record
+
+
+def shown(number: float, digits: int) -> str:
+    rounded = float(f"{number:.{digits}g}")
+    return f"{rounded:,.0f}" if abs(rounded) >= 100 else f"{rounded:g}"
+
+
+def line(row: Row, record: Any) -> str:
+    found = value(record, row.path)
+    if found is None:
+        return f"| {row.what} | not measured | {wanted(row)} |"
+    told = shown(found, row.digits) + row.unit
+    missed = row.goal is not None and (found < row.goal if row.sense == AT_LEAST else found > row.goal)
+    return f"| {row.what} | {f'**{told}**' if missed else told} | {wanted(row)} |"
+
+
+def wanted(row: Row) -> str:
+    return "" if row.goal is None else f"{row.sense} {shown(row.goal, 4)}{row.unit}"
+
+
+def page() -> str:
+    parts = [HEAD]
+    for table in TABLES:
+        file = HERE / "results" / f"{table.file}.json"
+        if not file.exists():
+            continue
+        record = json.loads(file.read_text())
+        lines = [line(row, record) for row in table.rows]
+        parts.append("\n".join([f"## {table.title}", "", f"`{table.command}`", "", "| | found | wanted |",
+                                "|---|---|---|", *lines, ""]))  # fmt: skip
+    return "\n".join(parts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    made = page()
+    if parser.parse_args().check:
+        sys.exit(int(not PAGE.exists() or PAGE.read_text() != made))
+    PAGE.write_text(made)
+
+
+if __name__ == "__main__":
+    main()
