@@ -109,9 +109,9 @@ def ours(counts: sparse.csr_matrix, epochs: int) -> tuple[float, float]:
     start = time.perf_counter()
     mean, std = scaler(counts)
     genes = [f"G{i}" for i in range(N_GENES)]
-    config = AutoencoderConfig(linear_path=False)
+    config = AutoencoderConfig(linear_path=False, dropout=0.0)
     _, history = fit_autoencoder(
-        [counts], genes=genes, mean=mean, std=std, config=config, max_epochs=epochs, batch_size=BATCH, patience=None
+        [counts], genes=genes, mean=mean, std=std, held_out=0, config=config, max_epochs=epochs, batch_size=BATCH
     )
     return time.perf_counter() - start, float(history["train_loss"].iloc[-1])
 

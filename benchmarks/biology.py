@@ -66,8 +66,8 @@ def rebuilt(train: list[sparse.csr_matrix], test: sparse.csr_matrix, epochs: int
 def thinned(counts: sparse.csr_matrix, share: float) -> sparse.csr_matrix:
     """The same cells with that share of their molecules."""
     kept = np.random.default_rng(0).binomial(counts.data.astype(np.int64), share).astype(np.float32)
-    found = sparse.csr_matrix((kept, counts.indices, counts.indptr), shape=counts.shape)
-    found.eliminate_zeros()
+    found = sparse.csr_matrix((kept, counts.indices, counts.indptr), shape=counts.shape, copy=True)
+    found.eliminate_zeros()  # in place
     return found
 
 

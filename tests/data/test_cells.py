@@ -11,7 +11,7 @@ from scipy import sparse
 
 from spatialsig._errors import InputError
 from spatialsig.data import cells
-from spatialsig.data.cells import MemoryCells, StoredCells, blocks
+from spatialsig.data.cells import RUN_CELLS, MemoryCells, StoredCells, blocks, hold_out
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +67,17 @@ def test_a_dense_matrix_is_refused(tmp_path) -> None:
     root.create_group("M").attrs["encoding-type"] = "csc_matrix"
     with pytest.raises(InputError, match=r"stored as 'csc_matrix'; wanted a CSR matrix"):
         StoredCells(tmp_path / "t.zarr" / "M", np.arange(2))
+
+
+@pytest.mark.parametrize(("n_cells", "share", "held"), [(211, 0.2, 32), (211, 0.0, 32), (33, 0.9, 32), (32, 0.9, 0)])
+def test_held_out_cells_and_the_others_are_the_slide(stored, n_cells: int, share: float, held: int) -> None:
+    source = StoredCells(stored[0], np.arange(17), np.arange(n_cells))
+    kept, apart = hold_out(source, share=share, rng=np.random.default_rng(0))
+    assert kept.n_cells + apart.n_cells == n_cells
+    assert abs(apart.n_cells - held) < RUN_CELLS
+    every = np.concatenate([kept.read(0, kept.n_cells).toarray(), apart.counts.toarray()])
+    assert sorted(map(tuple, every)) == sorted(map(tuple, stored[1][:n_cells]))
+    for first, last in [(0, 0), (0, min(5, kept.n_cells)), (kept.n_cells // 2, kept.n_cells)]:
+        part = kept.read(first, last)
+        assert np.array_equal(part.toarray(), every[first:last])
+        assert kept.nnz_of(first, last) >= part.nnz

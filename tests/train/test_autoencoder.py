@@ -82,6 +82,21 @@ def test_the_best_epoch_is_kept_and_training_stops_after_patience(data: dict) ->
     assert model.get_reconstruction_error(data["test"]) == pytest.approx(history["val_loss"].min(), rel=1e-3)
 
 
+def test_cells_of_the_training_slides_choose_the_epoch_where_no_slide_does(data: dict) -> None:
+    large = {
+        "config": AutoencoderConfig(hidden=(512, 256), n_latent=8, dropout=0.0),
+        "max_epochs": 40,
+        "batch_size": 32,
+    }
+    chosen, history = fitted(data, validation=None, learning_rate=5e-3, **large)
+    last, whole = fitted(data, validation=None, learning_rate=5e-3, held_out=0, **large)
+    assert history["val_loss"].notna().all()
+    assert history["val_loss"].idxmin() < len(history) - 1 < 39
+    assert whole["val_loss"].isna().all()
+    assert len(whole) == 40
+    assert chosen.get_reconstruction_error(data["test"]) < 0.9 * last.get_reconstruction_error(data["test"])
+
+
 def test_history_and_its_file(data: dict, tmp_path, capsys: pytest.CaptureFixture, caplog) -> None:
     with caplog.at_level(logging.INFO):
         _, history = fitted(data, max_epochs=2, validation=None, run_dir=tmp_path / "run", slides=data["train"][:1])

@@ -58,7 +58,10 @@ def both(rank: int, directory: Path) -> None:
             fusion="none",
         )[1]
         cells = kills.train_autoencoder(
-            directory / "ae", trainer, batch_size=2 * size, config=kills.AutoencoderConfig(hidden=(16,), n_latent=3)
+            directory / "ae",
+            trainer,
+            batch_size=2 * size,
+            config=kills.AutoencoderConfig(hidden=(16,), n_latent=3, dropout=0.0),
         )[1]
     vit.to_csv(directory / f"vit{rank}.csv")
     cells.to_csv(directory / f"ae{rank}.csv")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BLOCK_NNZ = 1_000_000  # non-zeros read at once: about one chunk of a store
+RUN_CELLS = 32  # neighbours in the store that are held out together: each run is read by itself
 
 
 class CellSource(Protocol):
@@ -125,6 +126,56 @@ class StoredCells:
         read = (self._data[start:stop], self._indices[start:stop], self._indptr[low : high + 1] - start)
         block = sparse.csr_matrix(tuple(np.asarray(part) for part in read), shape=(high - low, self._n_all))
         return sub_matrix(block, self._columns, rows - low)
+
+
+class ChosenCells:
+    """Some cells of another source.
+
+    Parameters
+    ----------
+    source
+        All cells.
+    rows
+        Cells to keep, ascending, ``(n_cells,)``.
+    """
+
+    def __init__(self, source: CellSource, rows: NDArray[np.int64]) -> None:
+        self._source, self._rows = source, rows
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        return len(self._rows)
+
+    @property
+    def nnz(self) -> int:
+        """Number of counts above 0, at most."""
+        return self.nnz_of(0, self.n_cells)
+
+    def nnz_of(self, first: int, last: int) -> int:
+        """Counts above 0 of the kept cells ``first`` to ``last`` (excluded) and of those between them."""
+        rows = self._rows[first:last]
+        return self._source.nnz_of(int(rows[0]), int(rows[-1]) + 1) if len(rows) else 0
+
+    def read(self, first: int, last: int) -> sparse.csr_matrix:
+        """Cells ``first`` to ``last`` (excluded) of the kept ones."""
+        rows = self._rows[first:last]
+        if not len(rows):
+            return self._source.read(0, 0)
+        return self._source.read(int(rows[0]), int(rows[-1]) + 1)[rows - rows[0]]
+
+
+def hold_out(source: CellSource, *, share: float, rng: np.random.Generator) -> tuple[ChosenCells, MemoryCells]:
+    """Split a slide: the cells that stay, and short runs of cells, drawn at random, that are read into memory."""
+    n_runs = -(-source.n_cells // RUN_CELLS)
+    n_held = min(max(1, round(share * n_runs)), n_runs - 1)  # a slide of one run is not split
+    starts = np.sort(rng.permutation(n_runs)[:n_held]) * RUN_CELLS
+    ranges = [(int(start), min(int(start) + RUN_CELLS, source.n_cells)) for start in starts]
+    stays = np.ones(source.n_cells, bool)
+    for first, last in ranges:
+        stays[first:last] = False
+    apart = sparse.vstack([source.read(0, 0), *(source.read(*run) for run in ranges)], format="csr")
+    return ChosenCells(source, np.flatnonzero(stays)), MemoryCells(apart)
 
 
 def blocks(source: CellSource) -> list[tuple[int, int]]:

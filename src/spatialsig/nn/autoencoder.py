@@ -31,7 +31,8 @@ class AutoencoderConfig:
     n_latent
         Width of the embedding.
     dropout
-        Share of input genes set to 0 (their mean) while training, to be rebuilt from the others (denoising).
+        Share of input genes set to 0 (their mean) while training, to be rebuilt from the others (denoising): the
+        embedding then carries less of the noise of single genes; 0 is the plain autoencoder.
     linear_path
         Add a linear encoder and a linear decoder beside the network. The dense layers then learn only what a linear
         map cannot, which is what lets the whole beat a PCA of equal width; without it the network is the plain
@@ -48,7 +49,7 @@ class AutoencoderConfig:
 
     hidden: tuple[int, ...] = (1024, 256)
     n_latent: int = 32
-    dropout: float = 0.0
+    dropout: float = 0.2
     linear_path: bool = True
     loss: str = "mse"
     n_batches: int = 0

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
+from scipy import sparse
 
-from spatialsig._checks import check_positive
+from spatialsig._checks import check_fraction, check_positive
 from spatialsig._progress import progress_bar
+from spatialsig.data.cells import MemoryCells, hold_out
 from spatialsig.models.autoencoder import Autoencoder, check_scaler
 from spatialsig.nn.autoencoder import AutoencoderConfig, AutoencoderNet
 from spatialsig.train.cells import CellBatches
@@ -24,13 +26,13 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from numpy.typing import NDArray
-    from scipy import sparse
 
     from spatialsig.data.cells import CellSource
     from spatialsig.train.cells import CellBatch
     from spatialsig.train.loop import TrainerConfig
 
 
+MOST_HELD_OUT, FEWEST_TO_SPLIT = 20_000, 1_000  # cells
 _RAREST = 1e-3  # mean log-expression below which a gene's rate is not told from 0
 _STEEPEST = 3.0  # largest change of a log rate per z-score at the start
 
@@ -49,8 +51,10 @@ class AutoencoderModule(LightningModule):
         weight_decay: float,
         n_steps: int,
         measured: NDArray[np.bool_] | None = None,
+        same_slides: bool = False,
     ) -> None:
         super().__init__()
+        self.same_slides = same_slides
         self.net, self.learning_rate, self.weight_decay, self.n_steps = net, learning_rate, weight_decay, n_steps
         self.register_buffer("measured", None if measured is None else torch.from_numpy(measured), persistent=False)
 
@@ -61,7 +65,8 @@ class AutoencoderModule(LightningModule):
 
     def validation_step(self, batch: CellBatch, batch_idx: int) -> None:
         """Log the loss of one batch as ``val_loss``, weighed by its cells; a held-out slide has no offset of its own."""
-        self.log("val_loss", self._loss(batch, None), batch_size=len(batch.z), on_epoch=True, sync_dist=True)
+        slide = batch.slide if self.same_slides and self.net.config.n_batches else None
+        self.log("val_loss", self._loss(batch, slide), batch_size=len(batch.z), on_epoch=True, sync_dist=True)
 
     def _loss(self, batch: CellBatch, slide: torch.Tensor | None) -> torch.Tensor:
         measured = None if self.measured is None else self.measured[batch.slide]
@@ -85,6 +90,7 @@ def fit_autoencoder(
     validation: Sequence[sparse.csr_matrix | CellSource] | None = None,
     measured: NDArray[np.bool_] | None = None,
     validation_measured: NDArray[np.bool_] | None = None,
+    held_out: float = 0.1,
     config: AutoencoderConfig | None = None,
     max_epochs: int = 12,
     batch_size: int = 512,
@@ -110,9 +116,13 @@ def fit_autoencoder(
     mean, std
         Scaler of the training cells, ``(n_genes,)``.
     validation
-        Slides to choose the best epoch by; None keeps the last.
+        Slides to choose the best epoch by; None holds out cells of the training slides.
     measured, validation_measured
         ``(n_slides, n_genes)`` bool, False where a slide does not measure a gene; None where all do.
+    held_out
+        Without ``validation``, the share of the cells of every slide that choose the best epoch instead of being
+        trained on, at most :data:`MOST_HELD_OUT` of the cohort; 0 trains on all cells and keeps the last epoch, as do
+        cohorts of fewer than :data:`FEWEST_TO_SPLIT` cells.
     config
         Shape of the network; None takes the default.
     max_epochs, batch_size, learning_rate, weight_decay
@@ -148,13 +158,16 @@ def fit_autoencoder(
     config = replace(config, masked=config.masked or measured is not None)
     with_counts = config.loss != "mse"
     shared: dict[str, Any] = {"mean": mean, "std": std, "with_counts": with_counts}
+    slides, parts = (slides, []) if validation is not None else _parted(slides, held_out, seed)
     batches = CellBatches(slides, batch_size=batch_size, seed=seed, measured=measured, **shared)
-    held_out = None
+    judged = None
     if validation is not None:
+        judged = CellBatches(validation, batch_size=4096, shuffle=False, measured=validation_measured, **shared)
         # the module finds the genes of a held-out slide after those of the training slides
+        judged.first_slide = len(batches.sources)
         measured = _stacked(measured, validation_measured, len(validation), len(genes))
-        held_out = CellBatches(validation, batch_size=4096, shuffle=False, measured=validation_measured, **shared)
-        held_out.first_slide = len(slides)
+    elif parts:
+        judged = CellBatches(parts, batch_size=4096, shuffle=False, measured=measured, **shared)
     with reproducible(seed), progress_bar("Training autoencoder", total=max_epochs * len(batches), unit="batch") as bar:
         net = AutoencoderNet(len(genes), config)
         if config.linear_path and not resumes(run_dir, trainer):
@@ -165,11 +178,26 @@ def fit_autoencoder(
             weight_decay=weight_decay,
             n_steps=max_epochs * len(batches),
             measured=measured,
+            same_slides=bool(parts),
         )
         history = History(bar, best_of="val_loss", patience=patience, csv=history_file(run_dir))
         options: dict[str, Any] = {"trainer": trainer, "identity": {"genes": list(genes)}}
-        fit(module, batches, validation=held_out, history=history, max_epochs=max_epochs, clip=None, **options)
+        fit(module, batches, validation=judged, history=history, max_epochs=max_epochs, clip=None, **options)
     return Autoencoder(config, genes, mean=mean, std=std, run=run, net=net), history.frame
+
+
+def _parted(
+    slides: Sequence[sparse.csr_matrix | CellSource], share: float, seed: int
+) -> tuple[Sequence[sparse.csr_matrix | CellSource], list[CellSource]]:
+    """Training cells and cells to choose the epoch by, of every slide."""
+    check_fraction(held_out=share)
+    sources = [MemoryCells(sparse.csr_matrix(s)) if sparse.issparse(s) else s for s in slides]
+    n_cells = sum(source.n_cells for source in sources)
+    if share == 0 or n_cells < FEWEST_TO_SPLIT:
+        return slides, []
+    rng, share = np.random.default_rng(seed), min(share, MOST_HELD_OUT / n_cells)
+    pairs = [hold_out(source, share=share, rng=rng) for source in sources]
+    return [kept for kept, _ in pairs], [part for _, part in pairs]
 
 
 def _start(net: AutoencoderNet, batches: CellBatches, mean: NDArray[Any], std: NDArray[Any]) -> None:
