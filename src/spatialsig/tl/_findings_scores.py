@@ -24,7 +24,7 @@ COLLAPSE = 0.1  # loss of the H&E-only mode against a ridge on simple image feat
 FOLLOWS = 0.6  # |r| of the labels with density or depth
 ALL_FOLLOW, ENOUGH = 0.25, 4  # r of that many signatures or more, all rising with the number of cells, as raw counts do
 NOISY = 0.7  # ceiling below which labels are more noise than signal
-STAIN = 2.0  # difference in colour, in standard deviations of the training patches
+STAIN = 2.5  # difference in colour, in standard deviations of the training patches
 MIN_PATIENTS = 3
 CHANCE = 0.05
 
