@@ -107,11 +107,11 @@ def test_a_fold_chooses_the_best_epoch(toy: sd.SpatialData) -> None:
     assert model.run["n_training_cells"] == (fold == 2).sum()
 
 
-@pytest.mark.parametrize("options", [{"loss": "nb"}, {"loss": "poisson", "linear_path": False}, {"denoise": 0.2}])
+@pytest.mark.parametrize("options", [{"loss": "nb"}, {"loss": "poisson", "linear_path": False}, {"denoise": 0.4}])
 def test_losses_and_denoising_from_the_verb(toy: sd.SpatialData, options: dict) -> None:
     model = sp.tl.train_autoencoder(toy, signatures="seed", test_fold=None, **options, **FAST)
     assert model.config.loss == options.get("loss", "mse")
-    assert model.config.dropout == options.get("denoise", 0.0)
+    assert model.config.dropout == options.get("denoise", 0.2)
     sp.tl.embed_cells(toy, model)
     assert toy["table"].obsm["X_ae"].shape == (toy["table"].n_obs, 4)
 

@@ -45,7 +45,7 @@ def train_autoencoder(
     n_latent: int = 32,
     hidden: tuple[int, ...] = (1024, 256),
     loss: str = "mse",
-    denoise: float = 0.0,
+    denoise: float = 0.2,
     slide_offsets: bool = False,
     linear_path: bool = True,
     seed: int = 0,
@@ -74,14 +74,16 @@ def train_autoencoder(
     test_fold
         Fold whose cells are not used; ``None`` uses every cell.
     validation_fold
-        Fold whose cells do not train but choose the best epoch and stop the training; ``None`` trains to the end.
+        Fold whose cells do not train but choose the best epoch and stop the training; ``None`` takes a tenth of the
+        cells of every training slide instead (``held_out=0``: none, and the last epoch is kept).
     n_latent, hidden
         Width of the embedding and of the layers before it.
     loss
         ``"mse"`` of the z-scores, or ``"nb"`` (negative binomial) or ``"poisson"`` of the counts with their library
         size.
     denoise
-        Share of the genes hidden from the network while it trains, 0 to 1.
+        Share of the genes hidden from the network while it trains, 0 to 1: the embedding then holds less of the noise
+        of single genes.
     slide_offsets
         Let the decoder know each training slide's offset per gene, so that the embedding need not carry it.
     linear_path
