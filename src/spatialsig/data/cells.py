@@ -178,6 +178,14 @@ def hold_out(source: CellSource, *, share: float, rng: np.random.Generator) -> t
     return ChosenCells(source, np.flatnonzero(stays)), MemoryCells(apart)
 
 
+def read_some(source: CellSource, n_cells: int) -> sparse.csr_matrix:
+    """About ``n_cells`` cells from all parts of a source, or all of them."""
+    if source.n_cells <= n_cells:
+        return source.read(0, source.n_cells)
+    share = n_cells / source.n_cells
+    return hold_out(source, share=share, rng=np.random.default_rng(0))[1].counts
+
+
 def blocks(source: CellSource) -> list[tuple[int, int]]:
     """Contiguous row ranges of about :data:`BLOCK_NNZ` non-zeros."""
     size = max(1, int(BLOCK_NNZ * source.n_cells / max(source.nnz, 1)))

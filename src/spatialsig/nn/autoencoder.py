@@ -181,6 +181,29 @@ class AutoencoderNet(nn.Module):
             for parameter in last.parameters():
                 nn.init.zeros_(parameter)
 
+    @torch.no_grad()
+    def change_axes(self, centre: Tensor, change: Tensor) -> None:
+        """Replace every embedding ``code`` by ``(code - centre) @ change``; what is decoded stays the same.
+
+        Parameters
+        ----------
+        centre
+            ``(n_latent,)``.
+        change
+            ``(n_latent, n_latent)``, invertible.
+        """
+        device = self.enc[-1].weight.device
+        centre, change = centre.double().to(device), change.double().to(device)
+        back = torch.linalg.inv(change)
+        linear = self.config.linear_path
+        for last in [self.enc[-1], self.enc_linear] if linear else [self.enc[-1]]:
+            last.weight.copy_(change.T @ last.weight.double())
+            last.bias.copy_(last.bias.double() @ change)
+        self.enc[-1].bias.sub_(centre @ change)
+        for first in [self.dec[0], self.dec_linear] if linear else [self.dec[0]]:
+            first.bias.add_(first.weight.double() @ centre)
+            first.weight.copy_(first.weight.double() @ back.T)
+
 
 def _dense(widths: Sequence[int]) -> nn.Sequential:
     layers: list[nn.Module] = []

@@ -13,9 +13,10 @@ from scipy import sparse
 
 from spatialsig._checks import check_fraction, check_positive
 from spatialsig._progress import progress_bar
-from spatialsig.data.cells import MemoryCells, hold_out
+from spatialsig.data.cells import MemoryCells, hold_out, read_some
 from spatialsig.models.autoencoder import Autoencoder, check_scaler
 from spatialsig.nn.autoencoder import AutoencoderConfig, AutoencoderNet
+from spatialsig.train.axes import weigh_axes
 from spatialsig.train.cells import CellBatches
 from spatialsig.train.components import principal_components
 from spatialsig.train.loop import History, check_finite, fit, reproducible, resumes
@@ -105,7 +106,8 @@ def fit_autoencoder(
     """Train an autoencoder on the cells of all slides, shuffled together.
 
     A network with a linear path starts as the principal components of the training cells, so that it begins where a
-    PCA ends.
+    PCA ends. After the training the axes of its embedding are scaled to the signal in them, as far as cells that did not
+    train tell (:func:`spatialsig.train.axes.weigh_axes`; ``run["signal_share"]``).
 
     Parameters
     ----------
@@ -183,6 +185,11 @@ def fit_autoencoder(
         history = History(bar, best_of="val_loss", patience=patience, csv=history_file(run_dir))
         options: dict[str, Any] = {"trainer": trainer, "identity": {"genes": list(genes)}}
         fit(module, batches, validation=judged, history=history, max_epochs=max_epochs, clip=None, **options)
+    run = dict(run or {})
+    if judged is not None and config.linear_path:  # without the linear path it is the plain network of the prototype
+        whole = [read_some(source, MOST_HELD_OUT // len(judged.sources)) for source in judged.sources]
+        shares = weigh_axes(net, whole, mean=mean, std=std, measured=judged.measured, seed=seed)
+        run["signal_share"] = None if shares is None else shares.round(4).tolist()
     return Autoencoder(config, genes, mean=mean, std=std, run=run, net=net), history.frame
 
 

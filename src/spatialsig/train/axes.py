@@ -1,0 +1,118 @@
+"""Axes of an embedding, scaled by what two halves of a cell's molecules agree on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from spatialsig.train.cells import CellBatches
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from spatialsig.nn.autoencoder import AutoencoderNet
+
+LEAST = 0.01  # share of an axis that is kept where the halves agree on nothing
+CELLS_PER_AXIS = 20  # fewer cells say nothing about the axes
+
+
+@torch.no_grad()
+def weigh_axes(
+    net: AutoencoderNet,
+    counts: Sequence[sparse.csr_matrix],
+    *,
+    mean: NDArray[Any],
+    std: NDArray[Any],
+    measured: NDArray[np.bool_] | None = None,
+    seed: int = 0,
+) -> NDArray[np.float64] | None:
+    """Give the embedding the covariance that is signal, and change nothing of what the decoder rebuilds.
+
+    Every molecule is dealt to one of two halves of its cell. The noise of the halves is independent, so the covariance
+    *between* their embeddings is that of the cells; the rest of the covariance of the embeddings is noise. A linear map,
+    undone by the decoder, takes one to the other: distances between cells are then those of their signal.
+
+    Parameters
+    ----------
+    net
+        Trained autoencoder, changed in place.
+    counts
+        Raw counts of cells that did not train, per slide ``(n_cells, n_genes)``.
+    mean, std
+        Scaler, ``(n_genes,)``.
+    measured
+        ``(n_slides, n_genes)`` bool; None where all genes are measured.
+    seed
+        Of the halves.
+
+    Returns
+    -------
+    Share of signal of each direction at half of the molecules, descending ``(n_latent,)``; None where there are too few
+    cells, and nothing was changed.
+    """
+    if sum(c.shape[0] for c in counts) < CELLS_PER_AXIS * net.config.n_latent:
+        return None
+    rng = np.random.default_rng(seed)
+    first = [_half(c, rng) for c in counts]
+    second = [_difference(c, half) for c, half in zip(counts, first, strict=True)]
+    whole, a, b = (_codes(net, part, mean, std, measured) for part in (counts, first, second))
+    change, share = signal_axes(whole, a, b)
+    net.change_axes(torch.from_numpy(whole.mean(axis=0)), torch.from_numpy(change))
+    return share
+
+
+def signal_axes(
+    whole: NDArray[np.float64], a: NDArray[np.float64], b: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Map ``(k, k)`` that gives the embeddings ``whole`` the covariance that those of the halves ``a`` and ``b`` share.
+
+    All are ``(n_cells, k)``. Also returns the shares of signal, descending.
+    """
+    off_a, off_b = a - a.mean(axis=0), b - b.mean(axis=0)
+    between = (off_a.T @ off_b + off_b.T @ off_a) / (2 * len(a))
+    root, inverse = _roots(np.atleast_2d(np.cov(whole.T)))
+    share, axes = np.linalg.eigh(inverse @ between @ inverse)
+    kept = np.clip(share, LEAST, 1.0)
+    change = inverse @ (axes * np.sqrt(kept)) @ axes.T @ root
+    return change, share[::-1]
+
+
+def _roots(covariance: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Square root of a covariance, and its inverse; a direction without any variance counts as a narrow one."""
+    variance, axes = np.linalg.eigh(covariance)
+    sd = np.sqrt(np.maximum(variance, 1e-9 * variance.max()))
+    return (axes * sd) @ axes.T, (axes / sd) @ axes.T
+
+
+def _half(counts: sparse.csr_matrix, rng: np.random.Generator) -> sparse.csr_matrix:
+    kept = rng.binomial(counts.data.astype(np.int64), 0.5).astype(np.float32)
+    half = sparse.csr_matrix((kept, counts.indices, counts.indptr), shape=counts.shape, copy=True)
+    half.eliminate_zeros()
+    return half
+
+
+def _difference(counts: sparse.csr_matrix, half: sparse.csr_matrix) -> sparse.csr_matrix:
+    rest = sparse.csr_matrix(counts - half)
+    rest.eliminate_zeros()
+    return rest
+
+
+def _codes(
+    net: AutoencoderNet,
+    counts: Sequence[sparse.csr_matrix],
+    mean: NDArray[Any],
+    std: NDArray[Any],
+    measured: NDArray[np.bool_] | None,
+) -> NDArray[np.float64]:
+    batches = CellBatches(counts, mean=mean, std=std, measured=measured, batch_size=4096, shuffle=False)
+    device = next(net.parameters()).device
+    was = net.training
+    net.eval()
+    codes = [net.encode(batch.z.to(device)).double().cpu().numpy() for batch in batches]
+    net.train(was)
+    return np.concatenate(codes)
