@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -192,15 +192,17 @@ class AutoencoderNet(nn.Module):
         change
             ``(n_latent, n_latent)``, invertible.
         """
-        device = self.enc[-1].weight.device
+        lasts, firsts = [cast("nn.Linear", self.enc[-1])], [cast("nn.Linear", self.dec[0])]
+        if self.config.linear_path:
+            lasts, firsts = [*lasts, self.enc_linear], [*firsts, self.dec_linear]
+        device = lasts[0].weight.device
         centre, change = centre.double().to(device), change.double().to(device)
         back = torch.linalg.inv(change)
-        linear = self.config.linear_path
-        for last in [self.enc[-1], self.enc_linear] if linear else [self.enc[-1]]:
+        for last in lasts:
             last.weight.copy_(change.T @ last.weight.double())
             last.bias.copy_(last.bias.double() @ change)
-        self.enc[-1].bias.sub_(centre @ change)
-        for first in [self.dec[0], self.dec_linear] if linear else [self.dec[0]]:
+        lasts[0].bias.sub_(centre @ change)
+        for first in firsts:
             first.bias.add_(first.weight.double() @ centre)
             first.weight.copy_(first.weight.double() @ back.T)
 
