@@ -16,15 +16,18 @@ OUT ?= demo
 help:  ## show the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-$(VENV)/.package: pyproject.toml $(wildcard constraints-*.txt)
+$(VENV)/.torch: pyproject.toml $(wildcard constraints-*.txt)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch==2.13.0
+	@touch $@
+
+$(VENV)/.package: $(VENV)/.torch
 	$(PIP) -e .
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.package
+$(VENV)/.test: $(VENV)/.torch
 	$(PIP) -e '.[test]'
-	@touch $@
+	@touch $(VENV)/.package $@
 
 $(VENV)/.docs: $(VENV)/.package
 	$(PIP) -e '.[docs,test]'
