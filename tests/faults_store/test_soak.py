@@ -28,7 +28,7 @@ RUNS = {
     # `make soak-store` fails every call of every action; here a sample of the calls, and all renames
     "others": [
         *("--parts", *FAULTS, "--actions", "attrs", "add"),
-        *("--coarse", "8", "--sample", "2", "--commits", "8", "--flips", "200"),
+        *("--coarse", "5", "--sample", "2", "--commits", "8", "--flips", "200"),
     ],
 }
 
