@@ -40,6 +40,7 @@ from spatialsig.stats.baselines import ridge
 HERE = Path(__file__).parent
 SIGNALS = (1.0, 0.6, 0.3, 0.0)
 OTHER_STAIN = 0.3
+SIGNAL_EPOCHS = 12  # a sign shows early
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Ladder:
         if not place.exists():
             started = time.perf_counter(), time.process_time()
             subset = cohort.subset([*self.train[:n_slides], *self.test])
-            model = sp.tl.train_vit(subset, test_fold=0, seed=seed, **dict(self.scale.options), **options)
+            model = sp.tl.train_vit(subset, test_fold=0, seed=seed, **(dict(self.scale.options) | options))
             model.run["minutes"] = (time.perf_counter() - started[0]) / 60
             model.run["cpu_minutes"] = (time.process_time() - started[1]) / 60
             model.save(place)
@@ -194,7 +195,8 @@ def signal(ladder: Ladder, seeds: list[int]) -> dict[str, Any]:
     result = {}
     for share in SIGNALS:
         cohort = ladder.cohort if share == 1 else ladder.stores(f"signal{share:g}", image_signal=share)
-        model = ladder.trained("he" if share == 1 else f"signal{share:g}", cohort, 2, seeds[0], use_rep=None)
+        options = {"max_epochs": SIGNAL_EPOCHS} | dict(ladder.scale.options)
+        model = ladder.trained(f"signal{share:g}", cohort, ladder.scale.curve[0], seeds[0], use_rep=None, **options)
         result[f"{share:g}"] = ladder.score(cohort, model)
     return result
 

@@ -290,7 +290,7 @@ def clean(seed: int, epochs: int) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", type=int, nargs="*", help="numbers of traps")
+    parser.add_argument("--only", type=int, nargs="*", help="numbers of traps; none: those recorded stay")
     parser.add_argument("--seeds", type=int, default=None, help="clean runs")
     parser.add_argument("--json", type=Path, default=HERE / "results" / "traps.json")
     args = parser.parse_args()
@@ -300,6 +300,8 @@ def main() -> None:
     for number in args.only if args.only is not None else (QUICK if args.quick else TRAPS):
         sprung.append(spring(number))
         print({key: sprung[-1][key] for key in ("trap", "switch", "caught", "by", "also", "says")}, flush=True)
+    if args.only == [] and args.json.exists():
+        sprung = json.loads(args.json.read_text())["traps"]
     n_seeds = args.seeds if args.seeds is not None else (1 if args.quick else 10)
     runs = []
     for seed in range(n_seeds):
