@@ -1,7 +1,8 @@
 """The orders that must come out on the synthetic tissue, without a network: what leaks, what blurs, what is off.
 
 - ``split``: a ridge on hand-made features, and the coordinates alone, under splits of patches at random, in blocks, in
-  blocks with a buffer, and by patient. Goal: random >= blocks >= with buffer >= patient. (Patches that lie in two blocks
+  blocks with a buffer, and by patient, learned from equally many patches (a buffer costs half of them) and judged on the
+  same ones, those that a buffer leaves. Goal: random >= blocks >= with buffer >= patient. (Patches that lie in two blocks
   belong to neither in any case; the buffer goes beyond them.)
 - ``coordinates``: the coordinates alone by patient, on four times as many slides: the r of one slide is anything between
   -.5 and .5, as neighbouring patches are alike. Goal: |mean r| <= .05.
@@ -21,8 +22,9 @@ import json
 import tempfile
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,8 +32,13 @@ import pandas as pd
 import spatialsig as sp
 from spatialsig import _keys
 from spatialsig._errors import SpatialsigWarning
+from spatialsig.data.patch_table import patch_extent_um
+from spatialsig.data.slides import open_slides
+from spatialsig.data.splits import folds_of, training_rows
 from spatialsig.stats.agreement import pearson
 from spatialsig.stats.grouped import grouped_mean
+from spatialsig.tl._baselines import simple_predictions
+from spatialsig.tl._rows import Request, Rows, gather
 
 HERE = Path(__file__).resolve().parent
 SPLITS: dict[str, dict[str, Any]] = {
@@ -42,6 +49,7 @@ SPLITS: dict[str, dict[str, Any]] = {
 }
 SHIFTS_UM = (0.0, 10.0, 25.0, 56.0, 112.0)
 COUNTS = (154.0, 15.0)
+N_DRAWS = 5
 
 
 def make_cohort(folder: Path, n_slides: int, size_um: float, **knobs: float) -> sp.Cohort:
@@ -68,14 +76,73 @@ def scores(cohort: sp.Cohort, *methods: str) -> dict[str, float]:
 
 
 def split(n_slides: int, size_um: float) -> dict[str, Any]:
-    rows: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         cohort = make_cohort(Path(folder), n_slides, size_um)
-        for name, how in SPLITS.items():
-            sp.pp.split(cohort, n_folds=max(2, n_slides // 2), **how)
-            rows[name] = scores(cohort, "hand_features", "coordinates")
-    r = [row["hand_features"] for row in rows.values()]
-    return {"r": rows, "order_holds": all(np.diff(r) <= 0)}
+        slides = gather(cohort, Request(None, 0, None, None, _keys.PATCHES, _keys.SIGNATURES, 0))
+        dealt = {name: dealt_by(cohort, n_slides, how) for name, how in SPLITS.items()}
+    least = min(sum(int(part.train.sum()) for part in fold) for folds in dealt.values() for fold in folds)
+    rows = {name: judged(slides, folds, least, dealt["block, buffer"]) for name, folds in dealt.items()}
+    holds = {method: all(np.diff([row[method] for row in rows.values()]) <= 0) for method in rows["random"]}
+    return {"training_patches": least, "r": rows, "order_holds": holds}
+
+
+class Part(NamedTuple):
+    """Which labelled patches of a slide train, and which are judged."""
+
+    train: np.ndarray
+    test: np.ndarray
+
+
+def dealt_by(cohort: sp.Cohort, n_slides: int, how: dict[str, Any]) -> list[list[Part]]:
+    """Parts of every slide, for every fold."""
+    n_folds = max(2, n_slides // 2)
+    sp.pp.split(cohort, n_folds=n_folds, **how)
+    folds: list[list[Part]] = [[] for _ in range(n_folds)]
+    for slide in open_slides(cohort):
+        table, extent_um = slide.table(_keys.SIGNATURES), patch_extent_um(slide, _keys.PATCHES)
+        xy_um = table.obsm[_keys.SPATIAL][np.isfinite(table.X).any(axis=1)]
+        of_row = folds_of(slide, xy_um, extent_um=extent_um)
+        for fold, parts in enumerate(folds):
+            parts.append(Part(training_rows(slide, xy_um, test_fold=fold, extent_um=extent_um), of_row == fold))
+    return folds
+
+
+def judged(slides: list[Rows], folds: list[list[Part]], n_train: int, groups: list[list[Part]]) -> dict[str, float]:
+    """Mean r within ``groups``, the same for every split, of patches predicted while they were held out.
+
+    Learned from ``n_train`` patches, drawn anew :data:`N_DRAWS` times.
+    """
+    found: dict[str, list[float]] = {"hand_features": [], "coordinates": []}
+    rng = np.random.default_rng(0)
+    for _ in range(N_DRAWS):
+        predicted = {method: [np.full(rows.targets.shape, np.nan) for rows in slides] for method in found}
+        for fold in folds:
+            for i, predictions in enumerate(held_out(slides, fold, n_train, rng)):
+                for method in found if predictions else ():
+                    predicted[method][i][fold[i].test] = predictions[method]
+        for method, r in found.items():
+            for group in groups:
+                for rows, part, scores in zip(slides, group, predicted[method], strict=True):
+                    r.append(float(np.nanmean(pearson(rows.targets[part.test].astype(float), scores[part.test]))))
+    return {name: round(float(np.nanmean(r)), 3) for name, r in found.items()}
+
+
+def held_out(slides: list[Rows], fold: list[Part], n_train: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Predictions for the patches of the fold, per slide; none where it has none."""
+    every = np.concatenate([part.train for part in fold])
+    kept = np.zeros(len(every), bool)
+    kept[rng.choice(np.flatnonzero(every), n_train, replace=False)] = True
+    of_slide = np.split(kept, np.cumsum([len(part.train) for part in fold])[:-1])
+    drawn = [taken(rows, own, part.test) for rows, own, part in zip(slides, of_slide, fold, strict=True)]
+    return [simple_predictions(rows, drawn) if rows.test.any() else {} for rows in drawn]
+
+
+def taken(rows: Rows, train: np.ndarray, test: np.ndarray) -> Rows:
+    """Those patches alone."""
+    index = np.concatenate([np.flatnonzero(train), np.flatnonzero(test)])
+    columns = {name: getattr(rows, name)[index] for name in ("targets", "position", "row", "col", "given")}
+    features = {name: values[index] for name, values in rows.features.items()}
+    return replace(rows, train=np.arange(len(index)) < train.sum(), features=features, **columns)
 
 
 def coordinates(n_slides: int, size_um: float) -> dict[str, Any]:
