@@ -9,6 +9,7 @@ import spatialdata as sd
 
 import spatialsig as sp
 from spatialsig._errors import InputError, SpatialsigWarning
+from spatialsig.tl._vit import default_batch_size
 
 pytestmark = pytest.mark.timeout(900)  # trains several models, on machines that may be slow
 TRAIN = {"max_epochs": 1, "batch_size": 16}
@@ -37,6 +38,13 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> sp.Cohort:
 @pytest.fixture(scope="module")
 def model(cohort: sp.Cohort) -> sp.models.SignatureViT:
     return sp.tl.train_vit(cohort, **TRAIN)
+
+
+@pytest.mark.parametrize(
+    ("n_patches", "wanted"), [(1, 8), (2_624, 8), (4_799, 8), (4_800, 16), (7_900, 16), (40_000, 128), (10**7, 128)]
+)
+def test_few_patches_are_learned_in_many_small_steps(n_patches: int, wanted: int) -> None:
+    assert default_batch_size(n_patches) == wanted
 
 
 def test_the_prototype_is_one_word(cohort: sp.Cohort) -> None:

@@ -109,7 +109,7 @@ def fit_regime(
         if options.get("augment") is not None:
             msg = "`tune='frozen'` computes the features of every patch once; leave `augment` out, or use 'lora' or 'full'."
             raise InputError(msg)
-        train, held_out = _by_features(train, network, batch_size), _by_features(held_out, network, batch_size)
+        train, held_out = _by_features(train, network), _by_features(held_out, network)
         network = table_backbone(_CACHED, int(how.network.num_features))  # type: ignore[arg-type,union-attr]
     elif how.tune == LORA and network is not None:
         add_lora(network, **how.lora)
@@ -163,11 +163,9 @@ def _of_table(backbone: str, tune: str | None, found: TrainingData) -> nn.Module
     return table_backbone(str(key), width)
 
 
-def _by_features(patches: list[LabelledPatches], network: nn.Module, batch_size: int) -> list[LabelledPatches]:
+def _by_features(patches: list[LabelledPatches], network: nn.Module) -> list[LabelledPatches]:
     return [
-        p
-        if isinstance(p.source, FeatureSource)
-        else replace(p, source=compute_features(p.source, network, batch_size=batch_size))
+        p if isinstance(p.source, FeatureSource) else replace(p, source=compute_features(p.source, network))
         for p in patches
     ]
 

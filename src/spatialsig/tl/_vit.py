@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from spatialsig.models.pretrained import PretrainedViT
     from spatialsig.nn.vit import ViTConfig
 
-BATCH_SIZE = 32
+BATCH_SIZES = (8, 128)  # smallest and largest default
+STEPS_PER_EPOCH = 300  # few patches teach more in many small steps (docs/adr/0012)
 
 
 def train_vit(
@@ -96,7 +97,7 @@ def train_vit(
         For ``tune="full"``: factor between the learning rates of one layer and the next; None takes 0.75 for a network
         that was trained before, else 1.
     batch_size
-        Patches per step; None takes 32, or 1 for the prototype.
+        Patches per step; None takes :func:`default_batch_size` of the training patches, or 1 for the prototype.
     seed
         Of the weights, the order of patches and the augmentation.
     weights
@@ -150,13 +151,21 @@ def train_vit(
         found=found,
     )
     fusion = "none" if use_rep is None else fusion
-    batch_size = (1 if size == SEED else BATCH_SIZE) if batch_size is None else batch_size
+    if batch_size is None:
+        batch_size = 1 if size == SEED else default_batch_size(sum(len(p.targets) for p in found.train))
     model, history = fit_regime(how, found, batch_size=batch_size, fusion=fusion, seed=seed, **fit_options)
     model.run |= {"test_fold": test_fold, "validation_fold": validation_fold, "training_samples": found.samples}
     model.run |= {"inner_fold": inner_fold, "use_rep": use_rep, "seed": seed, "history": history.to_dict("list")}
     model.run |= {"targets_key": wanted.targets_key, "weights": weights, "tune": how.tune, "batch_size": batch_size}
     model.run[INPUTS] = found.inputs
     return model
+
+
+def default_batch_size(n_patches: int) -> int:
+    """Patches per step for that many training patches: the power of two that makes at least 300 steps, 8 to 128."""
+    smallest, largest = BATCH_SIZES
+    wanted = n_patches // STEPS_PER_EPOCH
+    return min(max(1 << (wanted.bit_length() - 1) if wanted else smallest, smallest), largest)
 
 
 def _warn_if_embedding_knows_the_answer(data: Data, signatures_key: str, use_rep: str | None) -> None:
