@@ -115,6 +115,17 @@ def depths() -> tuple[Row, ...]:
     )
 
 
+def intervals() -> tuple[Row, ...]:
+    """Coverage of intervals over patients, and whether p-values of shifted maps are uniform under the null."""
+    fields = [f"{side} x {side} patches, smooth over {sigma}{edge}"
+              for side, sigma in ((20, 0), (20, 1), (20, 2), (20, 3), (40, 2), (40, 4)) for edge in ("", ", ragged")]  # fmt: skip
+    return (
+        *(Row(f"95 % intervals that hold the truth, {n} patients", ("coverage", i, "fisher"), 0.93)
+          for i, n in enumerate((2, 3, 4, 6, 8, 12))),
+        *(Row(f"KS p of the p-values, {name}", ("null", i, "ks_p"), 0.01) for i, name in enumerate(fields)),
+    )  # fmt: skip
+
+
 def cached(ways: str) -> tuple[str | int, ...]:
     return ("ways", ways, "peak_mb")
 
@@ -187,6 +198,11 @@ TABLES = (
     Table("Traps and false alarms", "make bench-traps", "traps", (
         Row("traps named, of 15", ("caught",), 15),
         Row("false alarms in ten clean cohorts", ("false_alarms",), 0, AT_MOST),
+    )),
+    Table("Intervals and p-values", "make bench-intervals", "intervals", intervals()),
+    Table("The report of eight held-out slides", "make bench-report", "report_size", (
+        Row("size, six signatures", ("mb",), 20, AT_MOST, " MB"),
+        Row("time to write", ("seconds",), unit=" s"),
     )),
     Table("The prototype's numbers from its exported files", "make bench-seed-parity", "seed_parity", (
         Row("largest difference", ("largest difference",), 1e-5, AT_MOST),
