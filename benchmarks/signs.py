@@ -8,6 +8,7 @@
   -.5 and .5, as neighbouring patches are alike. Goal: |mean r| <= .05.
 - ``statistic``: labels by the mean and the median of the cells of a patch, against the planted truth. Goal: mean > median.
 - ``shift``: the same ridge by patient while the H&E lies off by more and more. Goal: r falls.
+- ``signal``: the same while less of the cells shows in the H&E. Goal: r falls, to 0 (|r| <= .05) where nothing does.
 
 Written down before (slides of 2 mm): features .78, .59, .54, .49; coordinates .96, .52, .38, -.01; mean .99 and median .81;
 r from .69 to .47 over 112 um. The order of embeddings is in ``leak.py``, that of fused models in ``ladder.py``.
@@ -49,6 +50,7 @@ SPLITS: dict[str, dict[str, Any]] = {
 }
 SHIFTS_UM = (0.0, 10.0, 25.0, 56.0, 112.0)
 COUNTS = (154.0, 15.0)
+SIGNALS = (1.0, 0.6, 0.3, 0.0)
 N_DRAWS = 5
 
 
@@ -190,7 +192,17 @@ def shift(n_slides: int, size_um: float) -> dict[str, Any]:
     return {"r": rows, "order_holds": all(np.diff(r) <= 0.01) and r[-1] < r[0] - 0.1}
 
 
-PARTS = {"split": split, "coordinates": coordinates, "statistic": statistic, "shift": shift}
+def signal(n_slides: int, size_um: float) -> dict[str, Any]:
+    rows = {}
+    for share in SIGNALS:
+        with tempfile.TemporaryDirectory() as folder:
+            cohort = make_cohort(Path(folder), n_slides, size_um / 1.5, image_signal=share)
+            rows[f"{share:g}"] = scores(cohort, "hand_features")["hand_features"]
+    r = list(rows.values())
+    return {"r": rows, "order_holds": all(np.diff(r) <= 0) and abs(r[-1]) <= 0.05}
+
+
+PARTS = {"signal": signal, "split": split, "coordinates": coordinates, "statistic": statistic, "shift": shift}
 
 
 def main() -> None:

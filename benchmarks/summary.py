@@ -99,6 +99,9 @@ def orders() -> tuple[Row, ...]:
         Row("mean r of coordinates on 24 slides, by patient", ("coordinates", "r"), 0.05, WITHIN),
         *falling("r of hand-made features, H&E off by",
                  {f"{um} µm": ("shift", "r", f"{um} um") for um in (0, 10, 25, 56, 112)}),
+        *falling("r of hand-made features, share of the cells that shows",
+                 {share: ("signal", "r", share) for share in ("1", "0.6", "0.3")}),
+        Row("the same where none does", ("signal", "r", "0"), 0.05, WITHIN),
         *(Row(f"labels against the truth, {counts} counts per cell, mean", ("statistic", "r", f"{counts} counts", "mean"),
               ("statistic", "r", f"{counts} counts", "median")) for counts in (154, 15)),
     )  # fmt: skip
