@@ -155,10 +155,12 @@ def curve(ladder: Ladder, seeds: list[int]) -> dict[str, Any]:
             rows.append(
                 {"slides": n_slides, "seed": seed, "share": ladder.score(ladder.cohort, model)}
                 | {name: model.run[name] for name in ("minutes", "cpu_minutes")}
+                | {"least_busy": min(model.run["history"]["busy"])}
             )
             print(rows[-1], flush=True)
     means = pd.DataFrame(rows).groupby("slides")[["share", "minutes", "cpu_minutes"]].mean()
-    return {"runs": rows, "mean": means.to_dict("index")}
+    least = min(row["least_busy"] for row in rows)
+    return {"runs": rows, "mean": {str(n): row for n, row in means.to_dict("index").items()}, "least_busy": least}
 
 
 def stain(ladder: Ladder, seeds: list[int]) -> dict[str, Any]:
@@ -174,7 +176,8 @@ def modality(ladder: Ladder, seeds: list[int]) -> dict[str, Any]:
     """Every seed from the fewest slides, one from most: what is compared differs by less than seeds do."""
     few, most = ladder.scale.curve[0], ladder.scale.curve[-1]
     rows = [modes(ladder, n, seed) for n, chosen in ((few, seeds), (most, seeds[:1])) for seed in chosen]
-    return {"runs": rows, "mean": pd.DataFrame(rows).groupby("slides").mean().drop(columns="seed").to_dict("index")}
+    means = pd.DataFrame(rows).groupby("slides").mean().drop(columns="seed").to_dict("index")
+    return {"runs": rows, "mean": {str(n): row for n, row in means.items()}}
 
 
 def modes(ladder: Ladder, n_slides: int, seed: int) -> dict[str, Any]:

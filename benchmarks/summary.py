@@ -129,6 +129,30 @@ def intervals() -> tuple[Row, ...]:
     )  # fmt: skip
 
 
+def ladder() -> tuple[Row, ...]:
+    """Shares of the noise ceiling: by slides, in another stain, with and without expression, as less shows."""
+    few, most = "2", "6"
+    dropout = {n: ("modality", "mean", n, "dropout: fused") for n in (few, most)}
+    return (
+        Row("H&E alone, 6 slides", ("curve", "mean", "6", "share"), 0.95),
+        Row("H&E alone, 4 slides", ("curve", "mean", "4", "share")),
+        Row("H&E alone, 2 slides", ("curve", "mean", "2", "share"), 0.92),
+        Row("training on 6 slides, CPU time", ("curve", "mean", "6", "cpu_minutes"), 60, AT_MOST, " min"),
+        Row("least share of an epoch not spent waiting for patches", ("curve", "least_busy"), 0.95),
+        Row("lost in another stain", ("stain", "lost"), 0.03, AT_MOST),
+        *(row for n in (few, most) for row in (
+            Row(f"fused, {n} slides", dropout[n]),
+            Row(f"the same without modality dropout, {n} slides", ("modality", "mean", n, "no_dropout: fused")),
+            Row(f"expression alone, {n} slides", ("modality", "mean", n, "ae_only"), dropout[n], AT_MOST),
+            Row(f"model of H&E alone, {n} slides", ("modality", "mean", n, "he_model"), dropout[n], AT_MOST),
+            Row(f"fused model shown H&E alone, {n} slides", ("modality", "mean", n, "dropout: H&E only")),
+        )),
+        *falling("H&E alone, share of the tissue that shows",
+                 {share: ("signal", share) for share in ("1", "0.6", "0.3")}),
+        Row("the same where nothing shows", ("signal", "0"), 0.05, WITHIN),
+    )  # fmt: skip
+
+
 def cached(ways: str) -> tuple[str | int, ...]:
     return ("ways", ways, "peak_mb")
 
@@ -201,6 +225,29 @@ TABLES = (
     Table("Traps and false alarms", "make bench-traps", "traps", (
         Row("traps named, of 15", ("caught",), 15),
         Row("false alarms in ten clean cohorts", ("false_alarms",), 0, AT_MOST),
+    )),
+    Table("The ladder: H&E to scores, as a share of the noise ceiling", "make bench-ladder", "ladder", ladder()),
+    Table("The prototype's network, images per second", "make bench-vit-speed", "vit_speed", (
+        Row("training, beside the prototype's code", ("ratio_to_prototype", "train, float32"), 2, unit=" x"),
+        Row("inference, beside the prototype's code", ("ratio_to_prototype", "infer, float32"), 2.5, unit=" x"),
+        Row("training in bf16, beside the prototype's code", ("ratio_to_prototype", "train, bf16"), 2.5, unit=" x"),
+        *(Row(f"{what}, {name}", ("images_per_s", name, key), unit="/s")
+          for key, what in (("train", "training"), ("infer", "inference"))
+          for name in ("prototype", "vit-pytorch", "ours, float32", "matmul, float32")),
+    )),
+    Table("Predicting a whole slide, patches of 512 px", "make bench-whole-slide", "whole_slide", (
+        Row("beside spatialdata's loader on its default store", ("ratios", "default", "found"), 9, unit=" x"),
+        Row("the same on chunks of 512 px", ("ratios", "512", "found"), 4, unit=" x"),
+        Row("share of the time that goes into reading", ("ratios", "share_of_reading", "found"), 0.12, AT_MOST),
+    )),
+    Table("95 % intervals on held-out slides", "make bench-conformal", "conformal", (
+        Row("share of labels inside", ("held",), 0.93),
+        Row("the same", ("held",), 0.97, AT_MOST),
+    )),
+    Table("Trainings that are killed", "make soak-training", "soak_training", (
+        Row("equal in every bit after kill -9, of 50", ("killed", "equal"), 50),
+        Row("kills in them", ("killed", "kills")),
+        Row("stopped by SIGTERM with a checkpoint at most one step old, of 20", ("sigterm", "good"), 20),
     )),
     Table("Intervals and p-values", "make bench-intervals", "intervals", intervals()),
     Table("The report of eight held-out slides", "make bench-report", "report_size", (

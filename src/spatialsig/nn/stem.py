@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 
@@ -38,5 +37,7 @@ def conv_stem(widths: tuple[int, ...], n_blocks: tuple[int, ...]) -> nn.ModuleLi
 
 def stage_moments(stage: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation over the pixels of ``(b, c, h, w)``, ``(b, c)`` each."""
-    variance, mean = torch.var_mean(stage.float(), dim=(2, 3), correction=0)
-    return mean, (variance + 1e-5).sqrt()
+    pixels = stage.float().permute(0, 2, 3, 1).flatten(1, 2)  # channels last: `var_mean` takes 4 times as long
+    mean = pixels.mean(dim=1, keepdim=True)
+    variance = (pixels - mean).square().mean(dim=1)
+    return mean.squeeze(1), (variance + 1e-5).sqrt()

@@ -53,7 +53,7 @@ class ViTConfig:
     heads: int = 4
     mlp_dim: int = 256
     stem: tuple[int, ...] = (32, 64, 96, 128)
-    stem_blocks: tuple[int, ...] = (0, 1, 0, 0)
+    stem_blocks: tuple[int, ...] = (0, 2, 1, 0)
     pool: str = "mean"
     stem_features: bool = True
     drop_path: float = 0.1
