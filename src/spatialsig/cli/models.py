@@ -120,4 +120,6 @@ def predict(
     for slide in open_slides(data):
         if PATCHES not in slide.sdata.shapes and slide.path is not None:
             pp.make_patches(slide.path, patch_px=loaded.patch_px, um_per_px=loaded.um_per_px)
+            if loaded.stain != "none":
+                pp.normalize_stain(slide.path, method=loaded.stain)
     tl.predict(data, loaded, **keywords(further, tl.predict, use_rep=use_rep, key_added=key_added))

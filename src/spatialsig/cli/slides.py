@@ -105,6 +105,7 @@ def label(
     test_fold: TestFold = 0,
     coverage: Annotated[Path | None, typer.Option(help="csv to write: which genes each signature has.")] = None,
     *,
+    normalize_stain: Annotated[bool, typer.Option(help="Read all slides in the colours of one reference.")] = False,
     all_slides: AllSlides = False,
     quiet: Quiet = False,
 ) -> None:
@@ -116,6 +117,8 @@ def label(
     prepare(quiet=quiet)
     data = slides_at(stores)
     pp.make_patches(data, patch_px=patch_px, um_per_px=um_per_px, stride_um=stride_um, min_tissue=min_tissue)
+    if normalize_stain:
+        pp.normalize_stain(data)
     pp.assign_cells(data)
     scored = tl.score_cells(data, signatures, method=method, test_fold=held_out(test_fold, all_slides=all_slides))
     embedded = all(X_AE in slide.table(TABLE).obsm for slide in open_slides(data))

@@ -30,8 +30,9 @@ class PatchSpec:
     """How the patches of a slide were cut: sizes in model px, in level-0 px, and µm/px of both.
 
     ``level`` is the level of the pyramid that is read, and ``resample`` the px of it per px of the patch (1: as it is);
-    ``tissue_key`` the element that said where tissue is (None: found on the image); ``made_by`` the verb or tool. Slides
-    patched by an early version lack these.
+    ``tissue_key`` the element that said where tissue is (None: found on the image); ``made_by`` the verb or tool;
+    ``stain`` what ``pp.normalize_stain`` found (None: the colours of the scan). Slides patched by an early version lack
+    these.
     """
 
     image_key: str
@@ -45,6 +46,7 @@ class PatchSpec:
     resample: float | None = None
     tissue_key: str | None = None
     made_by: str = "make_patches"
+    stain: dict[str, Any] | None = None
 
 
 def patch_spec(slide: Slide, patches_key: str) -> PatchSpec:
@@ -119,6 +121,7 @@ def patch_source(slide: Slide, patches_key: str, rows: NDArray[np.int64] | None 
         origins=origins if rows is None else origins[rows],
         size_l0=spec.size_l0,
         out_px=spec.patch_px,
+        recolour=None if spec.stain is None else np.array(spec.stain["matrix"]),
     )
 
 

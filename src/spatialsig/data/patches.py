@@ -20,6 +20,7 @@ from spatialsig.data.handles import open_array
 from spatialsig.data.memory import batch_memory
 from spatialsig.data.pyramid import ImageLevel, image_levels, level_corner
 from spatialsig.data.resample import area_weights, resample
+from spatialsig.stats.stain import recolour
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -52,6 +53,9 @@ class PatchSource:
         Edge of a patch, level-0 px.
     out_px
         Edge of a patch as read, px.
+    recolour
+        Matrix ``(3, 3)`` that optical densities are multiplied by, see :mod:`spatialsig.stats.stain`; None leaves the
+        colours of the scan.
     """
 
     sample: str
@@ -59,6 +63,7 @@ class PatchSource:
     origins: NDArray[np.int64]
     size_l0: float
     out_px: int
+    recolour: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         check_positive(size_l0=self.size_l0, out_px=self.out_px)
@@ -203,6 +208,9 @@ def _start(request: Request) -> tuple[list[Job], Callable[[], None]]:
                 wait()
         for k in inexact:
             request.out[k][...] = _resampled(source, int(request.rows[k]), out[k])
+        if source.recolour is not None:
+            for patch in request.out:
+                recolour(patch, source.recolour)
 
     keep = not request.local and source.chunk_visits[1] > _SHARING
     name = f"slide {source.sample!r}"

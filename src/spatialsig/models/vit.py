@@ -102,6 +102,11 @@ class SignatureViT:
         return self.config.fusion != "none"
 
     @property
+    def stain(self) -> str:
+        """How the colours of the patches were normalised that it learned from: ``"macenko"``, ``"vahadane"``, ``"none"``."""
+        return str(self.run.get("inputs", {}).get("image", {}).get("stain", "none"))
+
+    @property
     def knows_uncertainty(self) -> bool:
         """Whether :meth:`predict_distribution` can be asked."""
         return self.config.gaussian

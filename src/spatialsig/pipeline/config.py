@@ -45,6 +45,7 @@ class PatchesConfig(_Section):
     um_per_px: float = Field(0.5, gt=0)
     stride_um: float | None = Field(None, gt=0)
     min_tissue: float = Field(0.25, ge=0, le=1)
+    normalize_stain: bool = False
 
 
 class LabelsConfig(_Section):

@@ -139,7 +139,10 @@ class _Job:
 
     def _label(self) -> None:
         cohort, labels = self.cohort(), self.config.labels
-        pp.make_patches(cohort, **self.config.patches.model_dump())
+        pp.make_patches(cohort, **self.config.patches.model_dump(exclude={"normalize_stain"}))
+        if self.config.patches.normalize_stain:
+            stains = pp.normalize_stain(cohort)
+            stains.to_csv(self.files.table("stains"))
         pp.assign_cells(cohort)
         coverage = tl.score_cells(
             cohort,

@@ -7,6 +7,7 @@ from ._find_tissue import find_tissue
 from ._hvg import highly_variable_genes
 from ._import_patches import import_patches
 from ._normalize import normalize
+from ._normalize_stain import normalize_stain
 from ._patches import make_patches
 from ._qc_alignment import qc_alignment
 from ._qc_patches import qc_patches
@@ -21,6 +22,7 @@ __all__ = [
     "import_patches",
     "make_patches",
     "normalize",
+    "normalize_stain",
     "qc_alignment",
     "qc_patches",
     "split",

@@ -144,7 +144,7 @@ def _errors(
         return None
     _refuse_training_slide(slide, model, fold)
     check_patches(slide, model, patches_key)
-    check_inputs(slide, model, use_rep=use_rep, signatures_key=signatures_key)
+    check_inputs(slide, model, use_rep=use_rep, signatures_key=signatures_key, patches_key=patches_key)
     embedding = patch_embedding(slide, signatures_key, use_rep)
     given = None if embedding is None else embedding[rows]
     mean, std = predict_rows_with_deviation(slide, model, patches_key, rows, given, n_views=n_views)

@@ -100,7 +100,7 @@ def predict(
             (slide,) = open_slides(part)
             row["sample"] = slide.name
             check_patches(slide, model, patches_key)
-            check_inputs(slide, model, use_rep=use_rep, signatures_key=signatures_key)
+            check_inputs(slide, model, use_rep=use_rep, signatures_key=signatures_key, patches_key=patches_key)
             embedding = patch_embedding(slide, signatures_key, use_rep)
             made_by = {"inputs": inputs_name(use_rep), "n_views": n_views, "weights_sha256": weights}
             made_by |= fingerprint(slide, patches_key, embedding, intervals) | features_hash(slide, model, patches_key)

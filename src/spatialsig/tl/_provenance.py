@@ -10,6 +10,7 @@ from spatialsig import _keys
 from spatialsig._errors import InputError
 from spatialsig.data.features import FeatureSource, input_source
 from spatialsig.data.patch_matrix import SEPARATOR
+from spatialsig.data.patch_table import patch_spec
 from spatialsig.models.ensemble import members_of
 from spatialsig.nn.backbones import table_key
 from spatialsig.nn.signature import VIT
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from spatialsig.data.slides import Slide
     from spatialsig.models.ensemble import SignatureModel
 
-EMBEDDING, FEATURES, TARGETS = "embedding", "features", "targets"
+EMBEDDING, FEATURES, TARGETS, IMAGE = "embedding", "features", "targets", "image"
 # what each of them records about itself under uns["spatialsig"], and which of that decides its values
 _STEPS: dict[str, tuple[str, tuple[str, ...]]] = {
     EMBEDDING: ("embed_cells", ("model_sha256", "scaler_sha256", "genes")),
@@ -33,7 +34,12 @@ INPUTS = "inputs"  # in the run of a model
 
 
 def recorded(
-    slide: Slide, *, embedding: tuple[str, str] | None, features_key: str | None, targets_key: str | None
+    slide: Slide,
+    *,
+    embedding: tuple[str, str] | None,
+    features_key: str | None,
+    targets_key: str | None,
+    patches_key: str | None = None,
 ) -> dict[str, dict[str, Any]]:
     """What a slide says about the origin of its inputs and labels; what it does not say is left out.
 
@@ -43,8 +49,12 @@ def recorded(
         Table and entry of its ``obsm``.
     features_key, targets_key
         Tables, with the entry of their ``obsm`` after a slash where there is one.
+    patches_key
+        Patches whose pixels are read, where no table of features takes their place.
     """
     found = {}
+    if patches_key is not None and features_key is None:
+        found[IMAGE] = {"stain": _stain(slide, patches_key)}
     if embedding is not None and _params(slide, embedding[0], EMBEDDING).get("key", embedding[1]) == embedding[1]:
         found[EMBEDDING] = _facts(_params(slide, embedding[0], EMBEDDING), EMBEDDING)
     if features_key is not None and SEPARATOR not in features_key:
@@ -69,13 +79,15 @@ def check_same(wanted: Mapping[str, Any], found: Mapping[str, Any], *, slide: st
         listed = "\n  ".join(sorted(differences))
         msg = (
             f"slide {slide!r} does not fit {other}:\n  {listed}\nMake embeddings, features and labels of all slides with "
-            "the same models and gene sets."
+            "the same models and gene sets, and call `sp.pp.normalize_stain` on all of them or on none."
         )
         raise InputError(msg)
 
 
-def check_inputs(slide: Slide, model: SignatureModel, *, use_rep: str | None, signatures_key: str) -> None:
-    """Refuse an embedding, or a table of features, that another network made than those the model learned from.
+def check_inputs(
+    slide: Slide, model: SignatureModel, *, use_rep: str | None, signatures_key: str, patches_key: str
+) -> None:
+    """Refuse what was made otherwise than the model learned from: embedding, table of features, stain of the patches.
 
     Raises
     ------
@@ -83,7 +95,8 @@ def check_inputs(slide: Slide, model: SignatureModel, *, use_rep: str | None, si
         Listing the differences.
     """
     embedding = None if use_rep is None else (signatures_key, use_rep)
-    found = recorded(slide, embedding=embedding, features_key=table_key(backbone_of(model)), targets_key=None)
+    features = table_key(backbone_of(model))
+    found = recorded(slide, embedding=embedding, features_key=features, targets_key=None, patches_key=patches_key)
     check_same(model.run.get(INPUTS, {}), found, slide=slide.name, other="the model, which was trained with")
 
 
@@ -108,6 +121,12 @@ def features_hash(slide: Slide, model: SignatureModel, patches_key: str) -> dict
     """Hash of the features that take the place of the images; empty for a model that reads images."""
     source = input_source(slide, patches_key, backbone_of(model))
     return {"features_sha256": array_hash(source.features)} if isinstance(source, FeatureSource) else {}
+
+
+def _stain(slide: Slide, patches_key: str) -> str:
+    """How the colours of patches are normalised."""
+    stain = patch_spec(slide, patches_key).stain
+    return "none" if stain is None else str(stain["method"])
 
 
 def _params(slide: Slide, table: str, kind: str) -> dict[str, Any]:

@@ -95,7 +95,8 @@ def _each_slide(data: Data, request: Request) -> Iterator[Rows]:
     for slide in open_slides(data):
         if request.model is not None:
             check_patches(slide, request.model, request.patches_key)
-            check_inputs(slide, request.model, use_rep=request.use_rep, signatures_key=request.signatures_key)
+            keys = {"signatures_key": request.signatures_key, "patches_key": request.patches_key}
+            check_inputs(slide, request.model, use_rep=request.use_rep, **keys)
             check_labels(slide, request.model, request.signatures_key)
         rows, index = _facts(slide, request)
         _add_embeddings(rows, slide, index, request)

@@ -229,7 +229,11 @@ def _common_design(data: Data, wanted: Wanted) -> TrainingData:
         spec, names = patch_spec(slide, wanted.patches_key), _targets(slide, wanted).names
         embedding = None if wanted.use_rep is None else (wanted.signatures_key, wanted.use_rep)
         inputs = recorded(
-            slide, embedding=embedding, features_key=table_key(wanted.backbone), targets_key=wanted.targets_key
+            slide,
+            embedding=embedding,
+            features_key=table_key(wanted.backbone),
+            targets_key=wanted.targets_key,
+            patches_key=wanted.patches_key,
         )
         if found is None:
             found, first = TrainingData(spec, names, inputs), slide.name
