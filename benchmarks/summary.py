@@ -137,6 +137,8 @@ def ladder() -> tuple[Row, ...]:
         Row("H&E alone, 6 slides", ("curve", "mean", "6", "share"), 0.95),
         Row("H&E alone, 4 slides", ("curve", "mean", "4", "share")),
         Row("H&E alone, 2 slides", ("curve", "mean", "2", "share"), 0.92),
+        *(Row(f"the same with one view of a patch, {n} slides", ("curve", "mean", n, "share_one_view"))
+          for n in ("6", "4", "2")),
         Row("training on 6 slides, CPU time", ("curve", "mean", "6", "cpu_minutes"), 60, AT_MOST, " min"),
         Row("least share of an epoch not spent waiting for patches", ("curve", "least_busy"), 0.95),
         Row("lost in another stain", ("stain", "lost"), 0.03, AT_MOST),
