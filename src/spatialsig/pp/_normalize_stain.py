@@ -12,7 +12,7 @@ from spatialsig import _keys
 from spatialsig._checks import check_choice, check_positive
 from spatialsig._errors import InputError
 from spatialsig._progress import track
-from spatialsig.data.patch_table import patch_source, patch_spec
+from spatialsig.data.patch_table import patch_source
 from spatialsig.data.patches import read_patches
 from spatialsig.data.slides import open_slides, slide_count
 from spatialsig.stats.stain import TISSUE_OD, optical_density, recolouring, stain_strength
@@ -89,9 +89,7 @@ def normalize_stain(
     slides = track(open_slides(data), "stains", total=slide_count(data), unit="slide")
     fits = {slide.name: _fit(slide, method, n_patches, seed, patches_key) for slide in slides}
     for slide in open_slides(data):
-        slide.attrs["patches"][patches_key] = asdict(
-            replace(patch_spec(slide, patches_key), stain=asdict(fits[slide.name]))
-        )
+        slide.attrs["patches"][patches_key]["stain"] = asdict(fits[slide.name])
         slide.commit_attrs()
     return pd.DataFrame([_row(name, fit) for name, fit in fits.items()]).set_index(_keys.SAMPLE)
 

@@ -21,6 +21,7 @@ from spatialsig.data.slides import open_slides
 from spatialsig.pp._placement import geometries_on_image
 from spatialsig.pp._tissue import MASK_UM_PER_PX, TissueMask, coarse_pixels, segment, tissue_fraction
 from spatialsig.stats import patch_quality as quality
+from spatialsig.stats.stain import optical_density
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -169,7 +170,7 @@ def _slide_wide(slide: Slide, image_key: str) -> tuple[NDArray[np.float32], Tiss
     """Optical density of glass, ``(3,)``, and where tissue is folded: both need more than a patch."""
     um = image_um_per_px(slide, image_key)
     pixels, scale = coarse_pixels(image_of(slide, image_key), um_per_px=um, target_um_per_px=MASK_UM_PER_PX)
-    density = quality.optical_density(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
+    density = optical_density(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
     glass = quality.glass_density(density)
     coarse_um = um * max(scale)
     folds = quality.fold_mask(density - glass, segment(pixels, um_per_px=coarse_um), um_per_px=coarse_um)

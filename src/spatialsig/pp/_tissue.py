@@ -13,7 +13,8 @@ from xarray import DataArray, DataTree
 
 from spatialsig.data.frames import full_resolution
 from spatialsig.data.pyramid import level_factor
-from spatialsig.stats.patch_quality import glass_density, not_stain, optical_density
+from spatialsig.stats.patch_quality import glass_density, not_stain
+from spatialsig.stats.stain import optical_density
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.ndimage import gaussian_filter, median_filter
 
+from spatialsig.stats.stain import optical_density
+
 if TYPE_CHECKING:
     from typing import Any
 
     from numpy.typing import NDArray
-
-_OD = (-np.log((np.arange(256) + 1) / 256)).astype(np.float32)
 
 GLASS_CHROMA = 0.08  # glass is grey: its channels differ by less than this
 GLASS_DARKEST = 0.45  # and it is pale, however badly the scan is white-balanced
@@ -40,12 +40,6 @@ FOCUS_TILES = 5  # sharpness is judged in tiles of a patch ...
 EMPTY_TILE = 0.05  # ... that hold more than this share of the contrast of the fullest
 MAD_TO_SD = 1.4826
 _SMALL = 1e-6
-
-
-def optical_density(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Optical density of 8-bit values, same shape."""
-    density: NDArray[np.float32] = _OD[images]
-    return density
 
 
 def glass_density(density: NDArray[Any]) -> NDArray[np.float64]:
