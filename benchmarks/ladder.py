@@ -1,6 +1,7 @@
 """The ladder: how much of what can be predicted is predicted, by number of slides, under other stain, without the AE.
 
-    python benchmarks/ladder.py [--quick] [--parts curve stain modality signal] [--seeds 0 1 2] [--out FOLDER] [--json FILE]
+    python benchmarks/ladder.py [--quick] [--parts curve stain modality signal] [--slides 2 4 6] [--seeds 0 1 2]
+                                [--out FOLDER] [--json FILE]
 
 Eight synthetic slides of 2 mm, each of its own patient; two are held out in every part. A score is the mean over held-out
 slides and signatures of Pearson r within the slide, divided by the noise ceiling of the slide. Slides are read in one
@@ -11,12 +12,13 @@ tells what one view reaches.
   6 slides in 30 minutes, >= .92 with 2.
 - ``stain``: the models of ``curve`` with 6 slides on the same held-out tissue in another stain (``stain_sd=.3``). Goal:
   at most .03 lost.
-- ``modality``: learned from 2 and from 6 slides, fused, with modality dropout .3 and without: with the embedding and with
-  the H&E alone; and a ridge on the embedding. Goals: the H&E mode within .02 of the model of H&E alone; at most .03 of the fused score lost by dropout;
-  fused above either alone.
+- ``modality``: learned from 2 slides, fused, with modality dropout .3 and without: with the embedding and with the H&E
+  alone; and a ridge on the embedding. Goals: the H&E mode within .02 of the model of H&E alone; at most .03 of the fused
+  score lost by dropout; fused above either alone.
 - ``signal``: the share of the tissue that shows in the image goes 1, .6, .3, 0. Goal: r falls to 0.
 
-Every finished training is kept below ``--out`` and not repeated.
+Every finished training is kept below ``--out`` and every row in ``--json``; neither is repeated: remove them to measure
+anew.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -38,6 +40,9 @@ from spatialsig import _keys
 from spatialsig.models import SignatureViT
 from spatialsig.stats.agreement import pearson
 from spatialsig.stats.baselines import ridge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HERE = Path(__file__).parent
 SIGNALS = (1.0, 0.6, 0.3, 0.0)
@@ -153,82 +158,103 @@ def _labelled(sdata: Any) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(table.X)[known], np.asarray(table.obsm[_keys.X_AE])[known]
 
 
-def curve(ladder: Ladder, seeds: list[int]) -> dict[str, Any]:
-    rows = []
-    for n_slides in ladder.scale.curve:
-        for seed in seeds:
-            model = ladder.trained("he", ladder.cohort, n_slides, seed, use_rep=None)
-            rows.append(
-                {"slides": n_slides, "seed": seed, "share": ladder.score(ladder.cohort, model)}
-                | {"share_one_view": ladder.score(ladder.cohort, model, n_views=1)}
-                | {name: model.run[name] for name in ("minutes", "cpu_minutes")}
-                | {"least_busy": min(model.run["history"]["busy"])}
-            )
-            print(rows[-1], flush=True)
-    means = pd.DataFrame(rows).groupby("slides")[["share", "share_one_view", "minutes", "cpu_minutes"]].mean()
-    least = min(row["least_busy"] for row in rows)
-    return {"runs": rows, "mean": {str(n): row for n, row in means.to_dict("index").items()}, "least_busy": least}
+class Record:
+    """The rows of every part, written as they are found: a run cut short loses none, and two may share the work."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> dict[str, Any]:
+        return json.loads(self.path.read_text()) if self.path.exists() else {}
+
+    def rows(self, part: str) -> list[dict[str, Any]]:
+        return self.read().get(part, {}).get("runs", [])
+
+    def add(self, part: str, row: dict[str, Any]) -> None:
+        self.set(part, runs=[*self.rows(part), row])
+
+    def set(self, part: str, **values: Any) -> None:
+        found = self.read() | {"machine": platform.processor() or platform.machine()}
+        found[part] = found.get(part, {}) | values
+        self.path.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def stain(ladder: Ladder, seeds: list[int]) -> dict[str, Any]:
+def curve(ladder: Ladder, slides: int, seed: int) -> dict[str, float]:
+    model = ladder.trained("he", ladder.cohort, slides, seed, use_rep=None)
+    return {
+        "share": ladder.score(ladder.cohort, model),
+        "share_one_view": ladder.score(ladder.cohort, model, n_views=1),
+        "minutes": model.run["minutes"],
+        "cpu_minutes": model.run["cpu_minutes"],
+        "least_busy": min(model.run["history"]["busy"]),
+    }
+
+
+def stain(ladder: Ladder, slides: int, seed: int) -> dict[str, float]:
     other = ladder.stores("stain", stain_sd=OTHER_STAIN)
-    most = ladder.scale.curve[-1]
-    models = [ladder.trained("he", ladder.cohort, most, seed, use_rep=None) for seed in seeds]
-    same = [ladder.score(ladder.cohort, model) for model in models]
-    shifted = [ladder.score(other, model) for model in models]
-    return {"same": same, "other": shifted, "lost": float(np.mean(same) - np.mean(shifted)), "goal": 0.03}
+    model = ladder.trained("he", ladder.cohort, slides, seed, use_rep=None)
+    return {"same": ladder.score(ladder.cohort, model), "other": ladder.score(other, model)}
 
 
-def modality(ladder: Ladder, seeds: list[int]) -> dict[str, Any]:
-    """Every seed from the fewest slides, one from most: what is compared differs by less than seeds do."""
-    few, most = ladder.scale.curve[0], ladder.scale.curve[-1]
-    rows = [modes(ladder, n, seed) for n, chosen in ((few, seeds), (most, seeds[:1])) for seed in chosen]
-    means = pd.DataFrame(rows).groupby("slides").mean().drop(columns="seed").to_dict("index")
-    return {"runs": rows, "mean": {str(n): row for n, row in means.items()}}
-
-
-def modes(ladder: Ladder, n_slides: int, seed: int) -> dict[str, Any]:
-    """Shares of one seed: of H&E alone, of the embedding alone, and of the fused model in its two modes."""
+def modality(ladder: Ladder, slides: int, seed: int) -> dict[str, float]:
+    """Of H&E alone, of the embedding alone, and of the fused model in its two modes."""
     cohort = ladder.cohort
-    alone = ladder.trained("he", cohort, n_slides, seed, use_rep=None)
-    row: dict[str, Any] = {"slides": n_slides, "seed": seed, "ae_only": ladder.embedding_alone(cohort, n_slides)}
-    row["he_model"] = ladder.score(cohort, alone)
+    alone = ladder.trained("he", cohort, slides, seed, use_rep=None)
+    row = {"he_model": ladder.score(cohort, alone), "ae_only": ladder.embedding_alone(cohort, slides)}
     for name, dropout in (("dropout", 0.3), ("no_dropout", 0.0)):
-        model = ladder.trained(name, cohort, n_slides, seed, modality_dropout=dropout)
+        model = ladder.trained(name, cohort, slides, seed, modality_dropout=dropout)
         row[f"{name}: fused"] = ladder.score(cohort, model, use_rep=_keys.X_AE)
         row[f"{name}: H&E only"] = ladder.score(cohort, model)
-    print(row, flush=True)
     return row
 
 
-def signal(ladder: Ladder, seeds: list[int]) -> dict[str, Any]:
-    result = {}
-    for share in SIGNALS:
-        cohort = ladder.cohort if share == 1 else ladder.stores(f"signal{share:g}", image_signal=share)
-        options = {"max_epochs": SIGNAL_EPOCHS} | dict(ladder.scale.options)
-        model = ladder.trained(f"signal{share:g}", cohort, ladder.scale.curve[0], seeds[0], use_rep=None, **options)
-        result[f"{share:g}"] = ladder.score(cohort, model)
-    return result
+def signal(ladder: Ladder, slides: int, seed: int, shows: float) -> dict[str, float]:
+    cohort = ladder.cohort if shows == 1 else ladder.stores(f"signal{shows:g}", image_signal=shows)
+    options = {"max_epochs": SIGNAL_EPOCHS} | dict(ladder.scale.options)
+    model = ladder.trained(f"signal{shows:g}", cohort, slides, seed, use_rep=None, **options)
+    return {"share": ladder.score(cohort, model)}
 
 
-PARTS = {"curve": curve, "stain": stain, "modality": modality, "signal": signal}
+def keys(part: str, slides: tuple[int, ...], seeds: list[int]) -> list[dict[str, Any]]:
+    """What each row of a part is of. Models are compared where slides are few: there they differ by more than seeds do."""
+    if part == "signal":
+        return [{"slides": slides[0], "seed": seeds[0], "shows": shows} for shows in SIGNALS]
+    chosen = {"curve": slides, "stain": slides[-1:], "modality": slides[:1]}[part]
+    return [{"slides": n, "seed": seed} for n in chosen for seed in seeds]
+
+
+def means(part: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Over seeds, by number of slides or by how much shows."""
+    group = "shows" if part == "signal" else "slides"
+    found = pd.DataFrame(rows).groupby(group).mean()
+    return {f"{key:g}": row for key, row in found.to_dict("index").items()}
+
+
+PARTS: dict[str, Callable[..., dict[str, float]]] = {
+    "curve": curve,
+    "stain": stain,
+    "modality": modality,
+    "signal": signal,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--slides", nargs="+", type=int, help="numbers of training slides, instead of 2, 4 and 6")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=HERE / "out" / "ladder")
     parser.add_argument("--json", type=Path, default=HERE / "results" / "ladder.json")
     args = parser.parse_args()
-    ladder = Ladder(args.out, QUICK if args.quick else Scale())
-    found = json.loads(args.json.read_text()) if args.json.exists() else {}
-    found["machine"] = platform.processor() or platform.machine()
+    scale = QUICK if args.quick else Scale()
+    ladder, record = Ladder(args.out, scale), Record(args.json)
     for part in args.parts:
-        found[part] = PARTS[part](ladder, args.seeds)
-        print(part, json.dumps(found[part], indent=1), flush=True)
-        args.json.write_text(json.dumps(found, indent=1) + "\n")
+        for key in keys(part, tuple(args.slides or scale.curve), args.seeds):
+            if not any(key.items() <= row.items() for row in record.rows(part)):
+                record.add(part, key | PARTS[part](ladder, **key))
+                print(part, record.rows(part)[-1], flush=True)
+        record.set(part, mean=means(part, record.rows(part)))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule
 from scipy import sparse
 
 from spatialsig._checks import check_fraction, check_positive
@@ -20,6 +19,7 @@ from spatialsig.train.axes import weigh_axes
 from spatialsig.train.cells import CellBatches
 from spatialsig.train.components import principal_components
 from spatialsig.train.loop import History, check_finite, fit, reproducible, resumes
+from spatialsig.train.module import TrainedModule
 
 if TYPE_CHECKING:
     import os
@@ -38,7 +38,7 @@ _RAREST = 1e-3  # mean log-expression below which a gene's rate is not told from
 _STEEPEST = 3.0  # largest change of a log rate per z-score at the start
 
 
-class AutoencoderModule(LightningModule):
+class AutoencoderModule(TrainedModule):
     """Loss of the configuration, over the genes that are measured; Adam under a one-cycle learning rate."""
 
     measured: torch.Tensor | None
@@ -75,9 +75,7 @@ class AutoencoderModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Adam with decoupled weight decay; the learning rate rises over 30 % of the steps and falls to 0."""
-        optimizer = torch.optim.AdamW(
-            self.net.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
-        )
+        optimizer = self.adamw(self.net.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=self.n_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

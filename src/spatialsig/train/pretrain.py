@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import LightningModule
 
 from spatialsig._checks import check_fraction, check_positive
 from spatialsig._progress import progress_bar
@@ -16,6 +15,7 @@ from spatialsig.nn.parameter_groups import parameter_groups
 from spatialsig.nn.vit import ViT, ViTConfig, vit_config
 from spatialsig.train.autoencoder import history_file
 from spatialsig.train.loop import History, check_finite, fit, reproducible
+from spatialsig.train.module import TrainedModule
 
 if TYPE_CHECKING:
     import os
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from spatialsig.train.loop import TrainerConfig
 
 
-class MaskedModule(LightningModule):
+class MaskedModule(TrainedModule):
     """Paint hidden blocks of augmented patches; AdamW under a one-cycle learning rate."""
 
     def __init__(
@@ -50,7 +50,7 @@ class MaskedModule(LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW without decay of biases and norms; the rate rises, then falls along a cosine."""
         groups = parameter_groups(self.net, learning_rate=self.learning_rate, weight_decay=self.weight_decay)
-        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, 0.95), fused=True)
+        optimizer = self.adamw(groups, lr=self.learning_rate, betas=(0.9, 0.95))
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, self.learning_rate, total_steps=self.n_steps, pct_start=self.warmup, cycle_momentum=False
         )

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule
 from torch import nn
 
 from spatialsig.nn.losses import masked_loss
@@ -16,6 +15,7 @@ from spatialsig.stats.agreement import pearson
 from spatialsig.train.average import averaged_copy, update_average
 from spatialsig.train.distributed import gathered
 from spatialsig.train.loop import check_finite
+from spatialsig.train.module import TrainedModule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,7 @@ LINEAR = ("linear", "linear_ae")  # heads that a ridge regression has already se
 LINEAR_RATE = 0.1  # their share of the learning rate
 
 
-class VitModule(LightningModule):
+class VitModule(TrainedModule):
     """Masked loss on standardised scores; AdamW under a one-cycle learning rate; validated on averaged weights.
 
     Parameters
@@ -117,8 +117,8 @@ class VitModule(LightningModule):
             self.net, learning_rate=rate, weight_decay=self.recipe.weight_decay, layer_decay=self.layer_decay
         )
         if self.recipe.schedule == "constant":
-            return torch.optim.AdamW(groups, lr=rate, fused=True)
-        optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), fused=True)
+            return self.adamw(groups, lr=rate)
+        optimizer = self.adamw(groups, lr=rate, betas=(0.9, 0.98))
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
             [group["lr"] for group in groups],
