@@ -29,6 +29,7 @@ from spatialsig.train.loop import TrainerConfig
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import training_kills as kills
 
+FLOAT32 = TrainerConfig(precision="32")  # whatever this processor would take
 SHARED = torch.arange(6.0)
 TREE = {
     "optimizer": {0: {"step": torch.tensor(3.0), "exp_avg": torch.randn(2, 3)}, 1: {}},
@@ -140,7 +141,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_a_warning(tmp_path: Path, 
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An autoencoder after 10 of 27 steps."""
     directory, log = tmp_path_factory.mktemp("stopped"), tmp_path_factory.mktemp("log") / "log"
-    kills.struck(kills.train_autoencoder, directory, TrainerConfig(), log, step=10, number=signal.SIGTERM)
+    kills.struck(kills.train_autoencoder, directory, FLOAT32, log, step=10, number=signal.SIGTERM)
     return directory
 
 
@@ -155,11 +156,11 @@ def test_two_checkpoints_are_kept_while_training_and_one_after(run_dir: Path) ->
     assert [path.stem for path in kept] == ["step-000000010", "step-000000009"]
     (run_dir / "checkpoints" / ".step-draft").write_bytes(b"half")
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
-    model, history = kills.train_autoencoder(run_dir, TrainerConfig())
+    model, history = kills.train_autoencoder(run_dir, FLOAT32)
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)] == before
     assert [path.name for path in (run_dir / "checkpoints").iterdir()] == ["step-000000027.safetensors"]
     torch.manual_seed(99)
-    again, same_history = kills.train_autoencoder(run_dir, TrainerConfig())  # finished: nothing is trained
+    again, same_history = kills.train_autoencoder(run_dir, FLOAT32)  # finished: nothing is trained
     assert history.equals(same_history)
     assert all(torch.equal(a, b) for a, b in zip(model.net.parameters(), again.net.parameters(), strict=True))
     assert torch.initial_seed() == 99
@@ -181,7 +182,7 @@ def test_two_checkpoints_are_kept_while_training_and_one_after(run_dir: Path) ->
 )
 def test_another_training_is_refused_with_what_differs(run_dir: Path, change: dict, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        kills.train_autoencoder(run_dir, TrainerConfig(), **change)
+        kills.train_autoencoder(run_dir, FLOAT32, **change)
     assert "checkpoint of another training" in str(caught.value)
     assert "resume='never'" in str(caught.value)
 
@@ -189,29 +190,29 @@ def test_another_training_is_refused_with_what_differs(run_dir: Path, change: di
 @pytest.mark.parametrize("change", [{"accumulate": 2}, {"precision": "bf16"}])
 def test_arithmetic_must_stay_the_same(run_dir: Path, change: dict) -> None:
     with pytest.raises(InputError, match=f"`{next(iter(change))}`"):
-        kills.train_autoencoder(run_dir, replace(TrainerConfig(precision="32"), **change))
+        kills.train_autoencoder(run_dir, replace(FLOAT32, **change))
 
 
 def test_another_network_of_images_is_refused_too(run_dir: Path) -> None:
     with pytest.raises(InputError, match="`module` 'AutoencoderModule' then, 'VitModule' now"):
-        kills.train_vit(run_dir, TrainerConfig())
+        kills.train_vit(run_dir, FLOAT32)
 
 
 def test_never_begins_again_and_a_path_goes_on_from_elsewhere(run_dir: Path, tmp_path: Path) -> None:
-    began = kills.outcome(kills.train_autoencoder, run_dir, TrainerConfig(resume="never"), tmp_path / "log0")
+    began = kills.outcome(kills.train_autoencoder, run_dir, replace(FLOAT32, resume="never"), tmp_path / "log0")
     assert len(began.order) == 27
     source = tmp_path / "other"
     shutil.copytree(run_dir, source)
     for given_path in (source, next((source / "checkpoints").iterdir())):
-        _, history = kills.train_autoencoder(None, TrainerConfig(resume=given_path))
+        _, history = kills.train_autoencoder(None, replace(FLOAT32, resume=given_path))
         assert history["train_loss"].tolist() == [row["train_loss"] for row in began.history]
 
 
 def test_a_path_without_a_checkpoint_is_missing(tmp_path: Path) -> None:
     with pytest.raises(FileMissingError, match="holds no whole checkpoint"):
-        kills.train_autoencoder(None, TrainerConfig(resume=tmp_path))
+        kills.train_autoencoder(None, replace(FLOAT32, resume=tmp_path))
     with pytest.raises(FileMissingError, match=r"checkpoint .*nothing is not there"):
-        kills.train_autoencoder(None, TrainerConfig(resume=tmp_path / "nothing"))
+        kills.train_autoencoder(None, replace(FLOAT32, resume=tmp_path / "nothing"))
 
 
 def test_cells_go_on_in_the_middle_of_an_epoch() -> None:
