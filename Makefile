@@ -132,6 +132,7 @@ bench-seed-parity: $(VENV)/.package  ## the prototype's files, computed again by
 	$(PY) benchmarks/seed_parity.py
 
 bench-vit-speed: $(VENV)/.package  ## images per second through the prototype's network, beside its own code
+	$(PIP) --no-deps vit-pytorch
 	$(PY) benchmarks/vit_speed.py
 
 bench-conformal: $(VENV)/.package  ## how often intervals hold on held-out synthetic slides

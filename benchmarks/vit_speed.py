@@ -20,6 +20,7 @@ import os
 import statistics
 import time
 from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +87,15 @@ class Peer(nn.Module):
 
 
 def peer() -> nn.Module | None:
-    try:
-        from vit_pytorch import ViT
-    except ImportError:
+    package = find_spec("vit_pytorch")
+    if package is None or package.origin is None:
         return None
+    # the file of the network alone: the package imports torchvision, which does not load beside every build of torch
+    spec = spec_from_file_location("vit_pytorch_vit", Path(package.origin).with_name("vit.py"))
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
     shape = {"dim": 128, "depth": 4, "heads": 4, "dim_head": 64, "mlp_dim": 512}
-    vit = ViT(image_size=512, patch_size=32, num_classes=1, **shape)
+    vit = module.ViT(image_size=512, patch_size=32, num_classes=1, **shape)
     vit.mlp_head = nn.Identity()
     return Peer(vit)
 

@@ -76,6 +76,14 @@ def test_forward_is_what_the_equations_say(net: SeedViT, image: np.ndarray, ae: 
 
 
 @torch.no_grad()
+def test_glass_is_normalised_by_the_same_epsilon(net: SeedViT, image: np.ndarray, ae: np.ndarray) -> None:
+    """Where squares hardly vary, the epsilon of the norm is all there is; it is meant for pixels in [0, 1]."""
+    flat = 240 + (image % 2)  # deviation .5 of 255: its square is a third of the epsilon
+    found = net(torch.from_numpy(flat), torch.from_numpy(ae))
+    np.testing.assert_allclose(found, written_out(net, flat, ae), atol=2e-5)
+
+
+@torch.no_grad()
 def test_last_block_for_the_class_token_alone_gives_the_same_numbers(net: SeedViT) -> None:
     block, tokens = net.blocks[0], torch.randn(2, 9, 128)
     whole = block(tokens)

@@ -10,6 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from spatialsig._errors import InputError
+from spatialsig.nn.attention import attend, attention_weights
 from spatialsig.nn.signature import Prediction
 
 if TYPE_CHECKING:
@@ -34,19 +35,19 @@ class SeedBlock(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens ``(b, n, dim)`` to tokens of the same shape."""
         q, k, v = self._heads(self.to_qkv(self.norm(tokens)), 3)
-        return self._joined(tokens, F.scaled_dot_product_attention(q, k, v))
+        return self._joined(tokens, attend(q, k, v))
 
     def first(self, tokens: Tensor) -> Tensor:
         """What :meth:`forward` makes of the first token, ``(b, 1, dim)``, at the cost of keys and values only."""
         normed = self.norm(tokens)
         (q,) = self._heads(F.linear(normed[:, :1], self.to_qkv.weight[: self.inner]), 1)
         k, v = self._heads(F.linear(normed, self.to_qkv.weight[self.inner :]), 2)
-        return self._joined(tokens[:, :1], F.scaled_dot_product_attention(q, k, v))
+        return self._joined(tokens[:, :1], attend(q, k, v))
 
     def forward_attention(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """:meth:`forward` written out: the new tokens, and the attention, ``(b, heads, n, n)``."""
         q, k, v = self._heads(self.to_qkv(self.norm(tokens)), 3)
-        weights = torch.softmax(q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5, dim=-1)
+        weights = attention_weights(q, k)
         return self._joined(tokens, weights @ v), weights
 
     def _heads(self, packed: Tensor, n: int) -> tuple[Tensor, ...]:
@@ -133,8 +134,7 @@ class SeedViT(nn.Module):
         if image.ndim != 4 or tuple(image.shape[1:]) != wanted:
             msg = f"image of shape {tuple(image.shape)}; wanted (b, {', '.join(map(str, wanted))})."
             raise InputError(msg)
-        pixels = image if image.is_floating_point() else image.to(self.head.weight.dtype).div_(255)
-        squares = rearrange(pixels, "b c (h p) (w q) -> b (h w) (c p q)", p=TOKEN_PX, q=TOKEN_PX)
+        squares = rearrange(image, "b c (h p) (w q) -> b (h w) (c p q)", p=TOKEN_PX, q=TOKEN_PX)
         tokens = self._linear_tokens(squares)
         first = self.class_token.to(tokens.dtype).expand(len(tokens), 1, -1)
         embedded: Tensor = torch.cat([first, tokens], dim=1) + self.positions
@@ -144,10 +144,15 @@ class SeedViT(nn.Module):
         """What ``self.to_tokens`` makes of squares ``(b, n, pixels)``, scale and shift of the first norm moved into the map.
 
         Nothing that depends on the pixels then takes gradients before the product, which saves a third of its cost.
+        Uint8 pixels are normalised as they are: the norm of ``x / 255`` is that of ``x`` with ``255**2`` times its
+        epsilon. They are exact in every arithmetic that training knows.
         """
         norm, linear, out_norm = (cast("Any", layer) for layer in self.to_tokens)
         weight, bias = linear.weight * norm.weight, linear.bias + linear.weight @ norm.bias
-        normed = F.layer_norm(squares, norm.normalized_shape, eps=norm.eps)
+        pixels, eps = squares, norm.eps
+        if not squares.is_floating_point():
+            pixels, eps = squares.to(_arithmetic(weight)), norm.eps * 255**2
+        normed = F.layer_norm(pixels, norm.normalized_shape, eps=eps)
         tokens: Tensor = out_norm(F.linear(normed, weight, bias))
         return tokens
 
@@ -200,6 +205,12 @@ class SeedNet(nn.Module):
     def forward_all(self, image: Tensor, ae: Tensor | None = None, ae_present: Tensor | None = None) -> Prediction:
         """Scores, as a :class:`spatialsig.nn.signature.Prediction`."""
         return Prediction(self(image, ae, ae_present))
+
+
+def _arithmetic(weight: Tensor) -> torch.dtype:
+    """Type in which products with ``weight`` are computed here."""
+    device = weight.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
 
 
 def _pixels(image: Tensor) -> Tensor:

@@ -8,12 +8,12 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from spatialsig._checks import check_choice, check_fraction
 from spatialsig._errors import InputError
+from spatialsig.nn.attention import attend, attention_weights
 from spatialsig.nn.stem import conv_stem, stage_moments
 
 if TYPE_CHECKING:
@@ -152,12 +152,12 @@ class Block(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens ``(b, n, dim)`` to tokens of the same shape."""
-        return self._joined(tokens, F.scaled_dot_product_attention(*self._qkv(tokens)))
+        return self._joined(tokens, attend(*self._qkv(tokens)))
 
     def forward_attention(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """The same, written out: the new tokens, and how much each looked at each, ``(b, heads, n, n)``, rows sum to 1."""
         q, k, v = self._qkv(tokens)
-        weights = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]), dim=-1)
+        weights = attention_weights(q, k)
         return self._joined(tokens, weights @ v), weights
 
     def _qkv(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
