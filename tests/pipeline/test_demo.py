@@ -10,6 +10,7 @@ import spatialdata as sd
 from scipy.sparse import csr_matrix
 from typer.testing import CliRunner
 
+from spatialsig import models
 from spatialsig.cli import app, main
 from spatialsig.pipeline import demo
 from spatialsig.store import tables
@@ -45,6 +46,14 @@ def test_demo_leaves_a_report_and_readable_stores(out: Path) -> None:
     evaluation = pd.read_csv(out / "evaluation.csv")
     assert evaluation["patient"].nunique() == 2
     assert json.loads((out / "steps.json").read_text())
+
+
+@pytest.mark.slow
+def test_slides_are_read_in_one_stain_and_the_run_says_which(out: Path) -> None:
+    stains = pd.read_csv(out / "stains.csv", index_col=0)
+    assert sorted(stains.index) == sorted(path.stem for path in (out / "stores").glob("*.zarr"))
+    assert "stains" in json.loads((out / "run.json").read_text())["tables"]
+    assert models.SignatureViT.load(out / "models" / "vit").stain != "none"
 
 
 def test_errors_are_one_line(

@@ -28,7 +28,7 @@ def demo_config(out: Path, *, seed: int = 0) -> RunConfig:
         seed=seed,
         split=SplitConfig(n_folds=2),
         genes=GenesConfig(n_top_genes=2000),
-        patches=PatchesConfig(patch_px=112, um_per_px=1.0, stride_um=56.0),
+        patches=PatchesConfig(patch_px=112, um_per_px=1.0, stride_um=56.0, normalize_stain=True),
         labels=LabelsConfig(signatures="seed"),
         autoencoder={"max_epochs": AUTOENCODER_EPOCHS},
         vit={"max_epochs": VIT_EPOCHS},

@@ -24,7 +24,7 @@ PACKAGES = (
     "spatialsig", "spatialdata", "spatialdata-io", "anndata", "scanpy", "squidpy", "torch", "lightning", "numpy", "scipy",
     "scikit-learn", "numba", "pandas", "zarr", "tensorstore", "tifffile",
 )  # fmt: skip
-TABLES = ("evaluation", "coverage", "summary", "comparisons", "findings")
+TABLES = ("evaluation", "coverage", "stains", "summary", "comparisons", "findings")
 
 
 def input_fingerprints(bundles: Path) -> dict[str, dict[str, str]]:
