@@ -17,6 +17,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from machine import machine
 
 import spatialsig as sp
 
@@ -76,6 +77,7 @@ def main() -> None:
     mean = float(np.mean(list(shares.values())))
     result = {
         "quick": args.quick,
+        "machine": machine(),
         "slides": {"train": train, "calibration": calibration, "test": test},
         "promised": COVERAGE,
         "held": round(mean, 4),

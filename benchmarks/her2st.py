@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
 from pathlib import Path
 
 import anndata as ad
 import numpy as np
 import pandas as pd
+from machine import machine
 from scipy import sparse
 from scipy.spatial import cKDTree
 
@@ -90,7 +90,7 @@ def main() -> None:
     evaluation = pd.concat([run_fold(cohort, fold, args) for fold in (0, 1)], ignore_index=True)
     seconds = time.perf_counter() - started
 
-    result = {"seconds": round(seconds), "machine": platform.processor() or platform.machine(), "epochs": args.epochs}
+    result = {"seconds": round(seconds), "machine": machine(), "epochs": args.epochs}
     for patient, part in evaluation.groupby("patient"):
         print(f"\nlearned from the other patient, tested on patient {patient} ({part['sample'].nunique()} sections)")
         print(table(part).round(3).to_string())

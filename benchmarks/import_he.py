@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import shutil
 import statistics
@@ -24,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from machine import machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -178,7 +177,7 @@ def main() -> None:
     if args.child:
         child(args.child[0], Path(args.child[1]), Path(args.child[2]))
         return
-    result: dict[str, object] = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+    result: dict[str, object] = {"machine": machine()}
     result["codec"] = f"JPEG q{QUALITY} 4:2:0, tiles of {TILE_PX} px"
     with tempfile.TemporaryDirectory(dir=args.dir) as name:
         folder = Path(name)

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import shutil
 import time
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from machine import machine
 
 import spatialsig as sp
 from spatialsig import _keys
@@ -174,7 +174,7 @@ class Record:
         self.set(part, runs=[*self.rows(part), row])
 
     def set(self, part: str, **values: Any) -> None:
-        found = self.read() | {"machine": platform.processor() or platform.machine()}
+        found = self.read() | {"machine": machine()}
         found[part] = found.get(part, {}) | values
         self.path.write_text(json.dumps(found, indent=1) + "\n")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from machine import machine
 
 import spatialsig as sp
 from spatialsig.nn.vit import ViTConfig
@@ -51,7 +52,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     sp.settings.progress = False
-    n_slides, size_um, epochs, seeds = (4, 220, 1, (0,)) if options.quick else (16, 800, 20, (0, 1, 2))
+    n_slides, size_um, epochs, seeds = (4, 220, 1, (0,)) if options.quick else (16, 800, 12, (0, 1))
     size = (
         ViTConfig(dim=16, depth=1, heads=2, mlp_dim=32, stem=(8, 16), stem_blocks=(0, 0)) if options.quick else "tiny"
     )
@@ -73,12 +74,14 @@ def main() -> None:
                     r = held_out_r(slides, test, model)
                     rows.append({"labelled": n, "pretrained": start is not None, "seed": seed, "r": r})
     frame = pd.DataFrame(rows)
-    table = frame.pivot_table(index="labelled", columns="pretrained", values="r", aggfunc="median")
-    table["gain"] = table[True] - table[False]
-    table["predicted gain"] = [PREDICTED[n] for n in table.index]
-    print(table.round(3).to_string())
+    means = frame.pivot_table(index="labelled", columns="pretrained", values="r", aggfunc="mean")
+    means.columns = ["labels alone", "pre-trained"]
+    means["gain"] = means["pre-trained"] - means["labels alone"]
+    means["predicted gain"] = [PREDICTED[n] for n in means.index]
+    print(means.round(3).to_string())
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps({"quick": options.quick, "rows": rows}, indent=1))
+    found = {"machine": machine(), "mean": {str(n): row for n, row in means.to_dict("index").items()}, "rows": rows}
+    options.json.write_text(json.dumps({"quick": options.quick} | found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

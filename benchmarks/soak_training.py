@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 import training_kills as kills
+from machine import machine
 
 import spatialsig as sp
 from spatialsig.nn.signature import SignatureConfig, SignatureNet
@@ -115,6 +116,7 @@ def main() -> int:
         steps = [draw.randint(1, 20) for _ in range(n_signals)]
         stops = [warned(whole["vit"], directory / f"stop{k}", step) for k, step in enumerate(steps)]
     found = {
+        "machine": machine(),
         "killed": {
             "goal": f"{n} of {n} equal",
             "equal": sum(not run["differences"] for run in runs),

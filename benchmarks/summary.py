@@ -18,7 +18,7 @@ PAGE = HERE.parent / "docs" / "performance.md"
 HEAD = """# Measured
 
 Every number below was recorded by the command above its table, in `benchmarks/results/`, on two cores of an AMD EPYC
-(AVX2, no bf16, no GPU), and this page is made from those files by `python benchmarks/summary.py`. Ratios are against the
+(AVX2, no bf16, no GPU) where no other machine is named, and this page is made from those files by `python benchmarks/summary.py`. Ratios are against the
 named peer in the same run. **Bold**: the goal was missed.
 """
 AT_LEAST, AT_MOST, WITHIN = "at least", "at most", "within ±"
@@ -229,6 +229,10 @@ TABLES = (
         Row("false alarms in ten clean cohorts", ("false_alarms",), 0, AT_MOST),
     )),
     Table("The ladder: H&E to scores, as a share of the noise ceiling", "make bench-ladder", "ladder", ladder()),
+    Table("Pre-training on the H&E of 12 slides, r on four others", "make bench-pretraining", "pretraining", tuple(
+        Row(f"{n} labelled slides, {way}", ("mean", n, way)) for n in ("2", "4", "8")
+        for way in ("labels alone", "pre-trained")
+    )),
     Table("The prototype's network, images per second", "make bench-vit-speed", "vit_speed", (
         Row("training, beside the prototype's code", ("ratio_to_prototype", "train, float32"), 2, unit=" x"),
         Row("inference, beside the prototype's code", ("ratio_to_prototype", "infer, float32"), 2.5, unit=" x"),
@@ -303,7 +307,8 @@ def page() -> str:
             continue
         record = json.loads(file.read_text())
         lines = [line(row, record) for row in table.rows]
-        parts.append("\n".join([f"## {table.title}", "", f"`{table.command}`", "", "| | found | wanted |",
+        command = f"`{table.command}`" + (f", on {record['machine']}" if "(" in record.get("machine", "") else "")
+        parts.append("\n".join([f"## {table.title}", "", command, "", "| | found | wanted |",
                                 "|---|---|---|", *lines, ""]))  # fmt: skip
     return "\n".join(parts)
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -26,6 +25,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from machine import machine
 from torch import Tensor, nn
 
 from spatialsig.nn.precision import fast_matmul, training_precision
@@ -221,7 +221,7 @@ def main() -> None:
         "quick": arguments.quick,
         "batch_size": batch_size,
         "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
+        "machine": machine(),
         "images_per_s": speed,
         "ratio_to_prototype": ratios,
         "goals": GOALS,

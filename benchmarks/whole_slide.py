@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import spatialdata as sd
 import torch
+from machine import machine
 from spatialdata.dataloader import ImageTilesDataset
 from tissue_image import peer_store, squares, tissue
 
@@ -106,6 +107,7 @@ def main() -> None:
     ratios["share_of_reading"] = max(0.0, 1 - ms["network alone"] / ms["ours, default"])
     result = {
         "quick": args.quick,
+        "machine": machine(),
         "ms_per_patch": {name: round(value, 3) for name, value in ms.items()},
         "ratios": {name: {"found": round(value, 3), "goal": GOALS[name]} for name, value in ratios.items()},
     }
