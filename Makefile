@@ -11,7 +11,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check --no-compile $(C
 OUT ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test screen lint docs bench-demo bench-her2st bench-qc-alignment bench-import bench-render bench-fuzz-bundle bench-patch-reads bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology bench-pretraining bench-leak bench-seed-parity soak-store soak-training bench-bitflips bench-layout bench-conformal bench-whole-slide bench-traps bench-intervals bench-ceiling bench-vit-speed bench-ladder bench-signs bench-report clean
+.PHONY: help demo test screen lint docs bench-demo bench-her2st bench-qc-alignment bench-import bench-render bench-fuzz-bundle bench-patch-reads bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology bench-pretraining bench-leak bench-seed-parity soak-store soak-training bench-bitflips bench-layout bench-conformal bench-whole-slide bench-traps bench-intervals bench-ceiling bench-vit-speed bench-ladder bench-ladder-1um bench-signs bench-report clean
 
 help:  ## show the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -143,6 +143,9 @@ bench-whole-slide: $(VENV)/.package  ## predicting a whole slide, beside ImageTi
 
 bench-ladder: $(VENV)/.package  ## what share of the predictable is predicted, by slides, stain, input (hours; resumes)
 	$(PY) benchmarks/ladder.py
+
+bench-ladder-1um: $(VENV)/.package  ## the same at 1 um per pixel, without the other parts
+	$(PY) benchmarks/ladder.py --um-per-px 1 --parts curve --out benchmarks/out/ladder_1um --json benchmarks/results/ladder_1um.json
 
 bench-report: $(VENV)/.package  ## size of the report of eight held-out slides
 	$(PY) benchmarks/report_size.py

@@ -226,6 +226,11 @@ TABLES = (
         Row("false alarms in ten clean cohorts", ("false_alarms",), 0, AT_MOST),
     )),
     Table("The ladder: H&E to scores, as a share of the noise ceiling", "make bench-ladder", "ladder", ladder()),
+    Table("The same at 1 µm per pixel (one seed with 6 slides)", "make bench-ladder-1um", "ladder_1um", (
+        Row("H&E alone, 6 slides", ("curve", "mean", "6", "share"), 0.95),
+        Row("H&E alone, 2 slides", ("curve", "mean", "2", "share"), 0.92),
+        Row("training on 6 slides, CPU time", ("curve", "mean", "6", "cpu_minutes"), 60, AT_MOST, " min"),
+    )),
     Table("Pre-training on the H&E of 12 slides, r on four others", "make bench-pretraining", "pretraining", tuple(
         Row(f"{n} labelled slides, {way}", ("mean", n, way)) for n in ("2", "4", "8")
         for way in ("labels alone", "pre-trained")
