@@ -239,9 +239,11 @@ TABLES = (
         Row("training, beside the prototype's code", ("ratio_to_prototype", "train, float32"), 2, unit=" x"),
         Row("inference, beside the prototype's code", ("ratio_to_prototype", "infer, float32"), 2.5, unit=" x"),
         Row("training in bf16, beside the prototype's code", ("ratio_to_prototype", "train, bf16"), 2.5, unit=" x"),
+        Row("inference in bf16, beside the prototype's code", ("ratio_to_prototype", "infer, bf16"), unit=" x"),
+        Row("final loss in bf16", ("final_loss", "ours, bf16"), ("final_loss", "prototype"), AT_MOST, digits=2),
         *(Row(f"{what}, {name}", ("images_per_s", name, key), unit="/s")
           for key, what in (("train", "training"), ("infer", "inference"))
-          for name in ("prototype", "vit-pytorch", "ours, float32", "matmul, float32")),
+          for name in ("prototype", "vit-pytorch", "ours, float32", "ours, bf16", "matmul, float32", "matmul, bf16")),
     )),
     Table("Predicting a whole slide, patches of 512 px", "make bench-whole-slide", "whole_slide", (
         Row("beside spatialdata's loader on its default store", ("ratios", "default", "found"), 9, unit=" x"),

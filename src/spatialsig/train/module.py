@@ -20,6 +20,15 @@ class TrainedModule(LightningModule):
         """Optimiser of ``parameters``; float16 scales gradients, which have to be scaled back before they are clipped."""
         return torch.optim.AdamW(parameters, fused=self.trainer.precision != "16-mixed", **options)
 
+    def one_cycle(
+        self, optimizer: torch.optim.Optimizer, highest: float | list[float], *, n_steps: int, rising: float
+    ) -> dict[str, Any]:
+        """``optimizer`` with rates that rise to ``highest`` over a share ``rising`` of the steps, then fall along a cosine."""
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, highest, total_steps=n_steps, pct_start=rising, cycle_momentum=False
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
     def configure_gradient_clipping(
         self,
         optimizer: Optimizer,

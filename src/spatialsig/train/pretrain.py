@@ -51,10 +51,7 @@ class MaskedModule(TrainedModule):
         """AdamW without decay of biases and norms; the rate rises, then falls along a cosine."""
         groups = parameter_groups(self.net, learning_rate=self.learning_rate, weight_decay=self.weight_decay)
         optimizer = self.adamw(groups, lr=self.learning_rate, betas=(0.9, 0.95))
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.learning_rate, total_steps=self.n_steps, pct_start=self.warmup, cycle_momentum=False
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return self.one_cycle(optimizer, self.learning_rate, n_steps=self.n_steps, rising=self.warmup)
 
     def _loss(self, batch: Batch, *, epoch: int) -> Tensor:
         image, ids = batch["image"], batch["id"]

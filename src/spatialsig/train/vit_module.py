@@ -119,14 +119,8 @@ class VitModule(TrainedModule):
         if self.recipe.schedule == "constant":
             return self.adamw(groups, lr=rate)
         optimizer = self.adamw(groups, lr=rate, betas=(0.9, 0.98))
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            [group["lr"] for group in groups],
-            total_steps=self.n_steps,
-            pct_start=self.recipe.rising_share(self.n_steps),
-            cycle_momentum=False,
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        highest = [group["lr"] for group in groups]
+        return self.one_cycle(optimizer, highest, n_steps=self.n_steps, rising=self.recipe.rising_share(self.n_steps))
 
     def _code(self, batch: Batch) -> tuple[Tensor | None, Tensor | None]:
         """Standardised expression embedding and which rows of it are measured."""
