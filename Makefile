@@ -60,6 +60,7 @@ bench-demo: $(VENV)/.package  ## the demo's labels and embedding against the kno
 
 bench-her2st: $(VENV)/.package  ## leave-one-patient-out on real breast tissue
 	$(PY) benchmarks/her2st.py
+	$(PY) benchmarks/her2st.py --normalize-stain --json benchmarks/results/her2st_one_stain.json
 
 bench-import: $(VENV)/.package  ## time and memory of importing an H&E, beside spatialdata-io
 	$(PY) benchmarks/import_he.py

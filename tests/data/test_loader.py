@@ -156,11 +156,11 @@ def test_a_read_that_failed_can_be_tried_again(sources, monkeypatch) -> None:
     cache = PatchCache(sources)
 
     def broken(requests) -> None:
-        raise OSError
+        raise OSError("unreadable")
 
     with monkeypatch.context() as patch:
         patch.setattr(cache_module, "read_slides", broken)
-        with pytest.raises(OSError, match=""):
+        with pytest.raises(OSError, match="unreadable"):
             cache.read(np.arange(5))
     assert cache.held == 0
     np.testing.assert_array_equal(cache.read(np.arange(5)), read_patches(sources[0], np.arange(5)))
