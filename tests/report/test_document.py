@@ -195,7 +195,7 @@ def other(given, drawn, tmp_path_factory):
         "coverage": None, "parameters": {},
         "models": {
             "autoencoder": {"config": {"net": {"hidden": [1024, 256], "n_latent": 32}}, "run": run | {"seed": 3}},
-            "image model": {"config": {"net": net}, "run": run},
+            "image model": {"config": {"net": net}, "run": run | {"distil": 1.0}},
         },
     }  # fmt: skip
     root = tmp_path_factory.mktemp("other")
@@ -236,7 +236,7 @@ def test_models_stand_in_the_methods(other):
     text = other[0].sections["methods"]
     assert "An autoencoder (layers 1024-256-32) was trained for 3 epochs on 1 slide (seed 3)." in text
     assert "a vision transformer (128 wide, 2 blocks, 4 heads), was trained for 3 epochs on 1 slide (seed 5)" in text
-    assert "(gated fusion) and was hidden from 30% of the training samples." in text
+    assert "(gated fusion) and was hidden from 30% of the training samples, while the network learned to say" in text
 
 
 def test_the_same_inputs_give_the_same_file(inputs, drawn, tmp_path):

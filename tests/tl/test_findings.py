@@ -204,3 +204,5 @@ def test_a_model_that_always_saw_the_embedding(patched: sd.SpatialData) -> None:
     assert found["severity"].iloc[0] == "error"
     kept = sp.tl.findings(patched, Model(Config(modality_dropout=0.3), {"test_fold": 0}))  # type: ignore[arg-type]
     assert not {"never_without_embedding", "scores_from_test"} & set(kept["name"])
+    distilled = sp.tl.findings(patched, Model(run={"test_fold": 0, "distil": 0.5}))  # type: ignore[arg-type]
+    assert "never_without_embedding" not in set(distilled["name"])

@@ -97,7 +97,9 @@ def test_dropout_acts_while_training_and_norms_keep_their_start(monkeypatch: pyt
     given = Fusion.given
     monkeypatch.setattr(Fusion, "given", lambda self, *args: seen.append(self.training) or given(self, *args))
     batches = planted(0, in_ae=True)
-    trained, start = (fitted(batches, max_epochs=n, learning_rate=rate) for n, rate in ((3, 5e-3), (1, 1e-12)))
+    trained, start = (
+        fitted(batches, max_epochs=n, learning_rate=rate, distil=0) for n, rate in ((3, 5e-3), (1, 1e-12))
+    )
     assert sum(seen) == 4 * len(batches)  # every training step, and none of the start
     moments = [name for name in start[0].net.state_dict() if "running" in name]
     for name in moments:
@@ -112,6 +114,22 @@ def test_gaussian_loss_finds_which_patches_are_uncertain() -> None:
     model, _ = fitted(batches, loss="gaussian", learning_rate=3e-2)
     _, std = model.predict_distribution(everything(batches)["image"])
     assert std[noisy, 0].mean() > 1.3 * std[~noisy, 0].mean()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, 1.0),
+        ({"fusion": "film"}, 1.0),
+        ({"distil": 0.0}, 0.0),
+        ({"fusion": "token"}, 0.0),  # would run the backbone twice
+        ({"modality_dropout": 0.0}, 0.0),  # not meant for the image alone
+        ({"fusion": "none"}, 0.0),
+    ],
+)
+def test_the_image_alone_is_taught_by_default_where_that_is_cheap(options, expected: float) -> None:
+    model, _ = fitted(planted(0, in_ae=True), max_epochs=1, **options)
+    assert model.run["distil"] == expected
 
 
 @pytest.mark.parametrize("extra", [{"auxiliary": 0.3}, {"distil": 0.5}, {"distil": 0.5, "fusion": "token"}])

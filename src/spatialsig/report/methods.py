@@ -105,6 +105,8 @@ def _image_model(model: Mapping[str, Any] | None) -> str:
         text += f"; the mean embedding of the cells of a patch joined it ({net['fusion']} fusion)"
         if net.get("modality_dropout"):
             text += f" and was hidden from {net['modality_dropout']:.0%} of the training samples"
+        if run.get("distil"):
+            text += ", while the network learned to say from the image alone what it said with it"
     return text + "."
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from spatialsig.data.slides import Data
     from spatialsig.models.ensemble import SignatureModel
+    from spatialsig.models.vit import SignatureViT
 
 __all__ = ["ERROR", "findings"]
 
@@ -73,9 +74,14 @@ def findings(
 
 
 def _model_findings(model: SignatureModel) -> Iterator[Finding]:
-    if any(m.config.fusion != "none" and m.config.modality_dropout == 0 for m in members_of(model)):
+    if any(_never_without_embedding(m) for m in members_of(model)):
         yield Finding(
             "never_without_embedding", WARNING, EVERY_SLIDE,
             "The model was never shown an image without its embedding (`modality_dropout=0`), so its scores on H&E alone "
             "cannot be trusted. Train with `modality_dropout=0.3`.",
         )  # fmt: skip
+
+
+def _never_without_embedding(model: SignatureViT) -> bool:
+    shown = model.config.modality_dropout > 0 or model.run.get("distil", 0) > 0
+    return model.config.fusion != "none" and not shown

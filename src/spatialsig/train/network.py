@@ -27,14 +27,13 @@ def new_network(
     n_targets: int,
     size: str | ViTConfig,
     backbone: str | nn.Module,
-    fusion: str | None,
+    fusion: str,
     modality_dropout: float,
     recipe: Recipe,
 ) -> SignatureNet:
     """Network of a size, or around a backbone, with the heads that the losses need; arguments as in ``fit_vit``."""
     vit = size if isinstance(size, ViTConfig) else vit_config(size)
     spec, module = _named_backbone(backbone)
-    fusion = _checked_fusion(batches, fusion, usual="gated")
     config = SignatureConfig(
         vit=module.config if isinstance(module, ViT) else vit,
         n_targets=n_targets,
@@ -52,13 +51,12 @@ def new_network(
 
 
 def seed_network(
-    batches: PatchBatches, n_targets: int, backbone: str | nn.Module, fusion: str | None, recipe: Recipe
+    batches: PatchBatches, n_targets: int, backbone: str | nn.Module, fusion: str, recipe: Recipe
 ) -> SeedNet:
     """The prototype's network for patches of this size."""
     if backbone != VIT:
         msg = f"`size='seed'` is a whole network; it cannot be combined with `backbone={backbone!r}`."
         raise InputError(msg)
-    fusion = _checked_fusion(batches, fusion, usual="add")
     if recipe.auxiliary > 0 or recipe.distil > 0:
         msg = f"the prototype learns from labels only; got `auxiliary={recipe.auxiliary}`, `distil={recipe.distil}`."
         raise InputError(msg)
@@ -123,7 +121,8 @@ def _named_backbone(backbone: str | nn.Module) -> tuple[str, nn.Module | None]:
     return str(module.spec), module
 
 
-def _checked_fusion(batches: PatchBatches, fusion: str | None, *, usual: str) -> str:
+def checked_fusion(batches: PatchBatches, fusion: str | None, *, usual: str) -> str:
+    """``fusion``, or where it is None what is usual for patches with expression, ``"none"`` for those without."""
     if fusion is None:
         return "none" if batches.ae is None else usual
     if fusion != "none" and batches.ae is None:

@@ -9,6 +9,7 @@ from spatialsig._checks import check_choice, check_fraction, check_positive
 from spatialsig.nn.losses import LOSSES
 
 SCHEDULES = ("cycle", "constant")
+ONE_PASS = ("gated", "film", "add")  # fusions after the backbone: with and without expression at the cost of one pass
 MIN_WARMUP = 40  # steps: Adam's estimates of the gradients' size are noise before
 FULL_RATE = 400  # steps from which the whole learning rate is used
 
@@ -88,6 +89,11 @@ PROTOTYPE = Recipe(
     schedule="constant",
     ridge=False,
 )
+
+
+def usual_distillation(fusion: str, modality_dropout: float) -> float:
+    """Weight of ``distil`` where none is chosen: 1 where it costs no second pass and the image alone is to be of use."""
+    return 1.0 if fusion in ONE_PASS and modality_dropout > 0 else 0.0
 
 
 def chosen_recipe(base: Recipe, **changes: Any) -> Recipe:

@@ -12,8 +12,8 @@ from spatialsig.nn.seed_vit import SEED
 from spatialsig.nn.signature import VIT
 from spatialsig.train.autoencoder import history_file
 from spatialsig.train.loop import History, fit, reproducible, resumes
-from spatialsig.train.network import model_around, new_network, seed_network
-from spatialsig.train.recipe import PROTOTYPE, Recipe, chosen_recipe
+from spatialsig.train.network import checked_fusion, model_around, new_network, seed_network
+from spatialsig.train.recipe import PROTOTYPE, Recipe, chosen_recipe, usual_distillation
 from spatialsig.train.ridge import start_from_ridge
 from spatialsig.train.vit_module import VitModule
 
@@ -94,7 +94,9 @@ def fit_vit(
     auxiliary
         Weight, 0 to 1, of a loss that makes the image's features guess the expression embedding; 0 by default.
     distil
-        Weight, 0 to 1, of a loss that makes the model say from the image alone what it says with expression; 0 by default.
+        Weight, 0 to 1, of a loss that makes the model say from the image alone what it says with expression. None takes
+        what :func:`spatialsig.train.recipe.usual_distillation` says: 1, but 0 for fusion ``"token"``, where it doubles the
+        time, for ``modality_dropout=0``, and for the prototype.
     layer_decay
         Factor between the learning rates of one layer of the backbone and the next, for backbones trained before.
     patience
@@ -122,8 +124,12 @@ def fit_vit(
         If sizes do not match, a target is constant or never measured, the loss becomes NaN
         (:class:`~spatialsig._errors.TrainingError`), or ``run_dir`` holds a checkpoint of another training.
     """
+    prototype = size == SEED
+    fusion = checked_fusion(batches, fusion, usual="add" if prototype else "gated")
+    if distil is None and not prototype:
+        distil = usual_distillation(fusion, modality_dropout)
     recipe = chosen_recipe(
-        PROTOTYPE if size == SEED else Recipe(),
+        PROTOTYPE if prototype else Recipe(),
         max_epochs=max_epochs,
         learning_rate=learning_rate,
         weight_decay=weight_decay,
@@ -140,13 +146,15 @@ def fit_vit(
     with reproducible(seed), progress_bar("Training on H&E", total=n_steps, unit="batch") as bar:
         network = (
             seed_network(batches, len(signatures), backbone, fusion, recipe)
-            if size == SEED
+            if prototype
             else new_network(batches, len(signatures), size, backbone, fusion, modality_dropout, recipe)
         )
-        model = model_around(network, batches, signatures, um_per_px=um_per_px, run=run)
+        model = model_around(
+            network, batches, signatures, um_per_px=um_per_px, run={**(run or {}), "distil": recipe.distil}
+        )
         if recipe.ridge and not resumes(run_dir, trainer):
             start_from_ridge(model, batches)
-        if augment is None and size != SEED and not isinstance(batches, FeatureBatches):
+        if augment is None and not prototype and not isinstance(batches, FeatureBatches):
             augment = AugmentConfig()
         changes = None if augment is None else Augment(augment, seed=seed)
         module = VitModule(model, changes, recipe, n_steps=n_steps, layer_decay=layer_decay)
