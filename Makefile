@@ -139,7 +139,7 @@ bench-vit-speed: $(VENV)/.package  ## images per second through the prototype's 
 bench-conformal: $(VENV)/.package  ## how often intervals hold on held-out synthetic slides
 	$(PY) benchmarks/conformal.py
 
-bench-whole-slide: $(VENV)/.package  ## predicting a whole slide, beside ImageTilesDataset and a plain loop
+bench-whole-slide: $(VENV)/.package  ## predicting a whole slide and training on it, beside the prototype fed by ImageTilesDataset
 	$(PY) benchmarks/whole_slide.py
 
 bench-ladder: $(VENV)/.package  ## what share of the predictable is predicted, by slides, stain, input (hours; resumes)
