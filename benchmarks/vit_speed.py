@@ -4,7 +4,7 @@
 
 All ways run the same architecture (512-px images, 257 tokens of 128, four blocks, 32 numbers of expression added to the
 class token) on the same uint8 images, in turn in this process, several rounds: one step of AdamW per batch, and the
-forward pass alone. Each starts from the same kind of random weights and fits the same small set, and the losses are
+forward pass alone, ours in passes of the size that ``predict`` chooses. Each starts from the same kind of random weights and fits the same small set, and the losses are
 compared. ``matmul`` is the time of the products alone, in the same arithmetic.
 
 Written down before: attention in one kernel and squares taken by a reshape save memory traffic, the last block for the
@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from machine import machine
 from torch import Tensor, nn
 
+from spatialsig.nn.passes import per_pass
 from spatialsig.nn.precision import fast_matmul, training_precision
 from spatialsig.nn.seed_vit import seed_preset
 
@@ -120,6 +121,12 @@ def step(
     return float(loss.detach())
 
 
+def infer(net: nn.Module, image: Tensor, ae: Tensor, *, in_passes: bool) -> None:
+    size = per_pass(image.shape, image.device) if in_passes else len(image)
+    for part in zip(image.split(size), ae.split(size), strict=True):
+        net(*part)
+
+
 def data(n: int, batch_size: int) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Images whose brightness carries the first score, and expression that carries the second."""
     draw = torch.Generator().manual_seed(0)
@@ -186,7 +193,7 @@ def main() -> None:
                 start = time.perf_counter()
                 with torch.inference_mode(), mode(precision):
                     for i in range(n_steps):
-                        net(*batches[i % 4][:2])
+                        infer(net, *batches[i % 4][:2], in_passes=ours)
                 seconds[name]["infer"].append((time.perf_counter() - start) / n_steps)
         for precision in precisions:
             with fast_matmul():

@@ -6,6 +6,7 @@ import torch
 
 from spatialsig._errors import InputError
 from spatialsig.models import SignatureViT
+from spatialsig.nn.passes import per_pass
 from spatialsig.nn.signature import SignatureConfig, SignatureNet
 from spatialsig.nn.vit import ViTConfig
 
@@ -63,6 +64,29 @@ def test_batches_change_nothing(images: np.ndarray, ae: np.ndarray) -> None:
     model = build()
     np.testing.assert_allclose(model.predict(images, ae, batch_size=2), model.predict(images, ae), rtol=1e-4)
     assert model.predict(images[:0]).shape == (0, 2)
+
+
+def test_a_pass_on_a_cpu_holds_as_many_patches_as_its_caches_bear(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, sizes = build(), []
+    forward = model._forward
+    monkeypatch.setattr(model, "_forward", lambda images, *rest: sizes.append(len(images)) or forward(images, *rest))
+    monkeypatch.setattr("spatialsig.nn.passes.CPU_PIXELS", 6 * PX**2)
+    model.predict(np.zeros((13, 3, PX, PX), np.uint8))
+    assert sizes == [6, 6, 1]
+
+
+@pytest.mark.parametrize(
+    ("shape", "device", "expected"),
+    [
+        ((100, 3, 512, 512), "cpu", 4),
+        ((100, 3, 1024, 1024), "cpu", 4),
+        ((100, 3, 160, 160), "cpu", 20),
+        ((100, 3, 512, 512), "cuda", 64),
+        ((100, 768), "cpu", 4096),
+    ],
+)
+def test_patches_of_one_pass(shape: tuple[int, ...], device: str, expected: int) -> None:
+    assert per_pass(shape, torch.device(device)) == expected
 
 
 def test_eight_views_do_not_depend_on_the_orientation(images: np.ndarray) -> None:

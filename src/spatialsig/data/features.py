@@ -19,6 +19,8 @@ from spatialsig.data.patch_table import patch_source, patch_spec
 from spatialsig.data.patches import PatchSource, read_patches
 from spatialsig.data.prefetch import ahead
 from spatialsig.nn.backbones import table_key
+from spatialsig.nn.passes import per_pass
+from spatialsig.nn.precision import fast_matmul
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -161,10 +163,11 @@ def compute_features(source: PatchSource, backbone: nn.Module, *, batch_size: in
     backbone.to(device).eval()
     features = np.empty((len(source), int(backbone.num_features)), np.float32)  # type: ignore[arg-type]
     try:
-        with progress_bar(f"features of {source.sample}", total=len(source), unit="patch") as bar:
+        with fast_matmul(), progress_bar(f"features of {source.sample}", total=len(source), unit="patch") as bar:
             for chosen, images in ahead(in_batches(source, batch_size), depth=AHEAD):
                 pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device)
-                features[chosen] = backbone(pixels).float().cpu().numpy()
+                parts = [backbone(part).float().cpu() for part in pixels.split(per_pass(pixels.shape, device))]
+                features[chosen] = torch.cat(parts).numpy()
                 bar.advance(len(chosen))
     finally:
         backbone.to(was)

@@ -80,7 +80,7 @@ class SignatureEnsemble:
         images: NDArray[np.uint8],
         ae: NDArray[np.floating[Any]] | None = None,
         *,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         n_views: int = 1,
     ) -> NDArray[np.float32]:
         """Mean of the members' scores, ``(n, n_signatures)`` float32; arguments as of :meth:`SignatureViT.predict`."""
@@ -94,7 +94,7 @@ class SignatureEnsemble:
         images: NDArray[np.uint8],
         ae: NDArray[np.floating[Any]] | None = None,
         *,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         n_views: int = 1,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Mean and standard deviation of the mixture of the members, ``(n, n_signatures)`` float32 each.
@@ -184,7 +184,7 @@ def predict_with_deviation(
     images: NDArray[np.uint8],
     ae: NDArray[np.floating[Any]] | None = None,
     *,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     n_views: int = 1,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
     """Scores ``(n, n_signatures)``, and their standard deviation where the model knows it."""

@@ -23,9 +23,12 @@ from spatialsig.models.directory import (
     save_model,
 )
 from spatialsig.models.intervals import checked_intervals
+from spatialsig.models.standardise import standardised_embedding
 from spatialsig.nn.augment import dihedral
 from spatialsig.nn.backbones import check_can_be_saved
 from spatialsig.nn.foreign import TableBackbone
+from spatialsig.nn.passes import per_pass
+from spatialsig.nn.precision import fast_matmul
 from spatialsig.nn.seed_vit import SEED, SeedNet
 from spatialsig.nn.signature import VIT, SignatureConfig, SignatureNet
 from spatialsig.nn.vit import ViTConfig
@@ -116,7 +119,7 @@ class SignatureViT:
         images: NDArray[np.uint8],
         ae: NDArray[np.floating[Any]] | None = None,
         *,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         n_views: int = 1,
     ) -> NDArray[np.float32]:
         """Scores ``(n, n_signatures)`` float32 in the units of the training scores.
@@ -129,7 +132,7 @@ class SignatureViT:
         ae
             Expression embeddings ``(n, n_latent)``, NaN rows where missing; None predicts from the image alone.
         batch_size
-            Patches per forward pass.
+            Patches per forward pass; None takes what is fastest on the device.
         n_views
             Average over that many turned and mirrored views of each patch: 1, 2, 4 or 8.
         """
@@ -140,7 +143,7 @@ class SignatureViT:
         images: NDArray[np.uint8],
         ae: NDArray[np.floating[Any]] | None = None,
         *,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         n_views: int = 1,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Scores and the standard deviation expected around them, ``(n, n_signatures)`` float32 each, in score units.
@@ -223,18 +226,21 @@ class SignatureViT:
             raise InputError(msg)
 
     def _predicted(
-        self, images: NDArray[np.uint8], ae: NDArray[Any] | None, batch_size: int, n_views: int
+        self, images: NDArray[np.uint8], ae: NDArray[Any] | None, batch_size: int | None, n_views: int
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Scores and deviations in score units; the deviations are 0 where the network does not predict them."""
         check_choice(n_views, tuple(_VIEWS), name="n_views")
-        check_positive(batch_size=batch_size)
         self._check_inputs(images, ae, n_views)
+        if batch_size is None:
+            batch_size = per_pass(images.shape, next(self.net.parameters()).device)
+        check_positive(batch_size=batch_size)
         scores, deviations = np.zeros((2, len(images), len(self.signatures)), np.float32)
-        for start in range(0, len(images), batch_size):
-            rows = slice(start, start + batch_size)
-            mean, variance = self._forward(images[rows], None if ae is None else ae[rows], _VIEWS[n_views])
-            scores[rows] = mean * self.target_std + self.target_mean
-            deviations[rows] = np.sqrt(variance) * self.target_std
+        with fast_matmul():
+            for start in range(0, len(images), batch_size):
+                rows = slice(start, start + batch_size)
+                mean, variance = self._forward(images[rows], None if ae is None else ae[rows], _VIEWS[n_views])
+                scores[rows] = mean * self.target_std + self.target_mean
+                deviations[rows] = np.sqrt(variance) * self.target_std
         return scores, deviations
 
     @torch.inference_mode()
@@ -261,13 +267,6 @@ class SignatureViT:
 def new_network(config: SignatureConfig) -> SignatureNet | SeedNet:
     """The untrained network that ``config`` describes."""
     return SeedNet(config) if config.backbone == SEED else SignatureNet(config)
-
-
-def standardised_embedding(ae: NDArray[Any], mean: NDArray[Any], std: NDArray[Any]) -> tuple[Tensor, Tensor]:
-    """Embeddings ``(n, d)`` float32 on the scale of training, 0 where missing, and which rows are measured, ``(n,)``."""
-    code = ((np.asarray(ae, np.float64) - mean) / std).astype(np.float32)
-    present = np.isfinite(code).all(axis=1)
-    return torch.from_numpy(np.where(present[:, None], code, np.float32(0))), torch.from_numpy(present)
 
 
 def _config(values: dict[str, Any], *, where: str) -> SignatureConfig:

@@ -20,7 +20,7 @@ from spatialsig.data.patches import read_patches
 from spatialsig.data.prefetch import ahead
 from spatialsig.data.slides import open_slides
 from spatialsig.models.ensemble import members_of, weights_hash
-from spatialsig.models.vit import standardised_embedding
+from spatialsig.models.standardise import standardised_embedding
 from spatialsig.nn.saliency import can_roll_out, integrated_gradients, rollout, summed_cells
 from spatialsig.tl._predict import AHEAD, check_patches, inputs_name, patch_embedding
 

@@ -1,0 +1,27 @@
+"""How many patches to compute at once where nothing is learned from them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+CPU_PIXELS = 2**19  # activations of more leave the caches, and a patch then takes two to three times as long
+FEWEST, ON_GPU = 4, 64
+ROWS = 4096  # of features
+
+
+def per_pass(shape: tuple[int, ...], device: torch.device) -> int:
+    """Number of inputs for one forward pass.
+
+    Parameters
+    ----------
+    shape
+        Of all inputs: images ``(n, c, h, w)``, or features ``(n, d)``.
+    device
+        Where they are computed.
+    """
+    if len(shape) != 4:
+        return ROWS
+    return ON_GPU if device.type != "cpu" else max(FEWEST, CPU_PIXELS // (shape[-2] * shape[-1]))
