@@ -166,7 +166,8 @@ def compute_features(source: PatchSource, backbone: nn.Module, *, batch_size: in
         with fast_matmul(), progress_bar(f"features of {source.sample}", total=len(source), unit="patch") as bar:
             for chosen, images in ahead(in_batches(source, batch_size), depth=AHEAD):
                 pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device)
-                parts = [backbone(part).float().cpu() for part in torch.split(pixels, per_pass(pixels.shape, device))]
+                size = per_pass(pixels.shape, device) if device.type == "cpu" else len(pixels)
+                parts = [backbone(part).float().cpu() for part in torch.split(pixels, size)]
                 features[chosen] = torch.cat(parts).numpy()
                 bar.advance(len(chosen))
     finally:
