@@ -242,6 +242,7 @@ TABLES = (
     Table("The prototype's network, images per second", "make bench-vit-speed", "vit_speed", (
         Row("training, beside the prototype's code", ("ratio_to_prototype", "train, float32"), 2, unit=" x"),
         Row("inference, beside the prototype's code", ("ratio_to_prototype", "infer, float32"), 2.5, unit=" x"),
+        Row("the same, both in passes of 4 images", ("ratio_to_prototype", "infer in passes, float32"), unit=" x"),
         Row("training in bf16, beside the prototype's code", ("ratio_to_prototype", "train, bf16"), 2.5, unit=" x"),
         Row("inference in bf16, beside the prototype's code", ("ratio_to_prototype", "infer, bf16"), unit=" x"),
         Row("final loss in bf16", ("final_loss", "ours, bf16"), ("final_loss", "prototype"), AT_MOST, digits=2),

@@ -4,7 +4,7 @@
 
 All ways run the same architecture (512-px images, 257 tokens of 128, four blocks, 32 numbers of expression added to the
 class token) on the same uint8 images, in turn in this process, several rounds: one step of AdamW per batch, and the
-forward pass alone, ours in passes of the size that ``predict`` chooses. Each starts from the same kind of random weights and fits the same small set, and the losses are
+forward pass alone, ours in passes of the size that ``predict`` chooses (and, for comparison, all in such). Each starts from the same kind of random weights and fits the same small set, and the losses are
 compared. ``matmul`` is the time of the products alone, in the same arithmetic.
 
 Written down before: attention in one kernel and squares taken by a reshape save memory traffic, the last block for the
@@ -33,6 +33,7 @@ from spatialsig.nn.precision import fast_matmul, training_precision
 from spatialsig.nn.seed_vit import seed_preset
 
 GOALS = {"train, float32": 2.0, "infer, float32": 2.5, "train, bf16": 2.5}
+TIMED = ("train", "infer", "infer in passes")
 N_TARGETS, AE_DIM = 3, 32
 
 
@@ -181,7 +182,8 @@ def main() -> None:
     if training_precision() != "32-true":
         precisions.append("bf16")
         ways["ours, bf16"] = (seed_preset(N_TARGETS, AE_DIM), "bf16", True)
-    seconds = {name: {"train": [], "infer": []} for name in [*ways, *(f"matmul, {p}" for p in precisions)]}
+    seconds = {name: {what: [] for what in TIMED} for name in ways}
+    seconds |= {f"matmul, {p}": {"train": [], "infer": []} for p in precisions}
     optimizers = {name: optimizer_of(net, fused=ours) for name, (net, _, ours) in ways.items()}
     losses: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds + 1):  # the first round warms up
@@ -190,11 +192,12 @@ def main() -> None:
                 start = time.perf_counter()
                 losses[name] += [step(net, optimizers[name], batches[i % 4], precision) for i in range(n_steps)]
                 seconds[name]["train"].append((time.perf_counter() - start) / n_steps)
-                start = time.perf_counter()
-                with torch.inference_mode(), mode(precision):
-                    for i in range(n_steps):
-                        infer(net, *batches[i % 4][:2], in_passes=ours)
-                seconds[name]["infer"].append((time.perf_counter() - start) / n_steps)
+                for what, in_passes in (("infer", ours), ("infer in passes", True)):
+                    start = time.perf_counter()
+                    with torch.inference_mode(), mode(precision):
+                        for i in range(n_steps):
+                            infer(net, *batches[i % 4][:2], in_passes=in_passes)
+                    seconds[name][what].append((time.perf_counter() - start) / n_steps)
         for precision in precisions:
             with fast_matmul():
                 for what in ("train", "infer"):
@@ -202,7 +205,8 @@ def main() -> None:
                     seconds[f"matmul, {precision}"][what].append(found)
         if number == 0:
             for times in seconds.values():
-                times["train"].clear(), times["infer"].clear()
+                for values in times.values():
+                    values.clear()
     for name, (net, precision, ours) in ways.items():
         with fast_matmul() if ours else nullcontext():
             losses[name] += [step(net, optimizers[name], batches[i % 4], precision) for i in range(fit_steps)]
@@ -213,7 +217,7 @@ def main() -> None:
     ratios = {
         f"{what}, {precision}": speed[f"ours, {precision}"][what] / speed["prototype"][what]
         for precision in precisions
-        for what in ("train", "infer")
+        for what in TIMED
     }
     final = {name: statistics.mean(values[-4:]) for name, values in losses.items()}
     for name, found in speed.items():

@@ -66,7 +66,7 @@ def test_batches_change_nothing(images: np.ndarray, ae: np.ndarray) -> None:
     assert model.predict(images[:0]).shape == (0, 2)
 
 
-def test_a_pass_on_a_cpu_holds_as_many_patches_as_its_caches_bear(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pass_on_a_cpu_holds_few_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     model, sizes = build(), []
     forward = model._forward
     monkeypatch.setattr(model, "_forward", lambda images, *rest: sizes.append(len(images)) or forward(images, *rest))

@@ -13,6 +13,7 @@ from spatialsig._checks import check_positive
 from spatialsig._errors import InputError
 from spatialsig._progress import progress_bar
 from spatialsig.data.loader import PatchBatches
+from spatialsig.data.memory import kept_memory
 from spatialsig.data.order import blocks_of
 from spatialsig.data.patch_matrix import patch_matrix
 from spatialsig.data.patch_table import patch_source, patch_spec
@@ -163,7 +164,8 @@ def compute_features(source: PatchSource, backbone: nn.Module, *, batch_size: in
     backbone.to(device).eval()
     features = np.empty((len(source), int(backbone.num_features)), np.float32)  # type: ignore[arg-type]
     try:
-        with fast_matmul(), progress_bar(f"features of {source.sample}", total=len(source), unit="patch") as bar:
+        bar_of = progress_bar(f"features of {source.sample}", total=len(source), unit="patch")
+        with fast_matmul(), kept_memory(), bar_of as bar:
             for chosen, images in ahead(in_batches(source, batch_size), depth=AHEAD):
                 pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device)
                 size = per_pass(pixels.shape, device) if device.type == "cpu" else len(pixels)

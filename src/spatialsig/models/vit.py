@@ -12,6 +12,7 @@ import torch
 
 from spatialsig._checks import check_choice, check_positive
 from spatialsig._errors import InputError
+from spatialsig.data.memory import kept_memory
 from spatialsig.models._config import config_from_json
 from spatialsig.models.directory import (
     CONFIG,
@@ -234,7 +235,7 @@ class SignatureViT:
             batch_size = per_pass(images.shape, next(self.net.parameters()).device)
         check_positive(batch_size=batch_size)
         scores, deviations = np.zeros((2, len(images), len(self.signatures)), np.float32)
-        with fast_matmul():
+        with fast_matmul(), kept_memory():
             for start in range(0, len(images), batch_size):
                 rows = slice(start, start + batch_size)
                 mean, variance = self._forward(images[rows], None if ae is None else ae[rows], _VIEWS[n_views])

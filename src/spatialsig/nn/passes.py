@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-CPU_PIXELS = 2**19  # activations of more leave the caches, and a patch then takes two to three times as long
+CPU_PIXELS = 2**19  # more is slower where the allocator gives large blocks back to the system, and never faster
 FEWEST, ON_GPU = 4, 64
 ROWS = 4096  # of features
 

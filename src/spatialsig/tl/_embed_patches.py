@@ -44,7 +44,7 @@ def embed_patches(
         A name, module or callable, see :func:`spatialsig.nn.backbones.build_backbone`; or a trained or pre-trained model,
         of which the image network is taken.
     batch_size
-        Patches per forward pass; on a CPU they are read together and computed in as many passes as fit its caches.
+        Patches per forward pass; on a CPU they are read together and computed in smaller passes.
     patches_key, signatures_key
         Shapes element of the patches; table that counts their cells, where there is one.
     key_added

@@ -14,6 +14,7 @@ from spatialsig._checks import check_choice, check_key
 from spatialsig._errors import InputError, SpatialsigError, SpatialsigWarning
 from spatialsig._progress import progress_bar
 from spatialsig.data.features import in_batches, input_source
+from spatialsig.data.memory import kept_memory
 from spatialsig.data.patch_table import patch_spec, patch_table
 from spatialsig.data.prefetch import ahead
 from spatialsig.data.slides import Stores, open_slides
@@ -147,7 +148,7 @@ def predict_rows_with_deviation(
     source = input_source(slide, patches_key, backbone_of(model), rows)
     mean = np.empty((len(rows), len(model.signatures)), np.float32)
     std = np.empty_like(mean) if model.knows_uncertainty else None
-    with progress_bar(f"predict {slide.name}", total=len(rows), unit="patch") as bar:
+    with kept_memory(), progress_bar(f"predict {slide.name}", total=len(rows), unit="patch") as bar:
         for chosen, images in ahead(in_batches(source, BATCH), depth=AHEAD):
             given = None if embedding is None else embedding[chosen]
             mean[chosen], spread = predict_with_deviation(model, images, given, n_views=n_views)

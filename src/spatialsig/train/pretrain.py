@@ -8,6 +8,7 @@ import torch
 
 from spatialsig._checks import check_fraction, check_positive
 from spatialsig._progress import progress_bar
+from spatialsig.data.memory import kept_memory
 from spatialsig.models.pretrained import PretrainedViT
 from spatialsig.nn.augment import Augment, AugmentConfig
 from spatialsig.nn.masked import MaskedViT, check_maskable
@@ -118,7 +119,8 @@ def fit_masked(
     check_fraction(warmup=warmup)
     config = size if isinstance(size, ViTConfig) else vit_config(size)
     check_maskable(batches.out_px, config.stride, block_tokens)
-    with reproducible(seed), progress_bar("Pre-training on H&E", total=max_epochs * len(batches), unit="batch") as bar:
+    n_steps = max_epochs * len(batches)
+    with reproducible(seed), kept_memory(), progress_bar("Pre-training on H&E", total=n_steps, unit="batch") as bar:
         net = MaskedViT(ViT(config), block_tokens=block_tokens, mask_share=mask_share)
         changes = Augment(AugmentConfig() if augment is None else augment, seed=seed)
         rates = {"learning_rate": learning_rate, "weight_decay": weight_decay, "warmup": warmup}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from spatialsig._errors import InputError
 from spatialsig._progress import progress_bar
 from spatialsig.data.features import FeatureBatches
+from spatialsig.data.memory import kept_memory
 from spatialsig.nn.augment import Augment, AugmentConfig
 from spatialsig.nn.seed_vit import SEED
 from spatialsig.nn.signature import VIT
@@ -143,7 +144,7 @@ def fit_vit(
     )
     _check_validation(batches, validation)
     n_steps = recipe.max_epochs * len(batches)
-    with reproducible(seed), progress_bar("Training on H&E", total=n_steps, unit="batch") as bar:
+    with reproducible(seed), kept_memory(), progress_bar("Training on H&E", total=n_steps, unit="batch") as bar:
         network = (
             seed_network(batches, len(signatures), backbone, fusion, recipe)
             if prototype
