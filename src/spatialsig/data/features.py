@@ -13,13 +13,13 @@ from spatialsig._checks import check_positive
 from spatialsig._errors import InputError
 from spatialsig._progress import progress_bar
 from spatialsig.data.loader import PatchBatches
-from spatialsig.data.memory import kept_memory
 from spatialsig.data.order import blocks_of
 from spatialsig.data.patch_matrix import patch_matrix
 from spatialsig.data.patch_table import patch_source, patch_spec
 from spatialsig.data.patches import PatchSource, read_patches
 from spatialsig.data.prefetch import ahead
 from spatialsig.nn.backbones import table_key
+from spatialsig.nn.heap import kept_memory
 from spatialsig.nn.passes import per_pass
 from spatialsig.nn.precision import fast_matmul
 

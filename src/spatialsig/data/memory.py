@@ -1,30 +1,19 @@
-"""Memory for batches: page-aligned, and used again once nobody holds the batch; and what is freed goes back."""
+"""Memory for batches: page-aligned, and used again once nobody holds the batch."""
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import os
-import threading
-import time
 import weakref
 from collections import defaultdict
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
-TRIM_S = 5.0
-KEPT_MB = 512  # more than any tensor of a training step on a CPU takes
-_USUAL_MB = 32  # where glibc's own limit ends up in a process that frees large blocks
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 _KEPT = 4  # free blocks of one size that wait for their next use
-_holders, _lock = 0, threading.Lock()
 _free: dict[tuple[int, int], list[mmap.mmap]] = defaultdict(list)
 
 
@@ -53,57 +42,6 @@ def page_aligned(shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """
     size = int(np.prod(shape))
     return np.frombuffer(_mapped(size), np.uint8, size).reshape(shape)
-
-
-class Trim:
-    """Give freed memory back to the system every few seconds; only glibc needs to be asked.
-
-    Its allocator keeps the aligned blocks that tensors of a training step leave behind and takes new ones all the same:
-    15 GiB after 8 million cells through an autoencoder, 1.3 GiB with this, which costs 1 to 2 % of the time.
-    """
-
-    def __init__(self) -> None:
-        self._give_back = _of_libc("malloc_trim")
-        self._last = time.monotonic()
-
-    def now_and_then(self) -> None:
-        """Do it if the last time is long enough ago."""
-        if self._give_back is not None and time.monotonic() - self._last > TRIM_S:
-            self._give_back(0)
-            self._last = time.monotonic()
-
-
-@contextmanager
-def kept_memory() -> Iterator[None]:
-    """Let glibc keep what one batch of a network frees for the next one, for the length of the outermost such block.
-
-    By default it hands large blocks back at once and takes new ones, each page of which the system clears and maps again:
-    up to half of the time of a network on a CPU. Other C libraries are left as they are.
-    """
-    _hold(1)
-    try:
-        yield
-    finally:
-        _hold(-1)
-
-
-def _hold(change: int) -> None:
-    global _holders
-    limit, trim = _of_libc("mallopt"), _of_libc("malloc_trim")
-    with _lock:
-        _holders += change
-        if limit is None or trim is None or _holders != max(change, 0):
-            return  # no glibc, or not the outermost block
-        mb = KEPT_MB if change > 0 else _USUAL_MB
-        limit(_MMAP_THRESHOLD, mb << 20)
-        limit(_TRIM_THRESHOLD, 2 * mb << 20)
-        if change < 0:
-            trim(0)
-
-
-def _of_libc(name: str) -> Any:
-    """Function of the C library; None where it has no such."""
-    return getattr(ctypes.CDLL(None), name, None) if os.name == "posix" else None
 
 
 def _mapped(size: int) -> mmap.mmap:

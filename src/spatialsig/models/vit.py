@@ -12,7 +12,6 @@ import torch
 
 from spatialsig._checks import check_choice, check_positive
 from spatialsig._errors import InputError
-from spatialsig.data.memory import kept_memory
 from spatialsig.models._config import config_from_json
 from spatialsig.models.directory import (
     CONFIG,
@@ -28,6 +27,7 @@ from spatialsig.models.standardise import standardised_embedding
 from spatialsig.nn.augment import dihedral
 from spatialsig.nn.backbones import check_can_be_saved
 from spatialsig.nn.foreign import TableBackbone
+from spatialsig.nn.heap import kept_memory
 from spatialsig.nn.passes import per_pass
 from spatialsig.nn.precision import fast_matmul
 from spatialsig.nn.seed_vit import SEED, SeedNet

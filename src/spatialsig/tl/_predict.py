@@ -14,12 +14,12 @@ from spatialsig._checks import check_choice, check_key
 from spatialsig._errors import InputError, SpatialsigError, SpatialsigWarning
 from spatialsig._progress import progress_bar
 from spatialsig.data.features import in_batches, input_source
-from spatialsig.data.memory import kept_memory
 from spatialsig.data.patch_table import patch_spec, patch_table
 from spatialsig.data.prefetch import ahead
 from spatialsig.data.slides import Stores, open_slides
 from spatialsig.models.ensemble import predict_with_deviation, weights_hash
 from spatialsig.models.intervals import bounds
+from spatialsig.nn.heap import kept_memory
 from spatialsig.tl._done import fingerprint
 from spatialsig.tl._provenance import backbone_of, check_inputs, features_hash
 

@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch import Callback
 
 from spatialsig._errors import FileMissingError
-from spatialsig.data.memory import Trim
+from spatialsig.nn.heap import Trim
 from spatialsig.train.checkpoint_file import (
     DIRECTORY,
     PlainCheckpointIO,

@@ -1,0 +1,70 @@
+"""Memory that batches leave behind."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+import sys
+
+import pytest
+
+from spatialsig.nn import heap
+from spatialsig.nn.heap import Trim, kept_memory
+
+FAULTS = """
+import contextlib, resource, numpy as np
+from spatialsig.nn.heap import kept_memory
+
+def faults():
+    np.full(48 << 20, 1, np.uint8)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        np.full(48 << 20, 1, np.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+with kept_memory():
+    kept = faults()
+print(kept, faults())
+"""
+
+
+def test_freed_memory_goes_back_every_few_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, calls = [0.0], []
+    monkeypatch.setattr(heap.time, "monotonic", lambda: now[0])
+    trim = Trim()
+    trim._give_back = calls.append
+    for now[0] in range(14):
+        trim.now_and_then()
+    assert calls == [0, 0]
+    trim._give_back = None  # where the C library has no such call
+    now[0] = 100.0
+    trim.now_and_then()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc")
+def test_it_is_the_call_of_glibc() -> None:
+    if hasattr(ctypes.CDLL(None), "malloc_trim"):
+        assert Trim()._give_back(0) in (0, 1)
+
+
+@pytest.mark.skipif(heap._of_libc("mallopt") is None, reason="glibc")
+def test_a_batch_finds_the_memory_of_the_batch_before() -> None:
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+    kept, usual = map(int, done.stdout.split())
+    assert kept < 0.1 * usual
+
+
+def test_the_outermost_block_raises_and_restores_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[int, ...]] = []
+    monkeypatch.setattr(heap, "_of_libc", lambda name: lambda *args: calls.append(args))
+    with kept_memory():
+        with kept_memory():
+            pass
+        assert calls == [(-3, 512 << 20), (-1, 1024 << 20)]
+    assert calls[2:] == [(-3, 32 << 20), (-1, 64 << 20), (0,)]
+
+
+def test_other_allocators_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heap, "_of_libc", lambda name: None)
+    with kept_memory():
+        pass
