@@ -1,6 +1,6 @@
 """The ladder: how much of what can be predicted is predicted, by number of slides, under other stain, without the AE.
 
-    python benchmarks/ladder.py [--quick] [--parts curve stain modality signal] [--slides 2 4 6] [--seeds 0 1 2]
+    python benchmarks/ladder.py [--quick] [--parts curve stain fresh modality signal] [--slides 2 4 6] [--seeds 0 1 2]
                                 [--um-per-px 0.7] [--out FOLDER] [--json FILE]
 
 Eight synthetic slides of 2 mm, each of its own patient; two are held out in every part. A score is the mean over held-out
@@ -12,6 +12,7 @@ slides and signatures of Pearson r within the slide, divided by the noise ceilin
   6 slides in 30 minutes, >= .92 with 2.
 - ``stain``: the models of ``curve`` with 6 slides on the same held-out tissue in another stain (``stain_sd=.3``). Goal:
   at most .03 lost.
+- ``fresh``: the models of ``curve`` with 6 slides on four slides of a second cohort, by which no setting was chosen.
 - ``modality``: learned from 2 slides, fused, as by default and without modality dropout and distillation: shown the
   embedding, and shown the H&E alone; beside the model of H&E alone and a ridge on the embedding. Goals: the fused model
   shown H&E alone within .02 of the model of H&E alone; at most .03 of the fused score lost by dropout and distillation;
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 SIGNALS = (1.0, 0.6, 0.3, 0.0)
 OTHER_STAIN = 0.3
+FRESH_SEED = 1000
 SIGNAL_EPOCHS = 12  # a sign shows early
 N_VIEWS = 8
 PATCH_UM = 112.0
@@ -77,7 +79,7 @@ class Ladder:
         folds = {name: self.cohort[name].attrs["spatialsig"]["split"]["fold"] for name in self.cohort}
         self.test = [name for name in folds if folds[name] == 0]
         self.train = [name for name in folds if folds[name] != 0]
-        self.ceiling = self.ceiling_of(self.cohort)
+        self.ceiling = ceiling_of(self.cohort.subset(self.test))
 
     def stores(self, name: str, **knobs: Any) -> sp.Cohort:
         """Cohort of that name, with labels and embeddings; made once."""
@@ -89,12 +91,11 @@ class Ladder:
         return sp.Cohort.open(place / "stores")
 
     def _make(self, place: Path, knobs: dict[str, Any]) -> None:
-        sp.datasets.synthetic_xenium(
-            place / "bundles", n_slides=self.scale.n_slides, size_um=self.scale.size_um, transcripts=False, **knobs
-        )
+        knobs = {"n_slides": self.scale.n_slides, "size_um": self.scale.size_um, "transcripts": False} | knobs
+        sp.datasets.synthetic_xenium(place / "bundles", **knobs)
         cohort = sp.Cohort.from_bundles(place / "bundles" / "bundles.csv", place / "stores", overwrite=True)
         sp.pp.filter_cells(cohort)
-        sp.pp.split(cohort, by="patient", n_folds=self.scale.n_slides // 2)
+        sp.pp.split(cohort, by="patient", n_folds=knobs["n_slides"] // 2)
         sp.pp.highly_variable_genes(cohort, n_top_genes=2000, test_fold=0)
         sp.tl.embed_cells(
             cohort, sp.tl.train_autoencoder(cohort, signatures="seed", test_fold=0, max_epochs=self.scale.ae_epochs)
@@ -105,10 +106,6 @@ class Ladder:
         sp.tl.score_cells(cohort, "seed", test_fold=0)
         sp.tl.aggregate_patches(cohort)
         shutil.rmtree(place / "bundles")
-
-    def ceiling_of(self, cohort: sp.Cohort) -> pd.Series:
-        """Noise ceiling of the held-out slides, by sample and signature."""
-        return sp.tl.noise_ceiling(cohort.subset(self.test)).set_index(["sample", "signature"])["ceiling"]
 
     def trained(self, name: str, cohort: sp.Cohort, n_slides: int, seed: int, **options: Any) -> SignatureViT:
         """Model of that name, learned from the first slides; trained once."""
@@ -126,10 +123,7 @@ class Ladder:
         self, cohort: sp.Cohort, model: SignatureViT, *, use_rep: str | None = None, n_views: int = N_VIEWS
     ) -> float:
         """Share of the ceiling, mean over held-out slides and signatures."""
-        held_out = cohort.subset(self.test)
-        sp.tl.predict(held_out, model, use_rep=use_rep, n_views=n_views)
-        shares = [pearson(*_measured(held_out[name])) / self._ceilings(name, model.signatures) for name in held_out]
-        return float(np.nanmean(shares))
+        return share(cohort.subset(self.test), model, self.ceiling, use_rep=use_rep, n_views=n_views)
 
     def embedding_alone(self, cohort: sp.Cohort, n_slides: int) -> float:
         """Ridge on the embedding of the patches of the first slides."""
@@ -138,13 +132,28 @@ class Ladder:
         features, targets = (np.concatenate([tables[n][k] for n in train]) for k in (1, 0))
         shares = [
             pearson(tables[name][0], ridge(features, targets, tables[name][1]))
-            / self._ceilings(name, list(cohort[name][_keys.SIGNATURES].var_names))
+            / _ceilings(self.ceiling, name, list(cohort[name][_keys.SIGNATURES].var_names))
             for name in self.test
         ]
         return float(np.nanmean(shares))
 
-    def _ceilings(self, sample: str, signatures: Any) -> np.ndarray:
-        return self.ceiling[sample].reindex(list(signatures)).to_numpy()
+
+def ceiling_of(cohort: sp.Cohort) -> pd.Series:
+    """Noise ceiling of slides, by sample and signature."""
+    return sp.tl.noise_ceiling(cohort).set_index(["sample", "signature"])["ceiling"]
+
+
+def share(
+    cohort: sp.Cohort, model: SignatureViT, ceiling: pd.Series, *, use_rep: str | None = None, n_views: int = N_VIEWS
+) -> float:
+    """Share of the ceiling, mean over all slides and signatures."""
+    sp.tl.predict(cohort, model, use_rep=use_rep, n_views=n_views)
+    shares = [pearson(*_measured(cohort[name])) / _ceilings(ceiling, name, model.signatures) for name in cohort]
+    return float(np.nanmean(shares))
+
+
+def _ceilings(ceiling: pd.Series, sample: str, signatures: Any) -> np.ndarray:
+    return ceiling[sample].reindex(list(signatures)).to_numpy()
 
 
 def _measured(sdata: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -200,6 +209,12 @@ def stain(ladder: Ladder, slides: int, seed: int) -> dict[str, float]:
     return {"same": same, "other": shifted, "lost": same - shifted}
 
 
+def fresh(ladder: Ladder, slides: int, seed: int) -> dict[str, float]:
+    cohort = ladder.stores("fresh", seed=FRESH_SEED, n_slides=4)
+    model = ladder.trained("he", ladder.cohort, slides, seed, use_rep=None)
+    return {"share": share(cohort, model, ceiling_of(cohort))}
+
+
 def modality(ladder: Ladder, slides: int, seed: int) -> dict[str, float]:
     """Of the embedding alone, of H&E alone, and of the fused model in its two modes."""
     cohort = ladder.cohort
@@ -227,7 +242,7 @@ def keys(part: str, slides: tuple[int, ...], seeds: list[int]) -> list[dict[str,
     """What each row of a part is of. Models are compared where slides are few: there they differ by more than seeds do."""
     if part == "signal":
         return [{"slides": slides[0], "seed": seeds[0], "shows": shows} for shows in SIGNALS]
-    chosen = {"curve": slides, "stain": slides[-1:], "modality": slides[:1]}[part]
+    chosen = {"curve": slides, "stain": slides[-1:], "fresh": slides[-1:], "modality": slides[:1]}[part]
     return [{"slides": n, "seed": seed} for n in chosen for seed in seeds]
 
 
@@ -241,6 +256,7 @@ def means(part: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
 PARTS: dict[str, Callable[..., dict[str, float]]] = {
     "curve": curve,
     "stain": stain,
+    "fresh": fresh,
     "modality": modality,
     "signal": signal,
 }
