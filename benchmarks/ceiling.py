@@ -26,9 +26,9 @@ import spatialsig as sp
 from spatialsig import _keys
 from spatialsig.datasets._panel import load_panel
 from spatialsig.datasets._slide import Recipe, make_slide
+from spatialsig.labels.scorers import scores_under
 from spatialsig.stats.agreement import pearson
 from spatialsig.stats.grouped import grouped_mean
-from spatialsig.tl._score_methods import scores_under
 
 HERE = Path(__file__).resolve().parent
 DEPTHS = (154, 46, 15, 8, 3)  # median counts per cell

@@ -3,7 +3,7 @@
 Six sections of her2st (legacy Spatial Transcriptomics, spots of 100 um) come in through ``sp.io.from_anndata``; the rest
 is the same pipeline as for Xenium. Prints Pearson r per signature beside nuclear density and the noise ceiling.
 
-    python benchmarks/her2st.py [--normalize-stain] [--data DIR] [--out DIR] [--json FILE]
+    python benchmarks/her2st.py [--normalize-stain] [--distil W] [--data DIR] [--out DIR] [--json FILE]
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def run_fold(cohort: sp.Cohort, test_fold: int, args: argparse.Namespace) -> pd.
     sp.tl.embed_cells(cohort, autoencoder)
     sp.tl.score_cells(cohort, "seed", test_fold=test_fold)
     sp.tl.aggregate_patches(cohort, min_cells=1)
-    model = sp.tl.train_vit(cohort, test_fold=test_fold, seed=args.seed, max_epochs=args.epochs)
+    model = sp.tl.train_vit(cohort, test_fold=test_fold, seed=args.seed, max_epochs=args.epochs, distil=args.distil)
     return sp.tl.evaluate(cohort, model, seed=args.seed).assign(test_fold=test_fold)
 
 
@@ -80,6 +80,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "out" / "her2st")
     parser.add_argument("--json", type=Path, default=HERE / "results" / "her2st.json")
     parser.add_argument("--normalize-stain", action="store_true", help="read every section in one stain")
+    parser.add_argument("--distil", type=float, help="of train_vit; its default where none is given")
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

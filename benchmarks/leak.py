@@ -35,7 +35,7 @@ from scipy import sparse
 import spatialsig as sp
 from spatialsig import _keys
 from spatialsig._errors import SpatialsigWarning
-from spatialsig.data.slides import open_slides
+from spatialsig.slide.slides import open_slides
 from spatialsig.stats.agreement import pearson
 
 HERE = Path(__file__).resolve().parent

@@ -33,13 +33,11 @@ import pandas as pd
 import spatialsig as sp
 from spatialsig import _keys
 from spatialsig._errors import SpatialsigWarning
-from spatialsig.data.patch_table import patch_extent_um
-from spatialsig.data.slides import open_slides
-from spatialsig.data.splits import folds_of, training_rows
+from spatialsig.evaluation.rows import Request, Rows, gather
+from spatialsig.evaluation.simple_predictors import simple_predictions
+from spatialsig.slide.slides import open_slides
 from spatialsig.stats.agreement import pearson
 from spatialsig.stats.grouped import grouped_mean
-from spatialsig.tl._baselines import simple_predictions
-from spatialsig.tl._rows import Request, Rows, gather
 
 HERE = Path(__file__).resolve().parent
 SPLITS: dict[str, dict[str, Any]] = {
@@ -80,7 +78,7 @@ def scores(cohort: sp.Cohort, *methods: str) -> dict[str, float]:
 def split(n_slides: int, size_um: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         cohort = make_cohort(Path(folder), n_slides, size_um)
-        slides = gather(cohort, Request(None, 0, None, None, _keys.PATCHES, _keys.SIGNATURES, 0))
+        slides = gather(cohort, Request(None, 0, None, None, _keys.PATCHES, _keys.SIGNATURES, _keys.TABLE, 0))
         dealt = {name: dealt_by(cohort, n_slides, how) for name, how in SPLITS.items()}
     least = min(sum(int(part.train.sum()) for part in fold) for folds in dealt.values() for fold in folds)
     rows = {name: judged(slides, folds, least, dealt["block, buffer"]) for name, folds in dealt.items()}
@@ -101,11 +99,10 @@ def dealt_by(cohort: sp.Cohort, n_slides: int, how: dict[str, Any]) -> list[list
     sp.pp.split(cohort, n_folds=n_folds, **how)
     folds: list[list[Part]] = [[] for _ in range(n_folds)]
     for slide in open_slides(cohort):
-        table, extent_um = slide.table(_keys.SIGNATURES), patch_extent_um(slide, _keys.PATCHES)
-        xy_um = table.obsm[_keys.SPATIAL][np.isfinite(table.X).any(axis=1)]
-        of_row = folds_of(slide, xy_um, extent_um=extent_um)
+        patches = slide.patches()
+        labelled = patches.labels(_keys.SIGNATURES).measured
         for fold, parts in enumerate(folds):
-            parts.append(Part(training_rows(slide, xy_um, test_fold=fold, extent_um=extent_um), of_row == fold))
+            parts.append(Part(patches.training(fold)[labelled], (patches.folds == fold)[labelled]))
     return folds
 
 
@@ -142,7 +139,7 @@ def held_out(slides: list[Rows], fold: list[Part], n_train: int, rng: np.random.
 def taken(rows: Rows, train: np.ndarray, test: np.ndarray) -> Rows:
     """Those patches alone."""
     index = np.concatenate([np.flatnonzero(train), np.flatnonzero(test)])
-    columns = {name: getattr(rows, name)[index] for name in ("targets", "position", "row", "col", "given")}
+    columns = {name: getattr(rows, name)[index] for name in ("targets", "position", "row", "col", "density")}
     features = {name: values[index] for name, values in rows.features.items()}
     return replace(rows, train=np.arange(len(index)) < train.sum(), features=features, **columns)
 

@@ -30,10 +30,10 @@ from vit_speed import AE_DIM, N_TARGETS, Naive
 import spatialsig as sp
 from spatialsig.data.loader import PatchBatches
 from spatialsig.data.patches import PatchSource, image_levels
-from spatialsig.data.slides import Slide
+from spatialsig.inference.inputs import ModelInputs
 from spatialsig.nn.seed_vit import SEED
 from spatialsig.nn.signature import SignatureConfig
-from spatialsig.tl._predict import predict_rows
+from spatialsig.slide.slides import Slide
 from spatialsig.train.vit import fit_vit
 
 if TYPE_CHECKING:
@@ -61,7 +61,9 @@ def ours(path: Path, model: sp.models.SignatureViT) -> Callable[[np.ndarray], No
     sdata.attrs["spatialsig"] = {"sample": path.stem, "um_per_global_px": 0.5}
     sdata["he_image"] = sdata.images["he"]
     sp.pp.make_patches(sdata, patch_px=PX, um_per_px=0.5, stride_um=PX / 2, min_tissue=0, image_key="he_image")
-    return lambda rows: predict_rows(Slide(sdata), model, "patches", rows, embedding(len(rows)))
+    patches = Slide(sdata).patches()
+    inputs = ModelInputs(patches, model, embedding(len(patches)))
+    return inputs.predict
 
 
 def peer(path: Path, network: Naive) -> Callable[[np.ndarray], None]:

@@ -12,10 +12,13 @@ import spatialsig
 
 SRC = Path(spatialsig.__file__).parent
 FLOORS = [
-    {"_keys", "_errors", "_checks", "_settings", "_progress", "_versions"},
+    {"_keys", "_errors", "_checks", "_settings", "_progress", "_versions", "_hashing"},
     {"geometry", "stats", "signatures", "nn", "store"},
     {"data", "models"},
     {"train"},
+    {"slide"},
+    {"inference", "labels", "expression"},
+    {"evaluation"},
     {"io", "pp", "tl", "pl", "datasets"},
     {"cohort"},
     {"report"},
@@ -24,7 +27,7 @@ FLOORS = [
     {"__init__"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-FREE = {"_keys", "_errors", "_checks", "_settings", "_progress", "_versions"}  # the ground floor may read itself
+FREE = {"_keys", "_errors", "_checks", "_settings", "_progress", "_versions", "_hashing"}  # the ground floor may read itself
 MAX_LINES = 300
 SUMMARY = Path(__file__).parents[1] / "benchmarks" / "summary.py"
 

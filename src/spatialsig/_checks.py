@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from spatialsig._errors import FileMissingError, InputError, KeyMissingError
+from spatialsig._errors import FileMissingError, InputError, KeyMissingError, OptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
     from pathlib import Path
 
 
@@ -48,3 +50,19 @@ def check_files(paths: Iterable[Path], *, what: str, fix: str) -> None:
     if missing:
         msg = f"{what}: missing {missing}. {fix}"
         raise FileMissingError(msg)
+
+
+def check_options(options: Iterable[str], allowed: Collection[str], *, function: str) -> None:
+    """Raise :class:`OptionError` with the nearest right name unless ``function`` knows all ``options``."""
+    for name in options:
+        if name not in allowed:
+            near = difflib.get_close_matches(name, allowed, n=1)
+            hint = f"did you mean `{near[0]}`?" if near else f"it takes {sorted(allowed)}."
+            msg = f"`{function}` has no option `{name}`; {hint}"
+            raise OptionError(msg)
+
+
+def option_names(function: Callable[..., Any], *, without: Collection[str] = ()) -> tuple[str, ...]:
+    """Names of the keyword-only arguments of a function, without those that the caller decides."""
+    parameters = inspect.signature(function).parameters.values()
+    return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in without)

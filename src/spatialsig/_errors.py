@@ -11,6 +11,10 @@ class InputError(SpatialsigError, ValueError):
     """An argument, a file or a field holds what cannot be used."""
 
 
+class OptionError(InputError, TypeError):
+    """An option has a name that the function does not know."""
+
+
 class KeyMissingError(SpatialsigError, KeyError):
     """A name was asked for that does not exist."""
 

@@ -61,3 +61,11 @@ N_GENES_MEASURED = "n_genes_measured"
 
 # one dictionary of parameters per table (uns) and per object (attrs)
 NAMESPACE = "spatialsig"
+
+# between a table and an entry of its obsm, where one argument names both
+ENTRY = "/"
+
+
+def entry(table_key: str, obsm_key: str) -> str:
+    """Name of an entry of a table's obsm: ``"signatures/X_ae"``."""
+    return f"{table_key}{ENTRY}{obsm_key}"

@@ -14,10 +14,9 @@ from PIL import Image
 import spatialsig as sp
 from spatialsig import _keys
 from spatialsig._errors import InputError, KeyMissingError
-from spatialsig.data.patch_table import patch_table
-from spatialsig.data.slides import Slide
 from spatialsig.io import _export
 from spatialsig.io._scored import ScoredPatches
+from spatialsig.slide.slides import Slide
 
 NAMES = ("Immune_T", "Fibröblast")
 
@@ -30,7 +29,7 @@ def scored() -> sd.SpatialData:
     rng = np.random.default_rng(0)
     values = rng.normal(size=(len(sdata["patches"]), 2))
     values[3] = np.nan
-    table = patch_table(Slide(sdata), "patches", values, NAMES, n_cells=None)
+    table = Slide(sdata).patches().table(values, NAMES, n_cells=None)
     table.layers[_keys.STD] = np.abs(values).astype(np.float32)
     sdata["signatures_pred"] = table
     return sdata
@@ -85,9 +84,7 @@ def test_features_are_made_one_at_a_time(
     table.var_names = list(NAMES)
     spec = Slide(scored)
     origins = np.stack(np.divmod(np.arange(n), 400), axis=1) * 16
-    from spatialsig.data.patch_table import patch_spec
-
-    many = ScoredPatches(spec, patch_spec(spec, "patches"), np.arange(n), origins, table)
+    many = ScoredPatches(spec, spec.patches().spec, np.arange(n), origins, table)
     monkeypatch.setattr(_export, "scored_patches", lambda *args: many)
     tracemalloc.start()
     sp.io.export_geojson(scored, tmp_path / "many.geojson", signatures=["Immune_T"])
@@ -159,5 +156,7 @@ def test_errors_leave_no_file(scored: sd.SpatialData, tmp_path: Path, call, erro
 
 def test_patches_laid_anew_are_refused(scored: sd.SpatialData, tmp_path: Path) -> None:
     sp.pp.make_patches(scored, patch_px=64, um_per_px=1.0, min_tissue=0)
-    with pytest.raises(InputError, match="describes other patches than `patches_key='patches'`"):
+    with pytest.raises(
+        InputError, match="describes [0-9]+ patches that are not in 'patches': the patches were laid anew"
+    ):
         sp.io.export_geojson(scored, tmp_path / "a.geojson")

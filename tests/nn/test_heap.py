@@ -12,7 +12,7 @@ from spatialsig.nn import heap
 from spatialsig.nn.heap import Trim, kept_memory
 
 FAULTS = """
-import contextlib, resource, numpy as np
+import resource, numpy as np
 from spatialsig.nn.heap import kept_memory
 
 def faults():

@@ -9,8 +9,7 @@ from spatialdata.transformations import Affine
 
 import spatialsig as sp
 from spatialsig import _keys
-from spatialsig.data.patch_table import patch_table
-from spatialsig.data.slides import Slide
+from spatialsig.slide.slides import Slide
 
 UM_PER_PX, UM_PER_GLOBAL = 0.5, 0.2125
 SIGNATURES = ("Immune_T", "Fibroblast")
@@ -75,7 +74,7 @@ def make_slide(
 def add_tables(slide: Slide, measured: np.ndarray, predicted: np.ndarray, signatures: tuple[str, ...]) -> None:
     n_cells = np.full(len(measured), 20)
     for key, values in ((_keys.SIGNATURES, measured), (_keys.SIGNATURES_PRED, predicted)):
-        table = patch_table(slide, _keys.PATCHES, values, signatures, n_cells=n_cells)
+        table = slide.patches().table(values, signatures, n_cells=n_cells)
         table.var[_keys.N_GENES_PANEL], table.var[_keys.N_GENES_MEASURED] = 12, 9
         table.obs["n_counts"] = 150.0
         slide.put(key, table)

@@ -14,7 +14,7 @@ from spatialdata.transformations import Identity
 import spatialsig as sp
 from spatialsig import _keys
 from spatialsig._errors import AlignmentError, InputError, KeyMissingError
-from spatialsig.data.slides import Slide
+from spatialsig.slide.slides import Slide
 
 
 def panels(data, signature="Immune_T", **options):

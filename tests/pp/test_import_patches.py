@@ -8,9 +8,8 @@ from spatialdata.transformations import Affine, Identity, Sequence, get_transfor
 
 import spatialsig as sp
 from spatialsig._errors import AlignmentError, InputError, KeyMissingError
-from spatialsig.data.patch_table import patch_source
 from spatialsig.data.patches import read_patches
-from spatialsig.data.slides import Slide
+from spatialsig.slide.slides import Slide
 
 SIDE = 80
 CORNERS = np.array([[y, x] for y in range(0, 480, 80) for x in range(0, 480, 80)])  # y0, x0
@@ -90,7 +89,7 @@ def test_squidpy_tiles_of_tissue(toy: sd.SpatialData) -> None:
 def test_pixels_are_those_of_the_tile(toy: sd.SpatialData) -> None:
     pixels = np.asarray(toy["he_image"]["scale0"]["image"].data)
     sp.pp.import_patches(toy, lazyslide_tiles(toy), um_per_px=1.0)
-    images = read_patches(patch_source(Slide(toy), "patches"), [7, 20])
+    images = read_patches(Slide(toy).patches().source(), [7, 20])
     for image, (y, x) in zip(images, CORNERS[[7, 20]], strict=True):
         np.testing.assert_array_equal(image, pixels[:, y : y + SIDE, x : x + SIDE])
 

@@ -10,11 +10,10 @@ from spatialdata.transformations import get_transformation
 
 import spatialsig as sp
 from spatialsig._errors import InputError, KeyMissingError
-from spatialsig.data.patch_table import patch_source
 from spatialsig.data.patches import read_patches
-from spatialsig.data.slides import open_slides
 from spatialsig.nn.vit import ViTConfig
 from spatialsig.pp._normalize_stain import REFERENCE_STRENGTH, reference_vectors
+from spatialsig.slide.slides import open_slides
 from spatialsig.stats.stain import recolour, recolouring
 
 SMALL = ViTConfig(dim=16, depth=1, heads=2, mlp_dim=16, stem=(8, 16), stem_blocks=(0, 0))
@@ -43,7 +42,7 @@ def other_stain(strength: tuple[float, float] = (0.7, 1.3)) -> np.ndarray:
 
 def pixels_of(sdata: sd.SpatialData) -> np.ndarray:
     (one,) = open_slides(sdata)
-    source = patch_source(one, "patches")
+    source = one.patches().source()
     return read_patches(source, np.arange(len(source))).astype(float)
 
 

@@ -5,9 +5,8 @@ from spatialdata.transformations import get_transformation
 
 import spatialsig as sp
 from spatialsig._errors import InputError, KeyMissingError
-from spatialsig.data.patch_table import patch_source
-from spatialsig.data.slides import Slide
 from spatialsig.pp._patches import _size
+from spatialsig.slide.slides import Slide
 
 
 def width(sdata: sd.SpatialData) -> int:
@@ -97,7 +96,7 @@ def test_the_recorded_level_is_the_one_read(toy: sd.SpatialData, um_per_px: floa
     sp.pp.make_patches(toy, patch_px=24, um_per_px=um_per_px)
     spec = toy.attrs["spatialsig"]["patches"]["patches"]
     assert (spec["level"], spec["resample"]) == (level, resample)
-    source = patch_source(Slide(toy), "patches")
+    source = Slide(toy).patches().source()
     assert source.level.shape == toy["he_image"][f"scale{level}"]["image"].shape[1:]
 
 

@@ -7,7 +7,7 @@ import spatialdata as sd
 
 import spatialsig as sp
 from spatialsig._errors import InputError, LeakageError, SpatialsigWarning
-from spatialsig.data.slides import open_slides
+from spatialsig.slide.slides import open_slides
 
 
 @pytest.fixture(scope="module")

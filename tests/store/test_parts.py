@@ -11,7 +11,7 @@ import spatialdata as sd
 from scipy import sparse
 
 from spatialsig._errors import InputError, KeyMissingError
-from spatialsig.data.slides import open_slides
+from spatialsig.slide.slides import open_slides
 from spatialsig.store import atomic, swap
 from spatialsig.store.commit import commit_elements
 from spatialsig.store.parts import commit_table_parts

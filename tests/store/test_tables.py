@@ -11,7 +11,7 @@ import spatialdata as sd
 import zarr
 
 import spatialsig as sp
-from spatialsig.data.slides import open_slides
+from spatialsig.slide.slides import open_slides
 from spatialsig.store import tables
 from spatialsig.store.tables import read_table
 

@@ -11,10 +11,9 @@ from spatialdata.transformations import get_transformation
 
 import spatialsig as sp
 from spatialsig._errors import InputError, KeyMissingError
-from spatialsig.data.patch_table import patch_source
 from spatialsig.data.patches import read_patches
-from spatialsig.data.slides import Slide
 from spatialsig.nn.vit import sincos_positions
+from spatialsig.slide.slides import Slide
 
 
 @pytest.fixture
@@ -29,7 +28,7 @@ def test_cells_of_a_patch_add_up_to_its_score(slide: sd.SpatialData, planted: Mo
     map_ = slide["attention"]
     assert map_.dims == ("c", "y", "x")
     assert (map_.dtype, map_.shape, list(map_.coords["c"].values)) == (np.float32, (3, 20, 20), list(model.signatures))
-    images = read_patches(patch_source(Slide(slide), "patches"), np.arange(25))
+    images = read_patches(Slide(slide).patches().source(), np.arange(25))
     blank = model.predict(np.full_like(images[:1], 255))
     sums = map_.values.reshape(3, 5, 4, 5, 4).sum(axis=(2, 4)).reshape(3, 25).T
     np.testing.assert_allclose(sums, model.predict(images) - blank, atol=0.03)

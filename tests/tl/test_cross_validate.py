@@ -9,10 +9,10 @@ import spatialdata as sd
 
 import spatialsig as sp
 from spatialsig._errors import InputError, KeyMissingError, LeakageError
-from spatialsig.data.slides import Slide
+from spatialsig.inference.inputs import ModelInputs
 from spatialsig.nn.vit import ViTConfig
+from spatialsig.slide.slides import Slide
 from spatialsig.tl import _cross_validate
-from spatialsig.tl._predict import predict_rows
 
 VIT = ViTConfig(dim=16, depth=1, heads=2, mlp_dim=16, stem=(4, 8, 8), stem_blocks=(0, 0, 0))
 TRAIN = {"max_epochs": 1, "batch_size": 16, "size": VIT}
@@ -49,7 +49,7 @@ def test_every_patch_is_predicted_by_the_model_that_has_not_seen_it(
     )
     fold = table.obs["fold"].to_numpy()
     assert set(fold) == {-1, 0, 1}
-    each = [predict_rows(Slide(slide), model, "patches", np.arange(len(fold)), None) for model in models]
+    each = [ModelInputs(Slide(slide).patches(), model, None).predict(np.arange(len(fold))) for model in models]
     for k in (0, 1):
         assert models[k].run["test_fold"] == k
         np.testing.assert_allclose(table.X[fold == k], each[k][fold == k], rtol=1e-4, atol=1e-5)
@@ -135,8 +135,10 @@ def test_an_ensemble_goes_on_where_it_stopped(
     first = sp.tl.train_ensemble(slide, n_members=2, **options)
     assert [m.run["seed"] for m in first.members] == [3, 4]
     trained = []
-    original = _ensemble.train_vit
-    monkeypatch.setattr(_ensemble, "train_vit", lambda *a, **k: trained.append(k["seed"]) or original(*a, **k))
+    original = _ensemble._member
+    monkeypatch.setattr(
+        _ensemble, "_member", lambda data, seed, options: trained.append(seed) or original(data, seed, options)
+    )
     again = sp.tl.train_ensemble(slide, n_members=3, **options)
     assert trained == [5]
     images = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32), dtype=np.uint8)

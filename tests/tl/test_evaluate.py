@@ -12,9 +12,9 @@ import spatialdata as sd
 
 import spatialsig as sp
 from spatialsig._errors import InputError, KeyMissingError, SpatialsigWarning
-from spatialsig.data.slides import Slide
-from spatialsig.tl import _rows
-from spatialsig.tl._training_data import Folds
+from spatialsig.evaluation import rows
+from spatialsig.inference.training_set import FoldChoice
+from spatialsig.slide.slides import Slide
 
 METHODS = {
     "he_only", "he_only_permuted", "fused", "fused_permuted", "ae_only", "hand_features", "colour", "density",
@@ -105,8 +105,8 @@ def test_every_patch_is_read_once(slide: sd.SpatialData, monkeypatch: pytest.Mon
         read.append(source.origins[rows])
         return original(source, rows)
 
-    original = _rows.read_patches
-    monkeypatch.setattr(_rows, "read_patches", counted)
+    original = rows.read_patches
+    monkeypatch.setattr(rows, "read_patches", counted)
     sp.tl.evaluate(slide, model_of(slide))
     origins = np.concatenate(read)
     assert len(np.unique(origins, axis=0)) == len(origins)
@@ -170,7 +170,7 @@ def test_the_inner_fold_shares_no_pixel_with_training_or_test(slide: sd.SpatialD
     corners = slide["patches"][["y0", "x0"]].to_numpy()
     size = slide.attrs["spatialsig"]["patches"]["patches"]["size_l0"]
     test = (slide["signatures"].obs["fold"] == 0).to_numpy()
-    train, held_out = Folds(0, inner=1).rows(Slide(slide), "patches")
+    train, held_out = FoldChoice(0, inner=1).rows(Slide(slide).patches())
     groups = [corners[rows] for rows in (train, held_out, test)]
     assert all(map(len, groups))
     for a, b in itertools.combinations(groups, 2):

@@ -9,9 +9,9 @@ import pytest
 import spatialdata as sd
 
 import spatialsig as sp
-from spatialsig.data.slides import Slide
-from spatialsig.tl._findings_data import Facts, data_findings, facts_of
-from spatialsig.tl._findings_scores import score_findings
+from spatialsig.evaluation.findings_scores import score_findings
+from spatialsig.evaluation.findings_slides import SlideFacts, slide_facts, slide_findings
+from spatialsig.slide.slides import Slide
 
 GENES = ["CD3D", "CD8A", "MS4A1", "CD79A", "EPCAM", "KRT8"]
 WEIGHTS = np.array([[0.5, 0], [0.5, 0], [0, 0.5], [0, 0.5], [0, 0], [0, 0]])
@@ -19,7 +19,7 @@ SCORED = {
     "method": "zscore", "names": ["T", "B"], "genes": GENES, "weights": WEIGHTS, "mean": np.ones(6), "std": np.ones(6),
     "n_genes_panel": np.array([2, 2]), "n_genes_measured": np.array([2, 2]), "test_fold": 0,
 }  # fmt: skip
-CLEAN = Facts(
+CLEAN = SlideFacts(
     name="S1",
     patient_known=True,
     split={"by": "patient", "fold": 0},
@@ -76,21 +76,21 @@ def scored(**changes: Any) -> dict[str, Any]:
     ids=lambda value: value if isinstance(value, str) and " " not in value else "",
 )  # fmt: skip
 def test_one_thing_wrong_is_one_finding(change: dict[str, Any], name: str, severity: str, text: str) -> None:
-    (found,) = data_findings([CLEAN, replace(CLEAN, name="S2", **change)], test_fold=0)
+    (found,) = slide_findings([CLEAN, replace(CLEAN, name="S2", **change)], test_fold=0)
     assert (found.name, found.severity) == (name, severity)
     assert pd.Series(found.text).str.contains(text).item()
 
 
 def test_a_clean_cohort_is_left_alone() -> None:
-    assert not list(data_findings([CLEAN, replace(CLEAN, name="S2")], test_fold=0))
-    assert not list(data_findings([replace(CLEAN, patient_known=False)], test_fold=None))
+    assert not list(slide_findings([CLEAN, replace(CLEAN, name="S2")], test_fold=0))
+    assert not list(slide_findings([replace(CLEAN, patient_known=False)], test_fold=None))
 
 
 def test_signatures_that_are_nearly_one_or_hardly_there() -> None:
     weights = WEIGHTS.copy()
     weights[1, 1] = 0.5
     changed = SCORED | {"weights": weights, "n_genes_panel": np.array([2, 9])}
-    found = {f.name: f.text for f in data_findings([replace(CLEAN, scored=changed)], test_fold=0)}
+    found = {f.name: f.text for f in slide_findings([replace(CLEAN, scored=changed)], test_fold=0)}
     assert "T and B share 1 of 2 measured genes" in found["signatures_overlap"]
     assert "B is measured by 2 of its 9 genes" in found["coverage_low"]
 
@@ -98,7 +98,7 @@ def test_signatures_that_are_nearly_one_or_hardly_there() -> None:
 def test_facts_are_those_the_verbs_leave(patched: sd.SpatialData) -> None:
     """The names under which the verbs keep their parameters; the toy's seed signatures overlap."""
     patched["table"].var["feature_types"] = ["Gene Expression"] * (patched["table"].n_vars - 1) + ["Negative Control"]
-    facts = facts_of(Slide(patched), signatures_key="signatures", table_key="table")
+    facts = slide_facts(Slide(patched), signatures_key="signatures", table_key="table")
     assert facts.scored["names"] == facts.signatures
     assert facts.split["by"] == "block"
     assert 0.9 < facts.assigned["share_on_image"] <= 1

@@ -9,7 +9,7 @@ import spatialdata as sd
 
 import spatialsig as sp
 from spatialsig._errors import InputError, SpatialsigWarning
-from spatialsig.tl._vit import default_batch_size
+from spatialsig.inference.vit import default_batch_size
 
 pytestmark = pytest.mark.timeout(900)  # trains several models, on machines that may be slow
 TRAIN = {"max_epochs": 1, "batch_size": 16}

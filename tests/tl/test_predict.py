@@ -10,10 +10,9 @@ import torch
 
 import spatialsig as sp
 from spatialsig._errors import InputError, SpatialsigWarning
-from spatialsig.data.patch_table import patch_source
 from spatialsig.data.patches import read_patches
-from spatialsig.data.slides import Slide
-from spatialsig.tl._predict import predict_rows
+from spatialsig.inference.inputs import ModelInputs
+from spatialsig.slide.slides import Slide
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +30,7 @@ def test_every_patch_gets_its_own_score(cohort: sp.Cohort, planted: ModuleType) 
     model, path = planted.tiny(), cohort.stores["A"]
     outcome = sp.tl.predict(path, model)
     sdata = sd.read_zarr(path)
-    source = patch_source(Slide(sdata), "patches")
+    source = Slide(sdata).patches().source()
     rows = np.arange(len(sdata["patches"]))
     np.testing.assert_allclose(sdata["signatures_pred"].X, model.predict(read_patches(source, rows)), rtol=1e-4)
     assert outcome[["sample", "outcome", "n_patches", "error"]].to_numpy().tolist() == [
@@ -39,7 +38,7 @@ def test_every_patch_gets_its_own_score(cohort: sp.Cohort, planted: ModuleType) 
     ]
     some = np.array([17, 3, 3, 40, 0])
     np.testing.assert_allclose(
-        predict_rows(Slide(sdata), model, "patches", some, None), sdata["signatures_pred"].X[some], rtol=1e-4
+        ModelInputs(Slide(sdata).patches(), model, None).predict(some), sdata["signatures_pred"].X[some], rtol=1e-4
     )
 
 
@@ -47,7 +46,7 @@ def test_turned_views_are_averaged(cohort: sp.Cohort, planted: ModuleType) -> No
     model = planted.tiny()
     sdata = sd.read_zarr(cohort.stores["A"])
     sp.tl.predict(sdata, model, n_views=8)
-    images = read_patches(patch_source(Slide(sdata), "patches"), np.arange(5))
+    images = read_patches(Slide(sdata).patches().source(), np.arange(5))
     each = [
         model.predict(np.ascontiguousarray(np.rot90(x, k, (2, 3))))
         for x in (images, images[..., ::-1])
@@ -121,4 +120,4 @@ def test_one_bad_slide_does_not_stop_the_others(cohort: sp.Cohort, planted: Modu
 
 def test_a_slide_without_patches_in_its_table_is_empty(planted: ModuleType, cohort: sp.Cohort) -> None:
     sdata = sd.read_zarr(cohort.stores["A"])
-    assert predict_rows(Slide(sdata), planted.tiny(), "patches", np.empty(0, np.int64), None).shape == (0, 3)
+    assert ModelInputs(Slide(sdata).patches(), planted.tiny(), None).predict(np.empty(0, np.int64)).shape == (0, 3)

@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 
 import spatialsig as sp
 from spatialsig._errors import InputError, SpatialsigWarning
-from spatialsig.tl import _score_methods
+from spatialsig.labels import scorers
 
 
 def zscores(sdata: sd.SpatialData, train: np.ndarray) -> np.ndarray:
@@ -187,5 +187,5 @@ def test_every_method_finds_the_planted_cells_and_keeps_its_parameters(
     assert auc > 0.85
     sp.io.write(toy, tmp_path / "s.zarr")
     table = sd.read_zarr(tmp_path / "s.zarr")["table"]
-    again = _score_methods.scores_under(table.uns["spatialsig"]["score_cells"], table.X)
+    again = scorers.scores_under(table.uns["spatialsig"]["score_cells"], table.X)
     np.testing.assert_allclose(again, scores, rtol=1e-5, atol=1e-6)

@@ -9,10 +9,9 @@ from spatialdata.transformations import Scale
 
 import spatialsig as sp
 from spatialsig import _keys
-from spatialsig.data.patch_table import patch_table
-from spatialsig.data.slides import Slide
 from spatialsig.nn.signature import SignatureConfig
 from spatialsig.nn.vit import ViTConfig
+from spatialsig.slide.slides import Slide
 
 VIT = ViTConfig(dim=16, depth=1, heads=2, mlp_dim=16, stem=(4, 8, 8), stem_blocks=(0, 0, 0))
 NAMES = ("Immune_T", "Fibroblast", "Absent")
@@ -64,7 +63,7 @@ def labelled(name: str, model: sp.models.SignatureViT, *, noise: float = 0.3, **
     spread = truth.layers["std"] if "std" in truth.layers else np.ones(truth.shape)
     measured = truth.X + rng.normal(scale=noise, size=truth.shape) * spread
     measured[:, -1] = np.nan
-    table = patch_table(Slide(sdata), _keys.PATCHES, measured, NAMES, n_cells=np.full(len(measured), 20))
+    table = Slide(sdata).patches().table(measured, NAMES, n_cells=np.full(len(measured), 20))
     table.obsm["X_id"] = rng.normal(size=(len(measured), 4)).astype(np.float32)
     sdata[_keys.SIGNATURES] = table
     del sdata["truth"]

@@ -112,8 +112,8 @@ def predict(
     """Predict the scores of every patch; a slide without patches is cut as the model needs it."""
     from spatialsig import pp, tl
     from spatialsig._keys import PATCHES
-    from spatialsig.data.slides import open_slides
     from spatialsig.models import SignatureViT
+    from spatialsig.slide.slides import open_slides
 
     prepare(quiet=quiet)
     data, loaded = slides_at(stores), SignatureViT.load(model)

@@ -16,7 +16,7 @@ from spatialsig._settings import settings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from spatialsig.data.slides import Data
+    from spatialsig.slide.slides import Data
 
 WHOLE, STEPS, STORES = "Everything at once", "Step by step", "Stores and results"
 INTERRUPTED = 130  # what shells report of a program that was interrupted

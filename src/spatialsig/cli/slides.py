@@ -112,7 +112,7 @@ def label(
     """Cut the H&E into patches and label each with the scores of its cells (and their mean embedding, after `embed`)."""
     from spatialsig import pp, tl
     from spatialsig._keys import TABLE, X_AE
-    from spatialsig.data.slides import open_slides
+    from spatialsig.slide.slides import open_slides
 
     prepare(quiet=quiet)
     data = slides_at(stores)

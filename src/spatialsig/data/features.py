@@ -14,13 +14,9 @@ from spatialsig._errors import InputError
 from spatialsig._progress import progress_bar
 from spatialsig.data.loader import PatchBatches
 from spatialsig.data.order import blocks_of
-from spatialsig.data.patch_matrix import patch_matrix
-from spatialsig.data.patch_table import patch_source, patch_spec
 from spatialsig.data.patches import PatchSource, read_patches
 from spatialsig.data.prefetch import ahead
-from spatialsig.nn.backbones import table_key
 from spatialsig.nn.heap import kept_memory
-from spatialsig.nn.passes import per_pass
 from spatialsig.nn.precision import fast_matmul
 
 if TYPE_CHECKING:
@@ -28,8 +24,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from torch import nn
-
-    from spatialsig.data.slides import Slide
 
 AHEAD = 2  # batches read while one is computed
 
@@ -108,35 +102,6 @@ class _Kept:
         return self.features[patches]
 
 
-def input_source(
-    slide: Slide, patches_key: str, backbone: str, rows: NDArray[np.int64] | None = None
-) -> PatchSource | FeatureSource:
-    """What a model with this backbone is given of the patches of a slide (of ``rows`` only): pixels, or a table's features.
-
-    Raises
-    ------
-    KeyMissingError
-        If the table is not there.
-    InputError
-        If its rows cannot be matched to the patches.
-    """
-    key = table_key(backbone)
-    if key is None:
-        return patch_source(slide, patches_key, rows)
-    features = patch_matrix(slide, patches_key, key, name="backbone").values
-    return FeatureSource(
-        slide.name, features if rows is None else features[rows], patch_spec(slide, patches_key).patch_px
-    )
-
-
-def has_input(slide: Slide, patches_key: str, backbone: str) -> NDArray[np.bool_]:
-    """Patches that a model with this backbone can see, ``(n_patches,)``: all, or those with a row in its table."""
-    source = input_source(slide, patches_key, backbone)
-    if isinstance(source, FeatureSource):
-        return np.asarray(np.isfinite(source.features).all(axis=1))
-    return np.ones(len(source), bool)
-
-
 def read_inputs(source: PatchSource | FeatureSource, rows: NDArray[np.int64]) -> NDArray[Any]:
     """Pixels ``(n, 3, px, px)`` uint8 of ``rows``, or their features ``(n, d)`` float32 (NaN rows where there are none)."""
     return source.features[rows] if isinstance(source, FeatureSource) else read_patches(source, rows)
@@ -168,9 +133,7 @@ def compute_features(source: PatchSource, backbone: nn.Module, *, batch_size: in
         with fast_matmul(), kept_memory(), bar_of as bar:
             for chosen, images in ahead(in_batches(source, batch_size), depth=AHEAD):
                 pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device)
-                size = per_pass(pixels.shape, device) if device.type == "cpu" else len(pixels)
-                parts = [backbone(part).float().cpu() for part in torch.split(pixels, size)]
-                features[chosen] = torch.cat(parts).numpy()
+                features[chosen] = backbone(pixels).float().cpu().numpy()
                 bar.advance(len(chosen))
     finally:
         backbone.to(was)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from spatialsig.data.slides import Data
     from spatialsig.io._scored import ScoredPatches
+    from spatialsig.slide.slides import Data
 
 OBJECT_TYPES = ("tile", "annotation", "detection")  # as QuPath names them
 CLASSES = 4

@@ -15,8 +15,8 @@ from spatialsig.io._scored import COLOURS, replaced, score_names, scored_patches
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from spatialsig.data.slides import Data
     from spatialsig.io._scored import ScoredPatches
+    from spatialsig.slide.slides import Data
 
 SMALLEST_LEVEL_PX = 256
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from spatialsig import _keys
 from spatialsig._errors import InputError
-from spatialsig.data.frames import image_um_per_px
-from spatialsig.data.slides import open_slides, slide_count
+from spatialsig.slide.coordinates import image_um_per_px
+from spatialsig.slide.slides import open_slides, slide_count
 
 if TYPE_CHECKING:
     from pathlib import Path

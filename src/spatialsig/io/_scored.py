@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from spatialdata.models import get_table_keys
 
 from spatialsig._checks import check_key
 from spatialsig._errors import InputError
-from spatialsig.data.patch_table import patch_origins_of, patch_spec
-from spatialsig.data.slides import open_slides
+from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,8 +19,8 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import NDArray
 
-    from spatialsig.data.patch_table import PatchSpec
-    from spatialsig.data.slides import Data, Slide
+    from spatialsig.slide.patches import PatchSpec
+    from spatialsig.slide.slides import Data, Slide
 
 COLOURS = "viridis"
 
@@ -43,25 +41,24 @@ class ScoredPatches:
 
 
 def scored_patches(data: Data, table_key: str, patches_key: str) -> ScoredPatches:
-    """Read them; the errors name the slide and the verb that makes the table."""
+    """Read them; the errors name the slide and the function that makes the table."""
     slides = list(open_slides(data))
     if len(slides) != 1:
         msg = f"`data` holds {len(slides)} slides; a file describes one: export them one by one."
         raise InputError(msg)
     (slide,) = slides
     table = slide.table(table_key, fix="Call `sp.tl.predict` first.")
-    spec = patch_spec(slide, patches_key)
-    regions, _, instance_key = get_table_keys(table)
-    index = slide.sdata.shapes[patches_key].index
-    ids = np.asarray(table.obs[instance_key], np.int64)
-    rows = index.get_indexer(ids)
-    if patches_key not in np.atleast_1d(regions) or (rows < 0).any():
+    patches = slide.patches(patches_key)
+    rows = patches.rows_in(table_key)
+    there = rows >= 0
+    if not there.any():
         msg = (
             f"slide {slide.name!r}: table {table_key!r} describes other patches than `patches_key={patches_key!r}`; make "
             "it again."
         )
         raise InputError(msg)
-    return ScoredPatches(slide, spec, ids, patch_origins_of(slide, patches_key)[rows], table)
+    ids = np.asarray(patches.ids, np.int64)[there]
+    return ScoredPatches(slide, patches.spec, ids, patches.origins[there], table[rows[there]])
 
 
 def score_names(table: ad.AnnData, signatures: Sequence[str] | None, table_key: str) -> list[str]:

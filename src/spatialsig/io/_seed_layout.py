@@ -11,16 +11,17 @@ import pandas as pd
 from spatialsig import _keys
 from spatialsig._errors import InputError
 from spatialsig._progress import track
-from spatialsig.data.patch_table import patch_origins_of, patch_source, patch_spec
-from spatialsig.data.slides import open_slides, require_obsm, slide_count
+from spatialsig.slide.slides import open_slides, slide_count
 
 if TYPE_CHECKING:
     import os
 
     from numpy.typing import NDArray
 
-    from spatialsig.data.slides import Data, Slide
+    from spatialsig.data.patches import PatchSource
     from spatialsig.models import Autoencoder
+    from spatialsig.slide.patches import Patches
+    from spatialsig.slide.slides import Data
 
 LABELS, EMBEDDINGS, PATCHES = "labels.csv", "embeddings", "patches"
 BATCH = 64  # patches read at a time
@@ -81,12 +82,13 @@ def export_seed_layout(
         export_seed_autoencoder(autoencoder, place)
     frames = []
     for slide in track(open_slides(data), "export patches", total=slide_count(data), unit="slide"):
-        frame, rows = _labels(slide, patches_key, signatures_key)
-        if use_rep is not None:
-            table = slide.table(signatures_key)
-            frame["ae_path"] = _write_embeddings(place, frame.index, np.asarray(table.obsm[use_rep], np.float32)[rows])
+        patches = slide.patches(patches_key)
+        frame, rows = _labels(patches, signatures_key)
+        embedding = patches.embedding(signatures_key, use_rep)
+        if embedding is not None:
+            frame["ae_path"] = _write_embeddings(place, frame.index, embedding[rows])
         if images:
-            frame["png_path"] = _write_images(place, frame.index, slide, patches_key, rows)
+            frame["png_path"] = _write_images(place, frame.index, patches.source(rows))
         frames.append(frame)
     labels = pd.concat(frames, ignore_index=True)
     labels.to_csv(place / LABELS, index=False)
@@ -97,10 +99,10 @@ def _check(data: Data, use_rep: str | None, patches_key: str, signatures_key: st
     seen: dict[str, list[str]] = {}
     for slide in open_slides(data):
         table = slide.table(signatures_key, name="signatures_key", fix="Call `sp.tl.aggregate_patches` first.")
-        patch_spec(slide, patches_key)
+        slide.patches(patches_key)
         if use_rep is not None:
             fix = "Call `sp.tl.embed_cells` and `sp.tl.aggregate_patches` first, or pass `use_rep=None`."
-            require_obsm(table, use_rep, name="use_rep", slide=slide, fix=fix)
+            slide.obsm(signatures_key, use_rep, name="use_rep", fix=fix)
         if slide.name in seen or Path(slide.name).name != slide.name:
             why = "is the name of two slides" if slide.name in seen else "holds a path separator"
             msg = f"{slide.name!r} {why}; files are named by slide, so give each its own plain `sample` name."
@@ -115,25 +117,25 @@ def _check(data: Data, use_rep: str | None, patches_key: str, signatures_key: st
             raise InputError(msg)
 
 
-def _labels(slide: Slide, patches_key: str, signatures_key: str) -> tuple[pd.DataFrame, NDArray[np.int64]]:
+def _labels(patches: Patches, signatures_key: str) -> tuple[pd.DataFrame, NDArray[np.int64]]:
     """Labelled patches of a slide, indexed by the name of their files, and which they are."""
-    table = slide.table(signatures_key)
-    scores = np.asarray(table.X, np.float32)
-    rows = np.flatnonzero(np.isfinite(scores).any(axis=1))
-    y0, x0 = patch_origins_of(slide, patches_key)[rows].T
+    labels, name = patches.labels(signatures_key), patches.slide.name
+    rows = np.flatnonzero(labels.measured)
+    y0, x0 = patches.origins[rows].T
+    n_cells = patches.n_cells(signatures_key)
     frame = pd.DataFrame(
         {
-            "slide": slide.name,
+            "slide": name,
             _keys.Y0: y0,
             _keys.X0: x0,
-            "size_l0": patch_spec(slide, patches_key).size_l0,
-            _keys.N_CELLS: table.obs[_keys.N_CELLS].to_numpy()[rows],
+            "size_l0": patches.spec.size_l0,
+            _keys.N_CELLS: 0 if n_cells is None else n_cells[rows],
             "png_path": "",
             "ae_path": "",
         },
-        index=[f"{slide.name}_y{y}_x{x}" for y, x in zip(y0, x0, strict=True)],
+        index=[f"{name}_y{y}_x{x}" for y, x in zip(y0, x0, strict=True)],
     )
-    columns = pd.DataFrame(scores[rows], index=frame.index, columns=list(table.var_names))
+    columns = pd.DataFrame(labels.values[rows], index=frame.index, columns=labels.names)
     return pd.concat([frame, columns], axis=1), rows
 
 
@@ -145,15 +147,15 @@ def _write_embeddings(place: Path, names: pd.Index, vectors: NDArray[np.float32]
     return paths
 
 
-def _write_images(place: Path, names: pd.Index, slide: Slide, patches_key: str, rows: NDArray[np.int64]) -> list[str]:
+def _write_images(place: Path, names: pd.Index, source: PatchSource) -> list[str]:
     from imagecodecs import png_encode
 
     from spatialsig.data.patches import read_patches
 
     (place / PATCHES).mkdir(exist_ok=True)
-    source, paths = patch_source(slide, patches_key, rows), [f"{PATCHES}/{name}.png" for name in names]
-    for start in range(0, len(rows), BATCH):
-        batch = np.arange(start, min(start + BATCH, len(rows)))
+    paths = [f"{PATCHES}/{name}.png" for name in names]
+    for start in range(0, len(source), BATCH):
+        batch = np.arange(start, min(start + BATCH, len(source)))
         for i, picture in zip(batch, read_patches(source, batch), strict=True):
             (place / paths[i]).write_bytes(png_encode(np.ascontiguousarray(picture.transpose(1, 2, 0))))
     return paths

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TRIM_S = 5.0
-KEPT_MB = 512  # more than any tensor of a training step on a CPU takes
+KEPT_MB = 512  # blocks above go back to the system at once, as by default; a step of the small networks has none
 _USUAL_MB = 32  # where glibc's own limit ends up in a process that frees large blocks
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 _holders, _lock = 0, threading.Lock()

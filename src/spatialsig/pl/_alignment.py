@@ -13,11 +13,11 @@ from scipy.ndimage import gaussian_filter
 from spatialsig import _keys
 from spatialsig._checks import check_choice, check_positive
 from spatialsig._errors import InputError
-from spatialsig.data.frames import full_resolution, image_of, image_to_um, um_to_image
-from spatialsig.data.slides import open_slides, require_obsm
 from spatialsig.pl._background import background
 from spatialsig.pl._canvas import FAINT, INK, canvas, save_figure
 from spatialsig.pl._draw import draw_image, frame, scale_bar
+from spatialsig.slide.coordinates import full_resolution, image_of, image_to_um, um_to_image
+from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
     from numpy.typing import NDArray
 
-    from spatialsig.data.slides import Data, Slide
     from spatialsig.pl._background import Box
+    from spatialsig.slide.slides import Data, Slide
 
 CELLS = "#00e0ff"  # seen on pink, on purple and on glass
 ARROWS = "#111111"
@@ -106,7 +106,7 @@ def alignment(
 def _cells_px(slide: Slide, image_key: str, table_key: str) -> NDArray[np.float64]:
     """Cells ``(n, 2)`` in level-0 px; refuses a slide where all lie beside the image."""
     fix = "Give positions in um as x, y."
-    xy_um = require_obsm(slide.table(table_key), _keys.SPATIAL, name="table_key", slide=slide, fix=fix)
+    xy_um = slide.obsm(table_key, _keys.SPATIAL, name="table_key", fix=fix)
     xy = um_to_image(slide, image_key, np.asarray(xy_um, np.float64)[:, :2])
     x0, y0, x1, y1 = _whole(slide, image_key)
     inside = ((xy >= (x0, y0)) & (xy < (x1, y1))).all(axis=1)

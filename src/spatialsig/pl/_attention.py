@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from matplotlib import colormaps
 from matplotlib.colors import Normalize
 from matplotlib.ticker import MaxNLocator
@@ -13,13 +14,12 @@ from matplotlib.ticker import MaxNLocator
 from spatialsig import _keys
 from spatialsig._checks import check_fraction, check_key
 from spatialsig._errors import InputError, KeyMissingError
-from spatialsig.data.patch_table import patch_origins_of, patch_source, patch_spec
 from spatialsig.data.patches import read_patches
-from spatialsig.data.slides import open_slides
 from spatialsig.pl._background import greyed
 from spatialsig.pl._canvas import INK, RESIDUAL_MAP, SCORE_MAP, canvas, save_figure
 from spatialsig.pl._draw import frame, scale_bar
-from spatialsig.pl._values import patch_values, signature_table
+from spatialsig.pl._values import patch_values
+from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from spatialsig.data.slides import Data, Slide
+    from spatialsig.slide.slides import Data, Slide
 
 PANEL_IN = 1.9
 BEYOND = 99  # percentile of the map at which the colours end: a few cells must not make all others pale
@@ -106,7 +106,7 @@ def attention(
     drawing = canvas(figure, width_in=PANEL_IN * max(len(shown), 2), height_in=2 * PANEL_IN + 0.9)
     axes: NDArray[Any] = drawing.subplots(2, len(shown), squeeze=False)
     norm, colours = _colours(shown, record["method"])
-    um_per_px = patch_spec(slide, record["patches_key"]).um_per_px
+    um_per_px = slide.patches(record["patches_key"]).spec.um_per_px
     for column, patch in enumerate(shown):
         _draw(axes[:, column], patch, norm, colours, alpha, um_per_px, first=column == 0)
     bar = drawing.colorbar(
@@ -149,14 +149,13 @@ def _channel(slide: Slide, key: str, signature: str | None) -> str:
 
 def _scores(slide: Slide, signature: str, table_key: str, record: dict[str, Any]) -> dict[int, float]:
     """Score of every mapped patch; NaN for all of a rollout where no signature orders them."""
-    index = slide.sdata.shapes[record["patches_key"]].index
+    patches = slide.patches(record["patches_key"])
     if record["method"] == ROLLOUT and table_key in slide.sdata.tables:
         names = slide.sdata.tables[table_key].var_names
         if signature not in names:
             return dict.fromkeys(record["patches"], np.nan)
-    table = signature_table(slide, table_key, name="predictions_key")
-    values = patch_values(slide, table, signature, table_key=table_key, patches_key=record["patches_key"], fold=None)
-    rows = index.get_indexer(record["patches"])
+    values = patch_values(patches, table_key, signature, name="predictions_key")
+    rows = patches.ids.get_indexer(record["patches"])
     return dict(zip(record["patches"], values[rows].tolist(), strict=True))
 
 
@@ -179,11 +178,11 @@ def _chosen(record: dict[str, Any], scores: dict[int, float], patches: Sequence[
 def _gather(
     slide: Slide, key: str, record: dict[str, Any], channel: str, chosen: list[int], scores: dict[int, float]
 ) -> list[_Shown]:
-    patches_key = record["patches_key"]
-    rows = np.asarray(slide.sdata.shapes[patches_key].index.get_indexer(chosen), np.int64)
-    images = read_patches(patch_source(slide, patches_key, rows), np.arange(len(rows)))
-    edge = round(patch_spec(slide, patches_key).size_l0 / record["cell_l0"])
-    corners = (patch_origins_of(slide, patches_key)[rows] - np.asarray(record["origin_l0"])) / record["cell_l0"]
+    patches = slide.patches(record["patches_key"])
+    rows = np.asarray(patches.ids.get_indexer(pd.Index(chosen)), np.int64)
+    images = read_patches(patches.source(rows), np.arange(len(rows)))
+    edge = round(patches.spec.size_l0 / record["cell_l0"])
+    corners = (patches.origins[rows] - np.asarray(record["origin_l0"])) / record["cell_l0"]
     layer = slide.sdata.images[key].sel(c=channel)
     return [
         _Shown(patch, rgb.transpose(1, 2, 0), np.asarray(layer[y : y + edge, x : x + edge], np.float64), scores[patch])

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from spatialsig.data.slides import Data
     from spatialsig.pl._pairs import Pairs
+    from spatialsig.slide.slides import Data
 
 N_BINS = 10
 MIN_PER_BIN = 5  # fewer patches make no mean worth a point

@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib import colormaps
 
 from spatialsig import _keys
-from spatialsig.data.slides import open_slides
 from spatialsig.pl._canvas import INK, canvas, save_figure
 from spatialsig.signatures import measured_genes, overlap_matrix, read_signatures
+from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from spatialsig.data.slides import Data
+    from spatialsig.slide.slides import Data
 
 ROW_IN, COLUMN_IN = 0.34, 0.62
 ALL = "all slides"

@@ -11,11 +11,10 @@ from scipy.stats import rankdata
 from spatialsig import _keys
 from spatialsig._checks import check_positive
 from spatialsig._errors import InputError
-from spatialsig.data.patch_table import patch_origins_of, patch_source, patch_spec
 from spatialsig.data.patches import read_patches
-from spatialsig.data.slides import open_slides
 from spatialsig.pl._canvas import INK, canvas, save_figure
-from spatialsig.pl._values import patch_values, signature_table
+from spatialsig.pl._values import patch_values
+from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from spatialsig.data.slides import Data, Slide
+    from spatialsig.slide.slides import Data, Slide
 
 CROP_IN, GAP_IN, LINE_IN = 1.35, 0.08, 0.22  # edge of a crop, between crops, for the text above
 LEFT_IN, TOP_IN = 1.2, 0.45  # for the names of the groups, and the heading
@@ -121,23 +120,22 @@ def slide_crops(
     fold: int | None,
 ) -> list[Crop]:
     """The ``n`` clearest patches of one slide in each group, with their pixels; only these are read."""
-    spec = patch_spec(slide, patches_key)
+    patches = slide.patches(patches_key)
+    spec = patches.spec
     measured, predicted = (
-        patch_values(slide, signature_table(slide, key, name=name), signature, table_key=key, patches_key=patches_key,
-                     fold=fold)
+        patch_values(patches, key, signature, name=name, fold=fold)
         for name, key in (("signatures_key", signatures_key), ("predictions_key", predictions_key))
     )  # fmt: skip
     rows = np.flatnonzero(np.isfinite(measured) & np.isfinite(predicted))
     if not len(rows):
         return []
-    origins = patch_origins_of(slide, patches_key)
     chosen = [
         (group, strength[i], rows[i])
         for group, strength in strengths(measured[rows], predicted[rows]).items()
-        for i in clearest(strength, origins[rows], n=n, apart_px=spec.size_l0)
+        for i in clearest(strength, patches.origins[rows], n=n, apart_px=spec.size_l0)
     ]
     index = np.array([row for _, _, row in chosen], np.int64)
-    images = read_patches(patch_source(slide, patches_key, index), np.arange(len(index)))
+    images = read_patches(patches.source(index), np.arange(len(index)))
     return [
         Crop(
             group,

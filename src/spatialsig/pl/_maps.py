@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spatialsig._errors import AlignmentError
-from spatialsig.data.frames import full_resolution, image_of, image_to_um
-from spatialsig.data.patch_table import patch_origins_of, patch_spec
 from spatialsig.pl._background import background
-from spatialsig.pl._values import patch_values, signature_table
+from spatialsig.pl._values import patch_values
+from spatialsig.slide.coordinates import full_resolution, image_of, image_to_um
 from spatialsig.stats.agreement import agreement
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from spatialsig.data.patch_table import PatchSpec
-    from spatialsig.data.slides import Slide
     from spatialsig.pl._background import Background, Box
+    from spatialsig.slide.patches import PatchSpec
+    from spatialsig.slide.slides import Slide
 
 
 @dataclass(frozen=True)
@@ -61,15 +60,15 @@ def slide_maps(
     show_image: bool,
 ) -> SlideMaps:
     """Gather the maps of one slide; of the image only what will be drawn is read."""
-    spec = patch_spec(slide, patches_key)
+    patches = slide.patches(patches_key)
+    spec = patches.spec
 
     def read(table_key: str, name: str) -> NDArray[np.float64]:
-        table = signature_table(slide, table_key, name=name)
-        return patch_values(slide, table, signature, table_key=table_key, patches_key=patches_key, fold=fold)
+        return patch_values(patches, table_key, signature, name=name, fold=fold)
 
     measured = None if signatures_key is None else read(signatures_key, "signatures_key")
     predicted = read(predictions_key, "predictions_key")
-    corners = cell_corners(patch_origins_of(slide, patches_key), size=spec.size_l0, stride=spec.stride_l0)
+    corners = cell_corners(patches.origins, size=spec.size_l0, stride=spec.stride_l0)
     box = _view(slide, spec, corners)
     image = None
     if show_image:

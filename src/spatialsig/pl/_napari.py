@@ -9,18 +9,17 @@ import numpy as np
 from spatialsig import _keys
 from spatialsig._checks import check_fraction
 from spatialsig._errors import InputError
-from spatialsig.data.frames import image_of, placed
-from spatialsig.data.patch_table import patch_origins_of, patch_spec
-from spatialsig.data.slides import open_slides, slide_count
 from spatialsig.pl._canvas import ACCENT, SCORE_MAP, SECOND
 from spatialsig.pl._draw import robust_limits
 from spatialsig.pl._raster import raster
 from spatialsig.pl._values import shown_values
+from spatialsig.slide.coordinates import image_of, placed
+from spatialsig.slide.slides import open_slides, slide_count
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from spatialsig.data.slides import Data, Slide
+    from spatialsig.slide.slides import Data, Slide
 
 MAX_SQUARES = 20_000  # polygons napari draws without a wait; more patches are shown as one picture
 LINES_PER_EDGE = 300  # an outline is this share of the element's extent, in its own units: thin on any slide
@@ -86,8 +85,8 @@ def napari(
     image_of(slide, image_key)
     has_patches = patches_key in slide.sdata.shapes
     if signature is not None and not has_patches:
-        patch_spec(slide, patches_key)  # says how to make them
-    values = None if signature is None else shown_values(slide, signature, table_key, patches_key)
+        slide.patches(patches_key)  # says how to make them
+    values = None if signature is None else shown_values(slide.patches(patches_key), signature, table_key)
     viewer, layers = _open(slide)
     layers.add_sdata_image(slide.sdata, image_key, _keys.GLOBAL, multi=False)
     if cells_key in slide.sdata.shapes:
@@ -163,9 +162,10 @@ def _outline(layer: Any, colour: str) -> None:
 def _add_raster(
     viewer: Any, slide: Slide, patches_key: str, values: NDArray[np.float64], name: str, alpha: float
 ) -> None:
-    spec = patch_spec(slide, patches_key)
-    picture, to_image = raster(patch_origins_of(slide, patches_key), values, size=spec.size_l0, stride=spec.stride_l0)
-    to_global = placed(slide, slide.sdata.shapes[patches_key], f"shapes {patches_key!r}") @ to_image
+    patches = slide.patches(patches_key)
+    spec = patches.spec
+    picture, to_image = raster(patches.origins, values, size=spec.size_l0, stride=spec.stride_l0)
+    to_global = placed(slide, patches.shapes, f"shapes {patches_key!r}") @ to_image
     swap = np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]])  # napari counts (y, x)
     viewer.add_image(
         colours(picture.ravel()).reshape(*picture.shape, 4),

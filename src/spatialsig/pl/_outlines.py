@@ -8,13 +8,13 @@ import numpy as np
 import shapely
 
 from spatialsig._checks import check_key
-from spatialsig.data.frames import image_of, placed
 from spatialsig.geometry.affine import apply
+from spatialsig.slide.coordinates import image_of, placed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from spatialsig.data.slides import Slide
+    from spatialsig.slide.slides import Slide
 
 
 def outlines(slide: Slide, shapes_key: str, image_key: str) -> list[NDArray[np.float64]]:

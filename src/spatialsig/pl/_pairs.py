@@ -8,11 +8,10 @@ import numpy as np
 
 from spatialsig import _keys
 from spatialsig._errors import InputError
-from spatialsig.data.patch_table import patch_spec
-from spatialsig.data.slides import open_slides
 from spatialsig.pl._canvas import ACCENT, canvas
 from spatialsig.pl._draw import series_colour
 from spatialsig.pl._values import patch_values, signature_table
+from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from spatialsig.data.slides import Data, Slide
+    from spatialsig.slide.slides import Data, Slide
 
 Pair: TypeAlias = "tuple[NDArray[np.float64], NDArray[np.float64]]"  # measured, predicted
 Pairs: TypeAlias = "dict[str, Pair]"  # slide -> its pair
@@ -73,7 +72,7 @@ def slide_pairs(
     fold: int | None,
 ) -> dict[str, Pair]:
     """Pairs of one slide by signature, all that both tables hold when None; none without a common patch."""
-    patch_spec(slide, patches_key)  # names what is missing
+    patches = slide.patches(patches_key)
     keys = {"signatures_key": signatures_key, "predictions_key": predictions_key}
     tables = {name: signature_table(slide, key, name=name) for name, key in keys.items()}
     if signatures is None:
@@ -82,8 +81,7 @@ def slide_pairs(
     pairs = {}
     for signature in signatures:
         measured, predicted = (
-            patch_values(slide, tables[name], signature, table_key=key, patches_key=patches_key, fold=fold)
-            for name, key in keys.items()
+            patch_values(patches, key, signature, name=name, fold=fold) for name, key in keys.items()
         )
         both = np.isfinite(measured) & np.isfinite(predicted)
         if both.any():

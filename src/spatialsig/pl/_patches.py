@@ -9,16 +9,15 @@ from matplotlib.ticker import MaxNLocator
 
 from spatialsig import _keys
 from spatialsig._checks import check_fraction
-from spatialsig.data.frames import full_resolution, image_of, um_to_image
-from spatialsig.data.patch_table import patch_origins_of, patch_spec
-from spatialsig.data.slides import open_slides
-from spatialsig.data.splits import positions
 from spatialsig.pl._background import background
 from spatialsig.pl._canvas import ACCENT, INK, SCORE_MAP, SECOND, canvas, save_figure
 from spatialsig.pl._draw import beyond, draw_image, draw_patches, frame, robust_limits, scale_bar
 from spatialsig.pl._maps import cell_corners
 from spatialsig.pl._outlines import outlines
 from spatialsig.pl._values import shown_values
+from spatialsig.slide.coordinates import full_resolution, image_of, um_to_image
+from spatialsig.slide.folds import positions
+from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from spatialsig.data.slides import Data, Slide
+    from spatialsig.slide.slides import Data, Slide
 
 PANEL_IN = 5.0
 TALLEST_IN = 7.0
@@ -94,19 +93,19 @@ def patches(
     """
     check_fraction(alpha=alpha)
     slides = list(open_slides(data))
-    values = [None if signature is None else shown_values(s, signature, table_key, patches_key) for s in slides]
+    values = [None if signature is None else shown_values(s.patches(patches_key), signature, table_key) for s in slides]
     known = [v for v in values if v is not None]
     norm = robust_limits(known) if known else None
-    full = [full_resolution(image_of(s, image_key or patch_spec(s, patches_key).image_key)) for s in slides]
+    full = [full_resolution(image_of(s, image_key or s.patches(patches_key).spec.image_key)) for s in slides]
     heights = [min(TALLEST_IN, PANEL_IN * level.sizes["y"] / level.sizes["x"]) for level in full]
     drawing = canvas(figure, width_in=PANEL_IN * len(slides), height_in=max(heights) + (1.0 if known else 0.5))
     axes: NDArray[Any] = drawing.subplots(1, len(slides), squeeze=False)[0]
     for panel, slide, value in zip(axes, slides, values, strict=True):
         _draw_slide(panel, slide, patches_key, image_key, value, norm, alpha)
         if tissue_key is not None:
-            _draw_tissue(panel, slide, tissue_key, image_key or patch_spec(slide, patches_key).image_key)
+            _draw_tissue(panel, slide, tissue_key, image_key or slide.patches(patches_key).spec.image_key)
         if cells_key is not None:
-            _draw_cells(panel, slide, cells_key, image_key or patch_spec(slide, patches_key).image_key)
+            _draw_cells(panel, slide, cells_key, image_key or slide.patches(patches_key).spec.image_key)
     if norm is not None:
         artist = axes[0].collections[0]
         bar = drawing.colorbar(
@@ -129,12 +128,13 @@ def _draw_slide(
     norm: Normalize | None,
     alpha: float,
 ) -> None:
-    spec = patch_spec(slide, patches_key)
+    patches = slide.patches(patches_key)
+    spec = patches.spec
     image = image_of(slide, image_key or spec.image_key)
     level = full_resolution(image)
     box = (0.0, 0.0, float(level.sizes["x"]), float(level.sizes["y"]))
     draw_image(panel, background(image, box, slide=slide.name), grey=values is not None)
-    origins = patch_origins_of(slide, patches_key)
+    origins = patches.origins
     if values is None or norm is None:
         corners = cell_corners(origins, size=spec.size_l0, stride=spec.size_l0)
         panel.add_collection(PolyCollection(corners, facecolors="none", edgecolors=ACCENT, linewidths=0.6))  # type: ignore[arg-type]

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from spatialsig.data.slides import Data
     from spatialsig.pl._pairs import Pairs
+    from spatialsig.slide.slides import Data
 
 MAX_POINTS = 5_000  # beyond, points hide each other: show their density
 MIDDLE = (0.2, 99.8)  # percentiles of the axes: a few extreme patches must not press all others into a corner

@@ -13,8 +13,6 @@ from numpy.typing import ArrayLike
 from spatialsig import _keys
 from spatialsig._checks import check_choice
 from spatialsig._errors import AlignmentError, InputError
-from spatialsig.data.frames import full_resolution, image_of, matrix_to_global, um_per_global
-from spatialsig.data.slides import open_slides
 from spatialsig.geometry.affine import (
     Alignment,
     apply,
@@ -26,13 +24,15 @@ from spatialsig.geometry.affine import (
 )
 from spatialsig.geometry.landmarks import LAYOUTS, point_columns
 from spatialsig.pp._image_place import place_image, refuse_patches
+from spatialsig.slide.coordinates import full_resolution, image_of, matrix_to_global, um_per_global
+from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from spatialsig.data.slides import Data, Slide
+    from spatialsig.slide.slides import Data, Slide
 
 MIN_INSIDE = 0.8  # share of the cells that must lie on the image
 IDENTITY = "identity"

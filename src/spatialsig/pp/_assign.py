@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING
 
 from spatialsig import _keys
 from spatialsig._errors import AlignmentError, SpatialsigWarning
-from spatialsig.data.frames import full_resolution, image_of, um_to_image
-from spatialsig.data.patch_table import patch_origins_of, patch_spec
-from spatialsig.data.slides import open_slides
-from spatialsig.data.splits import positions
 from spatialsig.geometry.grid import points_in_patches
+from spatialsig.slide.coordinates import full_resolution, image_of, um_to_image
+from spatialsig.slide.folds import positions
+from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from spatialsig.data.slides import Data, Slide
+    from spatialsig.slide.slides import Data, Slide
 
 MIN_INSIDE = 0.05  # with fewer cells on the image the alignment must be wrong
 WARN_INSIDE = 0.8
@@ -52,10 +51,11 @@ def assign_cells(data: Data, *, patches_key: str = _keys.PATCHES, table_key: str
 
 
 def _assign(slide: Slide, patches_key: str, table_key: str) -> None:
-    spec = patch_spec(slide, patches_key)
-    xy = um_to_image(slide, spec.image_key, positions(slide, table_key))
-    on_image = _share_on_image(slide, spec.image_key, xy)
-    membership = points_in_patches(xy, patch_origins_of(slide, patches_key), size=spec.size_l0)
+    patches = slide.patches(patches_key)
+    image_key = patches.spec.image_key
+    xy = um_to_image(slide, image_key, positions(slide, table_key))
+    on_image = _share_on_image(slide, image_key, xy)
+    membership = points_in_patches(xy, patches.origins, size=patches.spec.size_l0)
     table = slide.table(table_key)
     table.obsm[_keys.MEMBERSHIP] = membership
     slide.params(table_key)["assign_cells"] = {

@@ -8,13 +8,13 @@ import numpy as np
 
 from spatialsig import _keys
 from spatialsig._errors import InputError
-from spatialsig.data.counts import counts_of
-from spatialsig.data.slides import Slide, open_slides
+from spatialsig.slide.counts import counts_of
+from spatialsig.slide.slides import Slide, open_slides
 
 if TYPE_CHECKING:
     import anndata as ad
 
-    from spatialsig.data.slides import Data
+    from spatialsig.slide.slides import Data
 
 GENE_EXPRESSION = "Gene Expression"
 

@@ -18,17 +18,17 @@ from spatialsig import _keys
 from spatialsig._checks import check_positive
 from spatialsig._errors import InputError, KeyMissingError, SpatialsigWarning
 from spatialsig._progress import track
-from spatialsig.data.frames import full_resolution, image_of, image_um_per_px
-from spatialsig.data.slides import open_slides, slide_count
 from spatialsig.pp._placement import geometries_on_image, to_image
 from spatialsig.pp._tissue import MASK_UM_PER_PX, TissueMask, blue_before_red, coarse_pixels, segment, tidy
+from spatialsig.slide.coordinates import full_resolution, image_of, image_um_per_px
+from spatialsig.slide.slides import open_slides, slide_count
 
 if TYPE_CHECKING:
     from typing import Any
 
     from numpy.typing import NDArray
 
-    from spatialsig.data.slides import Data, Slide
+    from spatialsig.slide.slides import Data, Slide
 
 
 def find_tissue(

@@ -12,9 +12,9 @@ from spatialsig import _keys
 from spatialsig._checks import check_choice, check_positive
 from spatialsig._errors import InputError
 from spatialsig._progress import track
-from spatialsig.data.counts import common_genes, counts_of
-from spatialsig.data.slides import open_slides, slide_count
-from spatialsig.data.splits import positions, training_rows
+from spatialsig.slide.counts import common_genes, counts_of
+from spatialsig.slide.folds import is_training, positions
+from spatialsig.slide.slides import open_slides, slide_count
 from spatialsig.stats.expression import clipped_moments, gene_moments, library_size
 from spatialsig.stats.variable import (
     Moments,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy import sparse
 
-    from spatialsig.data.slides import Data
+    from spatialsig.slide.slides import Data
 
 FLAVORS = ("seed", "seurat", "cell_ranger", "seurat_v3")
 PANELS = ("intersection", "union")
@@ -141,7 +141,7 @@ class _Settings:
 def _choose(data: Data, genes: list[str] | None, settings: _Settings) -> pd.DataFrame:
     moments, norms = [], []
     for slide in track(open_slides(data), "variable genes", total=slide_count(data), unit="slide"):
-        rows = training_rows(slide, positions(slide, settings.table_key), test_fold=settings.test_fold)
+        rows = is_training(slide, positions(slide, settings.table_key), test_fold=settings.test_fold)
         if rows.sum() >= 2:
             counts = counts_of(slide, settings.table_key, genes)
             names = list(slide.table(settings.table_key).var_names) if genes is None else genes

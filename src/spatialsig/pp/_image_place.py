@@ -8,14 +8,14 @@ from spatialdata.transformations import Affine, get_transformation, set_transfor
 
 from spatialsig import _keys
 from spatialsig._errors import AlignmentError
-from spatialsig.data.frames import XY, image_of
+from spatialsig.slide.coordinates import XY, image_of
 from spatialsig.store.transformations import commit_transformations
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from spatialsig.data.slides import Slide
+    from spatialsig.slide.slides import Slide
 
 
 def refuse_patches(slide: Slide, image_key: str) -> None:

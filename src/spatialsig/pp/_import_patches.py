@@ -13,20 +13,20 @@ from spatialdata.transformations import get_transformation
 from spatialsig import _keys
 from spatialsig._checks import check_choice, check_fraction, check_key, check_positive
 from spatialsig._errors import InputError
-from spatialsig.data.frames import full_resolution, image_of, image_um_per_px
-from spatialsig.data.patch_table import PatchSpec, level_read
-from spatialsig.data.slides import open_slides
 from spatialsig.pp._find_tissue import tissue_of
 from spatialsig.pp._patches import MAX_UPSAMPLING, patch_squares
 from spatialsig.pp._placement import LAZYSLIDE_COLUMN, geometries_on_image
 from spatialsig.pp._tissue import tissue_fraction
+from spatialsig.slide.coordinates import full_resolution, image_of, image_um_per_px
+from spatialsig.slide.patches import PatchSpec, level_read
+from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
     from typing import Any
 
     from numpy.typing import NDArray
 
-    from spatialsig.data.slides import Data, Slide
+    from spatialsig.slide.slides import Data, Slide
 
 TOOLS = {"squidpy": "pixel_y0", "sopa": "bboxes", "lazyslide": LAZYSLIDE_COLUMN}  # the column that gives each away
 LAZYSLIDE_SPEC = "tile_spec"
@@ -147,8 +147,7 @@ def _import(
     squares = patch_squares(origins[keep], spec, tissue[keep])
     slide.put(key_added, ShapesModel.parse(squares, transformations=get_transformation(image, get_all=True)))
     recorded = asdict(spec) | {"tissue_key": used, "made_by": f"{tool}: {keep.sum()} of {len(tiles)} {source_key!r}"}
-    slide.attrs.setdefault("patches", {})[key_added] = recorded
-    slide.commit_attrs()
+    slide.record_patches(key_added, recorded)
 
 
 def _upright(slide: Slide, source_key: str, boxes: NDArray[Any]) -> NDArray[Any]:

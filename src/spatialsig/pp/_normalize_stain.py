@@ -12,15 +12,14 @@ from spatialsig import _keys
 from spatialsig._checks import check_choice, check_positive
 from spatialsig._errors import InputError
 from spatialsig._progress import track
-from spatialsig.data.patch_table import patch_source
 from spatialsig.data.patches import read_patches
-from spatialsig.data.slides import open_slides, slide_count
+from spatialsig.slide.slides import open_slides, slide_count
 from spatialsig.stats.stain import TISSUE_OD, optical_density, recolouring, stain_strength
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from spatialsig.data.slides import Data, Slide
+    from spatialsig.slide.slides import Data, Slide
 
 METHODS = ("macenko", "vahadane")
 REFERENCE_STRENGTH = (1.5, 0.95)  # OD of a well-stained slide; any would do, as long as all slides are given the same
@@ -89,8 +88,8 @@ def normalize_stain(
     slides = track(open_slides(data), "stains", total=slide_count(data), unit="slide")
     fits = {slide.name: _fit(slide, method, n_patches, seed, patches_key) for slide in slides}
     for slide in open_slides(data):
-        slide.attrs["patches"][patches_key]["stain"] = asdict(fits[slide.name])
-        slide.commit_attrs()
+        spec = slide.patches(patches_key).spec
+        slide.record_patches(patches_key, asdict(replace(spec, stain=asdict(fits[slide.name]))))
     return pd.DataFrame([_row(name, fit) for name, fit in fits.items()]).set_index(_keys.SAMPLE)
 
 
@@ -105,7 +104,7 @@ def reference_vectors() -> NDArray[np.float64]:
 
 
 def _fit(slide: Slide, method: str, n_patches: int, seed: int, patches_key: str) -> StainFit:
-    source = replace(patch_source(slide, patches_key), recolour=None)  # the colours of the scan
+    source = replace(slide.patches(patches_key).source(), recolour=None)  # the colours of the scan
     rng = np.random.default_rng(seed)
     rows = rng.permutation(len(source))[:n_patches]
     pixels = read_patches(source, np.sort(rows)).transpose(1, 0, 2, 3).reshape(3, -1)
@@ -134,14 +133,14 @@ def _vectors(slide: Slide, pixels: NDArray[np.uint8], method: str) -> NDArray[np
         labels={"tissue": Labels2DModel.parse(np.ones((1, pixels.shape[1]), np.uint8), dims=("y", "x"))},
     )
     try:
-        found = fit_stain_reference(looked_at, "he", method=method, scale="scale0", tissue_mask_key="tissue")
+        fit = fit_stain_reference(looked_at, "he", method=method, scale="scale0", tissue_mask_key="tissue")
     except (ValueError, RuntimeError) as error:  # the latter is squidpy's own, which it does not export
         msg = (
             f"slide {slide.name!r}: its colours are not those of haematoxylin and eosin ({error}). Look at the image, and "
             "leave out patches of pen and glass with `sp.pp.qc_patches(..., drop=True)`."
         )
         raise InputError(msg) from error
-    vectors: NDArray[np.float64] = np.asarray(found.stain_matrix, np.float64).T
+    vectors: NDArray[np.float64] = np.asarray(fit.stain_matrix, np.float64).T
     return vectors
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from spatialsig.data.patches import ImageLevel
-    from spatialsig.data.slides import Slide
+    from spatialsig.slide.slides import Slide
     from spatialsig.stats.registration import Raster
 
 PITCH_UM = 1.5  # nuclei of 6 um and more are seen, and a slide of 1 cm fits into memory

@@ -15,18 +15,18 @@ from spatialsig import _keys
 from spatialsig._checks import check_fraction, check_positive
 from spatialsig._errors import InputError
 from spatialsig._progress import track
-from spatialsig.data.frames import full_resolution, image_of, image_um_per_px, um_to_image
-from spatialsig.data.patch_table import PatchSpec, level_read
-from spatialsig.data.slides import open_slides, slide_count
-from spatialsig.data.splits import positions
 from spatialsig.geometry.grid import patch_origins, points_in_patches
 from spatialsig.pp._find_tissue import tissue_of
 from spatialsig.pp._tissue import tissue_fraction
+from spatialsig.slide.coordinates import full_resolution, image_of, image_um_per_px, um_to_image
+from spatialsig.slide.folds import positions
+from spatialsig.slide.patches import PatchSpec, level_read
+from spatialsig.slide.slides import open_slides, slide_count
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from spatialsig.data.slides import Data, Slide
+    from spatialsig.slide.slides import Data, Slide
 
 MAX_UPSAMPLING = 1.05  # a patch finer than the scan would be made of invented pixels
 PATCH_PX, UM_PER_PX = 224, 0.5
@@ -226,8 +226,7 @@ def _lay(
         keep &= _enough_cells(slide, spec, origins, keep, *cells)
     squares = patch_squares(origins[keep], spec, tissue[keep])
     slide.put(key_added, ShapesModel.parse(squares, transformations=get_transformation(image, get_all=True)))
-    slide.attrs.setdefault("patches", {})[key_added] = asdict(replace(spec, tissue_key=used))
-    slide.commit_attrs()
+    slide.record_patches(key_added, asdict(replace(spec, tissue_key=used)))
 
 
 def _enough_cells(

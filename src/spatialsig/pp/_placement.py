@@ -10,13 +10,13 @@ from spatialdata.transformations import Identity, get_transformation
 
 from spatialsig import _keys
 from spatialsig._errors import AlignmentError
-from spatialsig.data.frames import XY, full_resolution, image_of
+from spatialsig.slide.coordinates import XY, full_resolution, image_of
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
     from numpy.typing import NDArray
 
-    from spatialsig.data.slides import Slide
+    from spatialsig.slide.slides import Slide
 
 LAZYSLIDE_COLUMN = "tissue_id"  # on the tissues and tiles of LazySlide / wsidata
 

@@ -13,19 +13,19 @@ from spatialsig import _keys
 from spatialsig._checks import check_positive
 from spatialsig._errors import AlignmentError, InputError, SpatialsigWarning
 from spatialsig._progress import track
-from spatialsig.data.frames import image_of, matrix_to_global, um_per_global
-from spatialsig.data.slides import open_slides, require_obsm, slide_count
 from spatialsig.geometry.mistakes import hypotheses
 from spatialsig.pp._fits import Fitter, is_plausible, region_groups, sample_groups
 from spatialsig.pp._image_place import place_image, refuse_patches
 from spatialsig.pp._nuclei import NucleiRasters
+from spatialsig.slide.coordinates import image_of, matrix_to_global, um_per_global
+from spatialsig.slide.slides import open_slides, slide_count
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from spatialsig.data.slides import Data, Slide
     from spatialsig.geometry.mistakes import Hypothesis
     from spatialsig.pp._fits import Fit
+    from spatialsig.slide.slides import Data, Slide
 
 WARN_UM = 10.0  # a longer shift costs labels of 112-um patches more than .01 of r
 SMALL_REGION_UM = 1000.0
@@ -164,7 +164,7 @@ def _check(
 def _positions(slide: Slide, table_key: str) -> NDArray[np.float64]:
     """Finite positions of the cells ``(n, 2)``, µm."""
     fix = "Give positions in um as x, y."
-    found = require_obsm(slide.table(table_key), _keys.SPATIAL, name="table_key", slide=slide, fix=fix)
+    found = slide.obsm(table_key, _keys.SPATIAL, name="table_key", fix=fix)
     xy = np.asarray(found, np.float64)[:, :2]
     xy = xy[np.isfinite(xy).all(axis=1)]
     if len(xy) == 0:

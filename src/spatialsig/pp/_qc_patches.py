@@ -14,12 +14,11 @@ from spatialsig import _keys
 from spatialsig._checks import check_fraction, check_key, check_positive
 from spatialsig._errors import InputError
 from spatialsig._progress import progress_bar
-from spatialsig.data.frames import image_of, image_um_per_px
-from spatialsig.data.patch_table import patch_origins_of, patch_source, patch_spec
 from spatialsig.data.patches import read_patches
-from spatialsig.data.slides import open_slides
 from spatialsig.pp._placement import geometries_on_image
 from spatialsig.pp._tissue import MASK_UM_PER_PX, TissueMask, coarse_pixels, segment, tissue_fraction
+from spatialsig.slide.coordinates import image_of, image_um_per_px
+from spatialsig.slide.slides import open_slides
 from spatialsig.stats import patch_quality as quality
 from spatialsig.stats.stain import optical_density
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import NDArray
 
-    from spatialsig.data.slides import Data, Slide
+    from spatialsig.slide.slides import Data, Slide
 
 BLOCK_UM = 8.0  # colours are judged on blocks of about a cell
 BATCH_MB = 64
@@ -108,15 +107,15 @@ def qc_patches(
     check_fraction(max_white=max_white, max_pen=max_pen, max_fold=max_fold)
     limits = _Limits(min_focus, max_white, max_pen, max_fold, max_stain)
     for slide in open_slides(data):
-        patch_spec(slide, patches_key)
+        slide.patches(patches_key)
         if qc_key is not None:
             slide.table(qc_key, name="qc_key", fix="Run `squidpy.experimental.im.qc_image` first.")
         if drop:
             _refuse_if_used(slide, patches_key)
-    found = [_measure(slide, patches_key) for slide in open_slides(data)]
-    usual = float(np.median([_usual_focus(one) for one in found]))
+    measurements = [_measure(slide, patches_key) for slide in open_slides(data)]
+    usual = float(np.median([_usual_focus(one) for one in measurements]))
     rows = []
-    for slide, measured in zip(open_slides(data), found, strict=True):
+    for slide, measured in zip(open_slides(data), measurements, strict=True):
         rows.append(_judge(slide, patches_key, measured, usual, limits, qc_key))
         if drop:
             _drop(slide, patches_key)
@@ -125,7 +124,8 @@ def qc_patches(
 
 def _measure(slide: Slide, patches_key: str) -> pd.DataFrame:
     """The five columns of a slide; ``focus`` still absolute."""
-    spec, source = patch_spec(slide, patches_key), patch_source(slide, patches_key)
+    patches = slide.patches(patches_key)
+    spec, source = patches.spec, patches.source()
     n_blocks = max(1, min(spec.patch_px // 2, round(spec.patch_px * spec.um_per_px / BLOCK_UM)))
     size = max(1, int(BATCH_MB * 2**20 / (4 * 3 * 3 * spec.patch_px**2)))
     sharp, blocks = [], []
@@ -147,7 +147,7 @@ def _measure(slide: Slide, patches_key: str) -> pd.DataFrame:
             _keys.FOCUS: np.concatenate(sharp),
             _keys.WHITE_SHARE: white.mean(axis=(1, 2)),
             _keys.PEN_SHARE: pen.mean(axis=(1, 2)),
-            _keys.FOLD_SHARE: tissue_fraction(folds, patch_origins_of(slide, patches_key), size=spec.size_l0),
+            _keys.FOLD_SHARE: tissue_fraction(folds, patches.origins, size=spec.size_l0),
             _keys.STAIN_OUTLIER: quality.stain_distance(colours),
         }
     )
@@ -218,7 +218,7 @@ def _squidpy_metrics(slide: Slide, patches_key: str, qc_key: str) -> dict[str, N
     region = attrs.get("region")
     region = region if isinstance(region, str) else next(iter(region or []), None)
     check_key(slide.sdata.shapes, str(region), name="qc_key", where=f"the shapes of slide {slide.name!r}")
-    image_key = patch_spec(slide, patches_key).image_key
+    image_key = slide.patches(patches_key).spec.image_key
     tiles = pd.Series(geometries_on_image(slide, str(region), image_key), index=slide.sdata.shapes[str(region)].index)
     tiles = tiles.loc[table.obs[attrs["instance_key"]].to_numpy()]
     patches = np.asarray(slide.sdata.shapes[patches_key].geometry)

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 from spatialsig import _keys
 from spatialsig._checks import check_choice, check_positive
 from spatialsig._errors import InputError, LeakageError, SpatialsigWarning
-from spatialsig.data.patch_table import patch_extent_um
-from spatialsig.data.slides import open_slides
-from spatialsig.data.splits import folds_of, group_folds, inner_group_folds
+from spatialsig.slide.folds import folds_of, group_folds, inner_group_folds
+from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
-    from spatialsig.data.slides import Data, Slide
+    from spatialsig.slide.slides import Data, Slide
 
 
 def split(
@@ -198,6 +197,6 @@ def _write_folds(slide: Slide, table_key: str) -> None:
     for key, table in slide.sdata.tables.items():
         if key != table_key and not {_keys.PATCH_ID, _keys.FOLD} <= set(table.obs):
             continue
-        extent_um = 0.0 if key == table_key else patch_extent_um(slide, str(table.obs[_keys.REGION_KEY].iloc[0]))
+        extent_um = 0.0 if key == table_key else slide.patches(str(table.obs[_keys.REGION_KEY].iloc[0])).extent_um
         table.obs[_keys.FOLD] = folds_of(slide, table.obsm[_keys.SPATIAL], extent_um=extent_um)
         slide.commit_table(key, obs=[_keys.FOLD])

@@ -11,8 +11,8 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 from xarray import DataArray, DataTree
 
-from spatialsig.data.frames import full_resolution
 from spatialsig.data.pyramid import level_factor
+from spatialsig.slide.coordinates import full_resolution
 from spatialsig.stats.patch_quality import glass_density, not_stain
 from spatialsig.stats.stain import optical_density
 

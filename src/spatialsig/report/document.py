@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from spatialsig.data.slides import Data
+    from spatialsig.slide.slides import Data
 
 TEMPLATE = "template.html.j2"
 COVERAGE_COLUMNS = {

@@ -10,18 +10,17 @@ from matplotlib.figure import Figure
 
 from spatialsig import _keys, pl
 from spatialsig._progress import track
-from spatialsig.data.patch_table import patch_spec
-from spatialsig.data.slides import open_slides, slide_count
 from spatialsig.pl._gallery import N_CROPS, slide_crops
 from spatialsig.pl._pairs import slide_pairs
+from spatialsig.slide.slides import open_slides, slide_count
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-    from spatialsig.data.slides import Data, Slide
     from spatialsig.pl._gallery import Crop
     from spatialsig.pl._pairs import Pairs
     from spatialsig.report.images import Figures
+    from spatialsig.slide.slides import Data, Slide
 
 MAPS_MAX_CHARS = 12_000_000  # of all maps together, so that the file stays below 20 MB
 
@@ -173,7 +172,7 @@ def _facts(slide: Slide, names: Names) -> dict[str, Any]:
     """What the steps recorded about themselves on a slide; empty for what was not done."""
     facts: dict[str, Any] = {"split": dict(slide.attrs.get("split", {}))}
     if names.patches_key in slide.sdata.shapes:
-        facts["patches"] = patch_spec(slide, names.patches_key)
+        facts["patches"] = slide.patches(names.patches_key).spec
     for key in (names.table_key, names.signatures_key, names.predictions_key):
         if key in slide.sdata.tables:
             facts |= slide.params(key)

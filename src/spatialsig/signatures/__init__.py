@@ -1,6 +1,7 @@
 """Gene signatures: built-in sets with their sources, and readers for GMT, CSV, JSON and YAML."""
 
 from ._coverage import Coverage, coverage_table, measured_genes, overlap_matrix, weights
+from ._genes import scored_genes, shared_genes
 from ._read import builtin_names, read_signatures
 
 __all__ = [
@@ -10,5 +11,7 @@ __all__ = [
     "measured_genes",
     "overlap_matrix",
     "read_signatures",
+    "scored_genes",
+    "shared_genes",
     "weights",
 ]

@@ -1,34 +1,22 @@
-"""From cells to patch labels."""
+"""Summarise the cells of each patch as its labels."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from spatialsig import _keys
 from spatialsig._checks import check_choice
 from spatialsig._errors import InputError
 from spatialsig._progress import track
-from spatialsig.data.counts import counts_of
-from spatialsig.data.embedding import check_one_embedding
-from spatialsig.data.patch_table import patch_table
-from spatialsig.data.slides import open_slides, require_obsm, require_params, slide_count
-from spatialsig.stats.expression import library_size
-from spatialsig.stats.grouped import group_sizes, grouped_mean
-from spatialsig.tl._cell_columns import add_layers, add_obs, add_obsm, check_columns
-from spatialsig.tl._statistics import PSEUDOBULK, STATISTICS, score_labels, standard_error, summarise
-from spatialsig.tl._targets import Targets
+from spatialsig.labels.patch_labels import LabelRequest, check_slides, patch_labels
+from spatialsig.labels.statistics import PSEUDOBULK, STATISTICS
+from spatialsig.labels.targets import Targets
+from spatialsig.slide.slides import open_slides, slide_count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import anndata as ad
-    from numpy.typing import NDArray
-    from scipy import sparse
-
-    from spatialsig.data.slides import Data, Slide
+    from spatialsig.slide.slides import Data
 
 
 def aggregate_patches(
@@ -125,141 +113,18 @@ def aggregate_patches(
     if chosen is not None and stat == PSEUDOBULK:
         msg = "`stat='pseudobulk'` scores the summed counts of a patch; for `targets` use `stat='sum'`."
         raise InputError(msg)
-    rep = () if use_rep is None else (use_rep,)
-    wanted = _Wanted(stat, trim, min_cells, chosen, rep, tuple(obs), tuple(obsm), tuple(layers), patches_key, table_key)
-    categories = _check_slides(data, wanted)
+    request = LabelRequest(
+        stat=stat,
+        trim=trim,
+        min_cells=min_cells,
+        targets=chosen,
+        rep=() if use_rep is None else (use_rep,),
+        obs=tuple(obs),
+        obsm=tuple(obsm),
+        layers=tuple(layers),
+        patches_key=patches_key,
+        table_key=table_key,
+    )
+    categories = check_slides(data, request)
     for slide in track(open_slides(data), "label patches", total=slide_count(data), unit="slide"):
-        slide.put(key_added, _aggregate(slide, wanted, categories))
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    stat: str
-    trim: float
-    min_cells: int
-    targets: Targets | None
-    rep: tuple[str, ...]
-    obs: tuple[str, ...]
-    obsm: tuple[str, ...]
-    layers: tuple[str, ...]
-    patches_key: str
-    table_key: str
-
-
-def _check_slides(data: Data, wanted: _Wanted) -> dict[str, list[str]]:
-    """Refuse what would fail half way; categories of the targets over all slides, so that all tables have them."""
-    records: dict[str, Mapping[str, Any]] = {}
-    categories: dict[str, dict[str, None]] = {}
-    for slide in open_slides(data):
-        cells = slide.table(wanted.table_key)
-        for key in wanted.rep:
-            fix = "Call `sp.tl.embed_cells` first, or pass `use_rep=None`."
-            require_obsm(cells, key, name="use_rep", slide=slide, fix=fix)
-        check_columns(slide, cells, obs=wanted.obs, obsm=wanted.obsm, layers=wanted.layers)
-        records[slide.name] = _embedding_record(slide, wanted)
-        if wanted.targets is not None:
-            wanted.targets.check(slide, cells)
-            for column, names in wanted.targets.categories(cells).items():
-                categories.setdefault(column, {}).update(dict.fromkeys(names))
-    check_one_embedding(records)
-    return {column: list(names) for column, names in categories.items()}
-
-
-def _embedding_record(slide: Slide, wanted: _Wanted) -> dict[str, Any]:
-    """What ``embed_cells`` kept, where it made the embedding that is used."""
-    record = dict(slide.params(wanted.table_key).get("embed_cells", {}))
-    return record if record.get("key") in wanted.rep else {}
-
-
-def _aggregate(slide: Slide, wanted: _Wanted, categories: Mapping[str, Sequence[str]]) -> ad.AnnData:
-    cells = slide.table(wanted.table_key)
-    membership = _membership(slide, cells, wanted.patches_key)
-    n_cells = group_sizes(membership)
-    enough = n_cells >= wanted.min_cells
-    if not enough.any():
-        msg = f"slide {slide.name!r}: no patch has {wanted.min_cells} cells (the most is {n_cells.max(initial=0)})."
-        raise InputError(msg)
-    scored: Mapping[str, Any] = {}
-    if wanted.targets is None:
-        scored = require_params(slide, wanted.table_key, "score_cells", fix="Call `sp.tl.score_cells` first.")
-        names, labels, sem = _of_scores(slide, cells, scored, membership, wanted)
-    else:
-        names, labels, sem = _of_targets(wanted.targets, cells, categories, membership, wanted)
-    labels[~enough] = np.nan
-    table = patch_table(slide, wanted.patches_key, labels, names, n_cells=n_cells)
-    table.layers[_keys.SEM] = np.where(enough[:, None], sem, np.nan).astype(np.float32)
-    library = library_size(counts_of(slide, wanted.table_key))
-    table.obs[_keys.N_COUNTS] = grouped_mean(library[:, None], membership)[:, 0]
-    for column in (_keys.N_GENES_PANEL, _keys.N_GENES_MEASURED) if scored else ():
-        table.var[column] = np.asarray(scored[column])
-    add_obs(table, cells, membership, wanted.obs)
-    add_obsm(table, cells, membership, (*wanted.rep, *wanted.obsm))
-    add_layers(table, cells, membership, wanted.layers)
-    table.uns[_keys.NAMESPACE] = {
-        "aggregate_patches": _record(wanted, cells, labels[enough]),
-        "score_cells": dict(scored),
-        "embed_cells": _embedding_record(slide, wanted),
-    }
-    return table
-
-
-def _of_scores(
-    slide: Slide, cells: ad.AnnData, scored: Mapping[str, Any], membership: sparse.csr_matrix, wanted: _Wanted
-) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
-    scores = cells.obsm[scored["key"]]
-    counts = counts_of(slide, wanted.table_key, list(scored["genes"])) if wanted.stat == PSEUDOBULK else None
-    labels = score_labels(scored, counts, membership, stat=wanted.stat, trim=wanted.trim, scores=scores)
-    return list(scored["names"]), labels, standard_error(scores, membership, stat=wanted.stat)
-
-
-def _of_targets(
-    targets: Targets,
-    cells: ad.AnnData,
-    categories: Mapping[str, Sequence[str]],
-    membership: sparse.csr_matrix,
-    wanted: _Wanted,
-) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
-    names, labels, errors = [], [], []
-    for found, values in targets.blocks(cells, categories):
-        names += found
-        labels.append(summarise(values, membership, stat=wanted.stat, trim=wanted.trim))
-        errors.append(standard_error(values, membership, stat=wanted.stat))
-    return names, np.concatenate(labels, axis=1), np.concatenate(errors, axis=1)
-
-
-def _membership(slide: Slide, cells: ad.AnnData, patches_key: str) -> sparse.csr_matrix:
-    fix = "Call `sp.pp.assign_cells` first."
-    membership = require_obsm(cells, _keys.MEMBERSHIP, name="key", slide=slide, fix=fix)
-    if membership.shape[1] != len(slide.sdata.shapes[patches_key]):
-        msg = (
-            f"slide {slide.name!r}: cells are assigned to {membership.shape[1]} patches, but {patches_key!r} holds "
-            f"{len(slide.sdata.shapes[patches_key])}; call `sp.pp.assign_cells` again."
-        )
-        raise InputError(msg)
-    return membership
-
-
-def _record(wanted: _Wanted, cells: ad.AnnData, labels: NDArray[np.float64]) -> dict[str, Any]:
-    record: dict[str, Any] = {
-        "stat": wanted.stat,
-        "min_cells": wanted.min_cells,
-        "patches_key": wanted.patches_key,
-        "n_labelled": len(labels),
-        "tie_fraction": _tie_fraction(labels),
-    }
-    if wanted.targets is not None:
-        record["targets"] = wanted.targets.record()
-    if wanted.stat == "trimmed_mean":
-        record["trim"] = wanted.trim
-    if wanted.layers:
-        record["genes"] = list(cells.var_names)
-    return record
-
-
-def _tie_fraction(labels: np.ndarray) -> np.ndarray:
-    """Share of patches that lie on the most frequent value of each column."""
-    share = [
-        np.unique(column, return_counts=True)[1].max() / len(column) if np.isfinite(column).all() else np.nan
-        for column in labels.T
-    ]
-    return np.array(share)
+        slide.put(key_added, patch_labels(slide, request, categories))

@@ -12,29 +12,27 @@ from spatialdata.transformations import Scale, Sequence, Translation, get_transf
 
 from spatialsig import _keys
 from spatialsig._checks import check_choice, check_key, check_positive
-from spatialsig._errors import InputError, KeyMissingError
+from spatialsig._errors import InputError
 from spatialsig._progress import progress_bar
-from spatialsig.data.frames import XY, image_of
-from spatialsig.data.patch_table import patch_origins_of, patch_source, patch_spec
-from spatialsig.data.patches import read_patches
+from spatialsig.data.features import in_batches
 from spatialsig.data.prefetch import ahead
-from spatialsig.data.slides import open_slides
+from spatialsig.inference.inputs import AHEAD, check_patches, inputs_name
 from spatialsig.models.ensemble import members_of, weights_hash
 from spatialsig.models.standardise import standardised_embedding
 from spatialsig.nn.saliency import can_roll_out, integrated_gradients, rollout, summed_cells
-from spatialsig.tl._predict import AHEAD, check_patches, inputs_name, patch_embedding
+from spatialsig.slide.coordinates import XY, image_of
+from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from collections.abc import Sequence as ListLike
 
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from spatialsig.data.patch_table import PatchSpec
-    from spatialsig.data.slides import Data, Slide
     from spatialsig.models import SignatureViT
     from spatialsig.models.ensemble import SignatureModel
+    from spatialsig.slide.patches import PatchSpec
+    from spatialsig.slide.slides import Data, Slide
 
 METHODS = ("gradient", "rollout")
 ROLLOUT = "attention"  # name of the one channel: attention does not tell signatures apart
@@ -118,21 +116,22 @@ def attention(
     check_positive(n_steps=n_steps)
     asked = _asked(model, method, signatures, cell_px, n_steps)
     for slide in open_slides(data):
-        check_patches(slide, model, patches_key)
-        rows = _rows(slide, patches_key, patches)
-        embedding = patch_embedding(slide, signatures_key, use_rep)
+        shown = slide.patches(patches_key)
+        check_patches(shown, model)
+        rows = shown.rows_named(patches)
+        embedding = shown.embedding(signatures_key, use_rep)
         given = None if embedding is None else embedding[rows]
-        raster = _Raster(patch_spec(slide, patches_key), patch_origins_of(slide, patches_key)[rows], asked)
+        raster = _Raster(shown.spec, shown.origins[rows], asked)
         with progress_bar(f"attention {slide.name}", total=len(rows), unit="patch") as bar:
-            for chosen, images in ahead(_batches(slide, patches_key, rows), depth=AHEAD):
-                raster.add(chosen, _maps(model, images, None if given is None else given[chosen], asked))
-                bar.advance(len(chosen))
+            for batch, images in ahead(in_batches(shown.source(rows), BATCH), depth=AHEAD):
+                raster.add(batch, _maps(model, images, None if given is None else given[batch], asked))
+                bar.advance(len(batch))
         slide.attrs.setdefault("attention", {})[key_added] = {
             "method": method,
             "inputs": inputs_name(use_rep),
             "weights_sha256": weights_hash(model),
             "patches_key": patches_key,
-            "patches": slide.sdata.shapes[patches_key].index.to_numpy()[rows].tolist(),
+            "patches": shown.ids.to_numpy()[rows].tolist(),
             "cell_l0": raster.cell_l0,
             "origin_l0": raster.origin.tolist(),
         }
@@ -161,30 +160,6 @@ def _asked(
         msg = f"`cell_px={edge}` does not divide a patch of {model.patch_px} px."
         raise InputError(msg)
     return _Asked(method, tuple(model.signatures.index(name) for name in names), names, edge, n_steps)
-
-
-def _rows(slide: Slide, patches_key: str, patches: ListLike[int] | None) -> NDArray[np.int64]:
-    index = slide.sdata.shapes[patches_key].index
-    if patches is None:
-        return np.arange(len(index))
-    rows = np.asarray(index.get_indexer(list(patches)), np.int64)
-    if not len(rows) or (rows < 0).any():
-        unknown = [patch for patch, row in zip(patches, rows, strict=True) if row < 0]
-        msg = (
-            f"`patches`: {unknown or 'none given'}; slide {slide.name!r} has patches {index.min()} to {index.max()} in "
-            f"{patches_key!r}."
-        )
-        raise KeyMissingError(msg)
-    return np.unique(rows)
-
-
-def _batches(
-    slide: Slide, patches_key: str, rows: NDArray[np.int64]
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
-    source = patch_source(slide, patches_key, rows)
-    for start in range(0, len(rows), BATCH):
-        chosen = np.arange(start, min(start + BATCH, len(rows)))
-        yield chosen, read_patches(source, chosen)
 
 
 def _maps(

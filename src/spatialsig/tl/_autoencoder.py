@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from spatialsig import _keys
-from spatialsig._checks import check_choice
-from spatialsig._errors import InputError
 from spatialsig._progress import track
-from spatialsig.data.cells import MemoryCells, StoredCells
-from spatialsig.data.counts import common_genes, counts_of
-from spatialsig.data.slides import open_slides, slide_count
-from spatialsig.data.splits import folds_of, positions, training_rows
-from spatialsig.signatures import read_signatures
-from spatialsig.stats.cell_rows import sub_matrix
-from spatialsig.stats.expression import gene_moments, library_size, scaler_from_moments
-from spatialsig.train import fit_autoencoder
+from spatialsig.expression.autoencoder import AutoencoderOptions, embed_slide, train_expression_autoencoder
+from spatialsig.slide.slides import open_slides, slide_count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
-    from scipy import sparse
-
-    from spatialsig.data.cells import CellSource
-    from spatialsig.data.slides import Data, Slide
     from spatialsig.models import Autoencoder
-
-PANELS = ("intersection", "union")
+    from spatialsig.slide.slides import Data
 
 
 def train_autoencoder(
@@ -104,49 +87,23 @@ def train_autoencoder(
     InputError
         If fewer than two genes are left, or there are no training cells.
     """
-    from spatialsig.nn.autoencoder import AutoencoderConfig
-
-    check_choice(panel, PANELS, name="panel")
-    excluded = read_signatures(signatures) if exclude_signature_genes else {}
-    genes = _genes(data, excluded, table_key, panel)
-    training, validation = _cells(data, genes, test_fold, validation_fold, table_key)
-    if not training.sources:
-        msg = f"`test_fold={test_fold}`, `validation_fold={validation_fold}` leave no training cells; choose another fold."
-        raise InputError(msg)
-    mean, std = training.scaler()
-    config = AutoencoderConfig(
-        hidden=tuple(hidden),
+    options = AutoencoderOptions(
+        signatures=signatures,
+        exclude_signature_genes=exclude_signature_genes,
+        panel=panel,
+        test_fold=test_fold,
+        validation_fold=validation_fold,
         n_latent=n_latent,
-        dropout=denoise,
-        linear_path=linear_path,
+        hidden=tuple(hidden),
         loss=loss,
-        n_batches=len(training.sources) if slide_offsets else 0,
-    )
-    model, history = fit_autoencoder(
-        training.sources,
-        genes=genes,
-        mean=mean,
-        std=std,
-        measured=training.mask if panel == "union" else None,
-        validation=validation.sources or None,
-        validation_measured=validation.mask if panel == "union" and validation.sources else None,
-        config=config,
+        denoise=denoise,
+        slide_offsets=slide_offsets,
+        linear_path=linear_path,
         seed=seed,
-        **fit_options,
+        table_key=table_key,
+        fit=fit_options,
     )
-    model.run |= {
-        "test_fold": test_fold,
-        "validation_fold": validation_fold,
-        "samples": [slide.name for slide in open_slides(data)],
-        "training_samples": training.samples,
-        "n_training_cells": sum(source.n_cells for source in training.sources),
-        "exclude_signature_genes": exclude_signature_genes,
-        "panel": panel,
-        "seed": seed,
-        "scaler_sha256": model.scaler_sha256,
-        "history": history.to_dict("list"),
-    }
-    return model
+    return train_expression_autoencoder(data, options)
 
 
 def embed_cells(data: Data, model: Autoencoder, *, table_key: str = _keys.TABLE, key_added: str = _keys.X_AE) -> None:
@@ -176,12 +133,7 @@ def embed_cells(data: Data, model: Autoencoder, *, table_key: str = _keys.TABLE,
         If a slide does not measure all genes of the model.
     """
     for slide in track(open_slides(data), "embed cells", total=slide_count(data), unit="slide"):
-        table = slide.table(table_key)
-        columns = model.align_genes(table.var_names, where=f"slide {slide.name!r}")
-        counts = sub_matrix(counts_of(slide, table_key), columns)
-        measured = columns >= 0
-        known = None if measured.all() else measured
-        table.obsm[key_added] = model.get_latent_representation(counts, measured=known)
+        slide.table(table_key).obsm[key_added] = embed_slide(slide, model, table_key=table_key)
         slide.params(table_key)["embed_cells"] = {"key": key_added, **_held_out(model), **model.record()}
         slide.commit_table(table_key, obsm=[key_added], steps=["embed_cells"])
 
@@ -192,81 +144,3 @@ def _held_out(model: Autoencoder) -> dict[str, int]:
         return {}
     fold = model.run["test_fold"]
     return {"test_fold": -1 if fold is None else int(fold)}
-
-
-def _genes(data: Data, signatures: Mapping[str, Sequence[str]], table_key: str, panel: str) -> list[str]:
-    panels = []
-    for slide in open_slides(data):
-        var = slide.table(table_key).var
-        marked = var[_keys.HIGHLY_VARIABLE] if _keys.HIGHLY_VARIABLE in var else np.ones(len(var), bool)
-        panels.append(list(var.index[np.asarray(marked, bool)]))
-    excluded = {gene for genes in signatures.values() for gene in genes}
-    found = (
-        common_genes(panels) if panel == "intersection" else list(dict.fromkeys(g for genes in panels for g in genes))
-    )
-    genes = [gene for gene in found if gene not in excluded]
-    if len(genes) < 2:
-        msg = (
-            f"only {len(genes)} genes are left for the autoencoder: {len(found)} highly variable genes are measured on "
-            f"{'all' if panel == 'intersection' else 'any'} slides, {len(excluded)} signature genes are excluded. Raise "
-            "`n_top_genes` in `sp.pp.highly_variable_genes`, use fewer signatures, or `panel='union'`."
-        )
-        raise InputError(msg)
-    return genes
-
-
-@dataclass
-class _Slides:
-    """Cells of several slides to read from, the genes each measures, and sums of their expression."""
-
-    genes: list[str]
-    samples: list[str] = field(default_factory=list)
-    sources: list[CellSource] = field(default_factory=list)
-    measured: list[NDArray[np.bool_]] = field(default_factory=list)
-    sums: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=list)
-
-    @property
-    def mask(self) -> NDArray[np.bool_]:
-        return np.stack(self.measured)
-
-    def add(self, slide: Slide, table_key: str, counts: sparse.csr_matrix, rows: NDArray[np.bool_]) -> None:
-        """Take chosen cells of a slide; its counts are at hand now, so nothing has to be read for the scaler later."""
-        if not rows.any():
-            return
-        columns = np.asarray(slide.table(table_key).var_names.get_indexer(self.genes), np.int64)
-        chosen, measured = np.flatnonzero(rows), columns >= 0
-        used = np.zeros(counts.shape[1], bool)
-        used[columns[measured]] = True
-        sums = gene_moments(counts, library_size(counts, genes=used), rows=rows)
-        self.sums.append((np.where(measured, sums[0][columns], 0), np.where(measured, sums[1][columns], 0)))
-        if slide.path is None:
-            source: CellSource = MemoryCells(sub_matrix(counts, columns, chosen))
-        else:
-            source = StoredCells(slide.path / "tables" / table_key / "X", columns, chosen)
-        self.samples.append(slide.name)
-        self.sources.append(source)
-        self.measured.append(measured)
-
-    def scaler(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Mean and deviation of every gene over the cells of the slides that measure it."""
-        total, squares = np.sum(self.sums, axis=0)
-        n = np.array([source.n_cells for source in self.sources]) @ self.mask
-        mean, std = scaler_from_moments(total, squares, n.astype(np.float64))
-        return mean.astype(np.float32), std.astype(np.float32)
-
-
-def _cells(
-    data: Data, genes: list[str], test_fold: int | None, validation_fold: int | None, table_key: str
-) -> tuple[_Slides, _Slides]:
-    """Cells to train on, and cells to choose the best epoch by."""
-    training, validation = _Slides(genes), _Slides(genes)
-    for slide in track(open_slides(data), "find cells", total=slide_count(data), unit="slide"):
-        counts = counts_of(slide, table_key)
-        xy_um = positions(slide, table_key)
-        rows = training_rows(slide, xy_um, test_fold=test_fold)
-        if validation_fold is not None:
-            held_out = rows & (folds_of(slide, xy_um) == validation_fold)
-            validation.add(slide, table_key, counts, held_out)
-            rows &= ~held_out
-        training.add(slide, table_key, counts, rows)
-    return training, validation

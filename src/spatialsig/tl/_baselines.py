@@ -1,33 +1,19 @@
-"""Simple predictors on the folds of the model: what can be had without it."""
+"""Judge simple predictors on the folds of a cohort: what can be had without a model."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from spatialsig import _keys
 from spatialsig._progress import track
-from spatialsig.stats.baselines import nearest_neighbours, neighbour_mean, ridge
-from spatialsig.tl._ceiling import noise_ceiling
-from spatialsig.tl._judge import judge
-from spatialsig.tl._rows import Request, gather
+from spatialsig.evaluation.metrics import evaluation_table
+from spatialsig.evaluation.rows import Request, gather
+from spatialsig.evaluation.simple_predictors import simple_predictions
 
 if TYPE_CHECKING:
     import pandas as pd
-    from numpy.typing import NDArray
 
-    from spatialsig.data.slides import Data
-    from spatialsig.tl._rows import Rows
-
-# method: feature block it is fitted on
-RIDGES = {
-    "ae_only": "ae",
-    "embedding": "embedding",
-    "hand_features": "hand",
-    "colour": "colour",
-    "density": "density",
-}
+    from spatialsig.slide.slides import Data
 
 
 def baselines(
@@ -80,42 +66,8 @@ def baselines(
     KeyMissingError
         If the slides have no folds, labels or embeddings.
     """
-    request = Request(None, test_fold, use_rep, embedding_key, patches_key, signatures_key, seed)
+    request = Request(None, test_fold, use_rep, embedding_key, patches_key, signatures_key, table_key, seed)
     slides = gather(data, request)
     tested = [rows for rows in slides if rows.test.any()]
-    judged = [rows.sample for rows in tested]
-    ceiling = noise_ceiling(data, seed=seed, samples=judged, table_key=table_key, signatures_key=signatures_key)
     predictions = {rows.sample: simple_predictions(rows, slides) for rows in track(tested, "baselines", unit="slide")}
-    return judge(tested, slides, predictions, ceiling, pooled=pooled)
-
-
-def simple_predictions(rows: Rows, slides: list[Rows]) -> dict[str, NDArray[np.float64]]:
-    """Scores ``(n_test, n_signatures)`` of every baseline on the test rows of one slide."""
-    test, trained = rows.test, [s for s in slides if s.train.any()]
-    targets = np.concatenate([s.targets[s.train] for s in trained])
-    predictions = {
-        method: ridge(_training(trained, block), targets, rows.features[block][test])
-        for method, block in RIDGES.items()
-        if block in rows.features
-    }
-    predictions["coordinates"] = _by_coordinates(rows, trained)
-    predictions["neighbours"] = neighbour_mean(rows.targets[test], rows.row[test], rows.col[test], step=rows.step)
-    predictions["train_mean"] = np.broadcast_to(_mean(targets), (int(test.sum()), targets.shape[1]))
-    return predictions
-
-
-def _training(slides: list[Rows], block: str) -> NDArray[np.floating]:
-    return np.concatenate([s.features[block][s.train] for s in slides])
-
-
-def _mean(targets: NDArray[np.float32]) -> NDArray[np.float64]:
-    known = np.isfinite(targets)
-    total, n = np.where(known, targets, 0.0).sum(axis=0, dtype=np.float64), known.sum(axis=0)
-    return np.asarray(np.divide(total, n, out=np.full(total.shape, np.nan), where=n > 0))
-
-
-def _by_coordinates(rows: Rows, trained: list[Rows]) -> NDArray[np.float64]:
-    """Neighbours on the slide itself where the split lets training patches lie on it: that is the leak to detect."""
-    known = [rows] if rows.train.any() else trained
-    targets = np.concatenate([s.targets[s.train] for s in known])
-    return nearest_neighbours(np.concatenate([s.position[s.train] for s in known]), targets, rows.position[rows.test])
+    return evaluation_table(tested, slides, predictions, pooled=pooled)

@@ -1,4 +1,4 @@
-"""How wide the intervals around predictions must be, measured on slides the model has not learned from."""
+"""Calibrate prediction intervals on slides the model has not learned from."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from spatialsig import _keys
 from spatialsig._checks import check_choice
 from spatialsig._errors import InputError, KeyMissingError, LeakageError
 from spatialsig._progress import track
-from spatialsig.data.features import has_input
-from spatialsig.data.patch_table import folds_of_patches
-from spatialsig.data.slides import open_slides, slide_count
-from spatialsig.data.splits import BUFFER
+from spatialsig.inference.inputs import ModelInputs, inputs_name, usable
+from spatialsig.inference.provenance import backbone_of
+from spatialsig.slide.folds import BUFFER
+from spatialsig.slide.slides import open_slides, slide_count
 from spatialsig.stats.conformal import (
     GUARANTEES,
     check_coverage,
@@ -23,14 +23,13 @@ from spatialsig.stats.conformal import (
     left_out_coverage,
     slides_needed,
 )
-from spatialsig.tl._predict import check_patches, inputs_name, patch_embedding, predict_rows_with_deviation
-from spatialsig.tl._provenance import backbone_of, check_inputs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from spatialsig.data.slides import Data, Slide
     from spatialsig.models.ensemble import SignatureModel
+    from spatialsig.slide.patches import Patches
+    from spatialsig.slide.slides import Data, Slide
 
 _SMALLEST_STD = 1e-12  # a deviation of 0 would make an error infinitely large
 
@@ -104,25 +103,25 @@ def calibrate(
     fold = model.run.get("validation_fold") if fold is None else fold
     slides = track(open_slides(data), "calibrate", total=slide_count(data), unit="slide")
     parts = [_errors(slide, model, fold, use_rep, n_views, patches_key, signatures_key) for slide in slides]
-    found = _joined([part for part in parts if part is not None], fold)
-    size = found.error if found.std is None else found.error / found.std
+    errors = _joined([part for part in parts if part is not None], fold)
+    size = errors.error if errors.std is None else errors.error / errors.std
     width = [
-        conformal_quantile(column, coverage=coverage, groups=found.slide, guarantee=guarantee)
+        conformal_quantile(column, coverage=coverage, groups=errors.slide, guarantee=guarantee)
         if np.isfinite(column).any()
         else None
         for column in size.T
     ]
-    _check_enough(width, found, model.signatures, coverage, guarantee)
+    _check_enough(width, errors, model.signatures, coverage, guarantee)
     record = {
         "coverage": float(coverage),
         "guarantee": guarantee,
         "n_views": n_views,
-        "scaled": found.std is not None,
+        "scaled": errors.std is not None,
         "width": width,
-        "samples": list(dict.fromkeys(found.slide.tolist())),
+        "samples": list(dict.fromkeys(errors.slide.tolist())),
     }
     model.intervals = (model.intervals or {}) | {inputs_name(use_rep): record}
-    return _summary(found, size, width, model.signatures, inputs_name(use_rep), coverage)
+    return _summary(errors, size, width, model.signatures, inputs_name(use_rep), coverage)
 
 
 def _errors(
@@ -135,37 +134,32 @@ def _errors(
     signatures_key: str,
 ) -> _Errors | None:
     """Errors on the held-out labelled patches of one slide; None where it has none."""
-    table = slide.table(signatures_key, name="signatures_key", fix="Call `sp.tl.aggregate_patches` first.")
-    _check_signatures(slide, list(table.var_names), model)
-    targets = np.asarray(table.X, np.float64)
-    seen = np.isfinite(targets).any(axis=1) & has_input(slide, patches_key, backbone_of(model))
-    rows = np.flatnonzero(_held_out(slide, patches_key, fold) & seen)
+    patches = slide.patches(patches_key)
+    labels = patches.labels(signatures_key)
+    _check_signatures(slide, labels.names, model)
+    rows = np.flatnonzero(_held_out(patches, fold) & usable(patches, labels, backbone_of(model)))
     if not len(rows):
         return None
     _refuse_training_slide(slide, model, fold)
-    check_patches(slide, model, patches_key)
-    check_inputs(slide, model, use_rep=use_rep, signatures_key=signatures_key, patches_key=patches_key)
-    embedding = patch_embedding(slide, signatures_key, use_rep)
-    given = None if embedding is None else embedding[rows]
-    mean, std = predict_rows_with_deviation(slide, model, patches_key, rows, given, n_views=n_views)
+    inputs = ModelInputs.of(patches, model, signatures_key=signatures_key, use_rep=use_rep)
+    mean, std = inputs.predict_with_deviation(rows, n_views=n_views)
     return _Errors(
         slide=np.full(len(rows), slide.name),
-        error=np.abs(targets[rows] - mean),
+        error=np.abs(labels.values[rows].astype(np.float64) - mean),
         std=None if std is None else np.maximum(std.astype(np.float64), _SMALLEST_STD),
     )
 
 
-def _held_out(slide: Slide, patches_key: str, fold: int | None) -> NDArray[np.bool_]:
+def _held_out(patches: Patches, fold: int | None) -> NDArray[np.bool_]:
     if fold is None:
-        return np.ones(len(slide.sdata.shapes[patches_key]), bool)
-    if "split" not in slide.attrs:
+        return np.ones(len(patches), bool)
+    if "split" not in patches.slide.attrs:
         msg = (
-            f"slide {slide.name!r} has no folds, and errors are wanted on `fold={fold}`. Call `sp.pp.split` first, or "
-            "give only slides that the model has not seen, with a model without `validation_fold` and `fold=None`."
+            f"slide {patches.slide.name!r} has no folds, and errors are wanted on `fold={fold}`. Call `sp.pp.split` first, "
+            "or give only slides that the model has not seen, with a model without `validation_fold` and `fold=None`."
         )
         raise KeyMissingError(msg)
-    folds = folds_of_patches(slide, patches_key)
-    held_out: NDArray[np.bool_] = (folds == fold) & (folds != BUFFER)
+    held_out: NDArray[np.bool_] = (patches.folds == fold) & (patches.folds != BUFFER)
     return held_out
 
 
@@ -205,15 +199,15 @@ def _joined(parts: list[_Errors], fold: int | None) -> _Errors:
 
 
 def _check_enough(
-    width: list[float | None], found: _Errors, signatures: tuple[str, ...], coverage: float, guarantee: str
+    width: list[float | None], errors: _Errors, signatures: tuple[str, ...], coverage: float, guarantee: str
 ) -> None:
     endless = [name for name, w in zip(signatures, width, strict=True) if w is not None and np.isinf(w)]
     if not endless:
         return
-    n_slides, n_patches = len(set(found.slide.tolist())), len(found.slide)
-    wanted = slides_needed(coverage)
+    n_slides, n_patches = len(set(errors.slide.tolist())), len(errors.slide)
+    enough = slides_needed(coverage)
     msg = (
-        f"`coverage={coverage}` with `guarantee={guarantee!r}` wants at least {wanted} {guarantee}; there are {n_patches} "
+        f"`coverage={coverage}` with `guarantee={guarantee!r}` wants at least {enough} {guarantee}; there are {n_patches} "
         f"labelled patches on {n_slides} slides, too few for {endless}. Lower `coverage`"
         f"{', use guarantee=' + repr('patches') if guarantee == 'slides' else ''} or hold out more slides."
     )
@@ -221,7 +215,7 @@ def _check_enough(
 
 
 def _summary(
-    found: _Errors,
+    errors: _Errors,
     size: NDArray[np.float64],
     width: list[float | None],
     signatures: tuple[str, ...],
@@ -230,17 +224,17 @@ def _summary(
 ) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for column, (name, w) in enumerate(zip(signatures, width, strict=True)):
-        known = np.isfinite(size[:, column])
-        held = left_out_coverage(size[:, column], found.slide, coverage=coverage).values()
-        scale = 1.0 if found.std is None else float(np.median(found.std[:, column]))
+        measured = np.isfinite(size[:, column])
+        held = left_out_coverage(size[:, column], errors.slide, coverage=coverage).values()
+        scale = 1.0 if errors.std is None else float(np.median(errors.std[:, column]))
         rows.append(
             {
                 "signature": name,
                 "inputs": inputs,
                 "coverage": coverage,
                 "half_width": np.nan if w is None else w * scale,
-                "n_patches": int(known.sum()),
-                "n_slides": len(set(found.slide[known].tolist())),
+                "n_patches": int(measured.sum()),
+                "n_slides": len(set(errors.slide[measured].tolist())),
                 "lowest": min(held, default=np.nan),
                 "highest": max(held, default=np.nan),
             }

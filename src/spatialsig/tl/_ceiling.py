@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from spatialsig import _keys
-from spatialsig._progress import track
-from spatialsig.data.counts import counts_of
-from spatialsig.data.slides import open_slides, require_params, slide_count
-from spatialsig.stats.agreement import pearson
-from spatialsig.stats.ceiling import ceiling_from_halves, split_counts
-from spatialsig.tl._score_methods import scores_under
-from spatialsig.tl._statistics import PSEUDOBULK, score_labels
+from spatialsig.evaluation.ceiling import N_REPEATS, slide_ceiling
+from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
-    from numpy.typing import NDArray
-
-    from spatialsig.data.slides import Data, Slide
+    from spatialsig.slide.slides import Data
 
 
 def noise_ceiling(
     data: Data,
     *,
-    n_repeats: int = 3,
+    n_repeats: int = N_REPEATS,
     seed: int = 0,
     samples: Collection[str] | None = None,
     table_key: str = _keys.TABLE,
@@ -60,44 +52,10 @@ def noise_ceiling(
     One row per slide and signature: ``sample``, ``signature``, ``ceiling`` (NaN where the signature is not measured, and
     for labels that are no scores).
     """
-    slides = track(open_slides(data), "noise ceiling", total=slide_count(data), unit="slide")
-    wanted = (slide for slide in slides if samples is None or slide.name in samples)
-    return pd.concat([_slide_ceiling(s, n_repeats, seed, table_key, signatures_key) for s in wanted], ignore_index=True)
-
-
-def _slide_ceiling(slide: Slide, n_repeats: int, seed: int, table_key: str, signatures_key: str) -> pd.DataFrame:
-    labels = slide.table(signatures_key, name="signatures_key", fix="Call `sp.tl.aggregate_patches` first.")
-    record = require_params(slide, signatures_key, "aggregate_patches", fix="Call `sp.tl.aggregate_patches` again.")
-    scored = slide.params(signatures_key).get("score_cells") or {}
-    if "weights" not in scored:
-        ceiling = np.full(labels.n_vars, np.nan)
-    else:
-        ceiling = _ceiling(slide, scored, record, np.isfinite(labels.X).any(axis=1), n_repeats, seed, table_key)
-    return pd.DataFrame({"sample": slide.name, "signature": list(labels.var_names), "ceiling": ceiling})
-
-
-def _ceiling(
-    slide: Slide,
-    scored: Mapping[str, Any],
-    record: Mapping[str, Any],
-    labelled: NDArray[np.bool_],
-    n_repeats: int,
-    seed: int,
-    table_key: str,
-) -> NDArray[np.float64]:
-    cells = slide.table(table_key)
-    counts = counts_of(slide, table_key, list(scored["genes"]))
-    membership = cells.obsm[_keys.MEMBERSHIP]
-    stat, trim = str(record.get("stat", "mean")), float(record.get("trim", 0.0))
-    centre = np.mean(cells.obsm[scored["key"]], axis=0, dtype=np.float64)
-    rs = []
-    for repeat in range(n_repeats):
-        halves = []
-        for half in split_counts(counts, seed=seed + repeat):
-            scores = None if stat == PSEUDOBULK else scores_under(scored, half)
-            if scores is not None:
-                # fewer counts move all scores, and a sum of them would then tell how many cells a patch has
-                scores += (centre - scores.mean(axis=0, dtype=np.float64)).astype(np.float32)
-            halves.append(score_labels(scored, half, membership, stat=stat, trim=trim, scores=scores)[labelled])
-        rs.append(pearson(*halves))
-    return ceiling_from_halves(np.mean(rs, axis=0))
+    options = {"table_key": table_key, "signatures_key": signatures_key, "seed": seed, "n_repeats": n_repeats}
+    ceilings = [
+        slide_ceiling(slide, **options)  # type: ignore[arg-type]
+        for slide in open_slides(data)
+        if samples is None or slide.name in samples
+    ]
+    return pd.concat(ceilings, ignore_index=True)

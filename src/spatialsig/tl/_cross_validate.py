@@ -13,35 +13,33 @@ import pandas as pd
 
 from spatialsig import _keys
 from spatialsig._errors import InputError, KeyMissingError, LeakageError, SpatialsigWarning
+from spatialsig._hashing import json_hash
 from spatialsig._progress import track
-from spatialsig.data.counts import counts_of
-from spatialsig.data.patch_table import folds_of_patches, patch_table
-from spatialsig.data.slides import open_slides, require_obsm
-from spatialsig.data.splits import BUFFER
+from spatialsig.evaluation.evaluate import evaluate_model
+from spatialsig.evaluation.finding import ERROR
+from spatialsig.expression.autoencoder import AutoencoderOptions, embed_slide, train_expression_autoencoder
+from spatialsig.inference.inputs import ModelInputs, check_patches, inputs_name
+from spatialsig.inference.ledger import Finished
+from spatialsig.inference.vit import VitOptions, train_signature_vit
 from spatialsig.models.ensemble import weights_hash
 from spatialsig.models.vit import SignatureViT
-from spatialsig.stats.cell_rows import sub_matrix
+from spatialsig.signatures import scored_genes
+from spatialsig.slide.fingerprint import data_hash, run_hash
+from spatialsig.slide.folds import BUFFER
+from spatialsig.slide.slides import open_slides
 from spatialsig.stats.grouped import grouped_mean
-from spatialsig.tl._autoencoder import train_autoencoder
-from spatialsig.tl._done import json_hash
-from spatialsig.tl._evaluate import evaluate
-from spatialsig.tl._predict import check_patches, inputs_name, n_cells_of, predict_rows
-from spatialsig.tl._resume import Finished, data_hash, run_hash
-from spatialsig.tl._vit import train_vit
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator, Mapping
 
-    from numpy.typing import NDArray
-
-    from spatialsig.data.slides import Data, Slide
     from spatialsig.models import Autoencoder
+    from spatialsig.slide.slides import Data, Slide
 
 MANIFEST = "cross_validation.json"
 FRAME = "evaluation.parquet"
-# what evaluate says of labels and gene lists that are the same for all folds: see the docstring below
-_SAME_FOR_ALL = ("The scale of the labels was learnt", "The variable genes were chosen")
+# findings on labels and gene lists that are the same for all folds: see the docstring below
+_SAME_FOR_ALL = ("scores_from_test", "genes_from_test")
 PLANNED = ("test_fold", "validation_fold")  # what cross_validate decides by itself
 
 
@@ -63,6 +61,17 @@ class _Plan:
 
     def directory(self, fold: int) -> Path:
         return self.place / f"fold-{fold}"
+
+    def autoencoder_options(self, fold: int) -> AutoencoderOptions:
+        """Options of the autoencoder that has not seen a fold."""
+        return AutoencoderOptions.of(
+            **{"seed": self.seed, "table_key": self.table_key} | self.autoencoder | {"test_fold": fold}
+        )
+
+    def vit_options(self, fold: int) -> VitOptions:
+        """Options of the image model that has not seen a fold."""
+        keys = {"patches_key": self.patches_key, "signatures_key": self.signatures_key}
+        return VitOptions.of(**{"seed": self.seed} | keys | self.train | {"test_fold": fold, "use_rep": self.rep(fold)})
 
     def rep(self, fold: int) -> str | None:
         """Embedding that the model of a fold is given."""
@@ -149,6 +158,7 @@ def cross_validate(
     plan = _Plan(
         data, Path(run_dir), use_rep, refit, ae_options, train_options, seed, **keys, table_key=table_key, hash=decides
     )
+    plan.vit_options(0), plan.autoencoder_options(0)  # refuse what they do not know, before anything is trained
     finished = Finished(plan.place / MANIFEST)
     with _records_kept(plan):
         for fold in track(folds, "cross-validation", unit="fold"):
@@ -165,18 +175,15 @@ def _run_fold(plan: _Plan, fold: int) -> None:
     """Everything that is learned and measured with one fold held out."""
     keys: dict[str, Any] = {"patches_key": plan.patches_key, "signatures_key": plan.signatures_key}
     if plan.refit:
-        options: dict[str, Any] = {"seed": plan.seed, "table_key": plan.table_key} | plan.autoencoder
-        model = train_autoencoder(plan.data, test_fold=fold, **options)
+        model = train_expression_autoencoder(plan.data, plan.autoencoder_options(fold))
         model.save(plan.directory(fold) / "autoencoder")
         _embed(plan, model, fold)
-    vit = train_vit(plan.data, test_fold=fold, use_rep=plan.rep(fold), **{"seed": plan.seed} | keys | plan.train)
+    vit = train_signature_vit(plan.data, plan.vit_options(fold))
     vit.save(plan.directory(fold) / "vit")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", SpatialsigWarning)
-        frame = evaluate(plan.data, vit, seed=plan.seed, table_key=plan.table_key, **keys)
-    for warning in caught:
-        if not str(warning.message).startswith(_SAME_FOR_ALL):
-            warnings.warn(warning.message, warning.category, stacklevel=3)
+    frame, findings = evaluate_model(plan.data, vit, seed=plan.seed, table_key=plan.table_key, **keys)
+    for finding in findings:
+        if finding.severity == ERROR and finding.name not in _SAME_FOR_ALL:
+            warnings.warn(finding.text, SpatialsigWarning, stacklevel=3)
     frame.insert(0, _keys.FOLD, fold)
     frame.to_parquet(plan.directory(fold) / FRAME, index=False)
 
@@ -199,16 +206,9 @@ def _embed(plan: _Plan, model: Autoencoder, fold: int) -> None:
     """Mean embedding of the cells of every patch; that of single cells is not kept, it would fill the store."""
     key = plan.rep(fold)
     for slide in open_slides(plan.data):
-        cells = slide.table(plan.table_key)
-        membership = require_obsm(
-            cells, _keys.MEMBERSHIP, name="key", slide=slide, fix="Call `sp.pp.assign_cells` first."
-        )
-        columns = model.align_genes(cells.var_names, where=f"slide {slide.name!r}")
-        measured = columns >= 0
-        counts = sub_matrix(counts_of(slide, plan.table_key), columns)
-        code = model.get_latent_representation(counts, measured=None if measured.all() else measured)
-        labels = slide.table(plan.signatures_key)
-        labels.obsm[key] = grouped_mean(code, membership).astype(np.float32)
+        membership = slide.patches(plan.patches_key).membership(plan.table_key)
+        code = embed_slide(slide, model, table_key=plan.table_key)
+        slide.table(plan.signatures_key).obsm[key] = grouped_mean(code, membership).astype(np.float32)
         record = {"key": key, "test_fold": fold, **model.record()}
         slide.params(plan.signatures_key)["embed_cells"] = record
         slide.commit_table(plan.signatures_key, obsm=[str(key)], steps=["embed_cells"])
@@ -222,18 +222,18 @@ def _write_predictions(plan: _Plan, folds: list[int], key_added: str) -> None:
     for slide in open_slides(plan.data):
         if key_added in slide.sdata.tables and _digest_of(slide, key_added) == digest:
             continue
-        n = len(slide.sdata.shapes[plan.patches_key])
-        belongs = folds_of_patches(slide, plan.patches_key)
-        total, count = np.zeros((n, len(next(iter(models.values())).signatures))), np.zeros((n, 1))
+        patches, names = slide.patches(plan.patches_key), next(iter(models.values())).signatures
+        total, count = np.zeros((len(patches), len(names))), np.zeros((len(patches), 1))
         used = []
         for fold, model in models.items():
-            rows = np.flatnonzero((belongs == fold) | (belongs == BUFFER))
+            rows = np.flatnonzero((patches.folds == fold) | (patches.folds == BUFFER))
             if len(rows):
-                check_patches(slide, model, plan.patches_key)
-                total[rows] += predict_rows(slide, model, plan.patches_key, rows, None)
+                check_patches(patches, model)
+                total[rows] += ModelInputs(patches, model, None).predict(rows)
                 count[rows] += 1
                 used += model.run["training_samples"]
-        table = _table(slide, plan, (total / count).astype(np.float32), next(iter(models.values())).signatures)
+        scores = (total / count).astype(np.float32)
+        table = patches.table(scores, names, n_cells=patches.n_cells(plan.signatures_key))
         table.uns[_keys.NAMESPACE] = {
             "predict": {
                 "inputs": inputs_name(None),
@@ -243,10 +243,6 @@ def _write_predictions(plan: _Plan, folds: list[int], key_added: str) -> None:
             "cross_validate": {"digest": digest, "weights_sha256": hashes},
         }
         slide.put(key_added, table)
-
-
-def _table(slide: Slide, plan: _Plan, scores: NDArray[np.float32], names: tuple[str, ...]) -> Any:
-    return patch_table(slide, plan.patches_key, scores, names, n_cells=n_cells_of(slide, plan.signatures_key))
 
 
 def _digest_of(slide: Slide, key: str) -> str:
@@ -285,14 +281,13 @@ def _refuse_own_embedding(data: Data, use_rep: str, signatures_key: str) -> None
 def _scored_genes(data: Data, signatures_key: str) -> dict[str, list[str]]:
     """Genes of every signature that was scored: what the autoencoder must not see."""
     for slide in open_slides(data):
-        scored = slide.params(signatures_key).get("score_cells", {})
+        scored = slide.params(signatures_key).get("score_cells") or {}
         if not scored:
             msg = (
                 f"slide {slide.name!r}: table {signatures_key!r} does not say which genes were scored, so the autoencoder "
                 "cannot leave them out. Pass `autoencoder={'signatures': ...}`, or `use_rep=None`."
             )
             raise KeyMissingError(msg)
-        weights, genes = np.asarray(scored["weights"]), np.asarray(scored["genes"])
-        return {str(name): [str(gene) for gene in genes[weights[:, k] != 0]] for k, name in enumerate(scored["names"])}
+        return scored_genes(scored)
     msg = "`data` holds no slide."
     raise InputError(msg)

@@ -8,20 +8,19 @@ from typing import TYPE_CHECKING, Any
 from spatialsig import _keys
 from spatialsig._checks import check_positive
 from spatialsig.data.features import compute_features
-from spatialsig.data.patch_table import patch_source, patch_spec, patch_table
-from spatialsig.data.slides import open_slides
+from spatialsig.inference.inputs import check_patches
 from spatialsig.models.pretrained import PretrainedViT
 from spatialsig.models.vit import SignatureViT
 from spatialsig.nn.backbones import build_backbone, warn_of_scale
 from spatialsig.nn.vit import ViT
-from spatialsig.tl._predict import check_patches, n_cells_of
+from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import nn
 
-    from spatialsig.data.slides import Data
+    from spatialsig.slide.slides import Data
 
 
 def embed_patches(
@@ -44,7 +43,7 @@ def embed_patches(
         A name, module or callable, see :func:`spatialsig.nn.backbones.build_backbone`; or a trained or pre-trained model,
         of which the image network is taken.
     batch_size
-        Patches per forward pass; on a CPU they are read together and computed in smaller passes.
+        Patches per forward pass.
     patches_key, signatures_key
         Shapes element of the patches; table that counts their cells, where there is one.
     key_added
@@ -69,19 +68,18 @@ def embed_patches(
         If the network was trained at another resolution.
     """
     check_positive(batch_size=batch_size)
-    known = backbone if isinstance(backbone, SignatureViT) else None
     network = _network(backbone, backbone_options)
     record = {"backbone": str(getattr(network, "spec", type(network).__name__)), "weights_sha256": _hash(network)}
     for slide in open_slides(data):
-        spec = patch_spec(slide, patches_key)
-        if known is not None:
-            check_patches(slide, known, patches_key)
-        warn_of_scale(network, patch_px=spec.patch_px, um_per_px=spec.um_per_px)
-        features = compute_features(patch_source(slide, patches_key), network, batch_size=batch_size).features
+        patches = slide.patches(patches_key)
+        if isinstance(backbone, SignatureViT):
+            check_patches(patches, backbone)
+        sizes = {"patch_px": patches.spec.patch_px, "um_per_px": patches.spec.um_per_px}
+        warn_of_scale(network, **sizes)  # type: ignore[arg-type]
+        features = compute_features(patches.source(), network, batch_size=batch_size).features
         names = [f"feature_{k}" for k in range(features.shape[1])]
-        table = patch_table(slide, patches_key, features, names, n_cells=n_cells_of(slide, signatures_key))
-        facts = {"patch_px": spec.patch_px, "um_per_px": spec.um_per_px}
-        table.uns[_keys.NAMESPACE] = {"embed_patches": record | facts}
+        table = patches.table(features, names, n_cells=patches.n_cells(signatures_key))
+        table.uns[_keys.NAMESPACE] = {"embed_patches": record | sizes}
         slide.put(key_added, table)
 
 
@@ -95,8 +93,8 @@ def _network(backbone: Any, options: dict[str, Any]) -> nn.Module:
 
 def _hash(network: nn.Module) -> str:
     """SHA-256 of all weights, as hex digits."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
-        found.update(name.encode())
-        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 from spatialsig import _keys
 from spatialsig._errors import InputError
 from spatialsig._progress import track
+from spatialsig.inference.ledger import Finished
+from spatialsig.inference.vit import VitOptions, train_signature_vit
 from spatialsig.models.ensemble import SignatureEnsemble
 from spatialsig.models.vit import SignatureViT
-from spatialsig.tl._resume import Finished, data_hash, run_hash
-from spatialsig.tl._vit import train_vit
+from spatialsig.slide.fingerprint import data_hash, run_hash
 
 if TYPE_CHECKING:
     import os
 
-    from spatialsig.data.slides import Data
+    from spatialsig.slide.slides import Data
 
 MANIFEST = "ensemble.json"
 
@@ -61,7 +62,8 @@ def train_ensemble(
         msg = f"`n_members={n_members}` must be at least 2; call `sp.tl.train_vit` for one."
         raise InputError(msg)
     keys = {"use_rep": use_rep, "signatures_key": signatures_key, "patches_key": patches_key}
-    options = keys | train_options
+    options: dict[str, Any] = keys | train_options
+    VitOptions.of(**options)  # refuses what it does not know, before anything is trained
     finished, decides = None, ""
     if run_dir is not None:
         finished = Finished(Path(run_dir) / MANIFEST)
@@ -69,12 +71,16 @@ def train_ensemble(
     members = []
     for number in track(range(n_members), "ensemble", unit="model"):
         if finished is None or run_dir is None:
-            members.append(train_vit(data, seed=seed + number, **options))
+            members.append(_member(data, seed + number, options))
             continue
         place = Path(run_dir) / f"member-{seed + number:02d}"
         digest = run_hash([decides, seed + number])
         if not finished.holds(place.name, digest):
-            train_vit(data, seed=seed + number, **options).save(place)
+            _member(data, seed + number, options).save(place)
             finished.note(place.name, digest)
         members.append(SignatureViT.load(place))
     return SignatureEnsemble(members)
+
+
+def _member(data: Data, seed: int, options: dict[str, Any]) -> SignatureViT:
+    return train_signature_vit(data, VitOptions.of(seed=seed, **options))

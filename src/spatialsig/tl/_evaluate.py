@@ -1,4 +1,4 @@
-"""How good the model is on slides it has never seen, beside everything that could fool the reader."""
+"""Evaluate a model on slides it has never seen, beside everything that could fool the reader."""
 
 from __future__ import annotations
 
@@ -6,19 +6,15 @@ import warnings
 from typing import TYPE_CHECKING
 
 from spatialsig import _keys
-from spatialsig._errors import InputError, SpatialsigWarning
-from spatialsig._progress import track
-from spatialsig.tl._baselines import simple_predictions
-from spatialsig.tl._ceiling import noise_ceiling
-from spatialsig.tl._findings import ERROR, findings
-from spatialsig.tl._judge import judge
-from spatialsig.tl._rows import Request, gather
+from spatialsig._errors import SpatialsigWarning
+from spatialsig.evaluation.evaluate import evaluate_model
+from spatialsig.evaluation.finding import ERROR
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from spatialsig.data.slides import Data
     from spatialsig.models.ensemble import SignatureModel
+    from spatialsig.slide.slides import Data
 
 
 def evaluate(
@@ -84,19 +80,17 @@ def evaluate(
     SpatialsigWarning
         For every finding of severity "error".
     """
-    test_fold = model.run.get("test_fold")
-    if test_fold is None:
-        msg = "the model was trained with `test_fold=None`: no slide is left to judge it on. Train with a test fold."
-        raise InputError(msg)
-    use_rep = model.run.get("use_rep")
-    slides = gather(data, Request(model, test_fold, use_rep, embedding_key, patches_key, signatures_key, seed))
-    tested = [rows for rows in slides if rows.test.any()]
-    judged = [rows.sample for rows in tested]
-    ceiling = noise_ceiling(data, seed=seed, samples=judged, table_key=table_key, signatures_key=signatures_key)
-    simple = {rows.sample: simple_predictions(rows, slides) for rows in track(tested, "baselines", unit="slide")}
-    predictions = {rows.sample: rows.predicted | simple[rows.sample] for rows in tested}
-    result = judge(tested, slides, predictions, ceiling, pooled=pooled)
-    found = findings(data, model, result, signatures_key=signatures_key, table_key=table_key)
-    for text in found.loc[found["severity"] == ERROR, "text"]:
-        warnings.warn(text, SpatialsigWarning, stacklevel=2)
-    return result
+    table, findings = evaluate_model(
+        data,
+        model,
+        embedding_key=embedding_key,
+        pooled=pooled,
+        seed=seed,
+        patches_key=patches_key,
+        signatures_key=signatures_key,
+        table_key=table_key,
+    )
+    for finding in findings:
+        if finding.severity == ERROR:
+            warnings.warn(finding.text, SpatialsigWarning, stacklevel=2)
+    return table

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from spatialsig import _keys
-from spatialsig.data.slides import open_slides
-from spatialsig.models.ensemble import members_of
-from spatialsig.tl._finding import ERROR, EVERY_SLIDE, SEVERITIES, WARNING, Finding
-from spatialsig.tl._findings_data import data_findings, facts_of
-from spatialsig.tl._findings_scores import score_findings
+from spatialsig.evaluation.findings import all_findings, findings_table
+from spatialsig.evaluation.findings_slides import slide_facts
+from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import pandas as pd
 
-    from spatialsig.data.slides import Data
     from spatialsig.models.ensemble import SignatureModel
-    from spatialsig.models.vit import SignatureViT
-
-__all__ = ["ERROR", "findings"]
+    from spatialsig.slide.slides import Data
 
 
 def findings(
@@ -63,25 +55,5 @@ def findings(
     >>> sp.tl.findings(sdata)["name"].tolist()
     ['registration_unchecked']
     """
-    slides = [facts_of(slide, signatures_key=signatures_key, table_key=table_key) for slide in open_slides(data)]
-    found = list(data_findings(slides, test_fold=None if model is None else model.run.get("test_fold")))
-    if model is not None:
-        found += _model_findings(model)
-    if evaluation is not None and len(evaluation):
-        found += score_findings(evaluation)
-    found.sort(key=lambda finding: SEVERITIES.index(finding.severity))
-    return pd.DataFrame([asdict(f) for f in found], columns=["name", "severity", "slide", "text"])
-
-
-def _model_findings(model: SignatureModel) -> Iterator[Finding]:
-    if any(_never_without_embedding(m) for m in members_of(model)):
-        yield Finding(
-            "never_without_embedding", WARNING, EVERY_SLIDE,
-            "The model was never shown an image without its embedding (`modality_dropout=0`), so its scores on H&E alone "
-            "cannot be trusted. Train with `modality_dropout=0.3`.",
-        )  # fmt: skip
-
-
-def _never_without_embedding(model: SignatureViT) -> bool:
-    shown = model.config.modality_dropout > 0 or model.run.get("distil", 0) > 0
-    return model.config.fusion != "none" and not shown
+    slides = [slide_facts(slide, signatures_key=signatures_key, table_key=table_key) for slide in open_slides(data)]
+    return findings_table(all_findings(slides, model, evaluation))

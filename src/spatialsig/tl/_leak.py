@@ -1,27 +1,26 @@
-"""How much of the answer the expression embedding holds: measured, before an image model is trained with it."""
+"""Predict the labels from the expression embedding alone, before an image model is trained with it."""
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from spatialsig import _keys
 from spatialsig._errors import InputError, SpatialsigWarning
-from spatialsig.data.patch_table import patch_extent_um
-from spatialsig.data.slides import open_slides, require_obsm
-from spatialsig.data.splits import folds_of, training_rows
+from spatialsig.evaluation.ceiling import N_REPEATS, slide_ceiling
+from spatialsig.signatures import scored_genes, shared_genes
+from spatialsig.slide.slides import open_slides
 from spatialsig.stats.agreement import pearson
 from spatialsig.stats.baselines import ridge
-from spatialsig.tl._ceiling import noise_ceiling
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from spatialsig.data.slides import Data, Slide
+    from spatialsig.slide.slides import Data, Slide
 
 
 def embedding_leak(
@@ -29,7 +28,7 @@ def embedding_leak(
     *,
     test_fold: int = 0,
     use_rep: str = _keys.X_AE,
-    n_repeats: int = 3,
+    n_repeats: int = N_REPEATS,
     seed: int = 0,
     patches_key: str = _keys.PATCHES,
     signatures_key: str = _keys.SIGNATURES,
@@ -71,28 +70,17 @@ def embedding_leak(
     SpatialsigWarning
         If the embedding was made from genes of the signatures, with what it reaches alone.
     """
-    slides = [_rows_of(slide, test_fold, use_rep, patches_key, signatures_key) for slide in open_slides(data)]
-    train = [rows.train for rows in slides]
-    test = [rows.test for rows in slides]
-    if not any(rows.any() for rows in train) or not any(rows.any() for rows in test):
+    keys = {"use_rep": use_rep, "patches_key": patches_key, "signatures_key": signatures_key, "table_key": table_key}
+    slides = [_rows_of(slide, test_fold, n_repeats, seed, **keys) for slide in open_slides(data)]
+    if not any(rows.train.any() for rows in slides) or not any(rows.test.any() for rows in slides):
         msg = f"fold {test_fold}, or what is outside of it, holds no labelled patch; choose another `test_fold`."
         raise InputError(msg)
     x = np.concatenate([rows.embedding[rows.train] for rows in slides])
     y = np.concatenate([rows.targets[rows.train] for rows in slides])
-    tested = [rows.name for rows in slides if rows.test.any()]
-    ceilings = noise_ceiling(
-        data, n_repeats=n_repeats, seed=seed, samples=tested, table_key=table_key, signatures_key=signatures_key
-    ).set_index(["sample", "signature"])["ceiling"]
-    parts = []
-    for rows in slides:
-        if rows.test.any():
-            r = pearson(rows.targets[rows.test], ridge(x, y, rows.embedding[rows.test]))
-            ceiling = ceilings.loc[rows.name].reindex(rows.names).to_numpy()
-            parts.append(pd.DataFrame({"signature": rows.names, "pearson": r, "ceiling": ceiling}))
-    found = pd.concat(parts)
-    found["share_of_ceiling"] = found["pearson"] / found["ceiling"].where(found["ceiling"] > 0)
-    judged = found.groupby("signature", sort=False)
-    frame = judged.mean().assign(n_slides=judged["pearson"].count()).reset_index()
+    judged = pd.concat([_judged(rows, x, y) for rows in slides if rows.test.any()])
+    judged["share_of_ceiling"] = judged["pearson"] / judged["ceiling"].where(judged["ceiling"] > 0)
+    by_signature = judged.groupby("signature", sort=False)
+    frame = by_signature.mean().assign(n_slides=by_signature["pearson"].count()).reset_index()
     for place, (name, values) in enumerate(slides[0].genes.items(), start=1):
         frame.insert(place, name, values)
     _warn(frame, use_rep)
@@ -101,51 +89,73 @@ def embedding_leak(
 
 @dataclass(frozen=True)
 class _Rows:
-    """Patches of one slide, and the genes behind labels and embedding."""
+    """Patches of one slide, their ceiling where they are judged, and the genes behind labels and embedding."""
 
-    name: str
     names: list[str]
-    genes: dict[str, list[int] | list[str]]
+    genes: dict[str, list[Any]]
     embedding: NDArray[np.float32]
     targets: NDArray[np.float32]
     train: NDArray[np.bool_]
     test: NDArray[np.bool_]
+    ceiling: NDArray[np.float64] | None
 
 
-def _rows_of(slide: Slide, test_fold: int, use_rep: str, patches_key: str, signatures_key: str) -> _Rows:
-    table = slide.table(signatures_key, name="signatures_key", fix="Call `sp.tl.aggregate_patches` first.")
+def _judged(rows: _Rows, x: NDArray[np.float32], y: NDArray[np.float32]) -> pd.DataFrame:
+    """Correlation and ceiling of every signature on the test patches of one slide."""
+    r = pearson(rows.targets[rows.test], ridge(x, y, rows.embedding[rows.test]))
+    return pd.DataFrame({"signature": rows.names, "pearson": r, "ceiling": rows.ceiling})
+
+
+def _rows_of(
+    slide: Slide,
+    test_fold: int,
+    n_repeats: int,
+    seed: int,
+    *,
+    use_rep: str,
+    patches_key: str,
+    signatures_key: str,
+    table_key: str,
+) -> _Rows:
+    patches = slide.patches(patches_key)
+    labels = patches.labels(signatures_key)
     fix = "Call `sp.tl.embed_cells` and `sp.tl.aggregate_patches` first."
-    embedding = np.asarray(require_obsm(table, use_rep, name="use_rep", slide=slide, fix=fix), np.float32)
-    targets = np.asarray(table.X, np.float32)
-    xy_um, extent_um = np.asarray(table.obsm[_keys.SPATIAL], np.float64), patch_extent_um(slide, patches_key)
-    usable = np.isfinite(targets).any(axis=1) & np.isfinite(embedding).all(axis=1)
-    train = training_rows(slide, xy_um, test_fold=test_fold, extent_um=extent_um)
-    test = folds_of(slide, xy_um, extent_um=extent_um) == test_fold
-    names = list(table.var_names)
-    genes = _genes(slide, names, use_rep, signatures_key)
-    return _Rows(slide.name, names, genes, embedding, targets, train & usable, test & usable)
+    slide.obsm(signatures_key, use_rep, name="use_rep", fix=fix)
+    embedding = patches.matrix(_keys.entry(signatures_key, use_rep), name="use_rep")
+    usable = labels.measured & embedding.complete
+    test = (patches.folds == test_fold) & usable
+    ceiling = None
+    if test.any():
+        keys = {"table_key": table_key, "signatures_key": signatures_key}
+        ceilings = slide_ceiling(slide, n_repeats=n_repeats, seed=seed, **keys)
+        ceiling = ceilings.set_index("signature")["ceiling"].reindex(labels.names).to_numpy()
+    genes = _genes(slide, labels.names, use_rep, signatures_key)
+    train = patches.training(test_fold) & usable
+    return _Rows(labels.names, genes, embedding.values, labels.values, train, test, ceiling)
 
 
-def _genes(slide: Slide, names: list[str], use_rep: str, signatures_key: str) -> dict[str, list[int] | list[str]]:
-    scored = slide.params(signatures_key).get("score_cells") or {}
-    embedded = slide.params(signatures_key).get("embed_cells") or {}
+def _genes(slide: Slide, names: list[str], use_rep: str, signatures_key: str) -> dict[str, list[Any]]:
+    params = slide.params(signatures_key)
+    scored, embedded = params.get("score_cells") or {}, params.get("embed_cells") or {}
     if "weights" not in scored or embedded.get("key") != use_rep:
         return {"n_genes": [-1] * len(names), "n_shared": [-1] * len(names), "shared": [""] * len(names)}
-    genes, seen = list(map(str, scored["genes"])), set(map(str, embedded["genes"]))
-    of = [[genes[i] for i in np.flatnonzero(column > 0)] for column in np.asarray(scored["weights"]).T]
-    shared = [[gene for gene in members if gene in seen] for members in of]
-    return {"n_genes": list(map(len, of)), "n_shared": list(map(len, shared)), "shared": list(map(", ".join, shared))}
+    genes, shared = scored_genes(scored).values(), shared_genes(scored, embedded).values()
+    return {
+        "n_genes": list(map(len, genes)),
+        "n_shared": list(map(len, shared)),
+        "shared": list(map(", ".join, shared)),
+    }
 
 
 def _warn(frame: pd.DataFrame, use_rep: str) -> None:
-    known = frame[frame["n_shared"] > 0]
-    if known.empty:
+    leaking = frame[frame["n_shared"] > 0]
+    if leaking.empty:
         return
-    worst = known.sort_values("share_of_ceiling", na_position="first").iloc[-1]
+    worst = leaking.sort_values("share_of_ceiling", na_position="first").iloc[-1]
     warnings.warn(
-        f"the embedding {use_rep!r} was made from genes of {len(known)} of {len(frame)} signatures "
-        f"({known['n_shared'].sum()} of {known['n_genes'].sum()} of their genes). Alone, without any image, it reaches "
-        f"r = {known['pearson'].mean():.2f} on them, {known['share_of_ceiling'].mean():.0%} of the noise ceiling "
+        f"the embedding {use_rep!r} was made from genes of {len(leaking)} of {len(frame)} signatures "
+        f"({leaking['n_shared'].sum()} of {leaking['n_genes'].sum()} of their genes). Alone, without any image, it reaches "
+        f"r = {leaking['pearson'].mean():.2f} on them, {leaking['share_of_ceiling'].mean():.0%} of the noise ceiling "
         f"({worst['signature']}: {worst['share_of_ceiling']:.0%}). Train the autoencoder with `signatures=` set to the "
         "same signatures and `exclude_signature_genes=True`.",
         SpatialsigWarning,

@@ -4,36 +4,29 @@ from __future__ import annotations
 
 import time
 import warnings
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from spatialsig import _keys
-from spatialsig._checks import check_choice, check_key
-from spatialsig._errors import InputError, SpatialsigError, SpatialsigWarning
-from spatialsig._progress import progress_bar
-from spatialsig.data.features import in_batches, input_source
-from spatialsig.data.patch_table import patch_spec, patch_table
-from spatialsig.data.prefetch import ahead
-from spatialsig.data.slides import Stores, open_slides
-from spatialsig.models.ensemble import predict_with_deviation, weights_hash
+from spatialsig._checks import check_choice
+from spatialsig._errors import SpatialsigWarning
+from spatialsig.inference.inputs import ModelInputs, inputs_name
+from spatialsig.inference.provenance import result_hashes
+from spatialsig.models.ensemble import weights_hash
 from spatialsig.models.intervals import bounds
-from spatialsig.nn.heap import kept_memory
-from spatialsig.tl._done import fingerprint
-from spatialsig.tl._provenance import backbone_of, check_inputs, features_hash
+from spatialsig.slide.slides import SLIDE_ERRORS, each_alone, on_slide, open_slides
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
-    from numpy.typing import NDArray
+    import anndata as ad
 
-    from spatialsig.data.slides import Data, Slide
     from spatialsig.models.ensemble import SignatureModel
+    from spatialsig.slide.slides import Data, Slide
 
-BATCH = 64
-AHEAD = 2  # batches read while one is computed
-_ERRORS = (SpatialsigError, OSError, ValueError, KeyError, RuntimeError, TypeError)  # what a bad slide can raise
 PREDICTED, SKIPPED, FAILED = "predicted", "skipped", "failed"
 
 
@@ -92,29 +85,26 @@ def predict(
         If slides failed under ``on_error="collect"``, or the model was calibrated for other inputs than these.
     """
     check_choice(on_error, ("raise", "collect"), name="on_error")
-    intervals = intervals_for(model, use_rep, n_views)
-    weights = weights_hash(model)
+    run = _Prediction(
+        model=model,
+        weights=weights_hash(model),
+        intervals=intervals_for(model, use_rep, n_views),
+        use_rep=use_rep,
+        n_views=n_views,
+        skip_done=skip_done,
+        patches_key=patches_key,
+        signatures_key=signatures_key,
+        key_added=key_added,
+    )
     rows = []
-    for name, part in _one_by_one(data):
+    for name, part in each_alone(data):
         started, row = time.perf_counter(), {"sample": name, "outcome": FAILED, "n_patches": 0, "error": ""}
         try:
-            (slide,) = open_slides(part)
-            row["sample"] = slide.name
-            check_patches(slide, model, patches_key)
-            check_inputs(slide, model, use_rep=use_rep, signatures_key=signatures_key, patches_key=patches_key)
-            embedding = patch_embedding(slide, signatures_key, use_rep)
-            made_by = {"inputs": inputs_name(use_rep), "n_views": n_views, "weights_sha256": weights}
-            made_by |= fingerprint(slide, patches_key, embedding, intervals) | features_hash(slide, model, patches_key)
-            row["n_patches"] = len(slide.sdata.shapes[patches_key])
-            if skip_done and _is_done(slide, key_added, made_by):
-                row["outcome"] = SKIPPED
-            else:
-                table = _predicted(slide, model, patches_key, signatures_key, embedding, n_views, intervals)
-                samples = list(model.run.get("training_samples", []))
-                table.uns[_keys.NAMESPACE] = {"predict": made_by | {"training_samples": samples}}
-                slide.put(key_added, table)
-                row["outcome"] = PREDICTED
-        except _ERRORS as error:
+            with on_slide(name):
+                (slide,) = open_slides(part)
+                row["sample"] = slide.name
+                row |= run.on(slide)
+        except SLIDE_ERRORS as error:
             if on_error == "raise":
                 raise
             row["error"] = f"{type(error).__name__}: {error}"
@@ -124,64 +114,49 @@ def predict(
     return outcome
 
 
-def predict_rows(
-    slide: Slide,
-    model: SignatureModel,
-    patches_key: str,
-    rows: NDArray[np.int64],
-    embedding: NDArray[np.float32] | None,
-) -> NDArray[np.float32]:
-    """Scores ``(len(rows), n_signatures)`` of chosen patches; ``embedding`` has one row for each of ``rows``."""
-    return predict_rows_with_deviation(slide, model, patches_key, rows, embedding, n_views=1)[0]
+@dataclass(frozen=True)
+class _Prediction:
+    """What is the same for all slides."""
 
+    model: SignatureModel
+    weights: str
+    intervals: Mapping[str, Any] | None
+    use_rep: str | None
+    n_views: int
+    skip_done: bool
+    patches_key: str
+    signatures_key: str
+    key_added: str
 
-def predict_rows_with_deviation(
-    slide: Slide,
-    model: SignatureModel,
-    patches_key: str,
-    rows: NDArray[np.int64],
-    embedding: NDArray[np.float32] | None,
-    *,
-    n_views: int,
-) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    """Scores and, where the model knows it, their deviation; patches are read while others are computed."""
-    source = input_source(slide, patches_key, backbone_of(model), rows)
-    mean = np.empty((len(rows), len(model.signatures)), np.float32)
-    std = np.empty_like(mean) if model.knows_uncertainty else None
-    with kept_memory(), progress_bar(f"predict {slide.name}", total=len(rows), unit="patch") as bar:
-        for chosen, images in ahead(in_batches(source, BATCH), depth=AHEAD):
-            given = None if embedding is None else embedding[chosen]
-            mean[chosen], spread = predict_with_deviation(model, images, given, n_views=n_views)
-            if std is not None:
-                std[chosen] = spread
-            bar.advance(len(chosen))
-    return mean, std
+    def on(self, slide: Slide) -> dict[str, Any]:
+        """Predict one slide and write its table, unless the same result is there; returns what was done."""
+        patches = slide.patches(self.patches_key)
+        inputs = ModelInputs.of(patches, self.model, signatures_key=self.signatures_key, use_rep=self.use_rep)
+        made_by = {"inputs": inputs_name(self.use_rep), "n_views": self.n_views, "weights_sha256": self.weights}
+        made_by |= result_hashes(patches, self.model, inputs.embedding, self.intervals)
+        if self.skip_done and self._is_done(slide, made_by):
+            return {"outcome": SKIPPED, "n_patches": len(patches)}
+        table = self._table(inputs)
+        samples = list(self.model.run.get("training_samples", []))
+        table.uns[_keys.NAMESPACE] = {"predict": made_by | {"training_samples": samples}}
+        slide.put(self.key_added, table)
+        return {"outcome": PREDICTED, "n_patches": len(patches)}
 
+    def _table(self, inputs: ModelInputs) -> ad.AnnData:
+        patches = inputs.patches
+        mean, std = inputs.predict_with_deviation(np.arange(len(patches)), n_views=self.n_views)
+        table = patches.table(mean, self.model.signatures, n_cells=patches.n_cells(self.signatures_key))
+        if std is not None:
+            table.layers[_keys.STD] = std
+        if self.intervals is not None:
+            table.layers[_keys.LOWER], table.layers[_keys.UPPER] = bounds(self.intervals, mean, std)
+        return table
 
-def check_patches(slide: Slide, model: SignatureModel, patches_key: str) -> None:
-    """Refuse patches of another size or resolution than the model was trained on."""
-    spec = patch_spec(slide, patches_key)
-    if (spec.patch_px, spec.um_per_px) != (model.patch_px, model.um_per_px):
-        msg = (
-            f"slide {slide.name!r}: patches are {spec.patch_px} px at {spec.um_per_px} µm/px; the model wants "
-            f"{model.patch_px} px at {model.um_per_px} µm/px. Call `sp.pp.make_patches(slide, "
-            f"patch_px={model.patch_px}, um_per_px={model.um_per_px})`."
-        )
-        raise InputError(msg)
-
-
-def patch_embedding(slide: Slide, signatures_key: str, use_rep: str | None) -> NDArray[np.float32] | None:
-    """Embedding of every patch, ``(n_patches, d)``, or None when none is asked for."""
-    if use_rep is None:
-        return None
-    table = slide.table(signatures_key, name="signatures_key")
-    check_key(table.obsm, use_rep, name="use_rep", where=f"the obsm of {signatures_key!r} of slide {slide.name!r}")
-    return np.asarray(table.obsm[use_rep], np.float32)
-
-
-def inputs_name(use_rep: str | None) -> str:
-    """What a prediction is made from, in words."""
-    return "H&E" if use_rep is None else f"H&E + {use_rep}"
+    def _is_done(self, slide: Slide, made_by: Mapping[str, Any]) -> bool:
+        if self.key_added not in slide.sdata.tables:
+            return False
+        recorded = slide.params(self.key_added).get("predict", {})
+        return all(recorded.get(name) == value for name, value in made_by.items())
 
 
 def intervals_for(model: SignatureModel, use_rep: str | None, n_views: int) -> Mapping[str, Any] | None:
@@ -191,55 +166,14 @@ def intervals_for(model: SignatureModel, use_rep: str | None, n_views: int) -> M
     record = model.intervals.get(inputs_name(use_rep))
     if record is not None and record["n_views"] == n_views:
         return dict(record)
-    known = ", ".join(f"{inputs!r} with n_views={r['n_views']}" for inputs, r in model.intervals.items())
+    calibrated = ", ".join(f"{inputs!r} with n_views={r['n_views']}" for inputs, r in model.intervals.items())
     warnings.warn(
-        f"the model was calibrated for {known}, not for {inputs_name(use_rep)!r} with n_views={n_views}: no intervals "
+        f"the model was calibrated for {calibrated}, not for {inputs_name(use_rep)!r} with n_views={n_views}: no intervals "
         "are written. Call `sp.tl.calibrate` with the same `use_rep` and `n_views`.",
         SpatialsigWarning,
         stacklevel=3,
     )
     return None
-
-
-def _predicted(
-    slide: Slide,
-    model: SignatureModel,
-    patches_key: str,
-    signatures_key: str,
-    embedding: NDArray[np.float32] | None,
-    n_views: int,
-    intervals: Mapping[str, Any] | None,
-) -> Any:
-    rows = np.arange(len(slide.sdata.shapes[patches_key]))
-    mean, std = predict_rows_with_deviation(slide, model, patches_key, rows, embedding, n_views=n_views)
-    table = patch_table(slide, patches_key, mean, model.signatures, n_cells=n_cells_of(slide, signatures_key))
-    if std is not None:
-        table.layers[_keys.STD] = std
-    if intervals is not None:
-        table.layers[_keys.LOWER], table.layers[_keys.UPPER] = bounds(intervals, mean, std)
-    return table
-
-
-def n_cells_of(slide: Slide, signatures_key: str) -> NDArray[np.int64] | None:
-    """Cells of every patch; None on a slide without labels."""
-    if signatures_key not in slide.sdata.tables:
-        return None
-    return np.asarray(slide.sdata.tables[signatures_key].obs[_keys.N_CELLS])
-
-
-def _is_done(slide: Slide, key: str, made_by: Mapping[str, Any]) -> bool:
-    if key not in slide.sdata.tables:
-        return False
-    found = slide.params(key).get("predict", {})
-    return all(found.get(name) == value for name, value in made_by.items())
-
-
-def _one_by_one(data: Data) -> Iterator[tuple[str, Data]]:
-    """Slides to be opened one at a time, so that one that cannot be opened leaves the others alone."""
-    if isinstance(data, Stores):
-        yield from data.stores.items()
-    else:
-        yield "", data
 
 
 def _warn_of_failures(outcome: pd.DataFrame) -> None:

@@ -1,4 +1,4 @@
-"""Learn what tissue looks like from every H&E, labelled or not."""
+"""Train an image network without labels, on the H&E of every slide."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialsig import _keys
+from spatialsig._checks import check_options, option_names
 from spatialsig._errors import InputError
 from spatialsig.data.loader import PatchBatches
-from spatialsig.data.patch_table import PatchSpec, patch_centres_um, patch_extent_um, patch_source, patch_spec
-from spatialsig.data.slides import open_slides
-from spatialsig.data.splits import training_rows
+from spatialsig.slide.slides import open_slides
 from spatialsig.train.pretrain import fit_masked
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from spatialsig.data.patches import PatchSource
-    from spatialsig.data.slides import Data, Slide
     from spatialsig.models.pretrained import PretrainedViT
     from spatialsig.nn.vit import ViTConfig
+    from spatialsig.slide.patches import PatchSpec
+    from spatialsig.slide.slides import Data, Slide
+
+FIT_OPTIONS = option_names(fit_masked, without=("um_per_px", "validation", "size", "seed"))
 
 
 def pretrain_vit(
@@ -69,17 +69,8 @@ def pretrain_vit(
     InputError
         If slides differ in their patches, or none is left.
     """
-    tested = {slide.patient for slide in open_slides(data) if _fold(slide) == test_fold and test_fold is not None}
-    sources: list[PatchSource] = []
-    spec: PatchSpec | None = None
-    for slide in open_slides(data):
-        spec = _same(slide, patch_spec(slide, patches_key), spec)
-        rows = np.flatnonzero(_allowed(slide, patches_key, signatures_key, test_fold, tested))
-        if len(rows):
-            sources.append(patch_source(slide, patches_key, rows))
-    if spec is None or not sources:
-        msg = f"no patch outside `test_fold={test_fold}` to learn from."
-        raise InputError(msg)
+    check_options(fit_options, FIT_OPTIONS, function="pretrain_vit")
+    spec, sources = _sources(data, test_fold, patches_key, signatures_key)
     nothing = [np.empty((len(source), 0), np.float32) for source in sources]
     batches = PatchBatches(sources, targets=nothing, batch_size=batch_size, seed=seed)
     model, history = fit_masked(batches, um_per_px=spec.um_per_px, size=size, seed=seed, **fit_options)
@@ -88,25 +79,37 @@ def pretrain_vit(
     return model
 
 
+def _sources(
+    data: Data, test_fold: int | None, patches_key: str, signatures_key: str
+) -> tuple[PatchSpec, list[PatchSource]]:
+    """How the patches were cut, and the images to learn from: none of a patient who is tested."""
+    candidates: list[tuple[str | None, PatchSource]] = []  # with the patient of a slide without labels
+    tested: set[str | None] = set()
+    spec: PatchSpec | None = None
+    for slide in open_slides(data):
+        patches = slide.patches(patches_key)
+        spec = _same(slide, patches.spec, spec)
+        if test_fold is not None and _fold(slide) == test_fold:
+            tested.add(slide.patient)
+        if "split" not in slide.attrs and signatures_key not in slide.sdata.tables:
+            candidates.append((slide.patient, patches.source()))
+        else:
+            candidates.append((None, patches.source(np.flatnonzero(patches.training(test_fold)))))
+    sources = [source for patient, source in candidates if patient not in tested and len(source)]
+    if spec is None or not sources:
+        msg = f"no patch outside `test_fold={test_fold}` to learn from."
+        raise InputError(msg)
+    return spec, sources
+
+
 def _fold(slide: Slide) -> int | None:
     """Fold of a whole slide; None where it has none, or several."""
     fold = slide.attrs.get("split", {}).get("fold")
     return None if fold is None else int(fold)
 
 
-def _allowed(
-    slide: Slide, patches_key: str, signatures_key: str, test_fold: int | None, tested: set[str]
-) -> NDArray[np.bool_]:
-    """Patches to learn from: all of an unlabelled slide of a patient who is not tested."""
-    n = len(slide.sdata.shapes[patches_key])
-    if "split" not in slide.attrs and signatures_key not in slide.sdata.tables:
-        return np.full(n, slide.patient not in tested)
-    extent_um = patch_extent_um(slide, patches_key)
-    return training_rows(slide, patch_centres_um(slide, patches_key), test_fold=test_fold, extent_um=extent_um)
-
-
 def _same(slide: Slide, spec: PatchSpec, first: PatchSpec | None) -> PatchSpec:
-    if first is not None and (spec.patch_px, spec.um_per_px) != (first.patch_px, first.um_per_px):
+    if first is not None and spec.design != first.design:
         msg = (
             f"slide {slide.name!r} has patches of {spec.patch_px} px at {spec.um_per_px} µm/px, others of "
             f"{first.patch_px} px at {first.um_per_px} µm/px; call `sp.pp.make_patches` on all slides together."

@@ -11,10 +11,10 @@ from spatialsig import _keys
 from spatialsig._checks import check_choice, check_positive
 from spatialsig._errors import InputError, SpatialsigWarning
 from spatialsig._progress import track
-from spatialsig.data.counts import common_genes, counts_of
-from spatialsig.data.slides import open_slides, slide_count
+from spatialsig.labels.scorers import METHODS, ScorerFit, fit_method, scores_under
 from spatialsig.signatures import Coverage, coverage_table, measured_genes, read_signatures, weights
-from spatialsig.tl._score_methods import METHODS, Training, fit_method, scores_under
+from spatialsig.slide.counts import common_genes, counts_of
+from spatialsig.slide.slides import open_slides, slide_count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from spatialsig.data.slides import Data
+    from spatialsig.slide.slides import Data
 
 
 def score_cells(
@@ -107,8 +107,8 @@ def score_cells(
     excluded = np.asarray(usable.any(axis=1))
     usable[:, (report["reason"] != "").to_numpy()] = 0
     _check_max_rank(max_rank, usable)
-    training = Training(data, genes, test_fold, table_key, max_rank, n_bins, n_controls, seed)
-    learnt = fit_method(method, usable, excluded, training)
+    fit = ScorerFit(data, genes, test_fold, table_key, max_rank, n_bins, n_controls, seed)
+    learnt = fit_method(method, usable, excluded, fit)
     params: dict[str, Any] = {
         "method": method,
         "key": key_added,

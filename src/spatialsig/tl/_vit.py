@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from spatialsig import _keys
-from spatialsig._errors import SpatialsigWarning
-from spatialsig.data.slides import open_slides
-from spatialsig.nn.backbones import table_key
-from spatialsig.nn.seed_vit import SEED
+from spatialsig.inference.vit import VitOptions, train_signature_vit
 from spatialsig.nn.signature import VIT
-from spatialsig.tl._provenance import INPUTS
-from spatialsig.tl._regimes import fit_regime, regime
-from spatialsig.tl._training_data import Folds, Wanted, training_data
 
 if TYPE_CHECKING:
     import os
@@ -23,13 +14,10 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from spatialsig.data.slides import Data
     from spatialsig.models import SignatureViT
     from spatialsig.models.pretrained import PretrainedViT
     from spatialsig.nn.vit import ViTConfig
-
-BATCH_SIZES = (8, 128)  # smallest and largest default
-STEPS_PER_EPOCH = 300  # few patches teach more in many small steps (docs/adr/0012)
+    from spatialsig.slide.slides import Data
 
 
 def train_vit(
@@ -129,61 +117,25 @@ def train_vit(
     SpatialsigWarning
         If the embedding was made from genes of the signatures, or the backbone was trained at another resolution.
     """
-    table = table_key(backbone) if isinstance(backbone, str) else None
-    wanted = Wanted(
-        patches_key=patches_key,
-        signatures_key=signatures_key,
-        targets_key=signatures_key if targets_key is None else targets_key,
+    options = VitOptions(
+        test_fold=test_fold,
+        validation_fold=validation_fold,
+        inner_fold=inner_fold,
+        fusion=fusion,
         use_rep=use_rep,
-        backbone=VIT if table is None else str(backbone),
-        weights=weights,
-    )
-    found = training_data(data, wanted, Folds(test_fold, validation_fold, inner_fold))
-    _warn_if_embedding_knows_the_answer(data, signatures_key, use_rep)
-    how = regime(
-        backbone,
-        options=backbone_options,
-        pretrained=pretrained,
         size=size,
+        backbone=backbone,
+        backbone_options=backbone_options,
+        pretrained=pretrained,
         tune=tune,
         lora=lora,
         layer_decay=layer_decay,
-        found=found,
+        batch_size=batch_size,
+        seed=seed,
+        weights=weights,
+        targets_key=targets_key,
+        signatures_key=signatures_key,
+        patches_key=patches_key,
+        fit=fit_options,
     )
-    fusion = "none" if use_rep is None else fusion
-    if batch_size is None:
-        batch_size = 1 if size == SEED else default_batch_size(sum(len(p.targets) for p in found.train))
-    model, history = fit_regime(how, found, batch_size=batch_size, fusion=fusion, seed=seed, **fit_options)
-    model.run |= {"test_fold": test_fold, "validation_fold": validation_fold, "training_samples": found.samples}
-    model.run |= {"inner_fold": inner_fold, "use_rep": use_rep, "seed": seed, "history": history.to_dict("list")}
-    model.run |= {"targets_key": wanted.targets_key, "weights": weights, "tune": how.tune, "batch_size": batch_size}
-    model.run[INPUTS] = found.inputs
-    return model
-
-
-def default_batch_size(n_patches: int) -> int:
-    """Patches per step for that many training patches: the power of two that makes at least 300 steps, 8 to 128."""
-    smallest, largest = BATCH_SIZES
-    wanted = n_patches // STEPS_PER_EPOCH
-    return min(max(1 << (wanted.bit_length() - 1) if wanted else smallest, smallest), largest)
-
-
-def _warn_if_embedding_knows_the_answer(data: Data, signatures_key: str, use_rep: str | None) -> None:
-    if use_rep is None:
-        return
-    for slide in open_slides(data):
-        scored = slide.params(signatures_key).get("score_cells", {})
-        embedded = slide.params(signatures_key).get("embed_cells", {})
-        if not scored or not embedded:
-            continue
-        used = np.asarray(scored["weights"]).any(axis=1)
-        shared = sorted(set(np.asarray(scored["genes"])[used]) & set(embedded["genes"]))
-        if shared:
-            warnings.warn(
-                f"slide {slide.name!r}: the embedding {use_rep!r} was made from {len(shared)} genes of the signatures "
-                f"to predict ({', '.join(shared[:5])}, ...), so the model can read the answer from it and ignore the "
-                "image. Train the autoencoder with `signatures=` set to the same signatures.",
-                SpatialsigWarning,
-                stacklevel=3,
-            )
-            return
+    return train_signature_vit(data, options)

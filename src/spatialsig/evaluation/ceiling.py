@@ -1,0 +1,66 @@
+"""Noise ceiling of the labels of a slide, from halves of the molecules that made them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from spatialsig import _keys
+from spatialsig._progress import track
+from spatialsig.labels.scorers import scores_under
+from spatialsig.labels.statistics import PSEUDOBULK, score_labels
+from spatialsig.slide.counts import counts_of
+from spatialsig.stats.agreement import pearson
+from spatialsig.stats.ceiling import ceiling_from_halves, split_counts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from spatialsig.slide.slides import Slide
+
+N_REPEATS = 3
+
+
+def slide_ceiling(
+    slide: Slide, *, n_repeats: int = N_REPEATS, seed: int, table_key: str, signatures_key: str
+) -> pd.DataFrame:
+    """Ceiling of every signature on one slide: columns ``sample``, ``signature``, ``ceiling``."""
+    labels = slide.table(signatures_key, name="signatures_key", fix="Call `sp.tl.aggregate_patches` first.")
+    record = slide.step(signatures_key, "aggregate_patches", fix="Call `sp.tl.aggregate_patches` again.")
+    scored = slide.params(signatures_key).get("score_cells") or {}
+    if "weights" not in scored:
+        ceiling = np.full(labels.n_vars, np.nan)
+    else:
+        ceiling = _ceiling(slide, scored, record, np.isfinite(labels.X).any(axis=1), n_repeats, seed, table_key)
+    return pd.DataFrame({"sample": slide.name, "signature": list(labels.var_names), "ceiling": ceiling})
+
+
+def _ceiling(
+    slide: Slide,
+    scored: Mapping[str, Any],
+    record: Mapping[str, Any],
+    labelled: NDArray[np.bool_],
+    n_repeats: int,
+    seed: int,
+    table_key: str,
+) -> NDArray[np.float64]:
+    cells = slide.table(table_key)
+    counts = counts_of(slide, table_key, list(scored["genes"]))
+    membership = slide.patches(str(record.get("patches_key", _keys.PATCHES))).membership(table_key)
+    stat, trim = str(record.get("stat", "mean")), float(record.get("trim", 0.0))
+    centre = np.mean(cells.obsm[scored["key"]], axis=0, dtype=np.float64)
+    rs = []
+    for repeat in track(range(n_repeats), f"noise ceiling {slide.name}", unit="repeat"):
+        halves = []
+        for half in split_counts(counts, seed=seed + repeat):
+            scores = None if stat == PSEUDOBULK else scores_under(scored, half)
+            if scores is not None:
+                # fewer counts move all scores, and a sum of them would then tell how many cells a patch has
+                scores += (centre - scores.mean(axis=0, dtype=np.float64)).astype(np.float32)
+            halves.append(score_labels(scored, half, membership, stat=stat, trim=trim, scores=scores)[labelled])
+        rs.append(pearson(*halves))
+    return ceiling_from_halves(np.mean(rs, axis=0))

@@ -1,0 +1,173 @@
+"""Provenance of inputs and labels: recorded when a model is trained, compared when it is used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spatialsig import _keys
+from spatialsig._errors import InputError
+from spatialsig._hashing import array_hash, json_hash
+from spatialsig.models.ensemble import members_of
+from spatialsig.nn.backbones import table_key
+from spatialsig.nn.signature import VIT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from spatialsig.models.ensemble import SignatureModel
+    from spatialsig.slide.patches import Patches
+    from spatialsig.slide.slides import Slide
+
+EMBEDDING, FEATURES, TARGETS, IMAGE = "embedding", "features", "targets", "image"
+# what each of them records about itself under uns["spatialsig"], and which of that decides its values
+_STEPS: dict[str, tuple[str, tuple[str, ...]]] = {
+    EMBEDDING: ("embed_cells", ("model_sha256", "scaler_sha256", "genes")),
+    FEATURES: ("embed_patches", ("backbone", "weights_sha256", "patch_px", "um_per_px")),
+    TARGETS: ("score_cells", ("method", "names", "genes")),
+}
+_SHOWN = 5  # names that a message lists
+INPUTS = "inputs"  # in the run of a model
+
+
+def recorded(
+    slide: Slide,
+    *,
+    embedding: tuple[str, str] | None = None,
+    features_key: str | None = None,
+    targets_key: str | None = None,
+    patches: Patches | None = None,
+) -> dict[str, dict[str, Any]]:
+    """What a slide says about the origin of its inputs and labels; what it does not say is left out.
+
+    Parameters
+    ----------
+    embedding
+        Table and entry of its ``obsm``.
+    features_key, targets_key
+        Tables, with the entry of their ``obsm`` after a slash where there is one.
+    patches
+        Patches whose pixels are read, where no table of features takes their place.
+    """
+    facts = {}
+    if patches is not None and features_key is None:
+        facts[IMAGE] = {"stain": _stain(patches)}
+    if embedding is not None and _params(slide, embedding[0], EMBEDDING).get("key", embedding[1]) == embedding[1]:
+        facts[EMBEDDING] = _facts(_params(slide, embedding[0], EMBEDDING), EMBEDDING)
+    if features_key is not None and _keys.ENTRY not in features_key:
+        facts[FEATURES] = _facts(_params(slide, features_key, FEATURES), FEATURES)
+    if targets_key is not None and _keys.ENTRY not in targets_key:
+        facts[TARGETS] = _facts(_params(slide, targets_key, TARGETS), TARGETS)
+    return {kind: of_kind for kind, of_kind in facts.items() if of_kind}
+
+
+def check_same(wanted: Mapping[str, Any], found: Mapping[str, Any], *, slide: str, other: str) -> None:
+    """Raise :class:`InputError` listing how a slide's inputs and labels were made otherwise than those of ``other``.
+
+    Only what both say is compared.
+    """
+    differences = [
+        f"{kind} `{fact}`: {_difference(wanted[kind][fact], found[kind][fact])}"
+        for kind in wanted.keys() & found.keys()
+        for fact in wanted[kind].keys() & found[kind].keys()
+        if wanted[kind][fact] != found[kind][fact]
+    ]
+    if differences:
+        listed = "\n  ".join(sorted(differences))
+        msg = (
+            f"slide {slide!r} does not fit {other}:\n  {listed}\nMake embeddings, features and labels of all slides with "
+            "the same models and gene sets, and call `sp.pp.normalize_stain` on all of them or on none."
+        )
+        raise InputError(msg)
+
+
+def check_inputs(patches: Patches, model: SignatureModel, *, use_rep: str | None, signatures_key: str) -> None:
+    """Refuse what was made otherwise than the model learned from: embedding, table of features, stain of the patches.
+
+    Raises
+    ------
+    InputError
+        Listing the differences.
+    """
+    embedding = None if use_rep is None else (signatures_key, use_rep)
+    features_key = table_key(backbone_of(model))
+    here = recorded(patches.slide, embedding=embedding, features_key=features_key, patches=patches)
+    other = "the model, which was trained with"
+    check_same(model.run.get(INPUTS, {}), here, slide=patches.slide.name, other=other)
+
+
+def check_labels(slide: Slide, model: SignatureModel, signatures_key: str) -> None:
+    """Refuse to judge a model by labels of other genes or of another method than those it learned.
+
+    Raises
+    ------
+    InputError
+        Listing the differences.
+    """
+    here = recorded(slide, targets_key=signatures_key)
+    check_same(model.run.get(INPUTS, {}), here, slide=slide.name, other="the labels that the model learned")
+
+
+def backbone_of(model: SignatureModel | None) -> str:
+    """Name of the image network of a model, which all members of an ensemble share; our own where there is no model."""
+    return VIT if model is None else members_of(model)[0].config.backbone
+
+
+def result_hashes(
+    patches: Patches, model: SignatureModel, embedding: NDArray[np.float32] | None, intervals: Mapping[str, Any] | None
+) -> dict[str, str]:
+    """Hashes of what decides a prediction beside the weights: patches with their folds, embedding, intervals, features.
+
+    Empty for what is not used; features are named only for a model that reads them in place of images.
+    """
+    hashes = {
+        "patches_sha256": patches.content_hash,
+        "embedding_sha256": "" if embedding is None else array_hash(embedding),
+        "intervals_sha256": "" if intervals is None else json_hash(dict(intervals)),
+    }
+    key = table_key(backbone_of(model))
+    return (
+        hashes if key is None else hashes | {"features_sha256": array_hash(patches.matrix(key, name="backbone").values)}
+    )
+
+
+def _stain(patches: Patches) -> str:
+    """Name of the method that normalises the colours of patches."""
+    stain = patches.spec.stain
+    return "none" if stain is None else str(stain["method"])
+
+
+def _params(slide: Slide, table: str, kind: str) -> dict[str, Any]:
+    if table not in slide.sdata.tables:
+        return {}
+    return dict(slide.sdata.tables[table].uns.get(_keys.NAMESPACE, {}).get(_STEPS[kind][0], {}))
+
+
+def _facts(params: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    return {fact: _plain(params[fact]) for fact in _STEPS[kind][1] if fact in params}
+
+
+def _plain(value: Any) -> Any:
+    """What JSON gives back as it was."""
+    if isinstance(value, np.ndarray | list | tuple):
+        return [str(part) for part in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _difference(wanted: Any, found: Any) -> str:
+    if not (isinstance(wanted, list) and isinstance(found, list)):
+        return f"{_short(wanted)} wanted, {_short(found)} here"
+    gone, new = (sorted(a - b) for a, b in ((set(wanted), set(found)), (set(found), set(wanted))))
+    if not gone and not new:
+        return "the same in another order"
+    parts = [f"{len(wanted)} wanted, {len(found)} here"]
+    parts += [f"{word} {', '.join(names[:_SHOWN])}" for word, names in (("without", gone), ("with", new)) if names]
+    return ", ".join(parts)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:20]}...{text[-8:]}"

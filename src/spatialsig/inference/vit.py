@@ -1,0 +1,142 @@
+"""Training of the image model from labelled patches of slides."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from spatialsig import _keys
+from spatialsig._checks import check_options, option_names
+from spatialsig._errors import InputError, SpatialsigWarning
+from spatialsig.inference.provenance import INPUTS
+from spatialsig.inference.training_set import FoldChoice, TrainingTables, gather_training_set
+from spatialsig.inference.tuning import FROZEN, fit_tuned, plan_tuning
+from spatialsig.nn.backbones import table_key
+from spatialsig.nn.seed_vit import SEED
+from spatialsig.nn.signature import VIT
+from spatialsig.train import fit_vit
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Mapping
+
+    from torch import nn
+
+    from spatialsig.inference.training_set import TrainingSet
+    from spatialsig.models import SignatureViT
+    from spatialsig.models.pretrained import PretrainedViT
+    from spatialsig.nn.vit import ViTConfig
+    from spatialsig.slide.slides import Data
+
+BATCH_SIZES = (8, 128)  # smallest and largest default
+STEPS_PER_EPOCH = 300  # few patches teach more in many small steps (docs/adr/0012)
+# what a run decides itself, so that it is no option of the fit
+_DECIDED = (
+    "signatures", "um_per_px", "validation", "size", "backbone", "fusion", "layer_decay", "seed",
+)  # fmt: skip
+FIT_OPTIONS = option_names(fit_vit, without=_DECIDED)
+
+
+@dataclass(frozen=True)
+class VitOptions:
+    """Arguments of :func:`spatialsig.tl.train_vit`, which describes them; unknown names in ``fit`` are refused."""
+
+    test_fold: int | None = 0
+    validation_fold: int | None = None
+    inner_fold: int | None = None
+    fusion: str | None = None
+    use_rep: str | None = _keys.X_AE
+    size: str | ViTConfig = "tiny"
+    backbone: str | nn.Module | Callable[..., Any] = VIT
+    backbone_options: Mapping[str, Any] | None = None
+    pretrained: PretrainedViT | str | os.PathLike[str] | None = None
+    tune: str | None = None
+    lora: Mapping[str, Any] | None = None
+    layer_decay: float | None = None
+    batch_size: int | None = None
+    seed: int = 0
+    weights: str | None = "n_cells"
+    targets_key: str | None = None
+    signatures_key: str = _keys.SIGNATURES
+    patches_key: str = _keys.PATCHES
+    fit: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_options(self.fit, (*_NAMES, *FIT_OPTIONS), function="train_vit")
+
+    @classmethod
+    def of(cls, **options: Any) -> VitOptions:
+        """Sort options into those of the run and those of the fit."""
+        return cls(
+            **{name: value for name, value in options.items() if name in _NAMES},
+            fit={name: value for name, value in options.items() if name not in _NAMES},
+        )
+
+    @property
+    def tables(self) -> TrainingTables:
+        """Tables to learn from."""
+        reads_table = isinstance(self.backbone, str) and table_key(self.backbone) is not None
+        return TrainingTables(
+            patches_key=self.patches_key,
+            signatures_key=self.signatures_key,
+            targets_key=self.signatures_key if self.targets_key is None else self.targets_key,
+            use_rep=self.use_rep,
+            backbone=str(self.backbone) if reads_table else VIT,
+            weights=self.weights,
+        )
+
+
+_NAMES = tuple(f.name for f in fields(VitOptions) if f.name != "fit")
+
+
+def train_signature_vit(data: Data, options: VitOptions) -> SignatureViT:
+    """Train an image model; all options are checked before the first slide is opened."""
+    tables, folds = options.tables, FoldChoice(options.test_fold, options.validation_fold, options.inner_fold)
+    tuning = plan_tuning(
+        options.backbone,
+        options=options.backbone_options,
+        pretrained=options.pretrained,
+        size=options.size,
+        tune=options.tune,
+        lora=options.lora,
+        layer_decay=options.layer_decay,
+    )
+    if tuning.tune == FROZEN and options.fit.get("augment") is not None:
+        msg = "`tune='frozen'` computes the features of every patch once; leave `augment` out, or use 'lora' or 'full'."
+        raise InputError(msg)
+    training_set = gather_training_set(data, tables, folds)
+    _warn_of_shared_genes(training_set, options.use_rep)
+    batch_size = options.batch_size
+    if batch_size is None:
+        batch_size = 1 if options.size == SEED else default_batch_size(training_set.n_patches)
+    fusion = "none" if options.use_rep is None else options.fusion
+    model, history = fit_tuned(
+        tuning, training_set, batch_size=batch_size, seed=options.seed, fusion=fusion, **options.fit
+    )
+    model.run |= {"test_fold": folds.test, "validation_fold": folds.validation, "inner_fold": folds.inner}
+    model.run |= {"training_samples": training_set.samples, "use_rep": options.use_rep, "seed": options.seed}
+    model.run |= {"history": history.to_dict("list"), "targets_key": tables.targets_key, "weights": options.weights}
+    model.run |= {"tune": tuning.tune, "batch_size": batch_size, INPUTS: training_set.inputs}
+    return model
+
+
+def _warn_of_shared_genes(training_set: TrainingSet, use_rep: str | None) -> None:
+    """Say that the embedding holds the answer, before hours are spent on learning it."""
+    for name, shared in training_set.shared_genes.items():
+        if shared:
+            warnings.warn(
+                f"slide {name!r}: the embedding {use_rep!r} was made from {len(shared)} genes of the signatures "
+                f"to predict ({', '.join(shared[:5])}, ...), so the model can read the answer from it and ignore the "
+                "image. Train the autoencoder with `signatures=` set to the same signatures.",
+                SpatialsigWarning,
+                stacklevel=4,
+            )
+            return
+
+
+def default_batch_size(n_patches: int) -> int:
+    """Patches per step for that many training patches: the power of two that makes at least 300 steps, 8 to 128."""
+    smallest, largest = BATCH_SIZES
+    steps_of_one = n_patches // STEPS_PER_EPOCH
+    return min(max(1 << (steps_of_one.bit_length() - 1) if steps_of_one else smallest, smallest), largest)

@@ -1,0 +1,1 @@
+"""Labels of patches from the scores, columns and counts of their cells."""

@@ -1,0 +1,152 @@
+"""Labels of the patches of a slide: scores or other targets of their cells, embeddings, columns and layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spatialsig import _keys
+from spatialsig._errors import InputError
+from spatialsig.labels.cell_columns import add_layers, add_obs, add_obsm, check_columns
+from spatialsig.labels.embeddings import check_one_embedding
+from spatialsig.labels.statistics import PSEUDOBULK, score_labels, standard_error, statistic
+from spatialsig.slide.counts import counts_of
+from spatialsig.slide.slides import open_slides
+from spatialsig.stats.expression import library_size
+from spatialsig.stats.grouped import group_sizes, grouped_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import anndata as ad
+    from numpy.typing import NDArray
+    from scipy import sparse
+
+    from spatialsig.labels.targets import Targets
+    from spatialsig.slide.slides import Data, Slide
+
+
+@dataclass(frozen=True)
+class LabelRequest:
+    """What is summarised over the cells of each patch, and how."""
+
+    stat: str
+    trim: float
+    min_cells: int
+    targets: Targets | None
+    rep: tuple[str, ...]
+    obs: tuple[str, ...]
+    obsm: tuple[str, ...]
+    layers: tuple[str, ...]
+    patches_key: str
+    table_key: str
+
+
+def check_slides(data: Data, request: LabelRequest) -> dict[str, list[str]]:
+    """Refuse what would fail half way; categories of the targets over all slides, so that all tables have them."""
+    records: dict[str, Mapping[str, Any]] = {}
+    categories: dict[str, dict[str, None]] = {}
+    for slide in open_slides(data):
+        cells = slide.table(request.table_key)
+        for key in request.rep:
+            fix = "Call `sp.tl.embed_cells` first, or pass `use_rep=None`."
+            slide.obsm(request.table_key, key, name="use_rep", fix=fix)
+        check_columns(slide, cells, obs=request.obs, obsm=request.obsm, layers=request.layers)
+        records[slide.name] = _embedding_record(slide, request)
+        if request.targets is not None:
+            request.targets.check(slide, cells)
+            for column, names in request.targets.categories(cells).items():
+                categories.setdefault(column, {}).update(dict.fromkeys(names))
+    check_one_embedding(records)
+    return {column: list(names) for column, names in categories.items()}
+
+
+def _embedding_record(slide: Slide, request: LabelRequest) -> dict[str, Any]:
+    """What ``embed_cells`` kept, where it made the embedding that is used."""
+    record = dict(slide.params(request.table_key).get("embed_cells", {}))
+    return record if record.get("key") in request.rep else {}
+
+
+def patch_labels(slide: Slide, request: LabelRequest, categories: Mapping[str, Sequence[str]]) -> ad.AnnData:
+    """Table of the patches of one slide with their labels."""
+    cells, patches = slide.table(request.table_key), slide.patches(request.patches_key)
+    membership = patches.membership(request.table_key)
+    n_cells = group_sizes(membership)
+    enough = n_cells >= request.min_cells
+    if not enough.any():
+        msg = f"slide {slide.name!r}: no patch has {request.min_cells} cells (the most is {n_cells.max(initial=0)})."
+        raise InputError(msg)
+    scored: Mapping[str, Any] = {}
+    if request.targets is None:
+        scored = slide.step(request.table_key, "score_cells", fix="Call `sp.tl.score_cells` first.")
+        names, labels, sem = _of_scores(slide, cells, scored, membership, request)
+    else:
+        names, labels, sem = _of_targets(request.targets, cells, categories, membership, request)
+    labels[~enough] = np.nan
+    table = patches.table(labels, names, n_cells=n_cells)
+    table.layers[_keys.SEM] = np.where(enough[:, None], sem, np.nan).astype(np.float32)
+    library = library_size(counts_of(slide, request.table_key))
+    table.obs[_keys.N_COUNTS] = grouped_mean(library[:, None], membership)[:, 0]
+    for column in (_keys.N_GENES_PANEL, _keys.N_GENES_MEASURED) if scored else ():
+        table.var[column] = np.asarray(scored[column])
+    add_obs(table, cells, membership, request.obs)
+    add_obsm(table, cells, membership, (*request.rep, *request.obsm))
+    add_layers(table, cells, membership, request.layers)
+    table.uns[_keys.NAMESPACE] = {
+        "aggregate_patches": _record(request, cells, labels[enough]),
+        "score_cells": dict(scored),
+        "embed_cells": _embedding_record(slide, request),
+    }
+    return table
+
+
+def _of_scores(
+    slide: Slide, cells: ad.AnnData, scored: Mapping[str, Any], membership: sparse.csr_matrix, request: LabelRequest
+) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
+    scores = cells.obsm[scored["key"]]
+    counts = counts_of(slide, request.table_key, list(scored["genes"])) if request.stat == PSEUDOBULK else None
+    labels = score_labels(scored, counts, membership, stat=request.stat, trim=request.trim, scores=scores)
+    return list(scored["names"]), labels, standard_error(scores, membership, stat=request.stat)
+
+
+def _of_targets(
+    targets: Targets,
+    cells: ad.AnnData,
+    categories: Mapping[str, Sequence[str]],
+    membership: sparse.csr_matrix,
+    request: LabelRequest,
+) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
+    names, labels, errors = [], [], []
+    for columns, values in targets.blocks(cells, categories):
+        names += columns
+        labels.append(statistic(values, membership, stat=request.stat, trim=request.trim))
+        errors.append(standard_error(values, membership, stat=request.stat))
+    return names, np.concatenate(labels, axis=1), np.concatenate(errors, axis=1)
+
+
+def _record(request: LabelRequest, cells: ad.AnnData, labels: NDArray[np.float64]) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "stat": request.stat,
+        "min_cells": request.min_cells,
+        "patches_key": request.patches_key,
+        "n_labelled": len(labels),
+        "tie_fraction": _tie_fraction(labels),
+    }
+    if request.targets is not None:
+        record["targets"] = request.targets.record()
+    if request.stat == "trimmed_mean":
+        record["trim"] = request.trim
+    if request.layers:
+        record["genes"] = list(cells.var_names)
+    return record
+
+
+def _tie_fraction(labels: np.ndarray) -> np.ndarray:
+    """Share of patches that lie on the most frequent value of each column."""
+    share = [
+        np.unique(column, return_counts=True)[1].max() / len(column) if np.isfinite(column).all() else np.nan
+        for column in labels.T
+    ]
+    return np.array(share)

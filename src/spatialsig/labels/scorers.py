@@ -1,0 +1,151 @@
+"""Scorers of cells: the parameters that each learns from the training cells, and the scores under them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from spatialsig._errors import InputError
+from spatialsig.slide.counts import counts_of
+from spatialsig.slide.folds import is_training, positions
+from spatialsig.slide.slides import open_slides
+from spatialsig.stats.cell_scores import signature_scores
+from spatialsig.stats.controls import control_genes
+from spatialsig.stats.expression import (
+    gene_moments,
+    library_size,
+    log1p_cp10k,
+    scaler_from_moments,
+)
+from spatialsig.stats.ranks import detected_genes, rank_scores
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+    from scipy import sparse
+
+    from spatialsig.slide.slides import Data
+
+METHODS = ("zscore", "score_genes", "ucell", "aucell", "ulm")
+BATCH = 50_000  # cells that decoupler makes dense at a time
+
+
+@dataclass(frozen=True)
+class ScorerFit:
+    """Cells that a method may learn from, and its settings."""
+
+    data: Data
+    genes: list[str]
+    test_fold: int | None
+    table_key: str
+    max_rank: int | None
+    n_bins: int
+    n_controls: int
+    seed: int
+
+
+def fit_method(
+    method: str, weights: NDArray[np.float64], excluded: NDArray[np.bool_], fit: ScorerFit
+) -> dict[str, Any]:
+    """Parameters of ``method`` from the training cells of all slides together; they hold for every slide.
+
+    ``weights`` is ``(n_genes, n_signatures)``, ``1 / n`` at the genes of a signature. ``excluded`` ``(n_genes,)`` marks
+    the genes of any signature, which are no controls.
+    """
+    if method == "zscore":
+        # a scaler of the genes that weigh in; 0 and 1 for the others, which no score reads
+        mean, std, _ = _moments(fit, np.asarray(weights.any(axis=1)))
+        return {"mean": mean, "std": std, "weights": weights}
+    if method == "score_genes":
+        mean, _, _ = _moments(fit)
+        rng = np.random.default_rng(fit.seed)
+        controls = control_genes(mean, weights > 0, excluded, n_bins=fit.n_bins, n_controls=fit.n_controls, rng=rng)
+        return {"n_bins": fit.n_bins, "weights": weights, "controls": controls}
+    if method == "ucell":
+        return {"max_rank": fit.max_rank or _max_rank(weights, fit), "weights": weights}
+    decoupler()
+    n_up = int(np.clip(np.ceil(0.05 * len(fit.genes)), 2, None))  # the default of decoupler, fixed for all slides
+    return {"weights": weights} | ({"n_up": n_up} if method == "aucell" else {})
+
+
+def scores_under(params: Mapping[str, Any], counts: sparse.csr_matrix) -> NDArray[np.float32]:
+    """Scores ``(n_cells, n_signatures)`` of counts on ``params["genes"]``; NaN for a signature that is not measured."""
+    weights = np.asarray(params["weights"])
+    method = params["method"]
+    if method == "zscore":
+        scores = signature_scores(counts, library_size(counts), params["mean"], params["std"], weights)
+    elif method == "score_genes":
+        zeros, ones = np.zeros(len(weights)), np.ones(len(weights))
+        scores = signature_scores(counts, library_size(counts), zeros, ones, weights - params["controls"])
+    elif method == "ucell":
+        scores = rank_scores(counts, weights > 0, max_rank=int(params["max_rank"]))
+    else:
+        scores = _by_decoupler(params, counts)
+    scores[:, ~weights.any(axis=0)] = np.nan
+    return scores
+
+
+def decoupler() -> Any:
+    """The optional package, or an error that says how to get it."""
+    try:
+        import decoupler as package
+    except ImportError as error:
+        msg = "`method='aucell'` and `method='ulm'` need the package decoupler; `pip install decoupler`."
+        raise InputError(msg) from error
+    return package
+
+
+def _moments(
+    fit: ScorerFit, genes: NDArray[np.bool_] | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
+    total, squares, n = np.zeros(len(fit.genes)), np.zeros(len(fit.genes)), 0
+    for slide in open_slides(fit.data):
+        rows = is_training(slide, positions(slide, fit.table_key), test_fold=fit.test_fold)
+        counts = counts_of(slide, fit.table_key, fit.genes)
+        slide_total, slide_squares = gene_moments(counts, library_size(counts), rows=rows, genes=genes)
+        total, squares, n = total + slide_total, squares + slide_squares, n + int(rows.sum())
+    if n < 2:
+        msg = f"`test_fold={fit.test_fold}` leaves {n} training cells; choose another fold."
+        raise InputError(msg)
+    return *scaler_from_moments(total, squares, n), n
+
+
+def _max_rank(weights: NDArray[np.float64], fit: ScorerFit) -> int:
+    """The least median number of detected genes of any training slide: one limit that suits all slides.
+
+    With more, the ranks of the worst slide would be those of genes it did not detect.
+    """
+    medians = []
+    for slide in open_slides(fit.data):
+        rows = is_training(slide, positions(slide, fit.table_key), test_fold=fit.test_fold)
+        if rows.any():
+            medians.append(np.median(detected_genes(counts_of(slide, fit.table_key, fit.genes))[rows]))
+    if not medians:
+        msg = f"`test_fold={fit.test_fold}` leaves 0 training cells; choose another fold."
+        raise InputError(msg)
+    largest = int((weights > 0).sum(axis=0).max())
+    return int(np.clip(min(medians), largest, len(fit.genes)))
+
+
+def _by_decoupler(params: Mapping[str, Any], counts: sparse.csr_matrix) -> NDArray[np.float32]:
+    import anndata as ad
+
+    # numbers for names: symbols may hold what another package treats specially
+    genes = np.arange(counts.shape[1]).astype(str)
+    target, source = np.nonzero(np.asarray(params["weights"]) > 0)
+    net = pd.DataFrame({"source": source.astype(str), "target": genes[target]})
+    cells = ad.AnnData(
+        log1p_cp10k(counts, library_size(counts)),
+        obs=pd.DataFrame(index=np.arange(counts.shape[0]).astype(str)),
+        var=pd.DataFrame(index=genes),
+    )
+    options = {"n_up": int(params["n_up"])} if params["method"] == "aucell" else {}
+    run = getattr(decoupler().mt, params["method"])
+    run(cells, net, tmin=1, empty=False, bsize=BATCH, **options)
+    scores = pd.DataFrame(cells.obsm[f"score_{params['method']}"])
+    names = np.arange(np.shape(params["weights"])[1]).astype(str)
+    return scores.reindex(columns=names).to_numpy(np.float32)

@@ -1,0 +1,79 @@
+"""Statistics of the cells of a patch, and their standard errors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spatialsig.labels.scorers import scores_under
+from spatialsig.stats.grouped import (
+    grouped_count,
+    grouped_fraction,
+    grouped_mean,
+    grouped_median,
+    grouped_sem,
+    grouped_sum,
+    grouped_trimmed_mean,
+    pseudobulk,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+    from scipy import sparse
+
+_SIMPLE: dict[str, Callable[..., NDArray[Any]]] = {
+    "mean": grouped_mean,
+    "median": grouped_median,
+    "sum": grouped_sum,
+    "fraction": grouped_fraction,
+    "count": grouped_count,
+}
+PSEUDOBULK = "pseudobulk"
+STATISTICS = (*_SIMPLE, "trimmed_mean", PSEUDOBULK)
+
+
+def statistic(
+    values: NDArray[Any], membership: sparse.csr_matrix, *, stat: str, trim: float = 0.0
+) -> NDArray[np.float64]:
+    """``stat`` of the cells of each patch, ``(n_patches, d)``, of values ``(n_cells, d)``."""
+    if stat == "trimmed_mean":
+        return grouped_trimmed_mean(values, membership, trim=trim)
+    return np.asarray(_SIMPLE[stat](values, membership), np.float64)
+
+
+def standard_error(values: NDArray[Any], membership: sparse.csr_matrix, *, stat: str) -> NDArray[np.float64]:
+    """Standard error of a sum or a fraction, 0 for a count, and that of the mean for any other statistic.
+
+    ``(n_patches, d)``; NaN below two values.
+    """
+    if stat == "fraction":
+        numbers = np.asarray(values, np.float64)
+        return grouped_sem(np.where(np.isnan(numbers), np.nan, numbers > 0), membership)
+    sem = grouped_sem(values, membership)
+    if stat == "count":
+        return np.zeros_like(sem)
+    return sem * grouped_count(values, membership) if stat == "sum" else sem
+
+
+def score_labels(
+    scored: Mapping[str, Any],
+    counts: sparse.csr_matrix | None,
+    membership: sparse.csr_matrix,
+    *,
+    stat: str,
+    trim: float = 0.0,
+    scores: NDArray[np.float32] | None = None,
+) -> NDArray[np.float64]:
+    """Labels ``(n_patches, n_signatures)`` of counts on ``scored["genes"]``; NaN where a signature is not measured.
+
+    ``scores`` of the cells ``(n_cells, n_signatures)`` spare making them again; only a pseudobulk needs the counts then.
+    """
+    if stat == PSEUDOBULK:
+        return scores_under(scored, pseudobulk(counts, membership)).astype(np.float64)
+    of_cells = scores_under(scored, counts) if scores is None else scores
+    labels = statistic(of_cells, membership, stat=stat, trim=trim)
+    labels[:, np.isnan(of_cells).all(axis=0)] = np.nan  # a sum or a count of nothing is 0, not a label
+    return labels

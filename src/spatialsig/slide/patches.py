@@ -1,0 +1,275 @@
+"""The patches of a slide, read once: sizes, places, folds, pixels, cells, and the rows of tables that describe them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+from spatialdata.models import TableModel
+
+from spatialsig import _keys
+from spatialsig._checks import check_key
+from spatialsig._errors import InputError, KeyMissingError
+from spatialsig._hashing import array_hash, json_hash
+from spatialsig.data.patches import PatchSource, image_levels
+from spatialsig.geometry.affine import apply
+from spatialsig.slide.coordinates import image_to_um
+from spatialsig.slide.folds import folds_of, inner_folds_of, is_training
+from spatialsig.slide.table_rows import PatchMatrix, aligned, matrix_of, rows_of_patches
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import geopandas as gpd
+    from numpy.typing import NDArray
+    from scipy import sparse
+
+    from spatialsig.slide.slides import Slide
+
+
+@dataclass(frozen=True)
+class PatchSpec:
+    """How the patches of a slide were cut: sizes in model px, in level-0 px, and µm/px of both.
+
+    ``level`` is the level of the pyramid that is read, and ``resample`` the px of it per px of the patch (1: as it is);
+    ``tissue_key`` the element that said where tissue is (None: found on the image); ``made_by`` the function or tool;
+    ``stain`` what ``pp.normalize_stain`` measured (None: the colours of the scan). Slides patched by an early version
+    lack these.
+    """
+
+    image_key: str
+    patch_px: int
+    um_per_px: float
+    size_l0: int
+    stride_l0: int
+    image_um_per_px: float
+    min_tissue: float
+    level: int | None = None
+    resample: float | None = None
+    tissue_key: str | None = None
+    made_by: str = "make_patches"
+    stain: dict[str, Any] | None = None
+
+    @property
+    def design(self) -> tuple[int, float]:
+        """What a model sees, and what all slides must share: edge in px and µm/px."""
+        return self.patch_px, self.um_per_px
+
+
+class Patches:
+    """The patches of one slide.
+
+    Parameters
+    ----------
+    slide
+        Slide they lie on.
+    key
+        Shapes element of the patches.
+
+    Attributes
+    ----------
+    spec
+        How they were cut.
+
+    Raises
+    ------
+    KeyMissingError
+        If there is no such element, or nothing says how it was cut.
+    """
+
+    def __init__(self, slide: Slide, key: str) -> None:
+        where = f"the shapes of slide {slide.name!r}"
+        check_key(slide.sdata.shapes, key, name="patches_key", where=where, fix="Call `sp.pp.make_patches` first.")
+        recorded = slide.attrs.get("patches", {})
+        where = f"the patches that `sp.pp.make_patches` laid on slide {slide.name!r}"
+        check_key(recorded, key, name="patches_key", where=where)
+        self.slide, self.key = slide, key
+        self.spec = PatchSpec(**recorded[key])
+        self._rows: dict[str, tuple[ad.AnnData, NDArray[np.int64]]] = {}
+
+    def __len__(self) -> int:
+        """Number of patches."""
+        return len(self.shapes)
+
+    @property
+    def shapes(self) -> gpd.GeoDataFrame:
+        """The element itself, one square per row."""
+        return self.slide.sdata.shapes[self.key]
+
+    @property
+    def ids(self) -> pd.Index:
+        """Name of every patch, which tables refer to."""
+        index: pd.Index = self.shapes.index
+        return index
+
+    # places
+
+    @cached_property
+    def origins(self) -> NDArray[np.int64]:
+        """Top-left corners ``(n_patches, 2)`` as y0, x0 in level-0 px."""
+        return np.asarray(self.shapes[[_keys.Y0, _keys.X0]], np.int64)
+
+    @cached_property
+    def centres_px(self) -> NDArray[np.float64]:
+        """Centres ``(n_patches, 2)`` as x, y in level-0 px."""
+        return np.asarray(self.origins[:, ::-1] + self.spec.size_l0 / 2, np.float64)
+
+    @cached_property
+    def centres_um(self) -> NDArray[np.float64]:
+        """Centres ``(n_patches, 2)`` as x, y in µm."""
+        return apply(self._to_um, self.centres_px)
+
+    @cached_property
+    def extent_um(self) -> float:
+        """Width of a patch along the axes of the cells, µm: on a turned image it is more than its edge."""
+        return float(self.spec.size_l0 * np.abs(self._to_um[:2, :2]).sum(axis=1).max())
+
+    @cached_property
+    def _to_um(self) -> NDArray[np.float64]:
+        return image_to_um(self.slide, self.spec.image_key)
+
+    # folds
+
+    @cached_property
+    def folds(self) -> NDArray[np.int64]:
+        """Fold of every patch, ``(n_patches,)``; a patch that straddles two blocks is in the buffer."""
+        return folds_of(self.slide, self.centres_um, extent_um=self.extent_um)
+
+    def training(self, test_fold: int | None) -> NDArray[np.bool_]:
+        """Patches a model may learn from: neither of the test fold nor in a buffer; all of them when it is None."""
+        return is_training(self.slide, self.centres_um, test_fold=test_fold, extent_um=self.extent_um)
+
+    def inner_folds(self, test_fold: int) -> NDArray[np.int64]:
+        """Inner fold of every patch while ``test_fold`` is held out."""
+        return inner_folds_of(self.slide, self.centres_um, test_fold=test_fold, extent_um=self.extent_um)
+
+    # pixels and cells
+
+    def source(self, rows: NDArray[np.int64] | None = None) -> PatchSource:
+        """Images of the patches (of ``rows`` only, where given), to be read on demand."""
+        return PatchSource(
+            sample=self.slide.name,
+            levels=image_levels(self.slide.sdata, self.spec.image_key),
+            origins=self.origins if rows is None else self.origins[rows],
+            size_l0=self.spec.size_l0,
+            out_px=self.spec.patch_px,
+            recolour=None if self.spec.stain is None else np.array(self.spec.stain["matrix"]),
+        )
+
+    def membership(self, table_key: str) -> sparse.csr_matrix:
+        """Which patches hold each cell of a table, CSR ``(n_cells, n_patches)`` of 0 and 1."""
+        membership = self.slide.obsm(table_key, _keys.MEMBERSHIP, name="key", fix="Call `sp.pp.assign_cells` first.")
+        if membership.shape[1] != len(self):
+            msg = (
+                f"slide {self.slide.name!r}: cells are assigned to {membership.shape[1]} patches, but {self.key!r} holds "
+                f"{len(self)}; call `sp.pp.assign_cells` again."
+            )
+            raise InputError(msg)
+        return membership
+
+    # tables about the patches
+
+    def rows_in(self, table_key: str) -> NDArray[np.int64]:
+        """Row of the table that describes each patch, ``(n_patches,)``; -1 where none does.
+
+        Raises
+        ------
+        InputError
+            If nothing says to which patch a row belongs, ids repeat, or rows describe patches that are no longer there.
+        """
+        table = self.slide.table(table_key)
+        if table_key not in self._rows or self._rows[table_key][0] is not table:
+            self._rows[table_key] = table, rows_of_patches(self, table, table_key)
+        return self._rows[table_key][1]
+
+    def matrix(self, key: str, *, name: str, fix: str = "") -> PatchMatrix:
+        """Numbers of table ``key`` (its ``X``, or with ``"table/entry"`` an entry of its ``obsm``) for every patch.
+
+        ``name`` is the argument that named the table, ``fix`` what to do if it is not there, for the messages.
+        """
+        return matrix_of(self, key, name=name, fix=fix)
+
+    def labels(self, signatures_key: str, *, name: str = "signatures_key") -> PatchMatrix:
+        """Measured scores of every patch."""
+        return self.matrix(signatures_key, name=name, fix="Call `sp.tl.aggregate_patches` first.")
+
+    def embedding(self, signatures_key: str, use_rep: str | None, *, fix: str = "") -> NDArray[np.float32] | None:
+        """Embedding of every patch in the table of the labels, ``(n_patches, d)``; None when none is asked for."""
+        if use_rep is None:
+            return None
+        self.slide.table(signatures_key, name="signatures_key", fix="Call `sp.tl.aggregate_patches` first.")
+        return self.matrix(_keys.entry(signatures_key, use_rep), name="use_rep", fix=fix).values
+
+    def column(self, table_key: str, column: str) -> NDArray[np.float64]:
+        """Numeric column of a table for every patch, ``(n_patches,)``; NaN where there is none."""
+        obs = self.slide.table(table_key).obs
+        if column not in obs:
+            return np.full(len(self), np.nan)
+        return aligned(obs[[column]], self.rows_in(table_key), np.float64)[:, 0]
+
+    def n_cells(self, signatures_key: str) -> NDArray[Any] | None:
+        """Cells of every patch by the table of the labels; None on a slide without labels of these patches."""
+        if signatures_key not in self.slide.sdata.tables:
+            return None
+        rows, counts = self.rows_in(signatures_key), np.asarray(self.slide.table(signatures_key).obs[_keys.N_CELLS])
+        if (rows >= 0).all():
+            return counts[rows]
+        return np.where(rows >= 0, counts[rows], np.nan) if (rows >= 0).any() else None
+
+    def table(self, values: NDArray[Any], names: Sequence[str], *, n_cells: NDArray[Any] | None) -> ad.AnnData:
+        """Table with one row per patch that annotates them: ids, sample, patient, fold and positions filled in.
+
+        ``n_cells`` is None on a slide without cells.
+        """
+        slide = self.slide
+        obs = pd.DataFrame(
+            {
+                _keys.REGION_KEY: pd.Categorical([self.key] * len(self)),
+                _keys.PATCH_ID: self.ids.to_numpy(),
+                _keys.SAMPLE: pd.Categorical([slide.name] * len(self)),
+                _keys.PATIENT: pd.Categorical([slide.patient] * len(self)),
+                _keys.FOLD: self.folds,
+            },
+            index=[f"{slide.name}-{i}" for i in self.ids],
+        )
+        if n_cells is not None:
+            obs[_keys.N_CELLS] = n_cells
+        table = ad.AnnData(np.asarray(values, np.float32), obs=obs, var=pd.DataFrame(index=list(names)))
+        table.obsm[_keys.SPATIAL] = self.centres_um
+        return TableModel.parse(
+            table, region=self.key, region_key=_keys.REGION_KEY, instance_key=_keys.PATCH_ID, overwrite_metadata=True
+        )
+
+    def rows_named(self, ids: Sequence[Any] | None) -> NDArray[np.int64]:
+        """Rows of the patches of these ids, ascending; all of them when None."""
+        if ids is None:
+            return np.arange(len(self))
+        rows = np.asarray(self.ids.get_indexer(pd.Index(ids)), np.int64)
+        if not len(rows) or (rows < 0).any():
+            unknown = [patch for patch, row in zip(ids, rows, strict=True) if row < 0]
+            msg = (
+                f"`patches`: {unknown or 'none given'}; slide {self.slide.name!r} has patches {self.ids.min()} to "
+                f"{self.ids.max()} in {self.key!r}."
+            )
+            raise KeyMissingError(msg)
+        return np.unique(rows)
+
+    @property
+    def content_hash(self) -> str:
+        """Hash of where the patches lie, how they are read, and which fold they belong to."""
+        slide = self.slide
+        return json_hash(
+            [array_hash(self.origins), asdict(self.spec), slide.name, slide.patient, slide.attrs.get("split")]
+        )
+
+
+def level_read(slide: Slide, image_key: str, *, size_l0: float, out_px: int) -> tuple[int, float]:
+    """Level of the pyramid that patches of ``size_l0`` level-0 px are read from, and its px per px of the patch."""
+    levels = image_levels(slide.sdata, image_key)
+    source = PatchSource(slide.name, levels, np.empty((0, 2), np.int64), size_l0, out_px)
+    index = next(i for i, level in enumerate(levels) if level is source.level)
+    return index, size_l0 / max(source.level.downsample) / out_px

@@ -1,0 +1,194 @@
+"""One slide behind every function: a SpatialData in memory, or one that lives in a Zarr store."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+
+import spatialdata as sd
+
+from spatialsig import _keys
+from spatialsig._checks import check_key
+from spatialsig._errors import InputError, KeyMissingError, SpatialsigError, StoreError
+from spatialsig.slide.patches import Patches
+from spatialsig.store.commit import commit_elements, write_attrs
+from spatialsig.store.parts import commit_table_parts, has_rows_of
+from spatialsig.store.snapshot import read_store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    import anndata as ad
+
+
+@runtime_checkable
+class Stores(Protocol):
+    """Several slides on disk, such as a ``Cohort``."""
+
+    @property
+    def stores(self) -> Mapping[str, Path]:
+        """Store of each sample."""
+        ...
+
+
+SLIDE_ERRORS = (SpatialsigError, OSError)  # of a bad slide; anything else is a fault of ours and must be seen
+
+Data: TypeAlias = sd.SpatialData | str | Path | Stores  # what every function takes
+
+
+@dataclass
+class Slide:
+    """A slide, and the store its results go to (``None``: they stay in memory)."""
+
+    sdata: sd.SpatialData
+    path: Path | None = None
+    _patches: dict[str, Patches] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """Parameters of this package kept with the object."""
+        attrs: dict[str, Any] = self.sdata.attrs.setdefault(_keys.NAMESPACE, {})
+        return attrs
+
+    @property
+    def name(self) -> str:
+        """Sample name; the store's name where none was given."""
+        return str(self.attrs.get("sample") or (self.path.stem if self.path else "sample"))
+
+    @property
+    def patient(self) -> str:
+        """Patient of the sample; the sample itself where none was given."""
+        return str(self.attrs.get("patient") or self.name)
+
+    def table(self, table_key: str, *, name: str = "table_key", fix: str = "") -> ad.AnnData:
+        """Table ``table_key``; the error names this slide and what exists."""
+        check_key(self.sdata.tables, table_key, name=name, where=f"the tables of slide {self.name!r}", fix=fix)
+        return self.sdata.tables[table_key]
+
+    def patches(self, key: str = _keys.PATCHES) -> Patches:
+        """Patches of shapes element ``key``; what was read of them is kept until an element is replaced."""
+        if key not in self._patches:
+            self._patches[key] = Patches(self, key)
+        return self._patches[key]
+
+    def obsm(self, table_key: str, key: str, *, name: str, fix: str) -> Any:
+        """``tables[table_key].obsm[key]``, or an error that says how to make it."""
+        table = self.table(table_key)
+        check_key(table.obsm, key, name=name, where=f"the obsm of slide {self.name!r}", fix=fix)
+        return table.obsm[key]
+
+    def step(self, table_key: str, step: str, *, fix: str) -> dict[str, Any]:
+        """Parameters that an earlier step left with a table, or an error that names the step."""
+        params = self.params(table_key)
+        if step not in params:
+            msg = f"slide {self.name!r}: table {table_key!r} has no result of `{step}`. {fix}"
+            raise KeyMissingError(msg)
+        return dict(params[step])
+
+    def params(self, table_key: str) -> dict[str, Any]:
+        """Parameters of this package kept with a table."""
+        params: dict[str, Any] = self.sdata.tables[table_key].uns.setdefault(_keys.NAMESPACE, {})
+        return params
+
+    def put(self, key: str, element: Any) -> None:
+        """Add or replace an element, in memory and in the store."""
+        self._patches.clear()
+        if key in self.sdata:
+            del self.sdata[key]
+        self.sdata[key] = element
+        self.commit(key)
+
+    def record_patches(self, key: str, spec: Mapping[str, Any]) -> None:
+        """Keep how the patches of an element were cut, in memory and in the store."""
+        self._patches.clear()
+        self.attrs.setdefault("patches", {})[key] = dict(spec)
+        self.commit_attrs()
+
+    def commit(self, *keys: str) -> None:
+        """Write elements to the store; nothing to do for a slide in memory."""
+        if self.path is not None:
+            commit_elements(self.path, {key: self.sdata[key] for key in keys})
+
+    def commit_table(
+        self,
+        table_key: str,
+        *,
+        obsm: Iterable[str] = (),
+        layers: Iterable[str] = (),
+        obs: Iterable[str] = (),
+        var: Iterable[str] = (),
+        uns: Iterable[str] = (),
+        steps: Iterable[str] = (),
+    ) -> None:
+        """Write parts of a table, and the parameters of ``steps``, to the store.
+
+        The whole table is written where the store does not hold the same rows.
+        """
+        if self.path is None:
+            return
+        table = self.sdata.tables[table_key]
+        if not has_rows_of(self.path, table_key, table):
+            self.commit(table_key)
+            return
+        commit_table_parts(
+            self.path,
+            table_key,
+            obsm={key: table.obsm[key] for key in obsm},
+            layers={key: table.layers[key] for key in layers},
+            obs={key: table.obs[key] for key in obs},
+            var={key: table.var[key] for key in var},
+            uns={key: table.uns[key] for key in uns}
+            | {f"{_keys.NAMESPACE}/{step}": self.params(table_key)[step] for step in steps},
+        )
+
+    def commit_attrs(self) -> None:
+        """Write the parameters kept with the object to the store."""
+        if self.path is not None:
+            write_attrs(self.path, dict(self.sdata.attrs))
+
+
+def open_slides(data: Data) -> Iterator[Slide]:
+    """Open the slides of ``data`` one after another; none is kept open here."""
+    if isinstance(data, sd.SpatialData):
+        yield Slide(data)
+    elif isinstance(data, str | Path):
+        yield _open_store(Path(data))
+    elif isinstance(data, Stores):
+        for path in data.stores.values():
+            yield _open_store(path)
+    else:
+        msg = f"wanted a SpatialData, the path of a store or a Cohort; got {type(data).__name__}."
+        raise InputError(msg)
+
+
+def slide_count(data: Data) -> int:
+    """Number of slides in ``data``."""
+    return len(data.stores) if isinstance(data, Stores) else 1
+
+
+def each_alone(data: Data) -> Iterator[tuple[str, Data]]:
+    """Slides to be opened one at a time, so that one that cannot be opened leaves the others alone."""
+    if isinstance(data, Stores):
+        yield from data.stores.items()
+    else:
+        yield "", data
+
+
+@contextmanager
+def on_slide(name: str) -> Iterator[None]:
+    """Add the name of the slide to whatever goes wrong on it."""
+    try:
+        yield
+    except Exception as error:
+        if name not in str(error):
+            error.add_note(f"This happened on slide {name!r}.")
+        raise
+
+
+def _open_store(path: Path) -> Slide:
+    if not path.is_dir():
+        msg = f"store {path} does not exist; make it with `sp.io.read_xenium(..., out=...)` or `sp.io.write`."
+        raise StoreError(msg)
+    return Slide(read_store(path, share_tables=True), path)

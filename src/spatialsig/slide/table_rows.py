@@ -1,0 +1,184 @@
+"""Rows of tables that describe patches, whoever made the tables: found by id or by place, never by their order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import shapely
+from scipy import sparse
+from scipy.spatial import cKDTree
+
+from spatialsig import _keys
+from spatialsig._checks import check_key
+from spatialsig._errors import InputError
+from spatialsig.geometry.affine import apply
+from spatialsig.slide.coordinates import matrix_to_global
+
+if TYPE_CHECKING:
+    import anndata as ad
+    from numpy.typing import NDArray
+
+    from spatialsig.slide.patches import Patches
+
+TOLERANCE_PX = 1.0  # level-0 px by which the centre of a tile may miss that of its patch
+ATTRS = "spatialdata_attrs"
+
+
+@dataclass(frozen=True)
+class PatchMatrix:
+    """Numbers about every patch of a slide, in the order of the patches.
+
+    Parameters
+    ----------
+    values
+        ``(n_patches, d)`` float32, NaN rows where the table has none.
+    names
+        Of the columns.
+    sem, n_cells
+        Standard errors ``(n_patches, d)``, cells ``(n_patches,)``, both float32; None where the table has none.
+    record
+        What the table says about its origin.
+    """
+
+    values: NDArray[np.float32]
+    names: list[str]
+    sem: NDArray[np.float32] | None
+    n_cells: NDArray[np.float32] | None
+    record: dict[str, Any]
+
+    @property
+    def measured(self) -> NDArray[np.bool_]:
+        """Patches with at least one value, ``(n_patches,)``: the labelled ones, where the values are labels."""
+        return np.asarray(np.isfinite(self.values).any(axis=1))
+
+    @property
+    def complete(self) -> NDArray[np.bool_]:
+        """Patches with every value, ``(n_patches,)``."""
+        return np.asarray(np.isfinite(self.values).all(axis=1))
+
+
+def matrix_of(patches: Patches, key: str, *, name: str, fix: str = "") -> PatchMatrix:
+    """Read table ``key`` (its ``X``, or with ``"table/entry"`` an entry of its ``obsm``) in the order of the patches.
+
+    A table that annotates the patches is matched by their ids. One that annotates other shapes, such as the tiles from
+    which :func:`spatialsig.pp.import_patches` made the patches, is matched by the centres of those.
+
+    Parameters
+    ----------
+    name, fix
+        Argument that named the table, and what to do if it is not there, for the messages.
+
+    Raises
+    ------
+    KeyMissingError
+        If there is no such table or entry.
+    InputError
+        If nothing says to which patch a row belongs, ids repeat, or no row belongs to a patch.
+    """
+    slide = patches.slide
+    table_key, _, entry = key.partition(_keys.ENTRY)
+    table = slide.table(table_key, name=name, fix=fix)
+    rows = patches.rows_in(table_key)
+    if not (rows >= 0).any():
+        msg = f"slide {slide.name!r}: no row of table {table_key!r} belongs to one of the patches {patches.key!r}."
+        raise InputError(msg)
+    source: Any = table.X
+    names = list(table.var_names)
+    if entry:
+        where = f"the obsm of {table_key!r} of slide {slide.name!r}"
+        check_key(table.obsm, entry, name=name, where=where, fix=fix)
+        source = table.obsm[entry]
+        columns = source.columns if isinstance(source, pd.DataFrame) else range(source.shape[1])
+        names = [str(column) if isinstance(column, str) else f"{entry}_{column}" for column in columns]
+    has_sem = not entry and _keys.SEM in table.layers
+    return PatchMatrix(
+        values=aligned(source, rows),
+        names=names,
+        sem=aligned(table.layers[_keys.SEM], rows) if has_sem else None,
+        n_cells=aligned(table.obs[[_keys.N_CELLS]], rows)[:, 0] if _keys.N_CELLS in table.obs else None,
+        record=dict(slide.params(table_key)),
+    )
+
+
+def aligned(source: Any, rows: NDArray[np.int64], dtype: type[np.floating[Any]] = np.float32) -> NDArray[Any]:
+    """Rows of an array, frame or sparse matrix, ``(len(rows), d)``; NaN for row -1."""
+    there = rows >= 0
+    if isinstance(source, pd.DataFrame):
+        source = source.to_numpy()
+    chosen = source[rows[there]]
+    dense = chosen.toarray() if sparse.issparse(chosen) else np.asarray(chosen)
+    out = np.full((len(rows), dense.shape[1]), np.nan, dtype)
+    out[there] = dense
+    return out
+
+
+def rows_of_patches(patches: Patches, table: ad.AnnData, table_key: str) -> NDArray[np.int64]:
+    """Row of the table for every patch, -1 where there is none."""
+    ids, regions = _ids_and_regions(patches, table, table_key)
+    region = patches.key if patches.key in regions else str(regions[0])
+    here = np.flatnonzero(regions == region)
+    index = pd.Index(ids.to_numpy()[here])
+    name = patches.slide.name
+    if not index.is_unique:
+        repeated = index[index.duplicated()][0]
+        msg = f"slide {name!r}: table {table_key!r} has several rows for {region} {repeated}; wanted one each."
+        raise InputError(msg)
+    if region == patches.key:
+        _refuse_unknown(index, patches, table_key)
+    wanted = patches.ids if region == patches.key else _ids_by_place(patches, region, table_key)
+    place = index.get_indexer(wanted)
+    return np.where(place >= 0, here[np.maximum(place, 0)], -1).astype(np.int64)
+
+
+def _ids_and_regions(patches: Patches, table: ad.AnnData, table_key: str) -> tuple[pd.Series, NDArray[Any]]:
+    """What every row of the table describes: the id, and the element it is an id of."""
+    attrs = table.uns.get(ATTRS, {})
+    if attrs.get("instance_key") in table.obs and attrs.get("region_key") in table.obs:
+        return table.obs[attrs["instance_key"]], table.obs[attrs["region_key"]].astype(str).to_numpy()
+    if _keys.PATCH_ID in table.obs:
+        return table.obs[_keys.PATCH_ID], np.full(table.n_obs, patches.key)
+    msg = (
+        f"slide {patches.slide.name!r}: nothing says to which patch a row of table {table_key!r} belongs, and their order is "
+        f"not trusted. Add `obs[{_keys.PATCH_ID!r}]`, or let the table annotate its tiles with "
+        "`spatialdata.models.TableModel.parse(table, region=..., region_key=..., instance_key=...)`."
+    )
+    raise InputError(msg)
+
+
+def _refuse_unknown(ids: pd.Index, patches: Patches, table_key: str) -> None:
+    """Rows that describe patches which are not there were made from other patches of the same name."""
+    unknown = int((patches.ids.get_indexer(ids) < 0).sum())
+    if unknown:
+        msg = (
+            f"table {table_key!r} of slide {patches.slide.name!r} describes {unknown} patches that are not in "
+            f"{patches.key!r}: the patches were laid anew after the table was made. Make the table again."
+        )
+        raise InputError(msg)
+
+
+def _ids_by_place(patches: Patches, region: str, table_key: str) -> pd.Index:
+    """Id of the tile at the place of every patch; None where there is none."""
+    shapes = patches.slide.sdata.shapes
+    where = f"the shapes of slide {patches.slide.name!r}, which table {table_key!r} annotates"
+    check_key(shapes, region, name="region", where=where)
+    tiles = shapes[region]
+    geometry = np.asarray(tiles.geometry)
+    if "bboxes" in tiles:  # sopa cuts its geometries along the tissue; its boxes are whole
+        geometry = shapely.box(*np.stack([np.asarray(box, np.float64) for box in tiles["bboxes"]], axis=1))
+    low, high = np.split(shapely.bounds(geometry), 2, axis=1)
+    theirs, ours = matrix_to_global(tiles), matrix_to_global(patches.shapes)
+    matrices = [np.eye(3)]  # LazySlide keeps level-0 px and says nothing of transformations
+    if theirs is not None and ours is not None:
+        matrices.insert(0, np.linalg.inv(ours) @ theirs)
+    matches = [_nearest(apply(matrix, (low + high) / 2), patches.centres_px) for matrix in matrices]
+    best = max(matches, key=lambda rows: int((rows >= 0).sum()))
+    ids = tiles.index.to_numpy().astype(object)
+    return pd.Index([ids[row] if row >= 0 else None for row in best], dtype=object)
+
+
+def _nearest(tiles_px: NDArray[Any], centres_px: NDArray[Any]) -> NDArray[np.int64]:
+    distance, row = cKDTree(tiles_px).query(centres_px, distance_upper_bound=2 * TOLERANCE_PX)
+    return np.where(distance <= TOLERANCE_PX, row, -1).astype(np.int64)
