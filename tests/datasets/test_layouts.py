@@ -18,7 +18,7 @@ import zarr
 
 import spatialsig as sp
 from spatialsig._errors import InputError
-from spatialsig.datasets._outlines import areas
+from spatialsig.datasets.synthetic.bundle.outlines import areas
 
 VERSIONS = ["1.0", "1.6", "2.0", "3.0", "4.0"]
 STAINS = ["DAPI", "ATP1A1/CD45/E-Cadherin", "18S", "AlphaSMA/Vimentin"]

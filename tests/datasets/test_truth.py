@@ -14,11 +14,12 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 import spatialsig as sp
-from spatialsig.datasets._expression import NB_THETA
-from spatialsig.datasets._panel import CELL_TYPES, load_panel
-from spatialsig.datasets._render import render_he
-from spatialsig.datasets._slide import Recipe, make_slide
-from spatialsig.datasets._truth import true_patches
+from spatialsig.datasets.synthetic.image.render import render_he
+from spatialsig.datasets.synthetic.recipe import Recipe
+from spatialsig.datasets.synthetic.slide import make_slide
+from spatialsig.datasets.synthetic.tissue.expression import NB_THETA
+from spatialsig.datasets.synthetic.tissue.panel import CELL_TYPES, load_panel
+from spatialsig.datasets.synthetic.truth import true_patches
 
 SEED_SIGNATURES = {"Immune_T", "Immune_B", "Pericyte", "SmoothMuscle", "Fibroblast", "Proliferation"}
 
@@ -75,8 +76,8 @@ def test_library_sizes(slide):
 
 def test_counts_have_the_dispersion_of_the_negative_binomial(slide, monkeypatch):
     # neither ambient nor spill-over: moments of the counts around their own planted mean
-    monkeypatch.setattr("spatialsig.datasets._expression.SPILL_SHARE", 0.0)
-    monkeypatch.setattr("spatialsig.datasets._expression.AMBIENT_SHARE", 0.0)
+    monkeypatch.setattr("spatialsig.datasets.synthetic.tissue.expression.SPILL_SHARE", 0.0)
+    monkeypatch.setattr("spatialsig.datasets.synthetic.tissue.expression.AMBIENT_SHARE", 0.0)
     pure = slide_of()
     rates = pure.counts.rates.astype(float)
     noise = ((genes_of(pure) - rates) ** 2).sum() - rates.sum()

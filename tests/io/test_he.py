@@ -11,8 +11,8 @@ from spatialdata.transformations import Identity, get_transformation
 
 import spatialsig as sp
 from spatialsig._errors import FileMissingError, InputError, SpatialsigWarning, StoreError
-from spatialsig.io._pixels import open_rgb
-from spatialsig.io._tiff_level import TiffLevel
+from spatialsig.io.images.open_rgb import open_rgb
+from spatialsig.io.images.tiff_level import TiffLevel
 from spatialsig.store.images import halve
 
 SVS = Path(__file__).resolve().parents[3] / "shared" / "data" / "wsi" / "CMU-1-Small-Region.svs"

@@ -17,8 +17,7 @@ from PIL import Image
 
 import spatialsig as sp
 from spatialsig._errors import InputError, SpatialsigWarning
-from spatialsig.io import _tiff
-from spatialsig.io._pixels import open_rgb
+from spatialsig.io.images.open_rgb import open_rgb
 
 H, W = 530, 710
 
@@ -323,10 +322,8 @@ def test_a_pyramid_in_pages_is_one_slide(tmp_path, pixels) -> None:
 
 
 def test_what_is_decoded_at_once_says_so(tmp_path, monkeypatch) -> None:
-    from spatialsig.io import _plain
-
-    monkeypatch.setattr(_tiff, "MANY_PX", 10_000)
-    monkeypatch.setattr(_plain, "MANY_PX", 10_000)
+    monkeypatch.setattr("spatialsig.io.images.tiff.MANY_PX", 10_000)
+    monkeypatch.setattr("spatialsig.io.images.plain.MANY_PX", 10_000)
     for suffix in ("jpg", "png"):
         damaged(tmp_path, suffix)
         with pytest.warns(

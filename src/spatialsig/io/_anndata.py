@@ -21,10 +21,11 @@ from spatialsig.io._elements import (
     assemble,
     cell_circles,
     cell_table,
-    choose_um_per_px,
     labelled,
 )
-from spatialsig.io._pixels import RgbFile, RgbPixels, open_rgb
+from spatialsig.io.images.open_rgb import open_rgb
+from spatialsig.io.images.pixel_size import choose_um_per_px
+from spatialsig.io.images.rgb import RgbFile, RgbPixels
 from spatialsig.store.commit import check_target
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from spatialdata.transformations import Identity
 
 from spatialsig import _keys
 from spatialsig._errors import InputError
-from spatialsig.io._elements import assemble, choose_um_per_px
-from spatialsig.io._pixels import open_rgb
+from spatialsig.io._elements import assemble
+from spatialsig.io.images.open_rgb import open_rgb
+from spatialsig.io.images.pixel_size import choose_um_per_px
 from spatialsig.store.commit import check_target
 
 if TYPE_CHECKING:

@@ -1,0 +1,83 @@
+"""Alignment of a bundle's H&E, read, checked, and tried on the cells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spatialsig._errors import AlignmentError, InputError
+from spatialsig.geometry.affine import apply, check_alignment, read_alignment, um_to_he_px
+from spatialsig.io.xenium.discover import GIVEN, find_alignment
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from spatialsig.io.images.rgb import RgbFile
+
+MAX_OUTSIDE_IMAGE = 0.2
+IDENTITY = "identity"
+
+
+def read_he_alignment(
+    path: Path, image_path: Path | None, given: str | Path | ArrayLike | None, pixel_size: float
+) -> tuple[NDArray[np.float64] | None, dict[str, Any]]:
+    """Matrix of the H&E, checked, and what the attributes say of it: where it comes from and how well it fits."""
+    if image_path is None:
+        if given is not None:
+            msg = f"`he_alignment` is given but bundle {str(path)!r} has no H&E image; give `he_image=` too."
+            raise InputError(msg)
+        return None, {"he_alignment": None, "he_alignment_found": None}
+    found, fit = GIVEN, {}
+    if given is None:
+        given, found = find_alignment(path, image_path)
+    if isinstance(given, str) and given == IDENTITY:
+        matrix, name = np.eye(3), IDENTITY
+    elif isinstance(given, (str, Path)):
+        read = read_alignment(given, pixel_size=pixel_size)
+        matrix, name = read.matrix, str(Path(given).resolve())
+        fit = {"he_alignment_kind": read.kind, "keypoints": read.n_points, "keypoints_rmse_um": read.rmse_um}
+    else:
+        matrix, name = _as_matrix(given), "given as a matrix"
+    check_alignment(matrix, pixel_size=pixel_size, name=name)
+    return matrix, {"he_alignment": name, "he_alignment_found": found} | fit
+
+
+def _as_matrix(given: ArrayLike) -> NDArray[np.float64]:
+    try:
+        return np.asarray(given, dtype=np.float64)
+    except (ValueError, TypeError) as error:
+        msg = (
+            f"`he_alignment` is a {type(given).__name__} that is no matrix ({error}); wanted (3, 3) numbers or a path."
+        )
+        raise AlignmentError(msg) from error
+
+
+def check_inside(
+    xy_um: NDArray[np.float64], file: RgbFile, matrix: NDArray[np.float64], pixel_size: float, *, name: str
+) -> None:
+    """Refuse an alignment that puts cells beside the image; say which usual mistake would explain it."""
+    height, width = file.pixels.shape[:2]
+
+    def outside(candidate: NDArray[np.float64]) -> float:
+        xy = apply(um_to_he_px(candidate, pixel_size), xy_um)
+        return float(1 - ((xy >= 0) & (xy < [width, height])).all(axis=1).mean())
+
+    share = outside(matrix)
+    if share <= MAX_OUTSIDE_IMAGE:
+        return
+    scaled = np.diag([1 / pixel_size, 1 / pixel_size, 1.0]) @ matrix
+    swap = np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]])
+    others = {
+        "its inverse": np.linalg.inv(matrix),
+        "a matrix in um instead of morphology px": scaled,
+        "x and y swapped": matrix @ swap,
+    }
+    fitting = [what for what, other in others.items() if outside(other) <= MAX_OUTSIDE_IMAGE]
+    hint = f"it fits as {' or '.join(fitting)}" if fitting else "check that image, matrix and bundle are of one slide"
+    msg = (
+        f"alignment {name!r} puts {share:.0%} of {len(xy_um)} cells outside the H&E of {height} x {width} px (y, x); "
+        f"wanted at most {MAX_OUTSIDE_IMAGE:.0%}: {hint}."
+    )
+    raise AlignmentError(msg)
