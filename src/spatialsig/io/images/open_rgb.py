@@ -9,7 +9,7 @@ from spatialsig._checks import check_files
 from spatialsig._errors import InputError
 
 if TYPE_CHECKING:
-    from spatialsig.io.images.rgb import RgbFile
+    from spatialsig.io.images.rgb import RgbFile, RgbPixels
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".svs", ".qptiff")
 NDPI_SUFFIX = ".ndpi"
@@ -41,8 +41,12 @@ def open_rgb(path: str | Path, *, backend: Literal["openslide"] | None = None) -
     path = Path(path)
     file = _open(path, backend)
     for i, level in enumerate(file.levels):
-        level.origin = (str(path.resolve()), i, backend)
+        level.reopens_by = (_reopen, (str(path.resolve()), i, backend))
     return file
+
+
+def _reopen(path: str, level: int, backend: Literal["openslide"] | None) -> RgbPixels:
+    return open_rgb(path, backend=backend).levels[level]
 
 
 def _open(path: Path, backend: Literal["openslide"] | None) -> RgbFile:

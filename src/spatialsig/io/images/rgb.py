@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from spatialsig._errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import SupportsIndex
 
     from numpy.typing import NDArray
@@ -89,7 +89,7 @@ class RgbPixels:
         self._has_alpha = len(size) == 3 and size[2] == 4
         self._channels = None if channels is None or tuple(channels) == (0, 1, 2) else list(channels)
         self._alpha_over = alpha_over
-        self.origin: tuple[str, int, str | None] | None = None  # path, level, backend: set where a file was opened
+        self.reopens_by: tuple[Callable[..., RgbPixels], tuple[Any, ...]] | None = None  # set where a file was opened
         self._divisor = 1 if np.dtype(array.dtype) == np.uint8 else self._find_divisor()
 
     def __getitem__(self, window: tuple[slice, ...]) -> NDArray[np.uint8]:
@@ -110,7 +110,7 @@ class RgbPixels:
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
         """Another process opens the file for itself."""
-        return super().__reduce_ex__(protocol) if self.origin is None else (_reopen, self.origin)
+        return super().__reduce_ex__(protocol) if self.reopens_by is None else self.reopens_by
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RgbPixels:
         """Pixels are never changed, so that copies of an object share them."""
@@ -188,12 +188,6 @@ class RgbFile:
         """Release the file; windows cannot be read afterwards."""
         for store in self._stores:
             store.close()
-
-
-def _reopen(path: str, level: int, backend: Literal["openslide"] | None) -> RgbPixels:
-    from spatialsig.io.images.open_rgb import open_rgb
-
-    return open_rgb(path, backend=backend).levels[level]
 
 
 def _check(array: Any, axes: str, name: str, *, has_palette: bool) -> None:
