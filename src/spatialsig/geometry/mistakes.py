@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-_SWAP = np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]])
+SWAP = np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]])
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def hypotheses(he_to_global: ArrayLike, *, um_per_global: float, shape: tuple[in
             "cells_swapped",
             "x and y of the cells (or of the matrix' target) are swapped",
             "swap the first two rows of the matrix, or the columns of obsm['spatial'] if those are y, x",
-            to_um @ _SWAP @ matrix,
+            to_um @ SWAP @ matrix,
         )
     )
     inverse = np.linalg.inv(matrix)
@@ -85,7 +85,7 @@ def _turns(height: int, width: int) -> list[tuple[str, str, NDArray[np.float64]]
     """Names, mistakes and ``(3, 3)`` maps of the image onto the flipped or turned image the matrix was made for."""
     h, w = float(height), float(width)
     return [
-        ("axes_swapped", "x and y of the H&E are swapped in the matrix", _SWAP),
+        ("axes_swapped", "x and y of the H&E are swapped in the matrix", SWAP),
         ("flipped_x", "the matrix was made on the H&E mirrored left to right", _affine(-1, 0, w, 0, 1, 0)),
         ("flipped_y", "the matrix was made on the H&E mirrored top to bottom", _affine(1, 0, 0, 0, -1, h)),
         ("rotated_90", "the matrix was made on the H&E turned by 90 degrees clockwise", _affine(0, -1, h, 1, 0, 0)),

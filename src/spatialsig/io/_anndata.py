@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -22,10 +22,11 @@ from spatialsig.io._elements import (
     cell_circles,
     cell_table,
     labelled,
+    slide_attrs,
 )
 from spatialsig.io.images.open_rgb import open_rgb
 from spatialsig.io.images.pixel_size import choose_um_per_px
-from spatialsig.io.images.rgb import RgbFile, RgbPixels
+from spatialsig.io.images.rgb import MAX_OUTSIDE_IMAGE, RgbFile, RgbPixels
 from spatialsig.store.commit import check_target
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
     from spatialdata import SpatialData
 
-MAX_OUTSIDE_IMAGE = 0.2
 MAX_WITHOUT_POSITION = 0.01
 
 
@@ -137,17 +137,12 @@ def from_anndata(
         table.obsm[key] = adata.obsm[key][placed]
     radius = np.full(len(obs), DEFAULT_RADIUS_UM if spot_um is None else spot_um / 2)
     circles = cell_circles(xy_um[placed], radius, table.obs[_keys.CELL_ID], um_per_global_px=um_per_px)
-    attrs: dict[str, Any] = {
-        _keys.SAMPLE: sample,
-        _keys.PATIENT: patient,
-        "um_per_global_px": float(um_per_px),
-        "source": {"reader": "from_anndata", "he_image": None if where is None else str(where.resolve())},
-    }
+    source = {"reader": "from_anndata", "he_image": None if where is None else str(where.resolve())}
     return assemble(
         {table_key: table, CIRCLES: circles},
         file,
         {_keys.GLOBAL: Identity()},
-        attrs={_keys.NAMESPACE: attrs},
+        attrs=slide_attrs(sample=sample, patient=patient, um_per_global_px=float(um_per_px), source=source),
         image_key=image_key,
         out=out,
         overwrite=overwrite,
@@ -231,9 +226,9 @@ def _open(image: str | Path | NDArray[np.uint8]) -> tuple[RgbFile, Path | None]:
 
 
 def _count_outside(xy_px: NDArray[np.float64], file: RgbFile, spatial_unit: str) -> int:
-    height, width = file.pixels.shape[:2]
-    outside = int((~((xy_px >= 0) & (xy_px < [width, height])).all(axis=1)).sum())
+    outside = int((~file.contains(xy_px)).sum())
     if outside > MAX_OUTSIDE_IMAGE * len(xy_px):
+        height, width = file.pixels.shape[:2]
         low, high = np.round(xy_px.min(axis=0)).tolist(), np.round(xy_px.max(axis=0)).tolist()
         msg = (
             f"{outside} of {len(xy_px)} positions lie outside the image of {height} x {width} px (y, x): as px they "

@@ -68,6 +68,12 @@ def cell_circles(
     )
 
 
+def slide_attrs(*, sample: str, patient: str, um_per_global_px: float, source: dict[str, Any]) -> dict[str, Any]:
+    """Attributes of an object: whose slide it is, how long a unit of ``global`` is, and the files it was read from."""
+    attrs = {_keys.SAMPLE: sample, _keys.PATIENT: patient, "um_per_global_px": um_per_global_px, "source": source}
+    return {_keys.NAMESPACE: attrs}
+
+
 def assemble(
     elements: dict[str, Any],
     file: RgbFile | None,

@@ -9,7 +9,7 @@ from spatialdata.transformations import Identity
 
 from spatialsig import _keys
 from spatialsig._errors import InputError
-from spatialsig.io._elements import assemble
+from spatialsig.io._elements import assemble, slide_attrs
 from spatialsig.io.images.open_rgb import open_rgb
 from spatialsig.io.images.pixel_size import choose_um_per_px
 from spatialsig.store.commit import check_target
@@ -69,13 +69,11 @@ def read_he(
         file.close()
         raise
     sample = path.name.split(".")[0] if sample is None else sample
-    attrs = {
-        _keys.SAMPLE: sample,
-        _keys.PATIENT: sample if patient is None else patient,
-        "um_per_global_px": um,
-        "source": {"reader": "read_he", "he_image": str(path.resolve())},
-    }
-    to_global = {_keys.GLOBAL: Identity()}
-    return assemble(
-        {}, file, to_global, attrs={_keys.NAMESPACE: attrs}, image_key=image_key, out=out, overwrite=overwrite
+    attrs = slide_attrs(
+        sample=sample,
+        patient=sample if patient is None else patient,
+        um_per_global_px=um,
+        source={"reader": "read_he", "he_image": str(path.resolve())},
     )
+    to_global = {_keys.GLOBAL: Identity()}
+    return assemble({}, file, to_global, attrs=attrs, image_key=image_key, out=out, overwrite=overwrite)

@@ -10,7 +10,15 @@ from spatialdata.transformations import Affine
 
 from spatialsig import _keys
 from spatialsig._errors import InputError
-from spatialsig.io._elements import CIRCLES, DEFAULT_RADIUS_UM, assemble, cell_circles, cell_table, labelled
+from spatialsig.io._elements import (
+    CIRCLES,
+    DEFAULT_RADIUS_UM,
+    assemble,
+    cell_circles,
+    cell_table,
+    labelled,
+    slide_attrs,
+)
 from spatialsig.io.images.open_rgb import open_rgb
 from spatialsig.io.xenium.alignment import check_inside, read_he_alignment
 from spatialsig.io.xenium.bundle import CELLS, MATRIX, SPECS, check_bundle, pixel_size_of, read_specs
@@ -134,7 +142,7 @@ def read_xenium(
         "he_image": None if image_path is None else str(image_path.resolve()),
         "he_image_found": image_found,
     } | aligned
-    attrs = {_keys.SAMPLE: sample, _keys.PATIENT: patient, "um_per_global_px": pixel_size, "source": source}
+    attrs = slide_attrs(sample=sample, patient=patient, um_per_global_px=pixel_size, source=source)
     file = None if image_path is None else open_rgb(image_path)
     if file is not None and matrix is not None:
         check_inside(table.obsm[_keys.SPATIAL], file, matrix, pixel_size, name=aligned["he_alignment"] or "")
@@ -144,9 +152,7 @@ def read_xenium(
         elements |= read_extras(path, layout, specs, cell_ids=ids, in_order=in_order, **wanted)
     to_global = {_keys.GLOBAL: Affine(matrix, input_axes=("x", "y"), output_axes=("x", "y"))} if file else {}
     with naming_damage(path, asked=[name for name, is_wanted in wanted.items() if is_wanted]):
-        return assemble(
-            elements, file, to_global, attrs={_keys.NAMESPACE: attrs}, image_key=image_key, out=out, overwrite=overwrite
-        )
+        return assemble(elements, file, to_global, attrs=attrs, image_key=image_key, out=out, overwrite=overwrite)
 
 
 def _check_keys(image_key: str, table_key: str) -> None:

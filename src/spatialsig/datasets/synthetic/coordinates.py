@@ -52,12 +52,6 @@ class Frames:
         return self.size_um + 2 * self.margin_um
 
 
-def transform(matrix: NDArray[np.float64], xy: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Map points ``(n, 2)`` by an affine ``(3, 3)``."""
-    mapped: NDArray[np.float64] = xy @ matrix[:2, :2].T + matrix[:2, 2]
-    return mapped
-
-
 def usual_orientation(index: int, rng: np.random.Generator) -> tuple[float, bool]:
     """Rotation in degrees and mirroring of slide ``index``: how slides come to lie on a scanner, a few degrees off."""
     tilt = float(rng.uniform(1.0, 4.0) * rng.choice([-1.0, 1.0]))

@@ -8,9 +8,9 @@ import numba
 import numpy as np
 import tifffile
 
-from spatialsig.datasets.synthetic.coordinates import transform
 from spatialsig.datasets.synthetic.image.artefacts import BLURRED
 from spatialsig.datasets.synthetic.image.draw_artefacts import stroke_place
+from spatialsig.geometry.affine import apply
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +66,7 @@ def true_masks(slide: SyntheticSlide) -> NDArray[np.uint8]:
         n_rows = min(_BAND, shape[0] - row0)
         rows, columns = np.mgrid[row0 : row0 + n_rows, : shape[1]]
         he_px = (np.stack([columns.ravel(), rows.ravel()], axis=1) + 0.5) * MASK_PX
-        values = _at(slide, transform(slide.frames.he_to_um, he_px))
+        values = _at(slide, apply(slide.frames.he_to_um, he_px))
         masks[:, row0 : row0 + n_rows] = np.reshape(values, (len(MASKS), n_rows, shape[1]))
     return masks
 

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from spatialsig import _keys as keys
-from spatialsig.datasets.synthetic.coordinates import transform
 from spatialsig.datasets.synthetic.masks import MASKS, patch_shares
 from spatialsig.datasets.synthetic.tissue.panel import CELL_TYPES
+from spatialsig.geometry.affine import apply
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,7 +43,7 @@ def true_cells(slide: SyntheticSlide, cell_ids: list[str]) -> ad.AnnData:
         var=var,
         obsm={
             keys.SPATIAL: slide.tissue.xy_um,
-            HE_PX: transform(slide.frames.um_to_he, slide.nuclei.centre_um),
+            HE_PX: apply(slide.frames.um_to_he, slide.nuclei.centre_um),
         },
         uns={
             "signatures": {name: np.array(genes) for name, genes in slide.panel.signatures.items()},
@@ -65,7 +65,7 @@ def _patch_of_cell(slide: SyntheticSlide, size_l0: int) -> tuple[NDArray[np.int6
     """Number of the whole patch that holds each nucleus, -1 for none, and the grid's rows and columns."""
     height, width = slide.frames.he_shape
     n_rows, n_cols = height // size_l0, width // size_l0
-    he_px = transform(slide.frames.um_to_he, slide.nuclei.centre_um)
+    he_px = apply(slide.frames.um_to_he, slide.nuclei.centre_um)
     col, row = np.floor(he_px / size_l0).astype(np.int64).T
     within = (row >= 0) & (col >= 0) & (row < n_rows) & (col < n_cols)
     return np.where(within, row * n_cols + col, -1), (n_rows, n_cols)

@@ -9,6 +9,7 @@ import numpy as np
 import zarr
 
 from spatialsig._errors import InputError
+from spatialsig.io.images.channels import BY_NAME, other_channels, rgb_order
 from spatialsig.io.images.pixel_size import UM, PixelSize
 from spatialsig.io.images.rgb import DECODING_ERRORS, RgbFile, RgbPixels
 from spatialsig.io.images.slide_image import pick_slide
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 _ROOT_FILES = ("zarr.json", ".zgroup", ".zattrs")
 _COLOURS = {"ff0000": 0, "00ff00": 1, "0000ff": 2}
-_NAMES = {"red": 0, "r": 0, "green": 1, "g": 1, "blue": 2, "b": 2}
 
 
 def is_zarr(path: Path) -> bool:
@@ -127,12 +127,8 @@ def _channel_order(metadata: dict[str, Any], name: str) -> list[int] | None:
     if len(channels) != 3:
         return None
     labels = [str(channel.get("label", "")).lower() for channel in channels]
-    rgb = [_NAMES.get(label) for label in labels]
-    if sorted(x for x in rgb if x is not None) != [0, 1, 2]:
-        rgb = [_COLOURS.get(str(channel.get("color", "")).lower()) for channel in channels]
-    if sorted(x for x in rgb if x is not None) == [0, 1, 2]:
-        return [rgb.index(channel) for channel in range(3)]
-    if any(not re.fullmatch(r"(channel)?[\s:]*\d*", label) for label in labels):
-        msg = f"image {name!r} has channels {labels}; wanted red, green and blue: give the colour scan of the H&E."
-        raise InputError(msg)
-    return None
+    order = rgb_order([BY_NAME.get(label) for label in labels])
+    order = order or rgb_order([_COLOURS.get(str(channel.get("color", "")).lower()) for channel in channels])
+    if order is None and any(not re.fullmatch(r"(channel)?[\s:]*\d*", label) for label in labels):
+        raise other_channels(name, labels)
+    return order

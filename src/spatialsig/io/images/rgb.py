@@ -32,6 +32,7 @@ DECODING_ERRORS = (
     TypeError,
     ValueError,
 )
+MAX_OUTSIDE_IMAGE = 0.2  # share of the cells that may lie beside their image
 _N_PROBES = 5  # windows per axis that decide what 16-bit values mean
 _PROBE_PX = 128
 _FULL_8_BIT_IN_16 = 257  # 255 * 257 = 65535
@@ -183,6 +184,12 @@ class RgbFile:
     def um_per_px(self) -> float | None:
         """Micrometres per full-resolution px; None where the file says nothing, or not the same for x and y."""
         return self.pixel_size.x_um if self.pixel_size is not None and self.pixel_size.is_square else None
+
+    def contains(self, xy_px: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which points ``(n, 2)``, x and y in full-resolution px, lie on the image."""
+        height, width = self.pixels.shape[:2]
+        inside: NDArray[np.bool_] = ((xy_px >= 0) & (xy_px < [width, height])).all(axis=1)
+        return inside
 
     def close(self) -> None:
         """Release the file; windows cannot be read afterwards."""

@@ -10,6 +10,7 @@ import numpy as np
 import tifffile
 
 from spatialsig._errors import InputError, SpatialsigWarning
+from spatialsig.io.images.channels import BY_NAME, other_channels, rgb_order
 from spatialsig.io.images.pixel_size import tiff_pixel_size
 from spatialsig.io.images.rgb import DECODING_ERRORS, RgbFile, RgbPixels
 from spatialsig.io.images.slide_image import pick_slide
@@ -29,7 +30,6 @@ _REFUSED = {
     10: "CIELAB",
 }
 _PALETTE, _YCBCR, _APERIO_YCBCR = 3, 6, 33003
-_COLOURS = {"red": 0, "r": 0, "green": 1, "g": 1, "blue": 2, "b": 2}
 _OME_RGB = {0xFF0000: 0, 0x00FF00: 1, 0x0000FF: 2}
 MANY_PX = 2**28  # more pixels than this in one piece are worth a warning: 768 MiB
 
@@ -168,17 +168,12 @@ def _channel_order(tif: tifffile.TiffFile, index: int, pages: list[Any]) -> list
     channels = images[min(index, len(images) - 1)].findall("{*}Channel")
     names = [str(channel.get("Name", "")).strip().lower() for channel in channels]
     colours = [int(channel.get("Color", "-1")) for channel in channels]
-    rgb = [
-        _COLOURS.get(name, _OME_RGB.get((colour >> 8) & 0xFFFFFF)) for name, colour in zip(names, colours, strict=True)
-    ]
-    if sorted(x for x in rgb if x is not None) == [0, 1, 2]:
-        return [rgb.index(channel) for channel in range(3)]
-    if any(names) and any(name not in _COLOURS for name in names):
-        msg = (
-            f"image {tif.filename!r} has channels {names}; wanted red, green and blue: give the colour scan of the H&E."
-        )
-        raise InputError(msg)
-    return None
+    order = rgb_order(
+        [BY_NAME.get(name, _OME_RGB.get((colour >> 8) & 0xFFFFFF)) for name, colour in zip(names, colours, strict=True)]
+    )
+    if order is None and any(names) and any(name not in BY_NAME for name in names):
+        raise other_channels(tif.filename, names)
+    return order
 
 
 def has_pieces(path: Path) -> bool:

@@ -9,6 +9,8 @@ import numpy as np
 
 from spatialsig._errors import AlignmentError, InputError
 from spatialsig.geometry.affine import apply, check_alignment, read_alignment, um_to_he_px
+from spatialsig.geometry.mistakes import SWAP
+from spatialsig.io.images.rgb import MAX_OUTSIDE_IMAGE
 from spatialsig.io.xenium.discover import GIVEN, find_alignment
 
 if TYPE_CHECKING:
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
 
     from spatialsig.io.images.rgb import RgbFile
 
-MAX_OUTSIDE_IMAGE = 0.2
 IDENTITY = "identity"
 
 
@@ -58,24 +59,22 @@ def check_inside(
     xy_um: NDArray[np.float64], file: RgbFile, matrix: NDArray[np.float64], pixel_size: float, *, name: str
 ) -> None:
     """Refuse an alignment that puts cells beside the image; say which usual mistake would explain it."""
-    height, width = file.pixels.shape[:2]
 
     def outside(candidate: NDArray[np.float64]) -> float:
-        xy = apply(um_to_he_px(candidate, pixel_size), xy_um)
-        return float(1 - ((xy >= 0) & (xy < [width, height])).all(axis=1).mean())
+        return float(1 - file.contains(apply(um_to_he_px(candidate, pixel_size), xy_um)).mean())
 
     share = outside(matrix)
     if share <= MAX_OUTSIDE_IMAGE:
         return
     scaled = np.diag([1 / pixel_size, 1 / pixel_size, 1.0]) @ matrix
-    swap = np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]])
     others = {
         "its inverse": np.linalg.inv(matrix),
         "a matrix in um instead of morphology px": scaled,
-        "x and y swapped": matrix @ swap,
+        "x and y swapped": matrix @ SWAP,
     }
     fitting = [what for what, other in others.items() if outside(other) <= MAX_OUTSIDE_IMAGE]
     hint = f"it fits as {' or '.join(fitting)}" if fitting else "check that image, matrix and bundle are of one slide"
+    height, width = file.pixels.shape[:2]
     msg = (
         f"alignment {name!r} puts {share:.0%} of {len(xy_um)} cells outside the H&E of {height} x {width} px (y, x); "
         f"wanted at most {MAX_OUTSIDE_IMAGE:.0%}: {hint}."

@@ -13,7 +13,7 @@ from spatialsig import _keys
 from spatialsig._errors import InputError, SpatialsigWarning
 from spatialsig.io.xenium.bundle import CELLS, MATRIX
 from spatialsig.io.xenium.ids import as_text, id_kind
-from spatialsig.io.xenium.parquet import PARQUET_DAMAGE, check_columns, read_parquet
+from spatialsig.io.xenium.parquet import check_columns, naming_parquet, read_parquet
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,11 +60,8 @@ def read_cells(path: Path, cell_ids: NDArray[np.str_]) -> Cells:
     file = path / CELLS
     table = read_parquet(file)
     check_columns(file, table.column_names, (_keys.CELL_ID, X_COLUMN, Y_COLUMN))
-    try:
+    with naming_parquet(file):
         cells = table.to_pandas(ignore_metadata=True)
-    except PARQUET_DAMAGE as error:
-        msg = f"{str(file)!r} cannot be read as parquet ({error}): copy it from the output of the instrument again."
-        raise InputError(msg) from error
     cells = cells.drop(columns=[name for name in cells if str(name).startswith(_PANDAS_INDEX)])
     text = cells[[X_COLUMN, Y_COLUMN]].select_dtypes(exclude="number").columns.tolist()
     if text:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -10,13 +11,25 @@ import pyarrow.parquet as pq
 from spatialsig._errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-PARQUET_DAMAGE = (
+_DAMAGE = (
     OSError, ValueError, TypeError, KeyError, RuntimeError, OverflowError, MemoryError, NotImplementedError,
     pa.ArrowException,
 )  # fmt: skip
+
+
+@contextmanager
+def naming_parquet(file: Path) -> Iterator[None]:
+    """Turn what a damaged parquet file raises into an :class:`InputError` that names it."""
+    try:
+        yield
+    except InputError:
+        raise
+    except _DAMAGE as error:
+        msg = f"{str(file)!r} cannot be read as parquet ({error}): copy it from the output of the instrument again."
+        raise InputError(msg) from error
 
 
 def read_parquet(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
@@ -27,42 +40,33 @@ def read_parquet(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
     InputError
         If it is damaged.
     """
-    try:
-        with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
-            _check_names(file, parquet.metadata)
-            table = parquet.read(columns=None if columns is None else list(columns))
-            table.validate(full=True)
-            return table
-    except InputError:
-        raise
-    except PARQUET_DAMAGE as error:
-        msg = f"{str(file)!r} cannot be read as parquet ({error}): copy it from the output of the instrument again."
-        raise InputError(msg) from error
+    with naming_parquet(file), pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+        _check_names(file, parquet.metadata)
+        table = parquet.read(columns=None if columns is None else list(columns))
+        table.validate(full=True)
+        return table
 
 
 def _check_names(file: Path, metadata: pq.FileMetaData) -> None:
     """The footer names every column twice; a damaged name would pass for another column."""
     names = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
     for group in range(metadata.num_row_groups):
-        found = [metadata.row_group(group).column(i).path_in_schema for i in range(metadata.num_columns)]
-        if found != names:
-            wrong = [pair for pair in zip(names, found, strict=True) if pair[0] != pair[1]]
+        in_group = [metadata.row_group(group).column(i).path_in_schema for i in range(metadata.num_columns)]
+        if in_group != names:
+            wrong = [pair for pair in zip(names, in_group, strict=True) if pair[0] != pair[1]]
             msg = f"{str(file)!r} names columns in two ways, as {wrong[0]}: copy it from the output of the instrument again."
             raise InputError(msg)
 
 
 def column_names(file: Path) -> list[str]:
     """Columns of a parquet file; :class:`InputError` if it is damaged."""
-    try:
+    with naming_parquet(file):
         return list(pq.read_schema(file).names)
-    except PARQUET_DAMAGE as error:
-        msg = f"{str(file)!r} cannot be read as parquet ({error}): copy it from the output of the instrument again."
-        raise InputError(msg) from error
 
 
-def check_columns(file: Path, found: Sequence[str], wanted: Sequence[str]) -> None:
+def check_columns(file: Path, names: Sequence[str], needed: Sequence[str]) -> None:
     """Raise :class:`InputError` naming the columns that a parquet file lacks."""
-    missing = [name for name in wanted if name not in found]
+    missing = [name for name in needed if name not in names]
     if missing:
-        msg = f"{str(file)!r} has no column(s) {missing}; it has {list(found)}. Use the original file."
+        msg = f"{str(file)!r} has no column(s) {missing}; it has {list(names)}. Use the original file."
         raise InputError(msg)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spatialsig._settings import settings
 from spatialsig.datasets.synthetic.bundle.outlines import fill_rings
+from spatialsig.datasets.synthetic.image.in_threads import paint_parts
 from spatialsig.datasets.synthetic.image.paint import blur
 
 if TYPE_CHECKING:
@@ -35,7 +34,5 @@ def render_dapi(
         blur(band, _WEIGHTS)
         out[:] = band[border : border + len(out)].astype(np.uint16) + _BACKGROUND
 
-    with ThreadPoolExecutor(settings.threads) as pool:
-        for _ in pool.map(paint_band, range(0, shape[0], _BAND_PX)):
-            pass
+    paint_parts(paint_band, range(0, shape[0], _BAND_PX))
     return image

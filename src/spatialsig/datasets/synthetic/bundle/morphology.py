@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spatialsig._settings import settings
 from spatialsig.datasets.synthetic.bundle.dapi import render_dapi
 from spatialsig.datasets.synthetic.bundle.outlines import fill_rings
+from spatialsig.datasets.synthetic.image.in_threads import paint_parts
 from spatialsig.datasets.synthetic.image.tiff import Channel, write_morphology
 from spatialsig.datasets.synthetic.tissue.nuclei import STROMAL
 
@@ -70,9 +69,7 @@ def _render(slide: SyntheticSlide, outlines: Outlines, purpose: str) -> NDArray[
         for rings, values in layers:
             fill_rings(image[row0 : row0 + _BAND_PX], row0, rings, values)
 
-    with ThreadPoolExecutor(settings.threads) as pool:
-        for _ in pool.map(fill_band, range(0, image.shape[0], _BAND_PX)):
-            pass
+    paint_parts(fill_band, range(0, image.shape[0], _BAND_PX))
     image += _BACKGROUND
     return image
 

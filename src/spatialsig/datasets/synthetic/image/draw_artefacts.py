@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
 
-from spatialsig._settings import settings
 from spatialsig.datasets.synthetic.image.artefacts import (
     BEND,
     CAP,
@@ -24,6 +22,7 @@ from spatialsig.datasets.synthetic.image.artefacts import (
     X,
     Y,
 )
+from spatialsig.datasets.synthetic.image.in_threads import paint_parts
 from spatialsig.datasets.synthetic.image.noise import lumps, normal, sample
 from spatialsig.datasets.synthetic.image.paint import blur
 from spatialsig.datasets.synthetic.image.tiff import halve
@@ -177,10 +176,7 @@ def _softened(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _in_bands(image: NDArray[np.uint8], paint_band: Callable[[NDArray[np.uint8], int], None]) -> None:
-    starts = range(0, len(image), _BAND_PX)
-    with ThreadPoolExecutor(settings.threads) as pool:
-        for _ in pool.map(lambda row0: paint_band(image[row0 : row0 + _BAND_PX], row0), starts):
-            pass
+    paint_parts(lambda row0: paint_band(image[row0 : row0 + _BAND_PX], row0), range(0, len(image), _BAND_PX))
 
 
 def draw_artefacts(image: NDArray[np.uint8], artefacts: Artefacts, frames: Frames, stain: Stain, *, seed: int) -> None:

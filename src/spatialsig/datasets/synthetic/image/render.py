@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
 
-from spatialsig._settings import settings
-from spatialsig.datasets.synthetic.coordinates import Frames, transform
 from spatialsig.datasets.synthetic.image import paint
+from spatialsig.datasets.synthetic.image.in_threads import paint_parts
 from spatialsig.datasets.synthetic.image.noise import fibre_texture
 from spatialsig.datasets.synthetic.tissue.fields import FIELD_STEP_UM, Field, grid_points
 from spatialsig.datasets.synthetic.tissue.nuclei import STROMAL, Nuclei
+from spatialsig.geometry.affine import apply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
+    from spatialsig.datasets.synthetic.coordinates import Frames
     from spatialsig.datasets.synthetic.image.stain import Stain
     from spatialsig.datasets.synthetic.tissue.grow import Tissue
 
@@ -30,7 +30,7 @@ def _cell_array(nuclei: Nuclei, frames: Frames) -> NDArray[np.float32]:
     """Everything the kernels read of a cell, ``(n_cells, N_COLUMNS)``: centres in H&E px, lengths in um."""
     cells = np.empty((len(nuclei.centre_um), paint.N_COLUMNS), dtype=np.float32)
     amp2, phase2, amp3, phase3 = nuclei.lobes.T
-    cells[:, [paint.X, paint.Y]] = transform(frames.um_to_he, nuclei.centre_um)
+    cells[:, [paint.X, paint.Y]] = apply(frames.um_to_he, nuclei.centre_um)
     cells[:, [paint.A, paint.B]] = nuclei.axes_um
     cells[:, [paint.COS, paint.SIN]] = nuclei.direction
     cells[:, [paint.AMP2, paint.COS2, paint.SIN2]] = np.stack([amp2, np.cos(phase2), np.sin(phase2)], axis=1)
@@ -125,7 +125,5 @@ def render_he(nuclei: Nuclei, tissue: Tissue, frames: Frames, stain: Stain, *, s
     """Draw the H&E of a slide, ``(height, width, 3)`` uint8; the same pixels whatever the number of threads."""
     image = np.empty((*frames.he_shape, 3), dtype=np.uint8)
     paint_tile, tiles = _tile_painter(image, nuclei, tissue, frames, stain, seed)
-    with ThreadPoolExecutor(settings.threads) as pool:
-        for _ in pool.map(paint_tile, tiles):
-            pass
+    paint_parts(paint_tile, tiles)
     return image
