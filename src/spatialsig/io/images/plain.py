@@ -1,9 +1,10 @@
-"""PNG and JPEG: no tiles, so that the whole image is decoded at once."""
+"""PNG and JPEG files decoded into RGB pixels: they have no tiles, so the whole image at once."""
 
 from __future__ import annotations
 
+import io
 import struct
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from spatialsig._errors import InputError
 from spatialsig.io.images.rgb import DECODING_ERRORS, RgbFile, RgbPixels
@@ -12,20 +13,12 @@ from spatialsig.io.images.tiff import MANY_PX, warn_decoded_at_once
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.JpegImagePlugin import JpegImageFile
+
 _PNG = b"\x89PNG\r\n\x1a\n"
-_SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
-_START_OF_FRAME = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
-_START_OF_SCAN = 0xDA
-_STANDALONE = {0x01, *range(0xD0, 0xDA)}
-
-
-class Header(NamedTuple):
-    """What a file says before its pixels."""
-
-    height: int
-    width: int
-    n_channels: int  # 0: unknown
-    pixels_at: int  # byte where the compressed pixels begin
+_JPEG, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 
 
 def open_plain(path: Path) -> RgbFile:
@@ -36,58 +29,60 @@ def open_plain(path: Path) -> RgbFile:
     InputError
         If the file is damaged, gray, transparent or CMYK.
     """
-    import imagecodecs
-
     data = path.read_bytes()
     try:
-        header = _read_header(data)
-        if header.n_channels == 4 and data.startswith(_SOI):
-            msg = (
-                f"image {str(path)!r} is a CMYK JPEG, whose colours depend on a printer's profile; wanted 8-bit RGB: "
-                f"export the H&E as an 8-bit RGB image."
-            )
-            raise InputError(msg)
-        if header.height * header.width > MANY_PX:
-            warn_decoded_at_once(path, header.height * header.width)
-        if data.startswith(_SOI) and data.rfind(_EOI) < header.pixels_at:
-            msg = "the JPEG data end before the image does"
-            raise ValueError(msg)
-        decode = imagecodecs.jpeg8_decode if data.startswith(_SOI) else imagecodecs.png_decode
-        array = decode(data)
+        array = _decode_jpeg(data, path) if data.startswith(_JPEG) else _decode_png(data, path)
+    except InputError:
+        raise
     except DECODING_ERRORS as error:
-        if isinstance(error, InputError):
-            raise
         msg = f"image {str(path)!r} cannot be decoded ({error}): copy or export the file again."
         raise InputError(msg) from error
     return RgbFile([RgbPixels(array, axes="YXS"[: array.ndim], name=str(path))], None, [])
 
 
-def _read_header(data: bytes) -> Header:
-    if data.startswith(_PNG) and len(data) >= 33:
-        width, height = struct.unpack(">II", data[16:24])
-        return Header(height, width, 0, 33)
-    if data.startswith(_SOI):
-        return _read_jpeg_header(data)
-    msg = f"it begins with {data[:8]!r}, which is neither PNG nor JPEG" if data else "it is empty"
-    raise ValueError(msg)
+def _decode_jpeg(data: bytes, path: Path) -> NDArray[np.uint8]:
+    import imagecodecs
+
+    header, pixels_at = _jpeg_header(data)
+    if header.layers == 4:
+        msg = (
+            f"image {str(path)!r} is a CMYK JPEG, whose colours depend on a printer's profile; wanted 8-bit RGB: "
+            f"export the H&E as an 8-bit RGB image."
+        )
+        raise InputError(msg)
+    _warn_many_pixels(path, header.height * header.width)
+    if data.rfind(_JPEG_END) < pixels_at:  # a thumbnail in the header has an end of its own
+        msg = "the JPEG data end before the image does"
+        raise ValueError(msg)
+    array: NDArray[np.uint8] = imagecodecs.jpeg8_decode(data)
+    return array
 
 
-def _read_jpeg_header(data: bytes) -> Header:
-    at, found = 2, None
-    while at + 4 <= len(data):
-        marker = data[at + 1]
-        if data[at] != 0xFF or marker == 0xFF:  # fill bytes
-            at += 1
-            continue
-        if marker in _STANDALONE:
-            at += 2
-            continue
-        length = struct.unpack(">H", data[at + 2 : at + 4])[0]
-        if marker in _START_OF_FRAME and at + 10 <= len(data):
-            height, width, n = struct.unpack(">HHB", data[at + 5 : at + 10])
-            found = (height, width, n)
-        at += 2 + length
-        if marker == _START_OF_SCAN and found is not None:
-            return Header(*found, at)
-    msg = "it has no whole JPEG header"
-    raise ValueError(msg)
+def _jpeg_header(data: bytes) -> tuple[JpegImageFile, int]:
+    """Size and number of channels of a JPEG, and the byte where its compressed pixels begin."""
+    from PIL.JpegImagePlugin import JpegImageFile
+
+    stream = io.BytesIO(data)
+    try:
+        return JpegImageFile(stream), stream.tell()
+    except (SyntaxError, *DECODING_ERRORS) as error:  # a syntax error, Pillow says, is what it cannot read
+        msg = "it has no whole JPEG header"
+        raise ValueError(msg) from error
+
+
+def _decode_png(data: bytes, path: Path) -> NDArray[np.uint8]:
+    import imagecodecs
+
+    if not data.startswith(_PNG) or len(data) < 33:
+        msg = f"it begins with {data[:8]!r}, which is neither PNG nor JPEG" if data else "it is empty"
+        raise ValueError(msg)
+    # not by Pillow, which refuses the file for a damaged note that libpng leaves out
+    width, height = struct.unpack(">II", data[16:24])
+    _warn_many_pixels(path, height * width)
+    array: NDArray[np.uint8] = imagecodecs.png_decode(data)
+    return array
+
+
+def _warn_many_pixels(path: Path, pixels: int) -> None:
+    if pixels > MANY_PX:
+        warn_decoded_at_once(path, pixels, stacklevel=5)

@@ -138,13 +138,13 @@ def _warn_one_piece(page: Any, path: Path) -> None:
         warn_decoded_at_once(path, pixels)
 
 
-def warn_decoded_at_once(path: Path, pixels: int) -> None:
+def warn_decoded_at_once(path: Path, pixels: int, *, stacklevel: int = 3) -> None:
     """Warn that a file is not tiled, and what that costs."""
     msg = (
         f"image {str(path)!r} cannot be read piece by piece: {pixels / 1e6:.0f} million px are decoded at once and need "
         f"about {2 * 3 * pixels / 2**30:.1f} GiB of memory. Save it as a tiled TIFF if that is too much."
     )
-    warnings.warn(msg, SpatialsigWarning, stacklevel=3)
+    warnings.warn(msg, SpatialsigWarning, stacklevel=stacklevel)
 
 
 def _palette(page: Any) -> NDArray[np.uint8]:
