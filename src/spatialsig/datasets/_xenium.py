@@ -1,4 +1,4 @@
-"""Write whole synthetic Xenium runs with paired H&E and a known truth."""
+"""Whole synthetic Xenium runs written with paired H&E and a known truth."""
 
 from __future__ import annotations
 

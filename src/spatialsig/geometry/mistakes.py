@@ -1,4 +1,4 @@
-"""The usual mistakes with an alignment, each with what undoes it."""
+"""Readings of an alignment under the usual mistakes, each with what undoes it."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ def hypotheses(he_to_global: ArrayLike, *, um_per_global: float, shape: tuple[in
     """
     matrix = np.asarray(he_to_global, np.float64)
     to_um = _scale(um_per_global)
-    found = [Hypothesis("as_set", "nothing", "leave it", to_um @ matrix)]
+    readings = [Hypothesis("as_set", "nothing", "leave it", to_um @ matrix)]
     for name, mistake, turn in _turns(*shape):
         fix = f"multiply the matrix from the right by {turn.astype(int).tolist()} and set it with sp.pp.align_he"
-        found.append(Hypothesis(name, mistake, fix, to_um @ matrix @ turn))
-    found.append(
+        readings.append(Hypothesis(name, mistake, fix, to_um @ matrix @ turn))
+    readings.append(
         Hypothesis(
             "cells_swapped",
             "x and y of the cells (or of the matrix' target) are swapped",
@@ -70,7 +70,7 @@ def hypotheses(he_to_global: ArrayLike, *, um_per_global: float, shape: tuple[in
     )
     inverse = np.linalg.inv(matrix)
     inverse[2] = (0.0, 0.0, 1.0)
-    found.append(
+    readings.append(
         Hypothesis(
             "inverse",
             "the matrix maps morphology px to H&E px instead of H&E px to morphology px",
@@ -78,7 +78,7 @@ def hypotheses(he_to_global: ArrayLike, *, um_per_global: float, shape: tuple[in
             to_um @ inverse,
         )
     )
-    return found + _lengths(matrix, to_um, um_per_global)
+    return readings + _lengths(matrix, to_um, um_per_global)
 
 
 def _turns(height: int, width: int) -> list[tuple[str, str, NDArray[np.float64]]]:

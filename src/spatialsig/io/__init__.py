@@ -1,4 +1,4 @@
-"""Read slides from disk and write them into stores."""
+"""Slides read from files of any origin, written into stores, and scores exported from them."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Any table with positions plus any RGB image: Visium, legacy ST, exports of other imaging platforms."""
+"""A slide made of any table with positions and any RGB image: Visium, legacy ST, other imaging platforms."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def from_anndata(
     out: str | Path | None = None,
     overwrite: bool = False,
 ) -> SpatialData:
-    """Join a table of cells or spots with the image they lie on.
+    """Make a slide of a table of cells or spots and the image they lie on.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def from_anndata(
         um_per_px = float(1 / np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
     file, where = _open(image)
     try:
-        um_per_px = choose_um_per_px(where, given=um_per_px, found=file.pixel_size)
+        um_per_px = choose_um_per_px(where, um_per_px=um_per_px, in_file=file.pixel_size)
         xy_um = _in_um(xy, matrix, spatial_unit, um_per_px)
         placed = np.isfinite(xy_um).all(axis=1)
         outside = _count_outside(xy_um[placed] / um_per_px, file, spatial_unit)

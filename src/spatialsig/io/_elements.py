@@ -1,4 +1,4 @@
-"""Build the elements that every reader returns: the image, the table of cells and the circles it annotates."""
+"""Elements that every reader returns: the image, the table of cells and the circles it annotates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read an H&E that has no cells measured on it."""
+"""A slide made of an H&E alone, on which no cells were measured."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def read_he(
     out: str | Path | None = None,
     overwrite: bool = False,
 ) -> SpatialData:
-    """Read an H&E image for inference.
+    """Read an H&E image into a slide without cells, for prediction.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def read_he(
         check_target(Path(out), overwrite=overwrite)
     file = open_rgb(path)
     try:
-        um = choose_um_per_px(path, given=um_per_px, found=file.pixel_size)
+        um = choose_um_per_px(path, um_per_px=um_per_px, in_file=file.pixel_size)
     except InputError:
         file.close()
         raise

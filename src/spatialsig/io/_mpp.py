@@ -1,4 +1,4 @@
-"""Size of an image's pixels, whoever wrote the object."""
+"""Pixel size of an image of any SpatialData object."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def mpp(data: SpatialData | str | Path, *, image_key: str = _keys.IMAGE) -> float:
-    """Micrometres per full-resolution px of an image.
+    """Compute the micrometres per full-resolution px of an image.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Give the images of a store small chunks, so that patches are read many times faster."""
+"""Images of a store rewritten in small chunks, from which patches are read many times faster."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def read(path: str | Path) -> SpatialData:
-    """Read a store; images and points stay on disk until they are asked for.
+    """Read a store into an object whose images and points stay on disk until they are asked for.
 
     Parameters
     ----------

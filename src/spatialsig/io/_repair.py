@@ -1,4 +1,4 @@
-"""Make a store readable again after an interruption of any writer."""
+"""A store made readable again after an interruption of any writer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Find what is missing from a store, altered in it, or left beside it."""
+"""Table of what is missing from a store, altered in it, or left beside it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from spatialsig.store.faults import Finding, examine
 
 
 def verify(path: str | Path) -> pd.DataFrame:
-    """Check every file of a store against what was written.
+    """Check every file of a store against the sizes and checksums recorded when it was written.
 
     Elements written by this package carry sizes and checksums of all their files: a missing chunk and any flipped
     bit are found. Elements of other writers are decoded chunk by chunk; most of their flipped bits cannot be found.

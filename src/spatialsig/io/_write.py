@@ -36,7 +36,7 @@ def write(
 
     Returns
     -------
-    None; ``sdata.path`` is the store, where the verbs put further results. RGB images are stored with all channels
+    None; ``sdata.path`` is the store, where functions put further results. RGB images are stored with all channels
     in chunks of 256 px and a pyramid of 2 x 2 means.
 
     Raises

@@ -1,4 +1,4 @@
-"""Read a Xenium bundle and its H&E, checked file by file."""
+"""A slide read from a Xenium bundle and its H&E, checked file by file."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def read_xenium(
     out: str | Path | None = None,
     overwrite: bool = False,
 ) -> SpatialData:
-    """Read a Xenium bundle with its H&E.
+    """Read a Xenium bundle and its H&E into a slide.
 
     Bundles of every version of the Xenium software (1.0 to 4) are read; the version is seen from the files and their
     types, never from the version string. Only the counts, the cells and the H&E are read unless more is asked for.
@@ -122,36 +122,36 @@ def read_xenium(
     """
     path = Path(path)
     _check_keys(image_key, table_key)
-    wanted = {"morphology": morphology, "boundaries": boundaries, "transcripts": transcripts}
-    check_bundle(path, extra_files(**wanted))
+    extras = {"morphology": morphology, "boundaries": boundaries, "transcripts": transcripts}
+    check_bundle(path, extra_files(**extras))
     if out is not None:
         check_target(Path(out), overwrite=overwrite)
     specs = read_specs(path)
     pixel_size = pixel_size_of(specs, file=path / SPECS)
-    image_path, image_found = (Path(he_image), GIVEN) if he_image is not None else find_he(path) or (None, None)
+    image_path, image_place = (Path(he_image), GIVEN) if he_image is not None else find_he(path) or (None, None)
     matrix, aligned = read_he_alignment(path, image_path, he_alignment, pixel_size)
     sample = path.resolve().name if sample is None else sample
     patient = sample if patient is None else patient
     table, circles, layout, in_order = _cells(
-        path, sample=sample, patient=patient, pixel_size=pixel_size, strict=any(wanted.values())
+        path, sample=sample, patient=patient, pixel_size=pixel_size, strict=any(extras.values())
     )
     source: dict[str, Any] = {
         "reader": "read_xenium",
         "bundle": str(path.resolve()),
         "xoa": layout.xoa,
         "he_image": None if image_path is None else str(image_path.resolve()),
-        "he_image_found": image_found,
+        "he_image_found": image_place,
     } | aligned
     attrs = slide_attrs(sample=sample, patient=patient, um_per_global_px=pixel_size, source=source)
     file = None if image_path is None else open_rgb(image_path)
     if file is not None and matrix is not None:
         check_inside(table.obsm[_keys.SPATIAL], file, matrix, pixel_size, name=aligned["he_alignment"] or "")
     elements: dict[str, Any] = {table_key: table, CIRCLES: circles}
-    if any(wanted.values()):
+    if any(extras.values()):
         ids = table.obs[_keys.CELL_ID].to_numpy(str)
-        elements |= read_extras(path, layout, specs, cell_ids=ids, in_order=in_order, **wanted)
+        elements |= read_extras(path, layout, specs, cell_ids=ids, in_order=in_order, **extras)
     to_global = {_keys.GLOBAL: Affine(matrix, input_axes=("x", "y"), output_axes=("x", "y"))} if file else {}
-    with naming_damage(path, asked=[name for name, is_wanted in wanted.items() if is_wanted]):
+    with naming_damage(path, asked=[name for name, is_asked in extras.items() if is_asked]):
         return assemble(elements, file, to_global, attrs=attrs, image_key=image_key, out=out, overwrite=overwrite)
 
 
@@ -204,7 +204,7 @@ def _cells(
 def _radius_um(cells: Any) -> NDArray[np.float64]:
     """Radius of a circle as large as the cell; the median one where the area is not known."""
     area = cells[AREA_COLUMN].to_numpy(float) if AREA_COLUMN in cells else np.full(len(cells), np.nan)
-    known = np.isfinite(area) & (area > 0)
-    fallback = float(np.sqrt(np.median(area[known]) / np.pi)) if known.any() else DEFAULT_RADIUS_UM
-    radius: NDArray[np.float64] = np.where(known, np.sqrt(np.where(known, area, 1.0) / np.pi), fallback)
+    measured = np.isfinite(area) & (area > 0)
+    fallback = float(np.sqrt(np.median(area[measured]) / np.pi)) if measured.any() else DEFAULT_RADIUS_UM
+    radius: NDArray[np.float64] = np.where(measured, np.sqrt(np.where(measured, area, 1.0) / np.pi), fallback)
     return radius

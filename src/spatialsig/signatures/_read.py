@@ -1,4 +1,4 @@
-"""From any usual form of gene sets to ``{name: [genes]}``."""
+"""Gene sets in any usual form read into ``{name: [genes]}``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def builtin_names() -> list[str]:
 
 
 def read_signatures(source: Source) -> dict[str, list[str]]:
-    """Read gene signatures.
+    """Read gene signatures from a mapping, a built-in set or a file into ``{name: [genes]}``.
 
     Parameters
     ----------

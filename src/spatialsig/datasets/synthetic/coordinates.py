@@ -1,4 +1,4 @@
-"""Where the tissue, the morphology image and the H&E lie: one slide's frames and the affines between them."""
+"""Sizes of a slide's tissue, morphology image and H&E, and the affines between them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the picture shows what: planted masks in the frame of the H&E, and their share of every patch."""
+"""Masks of glass, lumens, fat, folds, pen and blur in the frame of the H&E, and their share of every patch."""
 
 from __future__ import annotations
 

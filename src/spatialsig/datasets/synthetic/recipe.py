@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the slides of a cohort share; the fields are documented in :func:`synthetic_xenium`."""
+    """Settings that the slides of a cohort share; the fields are documented in :func:`synthetic_xenium`."""
 
     size_um: float
     counts_per_cell: float = 150.0

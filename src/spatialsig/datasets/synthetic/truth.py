@@ -1,4 +1,4 @@
-"""What was planted: noiseless rates per cell, and the score every patch should get."""
+"""Planted truth of a slide: noiseless rates per cell, and the score every patch should get."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Multi-scale image elements whose tiles are decoded when they are asked for."""
+"""Multi-scale image elements of opened files, whose tiles are decoded when they are asked for."""
 
 from __future__ import annotations
 

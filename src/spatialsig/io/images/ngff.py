@@ -1,4 +1,4 @@
-"""Open OME-Zarr 0.4 (Zarr 2) and 0.5 (Zarr 3)."""
+"""OME-Zarr 0.4 (Zarr 2) and 0.5 (Zarr 3) opened as RGB pixels."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ def _rgb(array: Any, axes: list[str], name: str, channels: list[int] | None) -> 
 def _metadata(group: zarr.Group) -> dict[str, Any]:
     """OME part of the attributes: a key of its own since 0.5."""
     attributes: dict[str, Any] = dict(group.attrs)
-    found: dict[str, Any] = attributes.get("ome", attributes)
-    return found
+    metadata: dict[str, Any] = attributes.get("ome", attributes)
+    return metadata
 
 
 def _image_group(root: zarr.Group, path: Path) -> zarr.Group:
@@ -122,7 +122,7 @@ def _pixel_size(scales: dict[str, Any], axes: list[tuple[str, str | None]]) -> P
 
 
 def _channel_order(metadata: dict[str, Any], name: str) -> list[int] | None:
-    """Where red, green and blue lie as the channels' names or colours say; None: as they come."""
+    """Positions of red, green and blue by the channels' names or colours; None: as they come."""
     channels = metadata.get("omero", {}).get("channels", [])
     if len(channels) != 3:
         return None

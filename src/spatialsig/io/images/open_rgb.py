@@ -1,4 +1,4 @@
-"""Open an H&E file as windows of RGB pixels, whatever its format."""
+"""H&E files of every format opened as windows of RGB pixels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SUFFIXES = (*TIFF_SUFFIXES, NDPI_SUFFIX, *OPENSLIDE_SUFFIXES, *PLAIN_SUFFIXES, Z
 
 
 def open_rgb(path: str | Path, *, backend: Literal["openslide"] | None = None) -> RgbFile:
-    """Open an H&E image.
+    """Open an H&E image as windows of RGB pixels.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def _open_directory(path: Path) -> RgbFile:
 
 
 def _open_ndpi(path: Path) -> RgbFile:
-    """Without restart markers a level is a single JPEG, which openslide alone reads in pieces."""
+    """Open an NDPI; without restart markers a level is a single JPEG, which openslide alone reads in pieces."""
     from spatialsig.io.images.tiff import has_pieces, open_tiff
 
     return open_tiff(path) if has_pieces(path) else _open_wsi(path)

@@ -1,4 +1,4 @@
-"""How large the pixels of a file are: OME-XML, Aperio, ImageJ and TIFF tags say it in four ways."""
+"""Pixel sizes read from the metadata of images: OME-XML, Aperio, ImageJ and TIFF tags."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _ratio(page: Any, name: str) -> float:
     return numerator / denominator if denominator else 0.0
 
 
-def choose_um_per_px(path: Path | None, *, given: float | None, found: PixelSize | None) -> float:
+def choose_um_per_px(path: Path | None, *, um_per_px: float | None, in_file: PixelSize | None) -> float:
     """Micrometres per full-resolution px: as the caller says, otherwise as the file does.
 
     Raises
@@ -107,21 +107,21 @@ def choose_um_per_px(path: Path | None, *, given: float | None, found: PixelSize
         If neither says it, or the file says different edges for x and y.
     """
     name = "array" if path is None else str(path)
-    if given is not None:
-        check_positive(um_per_px=given)
-        if found is not None and not np.allclose(given, found, rtol=0.05):
-            says = " x ".join(f"{edge:.4g}" for edge in found[: 1 if found.is_square else 2])
-            msg = f"`um_per_px={given:g}` is used, but image {name!r} says {says} um per px; check which is right."
+    if um_per_px is not None:
+        check_positive(um_per_px=um_per_px)
+        if in_file is not None and not np.allclose(um_per_px, in_file, rtol=0.05):
+            says = " x ".join(f"{edge:.4g}" for edge in in_file[: 1 if in_file.is_square else 2])
+            msg = f"`um_per_px={um_per_px:g}` is used, but image {name!r} says {says} um per px; check which is right."
             warnings.warn(msg, SpatialsigWarning, stacklevel=3)
-        return float(given)
-    if found is None:
+        return float(um_per_px)
+    if in_file is None:
         msg = f"image {name!r} does not say how large its pixels are; pass `um_per_px=` (um per full-resolution px)."
         raise InputError(msg)
-    if not found.is_square:
+    if not in_file.is_square:
         msg = (
-            f"image {name!r} says that its pixels are {found.x_um:.4g} x {found.y_um:.4g} um (x, y); wanted square ones: "
+            f"image {name!r} says that its pixels are {in_file.x_um:.4g} x {in_file.y_um:.4g} um (x, y); wanted square ones: "
             f"resample the image, or pass `um_per_px=` if the file is wrong."
         )
         raise InputError(msg)
-    check_positive(um_per_px=found.x_um)
-    return found.x_um
+    check_positive(um_per_px=in_file.x_um)
+    return in_file.x_um

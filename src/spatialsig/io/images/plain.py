@@ -22,7 +22,7 @@ _JPEG, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 
 
 def open_plain(path: Path) -> RgbFile:
-    """Decode a PNG or JPEG.
+    """Decode a PNG or JPEG into RGB pixels.
 
     Raises
     ------

@@ -95,19 +95,19 @@ class RgbPixels:
 
     def __getitem__(self, window: tuple[slice, ...]) -> NDArray[np.uint8]:
         """Decode the window ``[y0:y1, x0:x1]``; a third slice takes channels."""
-        found = self._read(window)
+        values = self._read(window)
         if self._palette is not None:
-            if found.size and int(found.max()) >= len(self._palette):
-                what = f"has colour {int(found.max())} of a palette of {len(self._palette)}"
+            if values.size and int(values.max()) >= len(self._palette):
+                what = f"has colour {int(values.max())} of a palette of {len(self._palette)}"
                 raise self._error(window, what, ": export it again")
-            found = self._palette[found]
-        if found.dtype != np.uint8:
-            found = self._to_8_bit(found, window)
+            values = self._palette[values]
+        if values.dtype != np.uint8:
+            values = self._to_8_bit(values, window)
         if self._has_alpha:
-            found = self._without_alpha(found, window)
+            values = self._without_alpha(values, window)
         if self._channels is not None:
-            found = found[..., self._channels]
-        return found[..., :3] if len(window) < 3 else found[..., :3][..., window[2]]
+            values = values[..., self._channels]
+        return values[..., :3] if len(window) < 3 else values[..., :3][..., window[2]]
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
         """Another process opens the file for itself."""
@@ -118,40 +118,40 @@ class RgbPixels:
         return self
 
     def _read(self, window: tuple[slice, ...]) -> NDArray[Any]:
-        wanted = {"Y": window[0], "X": window[1], "S": slice(None)}
+        slices = {"Y": window[0], "X": window[1], "S": slice(None)}
         try:
-            found = np.asarray(self._array[tuple(wanted[axis] for axis in self._axes)])
+            values = np.asarray(self._array[tuple(slices[axis] for axis in self._axes)])
         except DECODING_ERRORS as error:
             raise self._error(window, "cannot be decoded", f": {error}. Copy or export the file again") from error
-        return np.transpose(found, self._order)
+        return np.transpose(values, self._order)
 
     def _find_divisor(self) -> int:
-        """What 16-bit values are to be divided by, from windows all over the image."""
+        """Divisor that makes 16-bit values 8-bit ones, from windows all over the image."""
         height, width = self.shape[:2]
         rows = np.unique(np.linspace(0, max(height - _PROBE_PX, 0), _N_PROBES).astype(int)).tolist()
         columns = np.unique(np.linspace(0, max(width - _PROBE_PX, 0), _N_PROBES).astype(int)).tolist()
         windows = ((slice(y, y + _PROBE_PX), slice(x, x + _PROBE_PX)) for y in rows for x in columns)
         return 1 if max(int(self._read(window).max()) for window in windows) <= 255 else _FULL_8_BIT_IN_16
 
-    def _to_8_bit(self, found: NDArray[Any], window: tuple[slice, ...]) -> NDArray[np.uint8]:
-        quotient, rest = np.divmod(found, self._divisor)
-        if found.size and (int(quotient.max()) > 255 or rest.any()):
+    def _to_8_bit(self, values: NDArray[Any], window: tuple[slice, ...]) -> NDArray[np.uint8]:
+        quotient, rest = np.divmod(values, self._divisor)
+        if values.size and (int(quotient.max()) > 255 or rest.any()):
             raise self._error(
                 window,
-                f"is {found.dtype} with values to {int(found.max())}, which are no 8-bit ones,",
+                f"is {values.dtype} with values to {int(values.max())}, which are no 8-bit ones,",
                 "; wanted 8-bit RGB: export the H&E as 8-bit RGB, with the contrast you see",
             )
         return quotient.astype(np.uint8)
 
-    def _without_alpha(self, found: NDArray[np.uint8], window: tuple[slice, ...]) -> NDArray[np.uint8]:
-        opaque = not found.size or int(found[..., 3].min()) == 255
+    def _without_alpha(self, values: NDArray[np.uint8], window: tuple[slice, ...]) -> NDArray[np.uint8]:
+        opaque = not values.size or int(values[..., 3].min()) == 255
         if opaque:
-            return found[..., :3]
+            return values[..., :3]
         if self._alpha_over is None:
             fix = "flatten its fourth channel onto white, or export the H&E without one"
             raise self._error(window, "is transparent", f"; wanted opaque RGB: {fix}")
-        alpha = found[..., 3:].astype(np.uint16)
-        mixed = found[..., :3] * alpha + self._alpha_over.astype(np.uint16) * (255 - alpha)
+        alpha = values[..., 3:].astype(np.uint16)
+        mixed = values[..., :3] * alpha + self._alpha_over.astype(np.uint16) * (255 - alpha)
         return ((mixed + 127) // 255).astype(np.uint8)
 
     def _error(self, window: tuple[slice, ...], what: str, detail: str) -> InputError:
@@ -186,7 +186,7 @@ class RgbFile:
         return self.pixel_size.x_um if self.pixel_size is not None and self.pixel_size.is_square else None
 
     def contains(self, xy_px: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Which points ``(n, 2)``, x and y in full-resolution px, lie on the image."""
+        """Mask of the points ``(n, 2)``, x and y in full-resolution px, that lie on the image."""
         height, width = self.pixels.shape[:2]
         inside: NDArray[np.bool_] = ((xy_px >= 0) & (xy_px < [width, height])).all(axis=1)
         return inside

@@ -1,4 +1,4 @@
-"""Which of several images in a file is the slide: never its label, overview or thumbnail."""
+"""Choice of the slide among several images of a file: never its label, overview or thumbnail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Open TIFF, OME-TIFF, SVS, NDPI and their kin."""
+"""TIFF, OME-TIFF, SVS, NDPI and their kin opened as RGB pixels."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def _warn_one_piece(page: Any, path: Path) -> None:
 
 
 def warn_decoded_at_once(path: Path, pixels: int, *, stacklevel: int = 3) -> None:
-    """Warn that a file is not tiled, and what that costs."""
+    """Warn that a file is not tiled, and of the memory that this takes."""
     msg = (
         f"image {str(path)!r} cannot be read piece by piece: {pixels / 1e6:.0f} million px are decoded at once and need "
         f"about {2 * 3 * pixels / 2**30:.1f} GiB of memory. Save it as a tiled TIFF if that is too much."
@@ -155,7 +155,7 @@ def _palette(page: Any) -> NDArray[np.uint8]:
 
 
 def _channel_order(tif: tifffile.TiffFile, index: int, pages: list[Any]) -> list[int] | None:
-    """Where red, green and blue lie when each channel of an OME-TIFF is a page of its own; None: as they come.
+    """Positions of red, green and blue when each channel of an OME-TIFF is a page of its own; None: as they come.
 
     Raises
     ------

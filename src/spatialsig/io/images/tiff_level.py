@@ -1,4 +1,4 @@
-"""Read windows of one TIFF image from its tiles or strips, from any number of threads at once."""
+"""Windows of one TIFF image decoded from its tiles or strips, from any number of threads at once."""
 
 from __future__ import annotations
 

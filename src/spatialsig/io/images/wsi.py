@@ -1,4 +1,4 @@
-"""Slides of scanners that only openslide reads: MRXS, SCN, BIF, VMS and others."""
+"""Slides of scanners that only openslide reads, opened as RGB pixels: MRXS, SCN, BIF, VMS and others."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class _Level:
         width, height = slide.level_dimensions[level]
         self.shape = (int(height), int(width), 4)
         self.dtype = np.dtype(np.uint8)
-        found = [slide.properties.get(f"openslide.level[{level}].tile-{side}") for side in ("height", "width")]
-        tile = [int(edge) if edge and int(edge) > 0 else 256 for edge in found]
+        edges = [slide.properties.get(f"openslide.level[{level}].tile-{side}") for side in ("height", "width")]
+        tile = [int(edge) if edge and int(edge) > 0 else 256 for edge in edges]
         self.chunks = (min(tile[0], self.shape[0]), min(tile[1], self.shape[1]), 4)
 
     def __getitem__(self, window: tuple[slice, ...]) -> NDArray[np.uint8]:

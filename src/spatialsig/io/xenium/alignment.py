@@ -22,36 +22,34 @@ IDENTITY = "identity"
 
 
 def read_he_alignment(
-    path: Path, image_path: Path | None, given: str | Path | ArrayLike | None, pixel_size: float
+    path: Path, image_path: Path | None, he_alignment: str | Path | ArrayLike | None, pixel_size: float
 ) -> tuple[NDArray[np.float64] | None, dict[str, Any]]:
-    """Matrix of the H&E, checked, and what the attributes say of it: where it comes from and how well it fits."""
+    """Read and check the matrix of the H&E, with the attributes that say where it comes from and how well it fits."""
     if image_path is None:
-        if given is not None:
+        if he_alignment is not None:
             msg = f"`he_alignment` is given but bundle {str(path)!r} has no H&E image; give `he_image=` too."
             raise InputError(msg)
         return None, {"he_alignment": None, "he_alignment_found": None}
-    found, fit = GIVEN, {}
-    if given is None:
-        given, found = find_alignment(path, image_path)
-    if isinstance(given, str) and given == IDENTITY:
+    where, fit = GIVEN, {}
+    if he_alignment is None:
+        he_alignment, where = find_alignment(path, image_path)
+    if isinstance(he_alignment, str) and he_alignment == IDENTITY:
         matrix, name = np.eye(3), IDENTITY
-    elif isinstance(given, (str, Path)):
-        read = read_alignment(given, pixel_size=pixel_size)
-        matrix, name = read.matrix, str(Path(given).resolve())
+    elif isinstance(he_alignment, (str, Path)):
+        read = read_alignment(he_alignment, pixel_size=pixel_size)
+        matrix, name = read.matrix, str(Path(he_alignment).resolve())
         fit = {"he_alignment_kind": read.kind, "keypoints": read.n_points, "keypoints_rmse_um": read.rmse_um}
     else:
-        matrix, name = _as_matrix(given), "given as a matrix"
+        matrix, name = _as_matrix(he_alignment), "given as a matrix"
     check_alignment(matrix, pixel_size=pixel_size, name=name)
-    return matrix, {"he_alignment": name, "he_alignment_found": found} | fit
+    return matrix, {"he_alignment": name, "he_alignment_found": where} | fit
 
 
-def _as_matrix(given: ArrayLike) -> NDArray[np.float64]:
+def _as_matrix(he_alignment: ArrayLike) -> NDArray[np.float64]:
     try:
-        return np.asarray(given, dtype=np.float64)
+        return np.asarray(he_alignment, dtype=np.float64)
     except (ValueError, TypeError) as error:
-        msg = (
-            f"`he_alignment` is a {type(given).__name__} that is no matrix ({error}); wanted (3, 3) numbers or a path."
-        )
+        msg = f"`he_alignment` is a {type(he_alignment).__name__} that is no matrix ({error}); wanted (3, 3) numbers or a path."
         raise AlignmentError(msg) from error
 
 

@@ -1,4 +1,4 @@
-"""The files of a Xenium bundle: which there are, what they say, and whether they fit each other."""
+"""Names of a bundle's files, and the settings of its experiment."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def check_bundle(path: Path, extra: Sequence[str] = ()) -> None:
 
 
 def read_specs(path: Path) -> dict[str, Any]:
-    """Content of ``experiment.xenium``."""
+    """Read ``experiment.xenium`` into its fields."""
     file = path / SPECS
     try:
         specs = json.loads(file.read_text(encoding="utf-8"))
@@ -44,7 +44,7 @@ def read_specs(path: Path) -> dict[str, Any]:
 
 
 def pixel_size_of(specs: dict[str, Any], *, file: Path) -> float:
-    """Micrometres per morphology px, checked."""
+    """Take the micrometres per morphology px from the fields of ``experiment.xenium``, checked."""
     value = specs.get("pixel_size")
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if number and PIXEL_SIZE_UM[0] <= (value or 0) <= PIXEL_SIZE_UM[1]:  # NaN fails as well

@@ -68,11 +68,11 @@ def read_cells(path: Path, cell_ids: NDArray[np.str_]) -> Cells:
         msg = f"column(s) {text} of {str(file)!r} hold no numbers; wanted um. Use the original file."
         raise InputError(msg)
     cells[_keys.CELL_ID] = as_text(cells[_keys.CELL_ID], name=f"{file}: cell_id")
-    found = cells[_keys.CELL_ID].to_numpy(str)
-    _check_ids(path, found, cell_ids)
+    ids_in_file = cells[_keys.CELL_ID].to_numpy(str)
+    _check_ids(path, ids_in_file, cell_ids)
     cells = cells.set_index(_keys.CELL_ID, drop=False).loc[cell_ids].reset_index(drop=True)
     kind = id_kind(table.schema.field(_keys.CELL_ID).type)
-    return Cells(cells, _without_position(file, cells), kind, bool(np.array_equal(found, cell_ids)))
+    return Cells(cells, _without_position(file, cells), kind, bool(np.array_equal(ids_in_file, cell_ids)))
 
 
 def _without_position(file: Path, cells: pd.DataFrame) -> int:

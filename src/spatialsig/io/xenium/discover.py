@@ -1,4 +1,4 @@
-"""Find the H&E of a bundle and its alignment; never guess between two."""
+"""H&E and alignment that belong to a bundle, found by their names; never a guess between two."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ IN_BUNDLE, BESIDE_BUNDLE, BESIDE_IMAGE, GIVEN = "in the bundle", "beside the bun
 
 
 def find_he(path: Path) -> tuple[Path, str] | None:
-    """H&E of a bundle and where it was found, or None.
+    """Find the H&E of a bundle and say where it lies, or None.
 
     Images in the bundle's folder come first. One folder above, where downloads put it beside ``outs``, an image is
     taken when its name begins as the bundle's does, or when it is the only image beside the only bundle.
@@ -51,17 +51,17 @@ def find_he(path: Path) -> tuple[Path, str] | None:
 
 def _images(folder: Path) -> list[Path]:
     """H&E images by name; dot files are what macOS leaves beside the real ones."""
-    found = (file for file in folder.iterdir() if _HE.match(file.name) and not file.name.startswith("."))
-    return sorted(file for file in found if file.is_file())
+    files = (file for file in folder.iterdir() if _HE.match(file.name) and not file.name.startswith("."))
+    return sorted(file for file in files if file.is_file())
 
 
 def _stem(image: Path) -> str:
-    found = _HE.match(image.name)
-    return (found["stem"] if found else image.name).rstrip("-_. ").lower()
+    match = _HE.match(image.name)
+    return (match["stem"] if match else image.name).rstrip("-_. ").lower()
 
 
 def _key(bundle: Path) -> str:
-    """What the names of a bundle's downloads begin with: its own without ``_outs``, or its folder's."""
+    """Beginning of the names of a bundle's downloads: its own name without ``_outs``, or its folder's."""
     resolved = bundle.resolve()
     return (_OUTPUT.sub("", resolved.name) or resolved.parent.name).lower()
 
@@ -83,14 +83,14 @@ def _without_names_of_others(path: Path, images: Sequence[Path]) -> list[Path]:
     return []
 
 
-def _refuse_images(path: Path, found: Sequence[Path], where: str) -> None:
-    names = [file.name for file in found]
-    msg = f"bundle {str(path)!r} {where} {len(found)} H&E images: {names}; choose one with `he_image=`."
+def _refuse_images(path: Path, images: Sequence[Path], where: str) -> None:
+    names = [file.name for file in images]
+    msg = f"bundle {str(path)!r} {where} {len(images)} H&E images: {names}; choose one with `he_image=`."
     raise InputError(msg)
 
 
 def find_alignment(bundle: Path, he_image: Path) -> tuple[Path, str]:
-    """Alignment that belongs to an H&E image and where it was found: of the same name, else the only one there.
+    """Find the alignment of an H&E image and say where it lies: of the same name, else the only one there.
 
     Raises
     ------
@@ -103,12 +103,12 @@ def find_alignment(bundle: Path, he_image: Path) -> tuple[Path, str]:
     named = [place / exact for place in places if (place / exact).is_file()]
     if len(named) > 1 and named[0].read_bytes() == named[1].read_bytes():
         named = named[:1]
-    found = named or _lone_alignments(places, he_image)
-    if len(found) == 1:
-        return found[0], places[found[0].parent]
-    if found:
-        listed = [str(file) for file in found]
-        msg = f"H&E image {str(he_image)!r} has {len(found)} alignments: {listed}; {_FIX_ALIGNMENT}."
+    candidates = named or _lone_alignments(places, he_image)
+    if len(candidates) == 1:
+        return candidates[0], places[candidates[0].parent]
+    if candidates:
+        listed = [str(file) for file in candidates]
+        msg = f"H&E image {str(he_image)!r} has {len(candidates)} alignments: {listed}; {_FIX_ALIGNMENT}."
     else:
         msg = f"H&E image {str(he_image)!r} has no alignment; wanted {exact!r} beside it: {_FIX_ALIGNMENT}."
     raise AlignmentError(msg)
@@ -116,7 +116,7 @@ def find_alignment(bundle: Path, he_image: Path) -> tuple[Path, str]:
 
 def _lone_alignments(places: dict[Path, str], he_image: Path) -> list[Path]:
     """Alignments of any name, but for those that are named after another image beside them."""
-    found = []
+    alignments = []
     for place in places:
         others = {
             f"{_IMAGE_SUFFIX.sub('', image.name)}alignment.csv"
@@ -124,5 +124,5 @@ def _lone_alignments(places: dict[Path, str], he_image: Path) -> list[Path]:
             if image.name != he_image.name
         }
         files = (file for file in place.iterdir() if _ALIGNMENT.search(file.name) and not file.name.startswith("."))
-        found += sorted(file for file in files if file.name not in others)
-    return found
+        alignments += sorted(file for file in files if file.name not in others)
+    return alignments

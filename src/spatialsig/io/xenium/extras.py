@@ -46,7 +46,7 @@ _links: list[tempfile.TemporaryDirectory[str]] = []  # lazy elements read throug
 
 
 def extra_files(*, morphology: bool, boundaries: bool, transcripts: bool) -> tuple[str, ...]:
-    """Files that must be there for the asked elements."""
+    """Names of the files that the asked elements need."""
     if not (morphology or boundaries or transcripts):
         return ()
     files = [CELLS_ZARR]
@@ -65,7 +65,7 @@ def read_extras(
     boundaries: bool,
     transcripts: bool,
 ) -> dict[str, Any]:
-    """Elements by name, with cell ids as text whatever the layout.
+    """Read elements by name, with cell ids as text whatever the layout.
 
     Parameters
     ----------
@@ -177,8 +177,8 @@ def _corrected(
     (folder / SPECS).write_text(json.dumps(stated), encoding="utf-8")
     if not in_order:
         cells = read_parquet(path / CELLS)
-        found = pd.Index(as_text(cells.column(_keys.CELL_ID).to_pandas(), name=f"{path / CELLS}: cell_id"))
-        pq.write_table(cells.take(pa.array(found.get_indexer(pd.Index(cell_ids)))), folder / CELLS)
+        ids_in_file = pd.Index(as_text(cells.column(_keys.CELL_ID).to_pandas(), name=f"{path / CELLS}: cell_id"))
+        pq.write_table(cells.take(pa.array(ids_in_file.get_indexer(pd.Index(cell_ids)))), folder / CELLS)
     return folder
 
 
@@ -207,7 +207,7 @@ def _read(
             )
     except (*_DAMAGE, UnknownFormatError) as error:
         asked = {"morphology": morphology, "boundaries": boundaries, "transcripts": transcripts}
-        names = [name for name, wanted in asked.items() if wanted]
+        names = [name for name, is_asked in asked.items() if is_asked]
         msg = (
             f"bundle {str(path)!r}: {' and '.join(names)} cannot be read ({type(error).__name__}: {error}). Copy their "
             f"files from the instrument again, or read without them."
@@ -226,9 +226,9 @@ def _name_owners(file: Path, shapes: GeoDataFrame) -> None:
     own_column = _keys.CELL_ID in shapes
     if not own_column:
         shapes.index = pd.Index(as_text(shapes.index, name=f"{file}: cell_id"), name=_keys.CELL_ID, dtype=object)
-    found = shapes[_keys.CELL_ID].to_numpy(str) if own_column else shapes.index.to_numpy(str)
-    if not np.array_equal(found, owners):
-        wrong = len(owners) if len(found) != len(owners) else int((found != owners).sum())
+    named = shapes[_keys.CELL_ID].to_numpy(str) if own_column else shapes.index.to_numpy(str)
+    if not np.array_equal(named, owners):
+        wrong = len(owners) if len(named) != len(owners) else int((named != owners).sum())
         msg = (
             f"{wrong} of {len(owners)} outlines in {str(file)!r} belong to other cells in {CELLS_ZARR}: take both files "
             f"from one bundle."

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def as_text(values: Any, *, name: str) -> NDArray[np.str_]:
-    """Identifiers as str, whether they were stored as bytes, str or whole numbers.
+    """Turn identifiers into str, whether they were stored as bytes, str or whole numbers.
 
     Raises
     ------

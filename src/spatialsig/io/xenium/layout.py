@@ -1,4 +1,4 @@
-"""Which generation of the Xenium software wrote a bundle, as its files show it (version strings are not reliable)."""
+"""Generation of the Xenium software that wrote a bundle, from its files (version strings are not reliable)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INTEGER_IDS, BYTE_IDS, TEXT_IDS = "1.0-1.2", "1.3-1.9", "2 and later"
 
 @dataclass(frozen=True)
 class Layout:
-    """What the files of a bundle show.
+    """Generation of a bundle as its files show it.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class Layout:
 
 
 def detect_layout(path: Path, *, id_kind: str, segmentation: str | None) -> Layout:
-    """Layout of a bundle.
+    """Find the generation of a bundle in its files.
 
     Parameters
     ----------
@@ -78,10 +78,10 @@ def stated_generation(specs: dict[str, Any]) -> str | None:
     """Generation that the version string of ``experiment.xenium`` claims; None where it says nothing (``R&D``)."""
     ranger = specs.get("xenium_ranger")
     text = ranger.get("version") if isinstance(ranger, dict) and ranger else specs.get("analysis_sw_version")
-    found = _VERSION.match(text) if isinstance(text, str) else None
-    if found is None:
+    numbers = _VERSION.match(text) if isinstance(text, str) else None
+    if numbers is None:
         return None
-    version = int(found[1]), int(found[2])
+    version = int(numbers[1]), int(numbers[2])
     return INTEGER_IDS if version < (1, 3) else BYTE_IDS if version < (2, 0) else TEXT_IDS
 
 

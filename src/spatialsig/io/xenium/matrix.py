@@ -116,14 +116,14 @@ def _per_cell(everything: sparse.csr_matrix, kinds: NDArray[np.str_]) -> dict[st
 
 
 def _read_fields(path: Path) -> dict[str, NDArray[Any]]:
-    wanted = ("barcodes", "data", "indices", "indptr", "features/id", "features/name", "features/feature_type")
+    needed = ("barcodes", "data", "indices", "indptr", "features/id", "features/name", "features/feature_type")
     fields = {}
     try:
         with h5py.File(path, "r") as file:
-            missing = [name for name in wanted if f"matrix/{name}" not in file]
+            missing = [name for name in needed if f"matrix/{name}" not in file]
             if missing:
                 _refuse(path, f"has no dataset(s) {missing} in /matrix")
-            for name in (*wanted, "shape", "features/genome"):
+            for name in (*needed, "shape", "features/genome"):
                 if f"matrix/{name}" in file:
                     fields[name] = _read_field(path, file[f"matrix/{name}"], name)
     except InputError:
@@ -150,9 +150,9 @@ def _read_field(path: Path, dataset: Any, name: str) -> NDArray[Any]:
 def _check_shape(path: Path, fields: dict[str, NDArray[Any]], *, n_features: int, n_cells: int) -> None:
     if "shape" not in fields:
         return
-    found = fields["shape"].tolist()
-    if found != [n_features, n_cells]:
-        _refuse(path, f"says shape {found} but names {n_features} features and {n_cells} barcodes")
+    stated = fields["shape"].tolist()
+    if stated != [n_features, n_cells]:
+        _refuse(path, f"says shape {stated} but names {n_features} features and {n_cells} barcodes")
 
 
 def _check_structure(

@@ -48,7 +48,7 @@ def read_parquet(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def _check_names(file: Path, metadata: pq.FileMetaData) -> None:
-    """The footer names every column twice; a damaged name would pass for another column."""
+    """Raise where the footer, which names every column twice, disagrees with itself: a name is damaged."""
     names = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
     for group in range(metadata.num_row_groups):
         in_group = [metadata.row_group(group).column(i).path_in_schema for i in range(metadata.num_columns)]

@@ -1,4 +1,4 @@
-"""``cells.zarr.zip``: the copy of ids, centroids and pixel size that carries checksums, to check the others against."""
+"""Ids, centroids and pixel size read from ``cells.zarr.zip``, whose checksums make it the copy to check others by."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _DAMAGE = (
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What ``cells.zarr.zip`` says.
+    """Content of ``cells.zarr.zip``.
 
     Attributes
     ----------
@@ -105,8 +105,8 @@ def _read(file: Path) -> Segmentation:
     if generation == INTEGER_IDS and raw.ndim == 2 and raw.shape[1] == 2:
         generation = BYTE_IDS  # pairs of numbers are ids as text
     frame = pd.DataFrame(values, columns=columns)
-    known = {ours: frame[theirs] for ours, theirs in _SUMMARY.items() if theirs in frame}
-    summary = pd.DataFrame(known, index=range(len(raw)))
+    columns_there = {ours: frame[theirs] for ours, theirs in _SUMMARY.items() if theirs in frame}
+    summary = pd.DataFrame(columns_there, index=range(len(raw)))
     pixel_size = None if scale is None else _pixel_size(scale)
     return Segmentation(file, generation, _ids(raw), summary, pixel_size, methods)
 
@@ -129,12 +129,12 @@ def _pixel_size(scale: NDArray[Any]) -> float:
 
 def check_pixel_size(segmentation: Segmentation, pixel_size: float, *, specs: Path) -> None:
     """Raise :class:`InputError` if the bundle contradicts itself on the size of a morphology px."""
-    found = segmentation.pixel_size
-    if found is None or np.isclose(found, pixel_size, rtol=_SAME_PIXEL_SIZE, atol=0):
+    in_zip = segmentation.pixel_size
+    if in_zip is None or np.isclose(in_zip, pixel_size, rtol=_SAME_PIXEL_SIZE, atol=0):
         return
     msg = (
         f"`pixel_size` in {str(specs)!r} is {pixel_size!r} um, but masks/homogeneous_transform in "
-        f"{str(segmentation.path)!r} means {found:.6g} um: restore the original file."
+        f"{str(segmentation.path)!r} means {in_zip:.6g} um: restore the original file."
     )
     raise InputError(msg)
 

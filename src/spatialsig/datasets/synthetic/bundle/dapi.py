@@ -1,4 +1,4 @@
-"""The morphology image: nuclei as DAPI shows them, on the full frame of the run."""
+"""Morphology image drawn from nuclei as DAPI shows them, on the full frame of the run."""
 
 from __future__ import annotations
 

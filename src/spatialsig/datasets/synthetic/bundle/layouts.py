@@ -1,4 +1,4 @@
-"""What sets the output folders of the five kinds of Xenium Onboard Analysis apart."""
+"""Differences between the output folders of five generations of Xenium Onboard Analysis."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def _images(layout: Layout, stains: int) -> dict[str, str]:
 
 
 def _stain_shares(stains: int) -> dict[str, float]:
-    """How the cells were found: by their membranes with the kit, else by growing the nuclei."""
+    """Shares of the ways in which cells were segmented: by membranes with the kit, else by growing nuclei."""
     by_kit = float(stains > 1)
     return {
         "segmented_cell_stain_frac": by_kit,
@@ -140,7 +140,7 @@ def gene_panel(slide: SyntheticSlide) -> dict[str, Any]:
 
 
 def metrics(slide: SyntheticSlide, cells: pd.DataFrame) -> dict[str, Any]:
-    """The row of ``metrics_summary.csv``: what a quality check would look at."""
+    """The row of ``metrics_summary.csv``, which a quality check would look at."""
     genes = slide.counts.matrix[:, : slide.counts.n_genes]
     detected = np.diff(genes.indptr)
     shares = _stain_shares(slide.recipe.stains)

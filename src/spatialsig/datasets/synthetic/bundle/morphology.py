@@ -45,7 +45,7 @@ def _shrunk(rings_um: NDArray[np.float64], by_um: float) -> NDArray[np.float64]:
 
 
 def _levels(slide: SyntheticSlide) -> dict[str, NDArray[np.float64]]:
-    """How bright each cell is, in grey levels: membranes of non-stroma, RNA by the library, protein of stroma."""
+    """Brightness of each cell in grey levels: membranes of non-stroma, RNA by the library, protein of stroma."""
     library = slide.counts.rates.sum(axis=1).astype(np.float64)
     stroma = STROMAL[slide.tissue.cell_type]
     return {
@@ -88,7 +88,7 @@ def morphology_paths(layout: Layout, stains: int) -> list[str]:
 def write_morphology_images(
     bundle: Path, slide: SyntheticSlide, outlines: Outlines, layout: Layout, run_id: uuid.UUID
 ) -> None:
-    """Write what a layout has: two projections, or one file per stain that names all the others."""
+    """Write the images of a layout: two projections, or one file per stain that names all the others."""
     paths = [bundle / name for name in morphology_paths(layout, slide.recipe.stains)]
     channels = [
         Channel(name, purpose, path.name, uuid.uuid5(run_id, path.name))

@@ -1,4 +1,4 @@
-"""What spoils a section after the run: folds, pen marks, places out of focus. Where they lie, in um of the tissue."""
+"""Places of a section's folds, pen marks and blur, which come after the run, in um of the tissue."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Artefacts:
     defocus: Field | None
 
     def __bool__(self) -> bool:
-        """Whether there is anything to spoil."""
+        """Whether there is anything to draw."""
         return bool(len(self.folds) or len(self.pens) or self.defocus is not None)
 
 

@@ -1,4 +1,4 @@
-"""Draw folds, places out of focus and pen marks onto a finished H&E, in the order in which they come about."""
+"""Folds, places out of focus and pen marks drawn onto a finished H&E, in the order in which they come about."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def _blur_rows(
 
 @numba.njit(cache=True, nogil=True)
 def pen_cover(across: float, half: float) -> float:
-    """How much of the light a pen mark takes, 0 outside to 1 in its middle; 0.5 at the half width."""
+    """Share of the light that a pen mark takes, 0 outside to 1 in its middle; 0.5 at the half width."""
     x = min(max((half - abs(across)) / (2 * _SOFT_UM) + 0.5, 0.0), 1.0)
     return x * x * (3 - 2 * x)
 

@@ -1,4 +1,4 @@
-"""Paint one tile of H&E: stain amounts of every pixel first, colours second (Beer and Lambert)."""
+"""Kernels that paint one tile of H&E: stain amounts of every pixel first, colours second (Beer and Lambert)."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def fill_tissue(
     seed: int,
 ) -> bool:
     """Add cytoplasm, membranes and fibres, and cut everything at the edge of the tissue; False where all is glass."""
-    found = False
+    has_tissue = False
     # lattice values last used: the next pixel mostly lies between the same four
     cloud_x, cloud_y, grain_x, grain_y = -(2**40), 0, -(2**40), 0
     nothing = np.float32(0.0)
@@ -155,7 +155,7 @@ def fill_tissue(
             if tissue <= 0:
                 haematoxylin[row, col] = 0
                 continue
-            found = True
+            has_tissue = True
             thread = sample(threads, threads_step, x_um, y_um)
             collagen = sample(stroma, stroma_step, x_um, y_um)
             cx, cy = x_um / _CLOUD_UM, y_um / _CLOUD_UM
@@ -184,7 +184,7 @@ def fill_tissue(
                 blue = max(blue, inside * cell[BASO] * (0.7 + 0.6 * grain))
             eosin[row, col] = tissue * pink
             haematoxylin[row, col] = tissue * max(haematoxylin[row, col], blue)
-    return found
+    return has_tissue
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)

@@ -1,4 +1,4 @@
-"""Draw the whole H&E of one slide, tile by tile."""
+"""H&E of a whole slide drawn from its nuclei and tissue, tile by tile."""
 
 from __future__ import annotations
 
@@ -108,12 +108,12 @@ def _tile_painter(
         near, second = np.full(shape, paint.FAR), np.full(shape, paint.FAR)
         owner = np.full(shape, -1, np.int32)
         paint.stamp_cells(blue, near, second, owner, row0, col0, members[tile], cells, linear, seed)
-        found = paint.fill_tissue(
+        has_tissue = paint.fill_tissue(
             blue, pink, near, second, owner, row0, col0, cells, to_um,
             tissue.outline.values, tissue.outline.step_um, threads.values, threads.step_um,
             stroma.values, stroma.step_um, seed,
         )  # fmt: skip
-        if found:
+        if has_tissue:
             paint.blur(blue, weights)
             paint.blur(pink, weights)
         paint.develop(view, blue, pink, border, row0, col0, stain.vectors, stain.white, stain.noise, seed)

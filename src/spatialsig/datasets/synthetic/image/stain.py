@@ -1,4 +1,4 @@
-"""One slide's stain and scanner: optical-density vectors, strength, white point, noise."""
+"""Stain and scanner of one slide drawn at random: optical-density vectors, strength, white point, noise."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _REFERENCE_SD = 0.12  # the stain_sd at which the vectors turn by about 3 %
 
 @dataclass(frozen=True)
 class Stain:
-    """What turns stain amounts into colours.
+    """Numbers that turn stain amounts into colours.
 
     Attributes
     ----------

@@ -27,7 +27,7 @@ _N_PROBES, _N_CODEWORDS, _N_UNASSIGNED = 20, 41, 60
 
 @dataclass(frozen=True)
 class Counts:
-    """What the instrument would report.
+    """Counts as the instrument would report them.
 
     Attributes
     ----------

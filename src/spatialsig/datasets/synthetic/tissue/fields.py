@@ -1,4 +1,4 @@
-"""Smooth random fields on a square: where regions, orientations and gaps of the tissue lie. Lengths in um."""
+"""Smooth random fields on a square for the regions, orientations and gaps of a tissue. Lengths in um."""
 
 from __future__ import annotations
 

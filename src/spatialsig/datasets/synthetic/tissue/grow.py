@@ -1,4 +1,4 @@
-"""Cells of one synthetic slide: where they lie, what they are, and the programme that drives them."""
+"""Positions, types and programme of the cells of one synthetic slide."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Tissue:
 
 
 def composition_shift(rng: np.random.Generator, *, slide_sd: float) -> NDArray[np.float64]:
-    """What sets one patient's mixture of cell types apart: a shift of each logit, ``(n_types,)``."""
+    """Draw a patient's own mixture of cell types: a shift of each logit, ``(n_types,)``."""
     return rng.normal(0.0, slide_sd, len(CELL_TYPES))
 
 

@@ -1,4 +1,4 @@
-"""How each synthetic cell looks: size, shape and stain of its nucleus and cytoplasm, in um and optical density."""
+"""Look of each synthetic cell: size, shape and stain of its nucleus and cytoplasm, in um and optical density."""
 
 from __future__ import annotations
 

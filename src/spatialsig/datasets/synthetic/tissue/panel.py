@@ -32,7 +32,7 @@ _PROFILE_SEED = 777
 
 @dataclass(frozen=True)
 class Panel:
-    """Genes and what each cell type expresses.
+    """Genes and the expression profile of each cell type.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ class Panel:
 
 
 def _marker_weights(rows: list[dict[str, str]]) -> NDArray[np.float64]:
-    """How strongly each type owns each gene, ``(n_types, n_genes)``; 0 for most.
+    """Weight of each gene as a marker of each type, ``(n_types, n_genes)``; 0 for most.
 
     Only signature genes are owned. The others differ between types by a log-normal factor, so that an embedding made
     without the signature genes knows something of the scores, but not everything.

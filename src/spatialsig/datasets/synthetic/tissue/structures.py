@@ -30,7 +30,7 @@ _CLEARANCE_UM = 4.5
 
 @dataclass(frozen=True)
 class Structures:
-    """Where tissue is missing by design, and the cells that belong there.
+    """Hollows of the tissue, and the cells that belong to them.
 
     Attributes
     ----------
@@ -84,17 +84,17 @@ def _window(grid: Field, x: float, y: float, reach: float) -> tuple[tuple[slice,
 
 
 def _draw_lumens(
-    rng: np.random.Generator, outline: Field, fat_cells: NDArray[np.float64], wanted_um2: float
+    rng: np.random.Generator, outline: Field, fat_cells: NDArray[np.float64], target_um2: float
 ) -> list[_Lumen]:
-    """Lumens that keep clear of each other, of fat and of the edge, until their area is what is wanted."""
+    """Lumens that keep clear of each other, of fat and of the edge, until they have the area asked for."""
     lumens: list[_Lumen] = []
     area, failures = 0.0, 0
     extent = (len(outline.values) - 1) * outline.step_um
-    while area < wanted_um2 and failures < _LUMEN_TRIES:
+    while area < target_um2 and failures < _LUMEN_TRIES:
         # smaller ones where the large no longer find room
         largest = _LUMEN_UM[1] - (_LUMEN_UM[1] - _LUMEN_UM[0]) * failures / _LUMEN_TRIES
         radius = float(np.exp(rng.uniform(*np.log([_LUMEN_UM[0], largest]))))
-        radius = min(radius, float(np.sqrt((wanted_um2 - area) / np.pi)) + 8.0)
+        radius = min(radius, float(np.sqrt((target_um2 - area) / np.pi)) + 8.0)
         amp2, amp3 = rng.uniform(0.05, 0.35), rng.uniform(0.0, 0.12)
         lobes = np.array([amp2, rng.uniform(0, 2 * np.pi), amp3, rng.uniform(0, 2 * np.pi)])
         x, y = rng.uniform(0, extent, 2)
@@ -209,7 +209,7 @@ def _apart(xy_um: NDArray[np.float64], outline: Field, hollow: Field) -> NDArray
 def grow_structures(
     rng: np.random.Generator, *, extent_um: float, outline: Field, lumen_share: float, fat_share: float
 ) -> Structures:
-    """Place fat lobules and glands in a tissue whose outline is known; shares are those of its area."""
+    """Place fat lobules and glands inside the outline of a tissue; shares are those of its area."""
     n = grid_points(extent_um, STEP_UM)
     lumen = np.full((n, n), _FAR_UM, dtype=np.float32)
     fat, hollow = lumen.copy(), lumen.copy()
