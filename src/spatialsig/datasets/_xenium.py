@@ -57,9 +57,10 @@ def synthetic_xenium(
 ) -> pd.DataFrame:
     """Write Xenium output folders, each with an H&E, its alignment and the planted truth.
 
-    The files are those of Xenium Onboard Analysis and are read by ``spatialdata_io.xenium`` as they are. Eight cell
-    types lie in smooth regions; a proliferation programme drives genes and nuclei of the tumour cells; counts are
-    negative binomial with ambient transcripts, spill-over and control probes; the H&E is painted in optical density.
+    The files are those of Xenium Onboard Analysis [1]_ and are read by ``spatialdata_io.xenium`` as they are. Eight cell
+    types lie in smooth regions, their positions a log-Gaussian Cox process [2]_; a proliferation programme drives genes
+    and nuclei of the tumour cells; counts are negative binomial with ambient transcripts, spill-over and control
+    probes; the H&E is painted in optical density [3]_, its fibres by line integral convolution [4]_.
     Slide ``i`` of a seed is the same however many slides are written.
 
     Parameters
@@ -136,6 +137,28 @@ def synthetic_xenium(
     ------
     InputError
         A number is out of range, or a bundle folder exists already.
+
+    References
+    ----------
+    .. [1] 10x Genomics. Understanding Xenium outputs.
+       https://www.10xgenomics.com/support/software/xenium-onboard-analysis/latest/analysis/xoa-output-understanding-outputs
+    .. [2] Moller J, Syversveen AR, Waagepetersen RP. Log Gaussian Cox processes. Scandinavian Journal of Statistics 25,
+       451-482 (1998). https://doi.org/10.1111/1467-9469.00115
+    .. [3] Ruifrok AC, Johnston DA. Quantification of histochemical staining by color deconvolution. Analytical and
+       Quantitative Cytology and Histology 23, 291-299 (2001). PMID 11531144
+    .. [4] Cabral B, Leedom LC. Imaging vector fields using line integral convolution. SIGGRAPH, 263-270 (1993).
+       https://doi.org/10.1145/166117.166151
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> import spatialsig as sp
+    >>> sp.settings.progress = False
+    >>> folder = TemporaryDirectory()
+    >>> bundles = sp.datasets.synthetic_xenium(folder.name, n_slides=1, size_um=100, transcripts=False)
+    >>> bundles.columns.tolist()
+    ['sample', 'patient', 'bundle', 'he_image', 'he_alignment']
+    >>> folder.cleanup()
     """
     recipe = Recipe(
         size_um=size_um,

@@ -58,7 +58,7 @@ def from_anndata(
     Parameters
     ----------
     adata
-        ``X`` holds raw counts; left as it is. ``obs`` names must be unique.
+        Table [1]_ whose ``X`` holds raw counts; left as it is. ``obs`` names must be unique.
     image
         Path of an RGB image in a format of :func:`read_he`, or an array ``(y, x, 3)`` uint8.
     um_per_px
@@ -99,6 +99,22 @@ def from_anndata(
     InputError
         If ``X`` holds no counts, positions are no ``(n_obs, 2)`` numbers, more than 1 % of them are not finite,
         more than 20 % lie outside the image, ``to_image`` is no affine matrix, or nothing says the size of a px.
+
+    References
+    ----------
+    .. [1] Virshup I, Rybakov S, Theis FJ, Angerer P, Wolf FA. anndata: access and store annotated data matrices.
+       Journal of Open Source Software 9, 4371 (2024). https://doi.org/10.21105/joss.04371
+
+    Examples
+    --------
+    >>> import anndata as ad
+    >>> import numpy as np
+    >>> import spatialsig as sp
+    >>> spots = ad.AnnData(np.array([[3, 0], [1, 2]], np.float32), obsm={"spatial": np.array([[30, 40], [70, 20]])})
+    >>> sdata = sp.io.from_anndata(spots, np.full((64, 96, 3), 200, np.uint8), um_per_px=0.5, sample="A1")
+    >>> sdata["table"].obsm["spatial"]  # um
+    array([[15., 20.],
+           [35., 10.]])
     """
     if um_per_px is not None:
         check_positive(um_per_px=um_per_px)

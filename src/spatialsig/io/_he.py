@@ -33,8 +33,9 @@ def read_he(
     Parameters
     ----------
     path
-        RGB image: TIFF, OME-TIFF, SVS or NDPI (read tile by tile or strip by strip), MRXS and other scanner formats
-        (``pip install 'spatialsig[wsi]'``), an OME-Zarr directory, PNG or JPEG (decoded at once).
+        RGB image: TIFF, OME-TIFF [1]_, SVS or NDPI (read tile by tile or strip by strip), MRXS and other scanner
+        formats through openslide [2]_ (``pip install 'spatialsig[wsi]'``), an OME-Zarr directory [3]_, PNG or JPEG
+        (decoded at once).
     um_per_px
         Micrometres per full-resolution px; by default as the file says (OME metadata, scanner, TIFF resolution).
     sample, patient
@@ -58,6 +59,29 @@ def read_he(
         its pixel size is neither given nor in the file, or is not the same for x and y.
     StoreError
         If ``out`` exists and ``overwrite`` is False.
+
+    References
+    ----------
+    .. [1] OME-TIFF specification. https://docs.openmicroscopy.org/ome-model/latest/ome-tiff/specification.html
+    .. [2] Goode A, Gilbert B, Harkes J, Jukic D, Satyanarayanan M. OpenSlide: a vendor-neutral software foundation for
+       digital pathology. Journal of Pathology Informatics 4, 27 (2013). https://doi.org/10.4103/2153-3539.119005
+    .. [3] Moore J, Allan C, Besson S, et al. OME-NGFF: a next-generation file format for expanding bioimaging
+       data-access strategies. Nature Methods 18, 1496-1498 (2021). https://doi.org/10.1038/s41592-021-01326-w
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from PIL import Image
+    >>> from tempfile import TemporaryDirectory
+    >>> import spatialsig as sp
+    >>> folder = TemporaryDirectory()
+    >>> Image.fromarray(np.full((64, 96, 3), 200, np.uint8)).save(f"{folder.name}/biopsy.png")
+    >>> sdata = sp.io.read_he(f"{folder.name}/biopsy.png", um_per_px=0.5)
+    >>> sdata["he_image"]["scale0"]["image"].shape
+    (3, 64, 96)
+    >>> sdata.attrs["spatialsig"]["sample"]
+    'biopsy'
+    >>> folder.cleanup()
     """
     path = Path(path)
     if out is not None:

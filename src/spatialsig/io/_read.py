@@ -29,5 +29,17 @@ def read(path: str | Path) -> SpatialData:
         If there is nothing at ``path``.
     StoreError
         If it is no SpatialData store, or a damaged one.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> import spatialsig as sp
+    >>> sp.settings.progress = False
+    >>> folder = TemporaryDirectory()
+    >>> sp.io.write(sp.datasets.toy(size_um=100), f"{folder.name}/slide.zarr")
+    >>> sdata = sp.io.read(f"{folder.name}/slide.zarr")
+    >>> sorted(name for _, name, _ in sdata.gen_elements())
+    ['cell_circles', 'he_image', 'table']
+    >>> folder.cleanup()
     """
     return read_store(Path(path))

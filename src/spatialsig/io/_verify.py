@@ -34,8 +34,18 @@ def verify(path: str | Path) -> pd.DataFrame:
 
     Examples
     --------
+    >>> from tempfile import TemporaryDirectory
     >>> import spatialsig as sp
-    >>> sp.io.verify("slide.zarr")  # doctest: +SKIP
+    >>> sp.settings.progress = False
+    >>> folder = TemporaryDirectory()
+    >>> sp.io.write(sp.datasets.toy(size_um=100), f"{folder.name}/slide.zarr")
+    >>> sp.io.verify(f"{folder.name}/slide.zarr")[["element", "status"]]
+            element status
+    0                   ok
+    1      he_image     ok
+    2  cell_circles     ok
+    3         table     ok
+    >>> folder.cleanup()
     """
     path = Path(path).absolute()
     check_files([path], what="SpatialData store", fix="Give the path of a directory written by `sp.io.write`.")

@@ -20,7 +20,7 @@ def write(
 ) -> None:
     """Write a whole object into a new store, or not at all.
 
-    The store appears under its name only when it is complete, and any SpatialData tool can read it.
+    The store appears under its name only when it is complete, and any SpatialData tool [1]_ can read it.
 
     Parameters
     ----------
@@ -45,6 +45,23 @@ def write(
         If ``path`` exists and ``overwrite`` is False, or is something else than a store.
     InputError
         If an element's name or an attribute cannot be stored.
+
+    References
+    ----------
+    .. [1] Marconato L, Palla G, Yamauchi KA, et al. SpatialData: an open and universal data framework for spatial
+       omics. Nature Methods 22, 58-62 (2025). https://doi.org/10.1038/s41592-024-02212-x
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> import spatialsig as sp
+    >>> sp.settings.progress = False
+    >>> folder = TemporaryDirectory()
+    >>> sdata = sp.datasets.toy(size_um=100)
+    >>> sp.io.write(sdata, f"{folder.name}/slide.zarr")
+    >>> sdata.path.name
+    'slide.zarr'
+    >>> folder.cleanup()
     """
     create_store(path, sdata, overwrite=overwrite, image_layout=image_layout)
     sdata.path = Path(path)

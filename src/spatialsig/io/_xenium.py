@@ -64,9 +64,10 @@ def read_xenium(
 ) -> SpatialData:
     """Read a Xenium bundle and its H&E into a slide.
 
-    Bundles of every version of the Xenium software (1.0 to 4) are read; the version is seen from the files and their
-    types, never from the version string. Only the counts, the cells and the H&E are read unless more is asked for.
-    Counts, centroids, areas and the pixel size are compared with the second copy that the bundle holds of each.
+    Bundles [1]_ [2]_ of every version of the Xenium software (1.0 to 4) are read; the version is seen from the files
+    and their types, never from the version string. Only the counts, the cells and the H&E are read unless more is
+    asked for. Counts, centroids, areas and the pixel size are compared with the second copy that the bundle holds of
+    each.
 
     Parameters
     ----------
@@ -119,6 +120,28 @@ def read_xenium(
         If a file is damaged or files do not fit each other; nothing is written then.
     StoreError
         If ``out`` exists and ``overwrite`` is False.
+
+    References
+    ----------
+    .. [1] 10x Genomics. Understanding Xenium outputs.
+       https://www.10xgenomics.com/support/software/xenium-onboard-analysis/latest/analysis/xoa-output-understanding-outputs
+    .. [2] Janesick A, Shelansky R, Gottscho AD, et al. High resolution mapping of the tumor microenvironment using
+       integrated single-cell, spatial and in situ analysis. Nature Communications 14, 8353 (2023).
+       https://doi.org/10.1038/s41467-023-43458-x
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> import spatialsig as sp
+    >>> sp.settings.progress = False
+    >>> folder = TemporaryDirectory()
+    >>> bundles = sp.datasets.synthetic_xenium(folder.name, n_slides=1, size_um=100, transcripts=False)
+    >>> sdata = sp.io.read_xenium(bundles["bundle"][0])
+    >>> sorted(name for _, name, _ in sdata.gen_elements())
+    ['cell_circles', 'he_image', 'table']
+    >>> sdata.attrs["spatialsig"]["source"]["he_image_found"]
+    'in the bundle'
+    >>> folder.cleanup()
     """
     path = Path(path)
     _check_keys(image_key, table_key)

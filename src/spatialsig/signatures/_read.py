@@ -29,8 +29,8 @@ def read_signatures(source: Source) -> dict[str, list[str]]:
     ----------
     source
         A mapping of names to genes; the name of a built-in set (``"seed"``, ``"tumour_microenvironment"``); or a file:
-        ``.gmt`` (name, description, genes; tab separated), ``.csv`` (columns ``signature`` and ``gene``), ``.json`` or
-        ``.yaml`` (name to list of genes, or the layout of the built-in sets).
+        ``.gmt`` (name, description, genes; tab separated [1]_), ``.csv`` (columns ``signature`` and ``gene``),
+        ``.json`` or ``.yaml`` (name to list of genes, or the layout of the built-in sets).
 
     Returns
     -------
@@ -42,6 +42,11 @@ def read_signatures(source: Source) -> dict[str, list[str]]:
         If ``source`` is neither a built-in set nor a file.
     InputError
         If a signature is empty or the file does not have the layout of its ending.
+
+    References
+    ----------
+    .. [1] Broad Institute. GSEA data formats: gene matrix transposed (GMT).
+       https://software.broadinstitute.org/cancer/software/gsea/wiki/index.php/Data_formats
 
     Examples
     --------
