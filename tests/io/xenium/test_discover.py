@@ -10,7 +10,7 @@ import pytest
 import spatialsig as sp
 from spatialsig._errors import AlignmentError, InputError, SpatialsigWarning
 
-from .conftest import write_bundle
+from ..conftest import write_bundle  # noqa: TID252 - the bundle of the room above
 
 IMAGE, MATRIX = "slide_he_image.ome.tif", "slide_he_imagealignment.csv"
 

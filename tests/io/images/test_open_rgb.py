@@ -3,14 +3,12 @@ from __future__ import annotations
 import io
 import pickle
 import struct
-import sys
 
 import imagecodecs
 import numpy as np
 import pytest
 import spatialdata as sd
 import tifffile
-import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -19,29 +17,7 @@ import spatialsig as sp
 from spatialsig._errors import InputError, SpatialsigWarning
 from spatialsig.io.images.open_rgb import open_rgb
 
-H, W = 530, 710
-
-
-def smooth(height: int = H, width: int = W) -> np.ndarray:
-    """Colours that change slowly, which JPEG keeps within a few gray levels."""
-    y, x = np.mgrid[:height, :width]
-    return np.stack(
-        [120 + 60 * np.sin(x / 90), 150 + 60 * np.cos(y / 70), 130 + 50 * np.sin((x + y) / 110)], -1
-    ).astype(np.uint8)
-
-
-@pytest.fixture
-def pixels() -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (H, W, 3), dtype=np.uint8)
-
-
-def whole(path, **options) -> np.ndarray:
-    file = open_rgb(path, **options)
-    try:
-        return file.pixels[:, :]
-    finally:
-        file.close()
-
+from .conftest import H, W, smooth, whole, write_jpeg
 
 PLANAR = {"planarconfig": "separate"}
 FORMS = {
@@ -94,21 +70,6 @@ def test_any_window_is_the_slice_of_the_image(one_of_each, which, y0, x0, height
     files, pixels = one_of_each
     window = (slice(y0, y0 + height), slice(x0, x0 + width))
     np.testing.assert_array_equal(files[which].pixels[window], pixels[window])
-
-
-def write_jpeg(tif, pixels, *, colours: str, **options) -> None:
-    """One image of 256 px JPEG tiles that keep RGB, or luminance and colour differences at half the resolution."""
-    height, width = pixels.shape[:2]
-    encode = {"level": 95, "colorspace": "rgb", "outcolorspace": colours}
-    encode |= {"subsampling": "420"} if colours == "ycbcr" else {}
-    options |= {"subsampling": (2, 2)} if colours == "ycbcr" else {}
-    tiles = [
-        imagecodecs.jpeg8_encode(np.ascontiguousarray(pixels[y : y + 256, x : x + 256]), **encode)
-        for y in range(0, height, 256)
-        for x in range(0, width, 256)
-    ]
-    options |= {"tile": (256, 256), "compression": "jpeg", "photometric": colours, "metadata": None}
-    tif.write(iter(tiles), shape=pixels.shape, dtype=np.uint8, **options)
 
 
 @pytest.mark.parametrize("colours", ["rgb", "ycbcr"])
@@ -436,113 +397,3 @@ def test_a_spoilt_file_is_pixels_or_a_typed_error(originals, tmp_path_factory, d
         return
     assert found.dtype == np.uint8
     assert found.shape[2] == 3
-
-
-# openslide
-
-
-def test_openslide_and_tifffile_agree(tmp_path) -> None:
-    pytest.importorskip("openslide")
-    full = smooth(1024, 1280)
-    for name, tolerance in (("ycbcr", 2), ("plain", 0)):
-        path = tmp_path / f"{name}.tif"
-        with tifffile.TiffWriter(path) as tif:
-            for kind, pixels in ((0, full), (1, full[::2, ::2])):
-                if name == "plain":
-                    tif.write(pixels, tile=(256, 256), photometric="rgb", subfiletype=kind, metadata=None)
-                else:
-                    write_jpeg(tif, pixels, colours=name, subfiletype=kind)
-        ours, theirs = whole(path), whole(path, backend="openslide")
-        assert np.abs(ours.astype(int) - theirs).max() <= tolerance
-    file = open_rgb(path, backend="openslide")
-    assert [level.shape for level in file.levels] == [(1024, 1280, 3), (512, 640, 3)]
-    np.testing.assert_array_equal(file.levels[1][10:300, 20:400], full[::2, ::2][10:300, 20:400])
-
-
-def test_a_format_of_openslide_without_openslide_says_how_to_get_it(tmp_path, monkeypatch) -> None:
-    (tmp_path / "a.mrxs").write_bytes(b"x")
-    with pytest.raises(InputError, match=r"a.mrxs' cannot be opened by openslide .*folder of the same name"):
-        sp.io.read_he(tmp_path / "a.mrxs")
-    monkeypatch.setitem(sys.modules, "openslide", None)
-    with pytest.raises(InputError, match=r"a.mrxs' needs openslide.*pip install 'spatialsig\[wsi\]'"):
-        sp.io.read_he(tmp_path / "a.mrxs")
-
-
-# OME-Zarr
-
-
-def write_ngff(
-    path, pixels, version: str, *, axes: str = "cyx", um: float = 0.25, unit="micrometer", omero=None
-) -> None:
-    group = zarr.open_group(path, mode="w", zarr_format=2 if version == "0.4" else 3)
-    datasets = []
-    for level in range(2):
-        array = np.moveaxis(pixels[:: 2**level, :: 2**level], 2, 0)
-        order = [("cyx").index(a) for a in axes if a in "cyx"]
-        array = np.transpose(array, order)
-        array = array[tuple(slice(None) if a in "cyx" else None for a in axes)]
-        options = {"chunk_key_encoding": {"name": "v2", "separator": "/"}} if version == "0.4" else {}
-        chunks = tuple(min(128, n) for n in array.shape)
-        group.create_array(str(level), data=np.ascontiguousarray(array), chunks=chunks, **options)
-        scale = [um * 2**level if a in "xy" else 1.0 for a in axes]
-        datasets.append({"path": str(level), "coordinateTransformations": [{"type": "scale", "scale": scale}]})
-    kinds = {"c": "channel", "t": "time"}
-    described = [
-        {"name": a, "type": kinds.get(a, "space")} | ({"unit": unit} if a in "xy" and unit else {}) for a in axes
-    ]
-    metadata = {"multiscales": [{"version": version, "axes": described, "datasets": datasets}]}
-    if omero:
-        metadata["omero"] = {"channels": omero}
-    group.attrs.update(metadata if version == "0.4" else {"ome": metadata | {"version": version}})
-
-
-@pytest.mark.parametrize("version", ["0.4", "0.5"])
-@pytest.mark.parametrize("axes", ["cyx", "tczyx", "yxc"])
-def test_ome_zarr_is_read_with_its_levels_and_pixel_size(tmp_path, pixels, version, axes) -> None:
-    write_ngff(tmp_path / "a.ome.zarr", pixels, version, axes=axes)
-    file = open_rgb(tmp_path / "a.ome.zarr")
-    np.testing.assert_array_equal(file.pixels[:, :], pixels)
-    np.testing.assert_array_equal(file.levels[1][:, :], pixels[::2, ::2])
-    assert file.um_per_px == 0.25
-    if axes == "tczyx":
-        sdata = sp.io.read_he(tmp_path / "a.ome.zarr", out=tmp_path / "s.zarr")
-        np.testing.assert_array_equal(sdata["he_image"]["scale0"]["image"].transpose("y", "x", "c").values, pixels)
-        assert sp.io.mpp(sdata) == 0.25
-
-
-def test_ome_zarr_in_nanometres_with_channels_the_other_way_round(tmp_path, pixels) -> None:
-    omero = [{"color": "0000FF"}, {"color": "00FF00"}, {"color": "FF0000"}]
-    write_ngff(tmp_path / "a.zarr", pixels[..., ::-1], "0.4", um=500, unit="nanometer", omero=omero)
-    file = open_rgb(tmp_path / "a.zarr")
-    np.testing.assert_array_equal(file.pixels[:, :], pixels)
-    assert file.um_per_px == 0.5
-
-
-def test_zarr_that_is_no_rgb_image_is_refused(tmp_path, pixels) -> None:
-    write_ngff(tmp_path / "a.zarr", pixels, "0.5", unit=None)
-    with pytest.raises(InputError, match=r"does not say how large its pixels are"):
-        sp.io.read_he(tmp_path / "a.zarr")
-    write_ngff(tmp_path / "c.zarr", pixels, "0.5", omero=[{"label": n} for n in ("DAPI", "CD3", "CD8")])
-    with pytest.raises(InputError, match=r"channels \['dapi', 'cd3', 'cd8'\]; wanted red, green and blue"):
-        sp.io.read_he(tmp_path / "c.zarr")
-    sd.SpatialData().write(tmp_path / "s.zarr")
-    with pytest.raises(InputError, match=r"is a SpatialData store, no image; read it with spatialsig.io.read"):
-        sp.io.read_he(tmp_path / "s.zarr")
-    zarr.open_group(tmp_path / "e.zarr", mode="w")
-    with pytest.raises(InputError, match=r"without `multiscales`"):
-        sp.io.read_he(tmp_path / "e.zarr")
-    (tmp_path / "d").mkdir()
-    with pytest.raises(InputError, match=r"is a directory but no OME-Zarr"):
-        sp.io.read_he(tmp_path / "d")
-
-
-def test_a_missing_chunk_metadata_is_an_error(tmp_path, pixels) -> None:
-    write_ngff(tmp_path / "a.zarr", pixels, "0.5")
-    (tmp_path / "a.zarr" / "1" / "zarr.json").unlink()
-    with pytest.raises(InputError, match=r"a.zarr' is not a whole OME-Zarr"):
-        open_rgb(tmp_path / "a.zarr")
-    write_ngff(tmp_path / "b.zarr", pixels, "0.5")
-    chunk = next(p for p in (tmp_path / "b.zarr" / "0" / "c").rglob("*") if p.is_file())
-    chunk.write_bytes(b"\x00" * 50)
-    with pytest.raises(InputError, match=r"b.zarr' cannot be decoded at y 0-530"):
-        whole(tmp_path / "b.zarr")
