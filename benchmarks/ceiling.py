@@ -24,8 +24,9 @@ from scipy import sparse
 
 import spatialsig as sp
 from spatialsig import _keys
-from spatialsig.datasets._panel import load_panel
-from spatialsig.datasets._slide import Recipe, make_slide
+from spatialsig.datasets.synthetic.recipe import Recipe
+from spatialsig.datasets.synthetic.slide import make_slide
+from spatialsig.datasets.synthetic.tissue.panel import load_panel
 from spatialsig.labels.scorers import scores_under
 from spatialsig.stats.agreement import pearson
 from spatialsig.stats.grouped import grouped_mean

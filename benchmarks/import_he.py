@@ -105,7 +105,8 @@ def child(who: str, image: Path, out: Path) -> None:
     import spatialdata_io  # noqa: F401
 
     import spatialsig as sp
-    from spatialsig.io import _he, _tiff  # noqa: F401
+    from spatialsig.io import _he  # noqa: F401
+    from spatialsig.io.images import tiff  # noqa: F401
 
     sp.settings.progress = False
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import spatialsig as sp
-from spatialsig.datasets._render import render_he
-from spatialsig.datasets._slide import Recipe, SyntheticSlide, make_slide
-from spatialsig.datasets._xenium import paint_he
+from spatialsig.datasets.synthetic.image.paint_he import paint_he
+from spatialsig.datasets.synthetic.image.render import render_he
+from spatialsig.datasets.synthetic.recipe import Recipe
+from spatialsig.datasets.synthetic.slide import SyntheticSlide, make_slide
 
 if TYPE_CHECKING:
     from collections.abc import Callable

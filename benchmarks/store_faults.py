@@ -27,9 +27,10 @@ from shapely import box
 from spatialdata.models import Image2DModel, Labels2DModel, PointsModel, ShapesModel, TableModel
 
 import spatialsig as sp
+import spatialsig.io._read
 import spatialsig.io._repair
-import spatialsig.io._store
 import spatialsig.io._verify
+import spatialsig.io._write
 from spatialsig.store.commit import commit_elements, create_store, write_attrs
 from spatialsig.store.halve import halve
 from spatialsig.store.parts import commit_table_parts

@@ -26,7 +26,7 @@ from spatialdata.models import TableModel
 
 import spatialsig as sp
 from spatialsig._errors import InputError, SpatialsigWarning
-from spatialsig.datasets._panel import load_panel
+from spatialsig.datasets.synthetic.tissue.panel import load_panel
 from spatialsig.stats.grouped import grouped_sum
 
 if TYPE_CHECKING:

@@ -27,7 +27,15 @@ FLOORS = [
     {"__init__"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-FREE = {"_keys", "_errors", "_checks", "_settings", "_progress", "_versions", "_hashing"}  # the ground floor may read itself
+FREE = {
+    "_keys",
+    "_errors",
+    "_checks",
+    "_settings",
+    "_progress",
+    "_versions",
+    "_hashing",
+}  # the ground floor may read itself
 MAX_LINES = 300
 SUMMARY = Path(__file__).parents[1] / "benchmarks" / "summary.py"
 

@@ -11,8 +11,8 @@ from spatialdata.transformations import Identity, get_transformation
 
 import spatialsig as sp
 from spatialsig._errors import FileMissingError, InputError, SpatialsigWarning, StoreError
-from spatialsig.io._pixels import open_rgb
-from spatialsig.io._tiff_level import TiffLevel
+from spatialsig.io.images.open_rgb import open_rgb
+from spatialsig.io.images.tiff_level import TiffLevel
 from spatialsig.store.images import halve
 
 SVS = Path(__file__).resolve().parents[3] / "shared" / "data" / "wsi" / "CMU-1-Small-Region.svs"
@@ -45,42 +45,6 @@ def test_jpeg_is_read(tmp_path, pixels) -> None:
     (tmp_path / "a.jpg").write_bytes(imagecodecs.jpeg_encode(pixels, level=90))
     expected = imagecodecs.jpeg_decode((tmp_path / "a.jpg").read_bytes())
     np.testing.assert_array_equal(values(sp.io.read_he(tmp_path / "a.jpg", um_per_px=0.5)), expected)
-
-
-@pytest.mark.parametrize(
-    ("metadata", "um"),
-    [
-        ({"PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}, 0.25),
-        ({"PhysicalSizeX": 0.25, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 0.25, "PhysicalSizeYUnit": "µm"}, 0.25),
-        ({"PhysicalSizeX": 250, "PhysicalSizeXUnit": "nm", "PhysicalSizeY": 250, "PhysicalSizeYUnit": "nm"}, 0.25),
-        ({"PhysicalSizeX": 5e-4, "PhysicalSizeXUnit": "mm", "PhysicalSizeY": 5e-4, "PhysicalSizeYUnit": "mm"}, 0.5),
-        ({"PhysicalSizeX": 0.25, "PhysicalSizeY": 0.5}, None),
-        ({"PhysicalSizeX": 1, "PhysicalSizeXUnit": "pixel", "PhysicalSizeY": 1, "PhysicalSizeYUnit": "pixel"}, None),
-        ({}, None),
-    ],
-)
-def test_pixel_size_of_an_ome_tiff(tmp_path, pixels, metadata, um) -> None:
-    path = tmp_path / "a.ome.tif"
-    tifffile.imwrite(path, pixels, photometric="rgb", ome=True, metadata={"axes": "YXS", **metadata})
-    found = open_rgb(path).um_per_px
-    assert found == (None if um is None else pytest.approx(um))
-
-
-@pytest.mark.parametrize(
-    ("resolution", "unit", "um"),
-    [(20_000, "CENTIMETER", 0.5), (50_800, "INCH", 0.5), (72, "INCH", None), (20_000, "NONE", None)],
-)
-def test_pixel_size_of_a_plain_tiff(tmp_path, pixels, resolution, unit, um) -> None:
-    path = tmp_path / "a.tif"
-    tifffile.imwrite(path, pixels, photometric="rgb", resolution=(resolution, resolution), resolutionunit=unit)
-    assert open_rgb(path).um_per_px == (None if um is None else pytest.approx(um))
-
-
-def test_pixel_size_of_an_aperio_description(tmp_path, pixels) -> None:
-    tifffile.imwrite(
-        tmp_path / "a.svs", pixels, photometric="rgb", description="Aperio|AppMag = 20|MPP = 0.4990|x", metadata=None
-    )
-    assert open_rgb(tmp_path / "a.svs").um_per_px == 0.499
 
 
 def test_the_pyramid_of_the_file_is_used(tmp_path, pixels) -> None:
@@ -134,12 +98,6 @@ def test_pixels_that_are_not_square_are_refused_unless_told_otherwise(tmp_path, 
         sp.io.read_he(tmp_path / "a.ome.tif")
     with pytest.warns(SpatialsigWarning, match=r"`um_per_px=0.25` is used, but image .* says 0.25 x 0.5 um per px"):
         sp.io.read_he(tmp_path / "a.ome.tif", um_per_px=0.25)
-
-
-def test_pixel_size_of_an_imagej_tiff(tmp_path, pixels) -> None:
-    options = {"resolution": (4.0, 4.0), "metadata": {"unit": "um", "axes": "YXS"}}
-    tifffile.imwrite(tmp_path / "a.tif", pixels, imagej=True, **options)
-    assert open_rgb(tmp_path / "a.tif").um_per_px == pytest.approx(0.25)
 
 
 def test_files_that_are_no_image_are_named(tmp_path) -> None:

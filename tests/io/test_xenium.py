@@ -170,9 +170,9 @@ def test_cells_without_a_place_are_dropped_and_counted(tmp_path) -> None:
 
 
 def test_one_percent_without_a_place_is_tolerated(tmp_path, monkeypatch) -> None:
-    from spatialsig.io import _bundle
+    from spatialsig.io.xenium import cells
 
-    monkeypatch.setattr(_bundle, "MAX_WITHOUT_POSITION", 0.02)
+    monkeypatch.setattr(cells, "MAX_WITHOUT_POSITION", 0.02)
     bundle = write_bundle(tmp_path / "S")
     lost = pd.read_parquet(bundle.path / "cells.parquet")["cell_id"][7]
     bundle.edit_cells(lambda c: c.assign(y_centroid=c["y_centroid"].where(c.index != 7, np.inf)))

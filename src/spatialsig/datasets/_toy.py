@@ -12,18 +12,19 @@ from spatialdata.models import Image2DModel, ShapesModel, TableModel
 from spatialdata.transformations import Affine, Scale
 
 from spatialsig import _keys as keys
-from spatialsig.datasets._bundle import cell_table, make_cell_ids
-from spatialsig.datasets._outlines import segment
-from spatialsig.datasets._render import render_he
-from spatialsig.datasets._slide import Recipe, make_slide
-from spatialsig.datasets._truth import HE_PX, cell_scores, true_cells
-from spatialsig.datasets._xenium import check_recipe
+from spatialsig.datasets.synthetic.bundle.cells import cell_table, make_cell_ids
+from spatialsig.datasets.synthetic.bundle.outlines import segment
+from spatialsig.datasets.synthetic.check_recipe import check_recipe
+from spatialsig.datasets.synthetic.image.render import render_he
+from spatialsig.datasets.synthetic.recipe import Recipe
+from spatialsig.datasets.synthetic.slide import make_slide
+from spatialsig.datasets.synthetic.truth import HE_PX, cell_scores, true_cells
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
     from xarray import DataTree
 
-    from spatialsig.datasets._slide import SyntheticSlide
+    from spatialsig.datasets.synthetic.slide import SyntheticSlide
 
 _CIRCLES = "cell_circles"
 _CHUNK_PX = 256

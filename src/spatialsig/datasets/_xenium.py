@@ -1,4 +1,4 @@
-"""Write whole synthetic Xenium runs with paired H&E and a known truth."""
+"""Whole synthetic Xenium runs written with paired H&E and a known truth."""
 
 from __future__ import annotations
 
@@ -9,27 +9,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from spatialsig._checks import check_choice, check_fraction, check_positive
+from spatialsig._checks import check_positive
 from spatialsig._errors import InputError
 from spatialsig._progress import track
 from spatialsig._settings import settings
-from spatialsig.datasets._bundle import write_bundle
-from spatialsig.datasets._layouts import LAYOUTS
-from spatialsig.datasets._masks import true_masks, write_masks
-from spatialsig.datasets._morphology import N_STAINS
-from spatialsig.datasets._render import render_he
-from spatialsig.datasets._slide import Recipe, SyntheticSlide, make_slide
-from spatialsig.datasets._spoil import spoil
-from spatialsig.datasets._tiff import write_he
-from spatialsig.datasets._truth import true_cells, true_patches
+from spatialsig.datasets.synthetic.bundle.write import write_bundle
+from spatialsig.datasets.synthetic.check_recipe import check_recipe
+from spatialsig.datasets.synthetic.image.paint_he import paint_he
+from spatialsig.datasets.synthetic.image.tiff import write_he
+from spatialsig.datasets.synthetic.masks import true_masks, write_masks
+from spatialsig.datasets.synthetic.recipe import Recipe
+from spatialsig.datasets.synthetic.slide import SyntheticSlide, make_slide
+from spatialsig.datasets.synthetic.truth import true_cells, true_patches
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from os import PathLike
-
-    from numpy.typing import NDArray
-
-_MOST_HOLLOW = 0.6
 
 
 def synthetic_xenium(
@@ -62,9 +57,10 @@ def synthetic_xenium(
 ) -> pd.DataFrame:
     """Write Xenium output folders, each with an H&E, its alignment and the planted truth.
 
-    The files are those of Xenium Onboard Analysis and are read by ``spatialdata_io.xenium`` as they are. Eight cell
-    types lie in smooth regions; a proliferation programme drives genes and nuclei of the tumour cells; counts are
-    negative binomial with ambient transcripts, spill-over and control probes; the H&E is painted in optical density.
+    The files are those of Xenium Onboard Analysis [1]_ and are read by ``spatialdata_io.xenium`` as they are. Eight cell
+    types lie in smooth regions, their positions a log-Gaussian Cox process [2]_; a proliferation programme drives genes
+    and nuclei of the tumour cells; counts are negative binomial with ambient transcripts, spill-over and control
+    probes; the H&E is painted in optical density [3]_, its fibres by line integral convolution [4]_.
     Slide ``i`` of a seed is the same however many slides are written.
 
     Parameters
@@ -141,6 +137,28 @@ def synthetic_xenium(
     ------
     InputError
         A number is out of range, or a bundle folder exists already.
+
+    References
+    ----------
+    .. [1] 10x Genomics. Understanding Xenium outputs.
+       https://www.10xgenomics.com/support/software/xenium-onboard-analysis/latest/analysis/xoa-output-understanding-outputs
+    .. [2] Moller J, Syversveen AR, Waagepetersen RP. Log Gaussian Cox processes. Scandinavian Journal of Statistics 25,
+       451-482 (1998). https://doi.org/10.1111/1467-9469.00115
+    .. [3] Ruifrok AC, Johnston DA. Quantification of histochemical staining by color deconvolution. Analytical and
+       Quantitative Cytology and Histology 23, 291-299 (2001). PMID 11531144
+    .. [4] Cabral B, Leedom LC. Imaging vector fields using line integral convolution. SIGGRAPH, 263-270 (1993).
+       https://doi.org/10.1145/166117.166151
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> import spatialsig as sp
+    >>> sp.settings.progress = False
+    >>> folder = TemporaryDirectory()
+    >>> bundles = sp.datasets.synthetic_xenium(folder.name, n_slides=1, size_um=100, transcripts=False)
+    >>> bundles.columns.tolist()
+    ['sample', 'patient', 'bundle', 'he_image', 'he_alignment']
+    >>> folder.cleanup()
     """
     recipe = Recipe(
         size_um=size_um,
@@ -185,46 +203,6 @@ def synthetic_xenium(
     return manifest
 
 
-def check_recipe(recipe: Recipe) -> None:
-    """Raise :class:`InputError` for a number no slide can be made with."""
-    check_positive(
-        size_um=recipe.size_um,
-        counts_per_cell=recipe.counts_per_cell,
-        density_per_mm2=recipe.density_per_mm2,
-        he_um_per_px=recipe.he_um_per_px,
-        pixel_size_um=recipe.pixel_size_um,
-    )
-    check_choice(recipe.version, LAYOUTS, name="version")
-    check_choice(recipe.stains, N_STAINS, name="stains")
-    if recipe.stains > 1 and LAYOUTS[recipe.version].morphology == "projections":
-        msg = f'`stains={recipe.stains}` needs `version` "2.0" or later; got `version={recipe.version!r}`.'
-        raise InputError(msg)
-    check_fraction(image_signal=recipe.image_signal, gap_share=recipe.gap_share)
-    _check_difficulty(recipe)
-    for name in ("stain_sd", "slide_sd", "registration_error_um", "warp_um"):
-        value = getattr(recipe, name)
-        if not (np.isfinite(value) and value >= 0):
-            msg = f"`{name}` must be a finite number of at least 0; got {value!r}."
-            raise InputError(msg)
-
-
-def _check_difficulty(recipe: Recipe) -> None:
-    """Shares that leave room for tissue, and whole numbers of strokes."""
-    shares = ("lumen_share", "fat_share", "defocus_share")
-    check_fraction(**{name: getattr(recipe, name) for name in shares})
-    if recipe.lumen_share + recipe.fat_share > _MOST_HOLLOW:
-        msg = (
-            f"`lumen_share={recipe.lumen_share!r}` and `fat_share={recipe.fat_share!r}` together leave too little "
-            f"tissue; their sum may be at most {_MOST_HOLLOW}."
-        )
-        raise InputError(msg)
-    for name in ("n_folds", "n_pen"):
-        value = getattr(recipe, name)
-        if not isinstance(value, (int, np.integer)) or value < 0:
-            msg = f"`{name}` must be a whole number of at least 0; got {value!r}."
-            raise InputError(msg)
-
-
 def _rotations(rotation_deg: float | Sequence[float] | None, n_slides: int) -> list[float | None]:
     if rotation_deg is None or isinstance(rotation_deg, (int, float)):
         return [rotation_deg] * n_slides
@@ -239,13 +217,6 @@ def _refuse_existing(root: Path, samples: list[str]) -> None:
     if taken:
         msg = f"`directory={str(root)!r}` already holds {taken}; choose another directory or remove them."
         raise InputError(msg)
-
-
-def paint_he(slide: SyntheticSlide) -> NDArray[np.uint8]:
-    """The H&E of a slide with all its artefacts, ``(height, width, 3)`` uint8."""
-    he = render_he(slide.nuclei, slide.tissue, slide.frames, slide.stain, seed=slide.pixel_seed)
-    spoil(he, slide.artefacts, slide.frames, slide.stain, seed=slide.pixel_seed)
-    return he
 
 
 def _write_picture(path: Path, slide: SyntheticSlide) -> None:

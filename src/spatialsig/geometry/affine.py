@@ -1,4 +1,4 @@
-"""The matrix that places an H&E over the cells.
+"""Alignments of H&E images read, checked and applied: the matrix that places an H&E over the cells.
 
 Three spaces meet here: micrometres, Xenium morphology pixels (``global``) and H&E pixels. An *alignment* is a
 3 x 3 matrix on column vectors ``(x, y, 1)`` that maps full-resolution H&E pixels to morphology pixels.
@@ -35,7 +35,7 @@ _EXPORT_AGAIN = "export the alignment matrix of the H&E from Xenium Explorer aga
 
 @dataclass(frozen=True)
 class Alignment:
-    """What an alignment file says.
+    """Alignment read from a file.
 
     Attributes
     ----------
@@ -204,16 +204,16 @@ def check_alignment(matrix: ArrayLike, *, pixel_size: float, name: str) -> None:
         _refuse(name, f"stretches one axis {stretch:.3g} times more than the other", f"below {MAX_ANISOTROPY}", fix)
     he_px = image_um_per_px(values, pixel_size)
     if not HE_UM_PER_PX[0] <= he_px <= HE_UM_PER_PX[1]:
-        wanted = f"{HE_UM_PER_PX[0]}-{HE_UM_PER_PX[1]} um"
+        range_um = f"{HE_UM_PER_PX[0]}-{HE_UM_PER_PX[1]} um"
         fix = (
             f"check pixel_size={pixel_size:g} um in experiment.xenium, that the matrix maps H&E px to morphology px "
             f"(not to um), and that it was made on the full-resolution image"
         )
-        _refuse(name, f"implies an H&E pixel of {he_px:.3g} um", wanted, fix)
+        _refuse(name, f"implies an H&E pixel of {he_px:.3g} um", range_um, fix)
 
 
-def _refuse(name: str, what: str, wanted: str, fix: str) -> None:
-    msg = f"alignment {name!r} {what}; wanted {wanted}: {fix}."
+def _refuse(name: str, what: str, allowed: str, fix: str) -> None:
+    msg = f"alignment {name!r} {what}; wanted {allowed}: {fix}."
     raise AlignmentError(msg)
 
 
@@ -226,7 +226,7 @@ def apply(matrix: ArrayLike, xy: ArrayLike) -> NDArray[np.float64]:
 
 
 def um_to_he_px(matrix: ArrayLike, pixel_size: float) -> NDArray[np.float64]:
-    """Invert the way H&E px -> morphology px -> um.
+    """Invert the chain H&E px -> morphology px -> um into um -> H&E px.
 
     Parameters
     ----------

@@ -20,7 +20,7 @@ def patch_origins(height: int, width: int, *, patch_px: int, stride_px: int) -> 
 
 
 def points_in_patches(xy: NDArray[Any], origins: NDArray[np.int64], *, size: int) -> sparse.csr_matrix:
-    """Which patches hold which points.
+    """Find the patches that hold each point.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Pairs of points that were marked on the H&E and on the target, and the affine that fits them best."""
+"""Affine fitted to pairs of points that were marked on the H&E and on the target."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _BIGWARP_FIELDS = 6  # name, active, moving x, moving y, fixed x, fixed y; no he
 def fit_affine(
     source: ArrayLike, target: ArrayLike, *, name: str = "landmarks"
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Affine that maps ``source`` to ``target`` best, by least squares over all pairs.
+    """Fit the affine that maps ``source`` to ``target`` best, by least squares over all pairs.
 
     Parameters
     ----------
@@ -48,15 +48,15 @@ def fit_affine(
     AlignmentError
         If there are fewer than three pairs, the points lie on a line, are not finite or do not pair up.
     """
-    points, wanted = (np.asarray(xy, dtype=np.float64) for xy in (source, target))
-    _check_pairs(points, wanted, name)
-    centre, middle = points.mean(axis=0), wanted.mean(axis=0)
-    linear = np.linalg.lstsq(points - centre, wanted - middle, rcond=None)[0].T  # (2, 2)
+    points, goals = (np.asarray(xy, dtype=np.float64) for xy in (source, target))
+    _check_pairs(points, goals, name)
+    centre, middle = points.mean(axis=0), goals.mean(axis=0)
+    linear = np.linalg.lstsq(points - centre, goals - middle, rcond=None)[0].T  # (2, 2)
     matrix = np.eye(3)
     matrix[:2, :2] = linear
     matrix[:2, 2] = middle - linear @ centre
     # without the offsets: numbers of 1e5 px must not cost digits of the residual
-    residuals = (wanted - middle) - (points - centre) @ linear.T
+    residuals = (goals - middle) - (points - centre) @ linear.T
     return matrix, residuals
 
 
@@ -66,7 +66,7 @@ def rms_length(residuals: NDArray[np.float64]) -> float:
 
 
 def parse_keypoints(text: str, *, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Points ``(n, 2)`` on the H&E and on the target from the text of a csv; None where it holds no keypoints."""
+    """Read points ``(n, 2)`` on the H&E and on the target from the text of a csv; None where it holds no keypoints."""
     decimal_comma = ";" in text
     rows = [row for row in csv.reader(text.splitlines(), delimiter=";" if decimal_comma else ",") if any(row)]
     if not rows:

@@ -1,4 +1,4 @@
-"""The usual mistakes with an alignment, each with what undoes it."""
+"""Readings of an alignment under the usual mistakes, each with what undoes it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-_SWAP = np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]])
+SWAP = np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]])
 
 
 @dataclass(frozen=True)
@@ -56,21 +56,21 @@ def hypotheses(he_to_global: ArrayLike, *, um_per_global: float, shape: tuple[in
     """
     matrix = np.asarray(he_to_global, np.float64)
     to_um = _scale(um_per_global)
-    found = [Hypothesis("as_set", "nothing", "leave it", to_um @ matrix)]
+    readings = [Hypothesis("as_set", "nothing", "leave it", to_um @ matrix)]
     for name, mistake, turn in _turns(*shape):
         fix = f"multiply the matrix from the right by {turn.astype(int).tolist()} and set it with sp.pp.align_he"
-        found.append(Hypothesis(name, mistake, fix, to_um @ matrix @ turn))
-    found.append(
+        readings.append(Hypothesis(name, mistake, fix, to_um @ matrix @ turn))
+    readings.append(
         Hypothesis(
             "cells_swapped",
             "x and y of the cells (or of the matrix' target) are swapped",
             "swap the first two rows of the matrix, or the columns of obsm['spatial'] if those are y, x",
-            to_um @ _SWAP @ matrix,
+            to_um @ SWAP @ matrix,
         )
     )
     inverse = np.linalg.inv(matrix)
     inverse[2] = (0.0, 0.0, 1.0)
-    found.append(
+    readings.append(
         Hypothesis(
             "inverse",
             "the matrix maps morphology px to H&E px instead of H&E px to morphology px",
@@ -78,14 +78,14 @@ def hypotheses(he_to_global: ArrayLike, *, um_per_global: float, shape: tuple[in
             to_um @ inverse,
         )
     )
-    return found + _lengths(matrix, to_um, um_per_global)
+    return readings + _lengths(matrix, to_um, um_per_global)
 
 
 def _turns(height: int, width: int) -> list[tuple[str, str, NDArray[np.float64]]]:
     """Names, mistakes and ``(3, 3)`` maps of the image onto the flipped or turned image the matrix was made for."""
     h, w = float(height), float(width)
     return [
-        ("axes_swapped", "x and y of the H&E are swapped in the matrix", _SWAP),
+        ("axes_swapped", "x and y of the H&E are swapped in the matrix", SWAP),
         ("flipped_x", "the matrix was made on the H&E mirrored left to right", _affine(-1, 0, w, 0, 1, 0)),
         ("flipped_y", "the matrix was made on the H&E mirrored top to bottom", _affine(1, 0, 0, 0, -1, h)),
         ("rotated_90", "the matrix was made on the H&E turned by 90 degrees clockwise", _affine(0, -1, h, 1, 0, 0)),

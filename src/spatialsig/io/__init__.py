@@ -1,4 +1,4 @@
-"""Read slides from disk and write them into stores."""
+"""Slides read from files of any origin, written into stores, and scores exported from them."""
 
 from typing import TYPE_CHECKING
 
@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from ._heatmap import export_heatmap
     from ._mpp import mpp
     from ._optimize import optimize
+    from ._read import read
     from ._repair import repair
     from ._seed_layout import export_seed_layout
-    from ._store import read, write
     from ._verify import verify
+    from ._write import write
     from ._xenium import read_xenium
 
 __all__ = [
@@ -45,10 +46,11 @@ __getattr__, _, _ = lazy_loader.attach(
         "_heatmap": ["export_heatmap"],
         "_mpp": ["mpp"],
         "_optimize": ["optimize"],
+        "_read": ["read"],
         "_repair": ["repair"],
         "_seed_layout": ["export_seed_layout"],
-        "_store": ["read", "write"],
         "_verify": ["verify"],
+        "_write": ["write"],
         "_xenium": ["read_xenium"],
     },
 )

@@ -1,9 +1,9 @@
-"""Any table with positions plus any RGB image: Visium, legacy ST, exports of other imaging platforms."""
+"""A slide made of any table with positions and any RGB image: Visium, legacy ST, other imaging platforms."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -21,10 +21,12 @@ from spatialsig.io._elements import (
     assemble,
     cell_circles,
     cell_table,
-    choose_um_per_px,
     labelled,
+    slide_attrs,
 )
-from spatialsig.io._pixels import RgbFile, RgbPixels, open_rgb
+from spatialsig.io.images.open_rgb import open_rgb
+from spatialsig.io.images.pixel_size import choose_um_per_px
+from spatialsig.io.images.rgb import MAX_OUTSIDE_IMAGE, RgbFile, RgbPixels
 from spatialsig.store.commit import check_target
 
 if TYPE_CHECKING:
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
     from spatialdata import SpatialData
 
-MAX_OUTSIDE_IMAGE = 0.2
 MAX_WITHOUT_POSITION = 0.01
 
 
@@ -52,12 +53,12 @@ def from_anndata(
     out: str | Path | None = None,
     overwrite: bool = False,
 ) -> SpatialData:
-    """Join a table of cells or spots with the image they lie on.
+    """Make a slide of a table of cells or spots and the image they lie on.
 
     Parameters
     ----------
     adata
-        ``X`` holds raw counts; left as it is. ``obs`` names must be unique.
+        Table [1]_ whose ``X`` holds raw counts; left as it is. ``obs`` names must be unique.
     image
         Path of an RGB image in a format of :func:`read_he`, or an array ``(y, x, 3)`` uint8.
     um_per_px
@@ -98,6 +99,22 @@ def from_anndata(
     InputError
         If ``X`` holds no counts, positions are no ``(n_obs, 2)`` numbers, more than 1 % of them are not finite,
         more than 20 % lie outside the image, ``to_image`` is no affine matrix, or nothing says the size of a px.
+
+    References
+    ----------
+    .. [1] Virshup I, Rybakov S, Theis FJ, Angerer P, Wolf FA. anndata: access and store annotated data matrices.
+       Journal of Open Source Software 9, 4371 (2024). https://doi.org/10.21105/joss.04371
+
+    Examples
+    --------
+    >>> import anndata as ad
+    >>> import numpy as np
+    >>> import spatialsig as sp
+    >>> spots = ad.AnnData(np.array([[3, 0], [1, 2]], np.float32), obsm={"spatial": np.array([[30, 40], [70, 20]])})
+    >>> sdata = sp.io.from_anndata(spots, np.full((64, 96, 3), 200, np.uint8), um_per_px=0.5, sample="A1")
+    >>> sdata["table"].obsm["spatial"]  # um
+    array([[15., 20.],
+           [35., 10.]])
     """
     if um_per_px is not None:
         check_positive(um_per_px=um_per_px)
@@ -113,7 +130,7 @@ def from_anndata(
         um_per_px = float(1 / np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
     file, where = _open(image)
     try:
-        um_per_px = choose_um_per_px(where, given=um_per_px, found=file.pixel_size)
+        um_per_px = choose_um_per_px(where, um_per_px=um_per_px, in_file=file.pixel_size)
         xy_um = _in_um(xy, matrix, spatial_unit, um_per_px)
         placed = np.isfinite(xy_um).all(axis=1)
         outside = _count_outside(xy_um[placed] / um_per_px, file, spatial_unit)
@@ -136,17 +153,12 @@ def from_anndata(
         table.obsm[key] = adata.obsm[key][placed]
     radius = np.full(len(obs), DEFAULT_RADIUS_UM if spot_um is None else spot_um / 2)
     circles = cell_circles(xy_um[placed], radius, table.obs[_keys.CELL_ID], um_per_global_px=um_per_px)
-    attrs: dict[str, Any] = {
-        _keys.SAMPLE: sample,
-        _keys.PATIENT: patient,
-        "um_per_global_px": float(um_per_px),
-        "source": {"reader": "from_anndata", "he_image": None if where is None else str(where.resolve())},
-    }
+    source = {"reader": "from_anndata", "he_image": None if where is None else str(where.resolve())}
     return assemble(
         {table_key: table, CIRCLES: circles},
         file,
         {_keys.GLOBAL: Identity()},
-        attrs={_keys.NAMESPACE: attrs},
+        attrs=slide_attrs(sample=sample, patient=patient, um_per_global_px=float(um_per_px), source=source),
         image_key=image_key,
         out=out,
         overwrite=overwrite,
@@ -230,9 +242,9 @@ def _open(image: str | Path | NDArray[np.uint8]) -> tuple[RgbFile, Path | None]:
 
 
 def _count_outside(xy_px: NDArray[np.float64], file: RgbFile, spatial_unit: str) -> int:
-    height, width = file.pixels.shape[:2]
-    outside = int((~((xy_px >= 0) & (xy_px < [width, height])).all(axis=1)).sum())
+    outside = int((~file.contains(xy_px)).sum())
     if outside > MAX_OUTSIDE_IMAGE * len(xy_px):
+        height, width = file.pixels.shape[:2]
         low, high = np.round(xy_px.min(axis=0)).tolist(), np.round(xy_px.max(axis=0)).tolist()
         msg = (
             f"{outside} of {len(xy_px)} positions lie outside the image of {height} x {width} px (y, x): as px they "

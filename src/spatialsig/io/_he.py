@@ -1,4 +1,4 @@
-"""Read an H&E that has no cells measured on it."""
+"""A slide made of an H&E alone, on which no cells were measured."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from spatialdata.transformations import Identity
 
 from spatialsig import _keys
 from spatialsig._errors import InputError
-from spatialsig.io._elements import assemble, choose_um_per_px
-from spatialsig.io._pixels import open_rgb
+from spatialsig.io._elements import assemble, slide_attrs
+from spatialsig.io.images.open_rgb import open_rgb
+from spatialsig.io.images.pixel_size import choose_um_per_px
 from spatialsig.store.commit import check_target
 
 if TYPE_CHECKING:
@@ -27,13 +28,14 @@ def read_he(
     out: str | Path | None = None,
     overwrite: bool = False,
 ) -> SpatialData:
-    """Read an H&E image for inference.
+    """Read an H&E image into a slide without cells, for prediction.
 
     Parameters
     ----------
     path
-        RGB image: TIFF, OME-TIFF, SVS or NDPI (read tile by tile or strip by strip), MRXS and other scanner formats
-        (``pip install 'spatialsig[wsi]'``), an OME-Zarr directory, PNG or JPEG (decoded at once).
+        RGB image: TIFF, OME-TIFF [1]_, SVS or NDPI (read tile by tile or strip by strip), MRXS and other scanner
+        formats through openslide [2]_ (``pip install 'spatialsig[wsi]'``), an OME-Zarr directory [3]_, PNG or JPEG
+        (decoded at once).
     um_per_px
         Micrometres per full-resolution px; by default as the file says (OME metadata, scanner, TIFF resolution).
     sample, patient
@@ -57,24 +59,45 @@ def read_he(
         its pixel size is neither given nor in the file, or is not the same for x and y.
     StoreError
         If ``out`` exists and ``overwrite`` is False.
+
+    References
+    ----------
+    .. [1] OME-TIFF specification. https://docs.openmicroscopy.org/ome-model/latest/ome-tiff/specification.html
+    .. [2] Goode A, Gilbert B, Harkes J, Jukic D, Satyanarayanan M. OpenSlide: a vendor-neutral software foundation for
+       digital pathology. Journal of Pathology Informatics 4, 27 (2013). https://doi.org/10.4103/2153-3539.119005
+    .. [3] Moore J, Allan C, Besson S, et al. OME-NGFF: a next-generation file format for expanding bioimaging
+       data-access strategies. Nature Methods 18, 1496-1498 (2021). https://doi.org/10.1038/s41592-021-01326-w
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from PIL import Image
+    >>> from tempfile import TemporaryDirectory
+    >>> import spatialsig as sp
+    >>> folder = TemporaryDirectory()
+    >>> Image.fromarray(np.full((64, 96, 3), 200, np.uint8)).save(f"{folder.name}/biopsy.png")
+    >>> sdata = sp.io.read_he(f"{folder.name}/biopsy.png", um_per_px=0.5)
+    >>> sdata["he_image"]["scale0"]["image"].shape
+    (3, 64, 96)
+    >>> sdata.attrs["spatialsig"]["sample"]
+    'biopsy'
+    >>> folder.cleanup()
     """
     path = Path(path)
     if out is not None:
         check_target(Path(out), overwrite=overwrite)
     file = open_rgb(path)
     try:
-        um = choose_um_per_px(path, given=um_per_px, found=file.pixel_size)
+        um = choose_um_per_px(path, um_per_px=um_per_px, in_file=file.pixel_size)
     except InputError:
         file.close()
         raise
     sample = path.name.split(".")[0] if sample is None else sample
-    attrs = {
-        _keys.SAMPLE: sample,
-        _keys.PATIENT: sample if patient is None else patient,
-        "um_per_global_px": um,
-        "source": {"reader": "read_he", "he_image": str(path.resolve())},
-    }
-    to_global = {_keys.GLOBAL: Identity()}
-    return assemble(
-        {}, file, to_global, attrs={_keys.NAMESPACE: attrs}, image_key=image_key, out=out, overwrite=overwrite
+    attrs = slide_attrs(
+        sample=sample,
+        patient=sample if patient is None else patient,
+        um_per_global_px=um,
+        source={"reader": "read_he", "he_image": str(path.resolve())},
     )
+    to_global = {_keys.GLOBAL: Identity()}
+    return assemble({}, file, to_global, attrs=attrs, image_key=image_key, out=out, overwrite=overwrite)

@@ -1,4 +1,4 @@
-"""Tables that list slides: read, checked, with paths made absolute."""
+"""Tables that list slides, read and checked, their paths made absolute."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def check_names(samples: Sequence[str]) -> None:
 
 
 def read_manifest(manifest: str | Path | pd.DataFrame) -> pd.DataFrame:
-    """One row per slide with absolute paths; None where nothing is given."""
+    """Read a manifest into one row per slide with absolute paths; None in empty fields."""
     needed = (_keys.SAMPLE, "bundle")
     if isinstance(manifest, pd.DataFrame):
         rows, base = manifest.astype(object).reset_index(drop=True), Path()

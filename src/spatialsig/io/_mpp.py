@@ -1,4 +1,4 @@
-"""Size of an image's pixels, whoever wrote the object."""
+"""Pixel size of an image of any SpatialData object."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def mpp(data: SpatialData | str | Path, *, image_key: str = _keys.IMAGE) -> float:
-    """Micrometres per full-resolution px of an image.
+    """Compute the micrometres per full-resolution px of an image.
 
     Parameters
     ----------
@@ -38,6 +38,15 @@ def mpp(data: SpatialData | str | Path, *, image_key: str = _keys.IMAGE) -> floa
         If the image has no transformation to ``global``, or nothing says how long its unit is.
     InputError
         If ``data`` holds more than one slide.
+
+    Notes
+    -----
+    Coordinate systems and transformations are those of SpatialData [1]_.
+
+    References
+    ----------
+    .. [1] Marconato L, Palla G, Yamauchi KA, et al. SpatialData: an open and universal data framework for spatial
+       omics. Nature Methods 22, 58-62 (2025). https://doi.org/10.1038/s41592-024-02212-x
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Give the images of a store small chunks, so that patches are read many times faster."""
+"""Images of a store rewritten in small chunks, from which patches are read many times faster."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def optimize(
 ) -> pd.DataFrame:
     """Rewrite the images of a store in chunks that patches are read from quickly.
 
-    Every level is copied pixel for pixel, a block at a time; channel names, transformations and all other elements
-    stay as they are. An interruption leaves the old image. Objects that were read from the store before must be read
-    again.
+    Chunks are those of Zarr [1]_. Every level is copied pixel for pixel, a block at a time; channel names,
+    transformations and all other elements stay as they are. An interruption leaves the old image. Objects that were
+    read from the store before must be read again.
 
     Parameters
     ----------
@@ -49,10 +49,20 @@ def optimize(
     InputError
         If the layout or the edge cannot be used.
 
+    References
+    ----------
+    .. [1] Zarr core specification, version 3. https://zarr-specs.readthedocs.io/en/latest/v3/core/index.html
+
     Examples
     --------
+    >>> from tempfile import TemporaryDirectory
     >>> import spatialsig as sp
-    >>> sp.io.optimize("slide.zarr", layout="speed")  # doctest: +SKIP
+    >>> sp.settings.progress = False
+    >>> folder = TemporaryDirectory()
+    >>> sp.datasets.toy(size_um=100).write(f"{folder.name}/slide.zarr")
+    >>> sp.io.optimize(f"{folder.name}/slide.zarr", layout="speed")["image"].tolist()
+    ['he_image']
+    >>> folder.cleanup()
     """
     chosen = as_layout(layout, chunk_px=chunk_px)
     rows = [(done.image, done.bytes_before, done.bytes_after) for done in relayout(Path(path), chosen)]

@@ -1,4 +1,4 @@
-"""Gene panels of slides in stores, read without opening anything else."""
+"""Gene panels of slides read from their stores and compared; nothing else is opened."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _IDS = "gene_ids"
 
 
 def read_panels(stores: Mapping[str, Path], *, table_key: str) -> dict[str, pd.DataFrame]:
-    """``var`` of a table of every slide.
+    """Read ``var`` of one table of every slide.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def _read_var(sample: str, path: Path, table_key: str) -> pd.DataFrame:
 
 
 def compare_panels(panels: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """One row per slide; fields as in :meth:`spatialsig.Cohort.panels`."""
+    """Compare panels, one row per slide; fields as in :meth:`spatialsig.Cohort.panels`."""
     names = {sample: set(var.index) for sample, var in panels.items()}
     shared = set.intersection(*names.values()) if names else set()
     every = set().union(*names.values())
@@ -80,11 +80,11 @@ def _n_other_ids(var: pd.DataFrame, reference: pd.DataFrame | None) -> int:
 
 def genes_of(panels: Mapping[str, pd.DataFrame], *, how: str) -> list[str]:
     """Genes that every slide measures (``intersection``) or any (``union``), in the order of the slides."""
-    found = dict.fromkeys(gene for var in panels.values() for gene in var.index)
+    genes = dict.fromkeys(gene for var in panels.values() for gene in var.index)
     if how == "union":
-        return list(found)
+        return list(genes)
     sets = [set(var.index) for var in panels.values()]
-    return [gene for gene in found if all(gene in own for own in sets)]
+    return [gene for gene in genes if all(gene in own for own in sets)]
 
 
 def difference(table: pd.DataFrame) -> str | None:

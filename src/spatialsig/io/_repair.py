@@ -1,4 +1,4 @@
-"""Make a store readable again after an interruption of any writer."""
+"""A store made readable again after an interruption of any writer."""
 
 from __future__ import annotations
 
@@ -35,7 +35,16 @@ def repair(path: str | Path) -> pd.DataFrame:
 
     Examples
     --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
     >>> import spatialsig as sp
-    >>> sp.io.repair("slide.zarr")  # doctest: +SKIP
+    >>> sp.settings.progress = False
+    >>> folder = TemporaryDirectory()
+    >>> sp.io.write(sp.datasets.toy(size_um=100), f"{folder.name}/slide.zarr")
+    >>> Path(folder.name, "slide.zarr", "images", "half_written").mkdir()  # as a killed writer leaves it
+    >>> sp.io.repair(f"{folder.name}/slide.zarr")[["element", "action"]]
+            element action
+    0  half_written  moved
+    >>> folder.cleanup()
     """
     return pd.DataFrame(list(mend(Path(path).absolute())), columns=list(Action._fields), dtype=object)

@@ -1,4 +1,4 @@
-"""Find what is missing from a store, altered in it, or left beside it."""
+"""Table of what is missing from a store, altered in it, or left beside it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from spatialsig.store.faults import Finding, examine
 
 
 def verify(path: str | Path) -> pd.DataFrame:
-    """Check every file of a store against what was written.
+    """Check every file of a store against the sizes and checksums recorded when it was written.
 
     Elements written by this package carry sizes and checksums of all their files: a missing chunk and any flipped
     bit are found. Elements of other writers are decoded chunk by chunk; most of their flipped bits cannot be found.
@@ -34,8 +34,18 @@ def verify(path: str | Path) -> pd.DataFrame:
 
     Examples
     --------
+    >>> from tempfile import TemporaryDirectory
     >>> import spatialsig as sp
-    >>> sp.io.verify("slide.zarr")  # doctest: +SKIP
+    >>> sp.settings.progress = False
+    >>> folder = TemporaryDirectory()
+    >>> sp.io.write(sp.datasets.toy(size_um=100), f"{folder.name}/slide.zarr")
+    >>> sp.io.verify(f"{folder.name}/slide.zarr")[["element", "status"]]
+            element status
+    0                   ok
+    1      he_image     ok
+    2  cell_circles     ok
+    3         table     ok
+    >>> folder.cleanup()
     """
     path = Path(path).absolute()
     check_files([path], what="SpatialData store", fix="Give the path of a directory written by `sp.io.write`.")

@@ -1,4 +1,4 @@
-"""Read a Xenium bundle and its H&E, checked file by file."""
+"""A slide read from a Xenium bundle and its H&E, checked file by file."""
 
 from __future__ import annotations
 
@@ -9,24 +9,22 @@ import numpy as np
 from spatialdata.transformations import Affine
 
 from spatialsig import _keys
-from spatialsig._errors import AlignmentError, InputError
-from spatialsig.geometry.affine import apply, check_alignment, read_alignment, um_to_he_px
-from spatialsig.io._bundle import (
-    AREA_COLUMN,
-    CELLS,
-    MATRIX,
-    SPECS,
-    X_COLUMN,
-    Y_COLUMN,
-    check_bundle,
-    check_counts,
-    pixel_size_of,
-    read_cells,
-    read_specs,
+from spatialsig._errors import InputError
+from spatialsig.io._elements import (
+    CIRCLES,
+    DEFAULT_RADIUS_UM,
+    assemble,
+    cell_circles,
+    cell_table,
+    labelled,
+    slide_attrs,
 )
-from spatialsig.io._discover import GIVEN, find_alignment, find_he
-from spatialsig.io._elements import CIRCLES, DEFAULT_RADIUS_UM, assemble, cell_circles, cell_table, labelled
-from spatialsig.io._extras import (
+from spatialsig.io.images.open_rgb import open_rgb
+from spatialsig.io.xenium.alignment import check_inside, read_he_alignment
+from spatialsig.io.xenium.bundle import CELLS, MATRIX, SPECS, check_bundle, pixel_size_of, read_specs
+from spatialsig.io.xenium.cells import AREA_COLUMN, X_COLUMN, Y_COLUMN, check_counts, read_cells
+from spatialsig.io.xenium.discover import GIVEN, find_he
+from spatialsig.io.xenium.extras import (
     CELL_BOUNDARIES,
     NUCLEUS_BOUNDARIES,
     TRANSCRIPTS,
@@ -34,10 +32,9 @@ from spatialsig.io._extras import (
     naming_damage,
     read_extras,
 )
-from spatialsig.io._layout import detect_layout
-from spatialsig.io._matrix import read_matrix
-from spatialsig.io._pixels import open_rgb
-from spatialsig.io._segmentation import check_cells, check_pixel_size, read_segmentation
+from spatialsig.io.xenium.layout import detect_layout
+from spatialsig.io.xenium.matrix import read_matrix
+from spatialsig.io.xenium.segmentation import check_cells, check_pixel_size, read_segmentation
 from spatialsig.store.commit import check_target
 from spatialsig.store.metadata import check_name
 
@@ -47,11 +44,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
     from spatialdata import SpatialData
 
-    from spatialsig.io._layout import Layout
-    from spatialsig.io._pixels import RgbFile
-
-MAX_OUTSIDE_IMAGE = 0.2
-IDENTITY = "identity"
+    from spatialsig.io.xenium.layout import Layout
 
 
 def read_xenium(
@@ -69,11 +62,12 @@ def read_xenium(
     out: str | Path | None = None,
     overwrite: bool = False,
 ) -> SpatialData:
-    """Read a Xenium bundle with its H&E.
+    """Read a Xenium bundle and its H&E into a slide.
 
-    Bundles of every version of the Xenium software (1.0 to 4) are read; the version is seen from the files and their
-    types, never from the version string. Only the counts, the cells and the H&E are read unless more is asked for.
-    Counts, centroids, areas and the pixel size are compared with the second copy that the bundle holds of each.
+    Bundles [1]_ [2]_ of every version of the Xenium software (1.0 to 4) are read; the version is seen from the files
+    and their types, never from the version string. Only the counts, the cells and the H&E are read unless more is
+    asked for. Counts, centroids, areas and the pixel size are compared with the second copy that the bundle holds of
+    each.
 
     Parameters
     ----------
@@ -126,42 +120,62 @@ def read_xenium(
         If a file is damaged or files do not fit each other; nothing is written then.
     StoreError
         If ``out`` exists and ``overwrite`` is False.
+
+    References
+    ----------
+    .. [1] 10x Genomics. Understanding Xenium outputs.
+       https://www.10xgenomics.com/support/software/xenium-onboard-analysis/latest/analysis/xoa-output-understanding-outputs
+    .. [2] Janesick A, Shelansky R, Gottscho AD, et al. High resolution mapping of the tumor microenvironment using
+       integrated single-cell, spatial and in situ analysis. Nature Communications 14, 8353 (2023).
+       https://doi.org/10.1038/s41467-023-43458-x
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> import spatialsig as sp
+    >>> sp.settings.progress = False
+    >>> folder = TemporaryDirectory()
+    >>> bundles = sp.datasets.synthetic_xenium(folder.name, n_slides=1, size_um=100, transcripts=False)
+    >>> sdata = sp.io.read_xenium(bundles["bundle"][0])
+    >>> sorted(name for _, name, _ in sdata.gen_elements())
+    ['cell_circles', 'he_image', 'table']
+    >>> sdata.attrs["spatialsig"]["source"]["he_image_found"]
+    'in the bundle'
+    >>> folder.cleanup()
     """
     path = Path(path)
     _check_keys(image_key, table_key)
-    wanted = {"morphology": morphology, "boundaries": boundaries, "transcripts": transcripts}
-    check_bundle(path, extra_files(**wanted))
+    extras = {"morphology": morphology, "boundaries": boundaries, "transcripts": transcripts}
+    check_bundle(path, extra_files(**extras))
     if out is not None:
         check_target(Path(out), overwrite=overwrite)
     specs = read_specs(path)
     pixel_size = pixel_size_of(specs, file=path / SPECS)
-    image_path, image_found = (Path(he_image), GIVEN) if he_image is not None else find_he(path) or (None, None)
-    matrix, aligned = _alignment(path, image_path, he_alignment, pixel_size)
+    image_path, image_place = (Path(he_image), GIVEN) if he_image is not None else find_he(path) or (None, None)
+    matrix, aligned = read_he_alignment(path, image_path, he_alignment, pixel_size)
     sample = path.resolve().name if sample is None else sample
     patient = sample if patient is None else patient
     table, circles, layout, in_order = _cells(
-        path, sample=sample, patient=patient, pixel_size=pixel_size, strict=any(wanted.values())
+        path, sample=sample, patient=patient, pixel_size=pixel_size, strict=any(extras.values())
     )
     source: dict[str, Any] = {
         "reader": "read_xenium",
         "bundle": str(path.resolve()),
         "xoa": layout.xoa,
         "he_image": None if image_path is None else str(image_path.resolve()),
-        "he_image_found": image_found,
+        "he_image_found": image_place,
     } | aligned
-    attrs = {_keys.SAMPLE: sample, _keys.PATIENT: patient, "um_per_global_px": pixel_size, "source": source}
+    attrs = slide_attrs(sample=sample, patient=patient, um_per_global_px=pixel_size, source=source)
     file = None if image_path is None else open_rgb(image_path)
     if file is not None and matrix is not None:
-        _check_inside(table.obsm[_keys.SPATIAL], file, matrix, pixel_size, name=aligned["he_alignment"] or "")
+        check_inside(table.obsm[_keys.SPATIAL], file, matrix, pixel_size, name=aligned["he_alignment"] or "")
     elements: dict[str, Any] = {table_key: table, CIRCLES: circles}
-    if any(wanted.values()):
+    if any(extras.values()):
         ids = table.obs[_keys.CELL_ID].to_numpy(str)
-        elements |= read_extras(path, layout, specs, cell_ids=ids, in_order=in_order, **wanted)
+        elements |= read_extras(path, layout, specs, cell_ids=ids, in_order=in_order, **extras)
     to_global = {_keys.GLOBAL: Affine(matrix, input_axes=("x", "y"), output_axes=("x", "y"))} if file else {}
-    with naming_damage(path, asked=[name for name, is_wanted in wanted.items() if is_wanted]):
-        return assemble(
-            elements, file, to_global, attrs={_keys.NAMESPACE: attrs}, image_key=image_key, out=out, overwrite=overwrite
-        )
+    with naming_damage(path, asked=[name for name, is_asked in extras.items() if is_asked]):
+        return assemble(elements, file, to_global, attrs=attrs, image_key=image_key, out=out, overwrite=overwrite)
 
 
 def _check_keys(image_key: str, table_key: str) -> None:
@@ -175,40 +189,6 @@ def _check_keys(image_key: str, table_key: str) -> None:
             f"names."
         )
         raise InputError(msg)
-
-
-def _alignment(
-    path: Path, image_path: Path | None, given: str | Path | ArrayLike | None, pixel_size: float
-) -> tuple[NDArray[np.float64] | None, dict[str, Any]]:
-    """Matrix of the H&E, checked, and what the attributes say of it: where it comes from and how well it fits."""
-    if image_path is None:
-        if given is not None:
-            msg = f"`he_alignment` is given but bundle {str(path)!r} has no H&E image; give `he_image=` too."
-            raise InputError(msg)
-        return None, {"he_alignment": None, "he_alignment_found": None}
-    found, fit = GIVEN, {}
-    if given is None:
-        given, found = find_alignment(path, image_path)
-    if isinstance(given, str) and given == IDENTITY:
-        matrix, name = np.eye(3), IDENTITY
-    elif isinstance(given, (str, Path)):
-        read = read_alignment(given, pixel_size=pixel_size)
-        matrix, name = read.matrix, str(Path(given).resolve())
-        fit = {"he_alignment_kind": read.kind, "keypoints": read.n_points, "keypoints_rmse_um": read.rmse_um}
-    else:
-        matrix, name = _as_matrix(given), "given as a matrix"
-    check_alignment(matrix, pixel_size=pixel_size, name=name)
-    return matrix, {"he_alignment": name, "he_alignment_found": found} | fit
-
-
-def _as_matrix(given: ArrayLike) -> NDArray[np.float64]:
-    try:
-        return np.asarray(given, dtype=np.float64)
-    except (ValueError, TypeError) as error:
-        msg = (
-            f"`he_alignment` is a {type(given).__name__} that is no matrix ({error}); wanted (3, 3) numbers or a path."
-        )
-        raise AlignmentError(msg) from error
 
 
 def _cells(
@@ -247,36 +227,7 @@ def _cells(
 def _radius_um(cells: Any) -> NDArray[np.float64]:
     """Radius of a circle as large as the cell; the median one where the area is not known."""
     area = cells[AREA_COLUMN].to_numpy(float) if AREA_COLUMN in cells else np.full(len(cells), np.nan)
-    known = np.isfinite(area) & (area > 0)
-    fallback = float(np.sqrt(np.median(area[known]) / np.pi)) if known.any() else DEFAULT_RADIUS_UM
-    radius: NDArray[np.float64] = np.where(known, np.sqrt(np.where(known, area, 1.0) / np.pi), fallback)
+    measured = np.isfinite(area) & (area > 0)
+    fallback = float(np.sqrt(np.median(area[measured]) / np.pi)) if measured.any() else DEFAULT_RADIUS_UM
+    radius: NDArray[np.float64] = np.where(measured, np.sqrt(np.where(measured, area, 1.0) / np.pi), fallback)
     return radius
-
-
-def _check_inside(
-    xy_um: NDArray[np.float64], file: RgbFile, matrix: NDArray[np.float64], pixel_size: float, *, name: str
-) -> None:
-    """Refuse an alignment that puts cells beside the image; say which usual mistake would explain it."""
-    height, width = file.pixels.shape[:2]
-
-    def outside(candidate: NDArray[np.float64]) -> float:
-        xy = apply(um_to_he_px(candidate, pixel_size), xy_um)
-        return float(1 - ((xy >= 0) & (xy < [width, height])).all(axis=1).mean())
-
-    share = outside(matrix)
-    if share <= MAX_OUTSIDE_IMAGE:
-        return
-    scaled = np.diag([1 / pixel_size, 1 / pixel_size, 1.0]) @ matrix
-    swap = np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]])
-    others = {
-        "its inverse": np.linalg.inv(matrix),
-        "a matrix in um instead of morphology px": scaled,
-        "x and y swapped": matrix @ swap,
-    }
-    fitting = [what for what, other in others.items() if outside(other) <= MAX_OUTSIDE_IMAGE]
-    hint = f"it fits as {' or '.join(fitting)}" if fitting else "check that image, matrix and bundle are of one slide"
-    msg = (
-        f"alignment {name!r} puts {share:.0%} of {len(xy_um)} cells outside the H&E of {height} x {width} px (y, x); "
-        f"wanted at most {MAX_OUTSIDE_IMAGE:.0%}: {hint}."
-    )
-    raise AlignmentError(msg)

@@ -1,4 +1,4 @@
-"""Which genes of a signature a panel measures, and whether that is enough."""
+"""Genes of each signature that a panel measures, and whether they are enough to score it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Coverage:
-    """When a signature counts as measured.
+    """Conditions under which a signature counts as measured.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class Coverage:
     min_fraction: float = 0.5
 
     def reason(self, n_measured: int, n_panel: int) -> str:
-        """Why a signature cannot be scored; empty if it can."""
+        """Reason why a signature cannot be scored; empty if it can."""
         if n_measured < min(self.min_genes, n_panel):
             return f"{n_measured} genes measured, {self.min_genes} wanted"
         if n_measured < self.min_fraction * n_panel:
@@ -47,7 +47,7 @@ def measured_genes(signatures: Mapping[str, Sequence[str]], panels: Sequence[Seq
 def coverage_table(
     signatures: Mapping[str, Sequence[str]], panels: Sequence[Sequence[str]], *, coverage: Coverage
 ) -> pd.DataFrame:
-    """One row per signature: genes wanted, genes measured on all ``panels``, which are missing, the reason if NaN."""
+    """One row per signature: number of genes, how many all ``panels`` measure, which are missing, the reason if NaN."""
     measured = measured_genes(signatures, panels)
     rows = [
         {

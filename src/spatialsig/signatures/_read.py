@@ -1,4 +1,4 @@
-"""From any usual form of gene sets to ``{name: [genes]}``."""
+"""Gene sets in any usual form read into ``{name: [genes]}``."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def builtin_names() -> list[str]:
 
 
 def read_signatures(source: Source) -> dict[str, list[str]]:
-    """Read gene signatures.
+    """Read gene signatures from a mapping, a built-in set or a file into ``{name: [genes]}``.
 
     Parameters
     ----------
     source
         A mapping of names to genes; the name of a built-in set (``"seed"``, ``"tumour_microenvironment"``); or a file:
-        ``.gmt`` (name, description, genes; tab separated), ``.csv`` (columns ``signature`` and ``gene``), ``.json`` or
-        ``.yaml`` (name to list of genes, or the layout of the built-in sets).
+        ``.gmt`` (name, description, genes; tab separated [1]_), ``.csv`` (columns ``signature`` and ``gene``),
+        ``.json`` or ``.yaml`` (name to list of genes, or the layout of the built-in sets).
 
     Returns
     -------
@@ -42,6 +42,11 @@ def read_signatures(source: Source) -> dict[str, list[str]]:
         If ``source`` is neither a built-in set nor a file.
     InputError
         If a signature is empty or the file does not have the layout of its ending.
+
+    References
+    ----------
+    .. [1] Broad Institute. GSEA data formats: gene matrix transposed (GMT).
+       https://software.broadinstitute.org/cancer/software/gsea/wiki/index.php/Data_formats
 
     Examples
     --------

@@ -1,0 +1,1 @@
+"""Files of a Xenium output folder written from a synthetic slide."""

@@ -1,0 +1,112 @@
+"""Differences between the output folders of five generations of Xenium Onboard Analysis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from spatialsig.datasets.synthetic.tissue.expression import Counts
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One layout of a Xenium output folder.
+
+    Attributes
+    ----------
+    software
+        Version string in ``experiment.xenium``.
+    format_version
+        Major and minor version of the manifest.
+    cell_ids
+        How cells are named in the tables: running numbers, or text such as ``aaaabcde-1`` as bytes or string.
+    unassigned_type, unassigned_name
+        Feature type and prefix of the codewords that stand for no gene.
+    cell_columns
+        Columns of ``cells.parquet`` beyond those of all layouts.
+    molecule_columns
+        Columns of ``transcripts.parquet``.
+    label_id
+        Boundaries name the value of their cell in the raster.
+    segmentation
+        What ``cells.zarr.zip`` holds: vertices only, vertices and raster values, or sets of polygons.
+    morphology
+        One projection per file, numbered channels, or channels named after their stain.
+    """
+
+    software: str
+    format_version: tuple[int, int]
+    cell_ids: Literal["int32", "bytes", "str"]
+    unassigned_type: str
+    unassigned_name: str
+    cell_columns: frozenset[str]
+    molecule_columns: tuple[str, ...]
+    label_id: bool
+    segmentation: Literal["vertices", "values", "sets"]
+    morphology: Literal["projections", "numbered", "named"]
+
+
+_MOLECULES = (
+    "transcript_id", "cell_id", "overlaps_nucleus", "feature_name", "x_location", "y_location", "z_location", "qv",
+)  # fmt: skip
+_PLACED = (*_MOLECULES, "fov_name", "nucleus_distance")
+_CODED = (*_PLACED, "codeword_index")
+_ALL = (*_CODED, "codeword_category", "is_gene")
+_V1 = frozenset({"unassigned_codeword_counts"})
+_V2 = _V1 | {"deprecated_codeword_counts", "nucleus_count", "segmentation_method"}
+_V3 = _V2 | {"genomic_control_counts"}
+_UNASSIGNED = ("Unassigned Codeword", "UnassignedCodeword")
+
+LAYOUTS = {
+    "1.0": Layout(
+        "xenium-1.0.1", (1, 0), "int32", "Blank Codeword", "BLANK", frozenset(), _MOLECULES, label_id=False,
+        segmentation="vertices", morphology="projections",
+    ),
+    "1.6": Layout(
+        "xenium-1.6.0.7", (3, 0), "bytes", *_UNASSIGNED, _V1, _PLACED, label_id=False,
+        segmentation="values", morphology="projections",
+    ),
+    "2.0": Layout(
+        "xenium-2.0.0.10", (4, 0), "str", *_UNASSIGNED, _V2, _CODED, label_id=True,
+        segmentation="sets", morphology="numbered",
+    ),
+    "3.0": Layout(
+        "xenium-3.0.0.15", (5, 0), "str", *_UNASSIGNED, _V3, _ALL, label_id=True,
+        segmentation="sets", morphology="numbered",
+    ),
+    "4.0": Layout(
+        "xenium-4.0.1.0", (6, 0), "str", *_UNASSIGNED, _V3, _ALL, label_id=True,
+        segmentation="sets", morphology="named",
+    ),
+}  # fmt: skip
+
+
+def text_type(layout: Layout) -> pa.DataType:
+    """Type of text in the tables of a layout: bytes up to 1.x, string since."""
+    return pa.string() if layout.cell_ids == "str" else pa.binary()
+
+
+def id_array(cell_ids: list[str], layout: Layout) -> pa.Array:
+    """Ids of the cells as the tables of a layout hold them."""
+    if layout.cell_ids == "int32":
+        return pa.array(np.array(cell_ids, dtype=np.int32))
+    return pa.array(cell_ids).cast(text_type(layout))
+
+
+def feature_names(counts: Counts, layout: Layout) -> Counts:
+    """The same counts, their unassigned codewords named and typed as the layout does."""
+
+    def renamed(values: tuple[str, ...], old: str, new: str) -> tuple[str, ...]:
+        return tuple(new + value.removeprefix(old) if value.startswith(old) else value for value in values)
+
+    old_type, old_name = _UNASSIGNED
+    return Counts(
+        rates=counts.rates,
+        matrix=counts.matrix,
+        names=renamed(counts.names, old_name, layout.unassigned_name),
+        ids=renamed(counts.ids, old_name, layout.unassigned_name),
+        feature_types=renamed(counts.feature_types, old_type, layout.unassigned_type),
+    )

@@ -1,0 +1,1 @@
+"""H&E pixels painted from a synthetic tissue."""

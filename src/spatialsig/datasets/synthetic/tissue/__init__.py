@@ -1,0 +1,1 @@
+"""Cells, counts and shapes of a synthetic tissue, in um."""

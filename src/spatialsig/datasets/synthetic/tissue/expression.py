@@ -1,0 +1,112 @@
+"""Counts of the synthetic cells: planted rates, and the noise a Xenium run adds to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import sparse
+from scipy.spatial import cKDTree
+
+from spatialsig.datasets.synthetic.tissue.panel import CELL_TYPES, PROGRAMME_TYPE, Panel
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from spatialsig.datasets.synthetic.tissue.grow import Tissue
+
+NB_THETA = 1.5
+LIBRARY_SD = 0.45
+AMBIENT_SHARE = 0.02
+SPILL_SHARE = 0.05
+CONTROL_RATE = 0.0037  # counts per control probe and cell
+_SLIDE_GENE_SD = 0.12
+_N_PROBES, _N_CODEWORDS, _N_UNASSIGNED = 20, 41, 60
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Counts as the instrument would report them.
+
+    Attributes
+    ----------
+    rates
+        Expected counts of each cell before any noise, ``(n_cells, n_genes)`` float32: the truth.
+    matrix
+        Observed counts, ``(n_cells, n_genes + n_controls)`` CSR int32, genes first.
+    names, ids, feature_types
+        Of every column of ``matrix``.
+    """
+
+    rates: NDArray[np.float32]
+    matrix: sparse.csr_matrix
+    names: tuple[str, ...]
+    ids: tuple[str, ...]
+    feature_types: tuple[str, ...]
+
+    @property
+    def n_genes(self) -> int:
+        """Columns of ``matrix`` that are genes."""
+        return int(self.rates.shape[1])
+
+
+def planted_rates(
+    rng: np.random.Generator, tissue: Tissue, panel: Panel, *, counts_per_cell: float
+) -> NDArray[np.float32]:
+    """Expected counts per cell and gene: type profile x programme x slide's gene efficiency, scaled to the library."""
+    library = rng.lognormal(np.log(counts_per_cell), LIBRARY_SD, len(tissue.xy_um))
+    efficiency = np.exp(rng.normal(0.0, _SLIDE_GENE_SD, len(panel.genes)))
+    rates = (panel.profiles * efficiency)[tissue.cell_type]
+    cycling = tissue.cell_type == CELL_TYPES.index(PROGRAMME_TYPE)
+    rates[:, panel.programme] *= np.where(cycling, np.exp(tissue.programme), 1.0)[:, None]
+    rates *= (library / rates.sum(axis=1))[:, None]
+    return rates.astype(np.float32)
+
+
+def _spill(rng: np.random.Generator, counts: sparse.csr_matrix, xy_um: NDArray[np.float64]) -> sparse.csr_matrix:
+    """Move a share of every cell's transcripts to its nearest neighbour, as segmentation errors do."""
+    neighbour = cKDTree(xy_um).query(xy_um, k=2)[1][:, 1]
+    lost = counts.copy()
+    lost.data = rng.binomial(counts.data, SPILL_SHARE).astype(counts.dtype)
+    n = counts.shape[0]
+    give = sparse.csr_matrix((np.ones(n, dtype=counts.dtype), (neighbour, np.arange(n))), shape=(n, n))
+    spilled = (counts - lost + give @ lost).tocsr()
+    spilled.eliminate_zeros()
+    return spilled
+
+
+def _observed(rng: np.random.Generator, rates: NDArray[np.float32], xy_um: NDArray[np.float64]) -> sparse.csr_matrix:
+    """Negative binomial counts with ambient transcripts and spill-over, CSR int32."""
+    library = rates.sum(axis=1, keepdims=True)
+    ambient = rates.mean(axis=0)
+    soup = AMBIENT_SHARE * library * (ambient / ambient.sum())
+    expected = (1 - AMBIENT_SHARE) * rates + soup
+    counts = rng.poisson(rng.standard_gamma(NB_THETA, expected.shape, dtype=np.float32) * (expected / NB_THETA))
+    sparse_counts = sparse.csr_matrix(counts.astype(np.int32))
+    return _spill(rng, sparse_counts, xy_um) if len(xy_um) > 1 else sparse_counts
+
+
+def _controls() -> list[tuple[str, str, float]]:
+    """Name, feature type and rate of every control column."""
+    return [
+        *((f"NegControlProbe_{i:05d}", "Negative Control Probe", CONTROL_RATE) for i in range(_N_PROBES)),
+        *((f"NegControlCodeword_{i:04d}", "Negative Control Codeword", CONTROL_RATE / 8) for i in range(_N_CODEWORDS)),
+        *((f"UnassignedCodeword_{i:04d}", "Unassigned Codeword", CONTROL_RATE / 8) for i in range(_N_UNASSIGNED)),
+    ]
+
+
+def draw_counts(rng: np.random.Generator, tissue: Tissue, panel: Panel, *, counts_per_cell: float) -> Counts:
+    """Plant the rates, then observe them; controls follow the genes."""
+    rates = planted_rates(rng, tissue, panel, counts_per_cell=counts_per_cell)
+    genes = _observed(rng, rates, tissue.xy_um)
+    controls = _controls()
+    false = rng.poisson([rate for _, _, rate in controls], (len(rates), len(controls))).astype(np.int32)
+    names = [name for name, _, _ in controls]
+    return Counts(
+        rates=rates,
+        matrix=sparse.hstack([genes, sparse.csr_matrix(false)], format="csr", dtype=np.int32),
+        names=(*panel.genes, *names),
+        ids=(*panel.gene_ids, *names),
+        feature_types=(*["Gene Expression"] * len(panel.genes), *[kind for _, kind, _ in controls]),
+    )

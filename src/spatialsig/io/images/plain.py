@@ -1,0 +1,88 @@
+"""PNG and JPEG files decoded into RGB pixels: they have no tiles, so the whole image at once."""
+
+from __future__ import annotations
+
+import io
+import struct
+from typing import TYPE_CHECKING
+
+from spatialsig._errors import InputError
+from spatialsig.io.images.rgb import DECODING_ERRORS, RgbFile, RgbPixels
+from spatialsig.io.images.tiff import MANY_PX, warn_decoded_at_once
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.JpegImagePlugin import JpegImageFile
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+
+
+def open_plain(path: Path) -> RgbFile:
+    """Decode a PNG or JPEG into RGB pixels.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged, gray, transparent or CMYK.
+    """
+    data = path.read_bytes()
+    try:
+        array = _decode_jpeg(data, path) if data.startswith(_JPEG) else _decode_png(data, path)
+    except InputError:
+        raise
+    except DECODING_ERRORS as error:
+        msg = f"image {str(path)!r} cannot be decoded ({error}): copy or export the file again."
+        raise InputError(msg) from error
+    return RgbFile([RgbPixels(array, axes="YXS"[: array.ndim], name=str(path))], None, [])
+
+
+def _decode_jpeg(data: bytes, path: Path) -> NDArray[np.uint8]:
+    import imagecodecs
+
+    header, pixels_at = _jpeg_header(data)
+    if header.layers == 4:
+        msg = (
+            f"image {str(path)!r} is a CMYK JPEG, whose colours depend on a printer's profile; wanted 8-bit RGB: "
+            f"export the H&E as an 8-bit RGB image."
+        )
+        raise InputError(msg)
+    _warn_many_pixels(path, header.height * header.width)
+    if data.rfind(_JPEG_END) < pixels_at:  # a thumbnail in the header has an end of its own
+        msg = "the JPEG data end before the image does"
+        raise ValueError(msg)
+    array: NDArray[np.uint8] = imagecodecs.jpeg8_decode(data)
+    return array
+
+
+def _jpeg_header(data: bytes) -> tuple[JpegImageFile, int]:
+    """Size and number of channels of a JPEG, and the byte where its compressed pixels begin."""
+    from PIL.JpegImagePlugin import JpegImageFile
+
+    stream = io.BytesIO(data)
+    try:
+        return JpegImageFile(stream), stream.tell()
+    except (SyntaxError, *DECODING_ERRORS) as error:  # a syntax error, Pillow says, is what it cannot read
+        msg = "it has no whole JPEG header"
+        raise ValueError(msg) from error
+
+
+def _decode_png(data: bytes, path: Path) -> NDArray[np.uint8]:
+    import imagecodecs
+
+    if not data.startswith(_PNG) or len(data) < 33:
+        msg = f"it begins with {data[:8]!r}, which is neither PNG nor JPEG" if data else "it is empty"
+        raise ValueError(msg)
+    # not by Pillow, which refuses the file for a damaged note that libpng leaves out
+    width, height = struct.unpack(">II", data[16:24])
+    _warn_many_pixels(path, height * width)
+    array: NDArray[np.uint8] = imagecodecs.png_decode(data)
+    return array
+
+
+def _warn_many_pixels(path: Path, pixels: int) -> None:
+    if pixels > MANY_PX:
+        warn_decoded_at_once(path, pixels, stacklevel=5)

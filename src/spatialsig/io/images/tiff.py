@@ -1,0 +1,187 @@
+"""TIFF, OME-TIFF, SVS, NDPI and their kin opened as RGB pixels."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+import numpy as np
+import tifffile
+
+from spatialsig._errors import InputError, SpatialsigWarning
+from spatialsig.io.images.channels import BY_NAME, other_channels, rgb_order
+from spatialsig.io.images.pixel_size import tiff_pixel_size
+from spatialsig.io.images.rgb import DECODING_ERRORS, RgbFile, RgbPixels
+from spatialsig.io.images.slide_image import pick_slide
+from spatialsig.io.images.tiff_level import Bytes, TiffLevel
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_JPEG = {6, 7, 34892, 33007}
+_REFUSED = {
+    0: "gray (white is zero)",
+    5: "CMYK, whose colours depend on a printer's profile",
+    8: "CIELAB",
+    9: "CIELAB",
+    10: "CIELAB",
+}
+_PALETTE, _YCBCR, _APERIO_YCBCR = 3, 6, 33003
+_OME_RGB = {0xFF0000: 0, 0x00FF00: 1, 0x0000FF: 2}
+MANY_PX = 2**28  # more pixels than this in one piece are worth a warning: 768 MiB
+
+
+def open_tiff(path: Path) -> RgbFile:
+    """Open the slide of a TIFF; tiles or strips are read when they are asked for.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged, or its pixels cannot become 8-bit RGB for sure.
+    """
+    file = Bytes(path)
+    try:
+        return _open(path, file)
+    except BaseException as error:
+        file.close()
+        if isinstance(error, DECODING_ERRORS) and not isinstance(error, InputError):
+            msg = f"image {str(path)!r} is not a whole TIFF ({error}): copy or export the file again."
+            raise InputError(msg) from error
+        raise
+
+
+def _open(path: Path, file: Bytes) -> RgbFile:
+    with tifffile.TiffFile(path) as tif:
+        index, series = _slide_series(tif, path)
+        levels = [_pages(level, path) for level in series.levels]
+        page = levels[0][0].keyframe
+        _check_whole(levels, path)
+        _check_colours(page, path)
+        size = tiff_pixel_size(tif, page, index)
+        channels = _channel_order(tif, index, levels[0])
+        windows = [TiffLevel(pages, file) for pages in levels]  # tifffile prepares its decoders from the open file
+    _warn_one_piece(page, path)
+    pixels = [_rgb(level, page, str(path), channels) for level in windows]
+    return RgbFile(pixels, size, [file])
+
+
+def _rgb(level: TiffLevel, page: Any, name: str, channels: list[int] | None) -> RgbPixels:
+    palette = _palette(page) if page.photometric == _PALETTE else None
+    return RgbPixels(level, axes="YXS"[: len(level.shape)], name=name, palette=palette, channels=channels)
+
+
+def _slide_series(tif: tifffile.TiffFile, path: Path) -> tuple[int, Any]:
+    """The image of the slide and its number in the file."""
+    images = list(tif.series)
+    if not images:
+        msg = f"image {str(path)!r} holds no image: copy or export the file again."
+        raise InputError(msg)
+    sizes = [(str(s.name), int(s.keyframe.imagelength), int(s.keyframe.imagewidth)) for s in images]
+    index = pick_slide(sizes, name=str(path))
+    series = images[index]
+    stacked = {axis: n for axis, n in zip(series.axes, series.shape, strict=True) if axis not in "YXSC" and n > 1}
+    if stacked:
+        msg = (
+            f"image {str(path)!r} is a stack of {' x '.join(map(str, stacked.values()))} images (axes {series.axes} of "
+            f"shape {series.shape}); wanted one H&E: save one plane as RGB."
+        )
+        raise InputError(msg)
+    return index, series
+
+
+def _pages(level: Any, path: Path) -> list[Any]:
+    """Pages of one level: a single one, or one per channel; what they read lazily is read now."""
+    pages = list(level.pages)
+    per_page = 1 if pages and pages[0] is not None and pages[0].keyframe.samplesperpixel == 1 else None
+    if any(page is None for page in pages) or not (len(pages) == 1 or (per_page == 1 and len(pages) in {3, 4})):
+        msg = (
+            f"image {str(path)!r} has axes {level.axes} of shape {level.shape} over {len(pages)} pages; wanted 8-bit RGB "
+            f"in one page or in one page per channel: export the H&E as an 8-bit RGB image."
+        )
+        raise InputError(msg)
+    for page in pages:
+        len(page.dataoffsets), len(page.databytecounts), page.jpegtables  # tags are read on first use
+    return pages
+
+
+def _check_whole(levels: list[list[Any]], path: Path) -> None:
+    """Raise when pixels would lie beyond the end of the file."""
+    size = path.stat().st_size
+    for page in (page for pages in levels for page in pages):
+        ends = np.add(page.dataoffsets, page.databytecounts)
+        if len(ends) and int(ends.max()) > size:
+            msg = (
+                f"image {str(path)!r} is truncated: its pixels reach to byte {int(ends.max())} but the file has "
+                f"{size}. Copy the file again."
+            )
+            raise InputError(msg)
+
+
+def _check_colours(page: Any, path: Path) -> None:
+    what = _REFUSED.get(int(page.photometric))
+    if page.photometric == _YCBCR and page.compression not in _JPEG and page.compression < 30_000:
+        what = "YCbCr without JPEG compression"
+    if page.compression == _APERIO_YCBCR:
+        what = "Aperio JPEG 2000 in YCbCr, which only openslide decodes"
+    if what is not None:
+        msg = f"image {str(path)!r} is {what}; wanted 8-bit RGB: export the H&E as an 8-bit RGB image."
+        raise InputError(msg)
+
+
+def _warn_one_piece(page: Any, path: Path) -> None:
+    rows = page.imagelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
+    pixels = (page.tilelength * page.tilewidth) if page.tilewidth else rows * page.imagewidth
+    if pixels > MANY_PX and not page.is_contiguous:
+        warn_decoded_at_once(path, pixels)
+
+
+def warn_decoded_at_once(path: Path, pixels: int, *, stacklevel: int = 3) -> None:
+    """Warn that a file is not tiled, and of the memory that this takes."""
+    msg = (
+        f"image {str(path)!r} cannot be read piece by piece: {pixels / 1e6:.0f} million px are decoded at once and need "
+        f"about {2 * 3 * pixels / 2**30:.1f} GiB of memory. Save it as a tiled TIFF if that is too much."
+    )
+    warnings.warn(msg, SpatialsigWarning, stacklevel=stacklevel)
+
+
+def _palette(page: Any) -> NDArray[np.uint8]:
+    """Colours ``(n, 3)`` of a palette, which TIFF keeps as 16-bit values."""
+    colours = np.asarray(page.colormap)
+    shift = 8 if colours.max() > 255 else 0
+    return np.ascontiguousarray((colours >> shift).T, dtype=np.uint8)
+
+
+def _channel_order(tif: tifffile.TiffFile, index: int, pages: list[Any]) -> list[int] | None:
+    """Positions of red, green and blue when each channel of an OME-TIFF is a page of its own; None: as they come.
+
+    Raises
+    ------
+    InputError
+        If the channels have names or colours, but not these three: fluorescence, most likely.
+    """
+    if len(pages) == 1 or not tif.ome_metadata:
+        return None
+    images = ElementTree.fromstring(tif.ome_metadata).findall(".//{*}Image/{*}Pixels")
+    channels = images[min(index, len(images) - 1)].findall("{*}Channel")
+    names = [str(channel.get("Name", "")).strip().lower() for channel in channels]
+    colours = [int(channel.get("Color", "-1")) for channel in channels]
+    order = rgb_order(
+        [BY_NAME.get(name, _OME_RGB.get((colour >> 8) & 0xFFFFFF)) for name, colour in zip(names, colours, strict=True)]
+    )
+    if order is None and any(names) and any(name not in BY_NAME for name in names):
+        raise other_channels(tif.filename, names)
+    return order
+
+
+def has_pieces(path: Path) -> bool:
+    """Whether the first image of a file can be read piece by piece."""
+    try:
+        with tifffile.TiffFile(path) as tif:
+            page = tif.pages.first
+            return bool(page.tilewidth) or page.rowsperstrip < page.imagelength or page.is_contiguous
+    except DECODING_ERRORS as error:
+        msg = f"image {str(path)!r} is not a whole TIFF ({error}): copy or export the file again."
+        raise InputError(msg) from error

@@ -1,0 +1,1 @@
+"""Files of a Xenium bundle read into checked tables and arrays."""

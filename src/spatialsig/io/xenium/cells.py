@@ -1,0 +1,134 @@
+"""``cells.parquet`` read in the order of the matrix, and its counts compared with the matrix."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from spatialsig import _keys
+from spatialsig._errors import InputError, SpatialsigWarning
+from spatialsig.io.xenium.bundle import CELLS, MATRIX
+from spatialsig.io.xenium.ids import as_text, id_kind
+from spatialsig.io.xenium.parquet import check_columns, naming_parquet, read_parquet
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+X_COLUMN, Y_COLUMN, AREA_COLUMN = "x_centroid", "y_centroid", "cell_area"
+MAX_WITHOUT_POSITION = 0.01
+_PANDAS_INDEX = "__index_level_"
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Rows of ``cells.parquet`` in the order of the matrix.
+
+    Attributes
+    ----------
+    frame
+        All columns; ``cell_id`` as str, centroids in um; a fresh index.
+    without_position
+        Number of rows whose centroid is not finite.
+    id_kind
+        How the file stores ids: ``integer``, ``bytes`` or ``text``.
+    in_order
+        Whether the file had the order of the matrix.
+    """
+
+    frame: pd.DataFrame
+    without_position: int
+    id_kind: str
+    in_order: bool
+
+
+def read_cells(path: Path, cell_ids: NDArray[np.str_]) -> Cells:
+    """Read ``cells.parquet`` in the order of the matrix.
+
+    Parameters
+    ----------
+    path
+        Bundle.
+    cell_ids
+        Barcodes of the matrix.
+    """
+    file = path / CELLS
+    table = read_parquet(file)
+    check_columns(file, table.column_names, (_keys.CELL_ID, X_COLUMN, Y_COLUMN))
+    with naming_parquet(file):
+        cells = table.to_pandas(ignore_metadata=True)
+    cells = cells.drop(columns=[name for name in cells if str(name).startswith(_PANDAS_INDEX)])
+    text = cells[[X_COLUMN, Y_COLUMN]].select_dtypes(exclude="number").columns.tolist()
+    if text:
+        msg = f"column(s) {text} of {str(file)!r} hold no numbers; wanted um. Use the original file."
+        raise InputError(msg)
+    cells[_keys.CELL_ID] = as_text(cells[_keys.CELL_ID], name=f"{file}: cell_id")
+    ids_in_file = cells[_keys.CELL_ID].to_numpy(str)
+    _check_ids(path, ids_in_file, cell_ids)
+    cells = cells.set_index(_keys.CELL_ID, drop=False).loc[cell_ids].reset_index(drop=True)
+    kind = id_kind(table.schema.field(_keys.CELL_ID).type)
+    return Cells(cells, _without_position(file, cells), kind, bool(np.array_equal(ids_in_file, cell_ids)))
+
+
+def _without_position(file: Path, cells: pd.DataFrame) -> int:
+    lost = int((~np.isfinite(cells[[X_COLUMN, Y_COLUMN]].to_numpy(float))).any(axis=1).sum())
+    if lost > MAX_WITHOUT_POSITION * len(cells):
+        msg = (
+            f"{lost} of {len(cells)} cells in {str(file)!r} have no finite centroid; at most "
+            f"{MAX_WITHOUT_POSITION:.0%} may be dropped: check how the file was made."
+        )
+        raise InputError(msg)
+    if lost:
+        msg = f"{lost} of {len(cells)} cells in {str(file)!r} have no finite centroid and are left out."
+        warnings.warn(msg, SpatialsigWarning, stacklevel=5)
+    return lost
+
+
+def _check_ids(path: Path, in_cells: NDArray[np.str_], in_matrix: NDArray[np.str_]) -> None:
+    for name, ids in ((CELLS, in_cells), (MATRIX, in_matrix)):
+        repeated = pd.Index(ids)[pd.Index(ids).duplicated()]
+        if len(repeated):
+            msg = f"{str(path / name)!r} lists {len(repeated)} cell ids more than once, as {repeated[0]!r}: use one bundle."
+            raise InputError(msg)
+    if len(in_matrix) == 0:
+        msg = f"{str(path / MATRIX)!r} holds no cells; nothing can be read from this bundle."
+        raise InputError(msg)
+    only_matrix, only_cells = np.setdiff1d(in_matrix, in_cells), np.setdiff1d(in_cells, in_matrix)
+    if len(only_matrix) or len(only_cells):
+        examples = [*only_matrix[:2].tolist(), *only_cells[:2].tolist()]
+        msg = (
+            f"bundle {str(path)!r}: {len(only_matrix)} cells of {MATRIX} are not in {CELLS} and {len(only_cells)} the "
+            f"other way round, as {examples}; wanted the same cells in both: take both files from one bundle."
+        )
+        raise InputError(msg)
+
+
+def check_counts(path: Path, cells: pd.DataFrame, per_cell: dict[str, NDArray[np.float64]]) -> None:
+    """Warn where the counts that ``cells.parquet`` sums up are not those of the matrix.
+
+    Parameters
+    ----------
+    path
+        Bundle.
+    cells
+        Frame of :class:`Cells`.
+    per_cell
+        Column of ``cells.parquet`` -> sum of the matrix per cell.
+    """
+    wrong = {}
+    for column in [column for column in per_cell if column in cells and cells[column].dtype.kind in "iuf"]:
+        differ = int((cells[column].to_numpy(float) != per_cell[column]).sum())
+        if differ:
+            wrong[column] = differ
+    if wrong:
+        listed = ", ".join(f"{column} for {count}" for column, count in wrong.items())
+        msg = (
+            f"bundle {str(path)!r}: {CELLS} and {MATRIX} do not agree on {listed} of {len(cells)} cells: are both files "
+            f"of one run? The counts are those of {MATRIX}."
+        )
+        warnings.warn(msg, SpatialsigWarning, stacklevel=4)

@@ -1,0 +1,192 @@
+"""Ids, centroids and pixel size read from ``cells.zarr.zip``, whose checksums make it the copy to check others by."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zipfile
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import zarr
+from zarr.storage import ZipStore
+
+from spatialsig._errors import InputError, SpatialsigWarning
+from spatialsig.io.xenium.layout import BYTE_IDS, INTEGER_IDS, TEXT_IDS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+CELLS_ZARR = "cells.zarr.zip"
+CENTROID = ("x_centroid", "y_centroid")
+_SUMMARY = {
+    "x_centroid": "cell_centroid_x",
+    "y_centroid": "cell_centroid_y",
+    "cell_area": "cell_area",
+    "nucleus_area": "nucleus_area",
+    "nucleus_count": "nucleus_count",
+}  # column of cells.parquet -> column of the summary
+_METHOD = "segmentation_method"
+_SAME = 1e-3  # um, um2: both files hold the same numbers
+_SAME_PIXEL_SIZE = 1e-5  # relative; the transform is stored in single precision
+_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, struct.error, OSError, ValueError, KeyError, TypeError, RuntimeError, IndexError,
+    AttributeError, NotImplementedError, MemoryError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Content of ``cells.zarr.zip``.
+
+    Attributes
+    ----------
+    path
+        The file.
+    generation
+        XOA versions that write it so, see :class:`Layout`.
+    cell_ids
+        ``(n_cells,)`` str.
+    summary
+        Columns named as in ``cells.parquet``, one row per cell.
+    pixel_size
+        um per morphology px, or None.
+    methods
+        How cells can have been segmented; empty where the file does not say.
+    """
+
+    path: Path
+    generation: str
+    cell_ids: NDArray[np.str_]
+    summary: pd.DataFrame
+    pixel_size: float | None
+    methods: frozenset[str]
+
+
+def read_segmentation(path: Path) -> Segmentation | None:
+    """Read the small arrays of ``cells.zarr.zip``; None where the bundle has no such file.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged.
+    """
+    file = path / CELLS_ZARR
+    if not file.exists():
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of zarr, on zip files with a name twice
+            return _read(file)
+    except _DAMAGE as error:
+        msg = (
+            f"{str(file)!r} is damaged ({type(error).__name__}: {error}): copy it from the output of the instrument "
+            f"again. Without `boundaries`, `transcripts` and `morphology` it may also be left out."
+        )
+        raise InputError(msg) from error
+
+
+def _read(file: Path) -> Segmentation:
+    with ZipStore(file, mode="r") as store:
+        group: Any = zarr.open_group(store, mode="r", zarr_format=2)
+        raw = np.asarray(group["cell_id"][...])
+        columns = list(group["cell_summary"].attrs["column_names"]) if "cell_summary" in group else []
+        values = np.asarray(group["cell_summary"][...]) if columns else np.empty((len(raw), 0))
+        scale = (
+            np.asarray(group["masks/homogeneous_transform"][...]) if "masks/homogeneous_transform" in group else None
+        )
+        methods = frozenset(map(str, group.attrs.get("segmentation_methods", ())))
+        generation = TEXT_IDS if "polygon_sets" in group else BYTE_IDS if "seg_mask_value" in group else INTEGER_IDS
+    if generation == INTEGER_IDS and raw.ndim == 2 and raw.shape[1] == 2:
+        generation = BYTE_IDS  # pairs of numbers are ids as text
+    frame = pd.DataFrame(values, columns=columns)
+    columns_there = {ours: frame[theirs] for ours, theirs in _SUMMARY.items() if theirs in frame}
+    summary = pd.DataFrame(columns_there, index=range(len(raw)))
+    pixel_size = None if scale is None else _pixel_size(scale)
+    return Segmentation(file, generation, _ids(raw), summary, pixel_size, methods)
+
+
+def _ids(raw: NDArray[Any]) -> NDArray[np.str_]:
+    """``(n,)`` numbers as they are, ``(n, 2)`` as XOA writes them: eight letters a-p and the number of the dataset."""
+    if raw.ndim == 1 or raw.shape[1] == 1:
+        return raw.reshape(-1).astype(str)
+    shifts = np.arange(28, -1, -4, dtype=np.uint32)
+    letters = ((raw[:, :1].astype(np.uint32) >> shifts) & 15).astype(np.uint8) + ord("a")
+    names = np.ascontiguousarray(letters).view("S8").ravel().astype(str)
+    ids: NDArray[np.str_] = np.char.add(np.char.add(names, "-"), raw[:, 1].astype(str))
+    return ids
+
+
+def _pixel_size(scale: NDArray[Any]) -> float:
+    with np.errstate(divide="ignore"):
+        return float(1 / np.float64(scale[0, 0]))
+
+
+def check_pixel_size(segmentation: Segmentation, pixel_size: float, *, specs: Path) -> None:
+    """Raise :class:`InputError` if the bundle contradicts itself on the size of a morphology px."""
+    in_zip = segmentation.pixel_size
+    if in_zip is None or np.isclose(in_zip, pixel_size, rtol=_SAME_PIXEL_SIZE, atol=0):
+        return
+    msg = (
+        f"`pixel_size` in {str(specs)!r} is {pixel_size!r} um, but masks/homogeneous_transform in "
+        f"{str(segmentation.path)!r} means {in_zip:.6g} um: restore the original file."
+    )
+    raise InputError(msg)
+
+
+def check_cells(segmentation: Segmentation, cells: pd.DataFrame, *, name: str, needed: bool) -> None:
+    """Compare ids, centroids and areas with ``cells.parquet``.
+
+    Parameters
+    ----------
+    segmentation
+        What the zip says.
+    cells
+        Frame of :func:`read_cells`.
+    name
+        File that the frame comes from.
+    needed
+        Raise :class:`InputError` where they differ, because elements are read that rest on the zip; otherwise warn.
+    """
+    rows = pd.Index(segmentation.cell_ids).get_indexer(pd.Index(cells["cell_id"]))
+    complaints = []
+    if (rows < 0).any() or len(segmentation.cell_ids) != len(cells):
+        missing, extra = int((rows < 0).sum()), len(segmentation.cell_ids) - int((rows >= 0).sum())
+        complaints.append(f"{missing} of its {len(cells)} cells are missing there and {extra} are only there")
+    ours, theirs = cells[rows >= 0], segmentation.summary.iloc[rows[rows >= 0]]
+    for column in [column for column in theirs if column in ours]:
+        one, two = (np.nan_to_num(frame[column].to_numpy(float), posinf=0, neginf=0) for frame in (ours, theirs))
+        differ = ~np.isclose(one, two, rtol=1e-6, atol=_SAME)
+        if column in CENTROID:  # cells without a position are counted where they are dropped
+            differ &= np.isfinite(ours[column].to_numpy(float))
+        if differ.any():
+            first = int(np.flatnonzero(differ)[0])
+            example = f"{one[first]:g} against {two[first]:g} for {ours['cell_id'].iloc[first]!r}"
+            complaints.append(f"{column} differs for {int(differ.sum())} cells, as {example}")
+    if not complaints:
+        _check_methods(segmentation, cells, name=name)
+        return
+    msg = (
+        f"{name!r} and {str(segmentation.path)!r} are not of one run: {'; '.join(complaints)}. Take both files from one "
+        f"bundle."
+    )
+    if needed:
+        raise InputError(msg)
+    warnings.warn(msg, SpatialsigWarning, stacklevel=4)
+
+
+def _check_methods(segmentation: Segmentation, cells: pd.DataFrame, *, name: str) -> None:
+    if _METHOD not in cells or not segmentation.methods:
+        return
+    unknown = cells.loc[~cells[_METHOD].astype(str).isin(segmentation.methods), _METHOD]
+    if len(unknown):
+        msg = (
+            f"{_METHOD} in {name!r} is {unknown.iloc[0]!r} for {len(unknown)} cells, which {str(segmentation.path)!r} does "
+            f"not list: {sorted(segmentation.methods)}. Take both files from one bundle."
+        )
+        warnings.warn(msg, SpatialsigWarning, stacklevel=5)

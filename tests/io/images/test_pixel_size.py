@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import pytest
+import tifffile
+
+from spatialsig._errors import InputError, SpatialsigWarning
+from spatialsig.io.images.open_rgb import open_rgb
+from spatialsig.io.images.pixel_size import PixelSize, choose_um_per_px, ome_pixel_size
+
+
+@pytest.mark.parametrize(
+    ("metadata", "um"),
+    [
+        ({"PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}, 0.25),
+        ({"PhysicalSizeX": 0.25, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 0.25, "PhysicalSizeYUnit": "µm"}, 0.25),
+        ({"PhysicalSizeX": 250, "PhysicalSizeXUnit": "nm", "PhysicalSizeY": 250, "PhysicalSizeYUnit": "nm"}, 0.25),
+        ({"PhysicalSizeX": 5e-4, "PhysicalSizeXUnit": "mm", "PhysicalSizeY": 5e-4, "PhysicalSizeYUnit": "mm"}, 0.5),
+        ({"PhysicalSizeX": 0.25, "PhysicalSizeY": 0.5}, None),
+        ({"PhysicalSizeX": 1, "PhysicalSizeXUnit": "pixel", "PhysicalSizeY": 1, "PhysicalSizeYUnit": "pixel"}, None),
+        ({}, None),
+    ],
+)
+def test_pixel_size_of_an_ome_tiff(tmp_path, pixels, metadata, um) -> None:
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, pixels, photometric="rgb", ome=True, metadata={"axes": "YXS", **metadata})
+    found = open_rgb(path).um_per_px
+    assert found == (None if um is None else pytest.approx(um))
+
+
+@pytest.mark.parametrize(
+    ("resolution", "unit", "um"),
+    [(20_000, "CENTIMETER", 0.5), (50_800, "INCH", 0.5), (72, "INCH", None), (20_000, "NONE", None)],
+)
+def test_pixel_size_of_a_plain_tiff(tmp_path, pixels, resolution, unit, um) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, pixels, photometric="rgb", resolution=(resolution, resolution), resolutionunit=unit)
+    assert open_rgb(path).um_per_px == (None if um is None else pytest.approx(um))
+
+
+def test_pixel_size_of_an_aperio_description(tmp_path, pixels) -> None:
+    tifffile.imwrite(
+        tmp_path / "a.svs", pixels, photometric="rgb", description="Aperio|AppMag = 20|MPP = 0.4990|x", metadata=None
+    )
+    assert open_rgb(tmp_path / "a.svs").um_per_px == 0.499
+
+
+def test_pixel_size_of_an_imagej_tiff(tmp_path, pixels) -> None:
+    options = {"resolution": (4.0, 4.0), "metadata": {"unit": "um", "axes": "YXS"}}
+    tifffile.imwrite(tmp_path / "a.tif", pixels, imagej=True, **options)
+    assert open_rgb(tmp_path / "a.tif").um_per_px == pytest.approx(0.25)
+
+
+OME = """<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">
+<Image><Pixels PhysicalSizeX="0.5" PhysicalSizeY="0.25"/></Image>
+<Image><Pixels PhysicalSizeX="2" PhysicalSizeXUnit="nm" PhysicalSizeY="3" PhysicalSizeYUnit="mm"/></Image></OME>"""
+
+
+def test_every_image_of_an_ome_xml_has_its_own_size_and_unit() -> None:
+    assert ome_pixel_size(OME, 0) == (0.5, 0.25)
+    assert ome_pixel_size(OME, 1) == pytest.approx((0.002, 3000.0))
+    assert ome_pixel_size(OME, 7) == ome_pixel_size(OME, 1)
+    assert ome_pixel_size(OME[:-9], 0) is None
+
+
+def test_the_size_that_is_passed_wins_and_a_contradiction_is_said() -> None:
+    assert choose_um_per_px(None, um_per_px=0.5, in_file=None) == 0.5
+    assert choose_um_per_px(None, um_per_px=0.5, in_file=PixelSize(0.51, 0.51)) == 0.5
+    assert choose_um_per_px(None, um_per_px=None, in_file=PixelSize(0.51, 0.51)) == 0.51
+    with pytest.warns(SpatialsigWarning, match=r"`um_per_px=0.5` is used, but image 'array' says 0.6 um per px"):
+        assert choose_um_per_px(None, um_per_px=0.5, in_file=PixelSize(0.6, 0.6)) == 0.5
+    with pytest.raises(InputError, match=r"its pixels are 0.5 x 0.6 um \(x, y\); wanted square ones"):
+        choose_um_per_px(None, um_per_px=None, in_file=PixelSize(0.5, 0.6))
