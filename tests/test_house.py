@@ -72,6 +72,78 @@ def test_files_stay_readable(path: Path) -> None:
     assert path.stem not in {"utils", "helpers", "common", "misc"}
 
 
+MAX_FILES = 20
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in FILES}), ids=lambda p: str(p.relative_to(SRC)))
+def test_folders_stay_readable(folder: Path) -> None:
+    assert len(list(folder.glob("*.py"))) <= MAX_FILES
+
+
+def imports(path: Path) -> set[str]:
+    """Modules of the package that a file loads, at once or in a function; not those it only names in annotations."""
+    tree = ast.parse(path.read_text())
+    guarded = [n for n in ast.walk(tree) if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.dump(n.test)]
+    skipped = {id(inner) for guard in guarded for inner in ast.walk(guard)}
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and id(node) not in skipped:
+            base = node.module or ""
+            if node.level:
+                base = ".".join(filter(None, (module_name(path.parent / "__init__.py"), base)))
+            names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
+        if isinstance(node, ast.Import) and id(node) not in skipped:
+            names |= {alias.name for alias in node.names}
+    return names & MODULES
+
+
+def module_name(path: Path) -> str:
+    parts = ("spatialsig", *path.relative_to(SRC).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path) for path in FILES}
+
+
+def test_no_module_leads_back_to_itself() -> None:
+    graph = {module_name(path): imports(path) for path in FILES if path.name != "__init__.py"}
+    graph = {name: used & graph.keys() for name, used in graph.items()}
+    order: dict[str, int] = {}
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, f"circle: {' -> '.join((*trail[trail.index(name) :], name))}"
+        if name not in order:
+            for used in sorted(graph[name]):
+                visit(used, (*trail, name))
+            order[name] = len(order)
+
+    for name in sorted(graph):
+        visit(name, ())
+
+
+FRONT_ROOMS = ("io", "pp", "tl", "pl", "datasets")
+
+
+def public_modules(front: str) -> set[str]:
+    """Modules of a front room that define one of its public names."""
+    room_module = importlib.import_module(f"spatialsig.{front}")
+    homes = {getattr(getattr(room_module, name), "__module__", "") for name in room_module.__all__}
+    return {home for home in homes if home.startswith(f"spatialsig.{front}.")}
+
+
+@pytest.mark.parametrize("front", FRONT_ROOMS)
+def test_public_functions_do_not_import_their_siblings(front: str) -> None:
+    public = public_modules(front)
+    for path in (path for path in FILES if room(path) == front and path.name != "__init__.py"):
+        siblings = imports(path) & (public - {module_name(path)})
+        assert not siblings, f"{path.name} imports {sorted(siblings)}; what they share belongs one floor down"
+
+
+def test_tl_holds_what_a_user_can_call_and_nothing_else() -> None:
+    files = {module_name(path) for path in FILES if path.parent == SRC / "tl" and path.name != "__init__.py"}
+    assert files == public_modules("tl")
+
+
 HEAVY = {"torch", "lightning", "spatialdata_io", "squidpy", "scanpy", "tensorstore", "tifffile"}
 
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from xarray import DataArray, DataTree
 
 from spatialsig._errors import InputError
-from spatialsig.pl._background import background, greyed
-from spatialsig.pl._draw import round_length
+from spatialsig.pl.drawing.background import background, greyed
+from spatialsig.pl.drawing.slide_panels import round_length
 
 
 def pyramid(*levels):

@@ -12,7 +12,7 @@ import spatialsig as sp
 from spatialsig import _keys
 from spatialsig._errors import InputError, KeyMissingError
 from spatialsig.pl import _scatter
-from spatialsig.pl._methods import METHODS
+from spatialsig.pl.drawing.methods import METHODS
 
 
 def pairs(sdata, signature):

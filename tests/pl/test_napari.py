@@ -15,7 +15,7 @@ from spatialdata.transformations import get_transformation
 import spatialsig as sp
 from spatialsig import _keys
 from spatialsig._errors import InputError, KeyMissingError
-from spatialsig.pl._draw import robust_limits
+from spatialsig.pl.drawing.slide_panels import robust_limits
 
 WINDOW = Path(__file__).with_name("napari_window.py")
 KINDS = ("squares", "outlines", "raster")  # the raster last: it lowers the limit of what is drawn as squares

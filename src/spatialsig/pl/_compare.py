@@ -10,9 +10,17 @@ from matplotlib.ticker import MaxNLocator
 from spatialsig import _keys
 from spatialsig._checks import check_fraction
 from spatialsig._errors import InputError
-from spatialsig.pl._canvas import INK, RESIDUAL_MAP, SCORE_MAP, canvas, save_figure
-from spatialsig.pl._draw import beyond, centred_limits, draw_image, draw_patches, frame, robust_limits, scale_bar
-from spatialsig.pl._maps import slide_maps
+from spatialsig.pl.drawing.canvas import INK, RESIDUAL_MAP, SCORE_MAP, canvas, save_figure
+from spatialsig.pl.drawing.maps import slide_maps
+from spatialsig.pl.drawing.slide_panels import (
+    beyond,
+    centred_limits,
+    draw_image,
+    draw_patches,
+    frame,
+    robust_limits,
+    scale_bar,
+)
 from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
@@ -21,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from spatialsig.pl._maps import SlideMaps
+    from spatialsig.pl.drawing.maps import SlideMaps
     from spatialsig.slide.slides import Data
 
 PANEL_IN = 3.3  # width of one map

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib import colormaps
 
 from spatialsig import _keys
-from spatialsig.pl._canvas import INK, canvas, save_figure
+from spatialsig.pl.drawing.canvas import INK, canvas, save_figure
 from spatialsig.signatures import measured_genes, overlap_matrix, read_signatures
 from spatialsig.slide.slides import open_slides
 

@@ -12,8 +12,8 @@ from spatialsig import _keys
 from spatialsig._checks import check_positive
 from spatialsig._errors import InputError
 from spatialsig.data.patches import read_patches
-from spatialsig.pl._canvas import INK, canvas, save_figure
-from spatialsig.pl._values import patch_values
+from spatialsig.pl.drawing.canvas import INK, canvas, save_figure
+from spatialsig.pl.drawing.values import patch_values
 from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:

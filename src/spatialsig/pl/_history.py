@@ -9,7 +9,7 @@ import pandas as pd
 
 from spatialsig._checks import check_key
 from spatialsig._errors import InputError
-from spatialsig.pl._canvas import ACCENT, FAINT, INK, SECOND, canvas, save_figure
+from spatialsig.pl.drawing.canvas import ACCENT, FAINT, INK, SECOND, canvas, save_figure
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialsig.pl._canvas import ACCENT, FAINT, GRID, INK, SECOND, canvas, save_figure
-from spatialsig.pl._methods import (
+from spatialsig.pl.drawing.canvas import ACCENT, FAINT, GRID, INK, SECOND, canvas, save_figure
+from spatialsig.pl.drawing.methods import (
     MEAN,
     MODEL,
     check_evaluation,

@@ -9,10 +9,10 @@ import numpy as np
 from spatialsig import _keys
 from spatialsig._checks import check_fraction
 from spatialsig._errors import InputError
-from spatialsig.pl._canvas import ACCENT, SCORE_MAP, SECOND
-from spatialsig.pl._draw import robust_limits
-from spatialsig.pl._raster import raster
-from spatialsig.pl._values import shown_values
+from spatialsig.pl.drawing.canvas import ACCENT, SCORE_MAP, SECOND
+from spatialsig.pl.drawing.raster import raster
+from spatialsig.pl.drawing.slide_panels import robust_limits
+from spatialsig.pl.drawing.values import shown_values
 from spatialsig.slide.coordinates import image_of, placed
 from spatialsig.slide.slides import open_slides, slide_count
 

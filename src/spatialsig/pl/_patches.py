@@ -9,12 +9,12 @@ from matplotlib.ticker import MaxNLocator
 
 from spatialsig import _keys
 from spatialsig._checks import check_fraction
-from spatialsig.pl._background import background
-from spatialsig.pl._canvas import ACCENT, INK, SCORE_MAP, SECOND, canvas, save_figure
-from spatialsig.pl._draw import beyond, draw_image, draw_patches, frame, robust_limits, scale_bar
-from spatialsig.pl._maps import cell_corners
-from spatialsig.pl._outlines import outlines
-from spatialsig.pl._values import shown_values
+from spatialsig.pl.drawing.background import background
+from spatialsig.pl.drawing.canvas import ACCENT, INK, SCORE_MAP, SECOND, canvas, save_figure
+from spatialsig.pl.drawing.maps import cell_corners
+from spatialsig.pl.drawing.outlines import outlines
+from spatialsig.pl.drawing.slide_panels import beyond, draw_image, draw_patches, frame, robust_limits, scale_bar
+from spatialsig.pl.drawing.values import shown_values
 from spatialsig.slide.coordinates import full_resolution, image_of, um_to_image
 from spatialsig.slide.folds import positions
 from spatialsig.slide.slides import open_slides

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.lines import Line2D
 
 from spatialsig import _keys
-from spatialsig.pl._canvas import FAINT, INK, save_figure
-from spatialsig.pl._pairs import MAX_NAMED, collect_pairs, panel_grid, slide_colour
+from spatialsig.pl.drawing.canvas import FAINT, INK, save_figure
+from spatialsig.pl.drawing.pairs import MAX_NAMED, collect_pairs, panel_grid, slide_colour
 from spatialsig.stats.agreement import agreement
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from spatialsig.pl._pairs import Pairs
+    from spatialsig.pl.drawing.pairs import Pairs
     from spatialsig.slide.slides import Data
 
 MAX_POINTS = 5_000  # beyond, points hide each other: show their density

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
-from spatialdata.models import ShapesModel
-from spatialdata.transformations import get_transformation
 
 from spatialsig import _keys
 from spatialsig._checks import check_choice, check_fraction, check_key, check_positive
 from spatialsig._errors import InputError
-from spatialsig.pp._find_tissue import tissue_of
-from spatialsig.pp._patches import MAX_UPSAMPLING, patch_squares
-from spatialsig.pp._placement import LAZYSLIDE_COLUMN, geometries_on_image
-from spatialsig.pp._tissue import tissue_fraction
+from spatialsig.pp._squares import check_resolution, write_patches
+from spatialsig.pp.tissue.elements import tissue_of
+from spatialsig.pp.tissue.placement import LAZYSLIDE_COLUMN, geometries_on_image
+from spatialsig.pp.tissue.segmentation import tissue_fraction
 from spatialsig.slide.coordinates import full_resolution, image_of, image_um_per_px
 from spatialsig.slide.patches import PatchSpec, level_read
 from spatialsig.slide.slides import open_slides
@@ -45,7 +43,7 @@ def import_patches(
     image_key: str = _keys.IMAGE,
     key_added: str = _keys.PATCHES,
 ) -> None:
-    """Make patches of the tiles that another tool cut, so that every later verb works on them.
+    """Make patches of the tiles that another tool cut, so that every later function works on them.
 
     Read are tiles of ``squidpy.experimental.im.make_tiles``, patches of ``sopa.make_image_patches``, tiles of LazySlide
     (wsidata), and shapes of any other origin that are squares of one size.
@@ -123,7 +121,7 @@ def _import(
     image_key: str,
     key_added: str,
 ) -> None:
-    image = image_of(slide, image_key)
+    image_of(slide, image_key)
     tiles = slide.sdata.shapes[source_key]
     chosen = np.ones(len(tiles), bool)
     if tool == "squidpy" and min_tissue is None and "tile_classification" in tiles:
@@ -144,10 +142,8 @@ def _import(
             "left. Pass `min_tissue=` to choose by the share of tissue."
         )
         raise InputError(msg)
-    squares = patch_squares(origins[keep], spec, tissue[keep])
-    slide.put(key_added, ShapesModel.parse(squares, transformations=get_transformation(image, get_all=True)))
-    recorded = asdict(spec) | {"tissue_key": used, "made_by": f"{tool}: {keep.sum()} of {len(tiles)} {source_key!r}"}
-    slide.record_patches(key_added, recorded)
+    spec = replace(spec, tissue_key=used, made_by=f"{tool}: {keep.sum()} of {len(tiles)} {source_key!r}")
+    write_patches(slide, key_added, spec, origins[keep], tissue[keep])
 
 
 def _upright(slide: Slide, source_key: str, boxes: NDArray[Any]) -> NDArray[Any]:
@@ -197,14 +193,9 @@ def _spec(
 ) -> PatchSpec:
     scan = image_um_per_px(slide, image_key)
     cut_for = slide.sdata.attrs.get(LAZYSLIDE_SPEC, {}).get(source_key, {}).get("mpp") if tool == "lazyslide" else None
-    wanted = um_per_px or cut_for or scan
-    if scan > wanted * MAX_UPSAMPLING:
-        msg = (
-            f"slide {slide.name!r}: `um_per_px={wanted:g}` is finer than the scan ({scan:.4f} µm/px); "
-            f"ask for {scan:.3f} or more."
-        )
-        raise InputError(msg)
-    patch_px = max(1, round(size * scan / wanted))
+    resolution = um_per_px or cut_for or scan
+    check_resolution(slide, resolution, scan)
+    patch_px = max(1, round(size * scan / resolution))
     level, resample = level_read(slide, image_key, size_l0=size, out_px=patch_px)
     return PatchSpec(
         image_key=image_key,

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import geopandas as gpd
 import numpy as np
-import shapely
-from spatialdata.models import ShapesModel
-from spatialdata.transformations import get_transformation
 
 from spatialsig import _keys
 from spatialsig._checks import check_fraction, check_positive
 from spatialsig._errors import InputError
 from spatialsig._progress import track
 from spatialsig.geometry.grid import patch_origins, points_in_patches
-from spatialsig.pp._find_tissue import tissue_of
-from spatialsig.pp._tissue import tissue_fraction
+from spatialsig.pp._squares import check_resolution, write_patches
+from spatialsig.pp.tissue.elements import tissue_of
+from spatialsig.pp.tissue.segmentation import tissue_fraction
 from spatialsig.slide.coordinates import full_resolution, image_of, image_um_per_px, um_to_image
 from spatialsig.slide.folds import positions
 from spatialsig.slide.patches import PatchSpec, level_read
@@ -28,7 +25,6 @@ if TYPE_CHECKING:
 
     from spatialsig.slide.slides import Data, Slide
 
-MAX_UPSAMPLING = 1.05  # a patch finer than the scan would be made of invented pixels
 PATCH_PX, UM_PER_PX = 224, 0.5
 
 
@@ -165,12 +161,7 @@ def _spec(slide: Slide, size: _Size, stride_um: float, min_tissue: float, image_
     full = full_resolution(image_of(slide, image_key))
     height, width = full.sizes["y"], full.sizes["x"]
     scan = image_um_per_px(slide, image_key)
-    if scan > size.um_per_px * MAX_UPSAMPLING:
-        msg = (
-            f"slide {slide.name!r}: `um_per_px={size.um_per_px:g}` is finer than the scan ({scan:.4f} µm/px); "
-            f"ask for {scan:.3f} or more."
-        )
-        raise InputError(msg)
+    check_resolution(slide, size.um_per_px, scan)
     size_l0 = round(size.um / scan)
     if size_l0 > min(height, width):
         msg = (
@@ -212,7 +203,6 @@ def _lay(
     cells: tuple[str, int] | None,
     key_added: str,
 ) -> None:
-    image = image_of(slide, spec.image_key)
     mask, used = tissue_of(slide, spec.image_key, tissue_key)
     tissue = tissue_fraction(mask, origins, size=spec.size_l0)
     keep = tissue >= spec.min_tissue
@@ -224,9 +214,7 @@ def _lay(
         raise InputError(msg)
     if cells is not None:
         keep &= _enough_cells(slide, spec, origins, keep, *cells)
-    squares = patch_squares(origins[keep], spec, tissue[keep])
-    slide.put(key_added, ShapesModel.parse(squares, transformations=get_transformation(image, get_all=True)))
-    slide.record_patches(key_added, asdict(replace(spec, tissue_key=used)))
+    write_patches(slide, key_added, replace(spec, tissue_key=used), origins[keep], tissue[keep])
 
 
 def _enough_cells(
@@ -248,17 +236,3 @@ def _enough_cells(
         )
         raise InputError(msg)
     return enough
-
-
-def patch_squares(origins: NDArray[np.int64], spec: PatchSpec, tissue: NDArray[np.float64]) -> gpd.GeoDataFrame:
-    """Shapes of patches: geometry and the columns every verb reads."""
-    y0, x0 = origins.T
-    columns = {
-        "geometry": shapely.box(x0, y0, x0 + spec.size_l0, y0 + spec.size_l0),
-        _keys.Y0: y0,
-        _keys.X0: x0,
-        _keys.ROW: y0 // spec.stride_l0,
-        _keys.COL: x0 // spec.stride_l0,
-        _keys.TISSUE_FRACTION: tissue,
-    }
-    return gpd.GeoDataFrame(columns, geometry="geometry")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialsig._checks import check_key
-from spatialsig.pl._methods import MEAN, display_name
+from spatialsig.pl.drawing.methods import MEAN, display_name
 from spatialsig.report.results import number
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from spatialsig import _keys, tl
 from spatialsig._errors import InputError
 from spatialsig._versions import versions
-from spatialsig.pl._methods import check_evaluation, slide_rows
+from spatialsig.pl.drawing.methods import check_evaluation, slide_rows
 from spatialsig.report.comparisons import answers
 from spatialsig.report.doubts import doubts
 from spatialsig.report.drawings import Drawings, draw

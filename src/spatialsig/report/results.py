@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spatialsig.pl._methods import (
+from spatialsig.pl.drawing.methods import (
     HEADLINE,
     MEAN,
     MODEL,

@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 from spatialsig import _keys, pl
 from spatialsig._progress import track
 from spatialsig.pl._gallery import N_CROPS, slide_crops
-from spatialsig.pl._pairs import slide_pairs
+from spatialsig.pl.drawing.pairs import slide_pairs
 from spatialsig.slide.slides import open_slides, slide_count
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
     from spatialsig.pl._gallery import Crop
-    from spatialsig.pl._pairs import Pairs
+    from spatialsig.pl.drawing.pairs import Pairs
     from spatialsig.report.images import Figures
     from spatialsig.slide.slides import Data, Slide
 

@@ -11,8 +11,8 @@ from matplotlib.colors import Normalize
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
-from spatialsig.pl._background import greyed
-from spatialsig.pl._canvas import GRID, INK, SERIES
+from spatialsig.pl.drawing.background import greyed
+from spatialsig.pl.drawing.canvas import GRID, INK, SERIES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    from spatialsig.pl._background import Background, Box
+    from spatialsig.pl.drawing.background import Background, Box
 
 ROBUST = (2, 98)  # percentiles: a few extreme patches must not flatten the map
 BAR_SHARE = 0.25  # longest scale bar, as a share of the width

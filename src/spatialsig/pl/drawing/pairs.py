@@ -8,9 +8,9 @@ import numpy as np
 
 from spatialsig import _keys
 from spatialsig._errors import InputError
-from spatialsig.pl._canvas import ACCENT, canvas
-from spatialsig.pl._draw import series_colour
-from spatialsig.pl._values import patch_values, signature_table
+from spatialsig.pl.drawing.canvas import ACCENT, canvas
+from spatialsig.pl.drawing.slide_panels import series_colour
+from spatialsig.pl.drawing.values import patch_values, signature_table
 from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
