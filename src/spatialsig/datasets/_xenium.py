@@ -154,11 +154,10 @@ def synthetic_xenium(
     >>> from tempfile import TemporaryDirectory
     >>> import spatialsig as sp
     >>> sp.settings.progress = False
-    >>> folder = TemporaryDirectory()
-    >>> bundles = sp.datasets.synthetic_xenium(folder.name, n_slides=1, size_um=100, transcripts=False)
+    >>> with TemporaryDirectory() as folder:
+    ...     bundles = sp.datasets.synthetic_xenium(folder, n_slides=1, size_um=100, transcripts=False)
     >>> bundles.columns.tolist()
     ['sample', 'patient', 'bundle', 'he_image', 'he_alignment']
-    >>> folder.cleanup()
     """
     recipe = Recipe(
         size_um=size_um,

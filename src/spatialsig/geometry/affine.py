@@ -226,19 +226,7 @@ def apply(matrix: ArrayLike, xy: ArrayLike) -> NDArray[np.float64]:
 
 
 def um_to_he_px(matrix: ArrayLike, pixel_size: float) -> NDArray[np.float64]:
-    """Invert the chain H&E px -> morphology px -> um into um -> H&E px.
-
-    Parameters
-    ----------
-    matrix
-        ``(3, 3)``: H&E px -> morphology px.
-    pixel_size
-        Micrometres per morphology px.
-
-    Returns
-    -------
-    ``(3, 3)``: um (x, y, 1) -> full-resolution H&E px.
-    """
+    """Affine ``(3, 3)`` um -> full-resolution H&E px, from an alignment ``(3, 3)`` H&E px -> morphology px."""
     to_um = np.diag([pixel_size, pixel_size, 1.0]) @ np.asarray(matrix, dtype=np.float64)
     inverse: NDArray[np.float64] = np.linalg.inv(to_um)
     inverse[2] = (0.0, 0.0, 1.0)  # exact, so that products of affines stay affine

@@ -15,15 +15,7 @@ from spatialsig import _keys
 from spatialsig._checks import check_choice, check_key, check_positive
 from spatialsig._errors import InputError
 from spatialsig.geometry.affine import apply
-from spatialsig.io._elements import (
-    CIRCLES,
-    DEFAULT_RADIUS_UM,
-    assemble,
-    cell_circles,
-    cell_table,
-    labelled,
-    slide_attrs,
-)
+from spatialsig.io._elements import DEFAULT_RADIUS_UM, assemble, cell_circles, cell_table, labelled, slide_attrs
 from spatialsig.io.images.open_rgb import open_rgb
 from spatialsig.io.images.pixel_size import choose_um_per_px
 from spatialsig.io.images.rgb import MAX_OUTSIDE_IMAGE, RgbFile, RgbPixels
@@ -155,7 +147,7 @@ def from_anndata(
     circles = cell_circles(xy_um[placed], radius, table.obs[_keys.CELL_ID], um_per_global_px=um_per_px)
     source = {"reader": "from_anndata", "he_image": None if where is None else str(where.resolve())}
     return assemble(
-        {table_key: table, CIRCLES: circles},
+        {table_key: table, _keys.CIRCLES: circles},
         file,
         {_keys.GLOBAL: Identity()},
         attrs=slide_attrs(sample=sample, patient=patient, um_per_global_px=float(um_per_px), source=source),

@@ -25,14 +25,13 @@ if TYPE_CHECKING:
 
     from spatialsig.io.images.rgb import RgbFile
 
-CIRCLES = _keys.CIRCLES
 DEFAULT_RADIUS_UM = 5.0
 
 
 def cell_table(
     counts: sparse.csr_matrix, obs: pd.DataFrame, var: pd.DataFrame, xy_um: NDArray[np.float64], *, info: dict[str, Any]
 ) -> ad.AnnData:
-    """Table of cells that annotates :data:`CIRCLES`.
+    """Table of cells that annotates the circles of the cells.
 
     Parameters
     ----------
@@ -48,11 +47,11 @@ def cell_table(
         What the reader did; goes to ``uns["spatialsig"]``.
     """
     obs = obs.set_index(pd.Index(obs[_keys.CELL_ID].to_numpy(object)))
-    obs[_keys.REGION_KEY] = pd.Categorical([CIRCLES] * len(obs))
+    obs[_keys.REGION_KEY] = pd.Categorical([_keys.CIRCLES] * len(obs))
     table = ad.AnnData(counts.tocsr().astype(np.float32), obs=obs, var=var)
     table.obsm[_keys.SPATIAL] = np.ascontiguousarray(xy_um, dtype=np.float64)
     table.uns[_keys.NAMESPACE] = info
-    return TableModel.parse(table, region=CIRCLES, region_key=_keys.REGION_KEY, instance_key=_keys.CELL_ID)
+    return TableModel.parse(table, region=_keys.CIRCLES, region_key=_keys.REGION_KEY, instance_key=_keys.CELL_ID)
 
 
 def cell_circles(

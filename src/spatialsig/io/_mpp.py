@@ -39,15 +39,6 @@ def mpp(data: SpatialData | str | Path, *, image_key: str = _keys.IMAGE) -> floa
     InputError
         If ``data`` holds more than one slide.
 
-    Notes
-    -----
-    Coordinate systems and transformations are those of SpatialData [1]_.
-
-    References
-    ----------
-    .. [1] Marconato L, Palla G, Yamauchi KA, et al. SpatialData: an open and universal data framework for spatial
-       omics. Nature Methods 22, 58-62 (2025). https://doi.org/10.1038/s41592-024-02212-x
-
     Examples
     --------
     >>> import spatialsig as sp

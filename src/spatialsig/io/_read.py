@@ -34,9 +34,8 @@ def read(path: str | Path) -> SpatialData:
     --------
     >>> from tempfile import TemporaryDirectory
     >>> import spatialsig as sp
-    >>> sp.settings.progress = False
     >>> folder = TemporaryDirectory()
-    >>> sp.io.write(sp.datasets.toy(size_um=100), f"{folder.name}/slide.zarr")
+    >>> sp.datasets.toy(size_um=100).write(f"{folder.name}/slide.zarr")
     >>> sdata = sp.io.read(f"{folder.name}/slide.zarr")
     >>> sorted(name for _, name, _ in sdata.gen_elements())
     ['cell_circles', 'he_image', 'table']

@@ -34,10 +34,10 @@ def verify(path: str | Path) -> pd.DataFrame:
 
     Examples
     --------
-    >>> from tempfile import TemporaryDirectory
+    >>> import tempfile
     >>> import spatialsig as sp
     >>> sp.settings.progress = False
-    >>> folder = TemporaryDirectory()
+    >>> folder = tempfile.TemporaryDirectory()
     >>> sp.io.write(sp.datasets.toy(size_um=100), f"{folder.name}/slide.zarr")
     >>> sp.io.verify(f"{folder.name}/slide.zarr")[["element", "status"]]
             element status

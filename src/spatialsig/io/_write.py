@@ -56,8 +56,8 @@ def write(
     >>> from tempfile import TemporaryDirectory
     >>> import spatialsig as sp
     >>> sp.settings.progress = False
-    >>> folder = TemporaryDirectory()
     >>> sdata = sp.datasets.toy(size_um=100)
+    >>> folder = TemporaryDirectory()
     >>> sp.io.write(sdata, f"{folder.name}/slide.zarr")
     >>> sdata.path.name
     'slide.zarr'

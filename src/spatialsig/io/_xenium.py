@@ -10,15 +10,7 @@ from spatialdata.transformations import Affine
 
 from spatialsig import _keys
 from spatialsig._errors import InputError
-from spatialsig.io._elements import (
-    CIRCLES,
-    DEFAULT_RADIUS_UM,
-    assemble,
-    cell_circles,
-    cell_table,
-    labelled,
-    slide_attrs,
-)
+from spatialsig.io._elements import DEFAULT_RADIUS_UM, assemble, cell_circles, cell_table, labelled, slide_attrs
 from spatialsig.io.images.open_rgb import open_rgb
 from spatialsig.io.xenium.alignment import check_inside, read_he_alignment
 from spatialsig.io.xenium.bundle import CELLS, MATRIX, SPECS, check_bundle, pixel_size_of, read_specs
@@ -131,12 +123,13 @@ def read_xenium(
 
     Examples
     --------
-    >>> from tempfile import TemporaryDirectory
+    >>> import tempfile
+    >>> from pathlib import Path
     >>> import spatialsig as sp
     >>> sp.settings.progress = False
-    >>> folder = TemporaryDirectory()
-    >>> bundles = sp.datasets.synthetic_xenium(folder.name, n_slides=1, size_um=100, transcripts=False)
-    >>> sdata = sp.io.read_xenium(bundles["bundle"][0])
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> _ = sp.datasets.synthetic_xenium(folder.name, n_slides=1, size_um=100, transcripts=False)
+    >>> sdata = sp.io.read_xenium(Path(folder.name, "S1"))
     >>> sorted(name for _, name, _ in sdata.gen_elements())
     ['cell_circles', 'he_image', 'table']
     >>> sdata.attrs["spatialsig"]["source"]["he_image_found"]
@@ -169,7 +162,7 @@ def read_xenium(
     file = None if image_path is None else open_rgb(image_path)
     if file is not None and matrix is not None:
         check_inside(table.obsm[_keys.SPATIAL], file, matrix, pixel_size, name=aligned["he_alignment"] or "")
-    elements: dict[str, Any] = {table_key: table, CIRCLES: circles}
+    elements: dict[str, Any] = {table_key: table, _keys.CIRCLES: circles}
     if any(extras.values()):
         ids = table.obs[_keys.CELL_ID].to_numpy(str)
         elements |= read_extras(path, layout, specs, cell_ids=ids, in_order=in_order, **extras)
@@ -182,7 +175,7 @@ def _check_keys(image_key: str, table_key: str) -> None:
     """Names that no store could hold, or that name two elements, are refused before anything is read."""
     for name in (image_key, table_key):
         check_name(name)
-    taken = {CIRCLES, CELL_BOUNDARIES, NUCLEUS_BOUNDARIES, TRANSCRIPTS, "morphology_focus", "morphology_mip"}
+    taken = {_keys.CIRCLES, CELL_BOUNDARIES, NUCLEUS_BOUNDARIES, TRANSCRIPTS, "morphology_focus", "morphology_mip"}
     if image_key == table_key or {image_key, table_key} & taken:
         msg = (
             f"`image_key={image_key!r}` and `table_key={table_key!r}` must differ, and from {sorted(taken)}; choose other "

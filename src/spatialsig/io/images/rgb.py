@@ -188,7 +188,8 @@ class RgbFile:
     def contains(self, xy_px: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Mask of the points ``(n, 2)``, x and y in full-resolution px, that lie on the image."""
         height, width = self.pixels.shape[:2]
-        inside: NDArray[np.bool_] = ((xy_px >= 0) & (xy_px < [width, height])).all(axis=1)
+        x, y = xy_px.T
+        inside: NDArray[np.bool_] = (x >= 0) & (x < width) & (y >= 0) & (y < height)
         return inside
 
     def close(self) -> None:
