@@ -2,7 +2,7 @@
 
 >>> import spatialsig as sp
 >>> sorted(name for name in sp.__all__ if not name.startswith("_"))
-['Cohort', 'datasets', 'io', 'models', 'pl', 'pp', 'settings', 'tl']
+['AugmentConfig', 'Cohort', 'TrainerConfig', 'ViTConfig', 'datasets', 'io', 'models', 'pl', 'pp', 'register_backbone', 'settings', 'tl']
 """
 
 from importlib.metadata import version
@@ -15,13 +15,39 @@ from spatialsig._settings import settings
 if TYPE_CHECKING:
     from spatialsig import datasets, io, models, pl, pp, tl
     from spatialsig.cohort import Cohort
+    from spatialsig.nn.augment import AugmentConfig
+    from spatialsig.nn.backbones import register_backbone
+    from spatialsig.nn.vit import ViTConfig
+    from spatialsig.train.trainer_config import TrainerConfig
 
 __version__ = version("spatialsig")
-__all__ = ["Cohort", "__version__", "datasets", "io", "models", "pl", "pp", "settings", "tl"]
+__all__ = [
+    "AugmentConfig",
+    "Cohort",
+    "TrainerConfig",
+    "ViTConfig",
+    "__version__",
+    "datasets",
+    "io",
+    "models",
+    "pl",
+    "pp",
+    "register_backbone",
+    "settings",
+    "tl",
+]
 
 # rooms load on first use, so that a bare import stays light
 __getattr__, _, _ = lazy_loader.attach(
-    __name__, submodules=["datasets", "io", "models", "pl", "pp", "tl"], submod_attrs={"cohort": ["Cohort"]}
+    __name__,
+    submodules=["datasets", "io", "models", "pl", "pp", "tl"],
+    submod_attrs={
+        "cohort": ["Cohort"],
+        "nn.augment": ["AugmentConfig"],
+        "nn.backbones": ["register_backbone"],
+        "nn.vit": ["ViTConfig"],
+        "train.trainer_config": ["TrainerConfig"],
+    },
 )
 
 
