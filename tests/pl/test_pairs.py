@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 import spatialsig as sp
 from spatialsig import _keys
 from spatialsig._errors import InputError, KeyMissingError
-from spatialsig.pl import _gallery, _pairs
+from spatialsig.pl import _gallery
 from spatialsig.pl._calibration import bins_of, draw_calibration
 from spatialsig.pl._gallery import GROUPS, clearest, strengths
+from spatialsig.pl.drawing import pairs as _pairs
 
 
 def scores(sdata, signature):

@@ -25,6 +25,7 @@ from spatialsig.data.order import (
     with_blocks,
 )
 from spatialsig.data.prefetch import ahead
+from spatialsig.data.resumable import ResumableOrder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,7 +41,7 @@ PREFETCH = 3  # batches read ahead of the one being computed
 FEW_BLOCKS = 6  # blocks in a window, below which there is a warning
 
 
-class PatchBatches:
+class PatchBatches(ResumableOrder):
     """Iterate over the patches of several slides; each pass is one epoch.
 
     Parameters
@@ -120,15 +121,8 @@ class PatchBatches:
         self.rank, self.world_size, self.cache_mb = rank, world_size, cache_mb
         self.block = self._blocks(by_block=by_block)
         self.window = 0 if self.block is None else self._window(self.block)
-        self._position = self._start = 0
         self._cache: tuple[tuple[int, int], PatchCache] | None = None
         self._n_batches = len(self._own(np.arange(len(self.row))))
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order of the next pass, which begins at its first batch unless this is the epoch being resumed."""
-        if epoch != self.epoch:
-            self._position = self._start = 0
-        self.epoch = epoch
 
     def __len__(self) -> int:
         """Batches per epoch, of this process."""
@@ -161,30 +155,6 @@ class PatchBatches:
             return full_shuffle(self.slide, **draw)  # type: ignore[arg-type]
         return block_shuffle(self.slide, self.block, window=self.window, **draw)[0]  # type: ignore[arg-type]
 
-    def state_dict(self) -> dict[str, int]:
-        """Where this pass stands, after the batch handed out last; a few numbers."""
-        done = self._position == len(self)
-        return self._identity() | {
-            "epoch": self.epoch + done,
-            "position": 0 if done else self._position,
-        }
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Let the next pass begin where :meth:`state_dict` was taken: it goes on exactly as that one would have.
-
-        Raises
-        ------
-        InputError
-            If the state is that of other patches, or of another order.
-        """
-        changed = {name: (state.get(name), own) for name, own in self._identity().items() if state.get(name) != own}
-        if changed:
-            told = ", ".join(f"`{name}` {was} then, {own} now" for name, (was, own) in changed.items())
-            msg = f"the batches cannot go on where they stood: {told}. Make them with the same arguments."
-            raise InputError(msg)
-        self.epoch, self._start = state["epoch"], state["position"]
-        self._position = self._start
-
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches of one epoch, read ahead by a thread.
 
@@ -192,8 +162,7 @@ class PatchBatches:
         ``mask`` (b, t) bool; ``weight`` (b,) float32; ``id`` (b,) int64, the patch's number over all slides; ``slide``
         and ``row`` (b,) int64; with expression also ``ae`` (b, d) float32, 0 where missing, and ``ae_present`` (b,) bool.
         """
-        start, self._start = self._start, 0
-        self._position = start
+        start = self.begin_pass()
         for position, batch in enumerate(self.read(start=start), start=start + 1):
             self._position = position
             yield batch
@@ -220,7 +189,7 @@ class PatchBatches:
             drop_last=self.drop_last,
         )
 
-    def _identity(self) -> dict[str, int]:
+    def order_facts(self) -> dict[str, int]:
         """What the order depends on, besides the epoch."""
         names = ("seed", "n_patches", "batch_size", "world_size", "window", "shuffle", "slide_balanced", "drop_last")
         return {name: int(getattr(self, name)) for name in names}

@@ -14,6 +14,7 @@ from spatialsig._errors import InputError
 from spatialsig._settings import settings
 from spatialsig.data.cells import MemoryCells, blocks
 from spatialsig.data.prefetch import ahead
+from spatialsig.data.resumable import ResumableOrder
 from spatialsig.stats.cell_rows import dense_rows, log_expression, standardised_rows
 from spatialsig.stats.expression import library_size
 from spatialsig.train.identity import digest
@@ -39,7 +40,7 @@ class CellBatch(NamedTuple):
     slide: torch.Tensor  # (b,) int64
 
 
-class CellBatches:
+class CellBatches(ResumableOrder):
     """Iterate over the cells of all slides; each pass is one epoch.
 
     A cohort that fits ``settings.cells_mb`` is held in memory as CSR and shuffled as a whole. A larger one is read from
@@ -83,7 +84,6 @@ class CellBatches:
         self._check_widths()
         self.batch_size, self.seed, self.shuffle, self.epoch = min(batch_size, self.n_cells), seed, shuffle, 0
         self.rank, self.world_size = 0, 1
-        self._position = self._start = 0
         self.with_counts = with_counts
         self.first_slide = 0  # number that the batches give to the first slide
         self._nnz_bytes = BYTES_PER_NNZ + (4 if with_counts else 0)
@@ -91,12 +91,6 @@ class CellBatches:
         self.streamed = size_mb > settings.cells_mb
         whole = [(s, 0, source.n_cells) for s, source in self._numbered()]
         self._pool = None if self.streamed else self._read(whole)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order of the next pass, which begins at its first batch unless this is the epoch being resumed."""
-        if epoch != self.epoch:
-            self._position = self._start = 0
-        self.epoch = epoch
 
     def __len__(self) -> int:
         """Batches per epoch, of this process."""
@@ -116,30 +110,9 @@ class CellBatches:
             mine.batch_size -= 1  # else some process would have no cell in the last batch
         return mine
 
-    def state_dict(self) -> dict[str, int]:
-        """Where this pass stands, after the batch handed out last; a few numbers."""
-        done = self._position == len(self)
-        return self._order() | {"epoch": self.epoch + done, "position": 0 if done else self._position}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Let the next pass begin where :meth:`state_dict` was taken: it goes on exactly as that one would have.
-
-        Raises
-        ------
-        InputError
-            If the state is that of other cells, or of another order.
-        """
-        changed = {name: (state.get(name), own) for name, own in self._order().items() if state.get(name) != own}
-        if changed:
-            told = ", ".join(f"`{name}` {was} then, {own} now" for name, (was, own) in changed.items())
-            msg = f"the batches cannot go on where they stood: {told}. Make them with the same arguments."
-            raise InputError(msg)
-        self.epoch, self._start = state["epoch"], state["position"]
-        self._position = self._start
-
     def identity(self) -> dict[str, Any]:
         """What a resumed training must agree in: order, scaler, panels, and the counts of every slide (in part)."""
-        return self._order() | {
+        return self.order_facts() | {
             "cells": [source.n_cells for source in self.sources],
             "counts": digest(*(array for source in self.sources for array in _probe(source))),
             "scaler": digest(np.asarray(self.mean), np.asarray(self.std)),
@@ -148,8 +121,7 @@ class CellBatches:
 
     def __iter__(self) -> Iterator[CellBatch]:
         """Yield the batches of one epoch, the next ones being made ready meanwhile."""
-        start, self._start = self._start, 0
-        self._position = start
+        start = self.begin_pass()
         rng = np.random.default_rng((self.seed, self.epoch))
         for position, batch in enumerate(ahead(self._batches(rng, start), depth=BATCHES_AHEAD), start=start + 1):
             self._position = position
@@ -204,7 +176,7 @@ class CellBatches:
         library = pool.library[rows].astype(np.float32)
         return CellBatch(*(torch.from_numpy(part) for part in (z, counts, library, slide + self.first_slide)))
 
-    def _order(self) -> dict[str, int]:
+    def order_facts(self) -> dict[str, int]:
         """What the order depends on, besides the epoch."""
         names = ("seed", "n_cells", "batch_size", "world_size", "shuffle", "streamed")
         room = int(settings.cells_mb * 2**20) if self.streamed else 0
