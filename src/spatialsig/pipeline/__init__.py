@@ -2,7 +2,7 @@
 
 from .config import RunConfig, read_config
 from .demo import run_demo
-from .finished import report_of
+from .report_of_run import report_of
 from .run import run
 
 __all__ = ["RunConfig", "read_config", "report_of", "run", "run_demo"]

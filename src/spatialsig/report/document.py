@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from spatialsig import _keys, tl
 from spatialsig._errors import InputError
+from spatialsig._files import write_text
 from spatialsig._versions import versions
 from spatialsig.pl._methods import check_evaluation, slide_rows
 from spatialsig.report.comparisons import answers
@@ -22,6 +22,7 @@ from spatialsig.report.results import number, percent, summarise, whole
 from spatialsig.report.slides import Names, gather
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Mapping, Sequence
 
     import pandas as pd
@@ -179,7 +180,5 @@ def _coverage(frame: pd.DataFrame | None) -> dict[str, list[Any]] | None:
 
 def _write(path: Path, page: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(page, encoding="utf-8")
-    os.replace(unfinished, path)
+    write_text(path, page)
     return path

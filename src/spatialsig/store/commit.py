@@ -24,7 +24,8 @@ from spatialdata.models import (
 )
 
 from spatialsig._errors import InputError, StoreError
-from spatialsig.store.atomic import exchange, flush_entry, flush_tree
+from spatialsig._files import flush_entry
+from spatialsig.store.atomic import exchange, flush_tree
 from spatialsig.store.attrs import check_json, write_attrs
 from spatialsig.store.images import StreamedImage, as_streamed, check_pixels, fill, template
 from spatialsig.store.layout import DEFAULT, Layout, LayoutName, as_layout

@@ -9,7 +9,7 @@ from spatialdata import __version__ as spatialdata_version
 
 from spatialsig._checks import check_files
 from spatialsig._errors import StoreError
-from spatialsig.store.atomic import write_text
+from spatialsig._files import object_or_empty, write_text
 from spatialsig.store.lock import lock_file, writer_lock
 from spatialsig.store.manifest import NAME, checksums, entry_of, manifest_file, read_manifest
 from spatialsig.store.metadata import SPATIALDATA_ATTRS, consolidate, elements_on_disk, root_document
@@ -156,17 +156,9 @@ def _group(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_group(file: Path) -> bool:
-    return _document(file).get("node_type") == "group"
+    return object_or_empty(file).get("node_type") == "group"
 
 
 def _attributes(file: Path) -> dict[str, Any]:
-    found = _document(file).get("attributes")
+    found = object_or_empty(file).get("attributes")
     return dict(found) if isinstance(found, dict) else {}
-
-
-def _document(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -8,7 +8,8 @@ import shutil
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from spatialsig.store.atomic import exchange, flush_entry, flush_tree, link_or_copy, write_text
+from spatialsig._files import flush_entry, write_text
+from spatialsig.store.atomic import exchange, flush_tree, link_or_copy
 from spatialsig.store.manifest import record
 from spatialsig.store.metadata import consolidate, elements_on_disk, root_document, without_consolidated
 from spatialsig.store.root import FILE, KeptRoot, announce, as_text, replace_root

@@ -25,7 +25,7 @@ from spatialsig.train.checkpoint_file import (
     write_checkpoint,
 )
 from spatialsig.train.distributed import gathered, largest_over_ranks, own
-from spatialsig.train.identity import check_identity
+from spatialsig.train.run_fingerprint import check_same_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,7 +72,7 @@ class Checkpoints(Callback):
         """
         found = find_checkpoint(self.directory, self.config)
         if found is not None:
-            check_identity(found[1]["callbacks"]["Checkpoints"]["identity"], self.identity, path=found[0])
+            check_same_run(found[1]["callbacks"]["Checkpoints"]["identity"], self.identity, path=found[0])
             self._kept = [found[0]]
         return found
 
