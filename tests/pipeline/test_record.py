@@ -9,9 +9,9 @@ import pytest
 from spatialsig._errors import FileMissingError, InputError
 from spatialsig._hashing import END_BYTES, file_ends_hash
 from spatialsig.pipeline import read_config, report_of
-from spatialsig.pipeline.config import RunConfig
-from spatialsig.pipeline.files import RunFiles, read_json
 from spatialsig.pipeline.record import input_fingerprints, write_record
+from spatialsig.pipeline.run_config import RunConfig
+from spatialsig.pipeline.run_files import RunFiles, read_json
 
 run_module = importlib.import_module("spatialsig.pipeline.run")  # the package gives its name to the function
 

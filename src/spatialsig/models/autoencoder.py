@@ -13,7 +13,7 @@ import torch
 from spatialsig._checks import check_positive
 from spatialsig._errors import InputError
 from spatialsig._hashing import content_hash
-from spatialsig.models._config import config_from_json
+from spatialsig.models.config_json import config_from_json
 from spatialsig.models.directory import (
     CONFIG,
     check_model,

@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from spatialsig._checks import check_choice, check_fraction
 from spatialsig._errors import InputError
 from spatialsig.nn.attention import attend, attention_weights
+from spatialsig.nn.seed_vit import seed_preset as seed_preset  # a public name of this module
 from spatialsig.nn.stem import conv_stem, stage_moments
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from spatialsig.nn.seed_vit import SeedViT
 
 MAX_DIM, MAX_DEPTH = 4096, 64
 
@@ -290,10 +289,3 @@ class ViT(nn.Module):
         if image.ndim != 4 or image.shape[1] != 3 or min(image.shape[2:]) < self.config.stride:
             msg = f"image of shape {tuple(image.shape)}; wanted (b, 3, h, w) with h and w >= {self.config.stride} px."
             raise InputError(msg)
-
-
-def seed_preset(n_targets: int, ae_dim: int) -> SeedViT:
-    """The prototype's network, see :func:`spatialsig.nn.seed_vit.seed_preset`."""
-    from spatialsig.nn import seed_vit  # which needs this module
-
-    return seed_vit.seed_preset(n_targets, ae_dim)

@@ -19,8 +19,8 @@ from spatialsig.io._manifest import read_csv
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from spatialsig.pipeline.config import RunConfig
-    from spatialsig.pipeline.files import RunFiles
+    from spatialsig.pipeline.run_config import RunConfig
+    from spatialsig.pipeline.run_files import RunFiles
 
 PACKAGES = (
     "spatialsig", "spatialdata", "spatialdata-io", "anndata", "scanpy", "squidpy", "torch", "lightning", "numpy", "scipy",

@@ -10,7 +10,7 @@ import pandas as pd
 from spatialsig._errors import FileMissingError
 from spatialsig._ledger import Ledger
 from spatialsig.cohort import Cohort
-from spatialsig.pipeline.files import RunFiles, read_json
+from spatialsig.pipeline.run_files import RunFiles, read_json
 from spatialsig.report import write_report
 
 TITLE = "Molecular signatures from H&E"

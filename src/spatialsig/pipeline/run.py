@@ -16,16 +16,16 @@ from spatialsig._hashing import json_hash
 from spatialsig._ledger import Ledger
 from spatialsig.cohort import Cohort
 from spatialsig.models import SignatureViT
-from spatialsig.pipeline.files import AUTOENCODER, IMAGE_MODEL, RunFiles
 from spatialsig.pipeline.record import input_fingerprints, write_record
 from spatialsig.pipeline.report_of_run import report_on
+from spatialsig.pipeline.run_files import AUTOENCODER, IMAGE_MODEL, RunFiles
 from spatialsig.signatures import read_signatures
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from spatialsig.pipeline.config import RunConfig
+    from spatialsig.pipeline.run_config import RunConfig
 
 console = Console()
 

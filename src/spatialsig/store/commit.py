@@ -32,7 +32,7 @@ from spatialsig.store.layout import DEFAULT, Layout, LayoutName, as_layout
 from spatialsig.store.lock import writer_lock
 from spatialsig.store.manifest import record
 from spatialsig.store.metadata import check_name, consolidate, read_attrs, root_document
-from spatialsig.store.root import KINDS
+from spatialsig.store.root_metadata import KINDS
 from spatialsig.store.staging import clear_leftovers, staging_directory
 from spatialsig.store.swap import swap_in
 

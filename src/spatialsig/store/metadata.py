@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from spatialsig._checks import check_files
 from spatialsig._errors import InputError, StoreError
 from spatialsig._files import object_or_empty
-from spatialsig.store.root import KINDS, consolidated, replace_root, tidy
+from spatialsig.store.root_metadata import KINDS, consolidated, replace_root, try_record_current
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -96,4 +96,4 @@ def without_consolidated(document: Mapping[str, Any]) -> dict[str, Any]:
 def consolidate(path: Path) -> None:
     """Copy the metadata of everything in the store into its root, as ``sdata.write`` does."""
     replace_root(path, consolidated(path, root_document(path)))
-    tidy(path)
+    try_record_current(path)

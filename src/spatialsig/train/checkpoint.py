@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch import Callback
 
 from spatialsig._errors import FileMissingError
-from spatialsig.nn.heap import Trim
+from spatialsig.nn.memory import Trim
 from spatialsig.train.checkpoint_file import (
     DIRECTORY,
     PlainCheckpointIO,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from lightning.pytorch import LightningModule, Trainer
 
-    from spatialsig.train.history import History
+    from spatialsig.train.epoch_history import History
     from spatialsig.train.trainer_config import TrainerConfig
 
 STOPPING = (signal.SIGTERM, signal.SIGUSR1)  # what a cluster sends before it takes the machine away
@@ -158,7 +158,7 @@ class Checkpoints(Callback):
                 path.unlink(missing_ok=True)
 
 
-class SafePoints:
+class CheckpointedBatches:
     """Batches as Lightning asks for them: between two of them nothing is half done, and a checkpoint can be written.
 
     Parameters

@@ -1,4 +1,4 @@
-"""Axes of an embedding, scaled by what two halves of a cell's molecules agree on."""
+"""An embedding whose axes are scaled to their signal: what two halves of the molecules of a cell agree on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CELLS_PER_AXIS = 20  # fewer cells say nothing about the axes
 
 
 @torch.no_grad()
-def weigh_axes(
+def scale_by_signal(
     net: AutoencoderNet,
     counts: Sequence[sparse.csr_matrix],
     *,
@@ -61,12 +61,12 @@ def weigh_axes(
     first = [_half(c, rng) for c in counts]
     second = [_difference(c, half) for c, half in zip(counts, first, strict=True)]
     whole, a, b = (_codes(net, part, mean, std, measured) for part in (counts, first, second))
-    change, share = signal_axes(whole, a, b)
+    change, share = signal_scaling(whole, a, b)
     net.change_axes(torch.from_numpy(whole.mean(axis=0)), torch.from_numpy(change))
     return share
 
 
-def signal_axes(
+def signal_scaling(
     whole: NDArray[np.float64], a: NDArray[np.float64], b: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Map ``(k, k)`` that gives the embeddings ``whole`` the covariance that those of the halves ``a`` and ``b`` share.

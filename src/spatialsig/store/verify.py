@@ -10,7 +10,7 @@ from spatialsig.store.decode import Status, decode
 from spatialsig.store.lock import is_stale, lock_file, read_lock
 from spatialsig.store.manifest import NAME, Entry, checksums, files_below, manifest_file, read_manifest
 from spatialsig.store.metadata import elements_on_disk, root_document
-from spatialsig.store.root import ROOT_FILES, consolidated
+from spatialsig.store.root_metadata import ROOT_FILES, consolidated
 from spatialsig.store.staging import leftovers
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Finding(NamedTuple):
     detail: str = ""
 
 
-def examine(path: Path) -> Iterator[Finding]:
+def verify_store(path: Path) -> Iterator[Finding]:
     """Look at every file of a store and at what lies beside it.
 
     Parameters
@@ -51,7 +51,7 @@ def examine(path: Path) -> Iterator[Finding]:
     elements = list(elements_on_disk(path))
     for kind, name, finished in track(elements, f"verifying {path.name}", unit="element"):
         if finished or manifest_file(path / kind / name, kind).exists():
-            yield from examine_element(path / kind / name, kind, name)
+            yield from verify_element(path / kind / name, kind, name)
         else:
             detail = "its metadata are not complete or not readable; `sp.io.repair` moves it out of the store"
             yield Finding(name, kind, "unfinished", detail)
@@ -102,7 +102,7 @@ def _compare_copy(path: Path, document: dict[str, Any]) -> Iterator[tuple[Status
         yield "altered", f"the root does not list {_some(new)}"
 
 
-def examine_element(element: Path, kind: str, name: str) -> Iterator[Finding]:
+def verify_element(element: Path, kind: str, name: str) -> Iterator[Finding]:
     """State of one finished element."""
     try:
         recorded = read_manifest(manifest_file(element, kind))
