@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from scipy import sparse
 
+from spatialsig.stats.ceiling import split_counts
 from spatialsig.train.cells import CellBatches
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from scipy import sparse
 
     from spatialsig.nn.autoencoder import AutoencoderNet
 
@@ -58,8 +59,7 @@ def scale_by_signal(
     if sum(c.shape[0] for c in counts) < CELLS_PER_AXIS * net.config.n_latent:
         return None
     rng = np.random.default_rng(seed)
-    first = [_half(c, rng) for c in counts]
-    second = [_difference(c, half) for c, half in zip(counts, first, strict=True)]
+    first, second = zip(*(split_counts(c, seed=rng) for c in counts), strict=True)
     whole, a, b = (_codes(net, part, mean, std, measured) for part in (counts, first, second))
     change, share = signal_scaling(whole, a, b)
     net.change_axes(torch.from_numpy(whole.mean(axis=0)), torch.from_numpy(change))
@@ -87,19 +87,6 @@ def _roots(covariance: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArra
     variance, axes = np.linalg.eigh(covariance)
     sd = np.sqrt(np.maximum(variance, 1e-9 * variance.max()))
     return (axes * sd) @ axes.T, (axes / sd) @ axes.T
-
-
-def _half(counts: sparse.csr_matrix, rng: np.random.Generator) -> sparse.csr_matrix:
-    kept = rng.binomial(counts.data.astype(np.int64), 0.5).astype(np.float32)
-    half = sparse.csr_matrix((kept, counts.indices, counts.indptr), shape=counts.shape, copy=True)
-    half.eliminate_zeros()
-    return half
-
-
-def _difference(counts: sparse.csr_matrix, half: sparse.csr_matrix) -> sparse.csr_matrix:
-    rest = sparse.csr_matrix(counts - half)
-    rest.eliminate_zeros()
-    return rest
 
 
 def _codes(

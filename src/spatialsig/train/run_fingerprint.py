@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spatialsig._checks import first_few
 from spatialsig._errors import InputError
 from spatialsig._hashing import content_hash
 from spatialsig.data.loader import PatchBatches
 from spatialsig.data.patches import read_patches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from lightning.pytorch import LightningModule
     from numpy.typing import NDArray
 
-_SHOWN = 3  # names of a list that a message shows
 _NOT_SETTINGS = {"training", "prepare_data_per_node"}
 
 
@@ -105,13 +105,9 @@ def _patch_fingerprint(batches: PatchBatches) -> dict[str, Any]:
 def _difference(was: Any, now: Any) -> str:
     if not (isinstance(was, list) and isinstance(now, list)):
         return f"{was!r} then, {now!r} now"
-    gone, new = _some(set(was) - set(now)), _some(set(now) - set(was))
+    gone, new = (
+        first_few([repr(name) for name in sorted(names)]) for names in (set(was) - set(now), set(now) - set(was))
+    )
     if not gone and not new:
         return "in another order"
     return "".join([f"{len(was)} then, {len(now)} now", f", without {gone}" * bool(gone), f", with {new}" * bool(new)])
-
-
-def _some(names: Iterable[str]) -> str:
-    ordered = sorted(names)
-    more = f" and {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else ""
-    return ", ".join(map(repr, ordered[:_SHOWN])) + more
