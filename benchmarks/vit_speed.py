@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from machine import machine
 from torch import Tensor, nn
 
-from spatialsig.nn.passes import per_pass
+from spatialsig.nn.microbatches import microbatch_size
 from spatialsig.nn.precision import fast_matmul, training_precision
 from spatialsig.nn.seed_vit import seed_preset
 
@@ -123,7 +123,7 @@ def step(
 
 
 def infer(net: nn.Module, image: Tensor, ae: Tensor, *, in_passes: bool) -> None:
-    size = per_pass(image.shape, image.device) if in_passes else len(image)
+    size = microbatch_size(image.shape, image.device) if in_passes else len(image)
     for part in zip(image.split(size), ae.split(size), strict=True):
         net(*part)
 

@@ -12,7 +12,7 @@ import spatialsig
 
 SRC = Path(spatialsig.__file__).parent
 FLOORS = [
-    {"_keys", "_errors", "_checks", "_settings", "_progress", "_versions", "_hashing"},
+    {"_keys", "_errors", "_checks", "_settings", "_progress", "_versions", "_hashing", "_files", "_ledger", "_stains"},
     {"geometry", "stats", "signatures", "nn", "store"},
     {"data", "models"},
     {"train"},
@@ -35,6 +35,8 @@ FREE = {
     "_progress",
     "_versions",
     "_hashing",
+    "_files",
+    "_ledger",
 }  # the ground floor may read itself
 MAX_LINES = 300
 SUMMARY = Path(__file__).parents[1] / "benchmarks" / "summary.py"

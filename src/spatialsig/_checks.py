@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from spatialsig._errors import FileMissingError, InputError, KeyMissingError, OptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from pathlib import Path
 
 
@@ -33,6 +33,14 @@ def check_positive(**values: float) -> None:
     for name, value in values.items():
         if not (math.isfinite(value) and value > 0):
             msg = f"`{name}` must be a finite number above 0; got {value!r}."
+            raise InputError(msg)
+
+
+def check_integers(lowest: int, highest: int, **values: object) -> None:
+    """Raise :class:`InputError` unless every keyword is an ``int`` (no bool, no float) from ``lowest`` to ``highest``."""
+    for name, value in values.items():
+        if not (type(value) is int and lowest <= value <= highest):
+            msg = f"`{name}={value!r}` must be an integer in {lowest}..{highest}."
             raise InputError(msg)
 
 
@@ -66,3 +74,13 @@ def option_names(function: Callable[..., Any], *, without: Collection[str] = ())
     """Names of the keyword-only arguments of a function, without those that the caller decides."""
     parameters = inspect.signature(function).parameters.values()
     return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in without)
+
+
+def first_few(names: Sequence[str], *, n: int = 3) -> str:
+    """First ``n`` names with commas, and how many more there are.
+
+    >>> first_few(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    more = f" and {len(names) - n} more" if len(names) > n else ""
+    return ", ".join(names[:n]) + more

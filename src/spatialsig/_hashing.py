@@ -1,4 +1,8 @@
-"""Content hashes: the same values give the same hash, on any machine and in any version."""
+"""Hashes of content: the same values give the same hash, on any machine and in any version.
+
+All are SHA-256, except the short ones that checkpoints have always held. Checksums of chunks and of the files of a store
+are something else: they tell damage and not identity (``store/manifest.py``).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,34 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
     from numpy.typing import NDArray
+
+END_BYTES = 2**20  # of a large file, hashed at either end
+
+
+def content_hash(parts: Iterable[str | bytes | NDArray[Any]], *, short: bool = False) -> str:
+    """Hash of texts, bytes and the values of arrays one after the other, as hex digits.
+
+    Parameters
+    ----------
+    parts
+        Text counts as UTF-8, an array as its values in row-major order without shape and type.
+    short
+        Sixteen bytes of BLAKE2b, as in checkpoints, in place of SHA-256.
+    """
+    digest = hashlib.blake2b(digest_size=16) if short else hashlib.sha256()
+    for part in parts:
+        digest.update(_bytes_of(part))
+    return digest.hexdigest()
+
+
+def _bytes_of(part: str | bytes | NDArray[Any]) -> bytes | memoryview:
+    if isinstance(part, str):
+        return part.encode()
+    return part if isinstance(part, bytes) else np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
 
 
 def array_hash(*arrays: NDArray[Any]) -> str:
@@ -24,3 +55,18 @@ def array_hash(*arrays: NDArray[Any]) -> str:
 def json_hash(value: object) -> str:
     """SHA-256 of a value as JSON, as hex digits; other things count as their text."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, as hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_ends_hash(path: Path) -> str:
+    """SHA-256 of size, first and last MiB of a file: takes no time, the same after a copy or a move."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        first = file.read(END_BYTES)
+        file.seek(max(END_BYTES, size - END_BYTES))
+        return content_hash([str(size), first, file.read()])

@@ -286,7 +286,7 @@ def _report_panels(cohort: Cohort) -> None:
 
 
 def _save(rows: pd.DataFrame, out: Path) -> None:
-    from spatialsig.store.atomic import write_text
+    from spatialsig._files import write_text
 
     table = rows[[_keys.SAMPLE, _keys.PATIENT]].assign(**{_PATH: [f"{sample}.zarr" for sample in rows[_keys.SAMPLE]]})
     write_text(out / MANIFEST, table.to_csv(index=False))

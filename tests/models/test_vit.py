@@ -6,7 +6,7 @@ import torch
 
 from spatialsig._errors import InputError
 from spatialsig.models import SignatureViT
-from spatialsig.nn.passes import per_pass
+from spatialsig.nn.microbatches import microbatch_size
 from spatialsig.nn.signature import SignatureConfig, SignatureNet
 from spatialsig.nn.vit import ViTConfig
 
@@ -70,7 +70,7 @@ def test_a_pass_on_a_cpu_holds_few_pixels(monkeypatch: pytest.MonkeyPatch) -> No
     model, sizes = build(), []
     forward = model._forward
     monkeypatch.setattr(model, "_forward", lambda images, *rest: sizes.append(len(images)) or forward(images, *rest))
-    monkeypatch.setattr("spatialsig.nn.passes.CPU_PIXELS", 6 * PX**2)
+    monkeypatch.setattr("spatialsig.nn.microbatches.CPU_PIXELS", 6 * PX**2)
     model.predict(np.zeros((13, 3, PX, PX), np.uint8))
     assert sizes == [6, 6, 1]
 
@@ -86,7 +86,7 @@ def test_a_pass_on_a_cpu_holds_few_pixels(monkeypatch: pytest.MonkeyPatch) -> No
     ],
 )
 def test_patches_of_one_pass(shape: tuple[int, ...], device: str, expected: int) -> None:
-    assert per_pass(shape, torch.device(device)) == expected
+    assert microbatch_size(shape, torch.device(device)) == expected
 
 
 def test_eight_views_do_not_depend_on_the_orientation(images: np.ndarray) -> None:

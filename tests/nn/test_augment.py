@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spatialsig._errors import InputError
-from spatialsig.nn.augment import STAINS, Augment, AugmentConfig, blur, dihedral, stain_matrix, turned, uniform
+from spatialsig._stains import STAINS
+from spatialsig.nn.augment import Augment, AugmentConfig, blur, dihedral, stain_matrix, turned, uniform
 from spatialsig.nn.vit import optical_density
 
 IDS = torch.arange(16)

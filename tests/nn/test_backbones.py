@@ -21,7 +21,7 @@ from spatialsig.nn.backbones import (
     table_key,
     warn_of_scale,
 )
-from spatialsig.nn.foreign import IMAGENET_MEAN, IMAGENET_STD, ForeignBackbone, Inputs
+from spatialsig.nn.external import IMAGENET_MEAN, IMAGENET_STD, ExternalBackbone, Inputs
 from spatialsig.nn.signature import SignatureConfig, SignatureNet
 from spatialsig.nn.vit import ViT, ViTConfig, optical_density
 
@@ -83,7 +83,7 @@ def test_patches_are_resized_to_what_the_network_takes() -> None:
     ],
 )
 def test_tokens_and_maps_are_pooled(answer: object, inputs: Inputs, expected: list[float]) -> None:
-    found = ForeignBackbone(lambda x: answer, "memory:test", inputs)
+    found = ExternalBackbone(lambda x: answer, "memory:test", inputs)
     assert found(IMAGE[:1])[0].tolist() == expected
     assert found.num_features == len(expected)
 

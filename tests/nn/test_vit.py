@@ -4,6 +4,7 @@ import torch
 
 from spatialsig._errors import InputError
 from spatialsig.nn.vit import SIZES, Block, DropPath, ViT, ViTConfig, optical_density, sincos_positions, vit_config
+from spatialsig.stats import stain
 
 SMALL = ViTConfig(dim=32, depth=2, heads=2, mlp_dim=64, stem=(8, 16), stem_blocks=(0, 1))  # 32 + 2 * (8 + 16) features
 
@@ -173,3 +174,11 @@ def test_attention_maps_are_those_the_network_uses() -> None:
 def test_errors(make, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_optical_density_is_that_of_the_arrays() -> None:
+    """``nn`` and ``stats`` may not import each other; each has its own, torch's with a logarithm and numpy's with a table."""
+    values = np.arange(256, dtype=np.uint8)
+    np.testing.assert_allclose(
+        optical_density(torch.from_numpy(values)).numpy(), stain.optical_density(values), rtol=1e-6, atol=1e-7
+    )

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from spatialsig._errors import FileMissingError, InputError
+from spatialsig._hashing import END_BYTES, file_ends_hash
 from spatialsig.pipeline import read_config, report_of
-from spatialsig.pipeline.config import RunConfig
-from spatialsig.pipeline.files import END_BYTES, RunFiles, fingerprint, read_json
 from spatialsig.pipeline.record import input_fingerprints, write_record
+from spatialsig.pipeline.run_config import RunConfig
+from spatialsig.pipeline.run_files import RunFiles, read_json
 
 run_module = importlib.import_module("spatialsig.pipeline.run")  # the package gives its name to the function
 
@@ -19,12 +20,12 @@ def test_a_fingerprint_follows_both_ends_and_the_size(tmp_path: Path) -> None:
     path = tmp_path / "a"
     whole = bytearray(3 * END_BYTES)
     path.write_bytes(whole)
-    first = fingerprint(path)
+    first = file_ends_hash(path)
     (tmp_path / "copy").write_bytes(whole)
-    assert fingerprint(tmp_path / "copy") == first
+    assert file_ends_hash(tmp_path / "copy") == first
     for changed in (whole[:-1] + b"x", b"x" + whole[1:], whole + b"\0"):
         path.write_bytes(changed)
-        assert fingerprint(path) != first
+        assert file_ends_hash(path) != first
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def test_the_record_holds_versions_parameters_and_hashes(config: RunConfig) -> N
     record = read_json(write_record(config, files, inputs=input_fingerprints(config.bundles), seconds={"import": 1.0}))
     assert record["seeds"] == {"run": 4, "image model": 9}
     assert record["models"] == {"image model": {"weights": "ab"}}
-    assert record["tables"] == {"evaluation": fingerprint(files.table("evaluation"))}
+    assert record["tables"] == {"evaluation": file_ends_hash(files.table("evaluation"))}
     assert RunConfig(**record["parameters"]) == config
     assert {"python", "spatialsig", "torch", "spatialdata"} <= set(record["versions"])
 

@@ -7,8 +7,8 @@ import pytest
 from spatialsig import tl
 from spatialsig._errors import KeyMissingError
 from spatialsig.report.comparisons import answers
-from spatialsig.report.doubts import doubts
-from spatialsig.report.results import percent, summarise, whole
+from spatialsig.report.results_section import percent, summarise, whole
+from spatialsig.report.warnings_section import warnings_section
 
 ROW = {"better": "fused", "than": "he_only", "signature": "mean", "difference": 0.1, "p": 0.01, "n_patients": 5}
 
@@ -64,7 +64,7 @@ def test_a_missing_column_is_named():
     with pytest.raises(KeyMissingError, match=r"column='low'.*sp\.tl\.compare_methods"):
         answers(pd.DataFrame([ROW]))
     with pytest.raises(KeyMissingError, match=r"column='severity'.*sp\.tl\.findings"):
-        doubts(pd.DataFrame({"name": [], "slide": [], "text": []}), [])
+        warnings_section(pd.DataFrame({"name": [], "slide": [], "text": []}), [])
 
 
 def test_doubts_come_worst_first_and_once():
@@ -75,12 +75,12 @@ def test_doubts_come_worst_first_and_once():
             {"name": "c", "severity": "strange", "slide": "", "text": "Odd."},
         ]
     )
-    found = doubts(table, ["Slow.", "Wrong.", "Slow."])
+    found = warnings_section(table, ["Slow.", "Wrong.", "Slow."])
     assert [(d.severity, d.text) for d in found] == [
         ("error", "Wrong."), ("strange", "Odd."), ("warning", "Slow."), ("note", "Good to know."),
     ]  # fmt: skip
     assert found[0].slide == "S1"
-    assert doubts(None, []) == []
+    assert warnings_section(None, []) == []
 
 
 def test_results_of_a_model_that_was_judged_nowhere(drawn):

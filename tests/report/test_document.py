@@ -12,7 +12,7 @@ from spatialsig._errors import InputError, KeyMissingError
 from spatialsig.pl.drawing.methods import METHODS
 from spatialsig.report import slides as report_slides
 from spatialsig.report import write_report
-from spatialsig.report.results import number
+from spatialsig.report.results_section import number
 
 ADDRESSES = {"src", "href", "xlink:href", "action", "data", "poster", "srcset"}
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -200,8 +200,8 @@ def other(given, drawn, tmp_path_factory):
     }  # fmt: skip
     root = tmp_path_factory.mktemp("other")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("spatialsig.report.drawings.GALLERIES_MAX_CHARS", 10)
-        patch.setattr("spatialsig.report.images.SAVED_DPI", 30)
+        patch.setattr("spatialsig.report.figures.GALLERIES_MAX_CHARS", 10)
+        patch.setattr("spatialsig.report.inline_images.SAVED_DPI", 30)
         patch.setattr(report_slides, "MAPS_MAX_CHARS", 10_000)
         return read(write_report(root / "r.html", **(given | changes), figures=root / "figures")), root / "figures"
 

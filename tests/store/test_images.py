@@ -252,10 +252,10 @@ def test_threads_never_take_more_memory_than_they_may(monkeypatch) -> None:
 
 
 def test_what_is_hashed_in_memory_is_what_lies_on_the_disk(tmp_path) -> None:
-    from spatialsig.store.faults import examine
     from spatialsig.store.manifest import read_manifest
+    from spatialsig.store.verify import verify_store
 
     stream(tmp_path / "s.zarr", picture(700, 900))
     recorded = read_manifest(tmp_path / "s.zarr/images/he/.spatialsig-manifest")
     assert {"s0/c/0/2/3", "s1/c/0/1/1", "s0/zarr.json", "zarr.json"} <= set(recorded)
-    assert {found.status for found in examine(tmp_path / "s.zarr")} == {"ok"}
+    assert {found.status for found in verify_store(tmp_path / "s.zarr")} == {"ok"}

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from spatialsig._errors import SpatialsigError
-from spatialsig.cli import models, projects, results, slides
+from spatialsig.cli import model_commands, project_commands, result_commands, slide_commands
 from spatialsig.cli.options import INTERRUPTED, STEPS, STORES, WHOLE
 
 app = typer.Typer(
@@ -22,24 +22,24 @@ app = typer.Typer(
 console = Console(stderr=True)
 
 for name, command, panel in (
-    ("demo", projects.demo, WHOLE),
-    ("run", projects.run, WHOLE),
-    ("report", projects.report, WHOLE),
-    ("import", slides.import_, STEPS),
-    ("split", slides.split, STEPS),
-    ("train-ae", models.train_ae, STEPS),
-    ("embed", models.embed, STEPS),
-    ("label", slides.label, STEPS),
-    ("train", models.train, STEPS),
-    ("predict", models.predict, STEPS),
-    ("evaluate", results.evaluate, STEPS),
-    ("verify", slides.verify, STORES),
-    ("repair", slides.repair, STORES),
-    ("optimize", slides.optimize, STORES),
-    ("version", projects.version, STORES),
+    ("demo", project_commands.demo, WHOLE),
+    ("run", project_commands.run, WHOLE),
+    ("report", project_commands.report, WHOLE),
+    ("import", slide_commands.import_, STEPS),
+    ("split", slide_commands.split, STEPS),
+    ("train-ae", model_commands.train_ae, STEPS),
+    ("embed", model_commands.embed, STEPS),
+    ("label", slide_commands.label, STEPS),
+    ("train", model_commands.train, STEPS),
+    ("predict", model_commands.predict, STEPS),
+    ("evaluate", result_commands.evaluate, STEPS),
+    ("verify", slide_commands.verify, STORES),
+    ("repair", slide_commands.repair, STORES),
+    ("optimize", slide_commands.optimize, STORES),
+    ("version", project_commands.version, STORES),
 ):
     app.command(name, rich_help_panel=panel)(command)
-app.add_typer(results.export, name="export", rich_help_panel=STORES)
+app.add_typer(result_commands.export, name="export", rich_help_panel=STORES)
 
 
 def main() -> None:

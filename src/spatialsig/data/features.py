@@ -16,7 +16,7 @@ from spatialsig.data.loader import PatchBatches
 from spatialsig.data.order import blocks_of
 from spatialsig.data.patches import PatchSource, read_patches
 from spatialsig.data.prefetch import ahead
-from spatialsig.nn.heap import kept_memory
+from spatialsig.nn.memory import kept_memory
 from spatialsig.nn.precision import fast_matmul
 
 if TYPE_CHECKING:

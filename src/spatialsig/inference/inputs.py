@@ -14,7 +14,7 @@ from spatialsig.data.prefetch import ahead
 from spatialsig.inference.provenance import backbone_of, check_inputs
 from spatialsig.models.ensemble import predict_with_deviation
 from spatialsig.nn.backbones import table_key
-from spatialsig.nn.heap import kept_memory
+from spatialsig.nn.memory import kept_memory
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

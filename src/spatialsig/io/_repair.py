@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from spatialsig.store.mend import Action, mend
+from spatialsig.store.repair import Action, repair_store
 
 
 def repair(path: str | Path) -> pd.DataFrame:
@@ -47,4 +47,4 @@ def repair(path: str | Path) -> pd.DataFrame:
     0  half_written  moved
     >>> folder.cleanup()
     """
-    return pd.DataFrame(list(mend(Path(path).absolute())), columns=list(Action._fields), dtype=object)
+    return pd.DataFrame(list(repair_store(Path(path).absolute())), columns=list(Action._fields), dtype=object)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from spatialsig._checks import check_files
-from spatialsig.store.faults import Finding, examine
+from spatialsig.store.verify import Finding, verify_store
 
 
 def verify(path: str | Path) -> pd.DataFrame:
@@ -49,4 +49,4 @@ def verify(path: str | Path) -> pd.DataFrame:
     """
     path = Path(path).absolute()
     check_files([path], what="SpatialData store", fix="Give the path of a directory written by `sp.io.write`.")
-    return pd.DataFrame(list(examine(path)), columns=list(Finding._fields), dtype=object)
+    return pd.DataFrame(list(verify_store(path)), columns=list(Finding._fields), dtype=object)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,8 @@ import torch
 
 from spatialsig._checks import check_positive
 from spatialsig._errors import InputError
-from spatialsig.models._config import config_from_json
+from spatialsig._hashing import content_hash
+from spatialsig.models.config_json import config_from_json
 from spatialsig.models.directory import (
     CONFIG,
     check_model,
@@ -262,11 +263,9 @@ class Autoencoder:
 
 def model_hash(scaler_sha256: str, net: torch.nn.Module) -> str:
     """SHA-256 of a scaler's hash and of all weights, as hex digits."""
-    found = hashlib.sha256(scaler_sha256.encode())
-    for name, weights in net.state_dict().items():
-        found.update(name.encode())
-        found.update(weights.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()
+    named = net.state_dict().items()
+    weights = (part for name, tensor in named for part in (name, tensor.detach().cpu().numpy()))
+    return content_hash(itertools.chain([scaler_sha256], weights))
 
 
 def check_scaler(genes: Sequence[str], mean: NDArray[np.float64], std: NDArray[np.float64]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -16,9 +15,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from spatialsig import _files
 from spatialsig._checks import check_files
 from spatialsig._errors import InputError
-from spatialsig.store.atomic import flush_entry
+from spatialsig._files import flush_entry
+from spatialsig._hashing import file_hash
 
 if TYPE_CHECKING:
     import os
@@ -65,7 +66,7 @@ def save_model(
             write_json(draft / f"{stem}.json", names)
         np.savez(draft / SCALER, **dict(scaler))  # type: ignore[arg-type]
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, draft / WEIGHTS)
-        digests = {path.name: digest(path) for path in sorted(draft.iterdir())}
+        digests = {path.name: file_hash(path) for path in sorted(draft.iterdir())}
         write_json(draft / RUN, {"spatialsig": version("spatialsig"), "sha256": digests, "run": dict(run)})
 
 
@@ -84,7 +85,7 @@ def check_model(directory: Path, *, kind: str, lists: tuple[str, ...]) -> dict[s
     record = read_json(directory / RUN, dict)
     digests = record.get("sha256")
     for name in names:
-        if not isinstance(digests, dict) or digests.get(name) != digest(directory / name):
+        if not isinstance(digests, dict) or digests.get(name) != file_hash(directory / name):
             msg = f"{directory / name} is not what was saved (its SHA-256 differs from {RUN}). {_FIX}"
             raise InputError(msg)
     config = read_json(directory / CONFIG, dict)
@@ -98,20 +99,9 @@ def check_model(directory: Path, *, kind: str, lists: tuple[str, ...]) -> dict[s
     return run if isinstance(run, dict) else {}
 
 
-def read_json(path: Path, wanted: type) -> Any:
-    """JSON of ``path``, which must hold a ``wanted``."""
-    if path.stat().st_size > MAX_JSON_BYTES:
-        msg = f"{path} has {path.stat().st_size} bytes; at most {MAX_JSON_BYTES} are read. {_FIX}"
-        raise InputError(msg)
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        msg = f"{path} is not JSON: {error}. {_FIX}"
-        raise InputError(msg) from error
-    if not isinstance(value, wanted):
-        msg = f"{path} holds a {type(value).__name__}; wanted a {wanted.__name__}. {_FIX}"
-        raise InputError(msg)
-    return value
+def read_json(path: Path, kind: type) -> Any:
+    """JSON of a file of a model, which must hold a ``kind``."""
+    return _files.read_json(path, kind, fix=_FIX, max_bytes=MAX_JSON_BYTES)
 
 
 def read_names(path: Path) -> tuple[str, ...]:
@@ -214,9 +204,3 @@ def _plain(value: object) -> object:
         return str(value)
     msg = f"cannot write {type(value).__name__} {value!r} as JSON."
     raise InputError(msg)
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file, as hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

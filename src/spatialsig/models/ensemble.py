@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -11,13 +10,14 @@ import numpy as np
 
 from spatialsig._checks import check_files
 from spatialsig._errors import InputError
-from spatialsig.models.directory import CONFIG, FORMAT, RUN, digest, read_json, replacing, write_json
+from spatialsig._hashing import content_hash, file_hash
+from spatialsig.models.directory import CONFIG, FORMAT, RUN, read_json, replacing, write_json
 from spatialsig.models.intervals import checked_intervals
 from spatialsig.models.vit import SignatureViT
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -118,10 +118,14 @@ class SignatureEnsemble:
             names = [f"member-{index:02d}" for index in range(len(self.members))]
             for name, member in zip(names, self.members, strict=True):
                 member.save(draft / name)
-            listed = [{"directory": name, "sha256": digest(draft / name / RUN)} for name in names]
+            listed = [{"directory": name, "sha256": file_hash(draft / name / RUN)} for name in names]
             config = {"format": FORMAT, "kind": self.kind, "members": listed, "intervals": self.intervals}
             write_json(draft / CONFIG, config)
-            record = {"spatialsig": version("spatialsig"), "sha256": {CONFIG: digest(draft / CONFIG)}, "run": self.run}
+            record = {
+                "spatialsig": version("spatialsig"),
+                "sha256": {CONFIG: file_hash(draft / CONFIG)},
+                "run": self.run,
+            }
             write_json(draft / RUN, record)
 
     @classmethod
@@ -139,7 +143,7 @@ class SignatureEnsemble:
         check_files([place / CONFIG, place / RUN], what=f"ensemble directory {place}", fix=_FIX)
         record, config = read_json(place / RUN, dict), read_json(place / CONFIG, dict)
         digests = record.get("sha256")
-        if not isinstance(digests, dict) or digests.get(CONFIG) != digest(place / CONFIG):
+        if not isinstance(digests, dict) or digests.get(CONFIG) != file_hash(place / CONFIG):
             msg = f"{place / CONFIG} is not what was saved (its SHA-256 differs from {RUN}). {_FIX}"
             raise InputError(msg)
         if config.get("kind") != cls.kind or config.get("format") != FORMAT:
@@ -195,14 +199,13 @@ def predict_with_deviation(
 
 def weights_hash(model: SignatureModel) -> str:
     """SHA-256 of all weights, and of the scale of the scores, of a model, as hex digits."""
-    found = hashlib.sha256()
-    for member in members_of(model):
-        for name, tensor in sorted(member.net.state_dict().items()):
-            found.update(name.encode())
-            found.update(tensor.cpu().numpy().tobytes())
-        for scale in (member.target_mean, member.target_std, member.ae_mean, member.ae_std):
-            found.update(scale.tobytes())
-    return found.hexdigest()
+    return content_hash(part for member in members_of(model) for part in _weight_parts(member))
+
+
+def _weight_parts(member: SignatureViT) -> Iterator[str | NDArray[Any]]:
+    for name, tensor in sorted(member.net.state_dict().items()):
+        yield from (name, tensor.cpu().numpy())
+    yield from (member.target_mean, member.target_std, member.ae_mean, member.ae_std)
 
 
 def _load_member(place: Path, entry: Any) -> SignatureViT:
@@ -211,7 +214,7 @@ def _load_member(place: Path, entry: Any) -> SignatureViT:
         msg = f"{place / CONFIG}: member {entry!r}; wanted a directory beside it. {_FIX}"
         raise InputError(msg)
     check_files([place / name / RUN], what=f"member {name} of the ensemble {place}", fix=_FIX)
-    if digest(place / name / RUN) != entry.get("sha256"):
+    if file_hash(place / name / RUN) != entry.get("sha256"):
         msg = f"{place / name} is not the model that was saved (its SHA-256 differs from {CONFIG}). {_FIX}"
         raise InputError(msg)
     return SignatureViT.load(place / name)

@@ -10,7 +10,7 @@ import torch
 
 from spatialsig._checks import check_positive
 from spatialsig._errors import InputError
-from spatialsig.models._config import config_from_json
+from spatialsig.models.config_json import config_from_json
 from spatialsig.models.directory import CONFIG, check_model, load_weights, read_json, read_scaler, save_model
 from spatialsig.nn.vit import ViT, ViTConfig
 

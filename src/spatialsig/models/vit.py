@@ -12,7 +12,7 @@ import torch
 
 from spatialsig._checks import check_choice, check_positive
 from spatialsig._errors import InputError
-from spatialsig.models._config import config_from_json
+from spatialsig.models.config_json import config_from_json
 from spatialsig.models.directory import (
     CONFIG,
     check_model,
@@ -26,11 +26,12 @@ from spatialsig.models.intervals import checked_intervals
 from spatialsig.models.standardise import standardised_embedding
 from spatialsig.nn.augment import dihedral
 from spatialsig.nn.backbones import check_can_be_saved
-from spatialsig.nn.foreign import TableBackbone
-from spatialsig.nn.heap import kept_memory
-from spatialsig.nn.passes import per_pass
+from spatialsig.nn.external import TableBackbone
+from spatialsig.nn.memory import kept_memory
+from spatialsig.nn.microbatches import microbatch_size
 from spatialsig.nn.precision import fast_matmul
-from spatialsig.nn.seed_vit import SEED, SeedNet
+from spatialsig.nn.seed_net import SeedNet
+from spatialsig.nn.seed_vit import SEED
 from spatialsig.nn.signature import VIT, SignatureConfig, SignatureNet
 from spatialsig.nn.vit import ViTConfig
 
@@ -232,7 +233,7 @@ class SignatureViT:
         check_choice(n_views, tuple(_VIEWS), name="n_views")
         self._check_inputs(images, ae, n_views)
         if batch_size is None:
-            batch_size = per_pass(images.shape, next(self.net.parameters()).device)
+            batch_size = microbatch_size(images.shape, next(self.net.parameters()).device)
         check_positive(batch_size=batch_size)
         scores, deviations = np.zeros((2, len(images), len(self.signatures)), np.float32)
         with fast_matmul(), kept_memory():

@@ -9,10 +9,8 @@ from torch import Tensor
 
 from spatialsig._checks import check_fraction
 from spatialsig._errors import InputError
+from spatialsig._stains import STAINS
 from spatialsig.nn.vit import optical_density
-
-# optical densities of haematoxylin and eosin in red, green, blue (Ruifrok and Johnston 2001)
-STAINS = ((0.650, 0.704, 0.286), (0.072, 0.990, 0.105))
 
 _GOLDEN, _FIRST, _SECOND = (  # constants of SplitMix64 (Steele, Lea and Flood 2014), as signed 64-bit integers
     constant - 2**64 for constant in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)

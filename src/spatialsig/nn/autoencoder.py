@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
-from spatialsig._checks import check_choice, check_fraction
+from spatialsig._checks import check_choice, check_fraction, check_integers
 from spatialsig._errors import InputError
 from spatialsig.nn.likelihood import gene_rates, negative_binomial_loss, poisson_loss, squared_error
 
@@ -57,9 +57,7 @@ class AutoencoderConfig:
 
     def __post_init__(self) -> None:
         check_choice(self.loss, LOSSES, name="loss")
-        if not 0 <= self.n_batches <= MAX_WIDTH:
-            msg = f"`n_batches={self.n_batches!r}` must be an integer in 0..{MAX_WIDTH}."
-            raise InputError(msg)
+        check_integers(0, MAX_WIDTH, n_batches=self.n_batches)
         widths = (*self.hidden, self.n_latent)
         if not all(isinstance(width, int) and 0 < width <= MAX_WIDTH for width in widths):
             msg = f"`hidden={self.hidden!r}` and `n_latent={self.n_latent!r}` must be integers in 1..{MAX_WIDTH}."

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from spatialsig._errors import InputError, SpatialsigWarning
-from spatialsig.nn.foreign import ForeignBackbone, Inputs, TableBackbone
+from spatialsig.nn.external import ExternalBackbone, Inputs, TableBackbone
 from spatialsig.nn.libraries import timm_network, transformers_network
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def build_backbone(
     found = make(parsed.name, parsed.options, pretrained=pretrained, download=download)
     inputs = _changed(found.inputs, parsed.options.get("inputs", {}) | chosen)
     options = {**found.options, "inputs": asdict(inputs)}
-    return ForeignBackbone(found.model, str(BackboneSpec(parsed.library, found.name, options)), inputs)
+    return ExternalBackbone(found.model, str(BackboneSpec(parsed.library, found.name, options)), inputs)
 
 
 def register_backbone(name: str, factory: Callable[[], Any]) -> None:
@@ -211,7 +211,7 @@ def _own(network: Any, spec: BackboneSpec, changes: dict[str, Any]) -> nn.Module
         raise InputError(msg)
     inputs = _changed(Inputs(), changes)
     options = {"inputs": asdict(inputs)} if changes and spec.library == REGISTERED else {}
-    return ForeignBackbone(network, str(replace(spec, options=options)), inputs)
+    return ExternalBackbone(network, str(replace(spec, options=options)), inputs)
 
 
 def _table(spec: BackboneSpec) -> TableBackbone:

@@ -8,7 +8,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from spatialsig._checks import check_choice
+from spatialsig._checks import check_choice, check_integers
 from spatialsig._errors import InputError
 from spatialsig.nn.fusion import Fusion
 from spatialsig.nn.vit import ViT, ViTConfig
@@ -73,17 +73,10 @@ class SignatureConfig:
     image_px: int = 0
 
     def __post_init__(self) -> None:
-        if not (type(self.n_targets) is int and 0 < self.n_targets <= MAX_TARGETS):
-            msg = f"`n_targets={self.n_targets!r}` must be an integer in 1..{MAX_TARGETS}."
-            raise InputError(msg)
-        if not (type(self.n_latent) is int and 0 <= self.n_latent <= MAX_TARGETS):
-            msg = f"`n_latent={self.n_latent!r}` must be an integer in 0..{MAX_TARGETS}."
-            raise InputError(msg)
+        check_integers(1, MAX_TARGETS, n_targets=self.n_targets)
+        check_integers(0, MAX_TARGETS, n_latent=self.n_latent, image_px=self.image_px)
         if not (isinstance(self.backbone, str) and self.backbone):
             msg = f"`backbone={self.backbone!r}` must be a name."
-            raise InputError(msg)
-        if not (type(self.image_px) is int and 0 <= self.image_px <= MAX_TARGETS):
-            msg = f"`image_px={self.image_px!r}` must be an integer in 0..{MAX_TARGETS}."
             raise InputError(msg)
         check_choice(self.gaussian, (True, False), name="gaussian")
         check_choice(self.guess_code, (True, False), name="guess_code")

@@ -11,15 +11,14 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from spatialsig._checks import check_choice, check_fraction
+from spatialsig._checks import check_choice, check_fraction, check_integers
 from spatialsig._errors import InputError
 from spatialsig.nn.attention import attend, attention_weights
+from spatialsig.nn.seed_vit import seed_preset as seed_preset  # a public name of this module
 from spatialsig.nn.stem import conv_stem, stage_moments
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from spatialsig.nn.seed_vit import SeedViT
 
 MAX_DIM, MAX_DEPTH = 4096, 64
 
@@ -64,9 +63,7 @@ class ViTConfig:
         if not all(type(width) is int and 0 < width <= MAX_DIM for width in widths):
             msg = f"widths {widths} must be integers in 1..{MAX_DIM}."
             raise InputError(msg)
-        if not (type(self.depth) is int and 0 <= self.depth <= MAX_DEPTH):
-            msg = f"`depth={self.depth!r}` must be an integer in 0..{MAX_DEPTH}."
-            raise InputError(msg)
+        check_integers(0, MAX_DEPTH, depth=self.depth)
         if self.dim % (4 * self.heads):
             msg = f"`dim={self.dim}` must be a multiple of 4 x `heads={self.heads}`."
             raise InputError(msg)
@@ -76,9 +73,7 @@ class ViTConfig:
         if not all(type(n) is int and 0 <= n <= MAX_DEPTH for n in self.stem_blocks):
             msg = f"`stem_blocks={self.stem_blocks}` must be integers in 0..{MAX_DEPTH}."
             raise InputError(msg)
-        if not (type(self.n_registers) is int and 0 <= self.n_registers <= MAX_DEPTH):
-            msg = f"`n_registers={self.n_registers!r}` must be an integer in 0..{MAX_DEPTH}."
-            raise InputError(msg)
+        check_integers(0, MAX_DEPTH, n_registers=self.n_registers)
         check_choice(self.pool, ("mean", "class"), name="pool")
         check_choice(self.stem_features, (True, False), name="stem_features")
         check_fraction(drop_path=self.drop_path)
@@ -290,10 +285,3 @@ class ViT(nn.Module):
         if image.ndim != 4 or image.shape[1] != 3 or min(image.shape[2:]) < self.config.stride:
             msg = f"image of shape {tuple(image.shape)}; wanted (b, 3, h, w) with h and w >= {self.config.stride} px."
             raise InputError(msg)
-
-
-def seed_preset(n_targets: int, ae_dim: int) -> SeedViT:
-    """The prototype's network, see :func:`spatialsig.nn.seed_vit.seed_preset`."""
-    from spatialsig.nn import seed_vit  # which needs this module
-
-    return seed_vit.seed_preset(n_targets, ae_dim)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from spatialsig import datasets
-from spatialsig.pipeline.config import GenesConfig, LabelsConfig, PatchesConfig, RunConfig, SplitConfig
 from spatialsig.pipeline.run import run
+from spatialsig.pipeline.run_config import GenesConfig, LabelsConfig, PatchesConfig, RunConfig, SplitConfig
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,15 +10,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spatialsig._files import write_text
+from spatialsig._hashing import file_ends_hash
 from spatialsig._settings import settings
 from spatialsig._versions import versions
 from spatialsig.io._manifest import read_csv
-from spatialsig.pipeline.files import RunFiles, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from spatialsig.pipeline.config import RunConfig
+    from spatialsig.pipeline.run_config import RunConfig
+    from spatialsig.pipeline.run_files import RunFiles
 
 PACKAGES = (
     "spatialsig", "spatialdata", "spatialdata-io", "anndata", "scanpy", "squidpy", "torch", "lightning", "numpy", "scipy",
@@ -37,7 +39,7 @@ def input_fingerprints(bundles: Path) -> dict[str, dict[str, str]]:
         named = [row.get(column) for column in ("bundle", "he_image", "he_alignment")]
         places = [bundles.parent / value for value in named if isinstance(value, str)]
         files = [file for place in places for file in (sorted(place.iterdir()) if place.is_dir() else [place])]
-        found[str(row["sample"])] = {file.name: fingerprint(file) for file in files if file.is_file()}
+        found[str(row["sample"])] = {file.name: file_ends_hash(file) for file in files if file.is_file()}
     return found
 
 
@@ -60,10 +62,8 @@ def write_record(
         "seeds": {"run": config.seed} | {name: found["run"].get("seed") for name, found in models.items()},
         "inputs": inputs,
         "models": {name: found["sha256"] for name, found in models.items()},
-        "tables": {name: fingerprint(files.table(name)) for name in TABLES if files.table(name).is_file()},
+        "tables": {name: file_ends_hash(files.table(name)) for name in TABLES if files.table(name).is_file()},
         "seconds": seconds,
     }
-    unfinished = files.record.with_name(files.record.name + ".part")
-    unfinished.write_text(json.dumps(record, indent=1, default=str), encoding="utf-8")
-    os.replace(unfinished, files.record)
+    write_text(files.record, json.dumps(record, indent=1, default=str))
     return files.record

@@ -5,25 +5,27 @@ from __future__ import annotations
 import time
 import warnings
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from spatialsig import pp, tl
 from spatialsig._errors import SpatialsigWarning
+from spatialsig._hashing import json_hash
+from spatialsig._ledger import Ledger
 from spatialsig.cohort import Cohort
 from spatialsig.models import SignatureViT
-from spatialsig.pipeline.files import AUTOENCODER, IMAGE_MODEL, RunFiles
-from spatialsig.pipeline.finished import report_on
-from spatialsig.pipeline.ledger import Ledger
 from spatialsig.pipeline.record import input_fingerprints, write_record
+from spatialsig.pipeline.report_of_run import report_on
+from spatialsig.pipeline.run_files import AUTOENCODER, IMAGE_MODEL, RunFiles
 from spatialsig.signatures import read_signatures
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from spatialsig.pipeline.config import RunConfig
+    from spatialsig.pipeline.run_config import RunConfig
 
 console = Console()
 
@@ -54,18 +56,20 @@ def run(config: RunConfig) -> Path:
     """
     job = _Job(config)
     ledger = Ledger(job.files.ledger)
-    steps = job.steps()
+    steps, digest = job.steps(), version("spatialsig")
     for number, step in enumerate(steps, 1):
-        digest = ledger.digest(step.name, step.parameters)
+        # of all before it as well: a change anywhere redoes this step and all later ones
+        digest = json_hash([digest, step.name, step.parameters])
         title = f"[{number}/{len(steps)}] {step.name}"
-        if ledger.is_done(step.name, digest) and all(path.exists() for path in step.makes):
+        if ledger.holds(step.name, digest) and all(path.exists() for path in step.makes):
             console.print(f"{title}: done before", markup=False, highlight=False)
             continue
         console.print(f"{title} ...", markup=False, highlight=False)
-        ledger.start(step.name)
+        ledger.forget_from(step.name)
         started = time.perf_counter()
-        ledger.finish(step.name, digest, _collect_warnings(step.action), time.perf_counter() - started)
-    write_record(config, job.files, inputs=job.inputs, seconds=ledger.seconds())
+        told = _collect_warnings(step.action)
+        ledger.note(step.name, digest, warnings=told, seconds=round(time.perf_counter() - started, 1))
+    write_record(config, job.files, inputs=job.inputs, seconds=ledger.values("seconds"))
     report = report_on(job.files, parameters=config.model_dump(mode="json"))
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
     return report

@@ -12,6 +12,7 @@ from spatialsig import _keys
 from spatialsig._checks import check_choice, check_positive
 from spatialsig._errors import InputError
 from spatialsig._progress import track
+from spatialsig._stains import STAINS
 from spatialsig.data.patches import read_patches
 from spatialsig.slide.slides import open_slides, slide_count
 from spatialsig.stats.stain import TISSUE_OD, optical_density, recolouring, stain_strength
@@ -95,8 +96,6 @@ def normalize_stain(
 
 def reference_vectors() -> NDArray[np.float64]:
     """Unit optical densities of haematoxylin, eosin and what is neither, ``(3, 3)``, of the reference."""
-    from spatialsig.nn.augment import STAINS  # loads torch
-
     stains = np.array(STAINS)
     stains = np.vstack([stains, np.cross(*stains)])
     unit: NDArray[np.float64] = stains / np.linalg.norm(stains, axis=1, keepdims=True)

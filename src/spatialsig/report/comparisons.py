@@ -9,7 +9,7 @@ import numpy as np
 
 from spatialsig._checks import check_key
 from spatialsig.pl.drawing.methods import MEAN, display_name
-from spatialsig.report.results import number
+from spatialsig.report.results_section import number
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,8 +1,7 @@
-"""Put the report together and write it."""
+"""One HTML file from a cohort, its evaluation and what the steps of its run recorded."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,17 +10,19 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from spatialsig import _keys, tl
 from spatialsig._errors import InputError
+from spatialsig._files import write_text
 from spatialsig._versions import versions
 from spatialsig.pl.drawing.methods import check_evaluation, slide_rows
 from spatialsig.report.comparisons import answers
-from spatialsig.report.doubts import doubts
-from spatialsig.report.drawings import Drawings, draw
-from spatialsig.report.images import Figures
-from spatialsig.report.methods import PACKAGES, methods_paragraph
-from spatialsig.report.results import number, percent, summarise, whole
-from spatialsig.report.slides import Names, gather
+from spatialsig.report.figures import FigureData, draw_figures
+from spatialsig.report.inline_images import Figures
+from spatialsig.report.methods_section import PACKAGES, methods_paragraph
+from spatialsig.report.results_section import number, percent, summarise, whole
+from spatialsig.report.slide_cards import Names, gather
+from spatialsig.report.warnings_section import warnings_section
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Mapping, Sequence
 
     import pandas as pd
@@ -123,36 +124,36 @@ def write_report(
     signatures = list(dict.fromkeys(evaluation["signature"]))
     fold = parameters.get("split", {}).get("test_fold") if test_fold is None else test_fold
     keeper = Figures(None if figures is None else Path(figures))
-    found = gather(
+    gathered = gather(
         cohort, signatures, samples,
         names=Names(patches_key, signatures_key, predictions_key, table_key), test_fold=fold, figures=keeper,
     )  # fmt: skip
     results = summarise(evaluation, summary, synthetic=bool(parameters.get("synthetic")))
     order = [row.name for row in results.slides]
-    held_out = sorted((s for s in found.slides if s.role != "training"), key=lambda slide: order.index(slide.name))
+    held_out = sorted((s for s in gathered.slides if s.role != "training"), key=lambda slide: order.index(slide.name))
     if not held_out:
-        msg = f"none of the evaluated samples {sorted(samples)} is in the cohort: {[s.name for s in found.slides]}."
+        msg = f"none of the evaluated samples {sorted(samples)} is in the cohort: {[s.name for s in gathered.slides]}."
         raise InputError(msg)
     installed = versions(PACKAGES)
-    drawings = draw(
-        Drawings(evaluation, summary, found, histories, parameters.get("labels", {}).get("signatures")), keeper
+    figures_by_name = draw_figures(
+        FigureData(evaluation, summary, gathered, histories, parameters.get("labels", {}).get("signatures")), keeper
     )
     page = _template().render(
         title=title,
         synthetic=bool(parameters.get("synthetic")),
-        doubts=doubts(findings, warnings),
+        remarks=warnings_section(findings, warnings),
         checked=findings is not None,
         results=results,
         of_slide={row.name: row for row in results.slides},
         answers=answers(comparisons),
         held_out=held_out,
-        slides=found.slides,
+        slides=gathered.slides,
         coverage=_coverage(coverage),
-        methods=methods_paragraph(found.slides, evaluation, found.facts, models or {}, installed),
+        methods=methods_paragraph(gathered.slides, evaluation, gathered.facts, models or {}, installed),
         versions=installed,
         command=command or parameters.get("command"),
         config=yaml.safe_dump(dict(parameters), sort_keys=False, allow_unicode=True) if parameters else "",
-        **drawings,
+        **figures_by_name,
     )
     return _write(Path(path), page)
 
@@ -179,7 +180,5 @@ def _coverage(frame: pd.DataFrame | None) -> dict[str, list[Any]] | None:
 
 def _write(path: Path, page: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(page, encoding="utf-8")
-    os.replace(unfinished, path)
+    write_text(path, page)
     return path

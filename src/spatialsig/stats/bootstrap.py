@@ -81,7 +81,7 @@ def cluster_interval(
 
 
 def _bounds(means: NDArray[np.floating], method: str, level: float, seed: int) -> tuple[float, float]:
-    mean, n = means.mean(), len(means)
+    mean = means.mean()
     if np.ptp(means) == 0:
         return float(mean), float(mean)
     if method == "t":
@@ -90,13 +90,15 @@ def _bounds(means: NDArray[np.floating], method: str, level: float, seed: int) -
     if method == "fisher":
         centre, reach = fisher_z(mean), _reach(fisher_z(means), level)
         return float(np.tanh(centre - reach)), float(np.tanh(centre + reach))
-    rng = np.random.default_rng(seed)
-    drawn = means[rng.integers(n, size=(N_RESAMPLES, n))].mean(axis=1)
-    tails = np.array([(1 - level) / 2, (1 + level) / 2])
-    if method == "bca":
-        tails = _bca_tails(means, drawn, tails)
-    low, high = np.quantile(drawn, tails)
-    return float(low), float(high)
+    drawn = stats.bootstrap(
+        (means,),
+        np.mean,
+        n_resamples=N_RESAMPLES,
+        confidence_level=level,
+        method="BCa" if method == "bca" else method,
+        rng=np.random.default_rng(seed),
+    )
+    return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
 
 
 def _reach(means: NDArray[np.floating], level: float) -> float:
@@ -111,16 +113,3 @@ def fisher_z(r: NDArray[np.floating] | np.floating) -> NDArray[np.floating]:
         raise InputError(msg)
     z: NDArray[np.floating] = np.arctanh(np.clip(r, -1 + 1e-9, 1 - 1e-9))
     return z
-
-
-def _bca_tails(
-    means: NDArray[np.floating], drawn: NDArray[np.float64], tails: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Tails moved for bias and skewness (Efron 1987); the acceleration of a mean has a closed form."""
-    share = (drawn < means.mean()).mean() + (drawn == means.mean()).mean() / 2
-    bias = stats.norm.ppf(np.clip(share, 1e-3, 1 - 1e-3))
-    off = means - means.mean()
-    acceleration = (off**3).sum() / (6 * (off**2).sum() ** 1.5)
-    z = bias + stats.norm.ppf(tails)
-    moved: NDArray[np.float64] = stats.norm.cdf(bias + z / (1 - acceleration * z))
-    return moved

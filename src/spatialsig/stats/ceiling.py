@@ -11,8 +11,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def split_counts(counts: sparse.csr_matrix, *, seed: int) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
-    """Deal every molecule to one of two halves by a fair coin: two independent measurements of the same cells."""
+def split_counts(
+    counts: sparse.csr_matrix, *, seed: int | np.random.Generator
+) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+    """Deal every molecule to one of two halves by a fair coin: two independent measurements of the same cells.
+
+    Both keep the entries of ``counts``, zeros that stand for nothing included, and share its indices. A generator as
+    ``seed`` is drawn from where it stands.
+    """
     rng = np.random.default_rng(seed)
     first = rng.binomial(np.rint(counts.data).astype(np.int64), 0.5).astype(np.float32)
     halves = (first, counts.data.astype(np.float32) - first)

@@ -8,8 +8,8 @@ import numba
 import numpy as np
 from scipy import sparse
 
+from spatialsig.stats.cache_lines import prefetch
 from spatialsig.stats.expression import size_factors
-from spatialsig.stats.prefetch import prefetch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -90,18 +90,18 @@ def _correlations(a: Field, b: Field) -> tuple[NDArray[np.float64], NDArray[np.f
 
 def combine(p_values: NDArray[Any]) -> float:
     """One p-value from those of several slides (Stouffer); NaN ones are left out, NaN where none is left."""
-    known = np.asarray(p_values, np.float64)
-    known = known[np.isfinite(known)]
-    if not len(known):
+    p = np.asarray(p_values, np.float64)
+    p = p[np.isfinite(p)]
+    if not len(p):
         return np.nan
     # a share of 1 is no certainty, only the largest that the shifts can say
-    return float(stats.norm.sf(stats.norm.isf(np.clip(known, 1e-12, 1 - 1e-3)).sum() / np.sqrt(len(known))))
+    return float(stats.combine_pvalues(np.clip(p, 1e-12, 1 - 1e-3), method="stouffer").pvalue)
 
 
 def benjamini_hochberg(p_values: NDArray[Any]) -> NDArray[np.float64]:
     """False discovery rate at which each p-value ``(n,)`` would be called; NaN stays NaN and does not count."""
     p = np.asarray(p_values, np.float64)
-    q, known = np.full(p.shape, np.nan), np.isfinite(p)
-    if known.any():
-        q[known] = stats.false_discovery_control(p[known], method="bh")
+    q, finite = np.full(p.shape, np.nan), np.isfinite(p)
+    if finite.any():
+        q[finite] = stats.false_discovery_control(p[finite], method="bh")
     return q

@@ -14,6 +14,8 @@ from scipy import fft
 from scipy.ndimage import gaussian_filter, uniform_filter
 from skimage.color import rgb2hed
 
+from spatialsig.stats.stain import optical_density
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -98,8 +100,7 @@ class Peak:
 
 def haematoxylin(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Haematoxylin (Ruifrok and Johnston) and mean optical density, ``(h, w)`` each, of ``(h, w, 3)`` uint8."""
-    density = -np.log((rgb.astype(np.float32) + 1) / 256).mean(axis=-1)
-    return rgb2hed(rgb)[..., 0].astype(np.float32), density
+    return rgb2hed(rgb)[..., 0].astype(np.float32), optical_density(rgb).mean(axis=-1)
 
 
 def nuclear_contrast(stain: NDArray[np.float32], density: NDArray[np.float32], *, um_per_px: float) -> Raster:

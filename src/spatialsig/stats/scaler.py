@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from spatialsig._hashing import content_hash
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,10 +19,7 @@ _SHOWN = 5
 
 def scaler_hash(genes: Sequence[str], mean: NDArray[Any], std: NDArray[Any]) -> str:
     """SHA-256 of gene names, means and deviations in their order, as hex digits."""
-    found = hashlib.sha256(json.dumps(list(map(str, genes))).encode())
-    for part in (mean, std):
-        found.update(np.ascontiguousarray(part, "<f8").tobytes())
-    return found.hexdigest()
+    return content_hash([json.dumps(list(map(str, genes))), np.asarray(mean, "<f8"), np.asarray(std, "<f8")])
 
 
 def scaler_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

@@ -11,6 +11,8 @@ import sys
 from os import link
 from pathlib import Path
 
+from spatialsig._files import flush_entry
+
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 ASIDE = ".aside-"  # beside the new content: what an interrupted swap in steps has taken away
@@ -51,21 +53,6 @@ def _exchange_in_steps(first: Path, second: Path) -> None:
     os.rename(aside, first)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace a file by another content: a reader sees the old one or the new one, whole."""
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    flush_entry(path.parent)
-
-
 def link_or_copy(old: Path, new: Path) -> None:
     """Make a second name of a file, or a copy on file systems without hard links."""
     try:
@@ -94,17 +81,6 @@ def flush_tree(root: Path) -> None:
             with (Path(directory) / name).open("rb+") as file:
                 os.fsync(file.fileno())
         flush_entry(Path(directory))
-
-
-def flush_entry(path: Path) -> None:
-    """Bring a file, or the entries of a directory (the renames in it), to the disk, where the system can."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _libc() -> ctypes.CDLL | None:

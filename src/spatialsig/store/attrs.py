@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from spatialsig._errors import InputError
 from spatialsig.store.lock import writer_lock
 from spatialsig.store.metadata import SPATIALDATA_ATTRS, root_document
-from spatialsig.store.root import KeptRoot, replace_root, tidy
+from spatialsig.store.root_metadata import KeptRoot, replace_root, try_record_current
 from spatialsig.store.staging import staging_directory
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def write_attrs(path: Path, attrs: Mapping[str, Any]) -> None:
             except BaseException:
                 kept.put_back()
                 raise
-        tidy(path)
+        try_record_current(path)
 
 
 def check_json(attrs: Mapping[str, Any]) -> None:

@@ -24,14 +24,15 @@ from spatialdata.models import (
 )
 
 from spatialsig._errors import InputError, StoreError
-from spatialsig.store.atomic import exchange, flush_entry, flush_tree
+from spatialsig._files import flush_entry
+from spatialsig.store.atomic import exchange, flush_tree
 from spatialsig.store.attrs import check_json, write_attrs
 from spatialsig.store.images import StreamedImage, as_streamed, check_pixels, fill, template
 from spatialsig.store.layout import DEFAULT, Layout, LayoutName, as_layout
 from spatialsig.store.lock import writer_lock
 from spatialsig.store.manifest import record
 from spatialsig.store.metadata import check_name, consolidate, read_attrs, root_document
-from spatialsig.store.root import KINDS
+from spatialsig.store.root_metadata import KINDS
 from spatialsig.store.staging import clear_leftovers, staging_directory
 from spatialsig.store.swap import swap_in
 

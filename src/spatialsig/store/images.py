@@ -20,8 +20,8 @@ from xarray import DataArray, DataTree
 from spatialsig._errors import InputError
 from spatialsig._progress import progress_bar
 from spatialsig._settings import settings
-from spatialsig.store.chunks import ChunkWriter
-from spatialsig.store.halve import halve
+from spatialsig.store.chunk_writer import ChunkWriter
+from spatialsig.store.downsample import halve
 from spatialsig.store.layout import CHANNELS, CHUNK_PX, DEFAULT, Layout, LayoutName, as_layout, level_shapes
 
 __all__ = ["ChannelsLast", "Pixels", "StreamedImage", "as_streamed", "check_pixels", "fill", "halve", "template"]

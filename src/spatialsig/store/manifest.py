@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import google_crc32c
 
 from spatialsig._errors import StoreError
+from spatialsig._files import write_text
 from spatialsig._settings import settings
-from spatialsig.store.atomic import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from spatialsig._checks import check_files
 from spatialsig._errors import InputError, StoreError
-from spatialsig.store.root import KINDS, consolidated, replace_root, tidy
+from spatialsig._files import object_or_empty
+from spatialsig.store.root_metadata import KINDS, consolidated, replace_root, try_record_current
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -83,11 +84,8 @@ def elements_on_disk(path: Path) -> Iterator[tuple[str, str, bool]]:
 
 def is_finished(element: Path, kind: str) -> bool:
     """Whether spatialdata had written the element to its end."""
-    try:
-        attributes = json.loads((element / "zarr.json").read_text(encoding="utf-8"))["attributes"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return _FINISHED[kind] <= set(attributes)
+    attributes = object_or_empty(element / "zarr.json").get("attributes")
+    return isinstance(attributes, dict) and _FINISHED[kind] <= attributes.keys()
 
 
 def without_consolidated(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,4 +96,4 @@ def without_consolidated(document: Mapping[str, Any]) -> dict[str, Any]:
 def consolidate(path: Path) -> None:
     """Copy the metadata of everything in the store into its root, as ``sdata.write`` does."""
     replace_root(path, consolidated(path, root_document(path)))
-    tidy(path)
+    try_record_current(path)

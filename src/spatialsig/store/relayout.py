@@ -14,13 +14,13 @@ import zarr
 from spatialsig._errors import StoreError
 from spatialsig._progress import progress_bar
 from spatialsig._settings import settings
-from spatialsig.store.chunks import ChunkWriter
-from spatialsig.store.faults import examine_element
+from spatialsig.store.chunk_writer import ChunkWriter
 from spatialsig.store.lock import is_stale, lock_file, read_lock, writer_lock
 from spatialsig.store.manifest import manifest_file
 from spatialsig.store.metadata import consolidate, elements_on_disk, root_document
 from spatialsig.store.staging import clear_leftovers
 from spatialsig.store.swap import swap_in
+from spatialsig.store.verify import verify_element
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -98,7 +98,7 @@ def _require_whole(image: Path, name: str) -> None:
     """Never make zeros of chunks that were lost."""
     if not manifest_file(image, "images").exists():
         return
-    faults = [f"{found.status}: {found.detail}" for found in examine_element(image, "images", name) if found.detail]
+    faults = [f"{found.status}: {found.detail}" for found in verify_element(image, "images", name) if found.detail]
     if faults:
         msg = f"image {name!r} is damaged and was not rewritten ({'; '.join(faults)}); import the slide again."
         raise StoreError(msg)

@@ -45,7 +45,7 @@ def _partial(path: Path) -> list[Path]:
     return [*path.glob("*.partial"), *path.glob("*/*.partial")]
 
 
-def give_back(path: Path) -> list[Path]:
+def restore_interrupted_swaps(path: Path) -> list[Path]:
     """Put back what interrupted swaps had taken away; return from where."""
     given = []
     for entry in sorted(path.parent.iterdir()):
@@ -65,7 +65,7 @@ def clear_leftovers(path: Path) -> None:
     """Remove what interrupted writers left; first give back what they had taken away. Call it with the lock held."""
     if not path.parent.is_dir():
         return
-    give_back(path)
+    restore_interrupted_swaps(path)
     for entry in path.parent.iterdir():
         if entry.name.startswith(_prefix(path)) and not _is_alive(entry.name.removeprefix(_prefix(path))):
             shutil.rmtree(entry, ignore_errors=True)
@@ -91,16 +91,16 @@ def quarantine_unfinished(path: Path) -> None:
     """Move elements that another writer never finished out of the store: they would make it unreadable."""
     broken = [f"{kind}/{name}" for kind, name, finished in elements_on_disk(path) if not finished]
     if broken:
-        shelter = quarantine([path / name for name in broken], path)
-        msg = f"{str(path)!r}: moved unfinished {broken} to {str(shelter)!r}."
+        quarantine_dir = quarantine([path / name for name in broken], path)
+        msg = f"{str(path)!r}: moved unfinished {broken} to {str(quarantine_dir)!r}."
         warnings.warn(msg, SpatialsigWarning, stacklevel=5)
 
 
 def quarantine(entries: Iterable[Path], path: Path) -> Path:
     """Move files and directories into a new directory beside a store; nothing is deleted."""
-    shelter = path.with_name(f".{path.name}.quarantine-{secrets.token_hex(4)}")
+    quarantine_dir = path.with_name(f".{path.name}.quarantine-{secrets.token_hex(4)}")
     for entry in entries:
         inside = entry.relative_to(path) if entry.is_relative_to(path) else entry.name
-        (shelter / inside).parent.mkdir(parents=True, exist_ok=True)
-        os.rename(entry, shelter / inside)
-    return shelter
+        (quarantine_dir / inside).parent.mkdir(parents=True, exist_ok=True)
+        os.rename(entry, quarantine_dir / inside)
+    return quarantine_dir

@@ -8,10 +8,11 @@ import shutil
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from spatialsig.store.atomic import exchange, flush_entry, flush_tree, link_or_copy, write_text
+from spatialsig._files import flush_entry, write_text
+from spatialsig.store.atomic import exchange, flush_tree, link_or_copy
 from spatialsig.store.manifest import record
 from spatialsig.store.metadata import consolidate, elements_on_disk, root_document, without_consolidated
-from spatialsig.store.root import FILE, KeptRoot, announce, as_text, replace_root
+from spatialsig.store.root_metadata import FILE, KeptRoot, as_text, record_coming, replace_root
 from spatialsig.store.staging import clear_leftovers, quarantine_unfinished, staging_directory
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def _require_kind(path: Path, staging: Path, kind: str, undo: list[Callable[[], 
     group.mkdir()
     shutil.copyfile(staging / file, group / FILE)
     flush_tree(group)
-    announce(path, {file: (group / FILE).read_text(encoding="utf-8")})
+    record_coming(path, {file: (group / FILE).read_text(encoding="utf-8")})
     os.rename(group, path / kind)
     undo.append(lambda: os.rename(path / kind, group))
     flush_entry(path)
@@ -112,5 +113,5 @@ def list_labels(path: Path) -> None:
     ome = document["attributes"].setdefault("ome", {})
     if sorted(ome.get("labels", [])) != names:
         ome["labels"] = names
-        announce(path, {name: as_text(document)})
+        record_coming(path, {name: as_text(document)})
         write_text(path / name, as_text(document))

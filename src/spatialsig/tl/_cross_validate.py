@@ -14,12 +14,12 @@ import pandas as pd
 from spatialsig import _keys
 from spatialsig._errors import InputError, KeyMissingError, LeakageError, SpatialsigWarning
 from spatialsig._hashing import json_hash
+from spatialsig._ledger import Ledger
 from spatialsig._progress import track
 from spatialsig.evaluation.evaluate import evaluate_model
 from spatialsig.evaluation.finding import ERROR
 from spatialsig.expression.autoencoder import AutoencoderOptions, embed_slide, train_expression_autoencoder
 from spatialsig.inference.inputs import ModelInputs, check_patches, inputs_name
-from spatialsig.inference.ledger import Finished
 from spatialsig.inference.vit import VitOptions, train_signature_vit
 from spatialsig.models.ensemble import weights_hash
 from spatialsig.models.vit import SignatureViT
@@ -159,7 +159,7 @@ def cross_validate(
         data, Path(run_dir), use_rep, refit, ae_options, train_options, seed, **keys, table_key=table_key, hash=decides
     )
     plan.vit_options(0), plan.autoencoder_options(0)  # refuse what they do not know, before anything is trained
-    finished = Finished(plan.place / MANIFEST)
+    finished = Ledger(plan.place / MANIFEST)
     with _records_kept(plan):
         for fold in track(folds, "cross-validation", unit="fold"):
             if not finished.holds(f"fold-{fold}", decides):

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from spatialsig import _keys
 from spatialsig._errors import InputError
+from spatialsig._ledger import Ledger
 from spatialsig._progress import track
-from spatialsig.inference.ledger import Finished
 from spatialsig.inference.vit import VitOptions, train_signature_vit
 from spatialsig.models.ensemble import SignatureEnsemble
 from spatialsig.models.vit import SignatureViT
@@ -66,7 +66,7 @@ def train_ensemble(
     VitOptions.of(**options)  # refuses what it does not know, before anything is trained
     finished, decides = None, ""
     if run_dir is not None:
-        finished = Finished(Path(run_dir) / MANIFEST)
+        finished = Ledger(Path(run_dir) / MANIFEST)
         decides = run_hash([options, data_hash(data, **keys, table_key=None)])  # type: ignore[arg-type]
     members = []
     for number in track(range(n_members), "ensemble", unit="model"):

@@ -15,9 +15,9 @@ from spatialsig._progress import progress_bar
 from spatialsig.data.cells import MemoryCells, hold_out, read_some
 from spatialsig.models.autoencoder import Autoencoder, check_scaler
 from spatialsig.nn.autoencoder import AutoencoderConfig, AutoencoderNet
-from spatialsig.train.axes import weigh_axes
 from spatialsig.train.cells import CellBatches
 from spatialsig.train.components import principal_components
+from spatialsig.train.latent_scaling import scale_by_signal
 from spatialsig.train.loop import History, check_finite, fit, reproducible, resumes
 from spatialsig.train.module import TrainedModule
 
@@ -105,7 +105,7 @@ def fit_autoencoder(
 
     A network with a linear path starts as the principal components of the training cells, so that it begins where a
     PCA ends. After the training the axes of its embedding are scaled to the signal in them, as far as cells that did not
-    train tell (:func:`spatialsig.train.axes.weigh_axes`; ``run["signal_share"]``).
+    train tell (:func:`spatialsig.train.latent_scaling.scale_by_signal`; ``run["signal_share"]``).
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ def fit_autoencoder(
     run = dict(run or {})
     if judged is not None and config.linear_path:  # without the linear path it is the plain network of the prototype
         whole = [read_some(source, MOST_HELD_OUT // len(judged.sources)) for source in judged.sources]
-        shares = weigh_axes(net, whole, mean=mean, std=std, measured=judged.measured, seed=seed)
+        shares = scale_by_signal(net, whole, mean=mean, std=std, measured=judged.measured, seed=seed)
         run["signal_share"] = None if shares is None else shares.round(4).tolist()
     return Autoencoder(config, genes, mean=mean, std=std, run=run, net=net), history.frame
 

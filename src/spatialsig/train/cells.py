@@ -17,7 +17,7 @@ from spatialsig.data.prefetch import ahead
 from spatialsig.data.resumable import ResumableOrder
 from spatialsig.stats.cell_rows import dense_rows, log_expression, standardised_rows
 from spatialsig.stats.expression import library_size
-from spatialsig.train.identity import digest
+from spatialsig.train.run_fingerprint import digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch import Callback
 
 from spatialsig._errors import FileMissingError
-from spatialsig.nn.heap import Trim
+from spatialsig.nn.memory import Trim
 from spatialsig.train.checkpoint_file import (
     DIRECTORY,
     PlainCheckpointIO,
@@ -25,14 +25,14 @@ from spatialsig.train.checkpoint_file import (
     write_checkpoint,
 )
 from spatialsig.train.distributed import gathered, largest_over_ranks, own
-from spatialsig.train.identity import check_identity
+from spatialsig.train.run_fingerprint import check_same_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lightning.pytorch import LightningModule, Trainer
 
-    from spatialsig.train.history import History
+    from spatialsig.train.epoch_history import History
     from spatialsig.train.trainer_config import TrainerConfig
 
 STOPPING = (signal.SIGTERM, signal.SIGUSR1)  # what a cluster sends before it takes the machine away
@@ -72,7 +72,7 @@ class Checkpoints(Callback):
         """
         found = find_checkpoint(self.directory, self.config)
         if found is not None:
-            check_identity(found[1]["callbacks"]["Checkpoints"]["identity"], self.identity, path=found[0])
+            check_same_run(found[1]["callbacks"]["Checkpoints"]["identity"], self.identity, path=found[0])
             self._kept = [found[0]]
         return found
 
@@ -158,7 +158,7 @@ class Checkpoints(Callback):
                 path.unlink(missing_ok=True)
 
 
-class SafePoints:
+class CheckpointedBatches:
     """Batches as Lightning asks for them: between two of them nothing is half done, and a checkpoint can be written.
 
     Parameters

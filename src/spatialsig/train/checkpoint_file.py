@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from spatialsig._errors import FileMissingError, InputError, SpatialsigWarning
-from spatialsig.store.atomic import flush_entry
+from spatialsig._files import flush_entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,11 +16,11 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from spatialsig._errors import InputError, TrainingError
 from spatialsig.nn.precision import fast_matmul, training_precision
-from spatialsig.train.checkpoint import Checkpoints, SafePoints, find_checkpoint, is_finished
+from spatialsig.train.checkpoint import CheckpointedBatches, Checkpoints, find_checkpoint, is_finished
 from spatialsig.train.checkpoint_file import DIRECTORY
 from spatialsig.train.distributed import shared_batches, synchronised_norms
-from spatialsig.train.history import COLUMNS, History, kept_network
-from spatialsig.train.identity import identity_of_batches, identity_of_module
+from spatialsig.train.epoch_history import COLUMNS, History, kept_network
+from spatialsig.train.run_fingerprint import batches_fingerprint, module_fingerprint
 from spatialsig.train.trainer_config import PRECISIONS, TrainerConfig
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def fit(
             return
         try:
             with synchronised_norms(module, world_size=lightning.world_size):
-                steps = SafePoints(batches, checkpoints, history)
+                steps = CheckpointedBatches(batches, checkpoints, history)
                 lightning.fit(module, train_dataloaders=steps, val_dataloaders=validation, ckpt_path=path)
         finally:
             checkpoints.stop_listening()
@@ -185,9 +185,9 @@ def _identity(
 ) -> dict[str, Any]:
     """What decides the result of a training, besides the names that its caller adds."""
     return {
-        **identity_of_module(module),
-        **identity_of_batches(batches, "training"),
-        **identity_of_batches(validation, "validation"),
+        **module_fingerprint(module),
+        **batches_fingerprint(batches, "training"),
+        **batches_fingerprint(validation, "validation"),
         "max_epochs": lightning.max_epochs,
         "clip": lightning.gradient_clip_val,
         "accumulate": lightning.accumulate_grad_batches,

@@ -8,7 +8,8 @@ import numpy as np
 
 from spatialsig._errors import InputError
 from spatialsig.models.vit import SignatureViT
-from spatialsig.nn.seed_vit import SEED, SeedNet
+from spatialsig.nn.seed_net import SeedNet
+from spatialsig.nn.seed_vit import SEED
 from spatialsig.nn.signature import VIT, SignatureConfig, SignatureNet
 from spatialsig.nn.vit import ViT, ViTConfig, vit_config
 

@@ -8,7 +8,7 @@ from spatialsig._errors import InputError
 from spatialsig._progress import progress_bar
 from spatialsig.data.features import FeatureBatches
 from spatialsig.nn.augment import Augment, AugmentConfig
-from spatialsig.nn.heap import kept_memory
+from spatialsig.nn.memory import kept_memory
 from spatialsig.nn.seed_vit import SEED
 from spatialsig.nn.signature import VIT
 from spatialsig.train.autoencoder import history_file

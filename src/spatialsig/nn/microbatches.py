@@ -1,4 +1,4 @@
-"""How many patches to compute at once where nothing is learned from them."""
+"""Number of inputs for one forward pass of a prediction, from their size and the device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FEWEST, ON_GPU = 4, 64
 ROWS = 4096  # of features
 
 
-def per_pass(shape: tuple[int, ...], device: torch.device) -> int:
+def microbatch_size(shape: tuple[int, ...], device: torch.device) -> int:
     """Number of inputs for one forward pass.
 
     Parameters

@@ -1,4 +1,4 @@
-"""Image networks that others made, behind the interface of our own."""
+"""Networks that others made, as backbones with the interface of our own."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Inputs:
             raise InputError(msg)
 
 
-class ForeignBackbone(nn.Module):
+class ExternalBackbone(nn.Module):
     """Features of H&E patches by any network: pixels are scaled and resized for it, tokens are pooled.
 
     Parameters

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from spatialsig._checks import first_few
 from spatialsig._errors import StoreError
 from spatialsig._progress import track
 from spatialsig.store.decode import Status, decode
 from spatialsig.store.lock import is_stale, lock_file, read_lock
 from spatialsig.store.manifest import NAME, Entry, checksums, files_below, manifest_file, read_manifest
 from spatialsig.store.metadata import elements_on_disk, root_document
-from spatialsig.store.root import ROOT_FILES, consolidated
+from spatialsig.store.root_metadata import ROOT_FILES, consolidated
 from spatialsig.store.staging import leftovers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
-
-_SHOWN = 3  # names in one message
 
 
 class Finding(NamedTuple):
@@ -29,7 +28,7 @@ class Finding(NamedTuple):
     detail: str = ""
 
 
-def examine(path: Path) -> Iterator[Finding]:
+def verify_store(path: Path) -> Iterator[Finding]:
     """Look at every file of a store and at what lies beside it.
 
     Parameters
@@ -51,7 +50,7 @@ def examine(path: Path) -> Iterator[Finding]:
     elements = list(elements_on_disk(path))
     for kind, name, finished in track(elements, f"verifying {path.name}", unit="element"):
         if finished or manifest_file(path / kind / name, kind).exists():
-            yield from examine_element(path / kind / name, kind, name)
+            yield from verify_element(path / kind / name, kind, name)
         else:
             detail = "its metadata are not complete or not readable; `sp.io.repair` moves it out of the store"
             yield Finding(name, kind, "unfinished", detail)
@@ -96,13 +95,13 @@ def _compare_copy(path: Path, document: dict[str, Any]) -> Iterator[tuple[Status
     copied = (document["consolidated_metadata"] or {}).get("metadata", {})
     gone = sorted(set(copied) - set(there))
     if gone:
-        yield "missing chunk", f"the root lists what is not there: {_some(gone)}"
+        yield "missing chunk", f"the root lists what is not there: {first_few(gone)}"
     new = sorted(name for name in there if name not in copied)
     if new:
-        yield "altered", f"the root does not list {_some(new)}"
+        yield "altered", f"the root does not list {first_few(new)}"
 
 
-def examine_element(element: Path, kind: str, name: str) -> Iterator[Finding]:
+def verify_element(element: Path, kind: str, name: str) -> Iterator[Finding]:
     """State of one finished element."""
     try:
         recorded = read_manifest(manifest_file(element, kind))
@@ -127,15 +126,10 @@ def _compare(root: Path, recorded: dict[str, set[Entry]], present: Iterable[str]
     extra = set(present) - set(recorded)
     partial = sorted(name for name in extra if name.endswith(".partial"))
     if missing:
-        yield "missing chunk", f"{len(missing)} of {len(recorded)} files are not there: {_some(missing)}"
+        yield "missing chunk", f"{len(missing)} of {len(recorded)} files are not there: {first_few(missing)}"
     if altered:
-        yield "altered", f"{len(altered)} files are not what was committed: {_some(altered)}"
+        yield "altered", f"{len(altered)} files are not what was committed: {first_few(altered)}"
     if partial:
-        yield "leftover", f"files of an interrupted writer: {_some(partial)}"
+        yield "leftover", f"files of an interrupted writer: {first_few(partial)}"
     if extra - set(partial):
-        yield "altered", f"files that were not committed: {_some(sorted(extra - set(partial)))}"
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+        yield "altered", f"files that were not committed: {first_few(sorted(extra - set(partial)))}"

@@ -9,7 +9,7 @@ from scipy import sparse
 
 from spatialsig.nn.autoencoder import AutoencoderConfig, AutoencoderNet
 from spatialsig.stats.expression import gene_moments, library_size, scaler_from_moments
-from spatialsig.train.axes import LEAST, signal_axes, weigh_axes
+from spatialsig.train.latent_scaling import LEAST, scale_by_signal, signal_scaling
 
 
 def test_the_map_gives_the_covariance_of_the_signal() -> None:
@@ -18,7 +18,7 @@ def test_the_map_gives_the_covariance_of_the_signal() -> None:
     signal = rng.normal(size=(200_000, 3)) * [2.0, 1.0, 0.0] @ mixing
     noise = [rng.normal(size=signal.shape) @ rng.normal(size=(3, 3)) for _ in range(2)]
     whole = signal + (noise[0] + noise[1]) / 2
-    change, share = signal_axes(whole, signal + noise[0], signal + noise[1])
+    change, share = signal_scaling(whole, signal + noise[0], signal + noise[1])
     assert (np.diff(share) <= 0).all()
     assert share[2] == pytest.approx(0, abs=0.02)
     # the direction without signal keeps a trace
@@ -61,7 +61,7 @@ def test_directions_without_signal_become_narrow() -> None:
     basis[2:, 20:24] = np.eye(4)  # single genes
     net.start_from_components(torch.from_numpy(basis), torch.zeros(40))
     before, rebuilt = net.encode(z).detach().numpy(), net(z)
-    share = weigh_axes(net, slides, mean=mean, std=std)
+    share = scale_by_signal(net, slides, mean=mean, std=std)
     after = net.encode(z).detach().numpy()
     assert (share[:2] > 0.5).all()
     assert (np.abs(share[3:]) < 0.1).all()
@@ -73,6 +73,6 @@ def test_directions_without_signal_become_narrow() -> None:
 def test_few_cells_change_nothing() -> None:
     net = AutoencoderNet(40, AutoencoderConfig(hidden=(8,), n_latent=6))
     start = copy.deepcopy(net.state_dict())
-    assert weigh_axes(net, [cells(30, 0)], mean=np.zeros(40), std=np.ones(40)) is None
+    assert scale_by_signal(net, [cells(30, 0)], mean=np.zeros(40), std=np.ones(40)) is None
     assert all(torch.equal(start[name], value) for name, value in net.state_dict().items())
     assert net.training

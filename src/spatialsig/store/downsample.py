@@ -19,12 +19,12 @@ def halve(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """
     channels, height, width = pixels.shape
     out = np.empty((channels, height // 2, width // 2), np.uint8)
-    _halve(pixels, out)
+    _mean_2x2(pixels, out)
     return out
 
 
 @numba.njit(cache=True, nogil=True)
-def _halve(pixels: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+def _mean_2x2(pixels: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
     channels, height, width = out.shape
     for c in range(channels):
         for y in range(height):

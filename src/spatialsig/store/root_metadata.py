@@ -8,7 +8,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from spatialsig._errors import StoreError
-from spatialsig.store.atomic import flush_entry, link_or_copy, write_text
+from spatialsig._files import flush_entry, write_text
+from spatialsig.store.atomic import link_or_copy
 from spatialsig.store.manifest import NAME, checksums, entry_of, read_manifest, write_manifest
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def as_text(document: Mapping[str, Any]) -> str:
     return json.dumps(document, indent=2)
 
 
-def announce(path: Path, coming: Mapping[str, str]) -> None:
+def record_coming(path: Path, coming: Mapping[str, str]) -> None:
     """Record the contents that files of the root are about to get, beside all that are right now."""
     now = {name: {entry} for name, entry in checksums(path, ROOT_FILES).items()}
     before = _recorded(path)
@@ -35,7 +36,7 @@ def announce(path: Path, coming: Mapping[str, str]) -> None:
     write_manifest(path / NAME, entries + [(name, entry_of(text.encode())) for name, text in coming.items()])
 
 
-def settle(path: Path) -> None:
+def record_current(path: Path) -> None:
     """Record the contents that files of the root have now, and no others."""
     write_manifest(path / NAME, checksums(path, ROOT_FILES).items())
 
@@ -43,14 +44,14 @@ def settle(path: Path) -> None:
 def replace_root(path: Path, document: Mapping[str, Any]) -> None:
     """Replace the root's metadata; at no moment do they differ from what is recorded."""
     text = as_text(document)
-    announce(path, {FILE: text})
+    record_coming(path, {FILE: text})
     write_text(path / FILE, text)
 
 
-def tidy(path: Path) -> None:
+def try_record_current(path: Path) -> None:
     """Settle after the last change; if it fails, the record lists more than it needs to, which harms nobody."""
     with suppress(OSError):
-        settle(path)
+        record_current(path)
 
 
 class KeptRoot:

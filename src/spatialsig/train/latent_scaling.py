@@ -1,4 +1,4 @@
-"""Axes of an embedding, scaled by what two halves of a cell's molecules agree on."""
+"""An embedding whose axes are scaled to their signal: what two halves of the molecules of a cell agree on."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from scipy import sparse
 
+from spatialsig.stats.ceiling import split_counts
 from spatialsig.train.cells import CellBatches
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from scipy import sparse
 
     from spatialsig.nn.autoencoder import AutoencoderNet
 
@@ -22,7 +23,7 @@ CELLS_PER_AXIS = 20  # fewer cells say nothing about the axes
 
 
 @torch.no_grad()
-def weigh_axes(
+def scale_by_signal(
     net: AutoencoderNet,
     counts: Sequence[sparse.csr_matrix],
     *,
@@ -58,15 +59,14 @@ def weigh_axes(
     if sum(c.shape[0] for c in counts) < CELLS_PER_AXIS * net.config.n_latent:
         return None
     rng = np.random.default_rng(seed)
-    first = [_half(c, rng) for c in counts]
-    second = [_difference(c, half) for c, half in zip(counts, first, strict=True)]
+    first, second = zip(*(split_counts(c, seed=rng) for c in counts), strict=True)
     whole, a, b = (_codes(net, part, mean, std, measured) for part in (counts, first, second))
-    change, share = signal_axes(whole, a, b)
+    change, share = signal_scaling(whole, a, b)
     net.change_axes(torch.from_numpy(whole.mean(axis=0)), torch.from_numpy(change))
     return share
 
 
-def signal_axes(
+def signal_scaling(
     whole: NDArray[np.float64], a: NDArray[np.float64], b: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Map ``(k, k)`` that gives the embeddings ``whole`` the covariance that those of the halves ``a`` and ``b`` share.
@@ -87,19 +87,6 @@ def _roots(covariance: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArra
     variance, axes = np.linalg.eigh(covariance)
     sd = np.sqrt(np.maximum(variance, 1e-9 * variance.max()))
     return (axes * sd) @ axes.T, (axes / sd) @ axes.T
-
-
-def _half(counts: sparse.csr_matrix, rng: np.random.Generator) -> sparse.csr_matrix:
-    kept = rng.binomial(counts.data.astype(np.int64), 0.5).astype(np.float32)
-    half = sparse.csr_matrix((kept, counts.indices, counts.indptr), shape=counts.shape, copy=True)
-    half.eliminate_zeros()
-    return half
-
-
-def _difference(counts: sparse.csr_matrix, half: sparse.csr_matrix) -> sparse.csr_matrix:
-    rest = sparse.csr_matrix(counts - half)
-    rest.eliminate_zeros()
-    return rest
 
 
 def _codes(

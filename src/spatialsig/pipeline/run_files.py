@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from spatialsig import _files
 from spatialsig._errors import InputError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 AUTOENCODER, IMAGE_MODEL = "autoencoder", "vit"
-END_BYTES = 2**20  # of a large file, hashed at either end
 _HISTORIES = {AUTOENCODER: "autoencoder", IMAGE_MODEL: "image model"}
 
 
@@ -37,7 +35,7 @@ class RunFiles:
 
     @property
     def ledger(self) -> Path:
-        """What is done, see :class:`spatialsig.pipeline.ledger.Ledger`."""
+        """What is done, see :class:`spatialsig._ledger.Ledger`."""
         return self.root / "steps.json"
 
     @property
@@ -84,24 +82,8 @@ def read_json(path: Path) -> dict[str, Any]:
     InputError
         If the file does not hold one.
     """
-    try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        msg = f"{path} is not JSON ({error}); remove it, or run again."
-        raise InputError(msg) from error
+    loaded = _files.read_json(path, fix="Remove it, or run again.")
     if not isinstance(loaded, dict):
         msg = f"{path} must hold an object; got {type(loaded).__name__}."
         raise InputError(msg)
     return loaded
-
-
-def fingerprint(path: Path) -> str:
-    """SHA-256 of size, first and last MiB of a file: found in no time, the same after a copy or a move."""
-    size = path.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
-        digest.update(file.read(END_BYTES))
-        if size > END_BYTES:
-            file.seek(max(END_BYTES, size - END_BYTES))
-            digest.update(file.read())
-    return digest.hexdigest()

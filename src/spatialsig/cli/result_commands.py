@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spatialsig.cli.models import ModelIn  # noqa: TC001 -- typer reads the annotations
+from spatialsig.cli.model_commands import ModelIn  # noqa: TC001 -- typer reads the annotations
 from spatialsig.cli.options import Further, Quiet, Seed, Slides, Store, keywords, prepare, slides_at
 
 export = typer.Typer(help="Hand scores to other programs.", no_args_is_help=True)

@@ -1,67 +1,65 @@
-"""What a training is: its settings, names and data, by which a checkpoint knows whether it may go on."""
+"""Fingerprint of a run: its settings, names and data, by which a checkpoint knows whether it may resume."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spatialsig._checks import first_few
 from spatialsig._errors import InputError
+from spatialsig._hashing import content_hash
 from spatialsig.data.loader import PatchBatches
 from spatialsig.data.patches import read_patches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from lightning.pytorch import LightningModule
     from numpy.typing import NDArray
 
-_SHOWN = 3  # names of a list that a message shows
 _NOT_SETTINGS = {"training", "prepare_data_per_node"}
 
 
 def digest(*arrays: NDArray[Any] | None) -> str:
     """Short hash of the bytes, shapes and types of arrays."""
-    found = hashlib.blake2b(digest_size=16)
-    for array in arrays:
-        if array is None:
-            found.update(b"none")
-            continue
-        array = np.ascontiguousarray(array)
-        found.update(f"{array.shape}{array.dtype}".encode())
-        found.update(array.reshape(-1).view(np.uint8).data)
-    return found.hexdigest()
+    labelled = (("none",) if array is None else _labelled(np.asarray(array)) for array in arrays)
+    return content_hash(itertools.chain.from_iterable(labelled), short=True)
 
 
-def identity_of_module(module: LightningModule) -> dict[str, Any]:
+def _labelled(array: NDArray[Any]) -> tuple[str, NDArray[Any]]:
+    return f"{array.shape or (1,)}{array.dtype}", array
+
+
+def module_fingerprint(module: LightningModule) -> dict[str, Any]:
     """Settings of a module, and the shapes of its weights."""
-    found: dict[str, Any] = {"module": type(module).__name__}
+    values: dict[str, Any] = {"module": type(module).__name__}
     for name, value in vars(module).items():
         if not name.startswith("_") and name not in _NOT_SETTINGS:
-            found |= _settings(name, value)
-    found |= _settings("net", module.get_submodule("net"))
+            values |= _settings(name, value)
+    values |= _settings("net", module.get_submodule("net"))
     shapes = [f"{name} {tuple(value.shape)} {value.dtype}" for name, value in module.state_dict().items()]
-    return found | {"weights": hashlib.blake2b("\n".join(shapes).encode(), digest_size=16).hexdigest()}
+    return values | {"weights": content_hash(["\n".join(shapes)], short=True)}
 
 
-def identity_of_batches(batches: Any, prefix: str) -> dict[str, Any]:
+def batches_fingerprint(batches: Any, prefix: str) -> dict[str, Any]:
     """Slides, labels, pixels (of a few patches) and order of batches; empty for None."""
     if batches is None:
         return {}
     if hasattr(batches, "identity"):
-        found = batches.identity()
+        values = batches.identity()
     elif isinstance(batches, PatchBatches):
-        found = _patch_identity(batches)
+        values = _patch_fingerprint(batches)
     else:
-        found = {"kind": type(batches).__name__, "batches": len(batches)}
-    return {f"{prefix}.{name}": value for name, value in found.items()}
+        values = {"kind": type(batches).__name__, "batches": len(batches)}
+    return {f"{prefix}.{name}": value for name, value in values.items()}
 
 
-def check_identity(was: Mapping[str, Any], now: Mapping[str, Any], *, path: Path) -> None:
-    """Raise :class:`InputError` with every difference, unless a checkpoint is one of this very training."""
+def check_same_run(was: Mapping[str, Any], now: Mapping[str, Any], *, path: Path) -> None:
+    """Raise :class:`InputError` with every difference, unless a checkpoint is one of this very run."""
     different = [name for name in sorted(was.keys() | now.keys()) if was.get(name) != now.get(name)]
     if different:
         told = "; ".join(f"`{name}` {_difference(was.get(name), now.get(name))}" for name in different)
@@ -89,7 +87,7 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, bool | int | float | str | None) else repr(value)
 
 
-def _patch_identity(batches: PatchBatches) -> dict[str, Any]:
+def _patch_fingerprint(batches: PatchBatches) -> dict[str, Any]:
     """Order, slides, labels, and pixels of the first and the last patch of every slide."""
     names = ("seed", "batch_size", "window", "shuffle", "slide_balanced", "drop_last")
     return {name: int(getattr(batches, name)) for name in names} | {
@@ -107,13 +105,9 @@ def _patch_identity(batches: PatchBatches) -> dict[str, Any]:
 def _difference(was: Any, now: Any) -> str:
     if not (isinstance(was, list) and isinstance(now, list)):
         return f"{was!r} then, {now!r} now"
-    gone, new = _some(set(was) - set(now)), _some(set(now) - set(was))
+    gone, new = (
+        first_few([repr(name) for name in sorted(names)]) for names in (set(was) - set(now), set(now) - set(was))
+    )
     if not gone and not new:
         return "in another order"
     return "".join([f"{len(was)} then, {len(now)} now", f", without {gone}" * bool(gone), f", with {new}" * bool(new)])
-
-
-def _some(names: Iterable[str]) -> str:
-    ordered = sorted(names)
-    more = f" and {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else ""
-    return ", ".join(map(repr, ordered[:_SHOWN])) + more

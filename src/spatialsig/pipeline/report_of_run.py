@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from spatialsig._errors import FileMissingError
+from spatialsig._ledger import Ledger
 from spatialsig.cohort import Cohort
-from spatialsig.pipeline.files import RunFiles, read_json
-from spatialsig.pipeline.ledger import Ledger
+from spatialsig.pipeline.run_files import RunFiles, read_json
 from spatialsig.report import write_report
 
 TITLE = "Molecular signatures from H&E"
@@ -82,7 +82,7 @@ def report_on(
         findings=files.read_table("findings", keep_default_na=False),
         histories={name: pd.DataFrame(m["run"]["history"]) for name, m in models.items() if "history" in m["run"]},
         models=models,
-        warnings=Ledger(files.ledger).warnings(),
+        warnings=[text for texts in Ledger(files.ledger).values("warnings").values() for text in texts],
         coverage=files.read_table("coverage", index_col=0, keep_default_na=False),
         parameters=parameters,
         command=command,

@@ -9,12 +9,12 @@ from spatialdata import __version__ as spatialdata_version
 
 from spatialsig._checks import check_files
 from spatialsig._errors import StoreError
-from spatialsig.store.atomic import write_text
+from spatialsig._files import object_or_empty, write_text
 from spatialsig.store.lock import lock_file, writer_lock
 from spatialsig.store.manifest import NAME, checksums, entry_of, manifest_file, read_manifest
 from spatialsig.store.metadata import SPATIALDATA_ATTRS, consolidate, elements_on_disk, root_document
-from spatialsig.store.root import FILE, KINDS, ROOT_FILES, announce, as_text, consolidated, settle
-from spatialsig.store.staging import give_back, leftovers, quarantine
+from spatialsig.store.root_metadata import FILE, KINDS, ROOT_FILES, as_text, consolidated, record_coming, record_current
+from spatialsig.store.staging import leftovers, quarantine, restore_interrupted_swaps
 from spatialsig.store.swap import list_labels
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Action(NamedTuple):
     detail: str = ""
 
 
-def mend(path: Path) -> Iterator[Action]:
+def repair_store(path: Path) -> Iterator[Action]:
     """Repair a store; nothing is yielded, and nothing is written, where all is well.
 
     Parameters
@@ -53,14 +53,14 @@ def mend(path: Path) -> Iterator[Action]:
         If ``path`` is something else than a store, or another process writes to it.
     """
     with writer_lock(path, "repairing"):
-        for entry in give_back(path):
+        for entry in restore_interrupted_swaps(path):
             yield Action("", "root", "restored", f"the store, from {entry.name}")
         check_files([path], what="SpatialData store", fix="Give the path of a directory written by `sp.io.write`.")
         _require_store(path)
-        yield from _shelter_leftovers(path)
+        yield from _quarantine_leftovers(path)
         yield from _restore_metadata(path)
-        yield from _shelter_unfinished(path)
-        yield from _mend_root(path)
+        yield from _quarantine_unfinished(path)
+        yield from _repair_root(path)
 
 
 def _require_store(path: Path) -> None:
@@ -72,12 +72,12 @@ def _require_store(path: Path) -> None:
         raise StoreError(msg)
 
 
-def _shelter_leftovers(path: Path) -> Iterator[Action]:
+def _quarantine_leftovers(path: Path) -> Iterator[Action]:
     left = [entry for entry in leftovers(path) if not entry.name.startswith(lock_file(path).name)]
     if left:
-        shelter = quarantine(left, path)
+        quarantine_dir = quarantine(left, path)
         for entry in left:
-            yield Action(entry.name, "", "moved", f"leftover, to {shelter.name}")
+            yield Action(entry.name, "", "moved", f"leftover, to {quarantine_dir.name}")
 
 
 def _restore_metadata(path: Path) -> Iterator[Action]:
@@ -108,15 +108,15 @@ def _altered_metadata(element: Path, kind: str) -> list[tuple[str, Any]]:
     return [(file, recorded[file]) for file in files if found.get(file) not in recorded[file]]
 
 
-def _shelter_unfinished(path: Path) -> Iterator[Action]:
+def _quarantine_unfinished(path: Path) -> Iterator[Action]:
     broken = [(kind, name) for kind, name, finished in elements_on_disk(path) if not finished]
     if broken:
-        shelter = quarantine([path / kind / name for kind, name in broken], path)
+        quarantine_dir = quarantine([path / kind / name for kind, name in broken], path)
         for kind, name in broken:
-            yield Action(name, kind, "moved", f"unfinished, to {shelter.name}")
+            yield Action(name, kind, "moved", f"unfinished, to {quarantine_dir.name}")
 
 
-def _mend_root(path: Path) -> Iterator[Action]:
+def _repair_root(path: Path) -> Iterator[Action]:
     for kind in KINDS:
         if (path / kind).is_dir() and not _is_group(path / kind / FILE):
             _write(path, f"{kind}/{FILE}", _group({}))
@@ -133,7 +133,7 @@ def _mend_root(path: Path) -> Iterator[Action]:
         consolidate(path)
         yield Action("", "root", "written", "consolidated metadata")
     elif not _root_is_as_recorded(path):
-        settle(path)
+        record_current(path)
         yield Action("", "root", "recorded", "the root's metadata as they are now; look at its attributes")
 
 
@@ -147,7 +147,7 @@ def _root_is_as_recorded(path: Path) -> bool:
 
 
 def _write(path: Path, name: str, document: Mapping[str, Any]) -> None:
-    announce(path, {name: as_text(document)})
+    record_coming(path, {name: as_text(document)})
     write_text(path / name, as_text(document))
 
 
@@ -156,17 +156,9 @@ def _group(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_group(file: Path) -> bool:
-    return _document(file).get("node_type") == "group"
+    return object_or_empty(file).get("node_type") == "group"
 
 
 def _attributes(file: Path) -> dict[str, Any]:
-    found = _document(file).get("attributes")
+    found = object_or_empty(file).get("attributes")
     return dict(found) if isinstance(found, dict) else {}
-
-
-def _document(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

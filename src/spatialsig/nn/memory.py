@@ -1,4 +1,8 @@
-"""What the allocator of the C library does with memory that is freed; only glibc needs to be told."""
+"""Memory that one batch of a network frees, kept for the next or given back to the system, where glibc serves it.
+
+Both are settings of the whole process, not of the calling code: every other library in it is served by the same
+allocator meanwhile. ``sp.settings.keep_memory = False`` leaves its limits alone.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,17 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from spatialsig._settings import settings
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TRIM_S = 5.0
 KEPT_MB = 512  # blocks above go back to the system at once, as by default; a step of the small networks has none
-_USUAL_MB = 32  # where glibc's own limit ends up in a process that frees large blocks
+_USUAL_MB = (
+    32  # DEFAULT_MMAP_THRESHOLD_MAX of mallopt(3): where the limit of 128 KiB ends up by itself as blocks are freed
+)
+_CHOSEN_BY_USER = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")  # variables that glibc reads
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 _holders, _lock = 0, threading.Lock()
 
@@ -27,13 +36,13 @@ class Trim:
     """
 
     def __init__(self) -> None:
-        self._give_back = _of_libc("malloc_trim")
+        self._malloc_trim = _of_libc("malloc_trim")
         self._last = time.monotonic()
 
     def now_and_then(self) -> None:
         """Do it if the last time is long enough ago."""
-        if self._give_back is not None and time.monotonic() - self._last > TRIM_S:
-            self._give_back(0)
+        if self._malloc_trim is not None and time.monotonic() - self._last > TRIM_S:
+            self._malloc_trim(0)
             self._last = time.monotonic()
 
 
@@ -42,8 +51,18 @@ def kept_memory() -> Iterator[None]:
     """Let glibc keep what one batch of a network frees for the next one, for the length of the outermost such block.
 
     By default it hands large blocks back at once and takes new ones, each page of which the system clears and maps again:
-    up to half of the time of a network on a CPU. Other C libraries are left as they are.
+    up to half of the time of a network on a CPU.
+
+    The limits are those of the process: ``mallopt`` can set ``M_MMAP_THRESHOLD`` and ``M_TRIM_THRESHOLD`` and nobody can
+    ask for them. Afterwards they are therefore set to 32 and 64 MiB, up to which glibc raises them by itself as large
+    blocks are freed, and the memory kept is given back. What glibc cannot do is raise them by itself again.
+
+    Nothing is done where ``sp.settings.keep_memory`` is False, where the environment has told glibc its limits
+    (``MALLOC_MMAP_THRESHOLD_``, ``MALLOC_TRIM_THRESHOLD_``, ``GLIBC_TUNABLES``), and with other C libraries.
     """
+    if not settings.keep_memory or any(name in os.environ for name in _CHOSEN_BY_USER):
+        yield
+        return
     _hold(1)
     try:
         yield

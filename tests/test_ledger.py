@@ -1,17 +1,18 @@
 from pathlib import Path
 
-from spatialsig.pipeline.ledger import Ledger
+from spatialsig._hashing import json_hash
+from spatialsig._ledger import Ledger
 
 
 def play(path: Path, parameters: dict[str, int]) -> list[str]:
     """Run the steps of a pipeline; which of them were done?"""
-    ledger, ran = Ledger(path), []
+    ledger, ran, digest = Ledger(path), [], ""
     for step, value in parameters.items():
-        digest = ledger.digest(step, value)
-        if not ledger.is_done(step, digest):
-            ledger.start(step)
+        digest = json_hash([digest, step, value])
+        if not ledger.holds(step, digest):
+            ledger.forget_from(step)
             ran.append(step)
-            ledger.finish(step, digest, [f"warned in {step}"], 0.1)
+            ledger.note(step, digest, warnings=[f"warned in {step}"], seconds=0.1)
     return ran
 
 
@@ -27,11 +28,10 @@ def test_a_run_that_stopped_goes_on_at_the_unfinished_step(tmp_path: Path) -> No
     path = tmp_path / "steps.json"
     play(path, {"a": 1, "b": 2, "c": 3})
     ledger = Ledger(path)
-    ledger.digest("a", 1)
-    ledger.start("b")  # killed here
+    ledger.forget_from("b")  # killed here
     assert play(path, {"a": 1, "b": 2, "c": 3}) == ["b", "c"]
 
 
 def test_warnings_of_skipped_steps_are_kept(tmp_path: Path) -> None:
     play(tmp_path / "steps.json", {"a": 1, "b": 2})
-    assert Ledger(tmp_path / "steps.json").warnings() == ["warned in a", "warned in b"]
+    assert Ledger(tmp_path / "steps.json").values("warnings") == {"a": ["warned in a"], "b": ["warned in b"]}

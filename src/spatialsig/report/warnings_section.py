@@ -1,4 +1,4 @@
-"""What the reader should know first: findings of every step, worst first."""
+"""Findings and warnings of every step as what the reader should know first, worst first."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WARNING = "warning"
 
 
 @dataclass(frozen=True)
-class Doubt:
+class Remark:
     """One thing to know: how bad it is, where, and what it is."""
 
     severity: str
@@ -26,7 +26,7 @@ class Doubt:
     text: str
 
 
-def doubts(findings: pd.DataFrame | None, warnings: Sequence[str]) -> list[Doubt]:
+def warnings_section(findings: pd.DataFrame | None, warnings: Sequence[str]) -> list[Remark]:
     """Findings and the warnings of other steps, worst first; what was said by both is said once.
 
     Raises
@@ -34,15 +34,15 @@ def doubts(findings: pd.DataFrame | None, warnings: Sequence[str]) -> list[Doubt
     KeyMissingError
         If the table of findings lacks a column.
     """
-    found = []
+    remarks = []
     if findings is not None:
         for column in COLUMNS:
             fix = "Make the table with `sp.tl.findings`."
             check_key(list(map(str, findings.columns)), column, name="column", where="the findings", fix=fix)
-        found = [Doubt(str(row.severity), str(row.slide), str(row.text)) for row in findings.itertuples()]
-    said = {doubt.text for doubt in found}
-    found += [Doubt(_WARNING, "", text) for text in dict.fromkeys(warnings) if text not in said]
-    return sorted(found, key=lambda doubt: _rank(doubt.severity))
+        remarks = [Remark(str(row.severity), str(row.slide), str(row.text)) for row in findings.itertuples()]
+    texts = {remark.text for remark in remarks}
+    remarks += [Remark(_WARNING, "", text) for text in dict.fromkeys(warnings) if text not in texts]
+    return sorted(remarks, key=lambda remark: _rank(remark.severity))
 
 
 def _rank(severity: str) -> int:

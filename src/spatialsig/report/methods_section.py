@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from spatialsig.report.results import count
+from spatialsig.report.results_section import count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import pandas as pd
 
-    from spatialsig.report.slides import SlideReport
+    from spatialsig.report.slide_cards import SlideReport
 
 PACKAGES = ("spatialsig", "spatialdata", "anndata", "torch", "lightning", "numpy", "zarr")
 PROCESS = (

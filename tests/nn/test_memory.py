@@ -8,12 +8,13 @@ import sys
 
 import pytest
 
-from spatialsig.nn import heap
-from spatialsig.nn.heap import Trim, kept_memory
+from spatialsig._settings import settings
+from spatialsig.nn import memory
+from spatialsig.nn.memory import Trim, kept_memory
 
 FAULTS = """
 import resource, numpy as np
-from spatialsig.nn.heap import kept_memory
+from spatialsig.nn.memory import kept_memory
 
 def faults():
     np.full(48 << 20, 1, np.uint8)
@@ -30,13 +31,13 @@ print(kept, faults())
 
 def test_freed_memory_goes_back_every_few_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     now, calls = [0.0], []
-    monkeypatch.setattr(heap.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(memory.time, "monotonic", lambda: now[0])
     trim = Trim()
-    trim._give_back = calls.append
+    trim._malloc_trim = calls.append
     for now[0] in range(14):
         trim.now_and_then()
     assert calls == [0, 0]
-    trim._give_back = None  # where the C library has no such call
+    trim._malloc_trim = None  # where the C library has no such call
     now[0] = 100.0
     trim.now_and_then()
 
@@ -44,10 +45,10 @@ def test_freed_memory_goes_back_every_few_seconds(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc")
 def test_it_is_the_call_of_glibc() -> None:
     if hasattr(ctypes.CDLL(None), "malloc_trim"):
-        assert Trim()._give_back(0) in (0, 1)
+        assert Trim()._malloc_trim(0) in (0, 1)
 
 
-@pytest.mark.skipif(heap._of_libc("mallopt") is None, reason="glibc")
+@pytest.mark.skipif(memory._of_libc("mallopt") is None, reason="glibc")
 def test_a_batch_finds_the_memory_of_the_batch_before() -> None:
     done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
     kept, usual = map(int, done.stdout.split())
@@ -56,7 +57,7 @@ def test_a_batch_finds_the_memory_of_the_batch_before() -> None:
 
 def test_the_outermost_block_raises_and_restores_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[int, ...]] = []
-    monkeypatch.setattr(heap, "_of_libc", lambda name: lambda *args: calls.append(args))
+    monkeypatch.setattr(memory, "_of_libc", lambda name: lambda *args: calls.append(args))
     with kept_memory():
         with kept_memory():
             pass
@@ -65,6 +66,19 @@ def test_the_outermost_block_raises_and_restores_the_limits(monkeypatch: pytest.
 
 
 def test_other_allocators_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heap, "_of_libc", lambda name: None)
+    monkeypatch.setattr(memory, "_of_libc", lambda name: None)
     with kept_memory():
         pass
+
+
+@pytest.mark.parametrize("reason", ["setting", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"])
+def test_a_user_who_said_otherwise_is_obeyed(monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
+    calls: list[tuple[int, ...]] = []
+    monkeypatch.setattr(memory, "_of_libc", lambda name: lambda *args: calls.append(args))
+    if reason == "setting":
+        monkeypatch.setattr(settings, "keep_memory", False)
+    else:
+        monkeypatch.setenv(reason, "1")
+    with kept_memory():
+        assert calls == []
+    assert calls == []

@@ -21,60 +21,60 @@ if TYPE_CHECKING:
     import pandas as pd
     from markupsafe import Markup
 
-    from spatialsig.report.images import Figures
-    from spatialsig.report.slides import Gathered
+    from spatialsig.report.inline_images import Figures
+    from spatialsig.report.slide_cards import Gathered
 
 
 GALLERIES_MAX_CHARS = 4_000_000  # of all together, so that the file stays below 20 MB
 
 
 @dataclass(frozen=True)
-class Drawings:
-    """What the figures are drawn from."""
+class FigureData:
+    """Tables and maps that the figures are drawn from."""
 
     evaluation: pd.DataFrame
     summary: pd.DataFrame
-    found: Gathered
+    gathered: Gathered
     histories: Mapping[str, pd.DataFrame]
     signatures: Any  # as the labels were told: a name, a file, or genes by name
 
 
-def draw(given: Drawings, figures: Figures) -> dict[str, Any]:
+def draw_figures(data: FigureData, figures: Figures) -> dict[str, Any]:
     """Figures by the name the template gives them."""
-    found = given.found
+    gathered = data.gathered
     return {
-        "ladder": _ladder(given, figures),
+        "ladder": _ladder(data, figures),
         "scatter": _panels(
-            draw_scatter, found, figures, "scatter", "Predicted against measured scores of held-out patches"
+            draw_scatter, gathered, figures, "scatter", "Predicted against measured scores of held-out patches"
         ),
         "calibration": _panels(
-            draw_calibration, found, figures, "calibration", "Measured scores at each tenth of the predicted"
+            draw_calibration, gathered, figures, "calibration", "Measured scores at each tenth of the predicted"
         ),
-        "galleries": _galleries(found, figures),
-        "histories": {name: _history(name, table, figures) for name, table in given.histories.items()},
-        "panel": _panel(given, figures),
+        "galleries": _galleries(gathered, figures),
+        "histories": {name: _history(name, table, figures) for name, table in data.histories.items()},
+        "panel": _panel(data, figures),
     }
 
 
-def _ladder(given: Drawings, figures: Figures) -> Markup:
+def _ladder(data: FigureData, figures: Figures) -> Markup:
     figure = Figure()
-    pl.ladder(given.evaluation, summary=given.summary, figure=figure)
+    pl.ladder(data.evaluation, summary=data.summary, figure=figure)
     return figures.drawing(figure, name="ladder", alt="Mean Pearson r of every method beside the ceiling")
 
 
-def _panels(drawer: Any, found: Gathered, figures: Figures, name: str, alt: str) -> Markup | None:
-    if not found.pairs:
+def _panels(drawer: Any, gathered: Gathered, figures: Figures, name: str, alt: str) -> Markup | None:
+    if not gathered.pairs:
         return None
     figure = Figure()
-    drawer(found.pairs, figure)
+    drawer(gathered.pairs, figure)
     return figures.drawing(figure, name=name, alt=alt)
 
 
-def _galleries(found: Gathered, figures: Figures) -> dict[str, Markup | None]:
+def _galleries(gathered: Gathered, figures: Figures) -> dict[str, Markup | None]:
     """Gallery of each signature as long as they fit; None for one that does not."""
     galleries: dict[str, Markup | None] = {}
     spent = 0
-    for signature, crops in found.crops.items():
+    for signature, crops in gathered.crops.items():
         if crops:
             galleries[signature] = _gallery(signature, crops, figures) if spent < GALLERIES_MAX_CHARS else None
             spent += len(galleries[signature] or "")
@@ -94,14 +94,14 @@ def _history(name: str, table: pd.DataFrame, figures: Figures) -> Markup:
     return figures.drawing(figure, name=f"history-{name}", alt=f"Training curves of {name}")
 
 
-def _panel(given: Drawings, figures: Figures) -> Markup | None:
+def _panel(data: FigureData, figures: Figures) -> Markup | None:
     """Genes of the signatures on each panel; None where the genes are not known (any more)."""
-    if not given.signatures or not given.found.panels:
+    if not data.signatures or not data.gathered.panels:
         return None
     try:
-        sets = read_signatures(given.signatures)
+        sets = read_signatures(data.signatures)
     except SpatialsigError:
         return None  # the file of signatures is gone; the table of coverage still says what was measured
     figure = Figure()
-    draw_coverage(sets, given.found.panels, figure)
+    draw_coverage(sets, data.gathered.panels, figure)
     return figures.drawing(figure, name="panel", alt="Genes of each signature on the panel of each slide")

@@ -1,0 +1,65 @@
+"""Parts of a run that are done, so that it resumes where it stopped, and only then."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spatialsig._errors import InputError
+from spatialsig._files import read_json, write_text
+
+if TYPE_CHECKING:
+    import os
+
+_HASH = "digest"
+
+
+class Ledger:
+    """Parts of a run that are done, each with the hash of everything that decides its result.
+
+    Parameters
+    ----------
+    path
+        JSON file that keeps them: of each part its hash, or an object with its hash and what else was noted. Every note
+        replaces the file whole.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._done: dict[str, Any] = _read(self.path) if self.path.is_file() else {}
+
+    def holds(self, part: str, digest: str) -> bool:
+        """Whether the part was finished with this hash."""
+        entry = self._done.get(part)
+        return (entry.get(_HASH) if isinstance(entry, dict) else entry) == digest
+
+    def note(self, part: str, digest: str, **values: Any) -> None:
+        """Write down that a part is done, and JSON-able values of it."""
+        self._done[part] = {_HASH: digest, **values} if values else digest
+        self._write()
+
+    def forget_from(self, part: str) -> None:
+        """Forget a part and everything that was noted after it."""
+        parts = list(self._done)
+        if part in parts:
+            for later in parts[parts.index(part) :]:
+                del self._done[later]
+            self._write()
+
+    def values(self, name: str) -> dict[str, Any]:
+        """One value of each part that it was noted for, in the order of the parts."""
+        return {p: entry[name] for p, entry in self._done.items() if isinstance(entry, dict) and name in entry}
+
+    def _write(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(self.path, json.dumps(self._done, indent=1))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        done: dict[str, Any] = read_json(path, dict, fix="")
+    except InputError as error:
+        msg = f"{path} is damaged ({error.__cause__ or error}); remove it to begin again."
+        raise InputError(msg) from error
+    return done
