@@ -4,6 +4,9 @@ import os
 import shutil
 from collections import defaultdict
 
+# the networks here are so small that handing work to a second thread costs more than it saves
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import hypothesis
 import pytest
 import spatialdata as sd
