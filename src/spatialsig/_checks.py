@@ -1,4 +1,4 @@
-"""Argument checks that say what was given, what was wanted and what is there."""
+"""Argument checks whose errors name the value, what is allowed and what is there."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class LeakageError(InputError):
 
 
 class TrainingError(InputError):
-    """A training cannot go on: its loss is no longer a number."""
+    """A training run cannot continue: its loss is no longer a number."""
 
 
 class SpatialsigWarning(UserWarning):

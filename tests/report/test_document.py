@@ -10,7 +10,7 @@ import pytest
 from spatialsig import _keys
 from spatialsig._errors import InputError, KeyMissingError
 from spatialsig.pl.drawing.methods import METHODS
-from spatialsig.report import slides as report_slides
+from spatialsig.report import slide_cards as report_slides
 from spatialsig.report import write_report
 from spatialsig.report.results_section import number
 

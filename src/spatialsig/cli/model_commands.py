@@ -1,4 +1,4 @@
-"""Models: train, embed, predict."""
+"""Commands on models: train, embed, predict."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def slides_at(path: Path) -> Data:
 
 
 def held_out(test_fold: int, *, all_slides: bool) -> int | None:
-    """``test_fold`` as the verbs want it."""
+    """``test_fold`` as the functions of ``tl`` take it."""
     return None if all_slides else test_fold
 
 

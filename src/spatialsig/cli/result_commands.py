@@ -1,4 +1,4 @@
-"""Results: judge a model, hand scores to other programs."""
+"""Commands on results: evaluate a model, export scores for other programs."""
 
 from __future__ import annotations
 

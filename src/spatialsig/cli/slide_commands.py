@@ -1,4 +1,4 @@
-"""Slides: into stores, held out, cut and labelled, checked and mended."""
+"""Commands on slides: into stores, held out, cut and labelled, verified and repaired."""
 
 from __future__ import annotations
 

@@ -23,6 +23,7 @@ from spatialsig.models.directory import (
     read_scaler,
     save_model,
 )
+from spatialsig.models.scaler_checks import check_same_genes, check_scaler
 from spatialsig.nn.autoencoder import AutoencoderConfig, AutoencoderNet
 from spatialsig.nn.likelihood import gene_rates
 from spatialsig.stats.cell_rows import dense_rows, zscore_rows
@@ -59,6 +60,25 @@ class Autoencoder:
     ----------
     net
         The network, in evaluation mode.
+
+    References
+    ----------
+    Hinton and Salakhutdinov, Reducing the dimensionality of data with neural networks, Science 313 (2006) 504-507,
+    https://doi.org/10.1126/science.1127647
+
+    Examples
+    --------
+    :func:`spatialsig.tl.train_autoencoder` makes one from slides. Untrained, of three genes:
+
+    >>> import numpy as np
+    >>> from scipy import sparse
+    >>> from spatialsig.models import Autoencoder
+    >>> from spatialsig.nn.autoencoder import AutoencoderConfig
+    >>> shape = AutoencoderConfig(hidden=(8,), n_latent=2)
+    >>> model = Autoencoder(shape, ["CD3D", "MS4A1", "EPCAM"], mean=np.zeros(3), std=np.ones(3))
+    >>> counts = sparse.csr_matrix(np.array([[4, 0, 1], [0, 2, 7]], np.float32))
+    >>> model.get_latent_representation(counts).shape
+    (2, 2)
     """
 
     kind = "Autoencoder"
@@ -266,30 +286,3 @@ def model_hash(scaler_sha256: str, net: torch.nn.Module) -> str:
     named = net.state_dict().items()
     weights = (part for name, tensor in named for part in (name, tensor.detach().cpu().numpy()))
     return content_hash(itertools.chain([scaler_sha256], weights))
-
-
-def check_scaler(genes: Sequence[str], mean: NDArray[np.float64], std: NDArray[np.float64]) -> None:
-    """Raise :class:`InputError` unless genes are distinct and the scaler is finite, positive and as long."""
-    if not genes or len(set(genes)) != len(genes):
-        msg = f"`genes` must be distinct names, at least one; got {len(genes)}, {len(set(genes))} distinct."
-        raise InputError(msg)
-    if mean.shape != (len(genes),) or std.shape != (len(genes),):
-        msg = f"`mean` {mean.shape} and `std` {std.shape} must both be ({len(genes)},), one per gene."
-        raise InputError(msg)
-    bad = [
-        gene for gene, m, s in zip(genes, mean, std, strict=True) if not (np.isfinite(m) and np.isfinite(s) and s > 0)
-    ]
-    if bad:
-        msg = f"scaler of {len(bad)} genes is not finite with a deviation above 0: {bad[:_SHOWN]}; leave them out."
-        raise InputError(msg)
-
-
-def check_same_genes(have: Sequence[str], want: Sequence[str], *, where: object) -> None:
-    """Raise :class:`InputError` listing both sides unless two gene lists hold the same names."""
-    extra, missing = sorted(set(have) - set(want)), sorted(set(want) - set(have))
-    if extra or missing:
-        msg = (
-            f"{where}: made for other genes; {len(extra)} only in the model: {extra[:_SHOWN]}, "
-            f"{len(missing)} only asked for: {missing[:_SHOWN]}."
-        )
-        raise InputError(msg)

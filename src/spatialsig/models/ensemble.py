@@ -44,6 +44,25 @@ class SignatureEnsemble:
     intervals
         Prediction intervals by kind of input, see :func:`spatialsig.tl.calibrate`; None before it.
 
+    References
+    ----------
+    Lakshminarayanan, Pritzel and Blundell, Simple and scalable predictive uncertainty estimation using deep ensembles,
+    NeurIPS 2017, https://doi.org/10.48550/arXiv.1612.01474
+
+    Examples
+    --------
+    :func:`spatialsig.tl.train_ensemble` makes one from slides. Of two untrained models of one score:
+
+    >>> import numpy as np
+    >>> from spatialsig.models import SignatureEnsemble, SignatureViT
+    >>> from spatialsig.nn.signature import SignatureConfig
+    >>> scale = {"target_mean": np.zeros(1), "target_std": np.ones(1)}
+    >>> members = [SignatureViT(SignatureConfig(), ["T cell"], **scale, patch_px=64, um_per_px=0.5) for _ in range(2)]
+    >>> ensemble = SignatureEnsemble(members)
+    >>> mean, std = ensemble.predict_distribution(np.full((3, 3, 64, 64), 200, np.uint8))
+    >>> mean.shape, std.shape
+    ((3, 1), (3, 1))
+
     Raises
     ------
     InputError
@@ -171,6 +190,19 @@ def load_signature_model(directory: str | os.PathLike[str]) -> SignatureModel:
         If there is no model.
     InputError
         If it is neither, or damaged.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from spatialsig.models import SignatureViT, load_signature_model
+    >>> from spatialsig.nn.signature import SignatureConfig
+    >>> scale = {"target_mean": np.zeros(1), "target_std": np.ones(1)}
+    >>> model = SignatureViT(SignatureConfig(), ["T cell"], **scale, patch_px=64, um_per_px=0.5)
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     model.save(f"{directory}/vit")
+    ...     load_signature_model(f"{directory}/vit").signatures
+    ('T cell',)
     """
     place = Path(directory)
     check_files([place / CONFIG], what=f"model directory {place}", fix="Give a directory that `model.save` wrote.")

@@ -29,6 +29,20 @@ class PretrainedViT:
         Edge of the patches it has seen, and their resolution.
     run
         Provenance, JSON-able.
+
+    References
+    ----------
+    He and others, Masked autoencoders are scalable vision learners, CVPR 2022,
+    https://doi.org/10.1109/CVPR52688.2022.01553
+
+    Examples
+    --------
+    :func:`spatialsig.tl.pretrain_vit` makes one from slides.
+
+    >>> from spatialsig.models import PretrainedViT
+    >>> from spatialsig.nn.vit import ViT, vit_config
+    >>> PretrainedViT(ViT(vit_config("tiny")), patch_px=224, um_per_px=0.5).config.depth
+    2
     """
 
     kind = "PretrainedViT"

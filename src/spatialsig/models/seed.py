@@ -43,6 +43,19 @@ def export_seed_autoencoder(model: Autoencoder, directory: str | os.PathLike[str
     ------
     InputError
         If the network has parts that the prototype has not.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from spatialsig.models import Autoencoder, export_seed_autoencoder, import_seed_autoencoder
+    >>> from spatialsig.nn.autoencoder import AutoencoderConfig
+    >>> shape = AutoencoderConfig(hidden=(8,), n_latent=2, linear_path=False)
+    >>> model = Autoencoder(shape, ["CD3D", "EPCAM"], mean=np.zeros(2), std=np.ones(2))
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     export_seed_autoencoder(model, directory)
+    ...     import_seed_autoencoder(directory).genes
+    ('CD3D', 'EPCAM')
     """
     extra = sorted({name.split(".")[0] for name in model.net.state_dict()} - set(_DENSE))
     if extra or model.config.loss != "mse":
@@ -78,6 +91,19 @@ def import_seed_autoencoder(directory: str | os.PathLike[str]) -> Autoencoder:
         If files are missing (all are named).
     InputError
         If a file holds something else, or the files do not fit each other.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from spatialsig.models import Autoencoder, export_seed_autoencoder, import_seed_autoencoder
+    >>> from spatialsig.nn.autoencoder import AutoencoderConfig
+    >>> shape = AutoencoderConfig(hidden=(8,), n_latent=2, linear_path=False)
+    >>> model = Autoencoder(shape, ["CD3D", "EPCAM"], mean=np.zeros(2), std=np.ones(2))
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     export_seed_autoencoder(model, directory)
+    ...     import_seed_autoencoder(directory).genes
+    ('CD3D', 'EPCAM')
     """
     place = Path(directory)
     files = [place / name for name in (CHECKPOINT, GENES, SCALER)]

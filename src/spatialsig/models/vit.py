@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import torch
 
 from spatialsig._checks import check_choice, check_positive
 from spatialsig._errors import InputError
-from spatialsig.models.config_json import config_from_json
+from spatialsig.models.config_json import number_field, signature_config
 from spatialsig.models.directory import (
     CONFIG,
     check_model,
@@ -33,7 +33,6 @@ from spatialsig.nn.precision import fast_matmul
 from spatialsig.nn.seed_net import SeedNet
 from spatialsig.nn.seed_vit import SEED
 from spatialsig.nn.signature import VIT, SignatureConfig, SignatureNet
-from spatialsig.nn.vit import ViTConfig
 
 if TYPE_CHECKING:
     import os
@@ -70,6 +69,22 @@ class SignatureViT:
         The network, in evaluation mode.
     intervals
         Prediction intervals by kind of input, see :func:`spatialsig.tl.calibrate`; None before it.
+
+    References
+    ----------
+    Dosovitskiy and others, An image is worth 16x16 words, ICLR 2021, https://doi.org/10.48550/arXiv.2010.11929
+
+    Examples
+    --------
+    :func:`spatialsig.tl.train_vit` makes one from slides. Untrained, of two scores:
+
+    >>> import numpy as np
+    >>> from spatialsig.models import SignatureViT
+    >>> from spatialsig.nn.signature import SignatureConfig
+    >>> scale = {"target_mean": np.zeros(2), "target_std": np.ones(2)}
+    >>> model = SignatureViT(SignatureConfig(n_targets=2), ["T cell", "B cell"], **scale, patch_px=64, um_per_px=0.5)
+    >>> model.predict(np.full((3, 3, 64, 64), 200, np.uint8)).shape
+    (3, 2)
     """
 
     kind = "SignatureViT"
@@ -195,7 +210,7 @@ class SignatureViT:
         place = Path(directory)
         run = check_model(place, kind=cls.kind, lists=("signatures",))
         values = read_json(place / CONFIG, dict)
-        config = _config(values.get("net", {}), where=str(place / CONFIG))
+        config = signature_config(values.get("net", {}), where=str(place / CONFIG))
         names = read_names(place / "signatures.json")
         targets, latent = (len(names),), (config.n_latent,)
         shapes = {"target_mean": targets, "target_std": targets, "ae_mean": latent, "ae_std": latent}
@@ -203,7 +218,7 @@ class SignatureViT:
         with torch.device("meta") if config.backbone in (VIT, SEED) else nullcontext():
             net = new_network(config)
         load_weights(place, net)
-        scale = {name: _number(values, name, where=place / CONFIG) for name in ("patch_px", "um_per_px")}
+        scale = {name: number_field(values, name, where=place / CONFIG) for name in ("patch_px", "um_per_px")}
         model = cls(
             config, names, **scaler, patch_px=int(scale["patch_px"]), um_per_px=scale["um_per_px"], run=run, net=net
         )
@@ -268,20 +283,6 @@ class SignatureViT:
 def new_network(config: SignatureConfig) -> SignatureNet | SeedNet:
     """The untrained network that ``config`` describes."""
     return SeedNet(config) if config.backbone == SEED else SignatureNet(config)
-
-
-def _config(values: dict[str, Any], *, where: str) -> SignatureConfig:
-    vit = config_from_json(ViTConfig, values.get("vit", {}), where=where) if isinstance(values, dict) else ViTConfig()
-    config = config_from_json(SignatureConfig, {**values, "vit": None}, where=where)
-    return replace(config, vit=vit)
-
-
-def _number(values: dict[str, Any], name: str, *, where: Path) -> float:
-    value = values.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        msg = f"{where}: `{name}={value!r}` must be a number."
-        raise InputError(msg)
-    return float(value)
 
 
 def _check_shapes(model: SignatureViT) -> None:

@@ -1,4 +1,4 @@
-"""How well a rate explains counts; the genes a slide does not measure do not count."""
+"""Losses of counts under a rate, over the genes that a slide measures."""
 
 from __future__ import annotations
 

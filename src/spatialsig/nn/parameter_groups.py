@@ -1,4 +1,4 @@
-"""Which weights of a network learn how fast, and which decay."""
+"""Groups of the weights of a network for an optimiser: learning rate by layer, decay of matrices only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where in a patch a score comes from: integrated gradients of any network, attention rollout of a transformer."""
+"""Maps of where in a patch a score comes from: integrated gradients of any network, attention rollout of a transformer."""
 
 from __future__ import annotations
 

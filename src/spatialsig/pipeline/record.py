@@ -1,4 +1,4 @@
-"""What a run was made from and made with: ``run.json``."""
+"""``run.json`` of a run: versions, machine, parameters, seeds, hashes of inputs and results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a run keeps what it makes, and what its files hold."""
+"""Paths of the files of a run, and their content."""
 
 from __future__ import annotations
 

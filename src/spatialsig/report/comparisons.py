@@ -1,4 +1,4 @@
-"""Questions a reader has about the methods, each answered in a sentence from the table of comparisons."""
+"""Answers to a reader's questions about the methods, a sentence each, from the table of comparisons."""
 
 from __future__ import annotations
 

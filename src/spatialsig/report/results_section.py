@@ -1,4 +1,4 @@
-"""What the evaluation says, in a sentence and in tables."""
+"""Sentences and tables of the report from an evaluation and its summary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the report shows of each slide; slides are opened one after another, each once."""
+"""Maps, numbers and facts of each slide for the report; slides are opened one after another, each once."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Names:
     table_key: str = _keys.TABLE
 
     def of_scores(self) -> dict[str, str]:
-        """The names that verbs on scores take."""
+        """Names as keywords of the functions on scores."""
         return {
             "patches_key": self.patches_key,
             "signatures_key": self.signatures_key,

@@ -1,4 +1,4 @@
-"""How well predictions agree with measurements, one column at a time; NaN pairs are left out."""
+"""Correlation and error of predictions against measurements, one column at a time; NaN pairs are left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with H&E patches: out of focus, glass, ink, folds, unusual stain. Plain arrays of optical density.
+"""Faults of H&E patches from their optical density: out of focus, glass, ink, folds, unusual stain.
 
 Optical density (OD) is ``-ln((value + 1) / 256)`` per channel, R, G, B. Stains add up in it, so a fold of tissue doubles
 it and glass is a constant.

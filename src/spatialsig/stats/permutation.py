@@ -1,4 +1,4 @@
-"""Is a map better than chance, when neighbours resemble each other? One map is shifted over the other.
+"""p-value of two maps that agree although neighbours resemble each other: one is shifted over the other.
 
 Patches of a slide are no independent samples, so a p-value from their number is far too small. Shifting one map keeps
 how neighbours resemble each other in both and breaks only what links them. All shifts of the grid are taken, none drawn.

@@ -1,4 +1,4 @@
-"""How far an image of nuclei lies from the positions of the cells: masked cross-correlation at all shifts.
+"""Shift of an image of nuclei against the positions of the cells: masked cross-correlation at all shifts.
 
 Everything here is in pixels of one raster of the H&E. A shift ``(x, y)`` of a surface says where the nuclei lie,
 relative to where the cells are believed to be.

@@ -1,4 +1,4 @@
-"""Which genes vary most over several slides, from the moments of each slide: the definitions scanpy users know.
+"""Most variable genes of several slides from the moments of each slide: the definitions scanpy users know.
 
 A choice takes one entry per slide, whose arrays follow the genes of that slide, and returns a frame indexed by gene. A
 gene counts on the slides that measure it; nothing is filled in for the others.

@@ -1,4 +1,4 @@
-"""Write the chunk files of an array that zarr has described.
+"""Chunk files of an array that zarr has described, from blocks of its values.
 
 Chunks of the H&E are encoded and written here, in the thread that made the pixels: zarr's event loop takes three
 times as long for the same bytes.
@@ -7,6 +7,7 @@ times as long for the same bytes.
 from __future__ import annotations
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,11 +15,12 @@ import numpy as np
 from spatialsig.store.manifest import entry_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from spatialsig._progress import Bar
     from spatialsig.store.layout import Layout
     from spatialsig.store.manifest import Entry
 
@@ -63,3 +65,15 @@ class ChunkWriter:
         except FileNotFoundError:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(data)
+
+
+def in_threads(write: Callable[[Any], float], corners: Iterable[Any], *, n_threads: int, bar: Bar) -> None:
+    """Write the block at every corner in threads, and advance the bar by what each returns; the first error ends all."""
+    with ThreadPoolExecutor(max_workers=n_threads) as pool:
+        futures = [pool.submit(write, corner) for corner in corners]
+        try:
+            for future in futures:
+                bar.advance(future.result())
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise

@@ -1,4 +1,4 @@
-"""The step from one pyramid level to the next."""
+"""The next pyramid level of an image: means of 2 x 2 pixels."""
 
 from __future__ import annotations
 

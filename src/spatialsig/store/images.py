@@ -7,7 +7,6 @@ reads; the arrays are then created in our layout and filled. The full image is n
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -20,7 +19,7 @@ from xarray import DataArray, DataTree
 from spatialsig._errors import InputError
 from spatialsig._progress import progress_bar
 from spatialsig._settings import settings
-from spatialsig.store.chunk_writer import ChunkWriter
+from spatialsig.store.chunk_writer import ChunkWriter, in_threads
 from spatialsig.store.downsample import halve
 from spatialsig.store.layout import CHANNELS, CHUNK_PX, DEFAULT, Layout, LayoutName, as_layout, level_shapes
 
@@ -179,14 +178,7 @@ def _stream(source: Pixels, levels: Sequence[ChunkWriter], first: int, bar: Bar)
         return done / 1e6
 
     corners = [(y, x) for y in range(0, height, block[0]) for x in range(0, width, block[1])]
-    with ThreadPoolExecutor(max_workers=_workers(block, (height, width))) as pool:
-        futures = [pool.submit(write, y, x) for y, x in corners]
-        try:
-            for future in futures:
-                bar.advance(future.result())
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    in_threads(lambda corner: write(*corner), corners, n_threads=_workers(block, (height, width)), bar=bar)
     if inline < len(levels):
         written = zarr.open_array(levels[inline - 1].path, mode="r")
         _stream(ChannelsLast(written), levels[inline:], 1, bar)

@@ -1,4 +1,4 @@
-"""How pixels lie on disk: small chunks that hold all channels, checksummed, compressed lightly or not at all.
+"""Layouts of pixels on disk: small chunks that hold all channels, checksummed, compressed lightly or not at all.
 
 A patch of 224-256 px touches few chunks of 256 px, and the checksum turns a flipped bit into an error of every
 reader instead of wrong pixels.

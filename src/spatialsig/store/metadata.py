@@ -1,4 +1,4 @@
-"""The root of a store: is it one, what are its attributes, what is in it."""
+"""Metadata of the root of a store: whether it is one, its attributes and its elements."""
 
 from __future__ import annotations
 

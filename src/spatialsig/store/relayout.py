@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,7 +13,7 @@ import zarr
 from spatialsig._errors import StoreError
 from spatialsig._progress import progress_bar
 from spatialsig._settings import settings
-from spatialsig.store.chunk_writer import ChunkWriter
+from spatialsig.store.chunk_writer import ChunkWriter, in_threads
 from spatialsig.store.lock import is_stale, lock_file, read_lock, writer_lock
 from spatialsig.store.manifest import manifest_file
 from spatialsig.store.metadata import consolidate, elements_on_disk, root_document
@@ -149,14 +148,7 @@ def _copy(source: zarr.Array[Any], writer: ChunkWriter, bar: Bar) -> None:
         return pixels.nbytes / 1e6
 
     corners = itertools.product(*(range(0, size, b) for size, b in zip(source.shape, block, strict=True)))
-    with ThreadPoolExecutor(max_workers=settings.threads) as pool:
-        futures = [pool.submit(copy, corner) for corner in corners]
-        try:
-            for future in futures:
-                bar.advance(future.result())
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    in_threads(copy, corners, n_threads=settings.threads, bar=bar)
 
 
 def _block(source: zarr.Array[Any], chunks: tuple[int, ...]) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""What is wrong with the files of a store, found without trusting any reader."""
+"""Faults of the files of a store, found without trusting any reader."""
 
 from __future__ import annotations
 

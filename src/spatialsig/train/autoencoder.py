@@ -13,7 +13,8 @@ from scipy import sparse
 from spatialsig._checks import check_fraction, check_positive
 from spatialsig._progress import progress_bar
 from spatialsig.data.cells import MemoryCells, hold_out, read_some
-from spatialsig.models.autoencoder import Autoencoder, check_scaler
+from spatialsig.models.autoencoder import Autoencoder
+from spatialsig.models.scaler_checks import check_scaler
 from spatialsig.nn.autoencoder import AutoencoderConfig, AutoencoderNet
 from spatialsig.train.cells import CellBatches
 from spatialsig.train.components import principal_components
@@ -104,7 +105,7 @@ def fit_autoencoder(
     """Train an autoencoder on the cells of all slides, shuffled together.
 
     A network with a linear path starts as the principal components of the training cells, so that it begins where a
-    PCA ends. After the training the axes of its embedding are scaled to the signal in them, as far as cells that did not
+    PCA ends. After the fit the axes of its embedding are scaled to the signal in them, as far as cells that did not
     train tell (:func:`spatialsig.train.latent_scaling.scale_by_signal`; ``run["signal_share"]``).
 
     Parameters
@@ -132,7 +133,7 @@ def fit_autoencoder(
     seed
         Seed of weights, order and dropout.
     run_dir
-        Directory for ``history.csv``, written after every epoch, and for checkpoints, from which the same call goes on
+        Directory for ``history.csv``, written after every epoch, and for checkpoints, from which the same call resumes
         after it was stopped; None writes nothing.
     run
         Provenance to keep in the model.
@@ -149,7 +150,7 @@ def fit_autoencoder(
     TrainingError
         If the loss becomes NaN.
     InputError
-        If shapes do not match, or ``run_dir`` holds a checkpoint of another training.
+        If shapes do not match, or ``run_dir`` holds a checkpoint of another run.
     """
     config = AutoencoderConfig() if config is None else config
     mean, std = np.asarray(mean, np.float64), np.asarray(std, np.float64)

@@ -1,4 +1,4 @@
-"""Write a training down while it runs, and go on from there exactly."""
+"""Checkpoints of a training run while it runs, from which it resumes exactly."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ _FINISHED = "finished"
 
 
 class Checkpoints(Callback):
-    """Checkpoints of one training.
+    """Checkpoints of one run.
 
     Parameters
     ----------
     directory
         Where they are kept: the newest whole one, and the one before until a new one is whole. None keeps none.
     config
-        How often, and from where to go on.
+        How often, and from where to resume.
     """
 
     def __init__(self, directory: Path | None, config: TrainerConfig) -> None:
         self.directory, self.config = directory, config
-        self.identity: dict[str, Any] = {}  # what the training is; a checkpoint with another one is refused
+        self.identity: dict[str, Any] = {}  # what the run is; a checkpoint with another one is refused
         self.io = PlainCheckpointIO(self._keep)
         self._kept: list[Path] = []
         self._random: dict[str, Any] | None = None
@@ -62,13 +62,13 @@ class Checkpoints(Callback):
         self._signal = 0
         self._handlers = {number: signal.getsignal(number) for number in STOPPING}
 
-    def found(self) -> tuple[Path, dict[str, Any]] | None:
-        """The checkpoint to go on from.
+    def resumed(self) -> tuple[Path, dict[str, Any]] | None:
+        """The checkpoint to resume from.
 
         Raises
         ------
         FileMissingError, InputError
-            If the one asked for is not there or damaged, or the one found is that of another training.
+            If the one asked for is not there or damaged, or the one found is that of another run.
         """
         found = find_checkpoint(self.directory, self.config)
         if found is not None:
@@ -90,7 +90,7 @@ class Checkpoints(Callback):
                 signal.signal(number, self._note)
 
     def stop_listening(self) -> None:
-        """Give the signals back, as they were before the training."""
+        """Restore the handlers of signals that were set before the run."""
         for number, handler in self._handlers.items():
             if handler is not None and _may_listen():
                 signal.signal(number, handler)
@@ -127,7 +127,7 @@ class Checkpoints(Callback):
             raise SystemExit(128 + wanted)
 
     def finish(self, trainer: Trainer, module: LightningModule, history: History) -> None:
-        """Keep the result in place of the way to it."""
+        """Replace the checkpoints by one of the finished run."""
         if self.directory is None:
             return
         state = {"identity": self.identity, "random": []}
@@ -186,7 +186,7 @@ class CheckpointedBatches:
         self.batches.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[Any]:
-        """Yield the batches of one epoch, from where the training stands."""
+        """Yield the batches of one epoch, from where the run stands."""
         batches, trim = iter(self.batches), Trim()
         while True:
             self.checkpoints.between_steps(self.position)
@@ -201,7 +201,7 @@ class CheckpointedBatches:
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Where this pass stands; counted here, since others may have iterated over the batches before the training."""
+        """Where this pass stands; counted here, since others may have iterated over the batches before the run."""
         return {**self.batches.state_dict(), "epoch": self.epoch, "position": self.position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -217,7 +217,7 @@ def _may_listen() -> bool:
 
 
 def find_checkpoint(directory: Path | None, config: TrainerConfig) -> tuple[Path, dict[str, Any]] | None:
-    """The checkpoint that a training in ``directory`` goes on from, and its content; None where it starts."""
+    """Path and content of the checkpoint that a run in ``directory`` resumes from; None where it starts."""
     if config.resume == "never":
         return None
     if config.resume == "auto":
@@ -233,7 +233,7 @@ def find_checkpoint(directory: Path | None, config: TrainerConfig) -> tuple[Path
 
 
 def is_finished(checkpoint: dict[str, Any]) -> bool:
-    """Whether a checkpoint is the end of its training."""
+    """Whether a checkpoint is the end of its run."""
     return bool(checkpoint.get(_FINISHED))
 
 

@@ -118,7 +118,7 @@ class PlainCheckpointIO(CheckpointIO):
         self._written = written
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write a checkpoint; where the disk refuses it, warn and let the training go on."""
+        """Write a checkpoint; where the disk refuses it, warn and let the run continue."""
         try:
             write_checkpoint(Path(path), checkpoint)
         except (OSError, SafetensorError) as error:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def n_processes() -> int:
-    """Processes that train together; 1 outside of such a training."""
+    """Processes that train together; 1 outside of such a run."""
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 

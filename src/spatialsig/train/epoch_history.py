@@ -1,4 +1,4 @@
-"""One row per epoch of a training, and the weights of the best one."""
+"""One row per epoch of a training run, and the weights of the best one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all trainings share: a quiet Lightning trainer that goes on where it was stopped, and a stop on NaN."""
+"""Fit of any module by a quiet Lightning trainer that resumes where it was stopped and ends on NaN."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def reproducible(seed: int) -> Iterator[None]:
 
 
 def resumes(run_dir: str | os.PathLike[str] | None, trainer: TrainerConfig | None) -> bool:
-    """Whether :func:`fit` will go on from a checkpoint, so that the weights need no start of their own."""
+    """Whether :func:`fit` will resume from a checkpoint, so that the weights need no start of their own."""
     config = TrainerConfig() if trainer is None else trainer
     return find_checkpoint(_directory(None if run_dir is None else Path(run_dir)), config) is not None
 
@@ -87,7 +87,7 @@ def fit(
 ) -> None:
     """Train ``module`` and leave the best weights in its :func:`kept_network`.
 
-    Checkpoints are kept beside the file of ``history``. A training that was stopped goes on from the newest one exactly
+    Checkpoints are kept beside the file of ``history``. A run that was stopped resumes from the newest one exactly
     as it would have; one that has ended is not repeated.
 
     Parameters
@@ -111,7 +111,7 @@ def fit(
     TrainingError
         If the loss becomes NaN.
     InputError
-        If the checkpoint is of another training.
+        If the checkpoint is of another run.
     SystemExit
         After a checkpoint, when the process is told to stop (SIGTERM: 143, SIGUSR1: 138).
     """
@@ -127,7 +127,7 @@ def fit(
         if hasattr(module, "n_steps"):
             setattr(module, "n_steps", max_epochs * -(-len(batches) // config.accumulate))  # noqa: B010 - no such field here
         checkpoints.identity = _identity(module, batches, validation, lightning, history) | dict(identity or {})
-        path, state = checkpoints.found() or (None, {})
+        path, state = checkpoints.resumed() or (None, {})
         if is_finished(state):
             module.load_state_dict(state["state_dict"])
             history.load_state_dict(state["callbacks"]["History"])
@@ -183,7 +183,7 @@ def _trainer(
 def _identity(
     module: LightningModule, batches: Any, validation: Any, lightning: Trainer, history: History
 ) -> dict[str, Any]:
-    """What decides the result of a training, besides the names that its caller adds."""
+    """Everything that decides the result of a run, besides the names that its caller adds."""
     return {
         **module_fingerprint(module),
         **batches_fingerprint(batches, "training"),

@@ -1,4 +1,4 @@
-"""What the modules of all trainings share: the optimiser, and how gradients are clipped under it."""
+"""Base of all Lightning modules: the optimiser, and how gradients are clipped under it."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class MaskedModule(TrainedModule):
         super().__init__()
         self.net, self.augment, self.seed = net, augment, seed
         self.learning_rate, self.weight_decay, self.warmup = learning_rate, weight_decay, warmup
-        self.n_steps = 1  # set by what runs the training
+        self.n_steps = 1  # set by what runs the fit
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
@@ -111,7 +111,7 @@ def fit_masked(
     Raises
     ------
     InputError
-        If patches cannot be masked so, or ``run_dir`` holds a checkpoint of another training.
+        If patches cannot be masked so, or ``run_dir`` holds a checkpoint of another run.
     TrainingError
         If the loss becomes NaN.
     """

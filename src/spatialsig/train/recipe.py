@@ -1,4 +1,4 @@
-"""How a signature model is trained, apart from its data and its network."""
+"""Settings by which a signature model is fitted, apart from its data and its network."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ FULL_RATE = 400  # steps from which the whole learning rate is used
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings of a training.
+    """Settings of a training run.
 
     Parameters
     ----------
     max_epochs
         Passes over the patches.
     learning_rate
-        Highest rate; trainings of fewer than :data:`FULL_RATE` steps use less of it in proportion.
+        Highest rate; runs of fewer than :data:`FULL_RATE` steps use less of it in proportion.
     weight_decay
         Decay of matrices.
     warmup
@@ -69,7 +69,7 @@ class Recipe:
         check_choice(self.schedule, SCHEDULES, name="schedule")
 
     def peak_rate(self, n_steps: int) -> float:
-        """Highest learning rate of a training of ``n_steps``."""
+        """Highest learning rate of a run of ``n_steps``."""
         return self.learning_rate * min(1.0, n_steps / FULL_RATE) if self.schedule == "cycle" else self.learning_rate
 
     def rising_share(self, n_steps: int) -> float:

@@ -1,4 +1,4 @@
-"""How a training is run, apart from what is trained: resuming, devices, arithmetic, logs."""
+"""Settings of a training run that change nothing of what is fitted: resuming, devices, arithmetic, logs."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ LOGGERS = ("csv", "tensorboard", None)
 
 @dataclass(frozen=True)
 class TrainerConfig:
-    """How to run a training; the same for every network.
+    """Settings of a training run; the same for every network.
 
     Parameters
     ----------
     resume
-        ``"auto"`` goes on from the newest whole checkpoint in ``run_dir`` where there is one, and returns the finished
-        model where the training has ended; ``"never"`` deletes what is there and starts; a path (of a checkpoint, or of
-        the ``run_dir`` of another training) goes on from there.
+        ``"auto"`` resumes from the newest whole checkpoint in ``run_dir`` where there is one, and returns the finished
+        model where the run has ended; ``"never"`` deletes what is there and starts; a path (of a checkpoint, or of
+        the ``run_dir`` of another run) resumes from there.
     checkpoint_minutes
         Minutes between checkpoints; one is also written at the start of every epoch, and when the job is told to stop
         (SIGTERM, SIGUSR1). Without a ``run_dir`` none is written.

@@ -106,7 +106,7 @@ def fit_vit(
     seed
         Seed of weights, augmentation and dropout (the order has the seed of ``batches``).
     run_dir
-        Directory for ``history.csv``, written after every epoch, and for checkpoints, from which the same call goes on
+        Directory for ``history.csv``, written after every epoch, and for checkpoints, from which the same call resumes
         after it was stopped; None writes nothing.
     run
         Provenance to keep in the model.
@@ -123,7 +123,7 @@ def fit_vit(
     ------
     InputError
         If sizes do not match, a target is constant or never measured, the loss becomes NaN
-        (:class:`~spatialsig._errors.TrainingError`), or ``run_dir`` holds a checkpoint of another training.
+        (:class:`~spatialsig._errors.TrainingError`), or ``run_dir`` holds a checkpoint of another run.
     """
     prototype = size == SEED
     fusion = checked_fusion(batches, fusion, usual="add" if prototype else "gated")

@@ -1,4 +1,4 @@
-"""One step of the training of a signature model, as Lightning calls it."""
+"""Training and validation steps of a signature model, as Lightning calls them."""
 
 from __future__ import annotations
 
