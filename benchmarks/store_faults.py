@@ -32,8 +32,8 @@ import spatialsig.io._repair
 import spatialsig.io._verify
 import spatialsig.io._write
 from spatialsig.store.commit import commit_elements, create_store, write_attrs
-from spatialsig.store.downsample import halve
 from spatialsig.store.parts import commit_table_parts
+from spatialsig.store.pixels.downsample import halve
 from spatialsig.store.snapshot import read_store
 from spatialsig.store.staging import clear_leftovers
 

@@ -13,7 +13,7 @@ import spatialsig as sp
 from spatialsig._errors import FileMissingError, InputError, SpatialsigWarning, StoreError
 from spatialsig.io.images.open_rgb import open_rgb
 from spatialsig.io.images.tiff_level import TiffLevel
-from spatialsig.store.images import halve
+from spatialsig.store.pixels.stream import halve
 
 SVS = Path(__file__).resolve().parents[3] / "shared" / "data" / "wsi" / "CMU-1-Small-Region.svs"
 

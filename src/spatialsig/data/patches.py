@@ -20,7 +20,7 @@ from spatialsig.data.handles import open_array
 from spatialsig.data.memory import batch_memory
 from spatialsig.data.pyramid import ImageLevel, image_levels, level_corner
 from spatialsig.data.resample import area_weights, resample
-from spatialsig.stats.stain import recolour
+from spatialsig.stats.image.stain import recolour
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -54,7 +54,7 @@ class PatchSource:
     out_px
         Edge of a patch as read, px.
     recolour
-        Matrix ``(3, 3)`` that optical densities are multiplied by, see :mod:`spatialsig.stats.stain`; None leaves the
+        Matrix ``(3, 3)`` that optical densities are multiplied by, see :mod:`spatialsig.stats.image.stain`; None leaves the
         colours of the scan.
     """
 

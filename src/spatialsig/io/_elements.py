@@ -14,7 +14,7 @@ from spatialdata.transformations import Scale
 from spatialsig import _keys
 from spatialsig.io.images.lazy import lazy_image
 from spatialsig.store.commit import create_store
-from spatialsig.store.images import StreamedImage
+from spatialsig.store.pixels.stream import StreamedImage
 
 if TYPE_CHECKING:
     from pathlib import Path

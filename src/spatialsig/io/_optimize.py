@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 
-from spatialsig.store.layout import as_layout
+from spatialsig.store.pixels.layout import as_layout
 from spatialsig.store.relayout import relayout
 
 if TYPE_CHECKING:

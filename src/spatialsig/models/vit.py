@@ -26,7 +26,7 @@ from spatialsig.models.intervals import checked_intervals
 from spatialsig.models.standardise import standardised_embedding
 from spatialsig.nn.augment import dihedral
 from spatialsig.nn.backbones import check_can_be_saved
-from spatialsig.nn.external import TableBackbone
+from spatialsig.nn.external.network import TableBackbone
 from spatialsig.nn.memory import kept_memory
 from spatialsig.nn.microbatches import microbatch_size
 from spatialsig.nn.precision import fast_matmul

@@ -27,11 +27,11 @@ from spatialsig._errors import InputError, StoreError
 from spatialsig._files import flush_entry
 from spatialsig.store.atomic import exchange, flush_tree
 from spatialsig.store.attrs import check_json, write_attrs
-from spatialsig.store.images import StreamedImage, as_streamed, check_pixels, fill, template
-from spatialsig.store.layout import DEFAULT, Layout, LayoutName, as_layout
 from spatialsig.store.lock import writer_lock
 from spatialsig.store.manifest import record
 from spatialsig.store.metadata import check_name, consolidate, read_attrs, root_document
+from spatialsig.store.pixels.layout import DEFAULT, Layout, LayoutName, as_layout
+from spatialsig.store.pixels.stream import StreamedImage, as_streamed, check_pixels, fill, template
 from spatialsig.store.root_metadata import KINDS
 from spatialsig.store.staging import clear_leftovers, staging_directory
 from spatialsig.store.swap import swap_in
@@ -74,7 +74,7 @@ def create_store(
     overwrite
         Replace an existing SpatialData store. The old one stays until the new one is complete.
     image_layout
-        Of the RGB images in ``sdata``: ``"default"``, ``"speed"`` or a :class:`~spatialsig.store.layout.Layout`.
+        Of the RGB images in ``sdata``: ``"default"``, ``"speed"`` or a :class:`~spatialsig.store.pixels.layout.Layout`.
 
     Returns
     -------

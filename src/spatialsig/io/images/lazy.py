@@ -9,8 +9,8 @@ import dask.array as da
 import numpy as np
 from spatialdata.models import Image2DModel
 
-from spatialsig.store.images import halve
-from spatialsig.store.layout import CHANNELS, level_shapes
+from spatialsig.store.pixels.layout import CHANNELS, level_shapes
+from spatialsig.store.pixels.stream import halve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

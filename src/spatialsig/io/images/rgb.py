@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from spatialsig.io.images.pixel_size import PixelSize
-    from spatialsig.store.images import Pixels
+    from spatialsig.store.pixels.stream import Pixels
 
 # what damaged bytes raise in tifffile, imagecodecs, zarr and openslide
 DECODING_ERRORS = (

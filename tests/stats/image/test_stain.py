@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spatialsig.stats.stain import optical_density, recolour, recolouring, stain_strength
+from spatialsig.stats.image.stain import optical_density, recolour, recolouring, stain_strength
 
 HERE = np.array([[0.60, 0.75, 0.28], [0.10, 0.98, 0.15], [0.0, 0.0, 1.0]])
 THERE = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.0, 0.0, 1.0]])

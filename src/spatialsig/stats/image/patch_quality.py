@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.ndimage import gaussian_filter, median_filter
 
-from spatialsig.stats.stain import optical_density
+from spatialsig.stats.image.stain import optical_density
 
 if TYPE_CHECKING:
     from typing import Any

@@ -4,8 +4,14 @@ from skimage.color import rgb2hed
 from skimage.draw import ellipse
 from skimage.measure import label, regionprops
 
-from spatialsig.stats.hand_features import MIN_NUCLEUS_UM2, NAMES, NUCLEUS, hand_features
-from spatialsig.stats.image_features import N_COLOUR, N_DENSITY, colour_statistics, nuclear_density, stain_amounts
+from spatialsig.stats.image.hand_features import MIN_NUCLEUS_UM2, NAMES, NUCLEUS, hand_features
+from spatialsig.stats.image.simple_features import (
+    N_COLOUR,
+    N_DENSITY,
+    colour_statistics,
+    nuclear_density,
+    stain_amounts,
+)
 
 
 def test_stains_equal_skimage() -> None:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from spatialsig._progress import Bar
-    from spatialsig.store.layout import Layout
     from spatialsig.store.manifest import Entry
+    from spatialsig.store.pixels.layout import Layout
 
 
 class ChunkWriter:

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from spatialsig.stats import patch_quality as quality
-from spatialsig.stats.stain import optical_density
+from spatialsig.stats.image import patch_quality as quality
+from spatialsig.stats.image.stain import optical_density
 
 RUIFROK = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])
 MACENKO = np.array([[0.56, 0.72, 0.41], [0.22, 0.80, 0.56]])

@@ -19,9 +19,9 @@ from xarray import DataArray, DataTree
 from spatialsig._errors import InputError
 from spatialsig._progress import progress_bar
 from spatialsig._settings import settings
-from spatialsig.store.chunk_writer import ChunkWriter, in_threads
-from spatialsig.store.downsample import halve
-from spatialsig.store.layout import CHANNELS, CHUNK_PX, DEFAULT, Layout, LayoutName, as_layout, level_shapes
+from spatialsig.store.pixels.chunk_writer import ChunkWriter, in_threads
+from spatialsig.store.pixels.downsample import halve
+from spatialsig.store.pixels.layout import CHANNELS, CHUNK_PX, DEFAULT, Layout, LayoutName, as_layout, level_shapes
 
 __all__ = ["ChannelsLast", "Pixels", "StreamedImage", "as_streamed", "check_pixels", "fill", "halve", "template"]
 
@@ -68,7 +68,7 @@ class StreamedImage:
     channels
         Names of the three channels.
     layout
-        ``"default"``, ``"speed"`` or a :class:`~spatialsig.store.layout.Layout`.
+        ``"default"``, ``"speed"`` or a :class:`~spatialsig.store.pixels.layout.Layout`.
     """
 
     pixels: Pixels

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from spatialsig._errors import FileMissingError, InputError
-from spatialsig.nn.external import IMAGENET_MEAN, IMAGENET_STD, Inputs
+from spatialsig.nn.external.network import IMAGENET_MEAN, IMAGENET_STD, Inputs
 
 if TYPE_CHECKING:
     from torch import nn

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from numcodecs.zstd import compress
 
 from spatialsig._errors import InputError
-from spatialsig.store.chunk_writer import ChunkWriter
 from spatialsig.store.commit import create_store
-from spatialsig.store.images import StreamedImage, halve
-from spatialsig.store.layout import FAST_LEVEL, MAX_GROWTH, ZSTD_LEVEL, Layout, as_layout
 from spatialsig.store.metadata import root_document, without_consolidated
+from spatialsig.store.pixels.chunk_writer import ChunkWriter
+from spatialsig.store.pixels.layout import FAST_LEVEL, MAX_GROWTH, ZSTD_LEVEL, Layout, as_layout
+from spatialsig.store.pixels.stream import StreamedImage, halve
 from spatialsig.store.relayout import relayout
 from spatialsig.store.root_metadata import replace_root
 

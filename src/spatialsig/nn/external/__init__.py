@@ -1,0 +1,1 @@
+"""Image networks that others trained: how they are loaded and wrapped."""

@@ -1,0 +1,1 @@
+"""Statistics of H&E pixels: stain, quality, and simple features."""
