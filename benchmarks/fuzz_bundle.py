@@ -91,7 +91,7 @@ def differences(one: dict[str, Any], two: dict[str, Any]) -> list[str]:
 
 def read(bundle: Path, reference: dict[str, Any] | None) -> tuple[str, str, dict[str, Any]]:
     import spatialsig as sp
-    from spatialsig._errors import SpatialsigError, SpatialsigWarning
+    from spatialsig.errors import SpatialsigError, SpatialsigWarning
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -34,7 +34,7 @@ from scipy import sparse
 
 import spatialsig as sp
 from spatialsig import _keys
-from spatialsig._errors import SpatialsigWarning
+from spatialsig.errors import SpatialsigWarning
 from spatialsig.slide.slides import open_slides
 from spatialsig.stats.agreement import pearson
 

@@ -19,7 +19,7 @@ import numpy as np
 from her2st import read_section
 
 import spatialsig as sp
-from spatialsig._errors import SpatialsigWarning
+from spatialsig.errors import SpatialsigWarning
 from spatialsig.geometry.affine import image_um_per_px, read_alignment
 
 mpl.use("Agg")

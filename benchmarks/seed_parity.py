@@ -86,7 +86,7 @@ def prepare(sdata: object, folder: Path, *, epochs: int = 1, patch_px: int = 112
     sp.pp.make_patches(sdata, patch_px=patch_px, um_per_px=1.0)
     sp.pp.assign_cells(sdata)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", sp._errors.SpatialsigWarning)
+        warnings.simplefilter("ignore", sp.errors.SpatialsigWarning)
         sp.tl.score_cells(sdata, "seed", test_fold=None, min_genes=1, min_fraction=0.0)
     model = sp.tl.train_autoencoder(
         sdata, exclude_signature_genes=False, test_fold=None, linear_path=False, max_epochs=epochs

@@ -32,7 +32,7 @@ import pandas as pd
 
 import spatialsig as sp
 from spatialsig import _keys
-from spatialsig._errors import SpatialsigWarning
+from spatialsig.errors import SpatialsigWarning
 from spatialsig.evaluation.rows import Request, Rows, gather
 from spatialsig.evaluation.simple_predictors import simple_predictions
 from spatialsig.slide.slides import open_slides

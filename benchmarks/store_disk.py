@@ -36,7 +36,7 @@ from store_faults import (
 )
 
 import spatialsig as sp
-from spatialsig._errors import StoreError
+from spatialsig.errors import StoreError
 from spatialsig.store.commit import write_attrs
 from spatialsig.store.lock import lock_file, writer_lock
 

@@ -25,8 +25,8 @@ from scipy import sparse
 from spatialdata.models import TableModel
 
 import spatialsig as sp
-from spatialsig._errors import InputError, SpatialsigWarning
 from spatialsig.datasets.synthetic.tissue.panel import load_panel
+from spatialsig.errors import InputError, SpatialsigWarning
 from spatialsig.stats.grouped import grouped_sum
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import pytest
 
 import spatialsig as sp
 from spatialsig import Cohort
-from spatialsig._errors import FileMissingError, InputError, KeyMissingError, SpatialsigWarning, StoreError
+from spatialsig.errors import FileMissingError, InputError, KeyMissingError, SpatialsigWarning, StoreError
 
 from .io import conftest as bundle_files
 

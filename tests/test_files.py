@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from spatialsig import _files
-from spatialsig._errors import InputError
 from spatialsig._files import object_or_empty, read_json, write_text
+from spatialsig.errors import InputError
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from spatialsig._errors import InputError
 from spatialsig._hashing import json_hash
 from spatialsig._ledger import Ledger
+from spatialsig.errors import InputError
 
 
 def play(path: Path, parameters: dict[str, int]) -> list[str]:

@@ -2,7 +2,7 @@
 
 >>> import spatialsig as sp
 >>> sorted(name for name in sp.__all__ if not name.startswith("_"))
-['AugmentConfig', 'Cohort', 'TrainerConfig', 'ViTConfig', 'datasets', 'io', 'models', 'pl', 'pp', 'register_backbone', 'settings', 'tl']
+['AugmentConfig', 'Cohort', 'TrainerConfig', 'ViTConfig', 'datasets', 'errors', 'io', 'models', 'pl', 'pp', 'register_backbone', 'settings', 'tl']
 """
 
 from importlib.metadata import version
@@ -13,7 +13,7 @@ import lazy_loader
 from spatialsig._settings import settings
 
 if TYPE_CHECKING:
-    from spatialsig import datasets, io, models, pl, pp, tl
+    from spatialsig import datasets, errors, io, models, pl, pp, tl
     from spatialsig.cohort import Cohort
     from spatialsig.nn.augment import AugmentConfig
     from spatialsig.nn.backbones import register_backbone
@@ -28,6 +28,7 @@ __all__ = [
     "ViTConfig",
     "__version__",
     "datasets",
+    "errors",
     "io",
     "models",
     "pl",
@@ -40,7 +41,7 @@ __all__ = [
 # rooms load on first use, so that a bare import stays light
 __getattr__, _, _ = lazy_loader.attach(
     __name__,
-    submodules=["datasets", "io", "models", "pl", "pp", "tl"],
+    submodules=["datasets", "errors", "io", "models", "pl", "pp", "tl"],
     submod_attrs={
         "cohort": ["Cohort"],
         "nn.augment": ["AugmentConfig"],

@@ -7,7 +7,7 @@ import inspect
 import math
 from typing import TYPE_CHECKING, Any
 
-from spatialsig._errors import FileMissingError, InputError, KeyMissingError, OptionError
+from spatialsig.errors import FileMissingError, InputError, KeyMissingError, OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence

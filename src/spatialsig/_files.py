@@ -7,7 +7,7 @@ import os
 import secrets
 from typing import TYPE_CHECKING, Any
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 
 if TYPE_CHECKING:
     from pathlib import Path

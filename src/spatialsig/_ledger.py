@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spatialsig._errors import InputError
 from spatialsig._files import read_json, write_text
+from spatialsig.errors import InputError
 
 if TYPE_CHECKING:
     import os

@@ -11,8 +11,8 @@ import pandas as pd
 
 from spatialsig import _keys
 from spatialsig._checks import check_choice, check_files, check_key
-from spatialsig._errors import FileMissingError, InputError, SpatialsigError, SpatialsigWarning, StoreError
 from spatialsig._progress import progress_bar
+from spatialsig.errors import FileMissingError, InputError, SpatialsigError, SpatialsigWarning, StoreError
 from spatialsig.io._manifest import COLUMNS, check_names, read_csv, read_manifest
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 import spatialsig as sp
 from spatialsig import _keys
-from spatialsig._errors import FileMissingError, InputError
 from spatialsig.cli import app, main
 from spatialsig.cli.options import keywords, slides_at
+from spatialsig.errors import FileMissingError, InputError
 from spatialsig.train import fit_autoencoder, fit_vit
 
 COMMANDS = get_command(app).commands

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from spatialsig._errors import InputError
 from spatialsig.data import cells
 from spatialsig.data.cells import RUN_CELLS, MemoryCells, StoredCells, blocks, hold_out
+from spatialsig.errors import InputError
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
-from spatialsig._errors import StoreError
 from spatialsig._settings import settings
 from spatialsig.data import chunks
 from spatialsig.data.chunks import stored_array
 from spatialsig.data.memory import batch_memory, page_aligned
 from spatialsig.data.patches import ImageLevel, PatchSource, Request, read_patches, read_slides
+from spatialsig.errors import StoreError
 
 SHAPE = (3, 150, 170)  # no multiple of a chunk
 CODECS = {

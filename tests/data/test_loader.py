@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from spatialsig._errors import InputError
 from spatialsig._settings import settings
 from spatialsig.data import cache as cache_module
 from spatialsig.data.cache import PatchCache
 from spatialsig.data.loader import PatchBatches
 from spatialsig.data.patches import ImageLevel, PatchSource, read_patches, read_slides
+from spatialsig.errors import InputError
 
 SIZES = (30, 12, 7)
 PX = 8

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spatialsig._errors import InputError
 from spatialsig.data.order import block_shuffle, blocks_of, dispersed, full_shuffle, rank_batches, with_blocks
 from spatialsig.data.patches import ImageLevel, PatchSource
+from spatialsig.errors import InputError
 
 SLIDE = np.repeat(np.arange(3), (640, 320, 64))
 BLOCK = np.arange(len(SLIDE)) // 16  # 16 patches each, none on two slides

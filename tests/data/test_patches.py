@@ -8,8 +8,8 @@ import zarr
 from scipy.ndimage import gaussian_filter
 from spatialdata.models import Image2DModel
 
-from spatialsig._errors import InputError, KeyMissingError, StoreError
 from spatialsig.data.patches import ImageLevel, PatchSource, image_levels, read_patches
+from spatialsig.errors import InputError, KeyMissingError, StoreError
 
 HEIGHT, WIDTH = 301, 405  # neither a multiple of 4: coarse levels are trimmed
 

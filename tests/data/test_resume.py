@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from spatialsig._errors import InputError, SpatialsigWarning
 from spatialsig.data import loader
 from spatialsig.data.loader import PatchBatches
 from spatialsig.data.patches import ImageLevel, PatchSource, read_patches
 from spatialsig.data.torch_dataset import PatchDataset
+from spatialsig.errors import InputError, SpatialsigWarning
 from spatialsig.nn.augment import Augment, AugmentConfig
 
 PX = 8

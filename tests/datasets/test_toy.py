@@ -14,7 +14,7 @@ from spatialdata.models import TableModel, get_table_keys
 from spatialdata.transformations import get_transformation
 
 import spatialsig as sp
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from spatialdata import get_pyramid_levels
 from spatialdata.transformations import get_transformation
 
 import spatialsig as sp
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 
 
 @pytest.fixture(scope="module")

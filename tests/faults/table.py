@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from spatialsig._errors import AlignmentError, FileMissingError, InputError
+from spatialsig.errors import AlignmentError, FileMissingError, InputError
 
 from .conftest import ALIGNMENT, IMAGE, LAYOUTS, Broken
 

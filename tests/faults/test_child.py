@@ -19,7 +19,7 @@ LIMIT_S = 240
 READ = """
 import sys
 import spatialsig as sp
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 for path in sys.argv[1:]:
     try:
         sp.io.read_xenium(path, boundaries=True)

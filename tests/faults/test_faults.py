@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import spatialsig as sp
-from spatialsig._errors import SpatialsigError, SpatialsigWarning
+from spatialsig.errors import SpatialsigError, SpatialsigWarning
 
 from .table import EQUAL, FAULTS, WARNED, Fault
 

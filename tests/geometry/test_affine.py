@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spatialsig._errors import AlignmentError, FileMissingError, InputError
+from spatialsig.errors import AlignmentError, FileMissingError, InputError
 from spatialsig.geometry.affine import apply, check_alignment, image_um_per_px, read_alignment, um_to_he_px
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "alignment_examples"

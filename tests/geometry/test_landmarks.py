@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from spatialsig._errors import AlignmentError, SpatialsigWarning
+from spatialsig.errors import AlignmentError, SpatialsigWarning
 from spatialsig.geometry.affine import apply, fit_landmarks, read_alignment
 from spatialsig.geometry.landmarks import fit_affine, parse_keypoints
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import spatialdata as sd
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.inference.provenance import check_same, recorded
 from spatialsig.slide.slides import Slide
 

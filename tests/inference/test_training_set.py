@@ -5,7 +5,7 @@ import pytest
 import spatialdata as sd
 
 import spatialsig as sp
-from spatialsig._errors import InputError, KeyMissingError
+from spatialsig.errors import InputError, KeyMissingError
 from spatialsig.inference.training_set import CLIP, FoldChoice, TrainingTables, gather_training_set, labelled_patches
 from spatialsig.slide.slides import Slide
 

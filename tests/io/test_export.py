@@ -13,7 +13,7 @@ from PIL import Image
 
 import spatialsig as sp
 from spatialsig import _keys
-from spatialsig._errors import InputError, KeyMissingError
+from spatialsig.errors import InputError, KeyMissingError
 from spatialsig.io import _export
 from spatialsig.io._scored import ScoredPatches
 from spatialsig.slide.slides import Slide

@@ -10,7 +10,7 @@ import tifffile
 from spatialdata.transformations import Identity, get_transformation
 
 import spatialsig as sp
-from spatialsig._errors import FileMissingError, InputError, SpatialsigWarning, StoreError
+from spatialsig.errors import FileMissingError, InputError, SpatialsigWarning, StoreError
 from spatialsig.io.images.open_rgb import open_rgb
 from spatialsig.io.images.tiff_level import TiffLevel
 from spatialsig.store.pixels.stream import halve

@@ -7,7 +7,7 @@ from spatialdata.models import Image2DModel
 from spatialdata.transformations import Affine, Scale
 
 import spatialsig as sp
-from spatialsig._errors import AlignmentError, InputError, KeyMissingError
+from spatialsig.errors import AlignmentError, InputError, KeyMissingError
 
 
 def image(transformation=None) -> sd.SpatialData:

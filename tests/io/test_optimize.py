@@ -10,7 +10,7 @@ from spatialdata.models import Image2DModel, Image3DModel
 from spatialdata.transformations import Affine, get_transformation
 
 import spatialsig as sp
-from spatialsig._errors import FileMissingError, InputError, StoreError
+from spatialsig.errors import FileMissingError, InputError, StoreError
 from spatialsig.store import relayout, swap
 
 TURN = Affine(np.array([[0.2, 0.9, 3.0], [-0.9, 0.2, 400.0], [0, 0, 1]]), ("x", "y"), ("x", "y"))

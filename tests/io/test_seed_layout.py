@@ -11,7 +11,7 @@ import spatialdata as sd
 from skimage.io import imread
 
 import spatialsig as sp
-from spatialsig._errors import InputError, KeyMissingError
+from spatialsig.errors import InputError, KeyMissingError
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "seed_parity.py"
 

@@ -10,7 +10,7 @@ import spatialdata as sd
 from spatialdata.datasets import blobs
 
 import spatialsig as sp
-from spatialsig._errors import FileMissingError, InputError, StoreError
+from spatialsig.errors import FileMissingError, InputError, StoreError
 
 
 def test_what_is_written_is_read(bundle, tmp_path) -> None:

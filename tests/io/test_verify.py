@@ -13,8 +13,8 @@ from spatialdata.datasets import blobs
 from typer.testing import CliRunner
 
 import spatialsig as sp
-from spatialsig._errors import FileMissingError, StoreError
 from spatialsig.cli import app
+from spatialsig.errors import FileMissingError, StoreError
 from spatialsig.store.commit import commit_elements
 
 TABLE_X = "tables/table/X/data/c/0"

@@ -11,7 +11,7 @@ from scipy import sparse
 from spatialdata.transformations import get_transformation
 
 import spatialsig as sp
-from spatialsig._errors import (
+from spatialsig.errors import (
     AlignmentError,
     FileMissingError,
     InputError,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.labels.embeddings import check_one_embedding
 from spatialsig.models import Autoencoder
 from spatialsig.nn.autoencoder import AutoencoderConfig

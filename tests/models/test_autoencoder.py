@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from spatialsig._errors import FileMissingError, InputError
+from spatialsig.errors import FileMissingError, InputError
 from spatialsig.models import Autoencoder, SignatureViT
 from spatialsig.nn.autoencoder import AutoencoderConfig
 

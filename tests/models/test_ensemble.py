@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from spatialsig._errors import FileMissingError, InputError
+from spatialsig.errors import FileMissingError, InputError
 from spatialsig.models import SignatureEnsemble, SignatureViT, load_signature_model
 from spatialsig.models.ensemble import members_of, predict_with_deviation, weights_hash
 from spatialsig.nn.signature import SignatureConfig

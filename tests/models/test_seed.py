@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from spatialsig._errors import FileMissingError, InputError
+from spatialsig.errors import FileMissingError, InputError
 from spatialsig.models import Autoencoder
 from spatialsig.models.seed import export_seed_autoencoder, import_seed_autoencoder
 from spatialsig.nn.autoencoder import AutoencoderConfig

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.models import SignatureViT
 from spatialsig.nn.microbatches import microbatch_size
 from spatialsig.nn.signature import SignatureConfig, SignatureNet

@@ -6,8 +6,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spatialsig._errors import InputError
 from spatialsig._stains import STAINS
+from spatialsig.errors import InputError
 from spatialsig.nn.augment import Augment, AugmentConfig, blur, dihedral, stain_matrix, turned, uniform
 from spatialsig.nn.vit import optical_density
 

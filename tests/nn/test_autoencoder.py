@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.nn.autoencoder import AutoencoderConfig, AutoencoderNet
 
 SEED_KEYS = {f"{part}.{layer}.{kind}" for part in ("enc", "dec") for layer in (0, 2, 4) for kind in ("weight", "bias")}

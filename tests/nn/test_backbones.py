@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spatialsig._errors import FileMissingError, InputError, SpatialsigWarning
+from spatialsig.errors import FileMissingError, InputError, SpatialsigWarning
 from spatialsig.nn import backbones
 from spatialsig.nn.backbones import (
     BackboneSpec,

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.nn.fusion import FUSIONS, Fusion
 from spatialsig.nn.signature import SignatureConfig, SignatureNet
 from spatialsig.nn.vit import ViTConfig

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.nn.lora import LoRALinear, add_lora, merge_lora
 from spatialsig.nn.vit import ViT, ViTConfig
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.nn.losses import masked_loss
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.nn.masked import MaskedViT, check_maskable
 from spatialsig.nn.vit import ViT, ViTConfig, optical_density
 

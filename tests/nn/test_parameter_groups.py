@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.nn.lora import add_lora
 from spatialsig.nn.parameter_groups import layer_depths, parameter_groups
 from spatialsig.nn.vit import ViT, ViTConfig

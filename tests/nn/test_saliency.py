@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.nn.saliency import can_roll_out, integrated_gradients, rollout, summed_cells
 from spatialsig.nn.signature import SignatureConfig, SignatureNet
 from spatialsig.nn.vit import ViT, ViTConfig, optical_density

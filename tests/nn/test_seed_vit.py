@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.special import erf
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.nn import vit
 from spatialsig.nn.seed_net import SeedNet
 from spatialsig.nn.seed_vit import SeedViT, seed_preset

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.nn.signature import MAX_LOG_VARIANCE, SignatureConfig, SignatureNet, bounded
 from spatialsig.nn.vit import ViTConfig
 

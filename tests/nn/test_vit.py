@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.nn.vit import SIZES, Block, DropPath, ViT, ViTConfig, optical_density, sincos_positions, vit_config
 from spatialsig.stats.image import stain
 

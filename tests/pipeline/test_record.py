@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from spatialsig._errors import FileMissingError, InputError
 from spatialsig._hashing import END_BYTES, file_ends_hash
+from spatialsig.errors import FileMissingError, InputError
 from spatialsig.pipeline import read_config, report_of
 from spatialsig.pipeline.record import input_fingerprints, write_record
 from spatialsig.pipeline.run_config import RunConfig

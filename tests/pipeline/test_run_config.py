@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from spatialsig._errors import FileMissingError, InputError
+from spatialsig.errors import FileMissingError, InputError
 from spatialsig.pipeline import read_config
 
 

@@ -8,7 +8,7 @@ from matplotlib.quiver import Quiver
 from spatialdata.transformations import Affine, get_transformation, set_transformation
 
 import spatialsig as sp
-from spatialsig._errors import InputError, KeyMissingError
+from spatialsig.errors import InputError, KeyMissingError
 from spatialsig.pl._alignment import _windows
 
 XY = ("x", "y")

@@ -9,7 +9,7 @@ import torch
 from matplotlib import pyplot as plt
 
 import spatialsig as sp
-from spatialsig._errors import InputError, KeyMissingError
+from spatialsig.errors import InputError, KeyMissingError
 from spatialsig.nn.signature import SignatureConfig
 from spatialsig.nn.vit import ViTConfig
 

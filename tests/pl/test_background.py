@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from xarray import DataArray, DataTree
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.pl.drawing.background import background, greyed
 from spatialsig.pl.drawing.slide_panels import round_length
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 import spatialsig as sp
 from spatialsig import _keys
-from spatialsig._errors import InputError, KeyMissingError
+from spatialsig.errors import InputError, KeyMissingError
 from spatialsig.pl import _scatter
 from spatialsig.pl.drawing.methods import METHODS
 

@@ -13,7 +13,7 @@ from spatialdata.transformations import Identity
 
 import spatialsig as sp
 from spatialsig import _keys
-from spatialsig._errors import AlignmentError, InputError, KeyMissingError
+from spatialsig.errors import AlignmentError, InputError, KeyMissingError
 from spatialsig.slide.slides import Slide
 
 

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import spatialsig as sp
-from spatialsig._errors import KeyMissingError
+from spatialsig.errors import KeyMissingError
 from spatialsig.pl._coverage import draw_coverage
 
 SETS = {"T": ["A", "B", "C"], "B": ["C", "D"], "none": ["X"]}

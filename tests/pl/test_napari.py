@@ -14,7 +14,7 @@ from spatialdata.transformations import get_transformation
 
 import spatialsig as sp
 from spatialsig import _keys
-from spatialsig._errors import InputError, KeyMissingError
+from spatialsig.errors import InputError, KeyMissingError
 from spatialsig.pl.drawing.slide_panels import robust_limits
 
 WINDOW = Path(__file__).with_name("napari_window.py")

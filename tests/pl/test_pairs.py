@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 import spatialsig as sp
 from spatialsig import _keys
-from spatialsig._errors import InputError, KeyMissingError
+from spatialsig.errors import InputError, KeyMissingError
 from spatialsig.pl import _gallery
 from spatialsig.pl._calibration import bins_of, draw_calibration
 from spatialsig.pl._gallery import GROUPS, clearest, strengths

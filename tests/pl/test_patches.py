@@ -14,7 +14,7 @@ from spatialdata.transformations import Identity, get_transformation, set_transf
 
 import spatialsig as sp
 from spatialsig import _keys
-from spatialsig._errors import AlignmentError, KeyMissingError
+from spatialsig.errors import AlignmentError, KeyMissingError
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import spatialdata as sd
 from spatialdata.transformations import Identity, get_transformation, remove_transformation, set_transformation
 
 import spatialsig as sp
-from spatialsig._errors import AlignmentError, InputError, KeyMissingError, SpatialsigWarning
+from spatialsig.errors import AlignmentError, InputError, KeyMissingError, SpatialsigWarning
 
 XY = ("x", "y")
 PIXEL = 0.2125

@@ -6,7 +6,7 @@ import spatialdata as sd
 from spatialdata.transformations import Affine, set_transformation
 
 import spatialsig as sp
-from spatialsig._errors import AlignmentError, KeyMissingError, SpatialsigWarning
+from spatialsig.errors import AlignmentError, KeyMissingError, SpatialsigWarning
 
 PIXEL = 0.2125
 PLACEMENTS = {

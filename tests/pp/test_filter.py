@@ -3,7 +3,7 @@ import pytest
 import spatialdata as sd
 
 import spatialsig as sp
-from spatialsig._errors import InputError, KeyMissingError
+from spatialsig.errors import InputError, KeyMissingError
 
 
 def test_keeps_exactly_the_cells_that_pass(toy: sd.SpatialData) -> None:

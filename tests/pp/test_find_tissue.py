@@ -9,7 +9,7 @@ from spatialdata.models import Image2DModel, Labels2DModel, ShapesModel
 from spatialdata.transformations import Identity, Scale, get_transformation
 
 import spatialsig as sp
-from spatialsig._errors import AlignmentError, InputError, KeyMissingError, SpatialsigWarning
+from spatialsig.errors import AlignmentError, InputError, KeyMissingError, SpatialsigWarning
 from spatialsig.pp._find_tissue import polygons
 from spatialsig.pp.tissue.segmentation import TissueMask, coarse_pixels, segment, tidy, tissue_fraction
 

@@ -10,7 +10,7 @@ import spatialdata as sd
 from scipy import sparse
 
 import spatialsig as sp
-from spatialsig._errors import InputError, KeyMissingError
+from spatialsig.errors import InputError, KeyMissingError
 
 
 def oracle(sdata: sd.SpatialData, rows: np.ndarray) -> np.ndarray:

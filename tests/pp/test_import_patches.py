@@ -7,8 +7,8 @@ from spatialdata.models import ShapesModel
 from spatialdata.transformations import Affine, Identity, Sequence, get_transformation
 
 import spatialsig as sp
-from spatialsig._errors import AlignmentError, InputError, KeyMissingError
 from spatialsig.data.patches import read_patches
+from spatialsig.errors import AlignmentError, InputError, KeyMissingError
 from spatialsig.slide.slides import Slide
 
 SIDE = 80

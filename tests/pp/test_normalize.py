@@ -8,7 +8,7 @@ import spatialdata as sd
 from scipy import sparse
 
 import spatialsig as sp
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 
 
 @pytest.mark.parametrize(("target_sum", "log1p"), [(1e4, True), (100.0, True), (1e4, False)])

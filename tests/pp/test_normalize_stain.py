@@ -9,8 +9,8 @@ from spatialdata.models import Image2DModel
 from spatialdata.transformations import get_transformation
 
 import spatialsig as sp
-from spatialsig._errors import InputError, KeyMissingError
 from spatialsig.data.patches import read_patches
+from spatialsig.errors import InputError, KeyMissingError
 from spatialsig.nn.vit import ViTConfig
 from spatialsig.pp._normalize_stain import REFERENCE_STRENGTH, reference_vectors
 from spatialsig.slide.slides import open_slides

@@ -4,7 +4,7 @@ import spatialdata as sd
 from spatialdata.transformations import get_transformation
 
 import spatialsig as sp
-from spatialsig._errors import InputError, KeyMissingError
+from spatialsig.errors import InputError, KeyMissingError
 from spatialsig.pp._patches import _size
 from spatialsig.slide.slides import Slide
 

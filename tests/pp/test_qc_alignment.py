@@ -8,7 +8,7 @@ import spatialdata as sd
 from spatialdata.transformations import Affine, get_transformation, remove_transformation, set_transformation
 
 import spatialsig as sp
-from spatialsig._errors import AlignmentError, InputError, KeyMissingError, SpatialsigWarning
+from spatialsig.errors import AlignmentError, InputError, KeyMissingError, SpatialsigWarning
 
 XY = ("x", "y")
 SWAP = np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]])

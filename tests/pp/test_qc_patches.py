@@ -7,7 +7,7 @@ from spatialdata.models import Image2DModel
 from spatialdata.transformations import get_transformation
 
 import spatialsig as sp
-from spatialsig._errors import InputError, KeyMissingError
+from spatialsig.errors import InputError, KeyMissingError
 
 COLUMNS = ["focus", "white_share", "pen_share", "fold_share", "stain_outlier"]
 INKS = [(28, 44, 150), (18, 106, 72), (30, 30, 36)]

@@ -6,7 +6,7 @@ import pytest
 import spatialdata as sd
 
 import spatialsig as sp
-from spatialsig._errors import InputError, LeakageError, SpatialsigWarning
+from spatialsig.errors import InputError, LeakageError, SpatialsigWarning
 from spatialsig.slide.slides import open_slides
 
 

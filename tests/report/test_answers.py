@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from spatialsig import tl
-from spatialsig._errors import KeyMissingError
+from spatialsig.errors import KeyMissingError
 from spatialsig.report.comparisons import answers
 from spatialsig.report.results_section import percent, summarise, whole
 from spatialsig.report.warnings_section import warnings_section

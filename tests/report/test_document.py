@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from spatialsig import _keys
-from spatialsig._errors import InputError, KeyMissingError
+from spatialsig.errors import InputError, KeyMissingError
 from spatialsig.pl.drawing.methods import METHODS
 from spatialsig.report import slide_cards as report_slides
 from spatialsig.report import write_report

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from spatialsig._errors import FileMissingError, InputError
+from spatialsig.errors import FileMissingError, InputError
 from spatialsig.signatures import builtin_names, read_signatures
 
 EXPECTED = {"A": ["CD3D", "CD3E"], "B": ["MS4A1"]}

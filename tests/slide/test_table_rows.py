@@ -11,7 +11,7 @@ from shapely import box
 from spatialdata.models import ShapesModel, TableModel
 from spatialdata.transformations import Scale, get_transformation
 
-from spatialsig._errors import InputError, KeyMissingError
+from spatialsig.errors import InputError, KeyMissingError
 from spatialsig.slide.slides import Slide
 
 

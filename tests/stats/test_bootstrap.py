@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.stats.bootstrap import cluster_interval
 
 

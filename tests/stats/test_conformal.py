@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import betabinom
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.stats.conformal import conformal_quantile, left_out_coverage, slides_needed
 
 

@@ -12,7 +12,7 @@ import pytest
 import spatialdata as sd
 import zarr
 
-from spatialsig._errors import FileMissingError, InputError, SpatialsigWarning, StoreError
+from spatialsig.errors import FileMissingError, InputError, SpatialsigWarning, StoreError
 from spatialsig.store import atomic, commit, snapshot, staging, swap
 from spatialsig.store.commit import commit_elements, create_store, read_attrs, write_attrs
 

@@ -9,8 +9,8 @@ import threading
 
 import pytest
 
-from spatialsig._errors import StoreError
 from spatialsig._settings import settings
+from spatialsig.errors import StoreError
 from spatialsig.store import lock
 from spatialsig.store.commit import commit_elements, write_attrs
 from spatialsig.store.lock import lock_file, writer_lock

@@ -10,7 +10,7 @@ import pytest
 import spatialdata as sd
 from scipy import sparse
 
-from spatialsig._errors import InputError, KeyMissingError
+from spatialsig.errors import InputError, KeyMissingError
 from spatialsig.slide.slides import open_slides
 from spatialsig.store import atomic, swap
 from spatialsig.store.commit import commit_elements

@@ -6,7 +6,7 @@ import spatialdata as sd
 from spatialdata.transformations import Affine, Identity, get_transformation
 
 import spatialsig as sp
-from spatialsig._errors import KeyMissingError
+from spatialsig.errors import KeyMissingError
 from spatialsig.store.transformations import commit_transformations
 
 XY = ("x", "y")

@@ -8,7 +8,7 @@ import squidpy as sq
 from scipy import stats
 
 import spatialsig as sp
-from spatialsig._errors import InputError, KeyMissingError
+from spatialsig.errors import InputError, KeyMissingError
 from spatialsig.nn.autoencoder import AutoencoderConfig
 
 

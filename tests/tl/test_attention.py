@@ -10,8 +10,8 @@ from dask.array import from_array
 from spatialdata.transformations import get_transformation
 
 import spatialsig as sp
-from spatialsig._errors import InputError, KeyMissingError
 from spatialsig.data.patches import read_patches
+from spatialsig.errors import InputError, KeyMissingError
 from spatialsig.nn.vit import sincos_positions
 from spatialsig.slide.slides import Slide
 

@@ -5,7 +5,7 @@ import pytest
 import spatialdata as sd
 
 import spatialsig as sp
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.train.trainer_config import TrainerConfig
 
 FAST = {"max_epochs": 1, "hidden": (32,), "n_latent": 4}

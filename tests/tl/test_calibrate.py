@@ -10,7 +10,7 @@ import spatialdata as sd
 from scipy.stats import norm
 
 import spatialsig as sp
-from spatialsig._errors import InputError, KeyMissingError, LeakageError, SpatialsigWarning
+from spatialsig.errors import InputError, KeyMissingError, LeakageError, SpatialsigWarning
 
 NOISE = 0.3
 

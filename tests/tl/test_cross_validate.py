@@ -8,7 +8,7 @@ import pytest
 import spatialdata as sd
 
 import spatialsig as sp
-from spatialsig._errors import InputError, KeyMissingError, LeakageError
+from spatialsig.errors import InputError, KeyMissingError, LeakageError
 from spatialsig.inference.inputs import ModelInputs
 from spatialsig.nn.vit import ViTConfig
 from spatialsig.slide.slides import Slide

@@ -11,7 +11,7 @@ import pytest
 import spatialdata as sd
 
 import spatialsig as sp
-from spatialsig._errors import InputError, KeyMissingError, SpatialsigWarning
+from spatialsig.errors import InputError, KeyMissingError, SpatialsigWarning
 from spatialsig.evaluation import rows
 from spatialsig.inference.training_set import FoldChoice
 from spatialsig.slide.slides import Slide

@@ -5,7 +5,7 @@ import pytest
 import spatialdata as sd
 
 import spatialsig as sp
-from spatialsig._errors import InputError, KeyMissingError, SpatialsigWarning
+from spatialsig.errors import InputError, KeyMissingError, SpatialsigWarning
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 import spatialdata as sd
 
 import spatialsig as sp
-from spatialsig._errors import InputError, SpatialsigWarning
+from spatialsig.errors import InputError, SpatialsigWarning
 from spatialsig.inference.vit import default_batch_size
 
 pytestmark = pytest.mark.timeout(900)  # trains several models, on machines that may be slow

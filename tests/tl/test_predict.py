@@ -9,8 +9,8 @@ import spatialdata as sd
 import torch
 
 import spatialsig as sp
-from spatialsig._errors import InputError, SpatialsigWarning
 from spatialsig.data.patches import read_patches
+from spatialsig.errors import InputError, SpatialsigWarning
 from spatialsig.inference.inputs import ModelInputs
 from spatialsig.slide.slides import Slide
 
@@ -112,7 +112,7 @@ def test_one_bad_slide_does_not_stop_the_others(cohort: sp.Cohort, planted: Modu
     assert outcome["outcome"].tolist() == ["failed", "failed", "predicted"]
     assert "Call `sp.pp.make_patches` first" in outcome["error"][1]
     assert "after" in cohort["B"]
-    with pytest.raises(sp._errors.StoreError, match="is not a SpatialData Zarr store"):
+    with pytest.raises(sp.errors.StoreError, match="is not a SpatialData Zarr store"):
         sp.tl.predict(both, planted.tiny())
     with pytest.raises(InputError, match="`on_error='ignore'` is not known"):
         sp.tl.predict(both, planted.tiny(), on_error="ignore")

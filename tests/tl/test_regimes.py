@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import spatialsig as sp
-from spatialsig._errors import InputError, SpatialsigWarning
+from spatialsig.errors import InputError, SpatialsigWarning
 from spatialsig.nn import backbones
 from spatialsig.nn.vit import ViTConfig
 

@@ -10,7 +10,7 @@ import spatialdata as sd
 from scipy.stats import rankdata
 
 import spatialsig as sp
-from spatialsig._errors import InputError, SpatialsigWarning
+from spatialsig.errors import InputError, SpatialsigWarning
 from spatialsig.labels import scorers
 
 

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 import spatialsig as sp
-from spatialsig._errors import InputError, KeyMissingError
+from spatialsig.errors import InputError, KeyMissingError
 
 
 def evaluation(n_patients: int = 4, n_slides: int = 2) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import sparse, stats
 
-from spatialsig._errors import InputError, TrainingError
+from spatialsig.errors import InputError, TrainingError
 from spatialsig.nn.autoencoder import AutoencoderConfig
 from spatialsig.stats.expression import gene_moments, library_size
 from spatialsig.train import fit_autoencoder

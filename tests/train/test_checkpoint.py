@@ -15,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spatialsig._errors import FileMissingError, InputError, SpatialsigWarning
+from spatialsig.errors import FileMissingError, InputError, SpatialsigWarning
 from spatialsig.train.checkpoint_file import (
     PlainCheckpointIO,
     checkpoint_files,

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.train.cells import CellBatches
 from spatialsig.train.checkpoint_file import checkpoint_files
 from spatialsig.train.distributed import synchronised_norms

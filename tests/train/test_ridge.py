@@ -3,9 +3,9 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
-from spatialsig._errors import InputError
 from spatialsig.data.loader import PatchBatches
 from spatialsig.data.patches import ImageLevel, PatchSource
+from spatialsig.errors import InputError
 from spatialsig.models import SignatureViT
 from spatialsig.nn.signature import SignatureConfig, SignatureNet
 from spatialsig.nn.vit import ViTConfig

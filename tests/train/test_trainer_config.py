@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from spatialsig._errors import InputError, SpatialsigError
+from spatialsig.errors import InputError, SpatialsigError
 from spatialsig.train.loop import TrainerConfig
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))

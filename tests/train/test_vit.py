@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from spatialsig._errors import InputError, TrainingError
 from spatialsig.data.loader import PatchBatches
 from spatialsig.data.patches import ImageLevel, PatchSource
+from spatialsig.errors import InputError, TrainingError
 from spatialsig.nn.augment import AugmentConfig
 from spatialsig.nn.fusion import Fusion
 from spatialsig.nn.signature import SignatureConfig, SignatureNet

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 
-from spatialsig._errors import FileMissingError, InputError
 from spatialsig._settings import settings
+from spatialsig.errors import FileMissingError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

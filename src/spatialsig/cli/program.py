@@ -7,9 +7,9 @@ import sys
 import typer
 from rich.console import Console
 
-from spatialsig._errors import SpatialsigError
 from spatialsig.cli import model_commands, project_commands, result_commands, slide_commands
 from spatialsig.cli.options import INTERRUPTED, STEPS, STORES, WHOLE
+from spatialsig.errors import SpatialsigError
 
 app = typer.Typer(
     help="Learn molecular signatures from H&E.\n\nExit codes: 0 done, 1 an error or a faulty store, 2 a wrong option, "

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from spatialsig._errors import InputError
 from spatialsig.cli.options import (
     DEFAULT_SIGNATURES,
     AllSlides,
@@ -22,6 +21,7 @@ from spatialsig.cli.options import (
     prepare,
     slides_at,
 )
+from spatialsig.errors import InputError
 
 
 class By(StrEnum):

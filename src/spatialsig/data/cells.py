@@ -9,7 +9,7 @@ import numpy as np
 import zarr
 from scipy import sparse
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.stats.cell_rows import sub_matrix
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from spatialsig._checks import check_positive
-from spatialsig._errors import InputError
 from spatialsig._progress import progress_bar
 from spatialsig.data.loader import PatchBatches
 from spatialsig.data.order import blocks_of
 from spatialsig.data.patches import PatchSource, read_patches
 from spatialsig.data.prefetch import ahead
+from spatialsig.errors import InputError
 from spatialsig.nn.memory import kept_memory
 from spatialsig.nn.precision import fast_matmul
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

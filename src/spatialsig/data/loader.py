@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from spatialsig._checks import check_positive
-from spatialsig._errors import InputError, SpatialsigWarning
 from spatialsig.data.cache import PatchCache, cache_capacity
 from spatialsig.data.labels import checked_weight, stacked
 from spatialsig.data.order import (
@@ -26,6 +25,7 @@ from spatialsig.data.order import (
 )
 from spatialsig.data.prefetch import ahead
 from spatialsig.data.resumable import ResumableOrder
+from spatialsig.errors import InputError, SpatialsigWarning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -14,12 +14,12 @@ from dask.base import compute
 from xarray import DataArray
 
 from spatialsig._checks import check_positive
-from spatialsig._errors import InputError, StoreError
 from spatialsig.data.chunks import run, stored_array, window_jobs
 from spatialsig.data.handles import open_array
 from spatialsig.data.memory import batch_memory
 from spatialsig.data.pyramid import ImageLevel, image_levels, level_corner
 from spatialsig.data.resample import area_weights, resample
+from spatialsig.errors import InputError, StoreError
 from spatialsig.stats.image.stain import recolour
 
 if TYPE_CHECKING:

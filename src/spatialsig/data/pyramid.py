@@ -14,9 +14,9 @@ from dask.array import Array as DaskArray
 from xarray import DataArray, DataTree
 
 from spatialsig._checks import check_key
-from spatialsig._errors import InputError
 from spatialsig.data.chunks import stored_array
 from spatialsig.data.handles import open_array
+from spatialsig.errors import InputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

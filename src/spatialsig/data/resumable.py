@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 
 
 class ResumableOrder(ABC):

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from spatialsig._checks import check_positive
-from spatialsig._errors import InputError
 from spatialsig._progress import track
 from spatialsig._settings import settings
 from spatialsig.datasets.synthetic.bundle.write import write_bundle
@@ -21,6 +20,7 @@ from spatialsig.datasets.synthetic.masks import true_masks, write_masks
 from spatialsig.datasets.synthetic.recipe import Recipe
 from spatialsig.datasets.synthetic.slide import SyntheticSlide, make_slide
 from spatialsig.datasets.synthetic.truth import true_cells, true_patches
+from spatialsig.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from spatialsig import _keys
-from spatialsig._errors import InputError
 from spatialsig._progress import track
+from spatialsig.errors import InputError
 from spatialsig.evaluation.findings import all_findings
 from spatialsig.evaluation.metrics import evaluation_table
 from spatialsig.evaluation.rows import Request, gather

@@ -10,10 +10,10 @@ import pandas as pd
 
 from spatialsig import _keys
 from spatialsig._checks import check_key
-from spatialsig._errors import InputError
 from spatialsig._progress import progress_bar
 from spatialsig.data.features import FeatureSource, read_inputs
 from spatialsig.data.patches import read_patches
+from spatialsig.errors import InputError
 from spatialsig.evaluation.ceiling import slide_ceiling
 from spatialsig.evaluation.findings_slides import SlideFacts, slide_facts
 from spatialsig.inference.inputs import check_patches, input_source, usable

@@ -9,8 +9,8 @@ import numpy as np
 
 from spatialsig import _keys
 from spatialsig._checks import check_choice, check_options, option_names
-from spatialsig._errors import InputError
 from spatialsig._progress import track
+from spatialsig.errors import InputError
 from spatialsig.expression.training_cells import TrainingCells
 from spatialsig.nn.autoencoder import AutoencoderConfig
 from spatialsig.signatures import read_signatures

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from spatialsig._checks import check_files, check_positive
-from spatialsig._errors import AlignmentError, SpatialsigWarning
+from spatialsig.errors import AlignmentError, SpatialsigWarning
 from spatialsig.geometry.landmarks import fit_affine, parse_keypoints, rms_length
 
 if TYPE_CHECKING:

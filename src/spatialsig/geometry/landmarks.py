@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spatialsig._errors import AlignmentError
+from spatialsig.errors import AlignmentError
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spatialsig._errors import InputError
 from spatialsig._progress import progress_bar
 from spatialsig.data.features import FeatureSource, in_batches
 from spatialsig.data.prefetch import ahead
+from spatialsig.errors import InputError
 from spatialsig.inference.provenance import backbone_of, check_inputs
 from spatialsig.models.ensemble import predict_with_deviation
 from spatialsig.nn.backbones import table_key

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialsig import _keys
-from spatialsig._errors import InputError
 from spatialsig._hashing import array_hash, json_hash
+from spatialsig.errors import InputError
 from spatialsig.models.ensemble import members_of
 from spatialsig.nn.backbones import table_key
 from spatialsig.nn.signature import VIT

@@ -9,9 +9,9 @@ import numpy as np
 
 from spatialsig import _keys
 from spatialsig._checks import check_choice
-from spatialsig._errors import InputError
 from spatialsig.data.features import FeatureBatches, FeatureSource
 from spatialsig.data.loader import PatchBatches
+from spatialsig.errors import InputError
 from spatialsig.inference.inputs import input_source, usable
 from spatialsig.inference.provenance import check_same, recorded
 from spatialsig.nn.backbones import table_key

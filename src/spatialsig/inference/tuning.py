@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spatialsig._checks import check_choice
-from spatialsig._errors import InputError
 from spatialsig.data.features import FeatureSource, compute_features
+from spatialsig.errors import InputError
 from spatialsig.inference.training_set import batches
 from spatialsig.models.pretrained import PretrainedViT
 from spatialsig.nn.backbones import build_backbone, table_backbone, table_key, warn_of_scale

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from spatialsig import _keys
 from spatialsig._checks import check_options, option_names
-from spatialsig._errors import InputError, SpatialsigWarning
+from spatialsig.errors import InputError, SpatialsigWarning
 from spatialsig.inference.provenance import INPUTS
 from spatialsig.inference.training_set import FoldChoice, TrainingTables, gather_training_set
 from spatialsig.inference.tuning import FROZEN, fit_tuned, plan_tuning

@@ -13,7 +13,7 @@ from spatialdata.transformations import Identity
 
 from spatialsig import _keys
 from spatialsig._checks import check_choice, check_key, check_positive
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.geometry.affine import apply
 from spatialsig.io._elements import DEFAULT_RADIUS_UM, assemble, cell_circles, cell_table, labelled, slide_attrs
 from spatialsig.io.images.open_rgb import open_rgb

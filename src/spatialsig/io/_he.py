@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from spatialdata.transformations import Identity
 
 from spatialsig import _keys
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.io._elements import assemble, slide_attrs
 from spatialsig.io.images.open_rgb import open_rgb
 from spatialsig.io.images.pixel_size import choose_um_per_px

@@ -9,7 +9,7 @@ import numpy as np
 
 from spatialsig import _keys
 from spatialsig._checks import check_positive
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.io._scored import COLOURS, replaced, score_names, scored_patches
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from spatialsig import _keys
 from spatialsig._checks import check_files
-from spatialsig._errors import InputError, SpatialsigWarning
+from spatialsig.errors import InputError, SpatialsigWarning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

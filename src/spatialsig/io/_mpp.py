@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from spatialsig import _keys
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.slide.coordinates import image_um_per_px
 from spatialsig.slide.slides import open_slides, slide_count
 

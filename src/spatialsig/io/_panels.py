@@ -9,7 +9,7 @@ import pandas as pd
 import zarr
 from anndata.io import read_elem
 
-from spatialsig._errors import KeyMissingError, StoreError
+from spatialsig.errors import KeyMissingError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spatialsig._checks import check_key
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from spatialsig import _keys
-from spatialsig._errors import InputError
 from spatialsig._progress import track
+from spatialsig.errors import InputError
 from spatialsig.slide.slides import open_slides, slide_count
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 from spatialdata.transformations import Affine
 
 from spatialsig import _keys
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.io._elements import DEFAULT_RADIUS_UM, assemble, cell_circles, cell_table, labelled, slide_attrs
 from spatialsig.io.images.open_rgb import open_rgb
 from spatialsig.io.xenium.alignment import check_inside, read_he_alignment

@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import sparse
 
 from spatialsig._checks import check_key
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.stats.grouped import (
     group_sizes,
     grouped_count,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.stats.scaler import scaler_differences
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialsig import _keys
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.labels.cell_columns import add_layers, add_obs, add_obsm, check_columns
 from spatialsig.labels.embeddings import check_one_embedding
 from spatialsig.labels.statistics import PSEUDOBULK, score_labels, standard_error, statistic

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.slide.counts import counts_of
 from spatialsig.slide.folds import is_training, positions
 from spatialsig.slide.slides import open_slides

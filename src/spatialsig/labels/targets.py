@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import sparse
 
 from spatialsig._checks import check_choice
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.labels.cell_columns import COUNTS, check_columns, is_category
 
 if TYPE_CHECKING:

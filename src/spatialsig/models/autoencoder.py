@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from spatialsig._checks import check_positive
-from spatialsig._errors import InputError
 from spatialsig._hashing import content_hash
+from spatialsig.errors import InputError
 from spatialsig.models.config_json import config_from_json
 from spatialsig.models.directory import (
     CONFIG,

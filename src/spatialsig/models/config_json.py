@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import MISSING, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.nn.signature import SignatureConfig
 from spatialsig.nn.vit import ViTConfig
 

@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 
 from spatialsig import _files
 from spatialsig._checks import check_files
-from spatialsig._errors import InputError
 from spatialsig._files import flush_entry
 from spatialsig._hashing import file_hash
+from spatialsig.errors import InputError
 
 if TYPE_CHECKING:
     import os

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from spatialsig._checks import check_files
-from spatialsig._errors import InputError
 from spatialsig._hashing import content_hash, file_hash
+from spatialsig.errors import InputError
 from spatialsig.models.directory import CONFIG, FORMAT, RUN, read_json, replacing, write_json
 from spatialsig.models.intervals import checked_intervals
 from spatialsig.models.vit import SignatureViT

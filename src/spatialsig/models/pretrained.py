@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from spatialsig._checks import check_positive
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.models.config_json import config_from_json
 from spatialsig.models.directory import CONFIG, check_model, load_weights, read_json, read_scaler, save_model
 from spatialsig.nn.vit import ViT, ViTConfig

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from spatialsig._checks import check_files
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.models.autoencoder import Autoencoder
 from spatialsig.nn.autoencoder import AutoencoderConfig
 

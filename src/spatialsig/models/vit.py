@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from spatialsig._checks import check_choice, check_positive
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.models.config_json import number_field, signature_config
 from spatialsig.models.directory import (
     CONFIG,

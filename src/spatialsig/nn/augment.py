@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from spatialsig._checks import check_fraction
-from spatialsig._errors import InputError
 from spatialsig._stains import STAINS
+from spatialsig.errors import InputError
 from spatialsig.nn.vit import optical_density
 
 _GOLDEN, _FIRST, _SECOND = (  # constants of SplitMix64 (Steele, Lea and Flood 2014), as signed 64-bit integers

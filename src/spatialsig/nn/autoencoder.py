@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spatialsig._checks import check_choice, check_fraction, check_integers
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.nn.likelihood import gene_rates, negative_binomial_loss, poisson_loss, squared_error
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from spatialsig._errors import InputError, SpatialsigWarning
+from spatialsig.errors import InputError, SpatialsigWarning
 from spatialsig.nn.external.libraries import timm_network, transformers_network
 from spatialsig.nn.external.network import ExternalBackbone, Inputs, TableBackbone
 

@@ -7,7 +7,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from spatialsig._checks import check_choice, check_fraction
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 
 FUSIONS = ("none", "add", "token", "film", "gated")
 

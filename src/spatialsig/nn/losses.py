@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from spatialsig._checks import check_choice
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 
 LOSSES = ("huber", "mse", "gaussian")
 

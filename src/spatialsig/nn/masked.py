@@ -8,7 +8,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.nn.augment import uniform
 from spatialsig.nn.vit import Block, ViT, optical_density
 

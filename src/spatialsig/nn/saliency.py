@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.nn.vit import optical_density
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.nn.attention import attend, attention_weights
 
 SEED = "seed"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spatialsig._checks import check_choice, check_integers
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.nn.fusion import Fusion
 from spatialsig.nn.vit import ViT, ViTConfig
 

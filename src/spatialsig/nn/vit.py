@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from spatialsig._checks import check_choice, check_fraction, check_integers
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.nn.attention import attend, attention_weights
 from spatialsig.nn.seed_vit import seed_preset as seed_preset  # a public name of this module
 from spatialsig.nn.stem import conv_stem, stage_moments

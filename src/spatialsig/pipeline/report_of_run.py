@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from spatialsig._errors import FileMissingError
 from spatialsig._ledger import Ledger
 from spatialsig.cohort import Cohort
+from spatialsig.errors import FileMissingError
 from spatialsig.pipeline.run_files import RunFiles, read_json
 from spatialsig.report import write_report
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from spatialsig import pp, tl
-from spatialsig._errors import SpatialsigWarning
 from spatialsig._hashing import json_hash
 from spatialsig._ledger import Ledger
 from spatialsig.cohort import Cohort
+from spatialsig.errors import SpatialsigWarning
 from spatialsig.models import SignatureViT
 from spatialsig.pipeline.record import input_fingerprints, write_record
 from spatialsig.pipeline.report_of_run import report_on

@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 
 from spatialsig import _keys
 from spatialsig._checks import check_choice, check_positive
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.pl.drawing.background import background
 from spatialsig.pl.drawing.canvas import FAINT, INK, canvas, save_figure
 from spatialsig.pl.drawing.slide_panels import draw_image, frame, scale_bar

@@ -13,8 +13,8 @@ from matplotlib.ticker import MaxNLocator
 
 from spatialsig import _keys
 from spatialsig._checks import check_fraction, check_key
-from spatialsig._errors import InputError, KeyMissingError
 from spatialsig.data.patches import read_patches
+from spatialsig.errors import InputError, KeyMissingError
 from spatialsig.pl.drawing.background import greyed
 from spatialsig.pl.drawing.canvas import INK, RESIDUAL_MAP, SCORE_MAP, canvas, save_figure
 from spatialsig.pl.drawing.slide_panels import frame, scale_bar

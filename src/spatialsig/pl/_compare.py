@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from spatialsig import _keys
 from spatialsig._checks import check_fraction
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.pl.drawing.canvas import INK, RESIDUAL_MAP, SCORE_MAP, canvas, save_figure
 from spatialsig.pl.drawing.maps import slide_maps
 from spatialsig.pl.drawing.slide_panels import (

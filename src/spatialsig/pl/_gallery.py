@@ -10,8 +10,8 @@ from scipy.stats import rankdata
 
 from spatialsig import _keys
 from spatialsig._checks import check_positive
-from spatialsig._errors import InputError
 from spatialsig.data.patches import read_patches
+from spatialsig.errors import InputError
 from spatialsig.pl.drawing.canvas import INK, canvas, save_figure
 from spatialsig.pl.drawing.values import patch_values
 from spatialsig.slide.slides import open_slides

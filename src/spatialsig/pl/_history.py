@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from spatialsig._checks import check_key
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.pl.drawing.canvas import ACCENT, FAINT, INK, SECOND, canvas, save_figure
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import numpy as np
 
 from spatialsig import _keys
 from spatialsig._checks import check_fraction
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.pl.drawing.canvas import ACCENT, SCORE_MAP, SECOND
 from spatialsig.pl.drawing.raster import raster
 from spatialsig.pl.drawing.slide_panels import robust_limits

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from spatialsig import _keys
 from spatialsig._checks import check_choice
-from spatialsig._errors import AlignmentError, InputError
+from spatialsig.errors import AlignmentError, InputError
 from spatialsig.geometry.affine import (
     Alignment,
     apply,

@@ -6,7 +6,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from spatialsig import _keys
-from spatialsig._errors import AlignmentError, SpatialsigWarning
+from spatialsig.errors import AlignmentError, SpatialsigWarning
 from spatialsig.geometry.grid import points_in_patches
 from spatialsig.slide.coordinates import full_resolution, image_of, um_to_image
 from spatialsig.slide.folds import positions

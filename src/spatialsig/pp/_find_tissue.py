@@ -13,8 +13,8 @@ from spatialdata.transformations import get_transformation
 
 from spatialsig import _keys
 from spatialsig._checks import check_positive
-from spatialsig._errors import InputError
 from spatialsig._progress import track
+from spatialsig.errors import InputError
 from spatialsig.pp.tissue.elements import segmented
 from spatialsig.pp.tissue.segmentation import MASK_UM_PER_PX, tidy
 from spatialsig.slide.coordinates import full_resolution, image_of, image_um_per_px

@@ -10,8 +10,8 @@ import numpy as np
 
 from spatialsig import _keys
 from spatialsig._checks import check_choice, check_positive
-from spatialsig._errors import InputError
 from spatialsig._progress import track
+from spatialsig.errors import InputError
 from spatialsig.slide.counts import common_genes, counts_of
 from spatialsig.slide.folds import is_training, positions
 from spatialsig.slide.slides import open_slides, slide_count

@@ -10,7 +10,7 @@ import shapely
 
 from spatialsig import _keys
 from spatialsig._checks import check_choice, check_fraction, check_key, check_positive
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.pp._squares import check_resolution, write_patches
 from spatialsig.pp.tissue.elements import tissue_of
 from spatialsig.pp.tissue.placement import LAZYSLIDE_COLUMN, geometries_on_image

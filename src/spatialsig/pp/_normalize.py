@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from spatialsig import _keys
 from spatialsig._checks import check_positive
-from spatialsig._errors import InputError
 from spatialsig._progress import track
+from spatialsig.errors import InputError
 from spatialsig.slide.counts import counts_of
 from spatialsig.slide.slides import open_slides, slide_count
 from spatialsig.stats.expression import TARGET_SUM, library_size, log1p_cp10k, scaled_counts

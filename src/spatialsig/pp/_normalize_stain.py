@@ -10,10 +10,10 @@ import pandas as pd
 
 from spatialsig import _keys
 from spatialsig._checks import check_choice, check_positive
-from spatialsig._errors import InputError
 from spatialsig._progress import track
 from spatialsig._stains import STAINS
 from spatialsig.data.patches import read_patches
+from spatialsig.errors import InputError
 from spatialsig.slide.slides import open_slides, slide_count
 from spatialsig.stats.image.stain import TISSUE_OD, optical_density, recolouring, stain_strength
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from spatialsig import _keys
 from spatialsig._checks import check_fraction, check_positive
-from spatialsig._errors import InputError
 from spatialsig._progress import track
+from spatialsig.errors import InputError
 from spatialsig.geometry.grid import patch_origins, points_in_patches
 from spatialsig.pp._squares import check_resolution, write_patches
 from spatialsig.pp.tissue.elements import tissue_of

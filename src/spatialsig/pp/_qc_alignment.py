@@ -11,8 +11,8 @@ import pandas as pd
 
 from spatialsig import _keys
 from spatialsig._checks import check_positive
-from spatialsig._errors import AlignmentError, InputError, SpatialsigWarning
 from spatialsig._progress import track
+from spatialsig.errors import AlignmentError, InputError, SpatialsigWarning
 from spatialsig.geometry.mistakes import hypotheses
 from spatialsig.pp.registration.fits import Fitter, is_plausible, region_groups, sample_groups
 from spatialsig.pp.registration.image_place import place_image, refuse_patches

@@ -12,9 +12,9 @@ from scipy import sparse
 
 from spatialsig import _keys
 from spatialsig._checks import check_fraction, check_key, check_positive
-from spatialsig._errors import InputError
 from spatialsig._progress import progress_bar
 from spatialsig.data.patches import read_patches
+from spatialsig.errors import InputError
 from spatialsig.pp.tissue.placement import geometries_on_image
 from spatialsig.pp.tissue.segmentation import MASK_UM_PER_PX, TissueMask, coarse_pixels, segment, tissue_fraction
 from spatialsig.slide.coordinates import image_of, image_um_per_px

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from spatialsig import _keys
 from spatialsig._checks import check_choice, check_positive
-from spatialsig._errors import InputError, LeakageError, SpatialsigWarning
+from spatialsig.errors import InputError, LeakageError, SpatialsigWarning
 from spatialsig.slide.folds import folds_of, group_folds, inner_group_folds
 from spatialsig.slide.slides import open_slides
 

@@ -11,7 +11,7 @@ from spatialdata.models import ShapesModel
 from spatialdata.transformations import get_transformation
 
 from spatialsig import _keys
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.slide.coordinates import image_of
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from spatialsig import _keys, tl
-from spatialsig._errors import InputError
 from spatialsig._files import write_text
 from spatialsig._versions import versions
+from spatialsig.errors import InputError
 from spatialsig.pl.drawing.methods import check_evaluation, slide_rows
 from spatialsig.report.comparisons import answers
 from spatialsig.report.figures import FigureData, draw_figures

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.figure import Figure
 
 from spatialsig import pl
-from spatialsig._errors import SpatialsigError
+from spatialsig.errors import SpatialsigError
 from spatialsig.pl._calibration import draw_calibration
 from spatialsig.pl._coverage import draw_coverage
 from spatialsig.pl._gallery import draw_gallery

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from spatialsig._errors import FileMissingError, InputError
+from spatialsig.errors import FileMissingError, InputError
 
 Source = str | Path | Mapping[str, Sequence[str]]
 

@@ -10,7 +10,7 @@ from xarray import DataArray, DataTree
 
 from spatialsig import _keys
 from spatialsig._checks import check_key
-from spatialsig._errors import AlignmentError
+from spatialsig.errors import AlignmentError
 from spatialsig.geometry.affine import apply
 
 if TYPE_CHECKING:

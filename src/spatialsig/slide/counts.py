@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.stats.expression import value_range
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialsig import _keys
-from spatialsig._errors import KeyMissingError
+from spatialsig.errors import KeyMissingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -13,9 +13,9 @@ from spatialdata.models import TableModel
 
 from spatialsig import _keys
 from spatialsig._checks import check_key
-from spatialsig._errors import InputError, KeyMissingError
 from spatialsig._hashing import array_hash, json_hash
 from spatialsig.data.patches import PatchSource, image_levels
+from spatialsig.errors import InputError, KeyMissingError
 from spatialsig.geometry.affine import apply
 from spatialsig.slide.coordinates import image_to_um
 from spatialsig.slide.folds import folds_of, inner_folds_of, is_training

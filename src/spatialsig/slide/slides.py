@@ -11,7 +11,7 @@ import spatialdata as sd
 
 from spatialsig import _keys
 from spatialsig._checks import check_key
-from spatialsig._errors import InputError, KeyMissingError, SpatialsigError, StoreError
+from spatialsig.errors import InputError, KeyMissingError, SpatialsigError, StoreError
 from spatialsig.slide.patches import Patches
 from spatialsig.store.commit import commit_elements, write_attrs
 from spatialsig.store.parts import commit_table_parts, has_rows_of

@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 
 from spatialsig import _keys
 from spatialsig._checks import check_key
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.geometry.affine import apply
 from spatialsig.slide.coordinates import matrix_to_global
 

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from spatialsig._checks import check_choice
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import rankdata
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import median_abs_deviation
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.store.lock import writer_lock
 from spatialsig.store.metadata import SPATIALDATA_ATTRS, root_document
 from spatialsig.store.root_metadata import KeptRoot, replace_root, try_record_current

@@ -23,8 +23,8 @@ from spatialdata.models import (
     get_model,
 )
 
-from spatialsig._errors import InputError, StoreError
 from spatialsig._files import flush_entry
+from spatialsig.errors import InputError, StoreError
 from spatialsig.store.atomic import exchange, flush_tree
 from spatialsig.store.attrs import check_json, write_attrs
 from spatialsig.store.lock import writer_lock

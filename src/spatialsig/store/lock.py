@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spatialsig._errors import StoreError
 from spatialsig._settings import settings
+from spatialsig.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import google_crc32c
 
-from spatialsig._errors import StoreError
 from spatialsig._files import write_text
 from spatialsig._settings import settings
+from spatialsig.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -8,8 +8,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from spatialsig._checks import check_files
-from spatialsig._errors import InputError, StoreError
 from spatialsig._files import object_or_empty
+from spatialsig.errors import InputError, StoreError
 from spatialsig.store.root_metadata import KINDS, consolidated, replace_root, try_record_current
 
 if TYPE_CHECKING:

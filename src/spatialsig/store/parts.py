@@ -13,7 +13,7 @@ import zarr
 from anndata.io import read_elem, write_elem
 
 from spatialsig._checks import check_key
-from spatialsig._errors import InputError, StoreError
+from spatialsig.errors import InputError, StoreError
 from spatialsig.store.atomic import link_or_copy
 from spatialsig.store.lock import writer_lock
 from spatialsig.store.manifest import manifest_file, read_manifest

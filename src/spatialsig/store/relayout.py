@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import zarr
 
-from spatialsig._errors import StoreError
 from spatialsig._progress import progress_bar
 from spatialsig._settings import settings
+from spatialsig.errors import StoreError
 from spatialsig.store.lock import is_stale, lock_file, read_lock, writer_lock
 from spatialsig.store.manifest import manifest_file
 from spatialsig.store.metadata import consolidate, elements_on_disk, root_document

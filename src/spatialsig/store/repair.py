@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from spatialdata import __version__ as spatialdata_version
 
 from spatialsig._checks import check_files
-from spatialsig._errors import StoreError
 from spatialsig._files import object_or_empty, write_text
+from spatialsig.errors import StoreError
 from spatialsig.store.lock import lock_file, writer_lock
 from spatialsig.store.manifest import NAME, checksums, entry_of, manifest_file, read_manifest
 from spatialsig.store.metadata import SPATIALDATA_ATTRS, consolidate, elements_on_disk, root_document

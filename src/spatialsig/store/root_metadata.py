@@ -7,8 +7,8 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from spatialsig._errors import StoreError
 from spatialsig._files import flush_entry, write_text
+from spatialsig.errors import StoreError
 from spatialsig.store.atomic import link_or_copy
 from spatialsig.store.manifest import NAME, checksums, entry_of, read_manifest, write_manifest
 

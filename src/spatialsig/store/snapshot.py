@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from spatialdata import SpatialData, read_zarr
 
-from spatialsig._errors import StoreError
+from spatialsig.errors import StoreError
 from spatialsig.store.metadata import elements_on_disk, root_document
 from spatialsig.store.root_metadata import FILE, KINDS
 from spatialsig.store.tables import read_table

@@ -10,7 +10,7 @@ import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from spatialsig._errors import SpatialsigWarning
+from spatialsig.errors import SpatialsigWarning
 from spatialsig.store.atomic import ASIDE
 from spatialsig.store.lock import dead_lock_files
 from spatialsig.store.metadata import elements_on_disk

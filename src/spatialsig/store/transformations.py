@@ -15,7 +15,7 @@ from spatialdata import SpatialData
 from spatialdata.models import Image2DModel
 
 from spatialsig._checks import check_key
-from spatialsig._errors import StoreError
+from spatialsig.errors import StoreError
 from spatialsig.store.lock import writer_lock
 from spatialsig.store.manifest import manifest_file, read_manifest
 from spatialsig.store.metadata import elements_on_disk, root_document

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from spatialsig._checks import first_few
-from spatialsig._errors import StoreError
 from spatialsig._progress import track
+from spatialsig.errors import StoreError
 from spatialsig.store.decode import Status, decode
 from spatialsig.store.lock import is_stale, lock_file, read_lock
 from spatialsig.store.manifest import NAME, Entry, checksums, files_below, manifest_file, read_manifest

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from spatialsig import _keys
 from spatialsig._checks import check_choice
-from spatialsig._errors import InputError
 from spatialsig._progress import track
+from spatialsig.errors import InputError
 from spatialsig.labels.patch_labels import LabelRequest, check_slides, patch_labels
 from spatialsig.labels.statistics import PSEUDOBULK, STATISTICS
 from spatialsig.labels.targets import Targets

@@ -12,10 +12,10 @@ from spatialdata.transformations import Scale, Sequence, Translation, get_transf
 
 from spatialsig import _keys
 from spatialsig._checks import check_choice, check_key, check_positive
-from spatialsig._errors import InputError
 from spatialsig._progress import progress_bar
 from spatialsig.data.features import in_batches
 from spatialsig.data.prefetch import ahead
+from spatialsig.errors import InputError
 from spatialsig.inference.inputs import AHEAD, check_patches, inputs_name
 from spatialsig.models.ensemble import members_of, weights_hash
 from spatialsig.models.standardise import standardised_embedding

@@ -10,8 +10,8 @@ import pandas as pd
 
 from spatialsig import _keys
 from spatialsig._checks import check_choice
-from spatialsig._errors import InputError, KeyMissingError, LeakageError
 from spatialsig._progress import track
+from spatialsig.errors import InputError, KeyMissingError, LeakageError
 from spatialsig.inference.inputs import ModelInputs, inputs_name, usable
 from spatialsig.inference.provenance import backbone_of
 from spatialsig.slide.folds import BUFFER

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from spatialsig import _keys
-from spatialsig._errors import InputError, KeyMissingError, LeakageError, SpatialsigWarning
 from spatialsig._hashing import json_hash
 from spatialsig._ledger import Ledger
 from spatialsig._progress import track
+from spatialsig.errors import InputError, KeyMissingError, LeakageError, SpatialsigWarning
 from spatialsig.evaluation.evaluate import evaluate_model
 from spatialsig.evaluation.finding import ERROR
 from spatialsig.expression.autoencoder import AutoencoderOptions, embed_slide, train_expression_autoencoder

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spatialsig import _keys
-from spatialsig._errors import InputError
 from spatialsig._ledger import Ledger
 from spatialsig._progress import track
+from spatialsig.errors import InputError
 from spatialsig.inference.vit import VitOptions, train_signature_vit
 from spatialsig.models.ensemble import SignatureEnsemble
 from spatialsig.models.vit import SignatureViT

@@ -6,7 +6,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from spatialsig import _keys
-from spatialsig._errors import SpatialsigWarning
+from spatialsig.errors import SpatialsigWarning
 from spatialsig.evaluation.evaluate import evaluate_model
 from spatialsig.evaluation.finding import ERROR
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from spatialsig import _keys
-from spatialsig._errors import InputError, SpatialsigWarning
+from spatialsig.errors import InputError, SpatialsigWarning
 from spatialsig.evaluation.ceiling import N_REPEATS, slide_ceiling
 from spatialsig.signatures import scored_genes, shared_genes
 from spatialsig.slide.slides import open_slides

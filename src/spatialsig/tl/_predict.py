@@ -12,7 +12,7 @@ import pandas as pd
 
 from spatialsig import _keys
 from spatialsig._checks import check_choice
-from spatialsig._errors import SpatialsigWarning
+from spatialsig.errors import SpatialsigWarning
 from spatialsig.inference.inputs import ModelInputs, inputs_name
 from spatialsig.inference.provenance import result_hashes
 from spatialsig.models.ensemble import weights_hash

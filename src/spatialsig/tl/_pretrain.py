@@ -8,8 +8,8 @@ import numpy as np
 
 from spatialsig import _keys
 from spatialsig._checks import check_options, option_names
-from spatialsig._errors import InputError
 from spatialsig.data.loader import PatchBatches
+from spatialsig.errors import InputError
 from spatialsig.slide.slides import open_slides
 from spatialsig.train.pretrain import fit_masked
 

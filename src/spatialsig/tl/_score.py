@@ -9,8 +9,8 @@ import numpy as np
 
 from spatialsig import _keys
 from spatialsig._checks import check_choice, check_positive
-from spatialsig._errors import InputError, SpatialsigWarning
 from spatialsig._progress import track
+from spatialsig.errors import InputError, SpatialsigWarning
 from spatialsig.labels.scorers import METHODS, ScorerFit, fit_method, scores_under
 from spatialsig.signatures import Coverage, coverage_table, measured_genes, read_signatures, weights
 from spatialsig.slide.counts import common_genes, counts_of

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from spatialsig._checks import check_choice, check_key
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.evaluation.schema import slide_rows
 from spatialsig.stats.bootstrap import cluster_interval
 from spatialsig.stats.permutation import benjamini_hochberg, combine

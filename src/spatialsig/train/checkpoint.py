@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback
 
-from spatialsig._errors import FileMissingError
+from spatialsig.errors import FileMissingError
 from spatialsig.nn.memory import Trim
 from spatialsig.train.checkpoint_file import (
     DIRECTORY,

@@ -15,8 +15,8 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from spatialsig._errors import FileMissingError, InputError, SpatialsigWarning
 from spatialsig._files import flush_entry
+from spatialsig.errors import FileMissingError, InputError, SpatialsigWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from spatialsig._errors import InputError, TrainingError
+from spatialsig.errors import InputError, TrainingError
 from spatialsig.nn.precision import fast_matmul, training_precision
 from spatialsig.train.checkpoint import CheckpointedBatches, Checkpoints, find_checkpoint, is_finished
 from spatialsig.train.checkpoint_file import DIRECTORY

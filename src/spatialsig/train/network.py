@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.models.vit import SignatureViT
 from spatialsig.nn.seed_net import SeedNet
 from spatialsig.nn.seed_vit import SEED

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.nn.precision import fast_matmul
 from spatialsig.nn.signature import SignatureNet
 from spatialsig.nn.vit import ViT

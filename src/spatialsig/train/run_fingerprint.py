@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialsig._checks import first_few
-from spatialsig._errors import InputError
 from spatialsig._hashing import content_hash
 from spatialsig.data.loader import PatchBatches
 from spatialsig.data.patches import read_patches
+from spatialsig.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from spatialsig._checks import check_choice, check_positive
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 
 if TYPE_CHECKING:
     import os

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from spatialsig._errors import InputError
 from spatialsig._progress import progress_bar
 from spatialsig.data.features import FeatureBatches
+from spatialsig.errors import InputError
 from spatialsig.nn.augment import Augment, AugmentConfig
 from spatialsig.nn.memory import kept_memory
 from spatialsig.nn.seed_vit import SEED
@@ -123,7 +123,7 @@ def fit_vit(
     ------
     InputError
         If sizes do not match, a target is constant or never measured, the loss becomes NaN
-        (:class:`~spatialsig._errors.TrainingError`), or ``run_dir`` holds a checkpoint of another run.
+        (:class:`~spatialsig.errors.TrainingError`), or ``run_dir`` holds a checkpoint of another run.
     """
     prototype = size == SEED
     fusion = checked_fusion(batches, fusion, usual="add" if prototype else "gated")

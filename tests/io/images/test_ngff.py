@@ -6,7 +6,7 @@ import spatialdata as sd
 import zarr
 
 import spatialsig as sp
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.io.images.open_rgb import open_rgb
 
 from .conftest import whole

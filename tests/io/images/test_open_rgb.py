@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import spatialsig as sp
-from spatialsig._errors import InputError, SpatialsigWarning
+from spatialsig.errors import InputError, SpatialsigWarning
 from spatialsig.io.images.open_rgb import open_rgb
 
 from .conftest import H, W, smooth, whole, write_jpeg
@@ -376,7 +376,7 @@ def originals(tmp_path_factory):
     return [(path.name, path.read_bytes()) for path in sorted(folder.iterdir())]
 
 
-@pytest.mark.filterwarnings("ignore::spatialsig._errors.SpatialsigWarning")
+@pytest.mark.filterwarnings("ignore::spatialsig.errors.SpatialsigWarning")
 @given(st.data())
 def test_a_spoilt_file_is_pixels_or_a_typed_error(originals, tmp_path_factory, data) -> None:
     name, content = data.draw(st.sampled_from(originals))

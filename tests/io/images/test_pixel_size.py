@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import tifffile
 
-from spatialsig._errors import InputError, SpatialsigWarning
+from spatialsig.errors import InputError, SpatialsigWarning
 from spatialsig.io.images.open_rgb import open_rgb
 from spatialsig.io.images.pixel_size import PixelSize, choose_um_per_px, ome_pixel_size
 

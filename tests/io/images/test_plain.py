@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.io.images.plain import open_plain
 
 from .conftest import smooth

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.io.images.slide_image import pick_slide
 
 SLIDE = ("S1", 4000, 6000)

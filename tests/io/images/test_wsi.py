@@ -7,7 +7,7 @@ import pytest
 import tifffile
 
 import spatialsig as sp
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.io.images.open_rgb import open_rgb
 
 from .conftest import smooth, whole, write_jpeg

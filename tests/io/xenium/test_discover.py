@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import spatialsig as sp
-from spatialsig._errors import AlignmentError, InputError, SpatialsigWarning
+from spatialsig.errors import AlignmentError, InputError, SpatialsigWarning
 
 from ..conftest import write_bundle  # noqa: TID252 - the bundle of the room above
 

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.io.xenium.ids import as_text, id_kind
 
 

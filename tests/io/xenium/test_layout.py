@@ -22,7 +22,7 @@ from spatialdata.transformations import get_transformation
 from xarray import DataTree
 
 import spatialsig as sp
-from spatialsig._errors import FileMissingError, InputError
+from spatialsig.errors import FileMissingError, InputError
 from spatialsig.geometry.affine import apply
 
 LAYOUTS = {"1.0": "1.0-1.2", "1.6": "1.3-1.9", "2.0": "2-3", "3.0": "2-3", "4.0": "4"}

@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.io.xenium.matrix import read_matrix
 
 from ..conftest import N_CELLS, N_GENES  # noqa: TID252 - the bundle of the room above

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numcodecs.zstd import compress
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.store.commit import create_store
 from spatialsig.store.metadata import root_document, without_consolidated
 from spatialsig.store.pixels.chunk_writer import ChunkWriter

@@ -15,8 +15,8 @@ from hypothesis.extra import numpy as hnp
 from spatialdata.models import Image2DModel
 from spatialdata.transformations import get_transformation
 
-from spatialsig._errors import InputError
 from spatialsig._settings import settings
+from spatialsig.errors import InputError
 from spatialsig.store.commit import create_store
 from spatialsig.store.pixels import stream as images
 from spatialsig.store.pixels.layout import level_shapes

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spatialsig._checks import check_choice, check_fraction, check_positive
-from spatialsig._errors import InputError
 from spatialsig.datasets.synthetic.bundle.layouts import LAYOUTS
 from spatialsig.datasets.synthetic.bundle.morphology import N_STAINS
+from spatialsig.errors import InputError
 
 if TYPE_CHECKING:
     from spatialsig.datasets.synthetic.recipe import Recipe

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import zarr
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.io.images.channels import BY_NAME, other_channels, rgb_order
 from spatialsig.io.images.pixel_size import UM, PixelSize
 from spatialsig.io.images.rgb import DECODING_ERRORS, RgbFile, RgbPixels

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from spatialsig._checks import check_positive
-from spatialsig._errors import InputError, SpatialsigWarning
+from spatialsig.errors import InputError, SpatialsigWarning
 
 if TYPE_CHECKING:
     from pathlib import Path

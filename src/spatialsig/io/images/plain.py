@@ -6,7 +6,7 @@ import io
 import struct
 from typing import TYPE_CHECKING
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.io.images.rgb import DECODING_ERRORS, RgbFile, RgbPixels
 from spatialsig.io.images.tiff import MANY_PX, warn_decoded_at_once
 

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 import tifffile
 
-from spatialsig._errors import InputError, SpatialsigWarning
+from spatialsig.errors import InputError, SpatialsigWarning
 from spatialsig.io.images.channels import BY_NAME, other_channels, rgb_order
 from spatialsig.io.images.pixel_size import tiff_pixel_size
 from spatialsig.io.images.rgb import DECODING_ERRORS, RgbFile, RgbPixels

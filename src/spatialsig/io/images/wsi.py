@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.io.images.pixel_size import PixelSize
 from spatialsig.io.images.rgb import DECODING_ERRORS, RgbFile, RgbPixels
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialsig._errors import AlignmentError, InputError
+from spatialsig.errors import AlignmentError, InputError
 from spatialsig.geometry.affine import apply, check_alignment, read_alignment, um_to_he_px
 from spatialsig.geometry.mistakes import SWAP
 from spatialsig.io.images.rgb import MAX_OUTSIDE_IMAGE

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from spatialsig._checks import check_files
-from spatialsig._errors import FileMissingError, InputError
+from spatialsig.errors import FileMissingError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

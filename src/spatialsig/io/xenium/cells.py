@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from spatialsig import _keys
-from spatialsig._errors import InputError, SpatialsigWarning
+from spatialsig.errors import InputError, SpatialsigWarning
 from spatialsig.io.xenium.bundle import CELLS, MATRIX
 from spatialsig.io.xenium.ids import as_text, id_kind
 from spatialsig.io.xenium.parquet import check_columns, naming_parquet, read_parquet

@@ -6,7 +6,7 @@ import re
 import warnings
 from typing import TYPE_CHECKING
 
-from spatialsig._errors import AlignmentError, InputError, SpatialsigWarning
+from spatialsig.errors import AlignmentError, InputError, SpatialsigWarning
 from spatialsig.io.xenium.bundle import SPECS
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import tifffile
 
 from spatialsig import _keys
-from spatialsig._errors import FileMissingError, InputError, SpatialsigError
+from spatialsig.errors import FileMissingError, InputError, SpatialsigError
 from spatialsig.io.xenium.bundle import CELLS, SPECS
 from spatialsig.io.xenium.ids import as_text
 from spatialsig.io.xenium.layout import FOCUS_FILE, MIP_FILE, MORPHOLOGY_DIR, stated_generation, version_for

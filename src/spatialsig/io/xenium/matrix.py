@@ -11,7 +11,7 @@ import pandas as pd
 from anndata.utils import make_index_unique
 from scipy import sparse
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.io.xenium.ids import as_text
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import pandas as pd
 import zarr
 from zarr.storage import ZipStore
 
-from spatialsig._errors import InputError, SpatialsigWarning
+from spatialsig.errors import InputError, SpatialsigWarning
 from spatialsig.io.xenium.layout import BYTE_IDS, INTEGER_IDS, TEXT_IDS
 
 if TYPE_CHECKING:

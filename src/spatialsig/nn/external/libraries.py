@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from spatialsig._errors import FileMissingError, InputError
+from spatialsig.errors import FileMissingError, InputError
 from spatialsig.nn.external.network import IMAGENET_MEAN, IMAGENET_STD, Inputs
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spatialsig._errors import AlignmentError
+from spatialsig.errors import AlignmentError
 from spatialsig.pl.drawing.background import background
 from spatialsig.pl.drawing.values import patch_values
 from spatialsig.slide.coordinates import full_resolution, image_of, image_to_um

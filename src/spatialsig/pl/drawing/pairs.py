@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from spatialsig import _keys
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.pl.drawing.canvas import ACCENT, canvas
 from spatialsig.pl.drawing.slide_panels import series_colour
 from spatialsig.pl.drawing.values import patch_values, signature_table

@@ -9,7 +9,7 @@ from scipy.sparse import issparse
 
 from spatialsig import _keys
 from spatialsig._checks import check_key
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 
 if TYPE_CHECKING:
     import anndata as ad

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from spatialdata.transformations import Affine, get_transformation, set_transformation
 
 from spatialsig import _keys
-from spatialsig._errors import AlignmentError
+from spatialsig.errors import AlignmentError
 from spatialsig.slide.coordinates import XY, image_of
 from spatialsig.store.transformations import commit_transformations
 

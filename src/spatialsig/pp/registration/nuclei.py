@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import zarr
 
-from spatialsig._errors import StoreError
 from spatialsig.data.patches import image_levels
 from spatialsig.data.pyramid import level_corner
+from spatialsig.errors import StoreError
 from spatialsig.stats.registration import haematoxylin, nuclear_contrast
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from skimage.draw import polygon as fill
 from xarray import DataTree
 
 from spatialsig import _keys
-from spatialsig._errors import InputError, KeyMissingError, SpatialsigWarning
+from spatialsig.errors import InputError, KeyMissingError, SpatialsigWarning
 from spatialsig.pp.tissue.placement import geometries_on_image, to_image
 from spatialsig.pp.tissue.segmentation import MASK_UM_PER_PX, TissueMask, blue_before_red, coarse_pixels, segment
 from spatialsig.slide.coordinates import full_resolution, image_of, image_um_per_px

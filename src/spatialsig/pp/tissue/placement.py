@@ -9,7 +9,7 @@ import shapely
 from spatialdata.transformations import Identity, get_transformation
 
 from spatialsig import _keys
-from spatialsig._errors import AlignmentError
+from spatialsig.errors import AlignmentError
 from spatialsig.slide.coordinates import XY, full_resolution, image_of
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from spatialsig._checks import check_choice
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

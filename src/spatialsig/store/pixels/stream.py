@@ -16,9 +16,9 @@ from spatialdata.models import Image2DModel
 from spatialdata.transformations import get_transformation
 from xarray import DataArray, DataTree
 
-from spatialsig._errors import InputError
 from spatialsig._progress import progress_bar
 from spatialsig._settings import settings
+from spatialsig.errors import InputError
 from spatialsig.store.pixels.chunk_writer import ChunkWriter, in_threads
 from spatialsig.store.pixels.downsample import halve
 from spatialsig.store.pixels.layout import CHANNELS, CHUNK_PX, DEFAULT, Layout, LayoutName, as_layout, level_shapes

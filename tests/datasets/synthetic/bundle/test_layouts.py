@@ -17,8 +17,8 @@ import tifffile
 import zarr
 
 import spatialsig as sp
-from spatialsig._errors import InputError
 from spatialsig.datasets.synthetic.bundle.outlines import areas
+from spatialsig.errors import InputError
 
 VERSIONS = ["1.0", "1.6", "2.0", "3.0", "4.0"]
 STAINS = ["DAPI", "ATP1A1/CD45/E-Cadherin", "18S", "AlphaSMA/Vimentin"]
