@@ -22,7 +22,7 @@ from spatialsig.cli.options import (
     slides_at,
 )
 
-ModelOut = Annotated[Path, typer.Option(help="Directory of the model to write.")]
+ModelOut = Annotated[Path, typer.Option(help="Directory to write the model to.")]
 ModelIn = Annotated[Path, typer.Option(help="Directory of the model.")]
 Epochs = Annotated[int | None, typer.Option(help="Passes over the training slides.")]
 
@@ -41,7 +41,7 @@ def train_ae(
     all_slides: AllSlides = False,
     quiet: Quiet = False,
 ) -> None:
-    """Choose variable genes and train the autoencoder on them, without the genes of the signatures."""
+    """Select variable genes and train the autoencoder on them, without the signature genes."""
     from spatialsig import pp, tl
     from spatialsig.train import fit_autoencoder
 
@@ -60,7 +60,7 @@ def embed(
     *,
     quiet: Quiet = False,
 ) -> None:
-    """Embed every cell with a trained autoencoder; `label` then averages the embedding over each patch."""
+    """Embed all cells with a trained autoencoder; `label` then averages the embedding over each patch."""
     from spatialsig import tl
     from spatialsig.models import Autoencoder
 
@@ -73,7 +73,7 @@ def train(
     out: ModelOut,
     size: Annotated[str, typer.Option(help="tiny, small or base; seed: the prototype.")] = "tiny",
     fusion: Annotated[
-        str | None, typer.Option(help="How the embedding joins: gated, token, film, add or none.")
+        str | None, typer.Option(help="Fusion with the embedding: gated, token, film, add or none.")
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Patches per step.")] = None,
     max_epochs: Epochs = None,
@@ -81,11 +81,11 @@ def train(
     seed: Seed = 0,
     further: Further = None,
     *,
-    no_embedding: Annotated[bool, typer.Option("--no-embedding", help="Learn from the H&E alone.")] = False,
+    no_embedding: Annotated[bool, typer.Option("--no-embedding", help="Train on the H&E alone.")] = False,
     all_slides: AllSlides = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train the image model on labelled patches, read straight from the stores."""
+    """Train the image model on labelled patches, read directly from the stores."""
     from spatialsig import tl
     from spatialsig.train import fit_vit
 
@@ -103,13 +103,13 @@ def train(
 def predict(
     stores: Slides,
     model: ModelIn,
-    use_rep: Annotated[str | None, typer.Option(help="Embedding to use, such as X_ae; the H&E alone without.")] = None,
+    use_rep: Annotated[str | None, typer.Option(help="Embedding to use, such as X_ae; H&E alone by default.")] = None,
     key_added: Annotated[str, typer.Option(help="Table to write.")] = "signatures_pred",
     further: Further = None,
     *,
     quiet: Quiet = False,
 ) -> None:
-    """Predict the scores of every patch; a slide without patches is cut as the model needs it."""
+    """Predict the scores of every patch; slides without patches get them as the model needs."""
     from spatialsig import pp, tl
     from spatialsig._keys import PATCHES
     from spatialsig.models import SignatureViT

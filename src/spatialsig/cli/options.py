@@ -23,16 +23,16 @@ INTERRUPTED = 130  # what shells report of a program that was interrupted
 
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 Slides = Annotated[
-    Path, typer.Argument(metavar="STORES", help="Directory of stores, csv of a cohort, or the store of one slide.")
+    Path, typer.Argument(metavar="STORES", help="Directory of stores, CSV file of a cohort, or store of one slide.")
 ]
 Store = Annotated[Path, typer.Argument(metavar="STORE", help="Store of a slide.")]
-Signatures = Annotated[str, typer.Option(help="Built-in set, file (gmt, csv, json, yaml), e.g. seed.")]
+Signatures = Annotated[str, typer.Option(help="Built-in set such as seed, or a file (gmt, csv, json, yaml).")]
 TestFold = Annotated[int, typer.Option(help="Fold that is held out.")]
-AllSlides = Annotated[bool, typer.Option("--all-slides", help="Hold out no fold: learn from every slide.")]
-Seed = Annotated[int, typer.Option(help="Of everything drawn at random.")]
+AllSlides = Annotated[bool, typer.Option("--all-slides", help="Hold out no fold: train on all slides.")]
+Seed = Annotated[int, typer.Option(help="Seed of all random numbers.")]
 Further = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Any other keyword of the Python call; may be repeated."),
+    typer.Option("--set", metavar="NAME=VALUE", help="Any other keyword of the Python function; may be repeated."),
 ]
 
 DEFAULT_SIGNATURES = "tumour_microenvironment"

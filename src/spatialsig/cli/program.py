@@ -12,7 +12,7 @@ from spatialsig.cli.options import INTERRUPTED, STEPS, STORES, WHOLE
 from spatialsig.errors import SpatialsigError
 
 app = typer.Typer(
-    help="Learn molecular signatures from H&E.\n\nExit codes: 0 done, 1 an error or a faulty store, 2 a wrong option, "
+    help="Learn molecular signatures from H&E.\n\nExit codes: 0 success, 1 an error or a faulty store, 2 an invalid option, "
     "130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
@@ -50,5 +50,5 @@ def main() -> None:
         console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
-        console.print("interrupted; the same command goes on where it stopped where it can", style="yellow")
+        console.print("interrupted; where possible, the same command resumes where it stopped", style="yellow")
         sys.exit(INTERRUPTED)

@@ -12,13 +12,13 @@ from spatialsig.cli.options import Quiet, Seed, prepare
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Directory of everything that is made.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="Directory for all results.")] = Path("demo"),
     seed: Seed = 0,
     size_um: Annotated[float, typer.Option(help="Edge of a synthetic slide, µm.")] = 1700.0,
     *,
     quiet: Quiet = False,
 ) -> None:
-    """Make a synthetic cohort of four patients, learn from two, and report on the two held out."""
+    """Make a synthetic cohort of four patients, train on two, and report on the two held out."""
     from spatialsig.pipeline import run_demo
 
     prepare(quiet=quiet)
@@ -30,7 +30,7 @@ def run(
     *,
     quiet: Quiet = False,
 ) -> None:
-    """Run the whole pipeline on your own bundles; steps done before are skipped."""
+    """Run the whole pipeline on your own bundles; finished steps are skipped."""
     from spatialsig.pipeline import read_config
     from spatialsig.pipeline import run as run_pipeline
 
@@ -40,15 +40,15 @@ def run(
 
 def report(
     run_dir: Annotated[
-        Path, typer.Argument(help="Directory of a run: stores/, models/, evaluation.csv; run.json where there is one.")
+        Path, typer.Argument(help="Directory of a run: stores/, models/, evaluation.csv, and run.json if present.")
     ],
     out: Annotated[Path | None, typer.Option(help="File to write; report.html of the run by default.")] = None,
-    title: Annotated[str | None, typer.Option(help="Heading.")] = None,
+    title: Annotated[str | None, typer.Option(help="Title of the report.")] = None,
     *,
-    figures: Annotated[bool, typer.Option("--figures", help="Also save every figure, in figures/ beside it.")] = False,
+    figures: Annotated[bool, typer.Option("--figures", help="Also save every figure in figures/ next to it.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write the report of a run that is done, again or for the first time."""
+    """Write or rewrite the report of a finished run."""
     from spatialsig.pipeline import report_of
 
     prepare(quiet=quiet)

@@ -10,19 +10,19 @@ import typer
 from spatialsig.cli.model_commands import ModelIn  # noqa: TC001 -- typer reads the annotations
 from spatialsig.cli.options import Further, Quiet, Seed, Slides, Store, keywords, prepare, slides_at
 
-export = typer.Typer(help="Hand scores to other programs.", no_args_is_help=True)
+export = typer.Typer(help="Export scores for other programs.", no_args_is_help=True)
 
 
 def evaluate(
     stores: Slides,
     model: ModelIn,
-    out: Annotated[Path, typer.Option(help="csv to write.")] = Path("evaluation.csv"),
+    out: Annotated[Path, typer.Option(help="CSV file to write.")] = Path("evaluation.csv"),
     seed: Seed = 0,
     further: Further = None,
     *,
     quiet: Quiet = False,
 ) -> None:
-    """Judge a model on the fold it has not seen, beside baselines, controls and the ceiling; writes findings.csv too."""
+    """Evaluate a model on its held-out fold, with baselines, controls and the noise ceiling; also writes findings.csv."""
     from spatialsig import tl
     from spatialsig.models import SignatureViT
 
@@ -51,7 +51,7 @@ def geojson(
     *,
     quiet: Quiet = False,
 ) -> None:
-    """Patches and their scores for QuPath."""
+    """Export patches and their scores for QuPath."""
     from spatialsig import io
 
     prepare(quiet=quiet)
@@ -63,12 +63,12 @@ def geojson(
 def seed_layout(
     stores: Slides,
     out: Annotated[Path, typer.Option(help="Directory to write.")],
-    autoencoder: Annotated[Path | None, typer.Option(help="Directory of the autoencoder, to write it too.")] = None,
+    autoencoder: Annotated[Path | None, typer.Option(help="Directory of the autoencoder, to export it too.")] = None,
     further: Further = None,
     *,
     quiet: Quiet = False,
 ) -> None:
-    """Patches as png, embeddings as npy and one csv: what the prototype's scripts read."""
+    """Export patches as PNG, embeddings as npy and labels as CSV, for the scripts of the prototype."""
     from spatialsig import io
     from spatialsig.models import Autoencoder
 

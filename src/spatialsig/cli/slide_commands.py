@@ -40,20 +40,20 @@ class Layout(StrEnum):
 
 
 def import_(
-    source: Annotated[Path, typer.Argument(help="csv that names bundles, a Xenium bundle, or an H&E image.")],
-    out: Annotated[Path, typer.Option(help="Directory of stores for a csv, else the store to write.")],
+    source: Annotated[Path, typer.Argument(help="CSV file of bundles, a Xenium bundle, or an H&E image.")],
+    out: Annotated[Path, typer.Option(help="Directory of stores for a CSV file, else the store to write.")],
     sample: Annotated[str | None, typer.Option(help="Name of a single slide.")] = None,
     patient: Annotated[str | None, typer.Option(help="Patient of a single slide.")] = None,
-    he_image: Annotated[Path | None, typer.Option(help="H&E of a single bundle, if it lies elsewhere.")] = None,
-    he_alignment: Annotated[Path | None, typer.Option(help="Its alignment csv.")] = None,
-    um_per_px: Annotated[float | None, typer.Option(help="Of an H&E that does not say.")] = None,
-    min_counts: Annotated[int, typer.Option(help="Fewest counts of a cell that is kept.")] = 10,
-    min_genes: Annotated[int, typer.Option(help="Fewest genes of a cell that is kept.")] = 5,
+    he_image: Annotated[Path | None, typer.Option(help="H&E of a single bundle, if it is elsewhere.")] = None,
+    he_alignment: Annotated[Path | None, typer.Option(help="CSV file of its alignment.")] = None,
+    um_per_px: Annotated[float | None, typer.Option(help="µm per px of an H&E that does not state it.")] = None,
+    min_counts: Annotated[int, typer.Option(help="Minimum counts of a cell.")] = 10,
+    min_genes: Annotated[int, typer.Option(help="Minimum genes of a cell.")] = 5,
     *,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace stores that are there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing stores.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Read slides into stores; control probes and poor cells are left out."""
+    """Import slides into stores; control probes and low-quality cells are dropped."""
     from spatialsig import io, pp
     from spatialsig.cohort import Cohort
 
@@ -77,7 +77,7 @@ def import_(
 
 def split(
     stores: Slides,
-    by: Annotated[By, typer.Option(help="What never lies on both sides.")] = By.patient,
+    by: Annotated[By, typer.Option(help="What is kept together in one fold.")] = By.patient,
     n_folds: Annotated[int, typer.Option(help="Number of folds.")] = 4,
     block_um: Annotated[float, typer.Option(help="Edge of a block, µm (by block).")] = 1000.0,
     buffer_um: Annotated[float, typer.Option(help="Gap between folds, µm (by block).")] = 256.0,
@@ -85,7 +85,7 @@ def split(
     *,
     quiet: Quiet = False,
 ) -> None:
-    """Give every slide a fold, so that models are judged on patients they have never seen."""
+    """Assign every slide to a fold, so that models are evaluated on held-out patients."""
     from spatialsig import pp
 
     prepare(quiet=quiet)
@@ -97,13 +97,15 @@ def label(
     signatures: Signatures = DEFAULT_SIGNATURES,
     patch_px: Annotated[int, typer.Option(help="Edge of a patch, px.")] = 224,
     um_per_px: Annotated[float, typer.Option(help="Resolution of a patch, µm/px.")] = 0.5,
-    stride_um: Annotated[float | None, typer.Option(help="Step from patch to patch, µm; its edge by default.")] = None,
-    min_tissue: Annotated[float, typer.Option(help="Smallest share of tissue.")] = 0.25,
+    stride_um: Annotated[
+        float | None, typer.Option(help="Distance between patches, µm; their edge by default.")
+    ] = None,
+    min_tissue: Annotated[float, typer.Option(help="Minimum share of tissue.")] = 0.25,
     method: Annotated[str, typer.Option(help="zscore, score_genes, ucell, aucell or ulm.")] = "zscore",
     stat: Annotated[str, typer.Option(help="mean, median, trimmed_mean or pseudobulk.")] = "mean",
-    min_cells: Annotated[int, typer.Option(help="Fewest cells of a labelled patch.")] = 10,
+    min_cells: Annotated[int, typer.Option(help="Minimum cells of a labelled patch.")] = 10,
     test_fold: TestFold = 0,
-    coverage: Annotated[Path | None, typer.Option(help="csv to write: which genes each signature has.")] = None,
+    coverage: Annotated[Path | None, typer.Option(help="CSV file to write: measured genes per signature.")] = None,
     *,
     normalize_stain: Annotated[bool, typer.Option(help="Read all slides in the colours of one reference.")] = False,
     all_slides: AllSlides = False,
@@ -129,7 +131,7 @@ def label(
 
 
 def verify(store: Store, *, quiet: Quiet = False) -> None:
-    """Check every file of a store; exits with 1 where something is missing, altered or left over."""
+    """Check every file of a store; exits with 1 if anything is missing, altered or left over."""
     from spatialsig.io import verify as verify_store
 
     prepare(quiet=quiet)
@@ -140,7 +142,7 @@ def verify(store: Store, *, quiet: Quiet = False) -> None:
 
 
 def repair(store: Store, *, quiet: Quiet = False) -> None:
-    """Make a store readable again; unfinished elements are moved beside it, nothing is deleted."""
+    """Make a store readable again; unfinished elements are moved next to it, nothing is deleted."""
     from spatialsig.io import repair as repair_store
 
     prepare(quiet=quiet)
@@ -150,12 +152,12 @@ def repair(store: Store, *, quiet: Quiet = False) -> None:
 
 def optimize(
     store: Store,
-    layout: Annotated[Layout, typer.Option(help="speed: not compressed, larger, faster to read.")] = Layout.default,
+    layout: Annotated[Layout, typer.Option(help="speed: uncompressed, larger, faster to read.")] = Layout.default,
     chunk_px: Annotated[int | None, typer.Option(help="Edge of a chunk, px; 256 by default.")] = None,
     *,
     quiet: Quiet = False,
 ) -> None:
-    """Rewrite the images of a store, of any origin, in chunks that patches are read from quickly."""
+    """Rewrite the images of any store in chunks from which patches are read quickly."""
     from spatialsig.io import optimize as optimize_store
 
     prepare(quiet=quiet)
