@@ -8,10 +8,12 @@ import numpy as np
 
 from spatialsig import _keys
 from spatialsig._hashing import array_hash, json_hash
-from spatialsig.errors import InputError
+from spatialsig.errors import InputError, KeyMissingError, LeakageError
 from spatialsig.models.ensemble import members_of
 from spatialsig.nn.backbones import table_key
 from spatialsig.nn.signature import VIT
+from spatialsig.signatures import scored_genes
+from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
     from spatialsig.models.ensemble import SignatureModel
     from spatialsig.slide.patches import Patches
-    from spatialsig.slide.slides import Slide
+    from spatialsig.slide.slides import Data, Slide
 
 EMBEDDING, FEATURES, TARGETS, IMAGE = "embedding", "features", "targets", "image"
 # what each of them records about itself under uns["spatialsig"], and which of that decides its values
@@ -132,6 +134,39 @@ def result_hashes(
     return (
         hashes if key is None else hashes | {"features_sha256": array_hash(patches.matrix(key, name="backbone").values)}
     )
+
+
+def refuse_own_embedding(data: Data, use_rep: str, signatures_key: str) -> None:
+    """Refuse an embedding that an autoencoder trained on these slides made.
+
+    Raises
+    ------
+    LeakageError
+        If a slide records it.
+    """
+    for slide in open_slides(data):
+        record = slide.params(signatures_key).get("embed_cells", {})
+        if record and record.get("key", use_rep) == use_rep:
+            msg = (
+                f"slide {slide.name!r}: {use_rep!r} is the embedding of an autoencoder that was trained on these slides, so "
+                "it has seen folds that are held out here. Leave `refit_autoencoder=True`."
+            )
+            raise LeakageError(msg)
+
+
+def genes_scored(data: Data, signatures_key: str) -> dict[str, list[str]]:
+    """Genes of every signature that was scored: what the autoencoder must not see."""
+    for slide in open_slides(data):
+        scored = slide.params(signatures_key).get("score_cells") or {}
+        if not scored:
+            msg = (
+                f"slide {slide.name!r}: table {signatures_key!r} does not say which genes were scored, so the autoencoder "
+                "cannot leave them out. Pass `autoencoder={'signatures': ...}`, or `use_rep=None`."
+            )
+            raise KeyMissingError(msg)
+        return scored_genes(scored)
+    msg = "`data` holds no slide."
+    raise InputError(msg)
 
 
 def _stain(patches: Patches) -> str:

@@ -45,7 +45,7 @@ __all__ = [
     "train_vit",
 ]
 
-# each verb brings its own heavy packages, on first use
+# each function brings its own heavy packages, on first use
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={

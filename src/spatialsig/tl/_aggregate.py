@@ -1,4 +1,4 @@
-"""Summarise the cells of each patch as its labels."""
+"""Labels of the patches, summed up from the cells that lie in them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def aggregate_patches(
     table_key: str = _keys.TABLE,
     key_added: str = _keys.SIGNATURES,
 ) -> None:
-    """Summarise the cells of each patch: signature scores, embedding, number of cells, and whatever else is asked for.
+    """Label every patch from its cells: signature scores, embedding, number of cells, and whatever else is asked for.
 
     Parameters
     ----------
@@ -97,6 +97,7 @@ def aggregate_patches(
     Examples
     --------
     >>> import spatialsig as sp
+    >>> sp.settings.progress = False
     >>> sdata = sp.datasets.toy()
     >>> sp.pp.make_patches(sdata, patch_px=112, um_per_px=1.0)
     >>> sp.pp.assign_cells(sdata)

@@ -1,4 +1,4 @@
-"""Where in the patches the predicted scores come from, as a layer over the H&E."""
+"""Maps over the H&E of what each place in the patches adds to the predicted scores."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def attention(
     signatures_key: str = _keys.SIGNATURES,
     key_added: str = _keys.ATTENTION,
 ) -> None:
-    """Map where in each patch the predicted scores come from.
+    """Draw a map over the H&E of what each place in the patches adds to the predicted scores.
 
     ``"gradient"`` (integrated gradients) fades the dye of a patch in from blank glass and adds up what every pixel adds
     to the score on the way: signed, in units of the score, one map per signature, for any network. ``"rollout"``
@@ -111,6 +111,29 @@ def attention(
         If a signature or patch does not exist.
     InputError
         If the model has no attention to follow, or ``cell_px`` does not divide the patch.
+
+    References
+    ----------
+    .. [1] Sundararajan M, Taly A, Yan Q. Axiomatic attribution for deep networks. International Conference on Machine
+       Learning (2017). https://doi.org/10.48550/arXiv.1703.01365
+    .. [2] Abnar S, Zuidema W. Quantifying attention flow in transformers. Annual Meeting of the Association for
+       Computational Linguistics, 4190-4197 (2020). https://doi.org/10.18653/v1/2020.acl-main.385
+
+    Examples
+    --------
+    >>> import spatialsig as sp
+    >>> sp.settings.progress = False
+    >>> sdata = sp.datasets.toy()
+    >>> sp.pp.split(sdata, by="block", n_folds=2, block_um=100, buffer_um=0)
+    >>> sp.pp.make_patches(sdata, patch_px=28, um_per_px=2.0)
+    >>> sp.pp.assign_cells(sdata)
+    >>> coverage = sp.tl.score_cells(sdata, "seed")
+    >>> sp.tl.aggregate_patches(sdata, min_cells=5, use_rep=None)
+    >>> size = sp.ViTConfig(dim=16, depth=1, heads=2, mlp_dim=16, stem=(4, 4), stem_blocks=(0, 0))
+    >>> model = sp.tl.train_vit(sdata, use_rep=None, size=size, max_epochs=1)
+    >>> sp.tl.attention(sdata, model, signatures=["Immune_T"], patches=[0], n_steps=2)
+    >>> sdata["attention"].shape  # one signature; 28 px of a patch in cells of 7 px
+    (1, 4, 4)
     """
     check_choice(method, METHODS, name="method")
     check_positive(n_steps=n_steps)
@@ -120,11 +143,11 @@ def attention(
         check_patches(shown, model)
         rows = shown.rows_named(patches)
         embedding = shown.embedding(signatures_key, use_rep)
-        given = None if embedding is None else embedding[rows]
+        ae = None if embedding is None else embedding[rows]
         raster = _Raster(shown.spec, shown.origins[rows], asked)
         with progress_bar(f"attention {slide.name}", total=len(rows), unit="patch") as bar:
             for batch, images in ahead(in_batches(shown.source(rows), BATCH), depth=AHEAD):
-                raster.add(batch, _maps(model, images, None if given is None else given[batch], asked))
+                raster.add(batch, _maps(model, images, None if ae is None else ae[batch], asked))
                 bar.advance(len(batch))
         slide.attrs.setdefault("attention", {})[key_added] = {
             "method": method,
@@ -183,11 +206,11 @@ def _member_maps(
     if asked.method == "rollout":
         with torch.no_grad():
             return _rolled_out(model, pixels, code, present)[:, None].cpu().numpy()
-    found = integrated_gradients(
+    contributions = integrated_gradients(
         lambda density: model.net(density, code, present), pixels, targets=asked.columns, n_steps=asked.n_steps
     )
     scale = model.target_std[list(asked.columns)].astype(np.float32)
-    cells: NDArray[np.float32] = summed_cells(found, asked.cell_px).cpu().numpy() * scale[:, None, None]
+    cells: NDArray[np.float32] = summed_cells(contributions, asked.cell_px).cpu().numpy() * scale[:, None, None]
     return cells
 
 
@@ -197,8 +220,8 @@ def _rolled_out(model: SignatureViT, pixels: Tensor, code: Tensor | None, presen
     grid = backbone.grid_shape(*pixels.shape[2:])
     extra: tuple[Any, ...] = ()
     if model.config.fusion == "token":
-        given = net.fusion.given(code, present, len(pixels))
-        extra = (net.fusion.tokens(net.fusion.embed(*given)),)
+        code, present = net.fusion.given(code, present, len(pixels))
+        extra = (net.fusion.tokens(net.fusion.embed(code, present)),)
     maps = backbone.forward_attention(pixels, *extra)
     from_class = getattr(getattr(backbone, "config", None), "pool", "class") == "class"
     return rollout(maps, n_prefix=backbone.n_prefix, grid=grid, from_class=from_class)

@@ -1,4 +1,4 @@
-"""Train the expression autoencoder on the training slides and embed every cell."""
+"""The expression autoencoder, trained on the training slides, and its embedding of every cell."""
 
 from __future__ import annotations
 
@@ -86,6 +86,23 @@ def train_autoencoder(
     ------
     InputError
         If fewer than two genes are left, or there are no training cells.
+
+    References
+    ----------
+    .. [1] Vincent P, Larochelle H, Bengio Y, Manzagol PA. Extracting and composing robust features with denoising
+       autoencoders. International Conference on Machine Learning, 1096-1103 (2008).
+       https://doi.org/10.1145/1390156.1390294
+    .. [2] Eraslan G, Simon LM, Mircea M, Mueller NS, Theis FJ. Single-cell RNA-seq denoising using a deep count
+       autoencoder. Nature Communications 10, 390 (2019). https://doi.org/10.1038/s41467-018-07931-2
+
+    Examples
+    --------
+    >>> import spatialsig as sp
+    >>> sp.settings.progress = False
+    >>> sdata = sp.datasets.toy()
+    >>> model = sp.tl.train_autoencoder(sdata, signatures="seed", n_latent=4, hidden=(16,), test_fold=None, max_epochs=1)
+    >>> len(model.genes) < sdata["table"].n_vars  # the genes of the signatures are left out
+    True
     """
     options = AutoencoderOptions(
         signatures=signatures,
@@ -107,7 +124,7 @@ def train_autoencoder(
 
 
 def embed_cells(data: Data, model: Autoencoder, *, table_key: str = _keys.TABLE, key_added: str = _keys.X_AE) -> None:
-    """Embed every cell with a trained autoencoder.
+    """Write the embedding of every cell that a trained autoencoder makes from its counts.
 
     Parameters
     ----------
@@ -131,6 +148,16 @@ def embed_cells(data: Data, model: Autoencoder, *, table_key: str = _keys.TABLE,
     ------
     InputError
         If a slide does not measure all genes of the model.
+
+    Examples
+    --------
+    >>> import spatialsig as sp
+    >>> sp.settings.progress = False
+    >>> sdata = sp.datasets.toy()
+    >>> model = sp.tl.train_autoencoder(sdata, signatures="seed", n_latent=4, hidden=(16,), test_fold=None, max_epochs=1)
+    >>> sp.tl.embed_cells(sdata, model)
+    >>> sdata["table"].obsm["X_ae"].shape == (sdata["table"].n_obs, 4)
+    True
     """
     for slide in track(open_slides(data), "embed cells", total=slide_count(data), unit="slide"):
         slide.table(table_key).obsm[key_added] = embed_slide(slide, model, table_key=table_key)

@@ -1,4 +1,4 @@
-"""Judge simple predictors on the folds of a cohort: what can be had without a model."""
+"""Simple predictors evaluated on the folds of a cohort: what can be had without a model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def baselines(
     signatures_key: str = _keys.SIGNATURES,
     table_key: str = _keys.TABLE,
 ) -> pd.DataFrame:
-    """Judge predictors that need no training worth the name, before (or without) a model.
+    """Evaluate simple predictors on the labels of a cohort, before (or without) a model.
 
     - ``hand_features``: ridge regression on 42 numbers of colour, texture and nuclei of the H&E; ``colour`` on six,
       ``density`` on two of nuclear density;
@@ -65,6 +65,30 @@ def baselines(
         If the test fold holds no labelled patch, or nothing is left to train on.
     KeyMissingError
         If the slides have no folds, labels or embeddings.
+
+    References
+    ----------
+    .. [1] Hoerl AE, Kennard RW. Ridge regression: biased estimation for nonorthogonal problems. Technometrics 12, 55-67
+       (1970). https://doi.org/10.1080/00401706.1970.10488634
+    .. [2] Mrkvička T, Dvořák J, González JA, Mateu J. Revisiting the random shift approach for testing in spatial
+       statistics. Spatial Statistics 42, 100430 (2021). https://doi.org/10.1016/j.spasta.2020.100430
+    .. [3] Benjamini Y, Hochberg Y. Controlling the false discovery rate: a practical and powerful approach to multiple
+       testing. Journal of the Royal Statistical Society B 57, 289-300 (1995).
+       https://doi.org/10.1111/j.2517-6161.1995.tb02031.x
+
+    Examples
+    --------
+    >>> import spatialsig as sp
+    >>> sp.settings.progress = False
+    >>> sdata = sp.datasets.toy()
+    >>> sp.pp.split(sdata, by="block", n_folds=2, block_um=100, buffer_um=0)
+    >>> sp.pp.make_patches(sdata, patch_px=28, um_per_px=2.0)
+    >>> sp.pp.assign_cells(sdata)
+    >>> coverage = sp.tl.score_cells(sdata, "seed")
+    >>> sp.tl.aggregate_patches(sdata, min_cells=5, use_rep=None)
+    >>> table = sp.tl.baselines(sdata)
+    >>> sorted(table["method"].unique())
+    ['colour', 'coordinates', 'density', 'hand_features', 'neighbours', 'train_mean']
     """
     request = Request(None, test_fold, use_rep, embedding_key, patches_key, signatures_key, table_key, seed)
     slides = gather(data, request)

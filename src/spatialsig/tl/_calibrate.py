@@ -1,4 +1,4 @@
-"""Calibrate prediction intervals on slides the model has not learned from."""
+"""Prediction intervals of a model, from its errors on slides it has not learned from."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def calibrate(
     patches_key: str = _keys.PATCHES,
     signatures_key: str = _keys.SIGNATURES,
 ) -> pd.DataFrame:
-    """Measure prediction intervals on slides the model has not learned from, and keep them in the model.
+    """Measure the prediction intervals of a model on slides it has not learned from, and keep them in the model.
 
     Split conformal prediction: the interval is the score plus and minus the ``coverage`` quantile of the absolute
     errors on held-out patches, a little raised since they are finitely many; where the model knows its own deviation,
@@ -97,6 +97,33 @@ def calibrate(
         If a calibration slide is one the model learned from.
     InputError
         If no labelled patch is left, or there are too few patches or slides for ``coverage``.
+
+    References
+    ----------
+    .. [1] Lei J, G'Sell M, Rinaldo A, Tibshirani RJ, Wasserman L. Distribution-free predictive inference for
+       regression. Journal of the American Statistical Association 113, 1094-1111 (2018).
+       https://doi.org/10.1080/01621459.2017.1307116
+    .. [2] Dunn R, Wasserman L, Ramdas A. Distribution-free prediction sets for two-layer hierarchical models. Journal
+       of the American Statistical Association 118, 2491-2502 (2023). https://doi.org/10.1080/01621459.2022.2060112
+    .. [3] Lee Y, Barber RF, Willett R. Distribution-free inference with hierarchical data. arXiv (2023).
+       https://doi.org/10.48550/arXiv.2306.06342
+
+    Examples
+    --------
+    >>> import spatialsig as sp
+    >>> sp.settings.progress = False
+    >>> sdata = sp.datasets.toy()
+    >>> sp.pp.split(sdata, by="block", n_folds=2, block_um=100, buffer_um=0)
+    >>> sp.pp.make_patches(sdata, patch_px=28, um_per_px=2.0)
+    >>> sp.pp.assign_cells(sdata)
+    >>> coverage = sp.tl.score_cells(sdata, "seed")
+    >>> sp.tl.aggregate_patches(sdata, min_cells=5, use_rep=None)
+    >>> size = sp.ViTConfig(dim=16, depth=1, heads=2, mlp_dim=16, stem=(4, 4), stem_blocks=(0, 0))
+    >>> model = sp.tl.train_vit(sdata, use_rep=None, size=size, max_epochs=1)
+    >>> widths = sp.tl.calibrate(sdata, model, fold=0, coverage=0.8)
+    >>> prediction = sp.tl.predict(sdata, model)
+    >>> sorted(sdata["signatures_pred"].layers)
+    ['lower', 'upper']
     """
     check_coverage(coverage)
     check_choice(guarantee, GUARANTEES, name="guarantee")

@@ -1,4 +1,4 @@
-"""How well any model could do, given the depth of the counts."""
+"""Largest correlation that any model could reach, given the depth of the counts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def noise_ceiling(
     table_key: str = _keys.TABLE,
     signatures_key: str = _keys.SIGNATURES,
 ) -> pd.DataFrame:
-    """Largest correlation that a perfect predictor could have with the labels of each slide.
+    """Estimate the largest correlation that a perfect predictor could have with the labels of each slide.
 
     Every molecule is dealt to one of two halves by a coin; both halves are scored and summarised over patches as the
     labels were: by the same scorer under the same parameters, and the same statistic. From their correlation ``r`` over
@@ -51,6 +51,29 @@ def noise_ceiling(
     -------
     One row per slide and signature: ``sample``, ``signature``, ``ceiling`` (NaN where the signature is not measured, and
     for labels that are no scores).
+
+    References
+    ----------
+    .. [1] Spearman C. Correlation calculated from faulty data. British Journal of Psychology 3, 271-295 (1910).
+       https://doi.org/10.1111/j.2044-8295.1910.tb00206.x
+    .. [2] Brown W. Some experimental results in the correlation of mental abilities. British Journal of Psychology 3,
+       296-322 (1910). https://doi.org/10.1111/j.2044-8295.1910.tb00207.x
+    .. [3] Neufeld A, Gao LL, Popp J, Battle A, Witten D. Inference after latent variable estimation for single-cell RNA
+       sequencing data. Biostatistics 25, 270-287 (2024). https://doi.org/10.1093/biostatistics/kxac047
+
+    Examples
+    --------
+    >>> import spatialsig as sp
+    >>> sp.settings.progress = False
+    >>> sdata = sp.datasets.toy()
+    >>> sp.pp.split(sdata, by="block", n_folds=2, block_um=100, buffer_um=0)
+    >>> sp.pp.make_patches(sdata, patch_px=28, um_per_px=2.0)
+    >>> sp.pp.assign_cells(sdata)
+    >>> coverage = sp.tl.score_cells(sdata, "seed")
+    >>> sp.tl.aggregate_patches(sdata, min_cells=5, use_rep=None)
+    >>> ceiling = sp.tl.noise_ceiling(sdata, n_repeats=1)
+    >>> ceiling.columns.tolist()
+    ['sample', 'signature', 'ceiling']
     """
     options = {"table_key": table_key, "signatures_key": signatures_key, "seed": seed, "n_repeats": n_repeats}
     ceilings = [

@@ -1,4 +1,4 @@
-"""Train, judge and predict on every fold in turn, so that every patch is predicted by a model that has not seen it."""
+"""Every fold in turn held out, so that every patch is predicted by a model that has not seen it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from spatialsig import _keys
 from spatialsig._hashing import json_hash
 from spatialsig._ledger import Ledger
 from spatialsig._progress import track
-from spatialsig.errors import InputError, KeyMissingError, LeakageError, SpatialsigWarning
+from spatialsig.errors import InputError, KeyMissingError, SpatialsigWarning
 from spatialsig.evaluation.evaluate import evaluate_model
 from spatialsig.evaluation.finding import ERROR
 from spatialsig.expression.autoencoder import AutoencoderOptions, embed_slide, train_expression_autoencoder
 from spatialsig.inference.inputs import ModelInputs, check_patches, inputs_name
+from spatialsig.inference.provenance import genes_scored, refuse_own_embedding
 from spatialsig.inference.vit import VitOptions, train_signature_vit
 from spatialsig.models.ensemble import weights_hash
 from spatialsig.models.vit import SignatureViT
-from spatialsig.signatures import scored_genes
 from spatialsig.slide.fingerprint import data_hash, run_hash
 from spatialsig.slide.folds import BUFFER
 from spatialsig.slide.slides import open_slides
@@ -92,7 +92,7 @@ def cross_validate(
     key_added: str = _keys.SIGNATURES_PRED,
     **train_options: Any,
 ) -> pd.DataFrame:
-    """Hold out every fold of the split in turn: train on the others, judge on it, predict it.
+    """Evaluate and predict every fold of the split by a model that was trained on the others.
 
     For every fold an autoencoder of its own is trained on the other folds, and its embedding is averaged over the
     patches; an autoencoder that has seen the test fold would have arranged its embedding around it. The labels are those
@@ -143,6 +143,30 @@ def cross_validate(
         If slides are split differently, or an option that cross-validation decides itself is given.
     LeakageError
         If ``refit_autoencoder=False`` and the embedding was made from these slides.
+
+    References
+    ----------
+    .. [1] Roberts DR, Bahn V, Ciuti S, et al. Cross-validation strategies for data with temporal, spatial,
+       hierarchical, or phylogenetic structure. Ecography 40, 913-929 (2017). https://doi.org/10.1111/ecog.02881
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import spatialsig as sp
+    >>> sp.settings.progress = False
+    >>> sdata = sp.datasets.toy()
+    >>> sp.pp.split(sdata, by="block", n_folds=2, block_um=100, buffer_um=0)
+    >>> sp.pp.make_patches(sdata, patch_px=28, um_per_px=2.0)
+    >>> sp.pp.assign_cells(sdata)
+    >>> coverage = sp.tl.score_cells(sdata, "seed")
+    >>> sp.tl.aggregate_patches(sdata, min_cells=5, use_rep=None)
+    >>> size = sp.ViTConfig(dim=16, depth=1, heads=2, mlp_dim=16, stem=(4, 4), stem_blocks=(0, 0))
+    >>> with tempfile.TemporaryDirectory() as run_dir:
+    ...     table = sp.tl.cross_validate(sdata, run_dir=run_dir, use_rep=None, size=size, max_epochs=1)
+    >>> table["fold"].unique().tolist()
+    [0, 1]
+    >>> len(sdata["signatures_pred"]) == len(sdata["patches"])
+    True
     """
     if wrong := sorted(set(PLANNED) & train_options.keys()):
         msg = f"{wrong} cannot be given: every fold is the test fold once. Use `inner_fold=` to choose the best epoch."
@@ -151,8 +175,8 @@ def cross_validate(
     keys = {"patches_key": patches_key, "signatures_key": signatures_key}
     refit = refit_autoencoder and use_rep is not None
     if use_rep is not None and not refit:
-        _refuse_own_embedding(data, use_rep, signatures_key)
-    ae_options = {"signatures": _scored_genes(data, signatures_key), **(autoencoder or {})} if refit else {}
+        refuse_own_embedding(data, use_rep, signatures_key)
+    ae_options = {"signatures": genes_scored(data, signatures_key), **(autoencoder or {})} if refit else {}
     seen = data_hash(data, **keys, use_rep=None if refit else use_rep, table_key=table_key if refit else None)
     decides = run_hash([seen, use_rep, refit, ae_options, train_options, seed])
     plan = _Plan(
@@ -265,29 +289,3 @@ def _folds(data: Data) -> list[int]:
     if by in ("block", "random"):
         return list(range(n_folds))
     return sorted({int(split["fold"]) for split in splits.values()})
-
-
-def _refuse_own_embedding(data: Data, use_rep: str, signatures_key: str) -> None:
-    for slide in open_slides(data):
-        record = slide.params(signatures_key).get("embed_cells", {})
-        if record and record.get("key", use_rep) == use_rep:
-            msg = (
-                f"slide {slide.name!r}: {use_rep!r} is the embedding of an autoencoder that was trained on these slides, so "
-                "it has seen folds that are held out here. Leave `refit_autoencoder=True`."
-            )
-            raise LeakageError(msg)
-
-
-def _scored_genes(data: Data, signatures_key: str) -> dict[str, list[str]]:
-    """Genes of every signature that was scored: what the autoencoder must not see."""
-    for slide in open_slides(data):
-        scored = slide.params(signatures_key).get("score_cells") or {}
-        if not scored:
-            msg = (
-                f"slide {slide.name!r}: table {signatures_key!r} does not say which genes were scored, so the autoencoder "
-                "cannot leave them out. Pass `autoencoder={'signatures': ...}`, or `use_rep=None`."
-            )
-            raise KeyMissingError(msg)
-        return scored_genes(scored)
-    msg = "`data` holds no slide."
-    raise InputError(msg)

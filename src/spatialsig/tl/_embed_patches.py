@@ -33,7 +33,7 @@ def embed_patches(
     key_added: str = "embedding",
     **backbone_options: Any,
 ) -> None:
-    """Write features of every patch, for scanpy as they are and for ``train_vit(backbone="table:embedding")``.
+    """Write the features that an image network makes of every patch as a table, for scanpy and :func:`train_vit`.
 
     Parameters
     ----------
@@ -66,6 +66,18 @@ def embed_patches(
     -----
     SpatialsigWarning
         If the network was trained at another resolution.
+
+    Examples
+    --------
+    >>> import spatialsig as sp
+    >>> sp.settings.progress = False
+    >>> sdata = sp.datasets.toy()
+    >>> sp.pp.make_patches(sdata, patch_px=28, um_per_px=2.0)
+    >>> size = sp.ViTConfig(dim=16, depth=1, heads=2, mlp_dim=16, stem=(4, 4), stem_blocks=(0, 0))
+    >>> network = sp.tl.pretrain_vit(sdata, size=size, test_fold=None, max_epochs=1)
+    >>> sp.tl.embed_patches(sdata, network)
+    >>> len(sdata["embedding"]) == len(sdata["patches"])
+    True
     """
     check_positive(batch_size=batch_size)
     network = _network(backbone, backbone_options)

@@ -1,4 +1,4 @@
-"""Train the same model several times from different seeds."""
+"""An ensemble of one model, trained several times from different seeds."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def train_ensemble(
     patches_key: str = _keys.PATCHES,
     **train_options: Any,
 ) -> SignatureEnsemble:
-    """Train several image models that differ in their seed only, to predict as one.
+    """Train several image models on the same slides from different seeds, to predict as one.
 
     Parameters
     ----------
@@ -57,6 +57,26 @@ def train_ensemble(
     ------
     InputError
         If there are fewer than two members, and as :func:`train_vit`.
+
+    References
+    ----------
+    .. [1] Lakshminarayanan B, Pritzel A, Blundell C. Simple and scalable predictive uncertainty estimation using deep
+       ensembles. Advances in Neural Information Processing Systems 30 (2017). https://doi.org/10.48550/arXiv.1612.01474
+
+    Examples
+    --------
+    >>> import spatialsig as sp
+    >>> sp.settings.progress = False
+    >>> sdata = sp.datasets.toy()
+    >>> sp.pp.split(sdata, by="block", n_folds=2, block_um=100, buffer_um=0)
+    >>> sp.pp.make_patches(sdata, patch_px=28, um_per_px=2.0)
+    >>> sp.pp.assign_cells(sdata)
+    >>> coverage = sp.tl.score_cells(sdata, "seed")
+    >>> sp.tl.aggregate_patches(sdata, min_cells=5, use_rep=None)
+    >>> size = sp.ViTConfig(dim=16, depth=1, heads=2, mlp_dim=16, stem=(4, 4), stem_blocks=(0, 0))
+    >>> model = sp.tl.train_ensemble(sdata, n_members=2, use_rep=None, size=size, max_epochs=1)
+    >>> len(model.members)
+    2
     """
     if n_members < 2:
         msg = f"`n_members={n_members}` must be at least 2; call `sp.tl.train_vit` for one."

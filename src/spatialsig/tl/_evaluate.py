@@ -1,4 +1,4 @@
-"""Evaluate a model on slides it has never seen, beside everything that could fool the reader."""
+"""Metrics of a model on slides it has never seen, beside everything that could fool the reader."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def evaluate(
     signatures_key: str = _keys.SIGNATURES,
     table_key: str = _keys.TABLE,
 ) -> pd.DataFrame:
-    """Compare the model with simple predictors and the noise ceiling on the fold it has not seen.
+    """Evaluate a model on the fold it has not seen, beside simple predictors and the noise ceiling.
 
     All methods learn from the same training patches and are judged on the same held-out patches, slide by slide:
 
@@ -79,6 +79,34 @@ def evaluate(
     -----
     SpatialsigWarning
         For every finding of severity "error".
+
+    References
+    ----------
+    .. [1] Lin LI. A concordance correlation coefficient to evaluate reproducibility. Biometrics 45, 255-268 (1989).
+       https://doi.org/10.2307/2532051
+    .. [2] Mrkvička T, Dvořák J, González JA, Mateu J. Revisiting the random shift approach for testing in spatial
+       statistics. Spatial Statistics 42, 100430 (2021). https://doi.org/10.1016/j.spasta.2020.100430
+    .. [3] Benjamini Y, Hochberg Y. Controlling the false discovery rate: a practical and powerful approach to multiple
+       testing. Journal of the Royal Statistical Society B 57, 289-300 (1995).
+       https://doi.org/10.1111/j.2517-6161.1995.tb02031.x
+    .. [4] Spearman C. Correlation calculated from faulty data. British Journal of Psychology 3, 271-295 (1910).
+       https://doi.org/10.1111/j.2044-8295.1910.tb00206.x
+
+    Examples
+    --------
+    >>> import spatialsig as sp
+    >>> sp.settings.progress = False
+    >>> sdata = sp.datasets.toy()
+    >>> sp.pp.split(sdata, by="block", n_folds=2, block_um=100, buffer_um=0)
+    >>> sp.pp.make_patches(sdata, patch_px=28, um_per_px=2.0)
+    >>> sp.pp.assign_cells(sdata)
+    >>> coverage = sp.tl.score_cells(sdata, "seed")
+    >>> sp.tl.aggregate_patches(sdata, min_cells=5, use_rep=None)
+    >>> size = sp.ViTConfig(dim=16, depth=1, heads=2, mlp_dim=16, stem=(4, 4), stem_blocks=(0, 0))
+    >>> model = sp.tl.train_vit(sdata, use_rep=None, size=size, max_epochs=1)
+    >>> table = sp.tl.evaluate(sdata, model)
+    >>> table.query("method == 'he_only'")["signature"].nunique()
+    6
     """
     table, findings = evaluate_model(
         data,

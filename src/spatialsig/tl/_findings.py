@@ -1,4 +1,4 @@
-"""Warnings that nobody should miss before believing a score."""
+"""Reasons to doubt a score, as a table, before anybody believes it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def findings(
     signatures_key: str = _keys.SIGNATURES,
     table_key: str = _keys.TABLE,
 ) -> pd.DataFrame:
-    """Look for everything that is known to fool the reader of such results.
+    """List the reasons to doubt a result that the slides, the model and its evaluation give.
 
     Split and patients, genes shared by embedding and labels, steps that looked at the test fold, scales, registration,
     cells outside patches, ties, coverage, control probes; with an evaluation also: position or density that explain it,
@@ -51,6 +51,7 @@ def findings(
     Examples
     --------
     >>> import spatialsig as sp
+    >>> sp.settings.progress = False
     >>> sdata = sp.datasets.toy()
     >>> sp.tl.findings(sdata)["name"].tolist()
     ['registration_unchecked']

@@ -1,4 +1,4 @@
-"""Predict the labels from the expression embedding alone, before an image model is trained with it."""
+"""Labels predicted from the expression embedding alone, before an image model is trained with it."""
 
 from __future__ import annotations
 
@@ -69,6 +69,27 @@ def embedding_leak(
     -----
     SpatialsigWarning
         If the embedding was made from genes of the signatures, with what it reaches alone.
+
+    References
+    ----------
+    .. [1] Hoerl AE, Kennard RW. Ridge regression: biased estimation for nonorthogonal problems. Technometrics 12, 55-67
+       (1970). https://doi.org/10.1080/00401706.1970.10488634
+
+    Examples
+    --------
+    >>> import spatialsig as sp
+    >>> sp.settings.progress = False
+    >>> sdata = sp.datasets.toy()
+    >>> sp.pp.split(sdata, by="block", n_folds=2, block_um=100, buffer_um=0)
+    >>> model = sp.tl.train_autoencoder(sdata, signatures="seed", n_latent=4, hidden=(16,), max_epochs=1)
+    >>> sp.tl.embed_cells(sdata, model)
+    >>> sp.pp.make_patches(sdata, patch_px=28, um_per_px=2.0)
+    >>> sp.pp.assign_cells(sdata)
+    >>> coverage = sp.tl.score_cells(sdata, "seed")
+    >>> sp.tl.aggregate_patches(sdata, min_cells=5)
+    >>> leak = sp.tl.embedding_leak(sdata, n_repeats=1)
+    >>> leak["n_shared"].sum().item()  # the autoencoder did not see the genes of the signatures
+    0
     """
     keys = {"use_rep": use_rep, "patches_key": patches_key, "signatures_key": signatures_key, "table_key": table_key}
     slides = [_rows_of(slide, test_fold, n_repeats, seed, **keys) for slide in open_slides(data)]

@@ -1,4 +1,4 @@
-"""Predict signature scores for every patch of a slide, with or without expression."""
+"""Predicted signature scores of every patch of a slide, with or without expression."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def predict(
     signatures_key: str = _keys.SIGNATURES,
     key_added: str = _keys.SIGNATURES_PRED,
 ) -> pd.DataFrame:
-    """Predict the signature scores of every patch.
+    """Predict the signature scores of every patch from its H&E, with or without an expression embedding.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def predict(
     skip_done
         Leave slides alone whose table was made by the same weights from the same patches, inputs, views and intervals.
     on_error
-        ``"raise"`` stops at the first slide that fails; ``"collect"`` goes on, warns at the end, and lists it.
+        ``"raise"`` stops at the first slide that fails; ``"collect"`` takes the next, warns at the end, and lists it.
     patches_key, signatures_key
         Shapes element of the patches, table of the labels (only read for ``use_rep`` and the number of cells).
     key_added
@@ -83,6 +83,24 @@ def predict(
     -----
     SpatialsigWarning
         If slides failed under ``on_error="collect"``, or the model was calibrated for other inputs than these.
+
+    Examples
+    --------
+    >>> import spatialsig as sp
+    >>> sp.settings.progress = False
+    >>> sdata = sp.datasets.toy()
+    >>> sp.pp.split(sdata, by="block", n_folds=2, block_um=100, buffer_um=0)
+    >>> sp.pp.make_patches(sdata, patch_px=28, um_per_px=2.0)
+    >>> sp.pp.assign_cells(sdata)
+    >>> coverage = sp.tl.score_cells(sdata, "seed")
+    >>> sp.tl.aggregate_patches(sdata, min_cells=5, use_rep=None)
+    >>> size = sp.ViTConfig(dim=16, depth=1, heads=2, mlp_dim=16, stem=(4, 4), stem_blocks=(0, 0))
+    >>> model = sp.tl.train_vit(sdata, use_rep=None, size=size, max_epochs=1)
+    >>> outcome = sp.tl.predict(sdata, model)
+    >>> outcome["outcome"].tolist()
+    ['predicted']
+    >>> sdata["signatures_pred"].shape == (len(sdata["patches"]), 6)
+    True
     """
     check_choice(on_error, ("raise", "collect"), name="on_error")
     run = _Prediction(

@@ -1,4 +1,4 @@
-"""Train an image network without labels, on the H&E of every slide."""
+"""An image network trained without labels, on the H&E of every slide."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def pretrain_vit(
     signatures_key: str = _keys.SIGNATURES,
     **fit_options: Any,
 ) -> PretrainedViT:
-    """Train an image network without labels: blocks of each patch are hidden, and it paints what was there.
+    """Train an image network on patches without labels: blocks of each are hidden, and it paints what was there.
 
     Patches come from the training slides and from slides without labels, an H&E alone being enough. Patches of the test
     fold are left out: their images would be allowed (no label is seen), but a model that has seen them says less about
@@ -68,6 +68,24 @@ def pretrain_vit(
         If a labelled slide has no folds, or patches are missing.
     InputError
         If slides differ in their patches, or none is left.
+
+    References
+    ----------
+    .. [1] He K, Chen X, Xie S, Li Y, Dollár P, Girshick R. Masked autoencoders are scalable vision learners. Conference
+       on Computer Vision and Pattern Recognition (2022). https://doi.org/10.1109/CVPR52688.2022.01553
+    .. [2] Xie Z, Zhang Z, Cao Y, et al. SimMIM: a simple framework for masked image modeling. Conference on Computer
+       Vision and Pattern Recognition (2022). https://doi.org/10.1109/CVPR52688.2022.00943
+
+    Examples
+    --------
+    >>> import spatialsig as sp
+    >>> sp.settings.progress = False
+    >>> sdata = sp.datasets.toy()
+    >>> sp.pp.make_patches(sdata, patch_px=28, um_per_px=2.0)
+    >>> size = sp.ViTConfig(dim=16, depth=1, heads=2, mlp_dim=16, stem=(4, 4), stem_blocks=(0, 0))
+    >>> network = sp.tl.pretrain_vit(sdata, size=size, test_fold=None, max_epochs=1)
+    >>> network.run["training_samples"]
+    ['toy']
     """
     check_options(fit_options, FIT_OPTIONS, function="pretrain_vit")
     spec, sources = _sources(data, test_fold, patches_key, signatures_key)

@@ -1,4 +1,4 @@
-"""Score every cell for every signature."""
+"""Scores of every cell for every signature."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def score_cells(
     table_key: str = _keys.TABLE,
     key_added: str = _keys.CELL_SIGNATURES,
 ) -> pd.DataFrame:
-    """Score every cell for every signature.
+    """Score every cell for every signature from its counts.
 
     Whatever a method learns comes from the training cells of all slides together and is the same for every slide. A
     signature uses the genes that **all** slides measure, so that it means the same everywhere; one with too few of them
@@ -88,9 +88,22 @@ def score_cells(
         If no signature is measured well enough, ``max_rank`` is smaller than a signature, no gene is left as control,
         or decoupler is not installed; nothing is written.
 
+    References
+    ----------
+    .. [1] Tirosh I, Izar B, Prakadan SM, et al. Dissecting the multicellular ecosystem of metastatic melanoma by
+       single-cell RNA-seq. Science 352, 189-196 (2016). https://doi.org/10.1126/science.aad0501
+    .. [2] Andreatta M, Carmona SJ. UCell: robust and scalable single-cell gene signature scoring. Computational and
+       Structural Biotechnology Journal 19, 3796-3798 (2021). https://doi.org/10.1016/j.csbj.2021.06.043
+    .. [3] Aibar S, González-Blas CB, Moerman T, et al. SCENIC: single-cell regulatory network inference and clustering.
+       Nature Methods 14, 1083-1086 (2017). https://doi.org/10.1038/nmeth.4463
+    .. [4] Badia-i-Mompel P, Vélez Santiago J, Braunger J, et al. decoupleR: ensemble of computational methods to infer
+       biological activities from omics data. Bioinformatics Advances 2, vbac016 (2022).
+       https://doi.org/10.1093/bioadv/vbac016
+
     Examples
     --------
     >>> import spatialsig as sp
+    >>> sp.settings.progress = False
     >>> sdata = sp.datasets.toy()
     >>> coverage = sp.tl.score_cells(sdata, "seed", test_fold=None)
     >>> sdata["table"].obsm["signatures"].shape[1] == len(coverage)
@@ -139,12 +152,12 @@ def _check_coverage(report: pd.DataFrame, panels: list[list[str]]) -> None:
     dropped = report[report["reason"] != ""]
     if len(dropped) == len(report):
         zero = report.index[report["n_genes_measured"] == 0].tolist()
-        said = "; ".join(f"{name}: {reason}" for name, reason in report["reason"].items())
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in report["reason"].items())
         msg = (
-            f"no signature is measured well enough on all {len(panels)} slides ({said}). Without any gene on the panel: "
+            f"no signature is measured well enough on all {len(panels)} slides ({reasons}). Without any gene on the panel: "
             f"{zero}; the panel names its genes like {panels[0][:3]}. Use another set, or lower `min_fraction`."
         )
         raise InputError(msg)
     if len(dropped):
-        said = "; ".join(f"{name} ({reason})" for name, reason in dropped["reason"].items())
-        warnings.warn(f"not scored, NaN on every slide: {said}.", SpatialsigWarning, stacklevel=3)
+        reasons = "; ".join(f"{name} ({reason})" for name, reason in dropped["reason"].items())
+        warnings.warn(f"not scored, NaN on every slide: {reasons}.", SpatialsigWarning, stacklevel=3)

@@ -1,4 +1,4 @@
-"""From slides to a statement about patients: intervals, p-values, and which method is better."""
+"""Statements about patients from slides: intervals, p-values, and which method is better."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ QUESTIONS = (
 def summarise(
     evaluation: pd.DataFrame, *, by: str = "patient", interval: str = "fisher", level: float = 0.95, seed: int = 0
 ) -> pd.DataFrame:
-    """Mean correlation of every method over patients, with an interval that knows how few they are.
+    """Average the correlation of every method over patients, with an interval that knows how few they are.
 
     Parameters
     ----------
@@ -63,23 +63,46 @@ def summarise(
         If a column is missing.
     InputError
         If a method was judged twice on one slide.
+
+    References
+    ----------
+    .. [1] Fisher RA. Frequency distribution of the values of the correlation coefficient in samples from an
+       indefinitely large population. Biometrika 10, 507-521 (1915). https://doi.org/10.1093/biomet/10.4.507
+    .. [2] Efron B. Better bootstrap confidence intervals. Journal of the American Statistical Association 82, 171-185
+       (1987). https://doi.org/10.1080/01621459.1987.10478410
+    .. [3] Benjamini Y, Hochberg Y. Controlling the false discovery rate: a practical and powerful approach to multiple
+       testing. Journal of the Royal Statistical Society B 57, 289-300 (1995).
+       https://doi.org/10.1111/j.2517-6161.1995.tb02031.x
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import spatialsig as sp
+    >>> r = {"he_only": [0.4, 0.5, 0.6], "density": [0.3, 0.3, 0.4]}
+    >>> table = pd.DataFrame([
+    ...     {"method": method, "signature": "Immune_T", "sample": f"S{k}", "patient": f"P{k}", "pearson": value,
+    ...      "share_of_ceiling": value / 0.8}
+    ...     for method, values in r.items() for k, value in enumerate(values)
+    ... ])
+    >>> sp.tl.summarise(table).query("signature == 'mean'")[["method", "pearson", "n_patients"]].round(2).values.tolist()
+    [['he_only', 0.5, 3], ['density', 0.33, 3]]
     """
     check_choice(by, UNITS, name="by")
     table = _checked(evaluation)
     rows = []
     for method, of_method in table.groupby("method", sort=False):
         for signature, part in _each_signature(of_method):
-            known = part.dropna(subset=["pearson"])
-            found = cluster_interval(
-                known["pearson"].to_numpy(), known[by].tolist(), method=interval, level=level, seed=seed
+            judged = part.dropna(subset=["pearson"])
+            estimate = cluster_interval(
+                judged["pearson"].to_numpy(), judged[by].tolist(), method=interval, level=level, seed=seed
             )
-            share = cluster_interval(known["share_of_ceiling"].to_numpy(), known[by].tolist()).mean
+            share = cluster_interval(judged["share_of_ceiling"].to_numpy(), judged[by].tolist()).mean
             rows.append(
                 {
-                    "method": method, "signature": signature, "pearson": found.mean,
-                    "low": np.maximum(found.low, -1.0), "high": np.minimum(found.high, 1.0), "share_of_ceiling": share,
+                    "method": method, "signature": signature, "pearson": estimate.mean,
+                    "low": np.maximum(estimate.low, -1.0), "high": np.minimum(estimate.high, 1.0), "share_of_ceiling": share,
                     "p": combine(part["p"].to_numpy()) if signature != MEAN else np.nan,
-                    "n_slides": known["sample"].nunique(), "n_patients": known["patient"].nunique(),
+                    "n_slides": judged["sample"].nunique(), "n_patients": judged["patient"].nunique(),
                 }
             )  # fmt: skip
     result = pd.DataFrame(rows)
@@ -96,7 +119,7 @@ def compare_methods(
     by: str = "patient",
     level: float = 0.95,
 ) -> pd.DataFrame:
-    """Paired comparisons of methods on the same patients: does fusion help, does the H&E help beyond density?
+    """Compare methods in pairs on the same patients: does fusion help, does the H&E help beyond density?
 
     Parameters
     ----------
@@ -118,6 +141,26 @@ def compare_methods(
     ------
     KeyMissingError
         If a column or a method is missing.
+
+    References
+    ----------
+    .. [1] Benjamini Y, Hochberg Y. Controlling the false discovery rate: a practical and powerful approach to multiple
+       testing. Journal of the Royal Statistical Society B 57, 289-300 (1995).
+       https://doi.org/10.1111/j.2517-6161.1995.tb02031.x
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import spatialsig as sp
+    >>> r = {"he_only": [0.4, 0.5, 0.6], "density": [0.3, 0.3, 0.4]}
+    >>> table = pd.DataFrame([
+    ...     {"method": method, "signature": "Immune_T", "sample": f"S{k}", "patient": f"P{k}", "pearson": value,
+    ...      "share_of_ceiling": value / 0.8}
+    ...     for method, values in r.items() for k, value in enumerate(values)
+    ... ])
+    >>> result = sp.tl.compare_methods(table)
+    >>> result.query("signature == 'mean'")[["better", "than", "difference"]].round(2).values.tolist()
+    [['he_only', 'density', 0.17]]
     """
     check_choice(by, UNITS, name="by")
     table = _checked(evaluation)
@@ -131,13 +174,13 @@ def compare_methods(
             check_key(methods, method, name="pairs", where="the methods of the evaluation")
         difference = (wide[better] - wide[than]).rename("difference").reset_index()
         for signature, part in _each_signature(difference):
-            known = part.dropna(subset=["difference"])
-            found = cluster_interval(known["difference"].to_numpy(), known[by].tolist(), level=level)
+            judged = part.dropna(subset=["difference"])
+            estimate = cluster_interval(judged["difference"].to_numpy(), judged[by].tolist(), level=level)
             rows.append(
                 {
-                    "better": better, "than": than, "signature": signature, "difference": found.mean,
-                    "low": found.low, "high": found.high, "p": found.p,
-                    "n_slides": known["sample"].nunique(), "n_patients": known["patient"].nunique(),
+                    "better": better, "than": than, "signature": signature, "difference": estimate.mean,
+                    "low": estimate.low, "high": estimate.high, "p": estimate.p,
+                    "n_slides": judged["sample"].nunique(), "n_patients": judged["patient"].nunique(),
                 }
             )  # fmt: skip
     columns = ["better", "than", "signature", "difference", "low", "high", "p", "n_slides", "n_patients"]

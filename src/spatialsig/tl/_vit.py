@@ -1,4 +1,4 @@
-"""Train the image model straight from the stores."""
+"""The image model, trained straight from the stores."""
 
 from __future__ import annotations
 
@@ -116,6 +116,37 @@ def train_vit(
     -----
     SpatialsigWarning
         If the embedding was made from genes of the signatures, or the backbone was trained at another resolution.
+
+    References
+    ----------
+    .. [1] Dosovitskiy A, Beyer L, Kolesnikov A, et al. An image is worth 16x16 words: transformers for image
+       recognition at scale. International Conference on Learning Representations (2021).
+       https://doi.org/10.48550/arXiv.2010.11929
+    .. [2] Xiao T, Singh M, Mintun E, et al. Early convolutions help transformers see better. Advances in Neural
+       Information Processing Systems 34 (2021). https://doi.org/10.48550/arXiv.2106.14881
+    .. [3] Neverova N, Wolf C, Taylor G, Nebout F. ModDrop: adaptive multi-modal gesture recognition. IEEE Transactions
+       on Pattern Analysis and Machine Intelligence 38, 1692-1706 (2016). https://doi.org/10.1109/TPAMI.2015.2461544
+    .. [4] Perez E, Strub F, de Vries H, Dumoulin V, Courville A. FiLM: visual reasoning with a general conditioning
+       layer. AAAI Conference on Artificial Intelligence (2018). https://doi.org/10.1609/aaai.v32i1.11671
+    .. [5] Hu EJ, Shen Y, Wallis P, et al. LoRA: low-rank adaptation of large language models. International Conference
+       on Learning Representations (2022). https://doi.org/10.48550/arXiv.2106.09685
+    .. [6] Howard J, Ruder S. Universal language model fine-tuning for text classification. Annual Meeting of the
+       Association for Computational Linguistics, 328-339 (2018). https://doi.org/10.18653/v1/P18-1031
+
+    Examples
+    --------
+    >>> import spatialsig as sp
+    >>> sp.settings.progress = False
+    >>> sdata = sp.datasets.toy()
+    >>> sp.pp.split(sdata, by="block", n_folds=2, block_um=100, buffer_um=0)
+    >>> sp.pp.make_patches(sdata, patch_px=28, um_per_px=2.0)
+    >>> sp.pp.assign_cells(sdata)
+    >>> coverage = sp.tl.score_cells(sdata, "seed")
+    >>> sp.tl.aggregate_patches(sdata, min_cells=5, use_rep=None)
+    >>> size = sp.ViTConfig(dim=16, depth=1, heads=2, mlp_dim=16, stem=(4, 4), stem_blocks=(0, 0))
+    >>> model = sp.tl.train_vit(sdata, use_rep=None, size=size, max_epochs=1)
+    >>> model.signatures[:2]
+    ('Immune_T', 'Immune_B')
     """
     options = VitOptions(
         test_fold=test_fold,
