@@ -8,10 +8,11 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:
 CONSTRAINTS := $(addprefix -c ,$(wildcard constraints-$(VERSION).txt))
 # bytecode is made where it is used, which is a small part of what is installed
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --no-compile $(CONSTRAINTS)
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 OUT ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test screen lint docs bench-demo bench-her2st bench-qc-alignment bench-import bench-render bench-fuzz-bundle bench-patch-reads bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology bench-pretraining bench-leak bench-seed-parity soak-store soak-training bench-bitflips bench-layout bench-conformal bench-whole-slide bench-traps bench-intervals bench-ceiling bench-vit-speed bench-ladder bench-ladder-1um bench-signs bench-report bench-walks clean
+.PHONY: help demo test coverage screen lint docs bench-demo bench-her2st bench-qc-alignment bench-import bench-render bench-fuzz-bundle bench-patch-reads bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology bench-pretraining bench-leak bench-seed-parity soak-store soak-training bench-bitflips bench-layout bench-conformal bench-whole-slide bench-traps bench-intervals bench-ceiling bench-vit-speed bench-ladder bench-ladder-1um bench-signs bench-report bench-walks clean
 
 help:  ## show the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -48,12 +49,16 @@ lint: $(VENV)/.test  ## style and types
 	$(PY) -m mypy
 
 test: lint  ## style, types, tests, notebooks
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
 	$(PY) -m pytest -o addopts= --nbmake notebooks --nbmake-timeout 300
 
-docs: $(VENV)/.docs  ## HTML documentation in docs/_build/html
+coverage: $(VENV)/.test  ## share of lines and branches that the tests run, page by page in build/coverage
+	$(PYTEST) --cov --cov-report=term:skip-covered --cov-report=html:build/coverage
+
+docs: $(VENV)/.docs  ## HTML documentation in docs/_build/html; warnings are errors
+	rm -rf docs/generated  # pages of names that are gone would be warned of
 	$(PY) benchmarks/summary.py
-	$(PY) -m sphinx -W -b html docs docs/_build/html
+	$(PY) -m sphinx -W --keep-going -b html docs docs/_build/html
 
 bench-demo: $(VENV)/.package  ## the demo's labels and embedding against the known truth
 	$(PY) benchmarks/demo_checks.py --demo $(OUT)
@@ -158,4 +163,4 @@ bench-signs: $(VENV)/.package  ## the orders that must hold: splits, statistics,
 	$(PY) benchmarks/signs.py
 
 clean:  ## remove what the commands above made
-	rm -rf $(VENV) $(OUT) docs/_build
+	rm -rf $(VENV) $(OUT) docs/_build docs/generated build/coverage .coverage
