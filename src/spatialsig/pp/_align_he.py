@@ -1,4 +1,4 @@
-"""Place the H&E by a matrix, by landmarks, or by a file of either."""
+"""The place of the H&E, from a matrix, landmarks, or a file of either."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def align_he(
     image_key: str = _keys.IMAGE,
     table_key: str = _keys.TABLE,
 ) -> pd.DataFrame:
-    """Set where the H&E lies; its pixels stay as they are.
+    """Write the transformation of the H&E from a matrix, landmarks or a file; its pixels stay as they are.
 
     Give exactly one of ``matrix``, ``landmarks`` and ``file``; for several slides, a mapping from the name of each
     slide to its own. Every slide is checked before any is changed.
@@ -114,10 +114,10 @@ def align_he(
     (5, 0.0)
     """
     check_choice(target, ("global", "um"), name="target")
-    given = _only_one(matrix, landmarks, file)
-    plans = [_plan(slide, *given, target, image_key, table_key) for slide in open_slides(data)]
-    if len(plans) > 1 and not isinstance(given[1], Mapping):
-        msg = f"one `{given[0]}` for {len(plans)} slides; give a mapping {{name of the slide: its own {given[0]}}}."
+    how, placement = _only_one(matrix, landmarks, file)
+    plans = [_plan(slide, how, placement, target, image_key, table_key) for slide in open_slides(data)]
+    if len(plans) > 1 and not isinstance(placement, Mapping):
+        msg = f"one `{how}` for {len(plans)} slides; give a mapping {{name of the slide: its own {how}}}."
         raise InputError(msg)
     for slide, (alignment, record) in zip(open_slides(data), plans, strict=True):
         place_image(slide, image_key, alignment.matrix)
@@ -132,8 +132,8 @@ def align_he(
 
 
 def _only_one(matrix: Any, landmarks: Any, file: Any) -> tuple[str, Any]:
-    given = {"matrix": matrix, "landmarks": landmarks, "file": file}
-    used = [(name, value) for name, value in given.items() if value is not None]
+    ways = {"matrix": matrix, "landmarks": landmarks, "file": file}
+    used = [(name, value) for name, value in ways.items() if value is not None]
     if len(used) != 1:
         msg = (
             f"wanted exactly one of `matrix`, `landmarks` and `file`; got {[name for name, _ in used]}. For an H&E that "
@@ -144,19 +144,19 @@ def _only_one(matrix: Any, landmarks: Any, file: Any) -> tuple[str, Any]:
 
 
 def _plan(
-    slide: Slide, how: str, given: Any, target: str, image_key: str, table_key: str
+    slide: Slide, how: str, placement: Any, target: str, image_key: str, table_key: str
 ) -> tuple[Alignment, dict[str, Any]]:
     """Alignment of one slide, checked, and what is kept about it."""
     before = matrix_to_global(image_of(slide, image_key))
     refuse_patches(slide, image_key)
-    if isinstance(given, Mapping):
-        if slide.name not in given:
-            msg = f"`{how}` has no entry for slide {slide.name!r}; it has {sorted(given)}."
+    if isinstance(placement, Mapping):
+        if slide.name not in placement:
+            msg = f"`{how}` has no entry for slide {slide.name!r}; it has {sorted(placement)}."
             raise InputError(msg)
-        given = given[slide.name]
+        placement = placement[slide.name]
     scale = um_per_global(slide)
-    name = str(given) if how == "file" else f"{how} of slide {slide.name}"
-    alignment = _alignment(how, given, um_per_target=1.0 if target == "um" else scale, name=name)
+    name = str(placement) if how == "file" else f"{how} of slide {slide.name}"
+    alignment = _alignment(how, placement, um_per_target=1.0 if target == "um" else scale, name=name)
     if target == "um":
         alignment = replace(alignment, matrix=np.diag([1 / scale, 1 / scale, 1.0]) @ alignment.matrix)
     check_alignment(alignment.matrix, pixel_size=scale, name=name)
@@ -176,30 +176,32 @@ def _plan(
     return alignment, record
 
 
-def _alignment(how: str, given: Any, *, um_per_target: float, name: str) -> Alignment:
+def _alignment(how: str, placement: Any, *, um_per_target: float, name: str) -> Alignment:
     if how == "file":
-        return read_alignment(given, pixel_size=um_per_target)
+        return read_alignment(placement, pixel_size=um_per_target)
     if how == "landmarks":
-        return fit_landmarks(*_points(given, name), um_per_target=um_per_target, name=name, stacklevel=5)
-    if isinstance(given, str):
-        check_choice(given, (IDENTITY,), name="matrix")
-        given = np.eye(3)
-    return Alignment(np.asarray(given, np.float64), "matrix", None, 0)
+        return fit_landmarks(*_points(placement, name), um_per_target=um_per_target, name=name, stacklevel=5)
+    if isinstance(placement, str):
+        check_choice(placement, (IDENTITY,), name="matrix")
+        placement = np.eye(3)
+    return Alignment(np.asarray(placement, np.float64), "matrix", None, 0)
 
 
-def _points(given: Any, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _points(landmarks: Any, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Points ``(n, 2)`` on the H&E and on the target."""
-    if isinstance(given, pd.DataFrame):
-        columns = point_columns(list(given.columns))
+    if isinstance(landmarks, pd.DataFrame):
+        columns = point_columns(list(landmarks.columns))
         if columns is None:
-            msg = f"{name!r} has columns {list(given.columns)}; wanted one of {[list(layout) for layout in LAYOUTS]}."
+            msg = (
+                f"{name!r} has columns {list(landmarks.columns)}; wanted one of {[list(layout) for layout in LAYOUTS]}."
+            )
             raise InputError(msg)
-        numbers = given.iloc[:, columns].to_numpy(np.float64)
+        numbers = landmarks.iloc[:, columns].to_numpy(np.float64)
         return numbers[:, :2], numbers[:, 2:]
-    if not isinstance(given, tuple | list) or len(given) != 2:
-        msg = f"{name!r}: wanted two arrays (n, 2), on the H&E and on the target, or a DataFrame; got {type(given).__name__}."
+    if not isinstance(landmarks, tuple | list) or len(landmarks) != 2:
+        msg = f"{name!r}: wanted two arrays (n, 2), on the H&E and on the target, or a DataFrame; got {type(landmarks).__name__}."
         raise InputError(msg)
-    return np.asarray(given[0], np.float64), np.asarray(given[1], np.float64)
+    return np.asarray(landmarks[0], np.float64), np.asarray(landmarks[1], np.float64)
 
 
 def _share_inside(slide: Slide, matrix: NDArray[np.float64], image_key: str, table_key: str, name: str) -> float | None:

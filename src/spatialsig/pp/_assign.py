@@ -1,4 +1,4 @@
-"""Which patches hold which cells, through the alignment of the H&E."""
+"""Membership of cells in patches, through the alignment of the H&E."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WARN_INSIDE = 0.8
 
 
 def assign_cells(data: Data, *, patches_key: str = _keys.PATCHES, table_key: str = _keys.TABLE) -> None:
-    """Find the patches that hold each cell.
+    """Write which patches hold each cell, from the positions of the cells and the alignment of the H&E.
 
     Cell positions (µm) go through the alignment into H&E pixels. Patches are half open (left and top edge in, right and
     bottom edge out), so a cell lies in exactly one patch of a grid without overlap.
@@ -45,6 +45,16 @@ def assign_cells(data: Data, *, patches_key: str = _keys.PATCHES, table_key: str
     ------
     AlignmentError
         If under 5 % of the cells lie on the image.
+
+    Examples
+    --------
+    >>> import spatialsig as sp
+    >>> sp.settings.progress = False
+    >>> sdata = sp.datasets.toy()
+    >>> sp.pp.make_patches(sdata, patch_px=56, um_per_px=2.0)
+    >>> sp.pp.assign_cells(sdata)
+    >>> sdata["table"].obsm["patch_membership"].shape == (sdata["table"].n_obs, len(sdata["patches"]))
+    True
     """
     for slide in open_slides(data):
         _assign(slide, patches_key, table_key)
@@ -70,11 +80,11 @@ def _share_on_image(slide: Slide, image_key: str, xy: np.ndarray) -> float:
     full = full_resolution(image_of(slide, image_key))
     inside = (xy >= 0).all(axis=1) & (xy[:, 0] < full.sizes["x"]) & (xy[:, 1] < full.sizes["y"])
     share = float(inside.mean())
-    said = f"slide {slide.name!r}: {share:.1%} of the cells lie on image {image_key!r}"
+    finding = f"slide {slide.name!r}: {share:.1%} of the cells lie on image {image_key!r}"
     fix = "check the alignment file, and that `obsm['spatial']` is in µm, not pixels"
     if share < MIN_INSIDE:
-        msg = f"{said}; {fix}."
+        msg = f"{finding}; {fix}."
         raise AlignmentError(msg)
     if share < WARN_INSIDE:
-        warnings.warn(f"{said}, fewer than {WARN_INSIDE:.0%}; {fix}.", SpatialsigWarning, stacklevel=4)
+        warnings.warn(f"{finding}, fewer than {WARN_INSIDE:.0%}; {fix}.", SpatialsigWarning, stacklevel=4)
     return share

@@ -1,4 +1,4 @@
-"""Keep cells with enough counts and genes; drop what is not a gene."""
+"""Cells with enough counts and genes, and only the columns that are genes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GENE_EXPRESSION = "Gene Expression"
 
 
 def filter_cells(data: Data, *, min_counts: int = 10, min_genes: int = 5, table_key: str = _keys.TABLE) -> None:
-    """Keep the cells with enough counts and genes, and only the columns that are genes.
+    """Keep the cells of a table that have enough counts and genes, and only the columns that are genes.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Outline the tissue of an H&E, and read the outlines of others."""
+"""Outlines of the tissue, from the H&E."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def find_tissue(
     image_key: str = _keys.IMAGE,
     key_added: str = _keys.TISSUE,
 ) -> None:
-    """Outline the tissue on the H&E.
+    """Outline the tissue on the H&E as polygons in its pixels.
 
     Tissue is darker than the glass of the same slide, rough on the scale of cells, and coloured by haematoxylin and
     eosin: pen marks, dark rims of the scan, spilled stain and uneven light are not tissue.
@@ -72,6 +72,11 @@ def find_tissue(
         If there is no image ``image_key``.
     InputError
         If a slide holds no tissue (slides before it in a cohort are written).
+
+    References
+    ----------
+    .. [1] Otsu N. A threshold selection method from gray-level histograms. IEEE Transactions on Systems, Man, and
+       Cybernetics 9, 62-66 (1979). https://doi.org/10.1109/TSMC.1979.4310076
 
     Examples
     --------

@@ -46,7 +46,7 @@ def highly_variable_genes(
     test_fold: int | None = 0,
     table_key: str = _keys.TABLE,
 ) -> None:
-    """Mark the genes that vary most, judged on training cells only.
+    """Mark the genes whose counts vary most over the training cells of all slides.
 
     Variation is looked at within each slide and then combined, so that differences between slides do not make a gene
     variable. All flavors but ``"seed"`` agree with :func:`scanpy.pp.highly_variable_genes` on the slides put together,
@@ -92,6 +92,15 @@ def highly_variable_genes(
     ------
     InputError
         If slides share no gene, no training cell is left, or scikit-misc is missing; nothing is written.
+
+    References
+    ----------
+    .. [1] Satija R, Farrell JA, Gennert D, Schier AF, Regev A. Spatial reconstruction of single-cell gene expression
+       data. Nature Biotechnology 33, 495-502 (2015). https://doi.org/10.1038/nbt.3192
+    .. [2] Zheng GXY, Terry JM, Belgrader P, et al. Massively parallel digital transcriptional profiling of single
+       cells. Nature Communications 8, 14049 (2017). https://doi.org/10.1038/ncomms14049
+    .. [3] Stuart T, Butler A, Hoffman P, et al. Comprehensive integration of single-cell data. Cell 177, 1888-1902
+       (2019). https://doi.org/10.1016/j.cell.2019.05.031
 
     Examples
     --------

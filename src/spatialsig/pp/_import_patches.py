@@ -1,4 +1,4 @@
-"""Take over patches that squidpy, sopa or LazySlide cut."""
+"""Patches from the tiles that squidpy, sopa or LazySlide cut."""
 
 from __future__ import annotations
 
@@ -83,6 +83,22 @@ def import_patches(
         If the tiles are not squares of one size, finer than the scan, or none is left.
     AlignmentError
         If they lie off the image.
+
+    Examples
+    --------
+    >>> import geopandas as gpd
+    >>> import shapely
+    >>> from spatialdata.models import ShapesModel
+    >>> from spatialdata.transformations import get_transformation
+    >>> import spatialsig as sp
+    >>> sp.settings.progress = False
+    >>> sdata = sp.datasets.toy()
+    >>> frames = get_transformation(sdata["he_image"], get_all=True)
+    >>> tiles = gpd.GeoDataFrame(geometry=[shapely.box(x, 200, x + 56, 256) for x in (200, 256, 312)])
+    >>> sdata["tiles"] = ShapesModel.parse(tiles, transformations=frames)
+    >>> sp.pp.import_patches(sdata, "tiles")
+    >>> sdata["patches"]["x0"].tolist()
+    [200, 256, 312]
     """
     if tool is not None:
         check_choice(tool, TOOLS, name="tool")

@@ -24,9 +24,9 @@ def normalize(
     layer: str = "lognorm",
     table_key: str = _keys.TABLE,
 ) -> None:
-    """Write normalised expression into a layer: counts per ``target_sum`` of each cell, and their ``log1p``.
+    """Write the counts of each cell, scaled to ``target_sum`` and as ``log1p``, into a layer.
 
-    Only for other packages and for looking at genes: every verb of this package starts from the counts.
+    Only for other packages and for looking at genes: every function of this package starts from the counts.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Give the patches of every slide the colours of one reference."""
+"""The stains of every slide, and the matrix that gives its patches the colours of one reference."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class StainFit:
 def normalize_stain(
     data: Data, *, method: str = "macenko", n_patches: int = 100, seed: int = 0, patches_key: str = _keys.PATCHES
 ) -> pd.DataFrame:
-    """Let patches be read in the colours and strengths of a fixed reference, whatever the slide was stained with.
+    """Fit the stains of every slide, so that its patches are read in the colours and strengths of one reference.
 
     Haematoxylin and eosin of a slide are told apart by squidpy (:func:`squidpy.experimental.im.fit_stain_reference`) on
     a sample of its patches, at the resolution that a model sees. No image is written: from now on every patch of the
@@ -73,6 +73,15 @@ def normalize_stain(
         If there are no such patches.
     InputError
         If a slide has too little tissue, or its colours are not those of haematoxylin and eosin; nothing is written.
+
+    References
+    ----------
+    .. [1] Macenko M, Niethammer M, Marron JS, et al. A method for normalizing histology slides for quantitative
+       analysis. IEEE International Symposium on Biomedical Imaging, 1107-1110 (2009).
+       https://doi.org/10.1109/ISBI.2009.5193250
+    .. [2] Vahadane A, Peng T, Sethi A, et al. Structure-preserving color normalization and sparse stain separation for
+       histological images. IEEE Transactions on Medical Imaging 35, 1962-1971 (2016).
+       https://doi.org/10.1109/TMI.2016.2529665
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Cut the H&E into square patches of a fixed physical size."""
+"""Square patches of a fixed physical size, cut from the H&E."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def make_patches(
     image_key: str = _keys.IMAGE,
     key_added: str = _keys.PATCHES,
 ) -> None:
-    """Lay a grid of square patches over the H&E, or one patch around each spot.
+    """Cut the H&E into square patches: a grid over its tissue, or one patch around each spot.
 
     Only whole patches are kept: on a grid, the right and bottom rims narrower than a patch are not covered.
 
@@ -124,8 +124,8 @@ class _Size:
 
 def _size(patch_px: int | None, um_per_px: float | None, patch_um: float | None) -> _Size:
     """Size from any two of the three, or the defaults."""
-    given = {"patch_px": patch_px, "um_per_px": um_per_px, "patch_um": patch_um}
-    check_positive(**{name: value for name, value in given.items() if value is not None})
+    sizes = {"patch_px": patch_px, "um_per_px": um_per_px, "patch_um": patch_um}
+    check_positive(**{name: value for name, value in sizes.items() if value is not None})
     if um_per_px is None:
         um_per_px = UM_PER_PX if patch_um is None or patch_px is None else patch_um / patch_px
     if patch_px is None:
@@ -223,15 +223,15 @@ def _enough_cells(
     origins: NDArray[np.int64],
     candidates: NDArray[np.bool_],
     table_key: str,
-    wanted: int,
+    min_cells: int,
 ) -> NDArray[np.bool_]:
     slide.table(table_key)
     xy = um_to_image(slide, spec.image_key, positions(slide, table_key))
     count = np.asarray(points_in_patches(xy, origins, size=spec.size_l0).getnnz(axis=0))
-    enough: NDArray[np.bool_] = count >= wanted
+    enough: NDArray[np.bool_] = count >= min_cells
     if not (enough & candidates).any():
         msg = (
-            f"slide {slide.name!r}: none of {candidates.sum()} patches on tissue holds {wanted} cells of table "
+            f"slide {slide.name!r}: none of {candidates.sum()} patches on tissue holds {min_cells} cells of table "
             f"{table_key!r} (the most is {count.max(initial=0)}); lower `min_cells` or check the alignment."
         )
         raise InputError(msg)

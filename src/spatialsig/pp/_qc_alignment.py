@@ -1,4 +1,4 @@
-"""Does the H&E lie where the cells are? Measure the residual shift, and recognise the usual mistakes."""
+"""The residual shift of the H&E off the cells, and the usual mistakes recognised."""
 
 from __future__ import annotations
 
@@ -106,6 +106,13 @@ def qc_alignment(
     SpatialsigWarning
         If the shift is longer than 10 µm, a mistake explains the slide better, or nothing can be told.
 
+    References
+    ----------
+    .. [1] Padfield D. Masked object registration in the Fourier domain. IEEE Transactions on Image Processing 21,
+       2706-2718 (2012). https://doi.org/10.1109/TIP.2011.2181402
+    .. [2] Ruifrok AC, Johnston DA. Quantification of histochemical staining by color deconvolution. Analytical and
+       Quantitative Cytology and Histology 23, 291-299 (2001). PMID 11531144
+
     Examples
     --------
     >>> import spatialsig as sp
@@ -164,8 +171,8 @@ def _check(
 def _positions(slide: Slide, table_key: str) -> NDArray[np.float64]:
     """Finite positions of the cells ``(n, 2)``, µm."""
     fix = "Give positions in um as x, y."
-    found = slide.obsm(table_key, _keys.SPATIAL, name="table_key", fix=fix)
-    xy = np.asarray(found, np.float64)[:, :2]
+    positions = slide.obsm(table_key, _keys.SPATIAL, name="table_key", fix=fix)
+    xy = np.asarray(positions, np.float64)[:, :2]
     xy = xy[np.isfinite(xy).all(axis=1)]
     if len(xy) == 0:
         msg = f"slide {slide.name!r}: table {table_key!r} has no cell with a finite position; wanted um as x, y."

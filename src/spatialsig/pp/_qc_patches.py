@@ -1,4 +1,4 @@
-"""Look at every patch: out of focus, glass, ink, folds, unusual stain."""
+"""Quality of every patch: focus, glass, ink, folds, unusual stain."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def qc_patches(
     qc_key: str | None = None,
     drop: bool = False,
 ) -> pd.DataFrame:
-    """Measure the quality of every patch and say which pass.
+    """Measure the quality of every patch from its pixels, and mark those that pass.
 
     Parameters
     ----------
@@ -230,16 +230,16 @@ def _squidpy_metrics(slide: Slide, patches_key: str, qc_key: str) -> dict[str, N
 
 def _numbers(table: ad.AnnData) -> dict[str, NDArray[np.float64]]:
     values = table.X.toarray() if sparse.issparse(table.X) else np.asarray(table.X)
-    found = {str(name): np.asarray(values[:, k], np.float64) for k, name in enumerate(table.var_names)}
+    columns = {str(name): np.asarray(values[:, k], np.float64) for k, name in enumerate(table.var_names)}
     if "unfocus_score" in table.obs:
-        found["qc_unfocus_score"] = table.obs["unfocus_score"].to_numpy(np.float64)
-    return found
+        columns["qc_unfocus_score"] = table.obs["unfocus_score"].to_numpy(np.float64)
+    return columns
 
 
 def _weighted(weights: sparse.csr_matrix, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    known = np.isfinite(values)
-    total = weights @ known.astype(np.float64)
-    mean = weights @ np.where(known, values, 0.0) / np.where(total > 0, total, np.nan)
+    measured = np.isfinite(values)
+    total = weights @ measured.astype(np.float64)
+    mean = weights @ np.where(measured, values, 0.0) / np.where(total > 0, total, np.nan)
     return np.asarray(mean, np.float64)
 
 

@@ -29,7 +29,7 @@ def split(
     seed: int = 0,
     table_key: str = _keys.TABLE,
 ) -> None:
-    """Give every slide (or every block of a slide) a fold.
+    """Assign a fold to every slide, or to every block of a slide.
 
     Patches of one slide resemble their neighbours, and slides of one patient resemble each other. A model is therefore
     tested on patients it has never seen.
@@ -77,6 +77,11 @@ def split(
     -----
     SpatialsigWarning
         If a slide has no patient, or the split leaks as asked for.
+
+    References
+    ----------
+    .. [1] Roberts DR, Bahn V, Ciuti S, et al. Cross-validation strategies for data with temporal, spatial,
+       hierarchical, or phylogenetic structure. Ecography 40, 913-929 (2017). https://doi.org/10.1111/ecog.02881
 
     Examples
     --------
@@ -168,9 +173,9 @@ def _attribute(slide: Slide, name: str, table_key: str) -> str:
     columns = slide.sdata.tables[table_key].obs if table_key in slide.sdata.tables else {}
     values = sorted(set(map(str, columns[name]))) if name in columns else []
     if len(values) != 1:
-        found = f"has {len(values)} values of it in its cells" if values else "does not have it"
+        holds = f"has {len(values)} values of it in its cells" if values else "does not have it"
         msg = (
-            f"`stratify={name!r}`: slide {slide.name!r} {found}; wanted one. "
+            f"`stratify={name!r}`: slide {slide.name!r} {holds}; wanted one. "
             f"Set sdata.attrs['spatialsig'][{name!r}] on every slide."
         )
         raise InputError(msg)

@@ -1,4 +1,4 @@
-"""How well the nuclei of an H&E fit the cells, for one way to read the alignment."""
+"""Fits of the nuclei of an H&E to the cells, for one way to read the alignment."""
 
 from __future__ import annotations
 
@@ -68,14 +68,14 @@ class Fit:
 
     def as_dict(self) -> dict[str, Any]:
         """What is kept; JSON-able."""
-        found = self.clear
+        is_clear = self.clear
         return {
-            "dx_um": self.dx_um if found else None,
-            "dy_um": self.dy_um if found else None,
-            "shift_um": self.shift_um if found else None,
+            "dx_um": self.dx_um if is_clear else None,
+            "dy_um": self.dy_um if is_clear else None,
+            "shift_um": self.shift_um if is_clear else None,
             "ncc": self.ncc,
             "peak_height": self.height,
-            "confidence": self.confidence if found else 0.0,
+            "confidence": self.confidence if is_clear else 0.0,
             "n_cells": self.n_cells,
         }
 

@@ -1,4 +1,4 @@
-"""Move an H&E under the cells: only its transformation changes, never its pixels."""
+"""An H&E moved under the cells: only its transformation changes, never its pixels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where elements that other tools made lie on the H&E."""
+"""Elements that other tools made, in the pixels of the H&E."""
 
 from __future__ import annotations
 
@@ -54,21 +54,21 @@ def geometries_on_image(slide: Slide, key: str, image_key: str, geometries: Any 
     """Geometries of shapes ``key`` in pixels of the image (those given, where they are not the element's own)."""
     shapes: GeoDataFrame = slide.sdata.shapes[key]
     matrix = to_image(slide, key, image_key)
-    found = shapely.transform(
+    placed = shapely.transform(
         np.asarray(shapes.geometry if geometries is None else geometries),
         lambda xy: xy @ matrix[:2, :2].T + matrix[:2, 2],
     )
-    _check_on_image(slide, key, image_key, found)
-    return np.asarray(found)
+    _check_on_image(slide, key, image_key, placed)
+    return np.asarray(placed)
 
 
 def _check_on_image(slide: Slide, key: str, image_key: str, geometries: NDArray[Any]) -> None:
     full = full_resolution(image_of(slide, image_key))
     frame = shapely.box(0, 0, full.sizes["x"], full.sizes["y"])
     if not shapely.intersects(frame, geometries).any():
-        found = np.round(shapely.total_bounds(geometries)).tolist()
+        bounds = np.round(shapely.total_bounds(geometries)).tolist()
         msg = (
-            f"slide {slide.name!r}: shapes {key!r} lie off image {image_key!r}: they reach over {found} px (x0, y0, x1, "
+            f"slide {slide.name!r}: shapes {key!r} lie off image {image_key!r}: they reach over {bounds} px (x0, y0, x1, "
             f"y1), the image over {[0, 0, full.sizes['x'], full.sizes['y']]}. Set the transformation they lack, e.g. "
             "that of the image for shapes drawn in its pixels."
         )
