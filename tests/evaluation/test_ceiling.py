@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import spatialdata as sd
 
-from spatialsig._errors import KeyMissingError
+from spatialsig.errors import KeyMissingError
 from spatialsig.evaluation.ceiling import slide_ceiling
 from spatialsig.slide.slides import Slide
 

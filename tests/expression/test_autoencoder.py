@@ -7,7 +7,7 @@ import pytest
 import spatialdata as sd
 
 import spatialsig as sp
-from spatialsig._errors import InputError, OptionError, StoreError
+from spatialsig.errors import InputError, OptionError, StoreError
 from spatialsig.expression import autoencoder as module
 from spatialsig.expression.autoencoder import FIT_OPTIONS, AutoencoderOptions, embed_slide, train_expression_autoencoder
 from spatialsig.models import Autoencoder

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import spatialdata as sd
 
-from spatialsig._errors import InputError, KeyMissingError
 from spatialsig.data.features import FeatureSource
 from spatialsig.data.patches import PatchSource
+from spatialsig.errors import InputError, KeyMissingError
 from spatialsig.inference.inputs import ModelInputs, check_patches, input_source, inputs_name, usable
 from spatialsig.slide.slides import Slide
 

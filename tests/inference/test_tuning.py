@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spatialsig._errors import InputError
+from spatialsig.errors import InputError
 from spatialsig.inference.tuning import FROZEN, FULL, LAYER_DECAY, LORA, Tuning, plan_tuning
 from spatialsig.models.pretrained import PretrainedViT
 from spatialsig.nn.vit import ViT, ViTConfig

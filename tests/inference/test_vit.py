@@ -7,7 +7,7 @@ import pytest
 import spatialdata as sd
 
 import spatialsig as sp
-from spatialsig._errors import InputError, OptionError, SpatialsigWarning, StoreError
+from spatialsig.errors import InputError, OptionError, SpatialsigWarning, StoreError
 from spatialsig.inference import vit
 from spatialsig.inference.vit import FIT_OPTIONS, VitOptions, default_batch_size, train_signature_vit
 
