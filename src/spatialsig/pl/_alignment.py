@@ -1,4 +1,4 @@
-"""The cells over the H&E, near enough to judge by eye whether they lie on their nuclei."""
+"""Cells drawn over the H&E, near enough to judge by eye whether they lie on their nuclei."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def alignment(
     figure: Figure | None = None,
     save: str | Path | None = None,
 ) -> NDArray[Any]:
-    """Show the cells over the H&E: where they lie on the slide, and in windows at full detail.
+    """Draw the cells of each slide over its H&E: on the whole slide, and in windows at full detail.
 
     On the left the whole slide with contours of the density of cells and, after ``sp.pp.qc_alignment``, the map of
     shifts: arrows point from the cells to their nuclei on the H&E. On the right a circle around every cell in a few
@@ -88,6 +88,14 @@ def alignment(
         If the image has no transformation to ``global``.
     InputError
         If no cell lies on the image, or a number is out of range.
+
+    Examples
+    --------
+    >>> import spatialsig as sp
+    >>> sp.settings.progress = False
+    >>> sdata = sp.datasets.toy()
+    >>> sp.pl.alignment(sdata, n_windows=2).shape
+    (1, 3)
     """
     check_choice(n_windows, N_WINDOWS, name="n_windows")
     check_positive(window_um=window_um)
@@ -130,8 +138,8 @@ def _draw_slide(
 ) -> NDArray[Any]:
     to_um = image_to_um(slide, image_key)
     um_per_px = float(np.sqrt(abs(np.linalg.det(to_um[:2, :2]))))
-    found = slide.attrs.get("qc_alignment", {})
-    found = found if found.get("image_key") == image_key else {}
+    qc = slide.attrs.get("qc_alignment", {})
+    qc = qc if qc.get("image_key") == image_key else {}
     boxes = _windows(xy, _whole(slide, image_key), n_windows, window_um / um_per_px)
     names = "ABCD"[: len(boxes)]
     grid = [["whole", "whole", *names[:2]], ["whole", "whole", *(names[2:] or names[:2])]]
@@ -145,11 +153,11 @@ def _draw_slide(
         _mark(axes["whole"], name, box)
         _draw_window(axes[name], slide, image_key, xy, box, um_per_px)
         axes[name].set_title(name, loc="left", fontsize=10, fontweight="bold", color=INK)
-        if found.get("shift_um") is not None:
-            _draw_true_shift(axes[name], box, _to_px(to_um, [[found["dx_um"], found["dy_um"]]])[0], found["shift_um"])
-    if found:
-        _draw_map(axes["whole"], found, to_um, um_per_px)
-    part.suptitle(_title(slide, found), x=0.01, ha="left", fontsize=12, color=INK)
+        if qc.get("shift_um") is not None:
+            _draw_true_shift(axes[name], box, _to_px(to_um, [[qc["dx_um"], qc["dy_um"]]])[0], qc["shift_um"])
+    if qc:
+        _draw_map(axes["whole"], qc, to_um, um_per_px)
+    part.suptitle(_title(slide, qc), x=0.01, ha="left", fontsize=12, color=INK)
     return np.array([axes["whole"], *(axes[name] for name in names)], dtype=object)
 
 
@@ -211,10 +219,10 @@ def _draw_true_shift(axes: Axes, box: Box, shift_px: NDArray[np.float64], shift_
     )  # fmt: skip
 
 
-def _draw_map(axes: Axes, found: dict[str, Any], to_um: NDArray[np.float64], um_per_px: float) -> None:
+def _draw_map(axes: Axes, qc: dict[str, Any], to_um: NDArray[np.float64], um_per_px: float) -> None:
     """Arrows of the shifts in the boxes where one was clear, small crosses elsewhere."""
     from_um = np.linalg.inv(to_um)
-    regions = found["regions"]
+    regions = qc["regions"]
     middles = np.array([[r["x_um"], r["y_um"]] for r in regions]) @ from_um[:2, :2].T + from_um[:2, 2]
     clear = np.array([r["dx_um"] is not None for r in regions])
     axes.plot(*middles[~clear].T, "x", markersize=4, color=FAINT, zorder=6)
@@ -222,7 +230,7 @@ def _draw_map(axes: Axes, found: dict[str, Any], to_um: NDArray[np.float64], um_
         return
     shifts = _to_px(to_um, [[r["dx_um"], r["dy_um"]] for r in regions if r["dx_um"] is not None])
     longest_um = um_per_px * float(np.hypot(*shifts.T).max())
-    spacing = float(np.ptp(middles, axis=0).max()) / max(found["n_regions"] - 1, 1) or 1.0
+    spacing = float(np.ptp(middles, axis=0).max()) / max(qc["n_regions"] - 1, 1) or 1.0
     stretch = LONGEST_ARROW * spacing * um_per_px / max(longest_um, FULL_ARROW_UM)
     axes.quiver(
         *middles[clear].T, *(shifts * stretch).T, angles="xy", scale_units="xy", scale=1, color=ARROWS, width=0.006,
@@ -238,14 +246,14 @@ def _to_px(to_um: NDArray[np.float64], shift_um: Any) -> NDArray[np.float64]:
     return shifts
 
 
-def _title(slide: Slide, found: dict[str, Any]) -> str:
-    if not found:
+def _title(slide: Slide, qc: dict[str, Any]) -> str:
+    if not qc:
         return f"{slide.name}: shift not measured (sp.pp.qc_alignment)"
-    if found["shift_um"] is None:
-        return f"{slide.name}: {found['verdict']}" + (f", {found['mistake']}" if found["mistake"] else "")
-    dx, dy = (round(found[axis], 1) + 0.0 for axis in ("dx_um", "dy_um"))  # never "-0.0"
-    shift = f"H&E {found['shift_um']:.1f} µm off the cells (x {dx:+.1f}, y {dy:+.1f})"
-    return f"{slide.name}: {found['verdict']}, {shift}"
+    if qc["shift_um"] is None:
+        return f"{slide.name}: {qc['verdict']}" + (f", {qc['mistake']}" if qc["mistake"] else "")
+    dx, dy = (round(qc[axis], 1) + 0.0 for axis in ("dx_um", "dy_um"))  # never "-0.0"
+    shift = f"H&E {qc['shift_um']:.1f} µm off the cells (x {dx:+.1f}, y {dy:+.1f})"
+    return f"{slide.name}: {qc['verdict']}, {shift}"
 
 
 def _windows(xy: NDArray[np.float64], whole: Box, n_windows: int, edge: float) -> list[Box]:
@@ -270,6 +278,6 @@ def _window_in(
     middles = np.stack(np.meshgrid(*places), axis=-1).reshape(-1, 2)
     corner = np.clip(middles - edge / 2, 0, np.array(whole[2:]) - edge)
     counts = np.array([((xy >= c) & (xy < c + edge)).all(axis=1).sum() for c in corner])
-    wanted = np.quantile(counts[counts > 0], 0.7) if (counts > 0).any() else 0
-    x0, y0 = np.floor(corner[np.abs(counts - wanted).argmin()])
+    typical = np.quantile(counts[counts > 0], 0.7) if (counts > 0).any() else 0
+    x0, y0 = np.floor(corner[np.abs(counts - typical).argmin()])
     return float(x0), float(y0), float(x0 + np.floor(edge)), float(y0 + np.floor(edge))

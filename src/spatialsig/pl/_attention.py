@@ -1,4 +1,4 @@
-"""Patches beside what the model saw in them."""
+"""Patches of the H&E beside the maps of what the model saw in them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def attention(
     figure: Figure | None = None,
     save: str | Path | None = None,
 ) -> NDArray[Any]:
-    """Show patches of the H&E and, below each, where in it the score comes from.
+    """Draw patches of the H&E and, below each, the map of what in it adds to its score.
 
     Without ``patches``, the ``n`` patches of the highest and the ``n`` of the lowest score are shown, highest first.
     Where maps overlap on the slide, their mean is shown.
@@ -97,6 +97,23 @@ def attention(
         If there is no such map, signature or patch.
     InputError
         If ``data`` is several slides.
+
+    Examples
+    --------
+    >>> import spatialsig as sp
+    >>> sp.settings.progress = False
+    >>> sdata = sp.datasets.toy()
+    >>> sp.pp.split(sdata, by="block", n_folds=2, block_um=100, buffer_um=0)
+    >>> sp.pp.make_patches(sdata, patch_px=28, um_per_px=2.0)
+    >>> sp.pp.assign_cells(sdata)
+    >>> coverage = sp.tl.score_cells(sdata, "seed")
+    >>> sp.tl.aggregate_patches(sdata, min_cells=5, use_rep=None)
+    >>> size = sp.ViTConfig(dim=16, depth=1, heads=2, mlp_dim=16, stem=(4, 4), stem_blocks=(0, 0))
+    >>> model = sp.tl.train_vit(sdata, use_rep=None, size=size, max_epochs=1)
+    >>> prediction = sp.tl.predict(sdata, model)
+    >>> sp.tl.attention(sdata, model, signatures=["Immune_T"], patches=[0, 1], n_steps=2)
+    >>> sp.pl.attention(sdata, "Immune_T", n=1).shape
+    (2, 2)
     """
     check_fraction(alpha=alpha)
     slide = _only(data)
@@ -170,8 +187,8 @@ def _chosen(record: dict[str, Any], scores: dict[int, float], patches: Sequence[
     if n < 1:
         msg = f"`n={n}` must be at least 1."
         raise InputError(msg)
-    known = sorted((patch for patch in scores if np.isfinite(scores[patch])), key=lambda p: -scores[p])
-    order = known or list(scores)
+    by_score = sorted((patch for patch in scores if np.isfinite(scores[patch])), key=lambda p: -scores[p])
+    order = by_score or list(scores)
     return order if len(order) <= 2 * n else [*order[:n], *order[-n:]]
 
 

@@ -1,4 +1,4 @@
-"""Do predicted scores mean what they say? Measured means at each tenth of the predictions."""
+"""Calibration of predicted scores: measured means at each tenth of the predictions."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def calibration(
     figure: Figure | None = None,
     save: str | Path | None = None,
 ) -> NDArray[Any]:
-    """Plot what was measured where the model predicted a score, one panel per signature.
+    """Plot measured scores at each tenth of the predicted ones, one panel per signature.
 
     The patches of a slide are sorted by their predicted score and dealt into bins of equal size. On the dashed line a
     predicted difference of 1 is a measured difference of 1. The slope of a slide is that of measured on predicted
@@ -74,6 +74,22 @@ def calibration(
         If a table, the patches or the signature is missing; the message names the slide.
     InputError
         If no patch has both a measured and a predicted score.
+
+    Examples
+    --------
+    >>> import spatialsig as sp
+    >>> sp.settings.progress = False
+    >>> sdata = sp.datasets.toy()
+    >>> sp.pp.split(sdata, by="block", n_folds=2, block_um=100, buffer_um=0)
+    >>> sp.pp.make_patches(sdata, patch_px=28, um_per_px=2.0)
+    >>> sp.pp.assign_cells(sdata)
+    >>> coverage = sp.tl.score_cells(sdata, "seed")
+    >>> sp.tl.aggregate_patches(sdata, min_cells=5, use_rep=None)
+    >>> size = sp.ViTConfig(dim=16, depth=1, heads=2, mlp_dim=16, stem=(4, 4), stem_blocks=(0, 0))
+    >>> model = sp.tl.train_vit(sdata, use_rep=None, size=size, max_epochs=1)
+    >>> prediction = sp.tl.predict(sdata, model)
+    >>> sp.pl.calibration(sdata, "Immune_T").shape
+    (1, 1)
     """
     check_positive(n_bins=n_bins)
     pairs = collect_pairs(
@@ -113,10 +129,12 @@ def _panel(axes: Axes, name: str, slides: Pairs, n_bins: int) -> None:
         axes.vlines(x, low, high, color=colour, linewidth=0.8, alpha=0.5)
         axes.plot(x, y, "o-", color=colour, markersize=4, linewidth=1.2)
         slopes.append(agreement(measured, predicted)["calibration_slope"])
-        handles.append(Line2D([], [], color=colour, marker="o", markersize=4, label=f"{slide}: {_said(slopes[-1])}"))
+        handles.append(
+            Line2D([], [], color=colour, marker="o", markersize=4, label=f"{slide}: {_slope_text(slopes[-1])}")
+        )
     if len(slides) > MAX_NAMED:
-        known = [slope for slope in slopes if np.isfinite(slope)]
-        span = f"\nslopes {min(known):.2f} to {max(known):.2f}" if known else ""
+        finite = [slope for slope in slopes if np.isfinite(slope)]
+        span = f"\nslopes {min(finite):.2f} to {max(finite):.2f}" if finite else ""
         handles = [Line2D([], [], linestyle="", label=f"{len(slides)} slides{span}")]
     (x0, x1), (y0, y1) = axes.get_xlim(), axes.get_ylim()
     axes.axline((0, 0), slope=1, color=FAINT, linestyle="--", linewidth=1, zorder=1)
@@ -125,5 +143,5 @@ def _panel(axes: Axes, name: str, slides: Pairs, n_bins: int) -> None:
     axes.set_title(name, fontsize=10, loc="left", color=INK)
 
 
-def _said(slope: float) -> str:
+def _slope_text(slope: float) -> str:
     return "no slope" if np.isnan(slope) else f"slope {slope:.2f}"

@@ -51,7 +51,7 @@ def compare(
     figure: Figure | None = None,
     save: str | Path | None = None,
 ) -> NDArray[Any]:
-    """Map a signature as it was measured, as it was predicted, and the difference, over the H&E.
+    """Map the measured and predicted scores of a signature, and their difference, over the H&E.
 
     Measured and predicted share one colour scale, the middle 96 % of the measured values of all slides shown; a
     prediction that varies less therefore looks paler, as it should. Patches without a value stay transparent. Where
@@ -93,6 +93,22 @@ def compare(
         If a table, the image, the patches or the signature is missing; the message names the slide.
     InputError
         If no slide has patches in ``fold``, or a table does not describe the patches.
+
+    Examples
+    --------
+    >>> import spatialsig as sp
+    >>> sp.settings.progress = False
+    >>> sdata = sp.datasets.toy()
+    >>> sp.pp.split(sdata, by="block", n_folds=2, block_um=100, buffer_um=0)
+    >>> sp.pp.make_patches(sdata, patch_px=28, um_per_px=2.0)
+    >>> sp.pp.assign_cells(sdata)
+    >>> coverage = sp.tl.score_cells(sdata, "seed")
+    >>> sp.tl.aggregate_patches(sdata, min_cells=5, use_rep=None)
+    >>> size = sp.ViTConfig(dim=16, depth=1, heads=2, mlp_dim=16, stem=(4, 4), stem_blocks=(0, 0))
+    >>> model = sp.tl.train_vit(sdata, use_rep=None, size=size, max_epochs=1)
+    >>> prediction = sp.tl.predict(sdata, model)
+    >>> sp.pl.compare(sdata, "Immune_T").shape  # H&E, measured, predicted, difference
+    (1, 4)
     """
     check_fraction(alpha=alpha)
     keys: dict[str, Any] = {

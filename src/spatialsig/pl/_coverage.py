@@ -1,4 +1,4 @@
-"""How much of each signature a panel measures, and how far signatures share their genes."""
+"""Coverage of signatures by the panels, and the genes that signatures share."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def coverage(
     figure: Figure | None = None,
     save: str | Path | None = None,
 ) -> NDArray[Any]:
-    """Show which share of its genes a signature has on the panel of each slide, and which signatures share genes.
+    """Draw which share of its genes a signature has on the panel of each slide, and which signatures share genes.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def draw_coverage(
     if len(panels) > 1:
         columns[ALL] = list(panels.values())
     n_measured = np.array(
-        [[len(found) for found in measured_genes(signatures, given).values()] for given in columns.values()]
+        [[len(genes) for genes in measured_genes(signatures, of_slides).values()] for of_slides in columns.values()]
     ).T
     n_wanted = np.array([len(genes) for genes in signatures.values()])
     shared = overlap_matrix(signatures).to_numpy()
@@ -95,7 +95,7 @@ def draw_coverage(
         height_in=ROW_IN * len(names) + 1.5,
     )
     axes: NDArray[Any] = drawing.subplots(1, 2, width_ratios=[len(columns), len(names)])
-    texts = [[f"{n}/{wanted}" for n in row] for row, wanted in zip(n_measured, n_wanted, strict=True)]
+    texts = [[f"{n}/{n_genes}" for n in row] for row, n_genes in zip(n_measured, n_wanted, strict=True)]
     _grid(axes[0], n_measured / np.maximum(n_wanted, 1)[:, None], texts, names, list(columns))
     axes[0].set_title("Genes measured / wanted", fontsize=10, loc="left", color=INK)
     other = np.where(np.eye(len(names), dtype=bool), np.nan, shared / np.maximum(n_wanted, 1)[:, None])

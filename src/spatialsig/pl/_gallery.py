@@ -1,4 +1,4 @@
-"""Patches a reader should look at: where the model is right at both ends, and where it errs most."""
+"""Patches a reader should look at: right at both ends, and the worst errors of the model."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def gallery(
     figure: Figure | None = None,
     save: str | Path | None = None,
 ) -> Axes:
-    """Show H&E crops of the patches the model gets right at both ends, and of those it gets most wrong.
+    """Draw H&E crops of the patches the model gets right at both ends, and of those it gets most wrong.
 
     Patches are compared by their rank among the patches of their slide, measured and predicted, so that a model whose
     predictions vary too little is not shown as wrong everywhere. Patches of a group do not overlap.
@@ -95,6 +95,23 @@ def gallery(
         If a table, the patches or the signature is missing; the message names the slide.
     InputError
         If no patch has both a measured and a predicted score.
+
+    Examples
+    --------
+    >>> import spatialsig as sp
+    >>> sp.settings.progress = False
+    >>> sdata = sp.datasets.toy()
+    >>> sp.pp.split(sdata, by="block", n_folds=2, block_um=100, buffer_um=0)
+    >>> sp.pp.make_patches(sdata, patch_px=28, um_per_px=2.0)
+    >>> sp.pp.assign_cells(sdata)
+    >>> coverage = sp.tl.score_cells(sdata, "seed")
+    >>> sp.tl.aggregate_patches(sdata, min_cells=5, use_rep=None)
+    >>> size = sp.ViTConfig(dim=16, depth=1, heads=2, mlp_dim=16, stem=(4, 4), stem_blocks=(0, 0))
+    >>> model = sp.tl.train_vit(sdata, use_rep=None, size=size, max_epochs=1)
+    >>> prediction = sp.tl.predict(sdata, model)
+    >>> axes = sp.pl.gallery(sdata, "Immune_T", n=2)
+    >>> len(axes.images) <= 8  # at most two crops in each of four rows
+    True
     """
     check_positive(n=n)
     keys = {"signatures_key": signatures_key, "predictions_key": predictions_key, "patches_key": patches_key}
@@ -182,20 +199,20 @@ def draw_gallery(crops: Sequence[Crop], signature: str, figure: Figure | None, *
     axes = drawing.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
     axes.set_axis_off()
     several = len({crop.sample for crop in crops}) > 1
-    for row, (group, said) in enumerate(GROUPS.items()):
+    for row, (group, title) in enumerate(GROUPS.items()):
         y = TOP_IN + row * (CROP_IN + LINE_IN)
-        axes.text(LEFT_IN - 0.1, y + CROP_IN / 2, said, ha="right", va="center", fontsize=9, color=INK)
+        axes.text(LEFT_IN - 0.1, y + CROP_IN / 2, title, ha="right", va="center", fontsize=9, color=INK)
         mine = sorted((crop for crop in crops if crop.group == group), key=lambda crop: -crop.strength)[:n]
         for column, crop in enumerate(mine):
             _draw_crop(axes, crop, LEFT_IN + column * (CROP_IN + GAP_IN), y, several=several)
     axes.set(xlim=(0, width), ylim=(height, 0), aspect="auto")
-    said = f"{signature}: measured (m) and predicted (p) score of patches {crops[0].edge_um:g} µm wide"
-    axes.text(0.05, 0.12, said, va="center", fontsize=10, color=INK)
+    caption = f"{signature}: measured (m) and predicted (p) score of patches {crops[0].edge_um:g} µm wide"
+    axes.text(0.05, 0.12, caption, va="center", fontsize=10, color=INK)
     return axes
 
 
 def _draw_crop(axes: Axes, crop: Crop, x: float, y: float, *, several: bool) -> None:
     axes.imshow(crop.rgb, extent=(x, x + CROP_IN, y + CROP_IN, y))
     start = f"{crop.sample}: " if several else ""
-    said = f"{start}m {crop.measured:.2f}, p {crop.predicted:.2f}".replace("-", "\N{MINUS SIGN}")
-    axes.text(x + CROP_IN / 2, y - 0.03, said, ha="center", va="bottom", fontsize=7, color=INK)
+    caption = f"{start}m {crop.measured:.2f}, p {crop.predicted:.2f}".replace("-", "\N{MINUS SIGN}")
+    axes.text(x + CROP_IN / 2, y - 0.03, caption, ha="center", va="bottom", fontsize=7, color=INK)

@@ -1,4 +1,4 @@
-"""Training curves."""
+"""Training curves of a model, epoch by epoch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LOG_RANGE = 20  # losses that fall by more than this factor are drawn on a logar
 
 
 def history(history: Any, *, figure: Figure | None = None, save: str | Path | None = None) -> NDArray[Any]:
-    """Plot how a model learned: loss, validation correlation where there is one, learning rate.
+    """Plot the training curves of a model: loss, validation correlation where there is one, learning rate.
 
     Parameters
     ----------
@@ -45,6 +45,14 @@ def history(history: Any, *, figure: Figure | None = None, save: str | Path | No
         If there is no table, or it has no epoch.
     KeyMissingError
         If a column is missing.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import spatialsig as sp
+    >>> table = pd.DataFrame({"epoch": [0, 1], "train_loss": [0.9, 0.5], "val_loss": [1.0, 0.7], "lr": [1e-3, 5e-4]})
+    >>> sp.pl.history(table).shape
+    (2,)
     """
     table = _table(history)
     with_r = "val_pearson" in table and bool(table["val_pearson"].notna().any())
@@ -100,9 +108,9 @@ def _losses(axes: Axes, table: pd.DataFrame) -> str:
 
 
 def _curve(axes: Axes, table: pd.DataFrame, column: str, label: str, colour: str) -> None:
-    known = table[table[column].notna()]
-    marker = "o" if len(known) == 1 else ""
-    axes.plot(known["epoch"], known[column], color=colour, label=label, linewidth=1.6, marker=marker)
+    rows = table[table[column].notna()]
+    marker = "o" if len(rows) == 1 else ""
+    axes.plot(rows["epoch"], rows[column], color=colour, label=label, linewidth=1.6, marker=marker)
 
 
 def _mark_best(axes: Axes, table: pd.DataFrame, column: str, row: int) -> str:

@@ -1,4 +1,4 @@
-"""Every method on one axis, with the ceiling above all of them."""
+"""Mean correlation of every method on one axis, with the ceiling above all of them."""
 
 from __future__ import annotations
 
@@ -67,6 +67,20 @@ def ladder(
         If a column is missing.
     InputError
         If the table has no rows.
+
+    Examples
+    --------
+    >>> import spatialsig as sp
+    >>> sp.settings.progress = False
+    >>> sdata = sp.datasets.toy()
+    >>> sp.pp.split(sdata, by="block", n_folds=2, block_um=100, buffer_um=0)
+    >>> sp.pp.make_patches(sdata, patch_px=28, um_per_px=2.0)
+    >>> sp.pp.assign_cells(sdata)
+    >>> coverage = sp.tl.score_cells(sdata, "seed")
+    >>> sp.tl.aggregate_patches(sdata, min_cells=5, use_rep=None)
+    >>> axes = sp.pl.ladder(sp.tl.baselines(sdata))
+    >>> len(axes.get_yticklabels())  # one bar for each method
+    6
     """
     check_evaluation(evaluation)
     evaluation = slide_rows(evaluation)
@@ -112,9 +126,9 @@ def _means(evaluation: pd.DataFrame, summary: pd.DataFrame | None, column: str) 
 
 
 def _legend(*, limits: bool, worst: str | None) -> str:
-    said = "Pearson r on held-out slides (bar: mean; dot: one slide"
-    said += f"; vermilion: {worst}, the worst" * (worst is not None) + "; line: 95 % interval" * limits
-    return said + ")"
+    caption = "Pearson r on held-out slides (bar: mean; dot: one slide"
+    caption += f"; vermilion: {worst}, the worst" * (worst is not None) + "; line: 95 % interval" * limits
+    return caption + ")"
 
 
 def _beside(axes: Axes, row: float, mean: str, share: str, colour: str) -> None:

@@ -1,4 +1,4 @@
-"""One line to a window: H&E, cells, tissue and patches of a slide in napari, coloured by a signature."""
+"""A napari window with H&E, cells, tissue and patches of a slide, coloured by a signature."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def napari(
     alpha: float = 0.6,
     run: bool = True,
 ) -> Any:
-    """Open a slide in napari, with the panels of napari-spatialdata.
+    """Open a slide in a napari window, with the panels of napari-spatialdata.
 
     Every layer is the element itself in ``global`` coordinates, so that the widgets of napari-spatialdata (colour by
     gene or by ``obs``, save annotations) work on it. Elements that the slide does not have are left out.
@@ -59,7 +59,7 @@ def napari(
         Opacity of the coloured patches, 0 to 1.
     run
         Start napari's event loop, which returns when the window closes; False (in a notebook after ``%gui qt``, in
-        scripts that go on) returns at once.
+        scripts that continue) returns at once.
 
     Returns
     -------

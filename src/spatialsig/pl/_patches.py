@@ -1,4 +1,4 @@
-"""The patches of a slide over its H&E: where they lie, and one value of each."""
+"""Patches of a slide drawn over its H&E: their places, and one value of each."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def patches(
     figure: Figure | None = None,
     save: str | Path | None = None,
 ) -> NDArray[Any]:
-    """Show where the patches lie on the H&E, coloured by a signature or by a column when asked.
+    """Draw the patches over the H&E, coloured by a signature or by a column when asked.
 
     Parameters
     ----------
@@ -95,11 +95,11 @@ def patches(
     check_fraction(alpha=alpha)
     slides = list(open_slides(data))
     values = [None if signature is None else shown_values(s.patches(patches_key), signature, table_key) for s in slides]
-    known = [v for v in values if v is not None]
-    norm = robust_limits(known) if known else None
+    shown = [v for v in values if v is not None]
+    norm = robust_limits(shown) if shown else None
     full = [full_resolution(image_of(s, image_key or s.patches(patches_key).spec.image_key)) for s in slides]
     heights = [min(TALLEST_IN, PANEL_IN * level.sizes["y"] / level.sizes["x"]) for level in full]
-    drawing = canvas(figure, width_in=PANEL_IN * len(slides), height_in=max(heights) + (1.0 if known else 0.5))
+    drawing = canvas(figure, width_in=PANEL_IN * len(slides), height_in=max(heights) + (1.0 if shown else 0.5))
     axes: NDArray[Any] = drawing.subplots(1, len(slides), squeeze=False)[0]
     for panel, slide, value in zip(axes, slides, values, strict=True):
         _draw_slide(panel, slide, patches_key, image_key, value, norm, alpha)
@@ -111,7 +111,7 @@ def patches(
         artist = axes[0].collections[0]
         bar = drawing.colorbar(
             artist, ax=list(axes), location="bottom", shrink=0.6, aspect=34, pad=0.02, label=signature,
-            extend=beyond(norm, known),
+            extend=beyond(norm, shown),
         )  # fmt: skip
         bar.outline.set_visible(False)
         bar.locator = MaxNLocator(5)

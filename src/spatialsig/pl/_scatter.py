@@ -67,6 +67,22 @@ def scatter(
         If a table, the patches or the signature is missing; the message names the slide.
     InputError
         If no patch has both a measured and a predicted score.
+
+    Examples
+    --------
+    >>> import spatialsig as sp
+    >>> sp.settings.progress = False
+    >>> sdata = sp.datasets.toy()
+    >>> sp.pp.split(sdata, by="block", n_folds=2, block_um=100, buffer_um=0)
+    >>> sp.pp.make_patches(sdata, patch_px=28, um_per_px=2.0)
+    >>> sp.pp.assign_cells(sdata)
+    >>> coverage = sp.tl.score_cells(sdata, "seed")
+    >>> sp.tl.aggregate_patches(sdata, min_cells=5, use_rep=None)
+    >>> size = sp.ViTConfig(dim=16, depth=1, heads=2, mlp_dim=16, stem=(4, 4), stem_blocks=(0, 0))
+    >>> model = sp.tl.train_vit(sdata, use_rep=None, size=size, max_epochs=1)
+    >>> prediction = sp.tl.predict(sdata, model)
+    >>> sp.pl.scatter(sdata, ["Immune_T", "Immune_B"]).shape
+    (1, 2)
     """
     pairs = collect_pairs(
         data, signature, signatures_key=signatures_key, predictions_key=predictions_key, patches_key=patches_key,
@@ -116,15 +132,15 @@ def _points(axes: Axes, slides: Pairs, measured: NDArray[np.float64], predicted:
 def _handles(slides: Pairs, *, dense: bool) -> list[Line2D]:
     rs = {name: agreement(x, y)["pearson"] for name, (x, y) in slides.items()}
     if len(slides) > MAX_NAMED:
-        known = np.array(list(rs.values()))
-        text = f"{len(slides)} slides: mean r = {np.nanmean(known):.2f}\n({np.nanmin(known):.2f} to {np.nanmax(known):.2f})"
+        values = np.array(list(rs.values()))
+        text = f"{len(slides)} slides: mean r = {np.nanmean(values):.2f}\n({np.nanmin(values):.2f} to {np.nanmax(values):.2f})"
         return [Line2D([], [], linestyle="", label=text)]
     marker = "" if dense else "o"
     return [
-        Line2D([], [], marker=marker, linestyle="", color=slide_colour(i, len(slides)), label=_said(name, r))
+        Line2D([], [], marker=marker, linestyle="", color=slide_colour(i, len(slides)), label=_legend_text(name, r))
         for i, (name, r) in enumerate(rs.items())
     ]
 
 
-def _said(name: str, r: float) -> str:
+def _legend_text(name: str, r: float) -> str:
     return f"{name}: no r" if np.isnan(r) else f"{name}: r = {r:.2f}"

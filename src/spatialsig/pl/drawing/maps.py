@@ -1,4 +1,4 @@
-"""What the maps of one slide show, gathered before anything is drawn."""
+"""Maps of one slide as arrays, gathered before anything is drawn."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class SlideMaps:
         """Pearson r over the patches with both values, and their number."""
         if self.measured is None:
             return np.nan, 0
-        found = agreement(self.measured, self.predicted)
-        return found["pearson"], int(found["n_patches"])
+        agreed = agreement(self.measured, self.predicted)
+        return agreed["pearson"], int(agreed["n_patches"])
 
 
 def slide_maps(

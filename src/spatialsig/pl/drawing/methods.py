@@ -1,4 +1,4 @@
-"""What the methods of an evaluation are called, in which order they stand, and what each of them is for."""
+"""Names of the methods of an evaluation, their order, and the purpose of each."""
 
 from __future__ import annotations
 
@@ -87,5 +87,5 @@ def mean_limits(summary: pd.DataFrame) -> dict[str, tuple[float, float]]:
     for column in SUMMARY_COLUMNS:
         fix = "Make the table with `sp.tl.summarise`."
         check_key(list(map(str, summary.columns)), column, name="column", where="the summary table", fix=fix)
-    known = summary[summary["signature"] == MEAN].dropna(subset=["low", "high"])
-    return {str(m): (float(a), float(b)) for m, a, b in zip(known["method"], known["low"], known["high"], strict=True)}
+    rows = summary[summary["signature"] == MEAN].dropna(subset=["low", "high"])
+    return {str(m): (float(a), float(b)) for m, a, b in zip(rows["method"], rows["low"], rows["high"], strict=True)}

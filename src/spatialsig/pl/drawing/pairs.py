@@ -50,11 +50,11 @@ def collect_pairs(
     asked = [signature] if isinstance(signature, str) else signature
     pairs: dict[str, Pairs] = {}
     for slide in open_slides(data):
-        found = slide_pairs(
+        of_slide = slide_pairs(
             slide, asked, signatures_key=signatures_key, predictions_key=predictions_key, patches_key=patches_key,
             fold=fold,
         )  # fmt: skip
-        for name, pair in found.items():
+        for name, pair in of_slide.items():
             pairs.setdefault(name, {})[slide.name] = pair
     if not pairs:
         msg = f"no patch has both a measured and a predicted score (signatures {asked or 'all'}, `fold={fold}`)."
