@@ -1,4 +1,4 @@
-"""Many slides, each in its own store: what every verb accepts where it accepts one slide."""
+"""Many slides, each in its own store: accepted by every function that takes one slide."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Cohort:
         """Read Xenium bundles into stores, one per slide.
 
         A slide whose store is there, whole and from the same bundle is not read again, so that an interrupted import
-        goes on where it stopped. A slide that fails does not stop the others.
+        resumes where it stopped. A slide that fails does not stop the others.
 
         Parameters
         ----------
@@ -255,10 +255,10 @@ def _check_same(row: pd.Series[Any], path: Path) -> None:
     from spatialsig.store.metadata import elements_on_disk, read_attrs
 
     ours = read_attrs(path).get(_keys.NAMESPACE, {})
-    found = ours.get("source", {}) | {name: ours.get(name) for name in (_keys.SAMPLE, _keys.PATIENT)}
-    wanted = {name: str(row[name]) for name in COLUMNS if row[name] is not None}
+    stored = ours.get("source", {}) | {name: ours.get(name) for name in (_keys.SAMPLE, _keys.PATIENT)}
+    described = {name: str(row[name]) for name in COLUMNS if row[name] is not None}
     different = [
-        f"{name} {found.get(name)!r}, now {value!r}" for name, value in wanted.items() if found.get(name) != value
+        f"{name} {stored.get(name)!r}, now {value!r}" for name, value in described.items() if stored.get(name) != value
     ]
     unfinished = [f"{kind}/{name}" for kind, name, finished in elements_on_disk(path) if not finished]
     if different or unfinished:

@@ -1,1 +1,1 @@
-"""Slides, frames, folds, and batches of cells and patches from a Zarr store."""
+"""Batches of cells and patches from Zarr stores, always in the same order."""

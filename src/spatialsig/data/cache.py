@@ -95,14 +95,14 @@ class PatchCache:
         local: bool,
     ) -> None:
         """Read ``new`` patches into ``slots``, and those of ``patches`` that have no slot straight into the batch."""
-        known = self._slot[patches] >= 0
-        bare = np.flatnonzero(~known & ~np.isin(patches, new))
-        wanted = np.concatenate([new, patches[bare]])
+        has_slot = self._slot[patches] >= 0
+        bare = np.flatnonzero(~has_slot & ~np.isin(patches, new))
+        to_read = np.concatenate([new, patches[bare]])
         places = [self._pixels[slot] for slot in slots.tolist()] + [out[k] for k in bare.tolist()]
         requests = []
-        for index in np.unique(self._slide[wanted]).tolist():
-            here = np.flatnonzero(self._slide[wanted] == index)
-            rows = self._row[wanted[here]]
+        for index in np.unique(self._slide[to_read]).tolist():
+            here = np.flatnonzero(self._slide[to_read] == index)
+            rows = self._row[to_read[here]]
             requests.append(Request(self.sources[index], rows, [places[k] for k in here.tolist()], local=local))
         read_slides(requests)
         self._slot[new] = slots

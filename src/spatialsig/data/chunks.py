@@ -1,4 +1,4 @@
-"""Decode the chunks of a Zarr array straight into where their pixels are wanted.
+"""Decode the chunks of a Zarr array straight into the arrays that take their pixels.
 
 Tensorstore decodes a chunk and then copies what was asked for; a patch that is a chunk needs no such copy. And a process
 that has read with tensorstore cannot be forked. Arrays of uint8, plain or zstd, with or without a crc32c, are therefore
@@ -42,7 +42,7 @@ _scratch = threading.local()
 
 @dataclass(frozen=True)
 class StoredArray:
-    """How a uint8 array lies on disk.
+    """Layout of a uint8 array on disk.
 
     Parameters
     ----------
@@ -267,9 +267,9 @@ def _kept(_pid: int) -> _KeptChunks:
     return _KeptChunks()
 
 
-def _check_size(found: int, wanted: int, file: str) -> None:
-    if found != wanted:
-        msg = f"chunk {file} is damaged: {found} bytes instead of {wanted}"
+def _check_size(size: int, expected: int, file: str) -> None:
+    if size != expected:
+        msg = f"chunk {file} is damaged: {size} bytes instead of {expected}"
         raise ValueError(msg)
 
 

@@ -81,7 +81,7 @@ class FeatureBatches(PatchBatches):
         self.features = np.concatenate([source.features for source in sources])
 
     def identity(self) -> dict[str, Any]:
-        """What these batches are, by which a checkpoint knows them."""
+        """Description of these batches, by which a checkpoint knows them."""
         arrays = (self.features, self.target, self.weight, *(() if self.ae is None else (self.ae,)))
         hashes = [blake2b(np.ascontiguousarray(array).tobytes(), digest_size=16).hexdigest() for array in arrays]
         names = ("seed", "batch_size", "shuffle", "slide_balanced", "drop_last")

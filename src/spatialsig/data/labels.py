@@ -1,4 +1,4 @@
-"""What goes with the patches of several slides, as one array each."""
+"""Labels, embeddings and weights of the patches of several slides, joined into one array each."""
 
 from __future__ import annotations
 

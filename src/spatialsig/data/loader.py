@@ -177,7 +177,7 @@ class PatchBatches(ResumableOrder):
         return ahead((self._batch(cache, *turn) for turn in turns), depth=depth)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but the pixels read so far, which stay with their process."""
+        """State without the pixels read so far, which stay with their process."""
         return self.__dict__ | {"_cache": None}
 
     def _own(self, order: NDArray[np.int64]) -> list[NDArray[np.int64]]:
@@ -190,7 +190,7 @@ class PatchBatches(ResumableOrder):
         )
 
     def order_facts(self) -> dict[str, int]:
-        """What the order depends on, besides the epoch."""
+        """Numbers that the order depends on, besides the epoch."""
         names = ("seed", "n_patches", "batch_size", "world_size", "window", "shuffle", "slide_balanced", "drop_last")
         return {name: int(getattr(self, name)) for name in names}
 
@@ -202,7 +202,7 @@ class PatchBatches(ResumableOrder):
         return blocks_of(self.sources) if by_block else None
 
     def _visits(self, block: NDArray[np.int64]) -> NDArray[np.int64]:
-        """What is read together: a block, if all patches fit into the cache; else what comes up in one visit of it."""
+        """Groups of patches read together: a block, if all fit into the cache; else those of one visit of it."""
         if cache_capacity(self.sources, limit_mb=self.cache_mb) == self.n_patches:
             return block
         draw = {"seed": self.seed, "epoch": self.epoch, "slide_balanced": self.slide_balanced}

@@ -84,8 +84,8 @@ class PatchSource:
     @cached_property
     def level(self) -> ImageLevel:
         """Coarsest level that is still at least as fine as the patches asked for (the finest, where none is)."""
-        wanted = self.size_l0 / self.out_px * (1 + _LEVEL_TOLERANCE)
-        fine = [level for level in self.levels if max(level.downsample) <= wanted]
+        coarsest = self.size_l0 / self.out_px * (1 + _LEVEL_TOLERANCE)
+        fine = [level for level in self.levels if max(level.downsample) <= coarsest]
         return max(fine, key=lambda level: max(level.downsample), default=self.levels[0])
 
     @cached_property
@@ -101,7 +101,7 @@ class PatchSource:
 
     @cached_property
     def is_exact(self) -> NDArray[np.bool_]:
-        """Which patches are pixels of :attr:`level` as they are, ``(n_patches,)``."""
+        """Mask of the patches that are pixels of :attr:`level` as they are, ``(n_patches,)``."""
         first, last = self.windows
         at_pixel = (
             np.abs((self.origins - self.corner) / np.array(self.level.downsample) - first).max(axis=1)
@@ -147,7 +147,7 @@ class PatchSource:
 
 @dataclass(frozen=True)
 class Request:
-    """What to read, and where to put it.
+    """Patches to read, and the arrays to put them in.
 
     Parameters
     ----------

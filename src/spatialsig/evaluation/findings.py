@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def all_findings(
     slides: list[SlideFacts], model: SignatureModel | None, evaluation: pd.DataFrame | None
 ) -> list[Finding]:
-    """Findings of everything that is given."""
+    """Findings on slides, and on the model and its evaluation where there are any, worst first."""
     findings = list(slide_findings(slides, test_fold=None if model is None else model.run.get("test_fold")))
     if model is not None:
         findings += _model_findings(model)
@@ -33,7 +33,7 @@ def all_findings(
 
 
 def findings_table(findings: list[Finding]) -> pd.DataFrame:
-    """One row per finding."""
+    """Findings as a table, one row each."""
     return pd.DataFrame([asdict(f) for f in findings], columns=["name", "severity", "slide", "text"])
 
 

@@ -47,7 +47,7 @@ class SlideFacts:
 
     @property
     def members(self) -> NDArray[np.bool_]:
-        """Which genes each signature is scored by, ``(n_genes, n_signatures)``."""
+        """Mask of the genes that each signature is scored by, ``(n_genes, n_signatures)``."""
         return np.asarray(np.asarray(self.scored["weights"]) > 0)
 
 

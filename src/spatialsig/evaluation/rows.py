@@ -34,7 +34,7 @@ BATCH = 64  # patches read at a time
 
 @dataclass(frozen=True)
 class Request:
-    """What to gather of every slide."""
+    """Model, fold and tables to gather from every slide."""
 
     model: SignatureModel | None
     test_fold: int
@@ -113,7 +113,7 @@ def _gather_slide(slide: Slide, request: Request) -> Rows:
 
 
 def _without_pixels(patches: Patches, request: Request) -> tuple[Rows, NDArray[np.int64]]:
-    """Everything but what needs pixels, and which patches of the slide are meant."""
+    """Rows of a slide without what needs pixels, and the patches that they stand for."""
     slide, labels = patches.slide, patches.labels(request.signatures_key)
     train = patches.training(request.test_fold)
     # a patch in the buffer between folds is neither learned from nor judged
@@ -179,7 +179,7 @@ def _add_pixels(rows: Rows, patches: Patches, index: NDArray[np.int64], request:
 
 
 class _Predictions:
-    """What the model makes of the test rows, filled batch by batch."""
+    """Predictions of the model on the test rows, filled batch by batch."""
 
     def __init__(self, rows: Rows, request: Request) -> None:
         self.model, self.test = request.model, rows.test

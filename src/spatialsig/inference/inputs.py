@@ -29,7 +29,7 @@ AHEAD = 2  # batches read while one is computed
 
 
 def input_source(patches: Patches, backbone: str, rows: NDArray[np.int64] | None = None) -> PatchSource | FeatureSource:
-    """What a network is given of the patches (of ``rows`` only): pixels, or the features of a table.
+    """Pixels of the patches (of ``rows`` only), or their features in a table, as the network takes them.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def check_patches(patches: Patches, model: SignatureModel) -> None:
 
 
 def inputs_name(use_rep: str | None) -> str:
-    """What a prediction is made from, in words."""
+    """Name of the inputs that a prediction is made from."""
     return "H&E" if use_rep is None else f"H&E + {use_rep}"
 
 
@@ -120,8 +120,8 @@ class ModelInputs:
         title = f"predict {self.patches.slide.name}"
         with kept_memory(), progress_bar(title, total=len(rows), unit="patch") as bar:
             for batch, images in ahead(in_batches(self.source(rows), BATCH), depth=AHEAD):
-                given = None if embedding is None else embedding[batch]
-                mean[batch], spread = predict_with_deviation(model, images, given, n_views=n_views)
+                of_batch = None if embedding is None else embedding[batch]
+                mean[batch], spread = predict_with_deviation(model, images, of_batch, n_views=n_views)
                 if std is not None:
                     std[batch] = spread
                 bar.advance(len(batch))

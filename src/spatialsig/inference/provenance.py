@@ -43,7 +43,7 @@ def recorded(
     targets_key: str | None = None,
     patches: Patches | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """What a slide says about the origin of its inputs and labels; what it does not say is left out.
+    """Records of a slide on the origin of its inputs and labels; what it does not say is left out.
 
     Parameters
     ----------
@@ -66,16 +66,16 @@ def recorded(
     return {kind: of_kind for kind, of_kind in facts.items() if of_kind}
 
 
-def check_same(wanted: Mapping[str, Any], found: Mapping[str, Any], *, slide: str, other: str) -> None:
+def check_same(theirs: Mapping[str, Any], ours: Mapping[str, Any], *, slide: str, other: str) -> None:
     """Raise :class:`InputError` listing how a slide's inputs and labels were made otherwise than those of ``other``.
 
     Only what both say is compared.
     """
     differences = [
-        f"{kind} `{fact}`: {_difference(wanted[kind][fact], found[kind][fact])}"
-        for kind in wanted.keys() & found.keys()
-        for fact in wanted[kind].keys() & found[kind].keys()
-        if wanted[kind][fact] != found[kind][fact]
+        f"{kind} `{fact}`: {_difference(theirs[kind][fact], ours[kind][fact])}"
+        for kind in theirs.keys() & ours.keys()
+        for fact in theirs[kind].keys() & ours[kind].keys()
+        if theirs[kind][fact] != ours[kind][fact]
     ]
     if differences:
         listed = "\n  ".join(sorted(differences))
@@ -186,19 +186,19 @@ def _facts(params: Mapping[str, Any], kind: str) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON gives back as it was."""
+    """The same value in types that JSON gives back as they were."""
     if isinstance(value, np.ndarray | list | tuple):
         return [str(part) for part in value]
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _difference(wanted: Any, found: Any) -> str:
-    if not (isinstance(wanted, list) and isinstance(found, list)):
-        return f"{_short(wanted)} wanted, {_short(found)} here"
-    gone, new = (sorted(a - b) for a, b in ((set(wanted), set(found)), (set(found), set(wanted))))
+def _difference(theirs: Any, ours: Any) -> str:
+    if not (isinstance(theirs, list) and isinstance(ours, list)):
+        return f"{_short(theirs)} wanted, {_short(ours)} here"
+    gone, new = (sorted(a - b) for a, b in ((set(theirs), set(ours)), (set(ours), set(theirs))))
     if not gone and not new:
         return "the same in another order"
-    parts = [f"{len(wanted)} wanted, {len(found)} here"]
+    parts = [f"{len(theirs)} wanted, {len(ours)} here"]
     parts += [f"{word} {', '.join(names[:_SHOWN])}" for word, names in (("without", gone), ("with", new)) if names]
     return ", ".join(parts)
 

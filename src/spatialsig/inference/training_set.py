@@ -49,7 +49,7 @@ class TrainingTables:
         check_choice(self.weights, WEIGHTS, name="weights")
 
     def targets(self, patches: Patches) -> PatchMatrix:
-        """What is to be predicted, for every patch."""
+        """Targets to predict, for every patch."""
         name = "signatures_key" if self.targets_key == self.signatures_key else "targets_key"
         return patches.labels(self.targets_key, name=name)
 
@@ -59,7 +59,7 @@ class TrainingTables:
         return patches.embedding(self.signatures_key, self.use_rep, fix=fix)
 
     def origins(self, patches: Patches) -> dict[str, dict[str, Any]]:
-        """How embedding, features, stain and targets of a slide were made."""
+        """Records of how embedding, features, stain and targets of a slide were made."""
         return recorded(
             patches.slide,
             embedding=None if self.use_rep is None else (self.signatures_key, self.use_rep),

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LabelRequest:
-    """What is summarised over the cells of each patch, and how."""
+    """Values to summarise over the cells of each patch, and the statistic."""
 
     stat: str
     trim: float
@@ -64,7 +64,7 @@ def check_slides(data: Data, request: LabelRequest) -> dict[str, list[str]]:
 
 
 def _embedding_record(slide: Slide, request: LabelRequest) -> dict[str, Any]:
-    """What ``embed_cells`` kept, where it made the embedding that is used."""
+    """Record of ``embed_cells``, where it made the embedding that is used."""
     record = dict(slide.params(request.table_key).get("embed_cells", {}))
     return record if record.get("key") in request.rep else {}
 

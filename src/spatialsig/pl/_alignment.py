@@ -201,7 +201,7 @@ def _draw_window(axes: Axes, slide: Slide, image_key: str, xy: NDArray[np.float6
 
 
 def _draw_true_shift(axes: Axes, box: Box, shift_px: NDArray[np.float64], shift_um: float) -> None:
-    """Where the nuclei lie from the circles, in its true length, in the upper right corner."""
+    """Draw the shift from the circles to the nuclei, in its true length, in the upper right corner."""
     x0, y0, x1, y1 = box
     if shift_um < SHOW_UM:
         return

@@ -168,7 +168,7 @@ def slide_crops(
 
 
 def strengths(measured: NDArray[np.float64], predicted: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """How well each patch stands for each group, by its share of patches with a lower score; above 0.5 or out."""
+    """Strength with which each patch stands for each group, by its share of patches with a lower score; above 0.5 or out."""
     n = len(measured)
     m, p = ((rankdata(values) - 0.5) / n for values in (measured, predicted))
     return {

@@ -40,8 +40,9 @@ def find_tissue(
 ) -> None:
     """Outline the tissue on the H&E as polygons in its pixels.
 
-    Tissue is darker than the glass of the same slide, rough on the scale of cells, and coloured by haematoxylin and
-    eosin: pen marks, dark rims of the scan, spilled stain and uneven light are not tissue.
+    Tissue is darker than the glass of the same slide (Otsu's threshold [1]_, within limits), rough on the scale of
+    cells, and coloured by haematoxylin and eosin: pen marks, dark rims of the scan, spilled stain and uneven light are
+    not tissue.
 
     Parameters
     ----------

@@ -62,9 +62,9 @@ def highly_variable_genes(
         With ``x = 1e4 * count / library``:
 
         - ``"seed"`` (default): variance of ``log1p(x)``, averaged over slides.
-        - ``"seurat"``: logarithm of variance over mean of ``x``, relative to genes of similar mean.
-        - ``"cell_ranger"``: variance over mean of ``log1p(x)``, relative to genes of similar mean.
-        - ``"seurat_v3"``: variance of the counts relative to a curve through the variances of all genes; needs the
+        - ``"seurat"`` [1]_: logarithm of variance over mean of ``x``, relative to genes of similar mean.
+        - ``"cell_ranger"`` [2]_: variance over mean of ``log1p(x)``, relative to genes of similar mean.
+        - ``"seurat_v3"`` [3]_: variance of the counts relative to a curve through the variances of all genes; needs the
           package scikit-misc.
     panel
         Where slides measure different genes: ``"intersection"`` looks at those that all of them measure, ``"union"`` at

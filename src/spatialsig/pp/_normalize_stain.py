@@ -52,7 +52,7 @@ def normalize_stain(
     data
         SpatialData, path of a store, or Cohort; modified in place.
     method
-        ``"macenko"`` (extreme angles of the plane of colours, 2009) or ``"vahadane"`` (sparse factors, 2016; slower).
+        ``"macenko"`` [1]_ (extreme angles of the plane of colours) or ``"vahadane"`` [2]_ (sparse factors; slower).
     n_patches
         Patches of each slide whose pixels are looked at.
     seed

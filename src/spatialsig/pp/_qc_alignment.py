@@ -36,7 +36,7 @@ GOOD, SHIFTED, WRONG, CANNOT_TELL = "good", "shifted", "wrong", "cannot tell"
 
 @dataclass(frozen=True)
 class Result:
-    """What was found on one slide."""
+    """Verdict on one slide, with the fits behind it."""
 
     verdict: str
     fit: Fit
@@ -59,9 +59,10 @@ def qc_alignment(
 ) -> pd.DataFrame:
     """Measure how far the H&E lies off the cells, and name the mistake where its alignment is wrong.
 
-    Haematoxylin, above what surrounds it, is correlated with the positions of the cells at all shifts. A shift is given
-    only where one peak stands out; "cannot tell" is an answer. The same fit is made for alignments that undo a usual
-    mistake: x and y swapped, the H&E mirrored or turned, the inverse matrix, µm for pixels, a pixel size ten times off.
+    Haematoxylin [2]_, above what surrounds it, is correlated with the positions of the cells at all shifts [1]_. A
+    shift is given only where one peak stands out; "cannot tell" is an answer. The same fit is made for alignments that
+    undo a usual mistake: x and y swapped, the H&E mirrored or turned, the inverse matrix, µm for pixels, a pixel size
+    ten times off.
 
     Parameters
     ----------

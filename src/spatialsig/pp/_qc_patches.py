@@ -35,7 +35,7 @@ FOCUS_SD = 3.0  # small patches and mixed tissue vary in sharpness: so many robu
 
 @dataclass(frozen=True)
 class _Limits:
-    """Where a patch fails."""
+    """Limits beyond which a patch fails."""
 
     min_focus: float
     max_white: float

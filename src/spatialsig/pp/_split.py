@@ -32,7 +32,7 @@ def split(
     """Assign a fold to every slide, or to every block of a slide.
 
     Patches of one slide resemble their neighbours, and slides of one patient resemble each other. A model is therefore
-    tested on patients it has never seen.
+    tested on patients it has never seen [1]_.
 
     Parameters
     ----------

@@ -40,9 +40,9 @@ def um_per_global(slide: Slide) -> float:
     Taken from our own attributes; for an object that another reader made, from the scale that carries its shapes (µm)
     to ``global``.
     """
-    known = slide.attrs.get("um_per_global_px")
-    if known is not None:
-        return float(known)
+    pixel_um = slide.attrs.get("um_per_global_px")
+    if pixel_um is not None:
+        return float(pixel_um)
     for shapes in slide.sdata.shapes.values():
         transformation = get_transformation(shapes, get_all=True).get(_keys.GLOBAL)
         if isinstance(transformation, Scale):
@@ -56,8 +56,12 @@ def um_per_global(slide: Slide) -> float:
 
 def matrix_to_global(element: Any) -> NDArray[np.float64] | None:
     """Matrix ``(3, 3)`` from the coordinates (x, y) of an element to ``global``; None where it has no way there."""
-    known = get_transformation(element, get_all=True).get(_keys.GLOBAL)
-    return None if known is None else np.asarray(known.to_affine_matrix(input_axes=XY, output_axes=XY), np.float64)
+    transformation = get_transformation(element, get_all=True).get(_keys.GLOBAL)
+    return (
+        None
+        if transformation is None
+        else np.asarray(transformation.to_affine_matrix(input_axes=XY, output_axes=XY), np.float64)
+    )
 
 
 def placed(slide: Slide, element: Any, name: str) -> NDArray[np.float64]:

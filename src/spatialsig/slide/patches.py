@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PatchSpec:
-    """How the patches of a slide were cut: sizes in model px, in level-0 px, and µm/px of both.
+    """Sizes of the patches of a slide in model px, in level-0 px, and µm/px of both.
 
     ``level`` is the level of the pyramid that is read, and ``resample`` the px of it per px of the patch (1: as it is);
     ``tissue_key`` the element that said where tissue is (None: found on the image); ``made_by`` the function or tool;
@@ -56,7 +56,7 @@ class PatchSpec:
 
     @property
     def design(self) -> tuple[int, float]:
-        """What a model sees, and what all slides must share: edge in px and µm/px."""
+        """Edge in px and µm/px, as a model sees them; all slides must share both."""
         return self.patch_px, self.um_per_px
 
 
@@ -161,7 +161,7 @@ class Patches:
         )
 
     def membership(self, table_key: str) -> sparse.csr_matrix:
-        """Which patches hold each cell of a table, CSR ``(n_cells, n_patches)`` of 0 and 1."""
+        """Membership of the cells of a table in patches, CSR ``(n_cells, n_patches)`` of 0 and 1."""
         membership = self.slide.obsm(table_key, _keys.MEMBERSHIP, name="key", fix="Call `sp.pp.assign_cells` first.")
         if membership.shape[1] != len(self):
             msg = (

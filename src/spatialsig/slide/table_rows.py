@@ -128,13 +128,13 @@ def rows_of_patches(patches: Patches, table: ad.AnnData, table_key: str) -> NDAr
         raise InputError(msg)
     if region == patches.key:
         _refuse_unknown(index, patches, table_key)
-    wanted = patches.ids if region == patches.key else _ids_by_place(patches, region, table_key)
-    place = index.get_indexer(wanted)
+    ids_in_table = patches.ids if region == patches.key else _ids_by_place(patches, region, table_key)
+    place = index.get_indexer(ids_in_table)
     return np.where(place >= 0, here[np.maximum(place, 0)], -1).astype(np.int64)
 
 
 def _ids_and_regions(patches: Patches, table: ad.AnnData, table_key: str) -> tuple[pd.Series, NDArray[Any]]:
-    """What every row of the table describes: the id, and the element it is an id of."""
+    """Id that every row of the table describes, and the element it is an id of."""
     attrs = table.uns.get(ATTRS, {})
     if attrs.get("instance_key") in table.obs and attrs.get("region_key") in table.obs:
         return table.obs[attrs["instance_key"]], table.obs[attrs["region_key"]].astype(str).to_numpy()

@@ -65,10 +65,10 @@ def attention(
 ) -> None:
     """Draw a map over the H&E of what each place in the patches adds to the predicted scores.
 
-    ``"gradient"`` (integrated gradients) fades the dye of a patch in from blank glass and adds up what every pixel adds
-    to the score on the way: signed, in units of the score, one map per signature, for any network. ``"rollout"``
-    multiplies the attention of all blocks of a transformer: how much is read from where, whatever the signature; it does
-    not see what bypasses the attention, such as the texture features of the stem.
+    ``"gradient"`` (integrated gradients [1]_) fades the dye of a patch in from blank glass and adds up what every pixel
+    adds to the score on the way: signed, in units of the score, one map per signature, for any network. ``"rollout"``
+    [2]_ multiplies the attention of all blocks of a transformer: how much is read from where, whatever the signature;
+    it does not see what bypasses the attention, such as the texture features of the stem.
 
     Both say what the *model* looks at. That a region adds to a score does not mean that the tissue there expresses it.
 

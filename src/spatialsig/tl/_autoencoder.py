@@ -62,11 +62,11 @@ def train_autoencoder(
     n_latent, hidden
         Width of the embedding and of the layers before it.
     loss
-        ``"mse"`` of the z-scores, or ``"nb"`` (negative binomial) or ``"poisson"`` of the counts with their library
-        size.
+        ``"mse"`` of the z-scores, or ``"nb"`` (negative binomial [2]_) or ``"poisson"`` of the counts with their
+        library size.
     denoise
-        Share of the genes hidden from the network while it trains, 0 to 1: the embedding then holds less of the noise
-        of single genes.
+        Share of the genes hidden from the network while it trains [1]_, 0 to 1: the embedding then holds less of the
+        noise of single genes.
     slide_offsets
         Let the decoder know each training slide's offset per gene, so that the embedding need not carry it.
     linear_path

@@ -30,8 +30,8 @@ def baselines(
 ) -> pd.DataFrame:
     """Evaluate simple predictors on the labels of a cohort, before (or without) a model.
 
-    - ``hand_features``: ridge regression on 42 numbers of colour, texture and nuclei of the H&E; ``colour`` on six,
-      ``density`` on two of nuclear density;
+    - ``hand_features``: ridge regression [1]_ on 42 numbers of colour, texture and nuclei of the H&E; ``colour`` on
+      six, ``density`` on two of nuclear density;
     - ``ae_only``: ridge regression on the expression embedding ``use_rep``; ``embedding``: on ``embedding_key``, such as
       the features of a pathology backbone;
     - ``coordinates``: nearest neighbours by position; above 0.05 the split leaks;
@@ -57,7 +57,7 @@ def baselines(
 
     Returns
     -------
-    As :func:`evaluate`.
+    As :func:`evaluate`; ``p`` is of shifted maps [2]_, ``q`` the false discovery rate [3]_.
 
     Raises
     ------

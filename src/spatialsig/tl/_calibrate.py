@@ -57,7 +57,7 @@ def calibrate(
 ) -> pd.DataFrame:
     """Measure the prediction intervals of a model on slides it has not learned from, and keep them in the model.
 
-    Split conformal prediction: the interval is the score plus and minus the ``coverage`` quantile of the absolute
+    Split conformal prediction [1]_: the interval is the score plus and minus the ``coverage`` quantile of the absolute
     errors on held-out patches, a little raised since they are finitely many; where the model knows its own deviation,
     of the errors divided by it, so that uncertain patches get wider intervals. Slides weigh the same, however many
     patches they have. :func:`predict` then writes ``layers["lower"]`` and ``layers["upper"]``.
@@ -78,8 +78,8 @@ def calibrate(
         Share of patches whose measured score shall lie in the interval.
     guarantee
         ``"patches"`` (default) takes the calibration slides as they are; right on average where they are many.
-        ``"slides"`` counts a new slide as one more draw: it holds for patches of new slides with any number of
-        calibration slides from ``coverage / (1 - coverage)`` on (19 for 0.95), and its intervals are wider.
+        ``"slides"`` counts a new slide as one more draw [2]_ [3]_: it holds for patches of new slides with any number
+        of calibration slides from ``coverage / (1 - coverage)`` on (19 for 0.95), and its intervals are wider.
     use_rep, n_views
         As of :func:`predict`; intervals of different inputs are kept beside each other.
     patches_key, signatures_key

@@ -27,12 +27,12 @@ def noise_ceiling(
 ) -> pd.DataFrame:
     """Estimate the largest correlation that a perfect predictor could have with the labels of each slide.
 
-    Every molecule is dealt to one of two halves by a coin; both halves are scored and summarised over patches as the
-    labels were: by the same scorer under the same parameters, and the same statistic. From their correlation ``r`` over
-    the patches, the reliability of the full labels is ``2 r / (1 + r)`` (Spearman-Brown), and the ceiling its square
-    root. That step is exact where labels are sums over molecules. On Poisson counts of 0.15 molecules per gene and cell
-    it came within 0.03 of the correlation of independent measurements for means of every scorer, for medians and sums,
-    and within 0.06 for other statistics; with more molecules it comes nearer.
+    Every molecule is dealt to one of two halves by a coin [3]_; both halves are scored and summarised over patches as
+    the labels were: by the same scorer under the same parameters, and the same statistic. From their correlation ``r``
+    over the patches, the reliability of the full labels is ``2 r / (1 + r)`` (Spearman-Brown [1]_ [2]_), and the
+    ceiling its square root. That step is exact where labels are sums over molecules. On Poisson counts of 0.15
+    molecules per gene and cell it came within 0.03 of the correlation of independent measurements for means of every
+    scorer, for medians and sums, and within 0.06 for other statistics; with more molecules it comes nearer.
 
     Parameters
     ----------

@@ -45,7 +45,7 @@ PLANNED = ("test_fold", "validation_fold")  # what cross_validate decides by its
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is the same for all folds."""
+    """Data, options and keys that all folds share."""
 
     data: Data
     place: Path
@@ -94,10 +94,10 @@ def cross_validate(
 ) -> pd.DataFrame:
     """Evaluate and predict every fold of the split by a model that was trained on the others.
 
-    For every fold an autoencoder of its own is trained on the other folds, and its embedding is averaged over the
-    patches; an autoencoder that has seen the test fold would have arranged its embedding around it. The labels are those
-    of the table: their scale (one mean and deviation per gene) is the same for all folds, as are the genes marked highly
-    variable; neither knows how image and label go together.
+    Folds are patients, slides or blocks [1]_. For every fold an autoencoder of its own is trained on the other folds,
+    and its embedding is averaged over the patches; an autoencoder that has seen the test fold would have arranged its
+    embedding around it. The labels are those of the table: their scale (one mean and deviation per gene) is the same
+    for all folds, as are the genes marked highly variable; neither knows how image and label go together.
 
     Parameters
     ----------
@@ -196,7 +196,7 @@ def cross_validate(
 
 
 def _run_fold(plan: _Plan, fold: int) -> None:
-    """Everything that is learned and measured with one fold held out."""
+    """Train autoencoder and image model with one fold held out, and evaluate on it."""
     keys: dict[str, Any] = {"patches_key": plan.patches_key, "signatures_key": plan.signatures_key}
     if plan.refit:
         model = train_expression_autoencoder(plan.data, plan.autoencoder_options(fold))

@@ -51,7 +51,7 @@ def train_ensemble(
 
     Returns
     -------
-    The ensemble. With ``run_dir``, writes a model directory per member there, and a manifest.
+    The ensemble [1]_. With ``run_dir``, writes a model directory per member there, and a manifest.
 
     Raises
     ------

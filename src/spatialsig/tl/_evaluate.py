@@ -61,12 +61,12 @@ def evaluate(
     One row per method, signature and held-out slide; NaN wherever there are no data for a number:
 
     - ``method``, ``signature``, ``sample``, ``patient``, ``n_patches``;
-    - ``pearson``, ``spearman``, ``r2``, ``mae``, ``ccc`` (concordance), ``calibration_slope`` and
+    - ``pearson``, ``spearman``, ``r2``, ``mae``, ``ccc`` (concordance [1]_), ``calibration_slope`` and
       ``calibration_intercept`` (of the line of labels on predictions);
-    - ``ceiling``, ``share_of_ceiling`` (of Pearson r);
+    - ``ceiling`` [4]_, ``share_of_ceiling`` (of Pearson r);
     - ``partial_pearson``: r given the number of cells and the log of their mean counts;
-    - ``p``: share of all shifts of the prediction over the slide that agree as well with the labels (one-sided),
-      ``q``: false discovery rate over the signatures of the same method and slide;
+    - ``p``: share of all shifts [2]_ of the prediction over the slide that agree as well with the labels (one-sided),
+      ``q``: false discovery rate [3]_ over the signatures of the same method and slide;
     - ``r_n_cells``, ``r_log_counts``: r of the labels with those two; ``stain_shift``: largest difference in colour to
       the training patches, in their standard deviations.
 

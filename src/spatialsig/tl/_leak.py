@@ -36,8 +36,9 @@ def embedding_leak(
 ) -> pd.DataFrame:
     """Predict the labels from the expression embedding alone, and say which genes both were made of.
 
-    Ridge regression from the embedding of the patches to their labels, fitted on the training folds. An embedding that
-    reaches the noise ceiling holds the answer, and a model that is given it need not look at the image. No pixel is read.
+    Ridge regression [1]_ from the embedding of the patches to their labels, fitted on the training folds. An embedding
+    that reaches the noise ceiling holds the answer, and a model that is given it need not look at the image. No pixel
+    is read.
 
     Parameters
     ----------

@@ -134,7 +134,7 @@ def predict(
 
 @dataclass(frozen=True)
 class _Prediction:
-    """What is the same for all slides."""
+    """Model, options and keys that all slides share."""
 
     model: SignatureModel
     weights: str

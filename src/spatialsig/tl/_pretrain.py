@@ -36,9 +36,9 @@ def pretrain_vit(
 ) -> PretrainedViT:
     """Train an image network on patches without labels: blocks of each are hidden, and it paints what was there.
 
-    Patches come from the training slides and from slides without labels, an H&E alone being enough. Patches of the test
-    fold are left out: their images would be allowed (no label is seen), but a model that has seen them says less about
-    slides of a new hospital. ``test_fold=None`` takes them in.
+    Masked image modelling [1]_ [2]_. Patches come from the training slides and from slides without labels, an H&E alone
+    being enough. Patches of the test fold are left out: their images would be allowed (no label is seen), but a model
+    that has seen them says less about slides of a new hospital. ``test_fold=None`` takes them in.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def pretrain_vit(
 def _sources(
     data: Data, test_fold: int | None, patches_key: str, signatures_key: str
 ) -> tuple[PatchSpec, list[PatchSource]]:
-    """How the patches were cut, and the images to learn from: none of a patient who is tested."""
+    """Sizes of the patches, and the images to learn from: none of a patient who is tested."""
     candidates: list[tuple[str | None, PatchSource]] = []  # with the patient of a slide without labels
     tested: set[str | None] = set()
     spec: PatchSpec | None = None

@@ -57,10 +57,10 @@ def score_cells(
         With ``x = log1p(1e4 * count / library)``:
 
         - ``"zscore"`` (default): mean z-score of ``x`` over the genes of the signature.
-        - ``"score_genes"``: mean of ``x`` minus the mean of control genes from the same expression bins, as in
+        - ``"score_genes"``: mean of ``x`` minus the mean of control genes from the same expression bins [1]_, as in
           :func:`scanpy.tl.score_genes`, except that no gene of any signature is a control.
-        - ``"ucell"``: Mann-Whitney U of the genes' ranks within the cell, with exact ties.
-        - ``"aucell"``, ``"ulm"``: by the package decoupler, which has to be installed.
+        - ``"ucell"``: Mann-Whitney U of the genes' ranks within the cell [2]_, with exact ties.
+        - ``"aucell"`` [3]_, ``"ulm"`` [4]_: by the package decoupler, which has to be installed.
     test_fold
         Fold whose cells nothing is learnt from; ``None`` uses every cell.
     min_genes, min_fraction

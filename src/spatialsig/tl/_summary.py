@@ -44,7 +44,8 @@ def summarise(
     by
         Unit of replication: ``"patient"``, or ``"sample"`` where every slide is a patient of its own.
     interval
-        ``"fisher"`` (default), ``"t"``, ``"bca"`` or ``"percentile"``; see :func:`spatialsig.stats.bootstrap.cluster_interval`.
+        ``"fisher"`` [1]_ (default), ``"t"``, ``"bca"`` [2]_ or ``"percentile"``; see
+        :func:`spatialsig.stats.bootstrap.cluster_interval`.
     level
         Coverage of the interval.
     seed
@@ -52,10 +53,11 @@ def summarise(
 
     Returns
     -------
-    One row per method and signature, and one per method whose ``signature`` is ``"mean"``: ``pearson`` (mean over
-    patients of the mean over their slides), ``low`` and ``high`` (NaN with one patient), ``share_of_ceiling``, ``p``
-    (that predictions agree with labels beyond chance within slides: shifts, combined over slides by Stouffer's method),
-    ``q`` (false discovery rate over the signatures of the method), ``n_slides``, ``n_patients``.
+    One row per method and signature, and one per method whose ``signature`` is ``"mean"``: ``pearson``
+    (mean over patients of the mean over their slides), ``low`` and ``high`` (NaN with one patient),
+    ``share_of_ceiling``, ``p`` (that predictions agree with labels beyond chance within slides: shifts, combined over
+    slides by Stouffer's method), ``q`` (false discovery rate [3]_ over the signatures of the method), ``n_slides``,
+    ``n_patients``.
 
     Raises
     ------
@@ -132,10 +134,10 @@ def compare_methods(
 
     Returns
     -------
-    One row per pair and signature, and one per pair whose ``signature`` is ``"mean"``: ``better``, ``than``,
-    ``difference`` of Pearson r (mean over patients), ``low``, ``high``, ``p`` (two-sided, paired t over patients), ``q``
-    (false discovery rate over the signatures of the pair), ``n_slides``, ``n_patients``. Interval and p-values are NaN
-    with one patient.
+    One row per pair and signature, and one per pair whose ``signature`` is ``"mean"``: ``better``,
+    ``than``, ``difference`` of Pearson r (mean over patients), ``low``, ``high``, ``p`` (two-sided, paired t over
+    patients), ``q`` (false discovery rate [1]_ over the signatures of the pair), ``n_slides``, ``n_patients``. Interval
+    and p-values are NaN with one patient.
 
     Raises
     ------

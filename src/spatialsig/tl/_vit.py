@@ -45,8 +45,9 @@ def train_vit(
 ) -> SignatureViT:
     """Train a vision transformer to predict the signature scores of a patch from its H&E.
 
-    Patches are read from the Zarr stores while the model trains. With an embedding, a share of the training samples is
-    shown without it, so that the model also works on the H&E alone.
+    The network is a vision transformer [1]_ behind a convolutional stem [2]_. Patches are read from the Zarr stores
+    while the model trains. With an embedding, a share of the training samples is shown without it [3]_, so that the
+    model also works on the H&E alone.
 
     Parameters
     ----------
@@ -59,7 +60,7 @@ def train_vit(
     inner_fold
         The same, by the folds that ``sp.pp.split`` laid inside the training part: needed where every other fold trains.
     fusion
-        How the embedding joins the image: ``"gated"``, ``"token"``, ``"film"``, ``"add"`` or ``"none"``; None takes
+        How the embedding joins the image: ``"gated"``, ``"token"``, ``"film"`` [4]_, ``"add"`` or ``"none"``; None takes
         ``"gated"``, or ``"add"`` for the prototype.
     use_rep
         Patch embedding in ``tables[signatures_key].obsm``; ``None`` trains on H&E only.
@@ -76,14 +77,14 @@ def train_vit(
     pretrained
         What :func:`pretrain_vit` returned, or the directory it was saved in: the network starts from there.
     tune
-        ``"frozen"``: only the head learns, from features that are computed once (no augmentation); ``"lora"``: the head
-        and low-rank additions to the attention; ``"full"``: everything. None takes ``"frozen"`` for a ``backbone`` of
-        others, else ``"full"``.
+        ``"frozen"``: only the head learns, from features that are computed once (no augmentation); ``"lora"`` [5]_: the
+        head and low-rank additions to the attention; ``"full"``: everything. None takes ``"frozen"`` for a ``backbone``
+        of others, else ``"full"``.
     lora
         For ``tune="lora"``: ``rank`` (8), ``alpha`` (16), ``layers`` (names of linear layers).
     layer_decay
-        For ``tune="full"``: factor between the learning rates of one layer and the next; None takes 0.75 for a network
-        that was trained before, else 1.
+        For ``tune="full"``: factor between the learning rates of one layer and the next [6]_; None takes 0.75 for a
+        network that was trained before, else 1.
     batch_size
         Patches per step; None takes :func:`default_batch_size` of the training patches, or 1 for the prototype.
     seed

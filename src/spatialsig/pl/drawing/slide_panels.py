@@ -97,7 +97,7 @@ def round_length(longest_um: float) -> float:
 
 
 def beyond(norm: Normalize, values: Sequence[NDArray[np.float64]]) -> str:
-    """Which ends of a colour bar need an arrow, because values lie beyond."""
+    """Ends of a colour bar that need an arrow, because values lie beyond."""
     finite = np.concatenate([v[np.isfinite(v)] for v in values])
     low, high = bool((finite < norm.vmin).any()), bool((finite > norm.vmax).any())
     return {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[low, high]

@@ -29,7 +29,7 @@ def signature_table(slide: Slide, table_key: str, *, name: str) -> ad.AnnData:
 
 
 def shown_values(patches: Patches, name: str, table_key: str) -> NDArray[np.float64]:
-    """What colours the patches, ``(n_patches,)``: a signature, a numeric column of its table, or one of the patches.
+    """Values that colour the patches, ``(n_patches,)``: a signature, a numeric column of its table, or one of the patches.
 
     Raises
     ------

@@ -67,7 +67,7 @@ class Fit:
         return float(np.clip(1 - self.second, 0, 1))
 
     def as_dict(self) -> dict[str, Any]:
-        """What is kept; JSON-able."""
+        """Numbers of the fit that are kept, for JSON."""
         is_clear = self.clear
         return {
             "dx_um": self.dx_um if is_clear else None,

@@ -31,7 +31,7 @@ INK_REACH_UM = 24.0  # the rim of a pen stroke is a mixture that looks like stai
 
 @dataclass(frozen=True)
 class TissueMask:
-    """Where tissue is.
+    """Tissue of an H&E as a coarse mask.
 
     Attributes
     ----------
