@@ -2,10 +2,9 @@
 
 import os
 import shutil
+import sys
 from collections import defaultdict
-
-# the networks here are so small that handing work to a second thread costs more than it saves
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+from collections.abc import Iterator
 
 import hypothesis
 import pytest
@@ -25,6 +24,19 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default")
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sp.settings, "progress", False)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """One thread for torch: these networks are so small that handing work to a second one costs more than it saves."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
