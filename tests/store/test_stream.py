@@ -22,7 +22,7 @@ from spatialsig.store.pixels import stream as images
 from spatialsig.store.pixels.layout import level_shapes
 from spatialsig.store.pixels.stream import StreamedImage, halve
 
-from ..conftest import TO_GLOBAL, image, picture
+from .conftest import TO_GLOBAL, image, picture
 
 
 def stream(path, pixels, **kwargs) -> sd.SpatialData:

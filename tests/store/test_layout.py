@@ -20,7 +20,7 @@ from spatialsig.store.pixels.stream import StreamedImage, halve
 from spatialsig.store.relayout import relayout
 from spatialsig.store.root_metadata import replace_root
 
-from ..conftest import TO_GLOBAL, image, picture
+from .conftest import TO_GLOBAL, image, picture
 
 
 @pytest.mark.parametrize("name", ["default", "speed"])
