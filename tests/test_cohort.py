@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -304,3 +305,19 @@ def test_one_bundle_under_two_names_is_refused(kept, tmp_path) -> None:
         Cohort.from_bundles(rows, tmp_path / "stores")
     with pytest.raises(InputError, match=r"\['a', 'A'\] differ in upper and lower case only"):
         Cohort.from_bundles(rows.assign(sample=["a", "A"]), tmp_path / "stores")
+
+
+@pytest.mark.parametrize("error", [TypeError, KeyError, RuntimeError])
+def test_a_fault_of_ours_is_no_bad_slide(
+    error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is raised, with the name of the slide, and never listed among those that could not be read."""
+
+    def fails(*_: object, **__: object) -> None:
+        raise error("of ours")
+
+    monkeypatch.setattr("spatialsig.cohort._import", fails)
+    rows = pd.DataFrame({"sample": ["S1"], "patient": ["P1"], "bundle": [tmp_path]})
+    with pytest.raises(error, match="of ours") as caught:
+        sp.Cohort.from_bundles(rows, tmp_path / "stores")
+    assert caught.value.__notes__ == ["This happened on slide 'S1'."]

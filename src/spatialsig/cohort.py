@@ -12,8 +12,9 @@ import pandas as pd
 from spatialsig import _keys
 from spatialsig._checks import check_choice, check_files, check_key
 from spatialsig._progress import progress_bar
-from spatialsig.errors import FileMissingError, InputError, SpatialsigError, SpatialsigWarning, StoreError
+from spatialsig.errors import FileMissingError, InputError, SpatialsigWarning, StoreError
 from spatialsig.io._manifest import COLUMNS, check_names, read_csv, read_manifest
+from spatialsig.slide.slides import SLIDE_ERRORS, on_slide
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 MANIFEST = "cohort.csv"
 _PATH = "path"
-_READING_ERRORS = (SpatialsigError, OSError, ValueError, KeyError, RuntimeError, TypeError)
 
 
 class Cohort:
@@ -108,8 +108,9 @@ class Cohort:
             for row in (row for _, row in rows.iterrows()):
                 bar.note(str(row[_keys.SAMPLE]))
                 try:
-                    _import(row, out / f"{row[_keys.SAMPLE]}.zarr", overwrite=overwrite)
-                except _READING_ERRORS as error:
+                    with on_slide(str(row[_keys.SAMPLE])):
+                        _import(row, out / f"{row[_keys.SAMPLE]}.zarr", overwrite=overwrite)
+                except SLIDE_ERRORS as error:
                     failures[str(row[_keys.SAMPLE])] = f"{type(error).__name__}: {error}"
                 bar.advance()
         _report(failures, len(rows))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from spatialsig._checks import check_positive
+from spatialsig._hashing import content_hash
 from spatialsig._progress import progress_bar
 from spatialsig.data.loader import PatchBatches
 from spatialsig.data.order import blocks_of
@@ -83,7 +83,7 @@ class FeatureBatches(PatchBatches):
     def identity(self) -> dict[str, Any]:
         """Description of these batches, by which a checkpoint knows them."""
         arrays = (self.features, self.target, self.weight, *(() if self.ae is None else (self.ae,)))
-        hashes = [blake2b(np.ascontiguousarray(array).tobytes(), digest_size=16).hexdigest() for array in arrays]
+        hashes = [content_hash([array], short=True) for array in arrays]
         names = ("seed", "batch_size", "shuffle", "slide_balanced", "drop_last")
         own = {name: int(getattr(self, name)) for name in names}
         return own | {"slides": [source.sample for source in self.sources], "values": hashes}

@@ -8,6 +8,7 @@ ERROR = "error"  # the numbers say something else than they seem to
 WARNING = "warning"  # the numbers are easily read for more than they are
 NOTE = "note"  # worth knowing
 SEVERITIES = (ERROR, WARNING, NOTE)
+SHOWN = 4  # names that a text lists
 EVERY_SLIDE = ""  # in the column of slides: the whole cohort
 
 
@@ -19,9 +20,3 @@ class Finding:
     severity: str
     slide: str
     text: str
-
-
-def listed(names: list[str], *, most: int = 4) -> str:
-    """The first few of several names."""
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

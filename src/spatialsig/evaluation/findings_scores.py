@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
-from spatialsig.evaluation.finding import ERROR, EVERY_SLIDE, NOTE, WARNING, Finding, listed
+from spatialsig._checks import first_few
+from spatialsig.evaluation.finding import ERROR, EVERY_SLIDE, NOTE, SHOWN, WARNING, Finding
 from spatialsig.evaluation.schema import slide_rows
 from spatialsig.stats.permutation import benjamini_hochberg, combine
 
@@ -123,7 +124,7 @@ def _chance(table: pd.DataFrame) -> Iterator[Finding]:
     if fooled and len(fooled) >= table["signature"].nunique() / 2:
         yield Finding(
             "not_beyond_chance", WARNING, EVERY_SLIDE,
-            f"{len(fooled)} of {table['signature'].nunique()} signatures ({listed(fooled)}) look predicted only if "
+            f"{len(fooled)} of {table['signature'].nunique()} signatures ({first_few(fooled, n=SHOWN)}) look predicted only if "
             f"neighbouring patches count as independent; shifted over the tissue, predictions agree as well "
             f"(p > {CHANCE}). Report p from `sp.tl.summarise`, and use more slides.",
         )  # fmt: skip

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialsig import _keys
-from spatialsig.evaluation.finding import ERROR, EVERY_SLIDE, NOTE, WARNING, Finding, listed
+from spatialsig._checks import first_few
+from spatialsig.evaluation.finding import ERROR, EVERY_SLIDE, NOTE, SHOWN, WARNING, Finding
 from spatialsig.signatures import scored_genes, shared_genes
 
 if TYPE_CHECKING:
@@ -99,14 +100,14 @@ def _folds(slides: list[SlideFacts]) -> Iterator[Finding]:
     if random:
         yield Finding(
             "random_split", ERROR, EVERY_SLIDE,
-            f"The folds of {listed(random)} are random patches: neighbours of every test patch were learned from, so all "
+            f"The folds of {first_few(random, n=SHOWN)} are random patches: neighbours of every test patch were learned from, so all "
             "scores are too high. Split by patient: `sp.pp.split(data)`.",
         )  # fmt: skip
     unknown = [facts.name for facts in slides if not facts.patient_known]
     if unknown and len(slides) > 1:
         yield Finding(
             "patient_unknown", WARNING, EVERY_SLIDE,
-            f"The patient of {len(unknown)} of {len(slides)} slides is not known ({listed(unknown)}): two sections of one "
+            f"The patient of {len(unknown)} of {len(slides)} slides is not known ({first_few(unknown, n=SHOWN)}): two sections of one "
             "patient in different folds leak. Set sdata.attrs['spatialsig']['patient'] and split again.",
         )  # fmt: skip
 
@@ -121,7 +122,7 @@ def _shared_genes(slides: list[SlideFacts]) -> Iterator[Finding]:
             yield Finding(
                 "embedding_shares_genes", ERROR, EVERY_SLIDE,
                 f"The embedding was made from {len(shared)} of the {len(used)} genes that the labels are made of "
-                f"({listed(shared)}): it holds the answer, and scores with it say nothing about the image. Train the "
+                f"({first_few(shared, n=SHOWN)}): it holds the answer, and scores with it say nothing about the image. Train the "
                 "autoencoder with `signatures=` set to the same signatures.",
             )  # fmt: skip
             return
@@ -141,7 +142,7 @@ def _learnt_from_test(slides: list[SlideFacts], test_fold: int | None) -> Iterat
         if looked:
             yield Finding(
                 name, ERROR, EVERY_SLIDE,
-                f"{what} with the test fold {test_fold} in view ({listed(looked)}), so the test slides are not unseen. "
+                f"{what} with the test fold {test_fold} in view ({first_few(looked, n=SHOWN)}), so the test slides are not unseen. "
                 f"In {call}, and run what follows again.",
             )  # fmt: skip
 
@@ -211,7 +212,7 @@ def _findings_on(facts: SlideFacts) -> Iterator[Finding]:
     if facts.controls:
         yield Finding(
             "controls_in_counts", WARNING, name,
-            f"Slide {name}: {len(facts.controls)} columns of the counts are no genes ({listed(facts.controls)}) and went "
+            f"Slide {name}: {len(facts.controls)} columns of the counts are no genes ({first_few(facts.controls, n=SHOWN)}) and went "
             "into library sizes and variable genes. Call `sp.pp.filter_cells` first.",
         )  # fmt: skip
 

@@ -57,6 +57,18 @@ class AutoencoderOptions:
     def __post_init__(self) -> None:
         check_options(self.fit, (*_NAMES, *FIT_OPTIONS), function="train_autoencoder")
         check_choice(self.panel, PANELS, name="panel")
+        self.config(0)  # which checks its numbers
+
+    def config(self, n_batches: int) -> AutoencoderConfig:
+        """Shape of the network, with offsets for that many slides."""
+        return AutoencoderConfig(
+            hidden=tuple(self.hidden),
+            n_latent=self.n_latent,
+            dropout=self.denoise,
+            linear_path=self.linear_path,
+            loss=self.loss,
+            n_batches=n_batches,
+        )
 
     @classmethod
     def of(cls, **options: Any) -> AutoencoderOptions:
@@ -83,14 +95,6 @@ def train_expression_autoencoder(data: Data, options: AutoencoderOptions) -> Aut
         raise InputError(msg)
     mean, std = training.scaler()
     union = options.panel == "union"
-    config = AutoencoderConfig(
-        hidden=tuple(options.hidden),
-        n_latent=options.n_latent,
-        dropout=options.denoise,
-        linear_path=options.linear_path,
-        loss=options.loss,
-        n_batches=len(training.sources) if options.slide_offsets else 0,
-    )
     model, history = fit_autoencoder(
         training.sources,
         genes=genes,
@@ -99,7 +103,7 @@ def train_expression_autoencoder(data: Data, options: AutoencoderOptions) -> Aut
         measured=training.mask if union else None,
         validation=validation.sources or None,
         validation_measured=validation.mask if union and validation.sources else None,
-        config=config,
+        config=options.config(len(training.sources) if options.slide_offsets else 0),
         seed=options.seed,
         **options.fit,
     )

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from spatialsig import _keys
-from spatialsig._checks import check_options, option_names
+from spatialsig._checks import check_choice, check_options, option_names
 from spatialsig.errors import InputError, SpatialsigWarning
 from spatialsig.inference.provenance import INPUTS
 from spatialsig.inference.training_set import FoldChoice, TrainingTables, gather_training_set
-from spatialsig.inference.tuning import FROZEN, fit_tuned, plan_tuning
+from spatialsig.inference.tuning import FROZEN, TUNES, fit_tuned, plan_tuning
 from spatialsig.nn.backbones import table_key
+from spatialsig.nn.fusion import FUSIONS
 from spatialsig.nn.seed_vit import SEED
 from spatialsig.nn.signature import VIT
 from spatialsig.train import fit_vit
@@ -64,6 +65,9 @@ class VitOptions:
 
     def __post_init__(self) -> None:
         check_options(self.fit, (*_NAMES, *FIT_OPTIONS), function="train_vit")
+        check_choice(self.tune, (*TUNES, None), name="tune")
+        check_choice(self.fusion, (*FUSIONS, None), name="fusion")
+        _ = self.tables, self.folds  # which check what they are made of
 
     @classmethod
     def of(cls, **options: Any) -> VitOptions:
@@ -72,6 +76,11 @@ class VitOptions:
             **{name: value for name, value in options.items() if name in _NAMES},
             fit={name: value for name, value in options.items() if name not in _NAMES},
         )
+
+    @property
+    def folds(self) -> FoldChoice:
+        """Folds to test on and to choose the best epoch by."""
+        return FoldChoice(self.test_fold, self.validation_fold, self.inner_fold)
 
     @property
     def tables(self) -> TrainingTables:
@@ -92,7 +101,7 @@ _NAMES = tuple(f.name for f in fields(VitOptions) if f.name != "fit")
 
 def train_signature_vit(data: Data, options: VitOptions) -> SignatureViT:
     """Train an image model; all options are checked before the first slide is opened."""
-    tables, folds = options.tables, FoldChoice(options.test_fold, options.validation_fold, options.inner_fold)
+    tables, folds = options.tables, options.folds
     tuning = plan_tuning(
         options.backbone,
         options=options.backbone_options,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
 
 import pandas as pd
 import zarr
 from anndata.io import read_elem
 
+from spatialsig._hashing import content_hash
 from spatialsig.errors import KeyMissingError, StoreError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def compare_panels(panels: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 def panel_hash(genes: set[str]) -> str:
     """Short name of a set of genes, the same whatever their order."""
-    return hashlib.sha256("\n".join(sorted(genes)).encode()).hexdigest()[:_HASH_LENGTH]
+    return content_hash(["\n".join(sorted(genes))])[:_HASH_LENGTH]
 
 
 def _n_other_ids(var: pd.DataFrame, reference: pd.DataFrame | None) -> int:

@@ -74,6 +74,8 @@ class Patches:
     ----------
     spec
         How they were cut.
+    shapes
+        The element itself, one square per row; that of now, also after another takes its place.
 
     Raises
     ------
@@ -88,17 +90,13 @@ class Patches:
         where = f"the patches that `sp.pp.make_patches` laid on slide {slide.name!r}"
         check_key(recorded, key, name="patches_key", where=where)
         self.slide, self.key = slide, key
+        self.shapes: gpd.GeoDataFrame = slide.sdata.shapes[key]
         self.spec = PatchSpec(**recorded[key])
         self._rows: dict[str, tuple[ad.AnnData, NDArray[np.int64]]] = {}
 
     def __len__(self) -> int:
         """Number of patches."""
         return len(self.shapes)
-
-    @property
-    def shapes(self) -> gpd.GeoDataFrame:
-        """The element itself, one square per row."""
-        return self.slide.sdata.shapes[self.key]
 
     @property
     def ids(self) -> pd.Index:

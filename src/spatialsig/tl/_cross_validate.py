@@ -168,9 +168,10 @@ def cross_validate(
     >>> len(sdata["signatures_pred"]) == len(sdata["patches"])
     True
     """
-    if wrong := sorted(set(PLANNED) & train_options.keys()):
+    if wrong := sorted(set(PLANNED) & {*train_options, *(autoencoder or {})}):
         msg = f"{wrong} cannot be given: every fold is the test fold once. Use `inner_fold=` to choose the best epoch."
         raise InputError(msg)
+    VitOptions.of(**train_options), AutoencoderOptions.of(**(autoencoder or {}))  # checks them
     folds = _folds(data)
     keys = {"patches_key": patches_key, "signatures_key": signatures_key}
     refit = refit_autoencoder and use_rep is not None
@@ -182,7 +183,6 @@ def cross_validate(
     plan = _Plan(
         data, Path(run_dir), use_rep, refit, ae_options, train_options, seed, **keys, table_key=table_key, hash=decides
     )
-    plan.vit_options(0), plan.autoencoder_options(0)  # refuse what they do not know, before anything is trained
     finished = Ledger(plan.place / MANIFEST)
     with _records_kept(plan):
         for fold in track(folds, "cross-validation", unit="fold"):

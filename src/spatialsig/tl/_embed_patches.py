@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Any
 
 from spatialsig import _keys
 from spatialsig._checks import check_positive
+from spatialsig._hashing import content_hash
 from spatialsig.data.features import compute_features
 from spatialsig.inference.inputs import check_patches
 from spatialsig.models.pretrained import PretrainedViT
@@ -105,8 +105,5 @@ def _network(backbone: Any, options: dict[str, Any]) -> nn.Module:
 
 def _hash(network: nn.Module) -> str:
     """SHA-256 of all weights, as hex digits."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    weights = sorted(network.state_dict().items())
+    return content_hash(part for name, tensor in weights for part in (name, tensor.detach().cpu().numpy()))

@@ -121,7 +121,7 @@ def predict(
             with on_slide(name):
                 (slide,) = open_slides(part)
                 row["sample"] = slide.name
-                row |= run.on(slide)
+                run.on(slide, row)
         except SLIDE_ERRORS as error:
             if on_error == "raise":
                 raise
@@ -146,19 +146,21 @@ class _Prediction:
     signatures_key: str
     key_added: str
 
-    def on(self, slide: Slide) -> dict[str, Any]:
-        """Predict one slide and write its table, unless the same result is there; returns what was done."""
+    def on(self, slide: Slide, row: dict[str, Any]) -> None:
+        """Predict one slide and write its table, unless the same result is there; ``row`` is told what was done."""
         patches = slide.patches(self.patches_key)
         inputs = ModelInputs.of(patches, self.model, signatures_key=self.signatures_key, use_rep=self.use_rep)
         made_by = {"inputs": inputs_name(self.use_rep), "n_views": self.n_views, "weights_sha256": self.weights}
         made_by |= result_hashes(patches, self.model, inputs.embedding, self.intervals)
+        row["n_patches"] = len(patches)
         if self.skip_done and self._is_done(slide, made_by):
-            return {"outcome": SKIPPED, "n_patches": len(patches)}
+            row["outcome"] = SKIPPED
+            return
         table = self._table(inputs)
         samples = list(self.model.run.get("training_samples", []))
         table.uns[_keys.NAMESPACE] = {"predict": made_by | {"training_samples": samples}}
         slide.put(self.key_added, table)
-        return {"outcome": PREDICTED, "n_patches": len(patches)}
+        row["outcome"] = PREDICTED
 
     def _table(self, inputs: ModelInputs) -> ad.AnnData:
         patches = inputs.patches

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spatialsig._stains import STAINS
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# haematoxylin and eosin of Ruifrok and Johnston (2001)
-_VECTORS = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105]])
 _WHITE = np.array([242.0, 240.0, 243.0])
 _REFERENCE_SD = 0.12  # the stain_sd at which the vectors turn by about 3 %
 
@@ -40,7 +40,7 @@ class Stain:
 
 def draw_stain(rng: np.random.Generator, *, stain_sd: float) -> Stain:
     """Draw one slide's colours; ``stain_sd`` is the sd of the log strength of each stain."""
-    vectors = _VECTORS + rng.normal(0, 1, (2, 3)) * 0.03 * stain_sd / _REFERENCE_SD
+    vectors = np.array(STAINS) + rng.normal(0, 1, (2, 3)) * 0.03 * stain_sd / _REFERENCE_SD
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     strength = np.exp(rng.normal(0, 1, 2) * stain_sd)
     white = _WHITE + rng.normal(0, 2, 3)
