@@ -142,7 +142,7 @@ def synthetic_xenium(
     ----------
     .. [1] 10x Genomics. Understanding Xenium outputs.
        https://www.10xgenomics.com/support/software/xenium-onboard-analysis/latest/analysis/xoa-output-understanding-outputs
-    .. [2] Moller J, Syversveen AR, Waagepetersen RP. Log Gaussian Cox processes. Scandinavian Journal of Statistics 25,
+    .. [2] Møller J, Syversveen AR, Waagepetersen RP. Log Gaussian Cox processes. Scandinavian Journal of Statistics 25,
        451-482 (1998). https://doi.org/10.1111/1467-9469.00115
     .. [3] Ruifrok AC, Johnston DA. Quantification of histochemical staining by color deconvolution. Analytical and
        Quantitative Cytology and Histology 23, 291-299 (2001). PMID 11531144

@@ -4,11 +4,11 @@ Errors are measured on patches that the model has not learned from. Their ``cove
 they are finitely many, is the half-width of the interval. Three ways to raise it, from what is assumed:
 
 - patches are exchangeable: the ``ceil((n + 1) coverage)``-th smallest error; coverage of a new patch is then at least
-  ``coverage`` and at most ``1 / (n + 1)`` more (Vovk 2005; Lei et al. 2018).
+  ``coverage`` and at most ``1 / (n + 1)`` more (Vovk et al. 2005; Lei et al. 2018).
 - slides weigh the same, ``guarantee="patches"``: a slide with more patches does not count for more; the correction is
   that of as many patches as the weights are worth. Nothing is promised about the slides, which are taken as they are.
 - slides are exchangeable, ``guarantee="slides"``: a new slide is one more draw, and a share ``1 / (K + 1)`` of the
-  probability lies beyond all that was seen (Dunn et al. 2022; Lee et al. 2023). The only one of the three that holds for
+  probability lies beyond all that was seen (Dunn et al. 2023; Lee et al. 2023). The only one of the three that holds for
   a patch of a new slide; it needs at least ``coverage / (1 - coverage)`` slides.
 """
 

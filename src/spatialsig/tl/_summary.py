@@ -68,8 +68,8 @@ def summarise(
 
     References
     ----------
-    .. [1] Fisher RA. Frequency distribution of the values of the correlation coefficient in samples from an
-       indefinitely large population. Biometrika 10, 507-521 (1915). https://doi.org/10.1093/biomet/10.4.507
+    .. [1] Fisher RA. On the "probable error" of a coefficient of correlation deduced from a small sample. Metron 1, 3-32
+       (1921). https://hdl.handle.net/2440/15169
     .. [2] Efron B. Better bootstrap confidence intervals. Journal of the American Statistical Association 82, 171-185
        (1987). https://doi.org/10.1080/01621459.1987.10478410
     .. [3] Benjamini Y, Hochberg Y. Controlling the false discovery rate: a practical and powerful approach to multiple
