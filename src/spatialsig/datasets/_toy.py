@@ -12,6 +12,7 @@ from spatialdata.models import Image2DModel, ShapesModel, TableModel
 from spatialdata.transformations import Affine, Scale
 
 from spatialsig import _keys as keys
+from spatialsig import pp, tl
 from spatialsig.datasets.synthetic.bundle.cells import cell_table, make_cell_ids
 from spatialsig.datasets.synthetic.bundle.outlines import segment
 from spatialsig.datasets.synthetic.check_recipe import check_recipe
@@ -19,16 +20,19 @@ from spatialsig.datasets.synthetic.image.render import render_he
 from spatialsig.datasets.synthetic.recipe import Recipe
 from spatialsig.datasets.synthetic.slide import make_slide
 from spatialsig.datasets.synthetic.truth import HE_PX, cell_scores, true_cells
+from spatialsig.nn.vit import ViTConfig
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
     from xarray import DataTree
 
     from spatialsig.datasets.synthetic.slide import SyntheticSlide
+    from spatialsig.models.vit import SignatureViT
 
 _CIRCLES = "cell_circles"
 _CHUNK_PX = 256
 _PYRAMID = 2  # levels below full resolution
+_TINY = ViTConfig(dim=16, depth=1, heads=2, mlp_dim=16, stem=(4, 4), stem_blocks=(0, 0))
 
 
 def toy(
@@ -100,6 +104,63 @@ def toy(
         tables={keys.TABLE: _table(slide, cells)},
         attrs={keys.NAMESPACE: attrs},
     )
+
+
+def toy_study(*, seed: int = 0, predicted: bool = False) -> SpatialData:
+    """Make a toy slide that is ready to train on, for examples and tests; nothing is written.
+
+    Parameters
+    ----------
+    seed
+        Seed of the slide.
+    predicted
+        Train :func:`toy_model` on it, and add its predictions.
+
+    Returns
+    -------
+    The slide of :func:`toy` after :func:`spatialsig.pp.split` (two folds), :func:`spatialsig.pp.make_patches` (81 patches
+    of 28 px, 56 um), :func:`spatialsig.pp.assign_cells`, :func:`spatialsig.tl.score_cells` (signatures ``"seed"``) and
+    :func:`spatialsig.tl.aggregate_patches`. It has, beside what :func:`toy` gives, ``shapes["patches"]``,
+    ``tables["signatures"]`` and, with ``predicted``, ``tables["signatures_pred"]``.
+
+    Examples
+    --------
+    >>> import spatialsig as sp
+    >>> sdata = sp.datasets.toy_study(predicted=True)
+    >>> sorted(sdata.tables)
+    ['signatures', 'signatures_pred', 'table']
+    """
+    sdata = toy(seed=seed)
+    pp.split(sdata, by="block", n_folds=2, block_um=100, buffer_um=0)
+    pp.make_patches(sdata, patch_px=28, um_per_px=2.0)
+    pp.assign_cells(sdata)
+    tl.score_cells(sdata, "seed")
+    tl.aggregate_patches(sdata, min_cells=5, use_rep=None)
+    if predicted:
+        tl.predict(sdata, toy_model(sdata))
+    return sdata
+
+
+def toy_model(sdata: SpatialData) -> SignatureViT:
+    """Train the smallest network for one epoch on a slide of :func:`toy_study`; what it predicts means nothing.
+
+    Parameters
+    ----------
+    sdata
+        Slide with patches and labels; not modified.
+
+    Returns
+    -------
+    Model of the H&E alone; fold 0 is held out.
+
+    Examples
+    --------
+    >>> import spatialsig as sp
+    >>> model = sp.datasets.toy_model(sp.datasets.toy_study())
+    >>> model.run["test_fold"]
+    0
+    """
+    return tl.train_vit(sdata, use_rep=None, size=_TINY, max_epochs=1)
 
 
 def _image(slide: SyntheticSlide) -> DataTree:

@@ -153,7 +153,6 @@ def synthetic_xenium(
     --------
     >>> from tempfile import TemporaryDirectory
     >>> import spatialsig as sp
-    >>> sp.settings.progress = False
     >>> with TemporaryDirectory() as folder:
     ...     bundles = sp.datasets.synthetic_xenium(folder, n_slides=1, size_um=100, transcripts=False)
     >>> bundles.columns.tolist()

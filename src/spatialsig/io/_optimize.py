@@ -57,7 +57,6 @@ def optimize(
     --------
     >>> from tempfile import TemporaryDirectory
     >>> import spatialsig as sp
-    >>> sp.settings.progress = False
     >>> folder = TemporaryDirectory()
     >>> sp.datasets.toy(size_um=100).write(f"{folder.name}/slide.zarr")
     >>> sp.io.optimize(f"{folder.name}/slide.zarr", layout="speed")["image"].tolist()

@@ -38,7 +38,6 @@ def repair(path: str | Path) -> pd.DataFrame:
     >>> from pathlib import Path
     >>> from tempfile import TemporaryDirectory
     >>> import spatialsig as sp
-    >>> sp.settings.progress = False
     >>> folder = TemporaryDirectory()
     >>> sp.io.write(sp.datasets.toy(size_um=100), f"{folder.name}/slide.zarr")
     >>> Path(folder.name, "slide.zarr", "images", "half_written").mkdir()  # as a killed writer leaves it

@@ -36,7 +36,6 @@ def verify(path: str | Path) -> pd.DataFrame:
     --------
     >>> import tempfile
     >>> import spatialsig as sp
-    >>> sp.settings.progress = False
     >>> folder = tempfile.TemporaryDirectory()
     >>> sp.io.write(sp.datasets.toy(size_um=100), f"{folder.name}/slide.zarr")
     >>> sp.io.verify(f"{folder.name}/slide.zarr")[["element", "status"]]

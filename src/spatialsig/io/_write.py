@@ -55,7 +55,6 @@ def write(
     --------
     >>> from tempfile import TemporaryDirectory
     >>> import spatialsig as sp
-    >>> sp.settings.progress = False
     >>> sdata = sp.datasets.toy(size_um=100)
     >>> folder = TemporaryDirectory()
     >>> sp.io.write(sdata, f"{folder.name}/slide.zarr")

@@ -126,7 +126,6 @@ def read_xenium(
     >>> import tempfile
     >>> from pathlib import Path
     >>> import spatialsig as sp
-    >>> sp.settings.progress = False
     >>> folder = tempfile.TemporaryDirectory()
     >>> _ = sp.datasets.synthetic_xenium(folder.name, n_slides=1, size_um=100, transcripts=False)
     >>> sdata = sp.io.read_xenium(Path(folder.name, "S1"))

@@ -92,7 +92,6 @@ def alignment(
     Examples
     --------
     >>> import spatialsig as sp
-    >>> sp.settings.progress = False
     >>> sdata = sp.datasets.toy()
     >>> sp.pl.alignment(sdata, n_windows=2).shape
     (1, 3)

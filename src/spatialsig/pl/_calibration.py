@@ -78,16 +78,7 @@ def calibration(
     Examples
     --------
     >>> import spatialsig as sp
-    >>> sp.settings.progress = False
-    >>> sdata = sp.datasets.toy()
-    >>> sp.pp.split(sdata, by="block", n_folds=2, block_um=100, buffer_um=0)
-    >>> sp.pp.make_patches(sdata, patch_px=28, um_per_px=2.0)
-    >>> sp.pp.assign_cells(sdata)
-    >>> coverage = sp.tl.score_cells(sdata, "seed")
-    >>> sp.tl.aggregate_patches(sdata, min_cells=5, use_rep=None)
-    >>> size = sp.ViTConfig(dim=16, depth=1, heads=2, mlp_dim=16, stem=(4, 4), stem_blocks=(0, 0))
-    >>> model = sp.tl.train_vit(sdata, use_rep=None, size=size, max_epochs=1)
-    >>> prediction = sp.tl.predict(sdata, model)
+    >>> sdata = sp.datasets.toy_study(predicted=True)
     >>> sp.pl.calibration(sdata, "Immune_T").shape
     (1, 1)
     """

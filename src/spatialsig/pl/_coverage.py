@@ -65,7 +65,6 @@ def coverage(
     Examples
     --------
     >>> import spatialsig as sp
-    >>> sp.settings.progress = False
     >>> sp.pl.coverage(sp.datasets.toy(), "seed").shape
     (2,)
     """

@@ -71,13 +71,7 @@ def ladder(
     Examples
     --------
     >>> import spatialsig as sp
-    >>> sp.settings.progress = False
-    >>> sdata = sp.datasets.toy()
-    >>> sp.pp.split(sdata, by="block", n_folds=2, block_um=100, buffer_um=0)
-    >>> sp.pp.make_patches(sdata, patch_px=28, um_per_px=2.0)
-    >>> sp.pp.assign_cells(sdata)
-    >>> coverage = sp.tl.score_cells(sdata, "seed")
-    >>> sp.tl.aggregate_patches(sdata, min_cells=5, use_rep=None)
+    >>> sdata = sp.datasets.toy_study()
     >>> axes = sp.pl.ladder(sp.tl.baselines(sdata))
     >>> len(axes.get_yticklabels())  # one bar for each method
     6

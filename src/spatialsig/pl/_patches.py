@@ -86,10 +86,8 @@ def patches(
     Examples
     --------
     >>> import spatialsig as sp
-    >>> sp.settings.progress = False
-    >>> sdata = sp.datasets.toy()
-    >>> sp.pp.make_patches(sdata, patch_px=56, um_per_px=2.0)
-    >>> sp.pl.patches(sdata, "tissue_fraction").shape
+    >>> sdata = sp.datasets.toy_study()
+    >>> sp.pl.patches(sdata, "Immune_T").shape
     (1,)
     """
     check_fraction(alpha=alpha)

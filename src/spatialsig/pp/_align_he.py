@@ -104,7 +104,6 @@ def align_he(
     --------
     >>> import numpy as np
     >>> import spatialsig as sp
-    >>> sp.settings.progress = False
     >>> sdata = sp.datasets.toy()
     >>> cells = sdata["table"]
     >>> marked = [3, 50, 200, 300, 500]

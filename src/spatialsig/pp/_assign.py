@@ -49,7 +49,6 @@ def assign_cells(data: Data, *, patches_key: str = _keys.PATCHES, table_key: str
     Examples
     --------
     >>> import spatialsig as sp
-    >>> sp.settings.progress = False
     >>> sdata = sp.datasets.toy()
     >>> sp.pp.make_patches(sdata, patch_px=56, um_per_px=2.0)
     >>> sp.pp.assign_cells(sdata)

@@ -47,7 +47,6 @@ def filter_cells(data: Data, *, min_counts: int = 10, min_genes: int = 5, table_
     Examples
     --------
     >>> import spatialsig as sp
-    >>> sp.settings.progress = False
     >>> sdata = sp.datasets.toy()
     >>> sp.pp.filter_cells(sdata, min_counts=20)
     >>> sdata["table"].uns["spatialsig"]["filter_cells"]["min_counts"]

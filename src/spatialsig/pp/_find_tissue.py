@@ -82,7 +82,6 @@ def find_tissue(
     Examples
     --------
     >>> import spatialsig as sp
-    >>> sp.settings.progress = False
     >>> sdata = sp.datasets.toy()
     >>> sp.pp.find_tissue(sdata)
     >>> sdata["tissue"].columns.tolist()

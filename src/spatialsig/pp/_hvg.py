@@ -105,7 +105,6 @@ def highly_variable_genes(
     Examples
     --------
     >>> import spatialsig as sp
-    >>> sp.settings.progress = False
     >>> sdata = sp.datasets.toy()
     >>> sp.pp.highly_variable_genes(sdata, n_top_genes=50, test_fold=None)
     >>> int(sdata["table"].var["highly_variable"].sum())

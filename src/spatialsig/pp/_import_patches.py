@@ -91,7 +91,6 @@ def import_patches(
     >>> from spatialdata.models import ShapesModel
     >>> from spatialdata.transformations import get_transformation
     >>> import spatialsig as sp
-    >>> sp.settings.progress = False
     >>> sdata = sp.datasets.toy()
     >>> frames = get_transformation(sdata["he_image"], get_all=True)
     >>> tiles = gpd.GeoDataFrame(geometry=[shapely.box(x, 200, x + 56, 256) for x in (200, 256, 312)])

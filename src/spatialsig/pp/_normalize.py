@@ -55,7 +55,6 @@ def normalize(
     Examples
     --------
     >>> import spatialsig as sp
-    >>> sp.settings.progress = False
     >>> sdata = sp.datasets.toy()
     >>> sp.pp.normalize(sdata)
     >>> sdata["table"].layers["lognorm"].shape == sdata["table"].shape

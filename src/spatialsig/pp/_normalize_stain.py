@@ -86,9 +86,7 @@ def normalize_stain(
     Examples
     --------
     >>> import spatialsig as sp
-    >>> sp.settings.progress = False
-    >>> sdata = sp.datasets.toy()
-    >>> sp.pp.make_patches(sdata, patch_px=56, um_per_px=2.0)
+    >>> sdata = sp.datasets.toy_study()
     >>> stains = sp.pp.normalize_stain(sdata)
     >>> sorted(sdata.attrs["spatialsig"]["patches"]["patches"]["stain"])
     ['matrix', 'method', 'strength', 'vectors']

@@ -93,7 +93,6 @@ def make_patches(
     Examples
     --------
     >>> import spatialsig as sp
-    >>> sp.settings.progress = False
     >>> sdata = sp.datasets.toy()
     >>> sp.pp.make_patches(sdata, patch_px=56, um_per_px=2.0)
     >>> sdata["patches"].columns.tolist()

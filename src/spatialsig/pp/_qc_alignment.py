@@ -117,7 +117,6 @@ def qc_alignment(
     Examples
     --------
     >>> import spatialsig as sp
-    >>> sp.settings.progress = False
     >>> sdata = sp.datasets.toy(registration_error_um=6)
     >>> qc = sp.pp.qc_alignment(sdata)
     >>> qc["verdict"].item(), round(qc["shift_um"].item())

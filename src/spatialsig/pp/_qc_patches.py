@@ -96,9 +96,7 @@ def qc_patches(
     Examples
     --------
     >>> import spatialsig as sp
-    >>> sp.settings.progress = False
-    >>> sdata = sp.datasets.toy()
-    >>> sp.pp.make_patches(sdata, patch_px=56, um_per_px=2.0)
+    >>> sdata = sp.datasets.toy_study()
     >>> report = sp.pp.qc_patches(sdata)
     >>> sorted(report.columns)[-3:]
     ['pen_share', 'stain_outlier', 'white_share']

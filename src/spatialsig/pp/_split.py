@@ -86,7 +86,6 @@ def split(
     Examples
     --------
     >>> import spatialsig as sp
-    >>> sp.settings.progress = False
     >>> sdata = sp.datasets.toy()
     >>> sp.pp.split(sdata, by="block", block_um=150, buffer_um=32, n_folds=2)
     >>> sorted(sdata["table"].obs["fold"].unique().tolist())

@@ -97,7 +97,6 @@ def aggregate_patches(
     Examples
     --------
     >>> import spatialsig as sp
-    >>> sp.settings.progress = False
     >>> sdata = sp.datasets.toy()
     >>> sp.pp.make_patches(sdata, patch_px=112, um_per_px=1.0)
     >>> sp.pp.assign_cells(sdata)

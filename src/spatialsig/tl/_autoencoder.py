@@ -98,7 +98,6 @@ def train_autoencoder(
     Examples
     --------
     >>> import spatialsig as sp
-    >>> sp.settings.progress = False
     >>> sdata = sp.datasets.toy()
     >>> model = sp.tl.train_autoencoder(sdata, signatures="seed", n_latent=4, hidden=(16,), test_fold=None, max_epochs=1)
     >>> len(model.genes) < sdata["table"].n_vars  # the genes of the signatures are left out
@@ -152,7 +151,6 @@ def embed_cells(data: Data, model: Autoencoder, *, table_key: str = _keys.TABLE,
     Examples
     --------
     >>> import spatialsig as sp
-    >>> sp.settings.progress = False
     >>> sdata = sp.datasets.toy()
     >>> model = sp.tl.train_autoencoder(sdata, signatures="seed", n_latent=4, hidden=(16,), test_fold=None, max_epochs=1)
     >>> sp.tl.embed_cells(sdata, model)

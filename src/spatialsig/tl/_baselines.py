@@ -79,13 +79,7 @@ def baselines(
     Examples
     --------
     >>> import spatialsig as sp
-    >>> sp.settings.progress = False
-    >>> sdata = sp.datasets.toy()
-    >>> sp.pp.split(sdata, by="block", n_folds=2, block_um=100, buffer_um=0)
-    >>> sp.pp.make_patches(sdata, patch_px=28, um_per_px=2.0)
-    >>> sp.pp.assign_cells(sdata)
-    >>> coverage = sp.tl.score_cells(sdata, "seed")
-    >>> sp.tl.aggregate_patches(sdata, min_cells=5, use_rep=None)
+    >>> sdata = sp.datasets.toy_study()
     >>> table = sp.tl.baselines(sdata)
     >>> sorted(table["method"].unique())
     ['colour', 'coordinates', 'density', 'hand_features', 'neighbours', 'train_mean']

@@ -64,13 +64,7 @@ def noise_ceiling(
     Examples
     --------
     >>> import spatialsig as sp
-    >>> sp.settings.progress = False
-    >>> sdata = sp.datasets.toy()
-    >>> sp.pp.split(sdata, by="block", n_folds=2, block_um=100, buffer_um=0)
-    >>> sp.pp.make_patches(sdata, patch_px=28, um_per_px=2.0)
-    >>> sp.pp.assign_cells(sdata)
-    >>> coverage = sp.tl.score_cells(sdata, "seed")
-    >>> sp.tl.aggregate_patches(sdata, min_cells=5, use_rep=None)
+    >>> sdata = sp.datasets.toy_study()
     >>> ceiling = sp.tl.noise_ceiling(sdata, n_repeats=1)
     >>> ceiling.columns.tolist()
     ['sample', 'signature', 'ceiling']

@@ -153,13 +153,7 @@ def cross_validate(
     --------
     >>> import tempfile
     >>> import spatialsig as sp
-    >>> sp.settings.progress = False
-    >>> sdata = sp.datasets.toy()
-    >>> sp.pp.split(sdata, by="block", n_folds=2, block_um=100, buffer_um=0)
-    >>> sp.pp.make_patches(sdata, patch_px=28, um_per_px=2.0)
-    >>> sp.pp.assign_cells(sdata)
-    >>> coverage = sp.tl.score_cells(sdata, "seed")
-    >>> sp.tl.aggregate_patches(sdata, min_cells=5, use_rep=None)
+    >>> sdata = sp.datasets.toy_study()
     >>> size = sp.ViTConfig(dim=16, depth=1, heads=2, mlp_dim=16, stem=(4, 4), stem_blocks=(0, 0))
     >>> with tempfile.TemporaryDirectory() as run_dir:
     ...     table = sp.tl.cross_validate(sdata, run_dir=run_dir, use_rep=None, size=size, max_epochs=1)

@@ -51,7 +51,6 @@ def findings(
     Examples
     --------
     >>> import spatialsig as sp
-    >>> sp.settings.progress = False
     >>> sdata = sp.datasets.toy()
     >>> sp.tl.findings(sdata)["name"].tolist()
     ['registration_unchecked']

@@ -79,14 +79,9 @@ def embedding_leak(
     Examples
     --------
     >>> import spatialsig as sp
-    >>> sp.settings.progress = False
-    >>> sdata = sp.datasets.toy()
-    >>> sp.pp.split(sdata, by="block", n_folds=2, block_um=100, buffer_um=0)
+    >>> sdata = sp.datasets.toy_study()
     >>> model = sp.tl.train_autoencoder(sdata, signatures="seed", n_latent=4, hidden=(16,), max_epochs=1)
     >>> sp.tl.embed_cells(sdata, model)
-    >>> sp.pp.make_patches(sdata, patch_px=28, um_per_px=2.0)
-    >>> sp.pp.assign_cells(sdata)
-    >>> coverage = sp.tl.score_cells(sdata, "seed")
     >>> sp.tl.aggregate_patches(sdata, min_cells=5)
     >>> leak = sp.tl.embedding_leak(sdata, n_repeats=1)
     >>> leak["n_shared"].sum().item()  # the autoencoder did not see the genes of the signatures

@@ -79,11 +79,9 @@ def pretrain_vit(
     Examples
     --------
     >>> import spatialsig as sp
-    >>> sp.settings.progress = False
-    >>> sdata = sp.datasets.toy()
-    >>> sp.pp.make_patches(sdata, patch_px=28, um_per_px=2.0)
+    >>> sdata = sp.datasets.toy_study()
     >>> size = sp.ViTConfig(dim=16, depth=1, heads=2, mlp_dim=16, stem=(4, 4), stem_blocks=(0, 0))
-    >>> network = sp.tl.pretrain_vit(sdata, size=size, test_fold=None, max_epochs=1)
+    >>> network = sp.tl.pretrain_vit(sdata, size=size, max_epochs=1)
     >>> network.run["training_samples"]
     ['toy']
     """

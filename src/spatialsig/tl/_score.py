@@ -103,7 +103,6 @@ def score_cells(
     Examples
     --------
     >>> import spatialsig as sp
-    >>> sp.settings.progress = False
     >>> sdata = sp.datasets.toy()
     >>> coverage = sp.tl.score_cells(sdata, "seed", test_fold=None)
     >>> sdata["table"].obsm["signatures"].shape[1] == len(coverage)
