@@ -27,12 +27,8 @@ $(VENV)/.package: $(VENV)/.torch
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.torch
-	$(PIP) -e '.[test]'
-	@touch $(VENV)/.package $@
-
-$(VENV)/.docs: $(VENV)/.package
 	$(PIP) -e '.[docs,test]'
-	@touch $@
+	@touch $(VENV)/.package $@
 
 demo: $(VENV)/.package  ## synthetic cohort -> trained model -> demo/report.html
 	$(VENV)/bin/spatialsig demo --out $(OUT)
@@ -48,14 +44,15 @@ lint: $(VENV)/.test  ## style and types
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-test: lint  ## style, types, tests, notebooks
+test: lint  ## style, types, tests, notebooks, documentation
 	$(PYTEST)
 	$(PY) -m pytest -o addopts= --nbmake notebooks --nbmake-timeout 300
+	$(MAKE) docs
 
 coverage: $(VENV)/.test  ## share of lines and branches that the tests run, page by page in build/coverage
 	$(PYTEST) --cov --cov-report=term:skip-covered --cov-report=html:build/coverage
 
-docs: $(VENV)/.docs  ## HTML documentation in docs/_build/html; warnings are errors
+docs: $(VENV)/.test  ## HTML documentation in docs/_build/html; warnings are errors
 	rm -rf docs/generated  # pages of names that are gone would be warned of
 	$(PY) benchmarks/summary.py
 	$(PY) -m sphinx -W --keep-going -b html docs docs/_build/html
@@ -158,6 +155,9 @@ bench-report: $(VENV)/.package  ## size of the report of eight held-out slides
 
 bench-walks: $(VENV)/.test  ## how a value walks through the package; size, circles, longest folder
 	$(PY) benchmarks/walks.py --json benchmarks/results/walks.json
+
+bench-smoke: $(VENV)/.test  ## every benchmark once in its short form: which of them still run
+	$(PY) benchmarks/smoke.py
 
 bench-signs: $(VENV)/.package  ## the orders that must hold: splits, statistics, misplaced images
 	$(PY) benchmarks/signs.py
