@@ -36,7 +36,7 @@ from torch import nn
 import spatialsig as sp
 from spatialsig.data.cells import StoredCells
 from spatialsig.nn.autoencoder import AutoencoderConfig
-from spatialsig.nn.precision import fast_matmul, training_precision
+from spatialsig.nn.device import fast_matmul, training_precision
 from spatialsig.stats.expression import gene_moments, library_size, scaler_from_moments
 from spatialsig.train import fit_autoencoder
 from spatialsig.train.cells import CellBatches

@@ -25,7 +25,7 @@ from scipy import ndimage, stats
 
 import spatialsig as sp
 from spatialsig.stats.agreement import pearson
-from spatialsig.stats.permutation import field, shift_p
+from spatialsig.stats.significance import field, shift_p
 
 HERE = Path(__file__).resolve().parent
 SIDE = 24  # patches per edge of a slide

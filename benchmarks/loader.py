@@ -96,8 +96,8 @@ def loader_of(kind: str, workers: int, method: str, directory: Path, px: int):
 
         return DataLoader(Files(), batch_size=BATCH, shuffle=True, **options), N_SLIDES * len(origins)
     from spatialsig.data.loader import PatchBatches
+    from spatialsig.data.passes import PatchDataset
     from spatialsig.data.patches import ImageLevel, PatchSource
-    from spatialsig.data.torch_dataset import PatchDataset
 
     name = "slide" if kind == "ours" else "default"
     paths = [directory / f"{name}{f'-{k}' if k else ''}.zarr" / "images" / "he" / "s0" for k in range(N_SLIDES)]

@@ -38,8 +38,8 @@ from tissue_image import our_store, peer_store, scanned_tile, squares, tissue
 
 from spatialsig._settings import settings
 from spatialsig.data.loader import PatchBatches
-from spatialsig.data.memory import batch_memory
 from spatialsig.data.patches import ImageLevel, PatchSource, read_patches
+from spatialsig.data.resources import batch_memory
 from spatialsig.store.pixels.layout import Layout
 
 if TYPE_CHECKING:

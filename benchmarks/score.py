@@ -25,8 +25,7 @@ import scanpy as sc
 from aggregate import cpu_seconds
 from hvg import extra_bytes, slide
 
-from spatialsig.stats.cell_scores import signature_scores
-from spatialsig.stats.controls import control_genes
+from spatialsig.stats.cell_scores import control_genes, signature_scores
 from spatialsig.stats.expression import (
     gene_moments,
     library_size,

@@ -27,9 +27,9 @@ from machine import machine
 import spatialsig as sp
 from spatialsig.nn.signature import SignatureConfig, SignatureNet
 from spatialsig.nn.vit import vit_config
-from spatialsig.train.average import averaged_copy
 from spatialsig.train.checkpoint_file import checkpoint_files, read_checkpoint, write_checkpoint
 from spatialsig.train.loop import TrainerConfig
+from spatialsig.train.module import averaged_copy
 
 HERE = Path(__file__).resolve().parent
 OFTEN = TrainerConfig(checkpoint_minutes=1e-9)  # after every step

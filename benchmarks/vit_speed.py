@@ -28,8 +28,7 @@ import torch.nn.functional as F
 from machine import machine
 from torch import Tensor, nn
 
-from spatialsig.nn.microbatches import microbatch_size
-from spatialsig.nn.precision import fast_matmul, training_precision
+from spatialsig.nn.device import fast_matmul, microbatch_size, training_precision
 from spatialsig.nn.seed_vit import seed_preset
 
 GOALS = {"train, float32": 2.0, "infer, float32": 2.5, "train, bf16": 2.5}

@@ -12,8 +12,8 @@ from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from spatialsig._settings import settings
 from spatialsig.data import chunks
 from spatialsig.data.chunks import stored_array
-from spatialsig.data.memory import batch_memory, page_aligned
 from spatialsig.data.patches import ImageLevel, PatchSource, Request, read_patches, read_slides
+from spatialsig.data.resources import batch_memory, page_aligned
 from spatialsig.errors import StoreError
 
 SHAPE = (3, 150, 170)  # no multiple of a chunk

@@ -8,8 +8,8 @@ from torch.utils.data import DataLoader
 
 from spatialsig.data import loader
 from spatialsig.data.loader import PatchBatches
+from spatialsig.data.passes import PatchDataset
 from spatialsig.data.patches import ImageLevel, PatchSource, read_patches
-from spatialsig.data.torch_dataset import PatchDataset
 from spatialsig.errors import InputError, SpatialsigWarning
 from spatialsig.nn.augment import Augment, AugmentConfig
 

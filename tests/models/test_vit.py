@@ -6,7 +6,7 @@ import torch
 
 from spatialsig.errors import InputError
 from spatialsig.models import SignatureViT
-from spatialsig.nn.microbatches import microbatch_size
+from spatialsig.nn.device import microbatch_size
 from spatialsig.nn.signature import SignatureConfig, SignatureNet
 from spatialsig.nn.vit import ViTConfig
 
@@ -70,7 +70,7 @@ def test_a_pass_on_a_cpu_holds_few_pixels(monkeypatch: pytest.MonkeyPatch) -> No
     model, sizes = build(), []
     forward = model._forward
     monkeypatch.setattr(model, "_forward", lambda images, *rest: sizes.append(len(images)) or forward(images, *rest))
-    monkeypatch.setattr("spatialsig.nn.microbatches.CPU_PIXELS", 6 * PX**2)
+    monkeypatch.setattr("spatialsig.nn.device.CPU_PIXELS", 6 * PX**2)
     model.predict(np.zeros((13, 3, PX, PX), np.uint8))
     assert sizes == [6, 6, 1]
 

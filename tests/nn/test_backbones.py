@@ -21,7 +21,7 @@ from spatialsig.nn.backbones import (
     table_key,
     warn_of_scale,
 )
-from spatialsig.nn.external.network import IMAGENET_MEAN, IMAGENET_STD, ExternalBackbone, Inputs
+from spatialsig.nn.external import IMAGENET_MEAN, IMAGENET_STD, ExternalBackbone, Inputs
 from spatialsig.nn.signature import SignatureConfig, SignatureNet
 from spatialsig.nn.vit import ViT, ViTConfig, optical_density
 

@@ -5,9 +5,8 @@ from scipy.special import erf
 
 from spatialsig.errors import InputError
 from spatialsig.nn import vit
-from spatialsig.nn.seed_net import SeedNet
 from spatialsig.nn.seed_vit import SeedViT, seed_preset
-from spatialsig.nn.signature import SignatureConfig
+from spatialsig.nn.signature import SeedNet, SignatureConfig
 from spatialsig.nn.vit import optical_density
 
 

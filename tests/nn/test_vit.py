@@ -4,7 +4,7 @@ import torch
 
 from spatialsig.errors import InputError
 from spatialsig.nn.vit import SIZES, Block, DropPath, ViT, ViTConfig, optical_density, sincos_positions, vit_config
-from spatialsig.stats.image import stain
+from spatialsig.stats import stain
 
 SMALL = ViTConfig(dim=32, depth=2, heads=2, mlp_dim=64, stem=(8, 16), stem_blocks=(0, 1))  # 32 + 2 * (8 + 16) features
 

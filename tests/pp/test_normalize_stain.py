@@ -14,7 +14,7 @@ from spatialsig.errors import InputError, KeyMissingError
 from spatialsig.nn.vit import ViTConfig
 from spatialsig.pp._normalize_stain import REFERENCE_STRENGTH, reference_vectors
 from spatialsig.slide.slides import open_slides
-from spatialsig.stats.image.stain import recolour, recolouring
+from spatialsig.stats.stain import recolour, recolouring
 
 SMALL = ViTConfig(dim=16, depth=1, heads=2, mlp_dim=16, stem=(8, 16), stem_blocks=(0, 0))
 

@@ -11,7 +11,7 @@ from spatialsig.nn.autoencoder import AutoencoderConfig
 from spatialsig.stats.expression import gene_moments, library_size
 from spatialsig.train import fit_autoencoder
 from spatialsig.train.cells import CellBatches
-from spatialsig.train.components import principal_components
+from spatialsig.train.latent_axes import principal_components
 
 CONFIG = AutoencoderConfig(hidden=(64, 32), n_latent=4)
 N_GENES = 30

@@ -12,10 +12,9 @@ from spatialsig.nn.fusion import Fusion
 from spatialsig.nn.signature import SignatureConfig, SignatureNet
 from spatialsig.nn.vit import ViTConfig
 from spatialsig.train import fit_vit
-from spatialsig.train.average import averaged_copy, update_average
 from spatialsig.train.loop import check_finite
-from spatialsig.train.network import model_around, new_network
-from spatialsig.train.recipe import PROTOTYPE, Recipe
+from spatialsig.train.module import averaged_copy, update_average
+from spatialsig.train.recipe import PROTOTYPE, Recipe, model_around, new_network
 from spatialsig.train.vit_module import VitModule, rate_groups
 
 VIT = ViTConfig(dim=32, depth=1, heads=2, mlp_dim=64, stem=(8, 16), stem_blocks=(0, 0))

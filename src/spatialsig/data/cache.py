@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spatialsig._settings import settings
-from spatialsig.data.memory import batch_memory, page_aligned
 from spatialsig.data.patches import Request, read_slides
+from spatialsig.data.resources import batch_memory, page_aligned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

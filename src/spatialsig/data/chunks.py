@@ -21,8 +21,7 @@ import numpy as np
 from google_crc32c import value as crc32c
 
 from spatialsig._settings import settings
-from spatialsig.data.handles import CHUNK_POOL_SHARE
-from spatialsig.data.memory import batch_memory
+from spatialsig.data.resources import CHUNK_POOL_SHARE, batch_memory
 from spatialsig.errors import StoreError
 
 if TYPE_CHECKING:

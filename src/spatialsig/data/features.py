@@ -13,11 +13,10 @@ from spatialsig._hashing import content_hash
 from spatialsig._progress import progress_bar
 from spatialsig.data.loader import PatchBatches
 from spatialsig.data.order import blocks_of
+from spatialsig.data.passes import ahead
 from spatialsig.data.patches import PatchSource, read_patches
-from spatialsig.data.prefetch import ahead
 from spatialsig.errors import InputError
-from spatialsig.nn.memory import kept_memory
-from spatialsig.nn.precision import fast_matmul
+from spatialsig.nn.device import fast_matmul, kept_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -23,8 +23,7 @@ from spatialsig.data.order import (
     rank_batches,
     with_blocks,
 )
-from spatialsig.data.prefetch import ahead
-from spatialsig.data.resumable import ResumableOrder
+from spatialsig.data.passes import ResumableOrder, ahead
 from spatialsig.errors import InputError, SpatialsigWarning
 
 if TYPE_CHECKING:

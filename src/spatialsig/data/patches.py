@@ -15,12 +15,10 @@ from xarray import DataArray
 
 from spatialsig._checks import check_positive
 from spatialsig.data.chunks import run, stored_array, window_jobs
-from spatialsig.data.handles import open_array
-from spatialsig.data.memory import batch_memory
-from spatialsig.data.pyramid import ImageLevel, image_levels, level_corner
-from spatialsig.data.resample import area_weights, resample
+from spatialsig.data.pyramid import ImageLevel, area_weights, image_levels, level_corner, resample
+from spatialsig.data.resources import batch_memory, open_array
 from spatialsig.errors import InputError, StoreError
-from spatialsig.stats.image.stain import recolour
+from spatialsig.stats.stain import recolour
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -54,7 +52,7 @@ class PatchSource:
     out_px
         Edge of a patch as read, px.
     recolour
-        Matrix ``(3, 3)`` that optical densities are multiplied by, see :mod:`spatialsig.stats.image.stain`; None leaves the
+        Matrix ``(3, 3)`` that optical densities are multiplied by, see :mod:`spatialsig.stats.stain`; None leaves the
         colours of the scan.
     """
 

@@ -12,8 +12,7 @@ from spatialsig._progress import track
 from spatialsig.labels.scorers import scores_under
 from spatialsig.labels.statistics import PSEUDOBULK, score_labels
 from spatialsig.slide.counts import counts_of
-from spatialsig.stats.agreement import pearson
-from spatialsig.stats.ceiling import ceiling_from_halves, split_counts
+from spatialsig.stats.agreement import ceiling_from_halves, pearson, split_counts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,7 +10,7 @@ from scipy import stats
 from spatialsig._checks import first_few
 from spatialsig.evaluation.finding import ERROR, EVERY_SLIDE, NOTE, SHOWN, WARNING, Finding
 from spatialsig.evaluation.schema import slide_rows
-from spatialsig.stats.permutation import benjamini_hochberg, combine
+from spatialsig.stats.significance import benjamini_hochberg, combine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

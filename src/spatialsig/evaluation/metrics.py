@@ -10,7 +10,7 @@ import pandas as pd
 from spatialsig._progress import track
 from spatialsig.evaluation.schema import COLUMNS, POOLED
 from spatialsig.stats.agreement import agreement, partial_pearson, pearson
-from spatialsig.stats.permutation import benjamini_hochberg, field, shift_p
+from spatialsig.stats.significance import benjamini_hochberg, field, shift_p
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from spatialsig.evaluation.rows import Rows
-    from spatialsig.stats.permutation import Field
+    from spatialsig.stats.significance import Field
 
 _STAIN = ("colour", slice(0, 3)), ("hand", [11, 14])  # mean colour, dark ends of both stains
 

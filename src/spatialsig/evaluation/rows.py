@@ -19,8 +19,7 @@ from spatialsig.evaluation.findings_slides import SlideFacts, slide_facts
 from spatialsig.inference.inputs import check_patches, input_source, usable
 from spatialsig.inference.provenance import backbone_of, check_inputs, check_labels
 from spatialsig.slide.slides import open_slides
-from spatialsig.stats.image.hand_features import hand_features
-from spatialsig.stats.image.simple_features import colour_statistics, nuclear_density, stain_amounts
+from spatialsig.stats.image_features import colour_statistics, hand_features, nuclear_density, stain_amounts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

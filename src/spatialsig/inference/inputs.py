@@ -9,12 +9,12 @@ import numpy as np
 
 from spatialsig._progress import progress_bar
 from spatialsig.data.features import FeatureSource, in_batches
-from spatialsig.data.prefetch import ahead
+from spatialsig.data.passes import ahead
 from spatialsig.errors import InputError
 from spatialsig.inference.provenance import backbone_of, check_inputs
 from spatialsig.models.ensemble import predict_with_deviation
 from spatialsig.nn.backbones import table_key
-from spatialsig.nn.memory import kept_memory
+from spatialsig.nn.device import kept_memory
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,7 +13,7 @@ from spatialsig.errors import InputError
 from spatialsig.inference.training_set import batches
 from spatialsig.models.pretrained import PretrainedViT
 from spatialsig.nn.backbones import build_backbone, table_backbone, table_key, warn_of_scale
-from spatialsig.nn.lora import add_lora, merge_lora
+from spatialsig.nn.fine_tuning import add_lora, merge_lora
 from spatialsig.nn.signature import VIT
 from spatialsig.nn.vit import ViT, ViTConfig, vit_config
 from spatialsig.train import fit_vit
@@ -49,7 +49,7 @@ class Tuning:
     layer_decay
         Factor between the learning rates of its layers.
     lora
-        Arguments of :func:`spatialsig.nn.lora.add_lora`.
+        Arguments of :func:`spatialsig.nn.fine_tuning.add_lora`.
     table
         Table whose features take the place of an image network; None where there are images.
     um_per_px

@@ -9,9 +9,9 @@ import numpy as np
 
 from spatialsig import _keys
 from spatialsig.errors import InputError
-from spatialsig.labels.cell_columns import add_layers, add_obs, add_obsm, check_columns
-from spatialsig.labels.embeddings import check_one_embedding
 from spatialsig.labels.statistics import PSEUDOBULK, score_labels, standard_error, statistic
+from spatialsig.labels.targets import add_layers, add_obs, add_obsm, check_columns
+from spatialsig.models.scalers import check_one_embedding
 from spatialsig.slide.counts import counts_of
 from spatialsig.slide.slides import open_slides
 from spatialsig.stats.expression import library_size

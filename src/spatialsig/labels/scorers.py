@@ -12,8 +12,7 @@ from spatialsig.errors import InputError
 from spatialsig.slide.counts import counts_of
 from spatialsig.slide.folds import is_training, positions
 from spatialsig.slide.slides import open_slides
-from spatialsig.stats.cell_scores import signature_scores
-from spatialsig.stats.controls import control_genes
+from spatialsig.stats.cell_scores import control_genes, signature_scores
 from spatialsig.stats.expression import (
     gene_moments,
     library_size,

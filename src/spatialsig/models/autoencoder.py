@@ -13,22 +13,21 @@ import torch
 from spatialsig._checks import check_positive
 from spatialsig._hashing import content_hash
 from spatialsig.errors import InputError
-from spatialsig.models.config_json import config_from_json
 from spatialsig.models.directory import (
     CONFIG,
     check_model,
+    config_from_json,
     load_weights,
     read_json,
     read_names,
     read_scaler,
     save_model,
 )
-from spatialsig.models.scaler_checks import check_same_genes, check_scaler
+from spatialsig.models.scalers import check_same_genes, check_scaler, scaler_hash
 from spatialsig.nn.autoencoder import AutoencoderConfig, AutoencoderNet
-from spatialsig.nn.likelihood import gene_rates
+from spatialsig.nn.losses import gene_rates
 from spatialsig.stats.cell_rows import dense_rows, zscore_rows
 from spatialsig.stats.expression import library_size
-from spatialsig.stats.scaler import scaler_hash
 
 if TYPE_CHECKING:
     import os

@@ -10,8 +10,15 @@ import torch
 
 from spatialsig._checks import check_positive
 from spatialsig.errors import InputError
-from spatialsig.models.config_json import config_from_json
-from spatialsig.models.directory import CONFIG, check_model, load_weights, read_json, read_scaler, save_model
+from spatialsig.models.directory import (
+    CONFIG,
+    check_model,
+    config_from_json,
+    load_weights,
+    read_json,
+    read_scaler,
+    save_model,
+)
 from spatialsig.nn.vit import ViT, ViTConfig
 
 if TYPE_CHECKING:

@@ -12,27 +12,25 @@ import torch
 
 from spatialsig._checks import check_choice, check_positive
 from spatialsig.errors import InputError
-from spatialsig.models.config_json import number_field, signature_config
 from spatialsig.models.directory import (
     CONFIG,
     check_model,
     load_weights,
+    number_field,
     read_json,
     read_names,
     read_scaler,
     save_model,
+    signature_config,
 )
 from spatialsig.models.intervals import checked_intervals
-from spatialsig.models.standardise import standardised_embedding
+from spatialsig.models.scalers import standardised_embedding
 from spatialsig.nn.augment import dihedral
 from spatialsig.nn.backbones import check_can_be_saved
-from spatialsig.nn.external.network import TableBackbone
-from spatialsig.nn.memory import kept_memory
-from spatialsig.nn.microbatches import microbatch_size
-from spatialsig.nn.precision import fast_matmul
-from spatialsig.nn.seed_net import SeedNet
+from spatialsig.nn.device import fast_matmul, kept_memory, microbatch_size
+from spatialsig.nn.external import TableBackbone
 from spatialsig.nn.seed_vit import SEED
-from spatialsig.nn.signature import VIT, SignatureConfig, SignatureNet
+from spatialsig.nn.signature import VIT, SeedNet, SignatureConfig, SignatureNet
 
 if TYPE_CHECKING:
     import os

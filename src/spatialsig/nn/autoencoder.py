@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from spatialsig._checks import check_choice, check_fraction, check_integers
 from spatialsig.errors import InputError
-from spatialsig.nn.likelihood import gene_rates, negative_binomial_loss, poisson_loss, squared_error
+from spatialsig.nn.losses import gene_rates, negative_binomial_loss, poisson_loss, squared_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from spatialsig.errors import InputError, SpatialsigWarning
-from spatialsig.nn.external.libraries import timm_network, transformers_network
-from spatialsig.nn.external.network import ExternalBackbone, Inputs, TableBackbone
+from spatialsig.nn.external import ExternalBackbone, Inputs, TableBackbone
+from spatialsig.nn.libraries import timm_network, transformers_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

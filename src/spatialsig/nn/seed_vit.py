@@ -10,7 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from spatialsig.errors import InputError
-from spatialsig.nn.attention import attend, attention_weights
+from spatialsig.nn.vit_layers import attend, attention_weights
 
 SEED = "seed"
 IMAGE_PX, TOKEN_PX = 512, 32

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from spatialsig._checks import check_choice, check_fraction, check_integers
 from spatialsig.errors import InputError
-from spatialsig.nn.attention import attend, attention_weights
 from spatialsig.nn.seed_vit import seed_preset as seed_preset  # a public name of this module
-from spatialsig.nn.stem import conv_stem, stage_moments
+from spatialsig.nn.vit_layers import attend, attention_weights, conv_stem, stage_moments
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,7 +15,7 @@ from spatialsig._stains import STAINS
 from spatialsig.data.patches import read_patches
 from spatialsig.errors import InputError
 from spatialsig.slide.slides import open_slides, slide_count
-from spatialsig.stats.image.stain import TISSUE_OD, optical_density, recolouring, stain_strength
+from spatialsig.stats.stain import TISSUE_OD, optical_density, recolouring, stain_strength
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -19,8 +19,8 @@ from spatialsig.pp.tissue.placement import geometries_on_image
 from spatialsig.pp.tissue.segmentation import MASK_UM_PER_PX, TissueMask, coarse_pixels, segment, tissue_fraction
 from spatialsig.slide.coordinates import image_of, image_um_per_px
 from spatialsig.slide.slides import open_slides
-from spatialsig.stats.image import patch_quality as quality
-from spatialsig.stats.image.stain import optical_density
+from spatialsig.stats import patch_quality as quality
+from spatialsig.stats.stain import optical_density
 
 if TYPE_CHECKING:
     import anndata as ad

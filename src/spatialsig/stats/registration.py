@@ -14,7 +14,7 @@ from scipy import fft
 from scipy.ndimage import gaussian_filter, uniform_filter
 from skimage.color import rgb2hed
 
-from spatialsig.stats.image.stain import optical_density
+from spatialsig.stats.stain import optical_density
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,11 +14,11 @@ from spatialsig import _keys
 from spatialsig._checks import check_choice, check_key, check_positive
 from spatialsig._progress import progress_bar
 from spatialsig.data.features import in_batches
-from spatialsig.data.prefetch import ahead
+from spatialsig.data.passes import ahead
 from spatialsig.errors import InputError
 from spatialsig.inference.inputs import AHEAD, check_patches, inputs_name
 from spatialsig.models.ensemble import members_of, weights_hash
-from spatialsig.models.standardise import standardised_embedding
+from spatialsig.models.scalers import standardised_embedding
 from spatialsig.nn.saliency import can_roll_out, integrated_gradients, rollout, summed_cells
 from spatialsig.slide.coordinates import XY, image_of
 from spatialsig.slide.slides import open_slides

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from spatialsig import _keys
 from spatialsig._progress import track
-from spatialsig.expression.autoencoder import AutoencoderOptions, embed_slide, train_expression_autoencoder
+from spatialsig.expression import AutoencoderOptions, embed_slide, train_expression_autoencoder
 from spatialsig.slide.slides import open_slides, slide_count
 
 if TYPE_CHECKING:

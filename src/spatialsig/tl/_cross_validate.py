@@ -18,7 +18,7 @@ from spatialsig._progress import track
 from spatialsig.errors import InputError, KeyMissingError, SpatialsigWarning
 from spatialsig.evaluation.evaluate import evaluate_model
 from spatialsig.evaluation.finding import ERROR
-from spatialsig.expression.autoencoder import AutoencoderOptions, embed_slide, train_expression_autoencoder
+from spatialsig.expression import AutoencoderOptions, embed_slide, train_expression_autoencoder
 from spatialsig.inference.inputs import ModelInputs, check_patches, inputs_name
 from spatialsig.inference.provenance import genes_scored, refuse_own_embedding
 from spatialsig.inference.vit import VitOptions, train_signature_vit

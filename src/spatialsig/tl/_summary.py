@@ -10,8 +10,7 @@ import pandas as pd
 from spatialsig._checks import check_choice, check_key
 from spatialsig.errors import InputError
 from spatialsig.evaluation.schema import slide_rows
-from spatialsig.stats.bootstrap import cluster_interval
-from spatialsig.stats.permutation import benjamini_hochberg, combine
+from spatialsig.stats.significance import benjamini_hochberg, cluster_interval, combine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -45,7 +44,7 @@ def summarise(
         Unit of replication: ``"patient"``, or ``"sample"`` where every slide is a patient of its own.
     interval
         ``"fisher"`` [1]_ (default), ``"t"``, ``"bca"`` [2]_ or ``"percentile"``; see
-        :func:`spatialsig.stats.bootstrap.cluster_interval`.
+        :func:`spatialsig.stats.significance.cluster_interval`.
     level
         Coverage of the interval.
     seed

@@ -14,11 +14,10 @@ from spatialsig._checks import check_fraction, check_positive
 from spatialsig._progress import progress_bar
 from spatialsig.data.cells import MemoryCells, hold_out, read_some
 from spatialsig.models.autoencoder import Autoencoder
-from spatialsig.models.scaler_checks import check_scaler
+from spatialsig.models.scalers import check_scaler
 from spatialsig.nn.autoencoder import AutoencoderConfig, AutoencoderNet
 from spatialsig.train.cells import CellBatches
-from spatialsig.train.components import principal_components
-from spatialsig.train.latent_scaling import scale_by_signal
+from spatialsig.train.latent_axes import principal_components, scale_by_signal
 from spatialsig.train.loop import History, check_finite, fit, reproducible, resumes
 from spatialsig.train.module import TrainedModule
 
@@ -106,7 +105,7 @@ def fit_autoencoder(
 
     A network with a linear path starts as the principal components of the training cells, so that it begins where a
     PCA ends. After the fit the axes of its embedding are scaled to the signal in them, as far as cells that did not
-    train tell (:func:`spatialsig.train.latent_scaling.scale_by_signal`; ``run["signal_share"]``).
+    train tell (:func:`spatialsig.train.latent_axes.scale_by_signal`; ``run["signal_share"]``).
 
     Parameters
     ----------

@@ -12,8 +12,7 @@ from scipy import sparse
 from spatialsig._checks import check_positive
 from spatialsig._settings import settings
 from spatialsig.data.cells import MemoryCells, blocks
-from spatialsig.data.prefetch import ahead
-from spatialsig.data.resumable import ResumableOrder
+from spatialsig.data.passes import ResumableOrder, ahead
 from spatialsig.errors import InputError
 from spatialsig.stats.cell_rows import dense_rows, log_expression, standardised_rows
 from spatialsig.stats.expression import library_size

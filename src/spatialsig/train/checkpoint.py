@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch import Callback
 
 from spatialsig.errors import FileMissingError
-from spatialsig.nn.memory import Trim
+from spatialsig.nn.device import Trim
 from spatialsig.train.checkpoint_file import (
     DIRECTORY,
     PlainCheckpointIO,

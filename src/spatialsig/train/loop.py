@@ -15,7 +15,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from spatialsig.errors import InputError, TrainingError
-from spatialsig.nn.precision import fast_matmul, training_precision
+from spatialsig.nn.device import fast_matmul, training_precision
 from spatialsig.train.checkpoint import CheckpointedBatches, Checkpoints, find_checkpoint, is_finished
 from spatialsig.train.checkpoint_file import DIRECTORY
 from spatialsig.train.distributed import shared_batches, synchronised_norms

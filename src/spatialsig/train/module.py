@@ -1,7 +1,8 @@
-"""Base of all Lightning modules: the optimiser, and how gradients are clipped under it."""
+"""Base of all Lightning modules: the optimiser, gradients clipped under it, and the running average of weights."""
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,6 +11,7 @@ from lightning.pytorch import LightningModule
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from torch import nn
     from torch.optim import Optimizer
 
 
@@ -43,3 +45,23 @@ class TrainedModule(LightningModule):
         if gradient_clip_val:
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+
+
+def averaged_copy(net: nn.Module) -> nn.Module:
+    """Copy of a network to hold the running average; takes no gradients, always in evaluation mode."""
+    average = copy.deepcopy(net).eval()
+    for parameter in average.parameters():
+        parameter.requires_grad = False
+    return average
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, net: nn.Module, *, decay: float, step: int) -> None:
+    """Move ``average`` towards ``net``: ``decay`` of the old is kept, less in the first steps (``(1 + t) / (10 + t)``)."""
+    keep = min(decay, (1 + step) / (10 + step))
+    new = net.state_dict()
+    for name, old in average.state_dict().items():
+        if old.is_floating_point():
+            old.lerp_(new[name], 1 - keep)
+        else:
+            old.copy_(new[name])

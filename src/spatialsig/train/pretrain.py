@@ -10,9 +10,9 @@ from spatialsig._checks import check_fraction, check_positive
 from spatialsig._progress import progress_bar
 from spatialsig.models.pretrained import PretrainedViT
 from spatialsig.nn.augment import Augment, AugmentConfig
+from spatialsig.nn.device import kept_memory
+from spatialsig.nn.fine_tuning import parameter_groups
 from spatialsig.nn.masked import MaskedViT, check_maskable
-from spatialsig.nn.memory import kept_memory
-from spatialsig.nn.parameter_groups import parameter_groups
 from spatialsig.nn.vit import ViT, ViTConfig, vit_config
 from spatialsig.train.autoencoder import history_file
 from spatialsig.train.loop import History, check_finite, fit, reproducible

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from spatialsig.errors import InputError
-from spatialsig.nn.precision import fast_matmul
+from spatialsig.nn.device import fast_matmul
 from spatialsig.nn.signature import SignatureNet
 from spatialsig.nn.vit import ViT
 

@@ -8,13 +8,21 @@ from spatialsig._progress import progress_bar
 from spatialsig.data.features import FeatureBatches
 from spatialsig.errors import InputError
 from spatialsig.nn.augment import Augment, AugmentConfig
-from spatialsig.nn.memory import kept_memory
+from spatialsig.nn.device import kept_memory
 from spatialsig.nn.seed_vit import SEED
 from spatialsig.nn.signature import VIT
 from spatialsig.train.autoencoder import history_file
 from spatialsig.train.loop import History, fit, reproducible, resumes
-from spatialsig.train.network import checked_fusion, model_around, new_network, seed_network
-from spatialsig.train.recipe import PROTOTYPE, Recipe, chosen_recipe, usual_distillation
+from spatialsig.train.recipe import (
+    PROTOTYPE,
+    Recipe,
+    checked_fusion,
+    chosen_recipe,
+    model_around,
+    new_network,
+    seed_network,
+    usual_distillation,
+)
 from spatialsig.train.ridge import start_from_ridge
 from spatialsig.train.vit_module import VitModule
 

@@ -8,14 +8,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from spatialsig.nn.fine_tuning import parameter_groups
 from spatialsig.nn.losses import masked_loss
-from spatialsig.nn.parameter_groups import parameter_groups
 from spatialsig.nn.signature import SignatureNet
 from spatialsig.stats.agreement import pearson
-from spatialsig.train.average import averaged_copy, update_average
 from spatialsig.train.distributed import gathered
 from spatialsig.train.loop import check_finite
-from spatialsig.train.module import TrainedModule
+from spatialsig.train.module import TrainedModule, averaged_copy, update_average
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +44,7 @@ class VitModule(TrainedModule):
         Steps in all.
     layer_decay
         Factor between the rates of one layer of the backbone and the next, see
-        :func:`spatialsig.nn.parameter_groups.parameter_groups`.
+        :func:`spatialsig.nn.fine_tuning.parameter_groups`.
     """
 
     shares_validation = True  # each of several processes validates on its part
@@ -162,7 +161,7 @@ class VitModule(TrainedModule):
 def rate_groups(
     net: nn.Module, *, learning_rate: float, weight_decay: float, layer_decay: float = 1.0
 ) -> list[dict[str, Any]]:
-    """Groups of :func:`spatialsig.nn.parameter_groups.parameter_groups`; linear heads on all features learn more slowly.
+    """Groups of :func:`spatialsig.nn.fine_tuning.parameter_groups`; linear heads on all features learn more slowly.
 
     A step of Adam moves every weight of a linear head by about the learning rate whatever its gradient, and a score by
     the sum over hundreds of features: such a head, already in its place, would be thrown out of it.

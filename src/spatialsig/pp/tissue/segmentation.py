@@ -13,8 +13,8 @@ from xarray import DataArray, DataTree
 
 from spatialsig.data.pyramid import level_factor
 from spatialsig.slide.coordinates import full_resolution
-from spatialsig.stats.image.patch_quality import glass_density, not_stain
-from spatialsig.stats.image.stain import optical_density
+from spatialsig.stats.patch_quality import glass_density, not_stain
+from spatialsig.stats.stain import optical_density
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

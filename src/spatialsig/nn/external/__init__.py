@@ -1,1 +1,0 @@
-"""Image networks that others trained: how they are loaded and wrapped."""

@@ -1,1 +1,0 @@
-"""Statistics of H&E pixels: stain, quality, and simple features."""
