@@ -24,8 +24,8 @@ from spatialdata.models import Image2DModel
 
 import spatialsig as sp
 from spatialsig.store.commit import create_store
-from spatialsig.store.pixels.layout import as_layout
-from spatialsig.store.pixels.stream import StreamedImage
+from spatialsig.store.layout import as_layout
+from spatialsig.store.stream import StreamedImage
 
 if TYPE_CHECKING:
     from collections.abc import Callable

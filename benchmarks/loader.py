@@ -138,7 +138,7 @@ def make_stores(directory: Path, px: int) -> None:
     from PIL import Image
     from tissue_image import copies, our_store, peer_store, squares, tissue, tissue_tile
 
-    from spatialsig.store.pixels.layout import Layout
+    from spatialsig.store.layout import Layout
 
     _, shapes = squares(px, PX)
     our_store(directory / "slide.zarr", tissue(px), Layout("default", PX))

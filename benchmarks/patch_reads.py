@@ -40,7 +40,7 @@ from spatialsig._settings import settings
 from spatialsig.data.loader import PatchBatches
 from spatialsig.data.patches import ImageLevel, PatchSource, read_patches
 from spatialsig.data.resources import batch_memory
-from spatialsig.store.pixels.layout import Layout
+from spatialsig.store.layout import Layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable

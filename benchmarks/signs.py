@@ -33,8 +33,8 @@ import pandas as pd
 import spatialsig as sp
 from spatialsig import _keys
 from spatialsig.errors import SpatialsigWarning
+from spatialsig.evaluation.evaluate import simple_predictions
 from spatialsig.evaluation.rows import Request, Rows, gather
-from spatialsig.evaluation.simple_predictors import simple_predictions
 from spatialsig.slide.slides import open_slides
 from spatialsig.stats.agreement import pearson
 from spatialsig.stats.grouped import grouped_mean

@@ -19,7 +19,7 @@ from store_faults import ACTIONS, FINE, check, copy_of, forked, fresh, versions
 
 import spatialsig as sp
 from spatialsig.store import atomic
-from spatialsig.store.staging import clear_leftovers
+from spatialsig.store.swap import clear_leftovers
 
 if TYPE_CHECKING:
     from pathlib import Path

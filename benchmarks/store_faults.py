@@ -27,15 +27,12 @@ from shapely import box
 from spatialdata.models import Image2DModel, Labels2DModel, PointsModel, ShapesModel, TableModel
 
 import spatialsig as sp
-import spatialsig.io._read
-import spatialsig.io._repair
-import spatialsig.io._verify
-import spatialsig.io._write
+import spatialsig.io._store
 from spatialsig.store.commit import commit_elements, create_store, write_attrs
+from spatialsig.store.layout import halve
 from spatialsig.store.parts import commit_table_parts
-from spatialsig.store.pixels.downsample import halve
 from spatialsig.store.snapshot import read_store
-from spatialsig.store.staging import clear_leftovers
+from spatialsig.store.swap import clear_leftovers
 
 if TYPE_CHECKING:
     from collections.abc import Callable

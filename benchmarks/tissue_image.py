@@ -19,10 +19,10 @@ from spatialdata.models import Image2DModel, ShapesModel
 from spatialdata.transformations import Identity
 
 from spatialsig.store.commit import create_store
-from spatialsig.store.pixels.stream import StreamedImage
+from spatialsig.store.stream import StreamedImage
 
 if TYPE_CHECKING:
-    from spatialsig.store.pixels.layout import Layout
+    from spatialsig.store.layout import Layout
 
 TILE_PX = 2048
 STAINS = np.array([(0.650, 0.704, 0.286), (0.072, 0.990, 0.105)])

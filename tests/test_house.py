@@ -12,7 +12,7 @@ import spatialsig
 
 SRC = Path(spatialsig.__file__).parent
 FLOORS = [
-    {"_keys", "errors", "_checks", "_settings", "_progress", "_versions", "_hashing", "_files", "_ledger", "_stains"},
+    {"_keys", "errors", "_checks", "_settings", "_progress", "_hashing", "_files", "_stains"},
     {"geometry", "stats", "signatures", "nn", "store"},
     {"data", "models"},
     {"train"},

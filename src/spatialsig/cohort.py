@@ -13,7 +13,7 @@ from spatialsig import _keys
 from spatialsig._checks import check_choice, check_files, check_key
 from spatialsig._progress import progress_bar
 from spatialsig.errors import FileMissingError, InputError, SpatialsigWarning, StoreError
-from spatialsig.io._manifest import COLUMNS, check_names, read_csv, read_manifest
+from spatialsig.io._cohort import COLUMNS, check_names, read_csv, read_manifest
 from spatialsig.slide.slides import SLIDE_ERRORS, on_slide
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class Cohort:
         KeyMissingError
             If a slide has no such table.
         """
-        from spatialsig.io._panels import compare_panels, read_panels
+        from spatialsig.io._cohort import compare_panels, read_panels
 
         return compare_panels(read_panels(self.stores, table_key=table_key))
 
@@ -158,7 +158,7 @@ class Cohort:
         KeyMissingError
             If a slide has no such table.
         """
-        from spatialsig.io._panels import genes_of, read_panels
+        from spatialsig.io._cohort import genes_of, read_panels
 
         check_choice(how, ("intersection", "union"), name="how")
         return genes_of(read_panels(self.stores, table_key=table_key), how=how)
@@ -280,7 +280,7 @@ def _report(failures: dict[str, str], total: int) -> None:
 
 
 def _report_panels(cohort: Cohort) -> None:
-    from spatialsig.io._panels import difference
+    from spatialsig.io._cohort import difference
 
     if len(cohort) > 1 and (what := difference(cohort.panels())) is not None:
         warnings.warn(what, SpatialsigWarning, stacklevel=3)

@@ -122,7 +122,7 @@ def test_the_steps_one_by_one_leave_what_a_run_leaves(finished: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_report_of_a_finished_run(finished: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("spatialsig.report.inline_images.SAVED_DPI", 30)
+    monkeypatch.setattr("spatialsig.report.figures.SAVED_DPI", 30)
     result = call("report", finished, "--out", tmp_path / "r.html", "--title", "Mine", "--figures")
     assert result.exit_code == 0, result.output
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
@@ -207,7 +207,7 @@ def test_interruption_is_said(monkeypatch, capsys) -> None:
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("spatialsig.cli.program.app", stop)
+    monkeypatch.setattr("spatialsig.cli.app", stop)
     with pytest.raises(SystemExit) as raised:
         main()
     assert raised.value.code == 130

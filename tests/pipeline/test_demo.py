@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from spatialsig import models
 from spatialsig.cli import app, main
 from spatialsig.pipeline import demo
-from spatialsig.store import tables
+from spatialsig.store import snapshot as tables
 
 pytestmark = pytest.mark.timeout(900)  # two whole runs, on machines that may be slow
 # the alignment has tests of its own

@@ -7,8 +7,8 @@ import pytest
 from spatialsig import tl
 from spatialsig.errors import KeyMissingError
 from spatialsig.report.comparisons import answers
+from spatialsig.report.document import warnings_section
 from spatialsig.report.results_section import percent, summarise, whole
-from spatialsig.report.warnings_section import warnings_section
 
 ROW = {"better": "fused", "than": "he_only", "signature": "mean", "difference": 0.1, "p": 0.01, "n_patients": 5}
 

@@ -10,8 +10,8 @@ import pytest
 from spatialsig import _keys
 from spatialsig.errors import InputError, KeyMissingError
 from spatialsig.pl.drawing.methods import METHODS
+from spatialsig.report import methods_section, write_report
 from spatialsig.report import slide_cards as report_slides
-from spatialsig.report import write_report
 from spatialsig.report.results_section import number
 
 ADDRESSES = {"src", "href", "xlink:href", "action", "data", "poster", "srcset"}
@@ -201,7 +201,7 @@ def other(given, drawn, tmp_path_factory):
     root = tmp_path_factory.mktemp("other")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("spatialsig.report.figures.GALLERIES_MAX_CHARS", 10)
-        patch.setattr("spatialsig.report.inline_images.SAVED_DPI", 30)
+        patch.setattr("spatialsig.report.figures.SAVED_DPI", 30)
         patch.setattr(report_slides, "MAPS_MAX_CHARS", 10_000)
         return read(write_report(root / "r.html", **(given | changes), figures=root / "figures")), root / "figures"
 
@@ -313,3 +313,8 @@ def test_errors(inputs, drawn, tmp_path):
 )
 def test_numbers_for_people(value, shown):
     assert number(value) == shown
+
+
+def test_a_scorer_of_the_user_goes_by_its_name():
+    said = methods_section._labels({"names": ["A", "B"], "method": "my_score"}, {"stat": "mean", "min_cells": 3})
+    assert said.startswith("2 gene signatures were scored in every cell (my_score). The label of a patch is the mean")

@@ -13,7 +13,7 @@ import spatialdata as sd
 import zarr
 
 from spatialsig.errors import FileMissingError, InputError, SpatialsigWarning, StoreError
-from spatialsig.store import atomic, commit, snapshot, staging, swap
+from spatialsig.store import atomic, commit, snapshot, swap
 from spatialsig.store.commit import commit_elements, create_store, read_attrs, write_attrs
 
 from .conftest import image, labels, picture, points, squares, table
@@ -211,7 +211,7 @@ def test_leftovers_of_a_dead_writer_go_with_the_next_commit(store) -> None:
     dead = subprocess.run(
         [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
     )
-    host = staging.socket.gethostname()
+    host = swap.socket.gethostname()
     left = store.with_name(f".s.zarr.staging-{host}-{dead.stdout.strip()}-abcd")
     alive = store.with_name(f".s.zarr.staging-{host}-{os.getpid()}-abcd")
     elsewhere = store.with_name(".s.zarr.staging-other-host-1-abcd")
@@ -228,7 +228,7 @@ def test_what_an_interrupted_swap_took_away_comes_back(kept_stores, tmp_path) ->
     dead = subprocess.run(
         [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
     )
-    left = tmp_path / f".s.zarr.staging-{staging.socket.gethostname()}-{dead.stdout.strip()}-abcd"
+    left = tmp_path / f".s.zarr.staging-{swap.socket.gethostname()}-{dead.stdout.strip()}-abcd"
     (left / "tables").mkdir(parents=True)
     (store / "tables/table").rename(left / "tables/table.aside-1234")
     commit_elements(store, {"squares": squares(8)})
@@ -313,10 +313,10 @@ def test_committing_says_nothing(store) -> None:
 
 def test_a_reader_sees_that_a_commit_took_itself_back(store, monkeypatch) -> None:
     """The root is the very file that it was, but what was read meanwhile may be of the other state."""
-    before, root = snapshot._identity(store), (store / "zarr.json").stat()
+    before, root = snapshot._identity_of_root(store), (store / "zarr.json").stat()
     monkeypatch.setattr(swap, "consolidate", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         commit_elements(store, {"squares": squares(8)})
     after = (store / "zarr.json").stat()
     assert (after.st_ino, after.st_mtime_ns) == (root.st_ino, root.st_mtime_ns)
-    assert snapshot._identity(store) != before
+    assert snapshot._identity_of_root(store) != before

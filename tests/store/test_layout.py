@@ -12,13 +12,12 @@ from hypothesis import strategies as st
 from numcodecs.zstd import compress
 
 from spatialsig.errors import InputError
+from spatialsig.store.chunk_writer import ChunkWriter
 from spatialsig.store.commit import create_store
-from spatialsig.store.metadata import root_document, without_consolidated
-from spatialsig.store.pixels.chunk_writer import ChunkWriter
-from spatialsig.store.pixels.layout import FAST_LEVEL, MAX_GROWTH, ZSTD_LEVEL, Layout, as_layout
-from spatialsig.store.pixels.stream import StreamedImage, halve
+from spatialsig.store.layout import FAST_LEVEL, MAX_GROWTH, ZSTD_LEVEL, Layout, as_layout
+from spatialsig.store.metadata import replace_root, root_document, without_consolidated
 from spatialsig.store.relayout import relayout
-from spatialsig.store.root_metadata import replace_root
+from spatialsig.store.stream import StreamedImage, halve
 
 from .conftest import TO_GLOBAL, image, picture
 

@@ -14,6 +14,7 @@ from spatialsig.errors import StoreError
 from spatialsig.store import lock
 from spatialsig.store.commit import commit_elements, write_attrs
 from spatialsig.store.lock import lock_file, writer_lock
+from spatialsig.store.swap import clear_leftovers
 
 from .conftest import squares
 
@@ -107,3 +108,14 @@ def test_without_hard_links_the_lock_is_made_exclusively(path, monkeypatch) -> N
     with writer_lock(path, "testing"):
         assert not lock._create(lock_file(path), entry())
     assert list(path.parent.iterdir()) == []
+
+
+def test_no_process_is_signalled_on_windows_where_that_would_end_it(path, monkeypatch) -> None:
+    pid = dead_pid()
+    staging = path.with_name(f".{path.name}.staging-{socket.gethostname()}-{pid}-abcd")
+    staging.mkdir()
+    monkeypatch.setattr("sys.platform", "win32")
+    monkeypatch.setattr(os, "kill", lambda pid, _: pytest.fail(f"process {pid} was signalled"))
+    assert not lock.is_stale(entry(pid=pid))
+    clear_leftovers(path)
+    assert staging.exists()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 
 import anndata as ad
@@ -9,17 +10,21 @@ import pandas as pd
 import pytest
 import spatialdata as sd
 from scipy import sparse
+from spatialdata.transformations import Affine, Identity, get_transformation
 
+import spatialsig as sp
 from spatialsig.errors import InputError, KeyMissingError
 from spatialsig.slide.slides import open_slides
 from spatialsig.store import atomic, swap
 from spatialsig.store.commit import commit_elements
-from spatialsig.store.parts import commit_table_parts
+from spatialsig.store.parts import commit_table_parts, commit_transformations
 
 from .conftest import table
 from .test_commit import state
 
 N = 4
+XY = ("x", "y")
+MOVED = Affine(np.array([[0.0, 2, 5], [-2, 0, 7], [0, 0, 1]]), XY, XY)
 
 
 def everything() -> dict:
@@ -166,3 +171,63 @@ def test_one_entry_of_a_mapping_is_replaced_and_its_neighbours_stay(store) -> No
     uns = sd.read_zarr(store)["table"].uns
     assert uns["spatialsig"] == {"first": {"n": 1}, "second": {"n": 3}}
     assert list(uns["new"]["outer"]["inner"]) == [1, 2]
+
+
+def matrix_of(image_store) -> np.ndarray:
+    return get_transformation(sd.read_zarr(image_store)["he_image"]).to_affine_matrix(XY, XY)
+
+
+@pytest.fixture
+def image_store(toy: sd.SpatialData, tmp_path):
+    sp.io.write(toy, tmp_path / "s.zarr")
+    return tmp_path / "s.zarr"
+
+
+def test_all_transformations_are_replaced_and_no_pixel_is_written(image_store) -> None:
+    pixels = np.asarray(sd.read_zarr(image_store)["he_image"]["scale0"]["image"].data)
+    chunks = {f: os.stat(f).st_ino for f in image_store.glob("images/he_image/*/c/**/*") if f.is_file()}
+    commit_transformations(image_store, "he_image", {"global": MOVED, "he": Identity()})
+    back = sd.read_zarr(image_store)
+    found = get_transformation(back["he_image"], get_all=True)
+    assert set(found) == {"global", "he"}
+    np.testing.assert_array_equal(found["global"].to_affine_matrix(XY, XY), MOVED.matrix)
+    np.testing.assert_array_equal(back["he_image"]["scale0"]["image"].data, pixels)
+    assert len(chunks) > 4
+    assert {f: os.stat(f).st_ino for f in chunks} == chunks
+
+
+def test_other_elements_and_attributes_stay(image_store, toy) -> None:
+    commit_transformations(image_store, "he_image", {"global": MOVED})
+    back = sd.read_zarr(image_store)
+    assert back.attrs["spatialsig"] == toy.attrs["spatialsig"]
+    assert (back["table"].X != toy["table"].X).nnz == 0
+    assert get_transformation(back["cell_circles"]) == get_transformation(toy["cell_circles"])
+    assert not [f.name for f in image_store.parent.iterdir() if "staging" in f.name]
+
+
+def test_no_difference_to_an_image_written_whole(image_store, toy, tmp_path) -> None:
+    commit_transformations(image_store, "he_image", {"global": MOVED})
+    sd.transformations.set_transformation(toy["he_image"], MOVED)
+    sp.io.write(toy, tmp_path / "whole.zarr")
+    for name in ("zarr.json", "images/he_image/zarr.json"):
+        assert (image_store / name).read_text() == (tmp_path / "whole.zarr" / name).read_text()
+
+
+def test_interrupted_it_leaves_the_old_image(image_store, monkeypatch) -> None:
+    before = matrix_of(image_store)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("disk is gone")
+
+    monkeypatch.setattr("spatialsig.store.swap.consolidate", fail)
+    with pytest.raises(OSError, match="disk is gone"):
+        commit_transformations(image_store, "he_image", {"global": MOVED})
+    monkeypatch.undo()
+    np.testing.assert_array_equal(matrix_of(image_store), before)
+    commit_transformations(image_store, "he_image", {"global": MOVED})
+    np.testing.assert_array_equal(matrix_of(image_store), MOVED.matrix)
+
+
+def test_unknown_image(image_store) -> None:
+    with pytest.raises(KeyMissingError, match=r"`image_key='HE'` is not in the images of store .*\['he_image'\]"):
+        commit_transformations(image_store, "HE", {"global": MOVED})

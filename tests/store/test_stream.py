@@ -17,10 +17,10 @@ from spatialdata.transformations import get_transformation
 
 from spatialsig._settings import settings
 from spatialsig.errors import InputError
+from spatialsig.store import stream as images
 from spatialsig.store.commit import create_store
-from spatialsig.store.pixels import stream as images
-from spatialsig.store.pixels.layout import level_shapes
-from spatialsig.store.pixels.stream import StreamedImage, halve
+from spatialsig.store.layout import level_shapes
+from spatialsig.store.stream import StreamedImage, halve
 
 from .conftest import TO_GLOBAL, image, picture
 

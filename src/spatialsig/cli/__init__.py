@@ -1,5 +1,57 @@
 """Command line: ``spatialsig COMMAND``. Nothing heavy is imported before a command needs it."""
 
-from .program import app, main
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.console import Console
+
+from spatialsig.errors import SpatialsigError
+
+from . import model_commands, project_commands, slide_commands
+from .options import INTERRUPTED, STEPS, STORES, WHOLE
 
 __all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Learn molecular signatures from H&E.\n\nExit codes: 0 success, 1 an error or a faulty store, 2 an invalid option, "
+    "130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+console = Console(stderr=True)
+
+for name, command, panel in (
+    ("demo", project_commands.demo, WHOLE),
+    ("run", project_commands.run, WHOLE),
+    ("report", project_commands.report, WHOLE),
+    ("import", slide_commands.import_, STEPS),
+    ("split", slide_commands.split, STEPS),
+    ("train-ae", model_commands.train_ae, STEPS),
+    ("embed", model_commands.embed, STEPS),
+    ("label", slide_commands.label, STEPS),
+    ("train", model_commands.train, STEPS),
+    ("predict", model_commands.predict, STEPS),
+    ("evaluate", model_commands.evaluate, STEPS),
+    ("verify", slide_commands.verify, STORES),
+    ("repair", slide_commands.repair, STORES),
+    ("optimize", slide_commands.optimize, STORES),
+    ("version", project_commands.version, STORES),
+):
+    app.command(name, rich_help_panel=panel)(command)
+app.add_typer(model_commands.export, name="export", rich_help_panel=STORES)
+
+
+def main() -> None:
+    """Run the command line; an error made on purpose, or a file that cannot be used, is one line and no traceback."""
+    try:
+        app()
+    except (SpatialsigError, OSError) as error:
+        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        console.print("interrupted; where possible, the same command resumes where it stopped", style="yellow")
+        sys.exit(INTERRUPTED)

@@ -8,8 +8,7 @@ import numpy as np
 from scipy import stats
 
 from spatialsig._checks import first_few
-from spatialsig.evaluation.finding import ERROR, EVERY_SLIDE, NOTE, SHOWN, WARNING, Finding
-from spatialsig.evaluation.schema import slide_rows
+from spatialsig.evaluation.schema import ERROR, EVERY_SLIDE, NOTE, SHOWN, WARNING, Finding, slide_rows
 from spatialsig.stats.significance import benjamini_hochberg, combine
 
 if TYPE_CHECKING:

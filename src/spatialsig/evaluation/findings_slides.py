@@ -11,7 +11,7 @@ import numpy as np
 
 from spatialsig import _keys
 from spatialsig._checks import first_few
-from spatialsig.evaluation.finding import ERROR, EVERY_SLIDE, NOTE, SHOWN, WARNING, Finding
+from spatialsig.evaluation.schema import ERROR, EVERY_SLIDE, NOTE, SHOWN, WARNING, Finding
 from spatialsig.signatures import scored_genes, shared_genes
 
 if TYPE_CHECKING:

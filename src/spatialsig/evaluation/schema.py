@@ -1,7 +1,8 @@
-"""Columns of the table of an evaluation, and the rows of it that stand for single slides."""
+"""Columns of the table of an evaluation, and findings, the reasons to doubt one."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,8 +14,25 @@ COLUMNS = (
     "share_of_ceiling", "ccc", "calibration_slope", "calibration_intercept", "partial_pearson", "p", "q",
     "r_n_cells", "r_log_counts", "stain_shift",
 )  # fmt: skip
+ERROR = "error"  # the numbers say something else than they seem to
+WARNING = "warning"  # the numbers are easily read for more than they are
+NOTE = "note"  # worth knowing
+SEVERITIES = (ERROR, WARNING, NOTE)
+FINDING_COLUMNS = ("name", "severity", "slide", "text")
+SHOWN = 4  # names that a text lists
+EVERY_SLIDE = ""  # in the column of slides: the whole cohort
 
 
 def slide_rows(evaluation: pd.DataFrame) -> pd.DataFrame:
     """Evaluation without the rows of all slides put together."""
     return evaluation[evaluation["sample"] != POOLED]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One reason to doubt a result: its name, how bad it is, on which slide, and what to do about it."""
+
+    name: str
+    severity: str
+    slide: str
+    text: str

@@ -8,16 +8,10 @@ from spatialsig.signatures import read_signatures
 
 if TYPE_CHECKING:
     from ._anndata import from_anndata
-    from ._export import export_geojson
-    from ._he import read_he
-    from ._heatmap import export_heatmap
-    from ._mpp import mpp
-    from ._optimize import optimize
-    from ._read import read
-    from ._repair import repair
+    from ._he import mpp, read_he
+    from ._scores import export_geojson, export_heatmap
     from ._seed_layout import export_seed_layout
-    from ._verify import verify
-    from ._write import write
+    from ._store import optimize, read, repair, verify, write
     from ._xenium import read_xenium
 
 __all__ = [
@@ -41,16 +35,10 @@ __getattr__, _, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "_anndata": ["from_anndata"],
-        "_export": ["export_geojson"],
-        "_he": ["read_he"],
-        "_heatmap": ["export_heatmap"],
-        "_mpp": ["mpp"],
-        "_optimize": ["optimize"],
-        "_read": ["read"],
-        "_repair": ["repair"],
+        "_he": ["mpp", "read_he"],
+        "_scores": ["export_geojson", "export_heatmap"],
         "_seed_layout": ["export_seed_layout"],
-        "_verify": ["verify"],
-        "_write": ["write"],
+        "_store": ["optimize", "read", "repair", "verify", "write"],
         "_xenium": ["read_xenium"],
     },
 )

@@ -16,8 +16,8 @@ from spatialsig._checks import check_choice, check_key, check_positive
 from spatialsig.errors import InputError
 from spatialsig.geometry.affine import apply
 from spatialsig.io._elements import DEFAULT_RADIUS_UM, assemble, cell_circles, cell_table, labelled, slide_attrs
+from spatialsig.io.images.metadata import choose_um_per_px
 from spatialsig.io.images.open_rgb import open_rgb
-from spatialsig.io.images.pixel_size import choose_um_per_px
 from spatialsig.io.images.rgb import MAX_OUTSIDE_IMAGE, RgbFile, RgbPixels
 from spatialsig.store.commit import check_target
 

@@ -12,10 +12,8 @@ from spatialsig import _keys
 from spatialsig.errors import InputError
 from spatialsig.io._elements import DEFAULT_RADIUS_UM, assemble, cell_circles, cell_table, labelled, slide_attrs
 from spatialsig.io.images.open_rgb import open_rgb
-from spatialsig.io.xenium.alignment import check_inside, read_he_alignment
-from spatialsig.io.xenium.bundle import CELLS, MATRIX, SPECS, check_bundle, pixel_size_of, read_specs
+from spatialsig.io.xenium.bundle import CELLS, MATRIX, SPECS, check_bundle, detect_layout, pixel_size_of, read_specs
 from spatialsig.io.xenium.cells import AREA_COLUMN, X_COLUMN, Y_COLUMN, check_counts, read_cells
-from spatialsig.io.xenium.discover import GIVEN, find_he
 from spatialsig.io.xenium.extras import (
     CELL_BOUNDARIES,
     NUCLEUS_BOUNDARIES,
@@ -24,7 +22,7 @@ from spatialsig.io.xenium.extras import (
     naming_damage,
     read_extras,
 )
-from spatialsig.io.xenium.layout import detect_layout
+from spatialsig.io.xenium.he import GIVEN, check_inside, find_he, read_he_alignment
 from spatialsig.io.xenium.matrix import read_matrix
 from spatialsig.io.xenium.segmentation import check_cells, check_pixel_size, read_segmentation
 from spatialsig.store.commit import check_target
@@ -36,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
     from spatialdata import SpatialData
 
-    from spatialsig.io.xenium.layout import Layout
+    from spatialsig.io.xenium.bundle import Layout
 
 
 def read_xenium(

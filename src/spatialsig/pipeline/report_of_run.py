@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from spatialsig._ledger import Ledger
 from spatialsig.cohort import Cohort
 from spatialsig.errors import FileMissingError
 from spatialsig.pipeline.run_files import RunFiles, read_json
 from spatialsig.report import write_report
+from spatialsig.slide.ledger import Ledger
 
 TITLE = "Molecular signatures from H&E"
 FIGURES = "figures"  # directory beside the report

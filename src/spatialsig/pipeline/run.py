@@ -12,14 +12,13 @@ from rich.console import Console
 
 from spatialsig import pp, tl
 from spatialsig._hashing import json_hash
-from spatialsig._ledger import Ledger
 from spatialsig.cohort import Cohort
 from spatialsig.errors import SpatialsigWarning
 from spatialsig.models import SignatureViT
-from spatialsig.pipeline.record import input_fingerprints, write_record
 from spatialsig.pipeline.report_of_run import report_on
-from spatialsig.pipeline.run_files import AUTOENCODER, IMAGE_MODEL, RunFiles
+from spatialsig.pipeline.run_files import AUTOENCODER, IMAGE_MODEL, RunFiles, input_fingerprints, write_record
 from spatialsig.signatures import read_signatures
+from spatialsig.slide.ledger import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable

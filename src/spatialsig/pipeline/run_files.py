@@ -1,20 +1,37 @@
-"""Paths of the files of a run, and their content."""
+"""Files of a run: where they lie, what they hold, and its record in ``run.json``."""
 
 from __future__ import annotations
 
+import json
+import os
+import platform
+import sys
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from spatialsig import _files
+from spatialsig._hashing import file_ends_hash
+from spatialsig._settings import settings
 from spatialsig.errors import InputError
+from spatialsig.io._cohort import read_csv
+from spatialsig.report.methods_section import versions
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping
+
+    from spatialsig.pipeline.run_config import RunConfig
 
 AUTOENCODER, IMAGE_MODEL = "autoencoder", "vit"
 _HISTORIES = {AUTOENCODER: "autoencoder", IMAGE_MODEL: "image model"}
+RECORDED_PACKAGES = (
+    "spatialsig", "spatialdata", "spatialdata-io", "anndata", "scanpy", "squidpy", "torch", "lightning", "numpy", "scipy",
+    "scikit-learn", "numba", "pandas", "zarr", "tensorstore", "tifffile",
+)  # fmt: skip
+TABLES = ("evaluation", "coverage", "stains", "summary", "comparisons", "findings")
 
 
 @dataclass(frozen=True)
@@ -35,7 +52,7 @@ class RunFiles:
 
     @property
     def ledger(self) -> Path:
-        """What is done, see :class:`spatialsig._ledger.Ledger`."""
+        """What is done, see :class:`spatialsig.slide.ledger.Ledger`."""
         return self.root / "steps.json"
 
     @property
@@ -87,3 +104,43 @@ def read_json(path: Path) -> dict[str, Any]:
         msg = f"{path} must hold an object; got {type(loaded).__name__}."
         raise InputError(msg)
     return loaded
+
+
+def input_fingerprints(bundles: Path) -> dict[str, dict[str, str]]:
+    """Fingerprint of every file of each bundle, its H&E and alignment, by sample; empty without a readable csv."""
+    if not bundles.is_file():
+        return {}
+    rows = read_csv(bundles, needed=("sample", "bundle"))
+    found = {}
+    for row in rows.to_dict("records"):
+        named = [row.get(column) for column in ("bundle", "he_image", "he_alignment")]
+        places = [bundles.parent / value for value in named if isinstance(value, str)]
+        files = [file for place in places for file in (sorted(place.iterdir()) if place.is_dir() else [place])]
+        found[str(row["sample"])] = {file.name: file_ends_hash(file) for file in files if file.is_file()}
+    return found
+
+
+def write_record(
+    config: RunConfig, files: RunFiles, *, inputs: Mapping[str, Mapping[str, str]], seconds: Mapping[str, float]
+) -> Path:
+    """Write ``run.json``: versions, machine, parameters, seeds, hashes of inputs and results, seconds of each step."""
+    models = files.model_files()
+    record = {
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "versions": versions(RECORDED_PACKAGES),
+        "machine": {
+            "platform": platform.platform(),
+            "processor": platform.machine(),
+            "cores": os.cpu_count(),
+            "threads": settings.threads,
+        },
+        "parameters": config.model_dump(mode="json"),
+        "seeds": {"run": config.seed} | {name: found["run"].get("seed") for name, found in models.items()},
+        "inputs": inputs,
+        "models": {name: found["sha256"] for name, found in models.items()},
+        "tables": {name: file_ends_hash(files.table(name)) for name in TABLES if files.table(name).is_file()},
+        "seconds": seconds,
+    }
+    _files.write_text(files.record, json.dumps(record, indent=1, default=str))
+    return files.record

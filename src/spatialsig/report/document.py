@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,17 +10,16 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from spatialsig import _keys, tl
+from spatialsig._checks import check_key
 from spatialsig._files import write_text
-from spatialsig._versions import versions
 from spatialsig.errors import InputError
+from spatialsig.evaluation.schema import FINDING_COLUMNS, SEVERITIES, WARNING
 from spatialsig.pl.drawing.methods import check_evaluation, slide_rows
 from spatialsig.report.comparisons import answers
-from spatialsig.report.figures import FigureData, draw_figures
-from spatialsig.report.inline_images import Figures
-from spatialsig.report.methods_section import PACKAGES, methods_paragraph
+from spatialsig.report.figures import FigureData, Figures, draw_figures
+from spatialsig.report.methods_section import PACKAGES, methods_paragraph, versions
 from spatialsig.report.results_section import number, percent, summarise, whole
 from spatialsig.report.slide_cards import Names, gather
-from spatialsig.report.warnings_section import warnings_section
 
 if TYPE_CHECKING:
     import os
@@ -182,3 +182,36 @@ def _write(path: Path, page: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, page)
     return path
+
+
+@dataclass(frozen=True)
+class Remark:
+    """One thing to know: how bad it is, where, and what it is."""
+
+    severity: str
+    slide: str  # empty for the whole cohort
+    text: str
+
+
+def warnings_section(findings: pd.DataFrame | None, warnings: Sequence[str]) -> list[Remark]:
+    """Findings and the warnings of other steps, worst first; what was said by both is said once.
+
+    Raises
+    ------
+    KeyMissingError
+        If the table of findings lacks a column.
+    """
+    remarks = []
+    if findings is not None:
+        for column in FINDING_COLUMNS:
+            fix = "Make the table with `sp.tl.findings`."
+            check_key(list(map(str, findings.columns)), column, name="column", where="the findings", fix=fix)
+        remarks = [Remark(str(row.severity), str(row.slide), str(row.text)) for row in findings.itertuples()]
+    texts = {remark.text for remark in remarks}
+    remarks += [Remark(WARNING, "", text) for text in dict.fromkeys(warnings) if text not in texts]
+    return sorted(remarks, key=lambda remark: _rank(remark.severity))
+
+
+def _rank(severity: str) -> int:
+    """Place among the severities; an unknown one counts as a warning."""
+    return SEVERITIES.index(severity if severity in SEVERITIES else WARNING)

@@ -1,13 +1,15 @@
-"""The methods paragraph, ready to paste: every sentence from what the steps recorded."""
+"""The methods paragraph, ready to paste: every sentence from what the steps recorded, with the versions of what ran."""
 
 from __future__ import annotations
 
+import platform
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from spatialsig.report.results_section import count
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     import pandas as pd
 
@@ -26,6 +28,15 @@ INTERVALS = (
     "within slides come from shifting the prediction over the tissue, combined over slides (Stouffer) and corrected over signatures "
     "(Benjamini-Hochberg)."
 )
+_SCORES = {
+    "zscore": "mean z-score of log1p counts per 10,000 over the genes of the signature, scaled by mean and standard "
+    "deviation of the training cells",
+    "score_genes": "mean log1p counts per 10,000 of the genes of the signature minus that of control genes of like "
+    "expression (scanpy's score_genes)",
+    "ucell": "UCell, from the ranks of the genes within the cell",
+    "aucell": "AUCell of decoupler",
+    "ulm": "univariate linear model of decoupler",
+}
 
 
 def methods_paragraph(
@@ -129,24 +140,13 @@ def _patches(spec: Any, slides: list[SlideReport]) -> str:
     )
 
 
-_SCORES = {
-    "zscore": "mean z-score of log1p counts per 10,000 over the genes of the signature, scaled by mean and standard "
-    "deviation of the training cells",
-    "score_genes": "mean log1p counts per 10,000 of the genes of the signature minus that of control genes of like "
-    "expression (scanpy's score_genes)",
-    "ucell": "UCell, from the ranks of the genes within the cell",
-    "aucell": "AUCell of decoupler",
-    "ulm": "univariate linear model of decoupler",
-}
-
-
 def _labels(scored: Mapping[str, Any] | None, aggregated: Mapping[str, Any] | None) -> str:
     if not scored or not aggregated:
         return ""
+    method = _SCORES.get(scored["method"], scored["method"])  # a scorer that the user registered goes by its name
     return (
-        f"{count(len(scored['names']), 'gene signature')} were scored in every cell "
-        f"({_SCORES[scored['method']]}). The label of a patch is the {aggregated['stat']} over its cells, where there are at least "
-        f"{int(aggregated['min_cells'])}."
+        f"{count(len(scored['names']), 'gene signature')} were scored in every cell ({method}). The label of a patch is "
+        f"the {aggregated['stat']} over its cells, where there are at least {int(aggregated['min_cells'])}."
     )
 
 
@@ -163,3 +163,14 @@ def _split(split: Mapping[str, Any] | None, evaluation: pd.DataFrame) -> str:
         f"{judged} that had no part in training: each {unit} belonged to one of {split['n_folds']} folds "
         f"(seed {split['seed']}), and one fold was held out."
     )
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Version of Python and of each package; those not installed are left out."""
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

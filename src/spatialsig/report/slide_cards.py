@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from spatialsig.pl._gallery import Crop
     from spatialsig.pl.drawing.pairs import Pairs
-    from spatialsig.report.inline_images import Figures
+    from spatialsig.report.figures import Figures
     from spatialsig.slide.slides import Data, Slide
 
 MAPS_MAX_CHARS = 12_000_000  # of all maps together, so that the file stays below 20 MB

@@ -1,9 +1,9 @@
-"""Genes of each signature that a panel measures, and whether they are enough to score it."""
+"""Genes of each signature: those that a panel measures, whether they are enough, and those behind scores that were made."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -78,3 +78,17 @@ def weights(signatures: Mapping[str, Sequence[str]], genes: Sequence[str]) -> ND
         if rows:
             matrix[rows, column] = 1 / len(rows)
     return matrix
+
+
+def scored_genes(scored: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Genes that each signature is scored by; empty where the record does not say."""
+    if "weights" not in scored:
+        return {}
+    genes, weights = np.asarray(scored["genes"]), np.asarray(scored["weights"])
+    return {str(name): [str(gene) for gene in genes[weights[:, k] != 0]] for k, name in enumerate(scored["names"])}
+
+
+def shared_genes(scored: Mapping[str, Any], embedded: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Genes of each signature that the embedding was made from too: through them it holds the answer."""
+    seen = set(map(str, embedded.get("genes", ())))
+    return {name: [gene for gene in genes if gene in seen] for name, genes in scored_genes(scored).items()}

@@ -1,4 +1,4 @@
-"""Put elements into a store so that a reader finds the old ones or the new ones, never half of either.
+"""Put elements and attributes into a store so that a reader finds the old ones or the new ones, never half of either.
 
 Everything is written into a sibling directory first, flushed, and renamed into place. While elements are swapped the
 root carries no consolidated metadata, so that what a reader sees always fits what lies on disk.
@@ -6,6 +6,7 @@ root carries no consolidated metadata, so that what a reader sees always fits wh
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from pathlib import Path
@@ -26,15 +27,22 @@ from spatialdata.models import (
 from spatialsig._files import flush_entry
 from spatialsig.errors import InputError, StoreError
 from spatialsig.store.atomic import exchange, flush_tree
-from spatialsig.store.attrs import check_json, write_attrs
+from spatialsig.store.layout import DEFAULT, Layout, LayoutName, as_layout
 from spatialsig.store.lock import writer_lock
 from spatialsig.store.manifest import record
-from spatialsig.store.metadata import check_name, consolidate, read_attrs, root_document
-from spatialsig.store.pixels.layout import DEFAULT, Layout, LayoutName, as_layout
-from spatialsig.store.pixels.stream import StreamedImage, as_streamed, check_pixels, fill, template
-from spatialsig.store.root_metadata import KINDS
-from spatialsig.store.staging import clear_leftovers, staging_directory
-from spatialsig.store.swap import swap_in
+from spatialsig.store.metadata import (
+    KINDS,
+    SPATIALDATA_ATTRS,
+    KeptRoot,
+    check_name,
+    consolidate,
+    read_attrs,
+    replace_root,
+    root_document,
+    try_record_current,
+)
+from spatialsig.store.stream import StreamedImage, as_streamed, check_pixels, fill, template
+from spatialsig.store.swap import clear_leftovers, staging_directory, swap_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,7 +82,7 @@ def create_store(
     overwrite
         Replace an existing SpatialData store. The old one stays until the new one is complete.
     image_layout
-        Of the RGB images in ``sdata``: ``"default"``, ``"speed"`` or a :class:`~spatialsig.store.pixels.layout.Layout`.
+        Of the RGB images in ``sdata``: ``"default"``, ``"speed"`` or a :class:`~spatialsig.store.layout.Layout`.
 
     Returns
     -------
@@ -192,3 +200,51 @@ def _write(
     known = {name: fill(staging / "images" / name, image.pixels, image.layout) for name, image in pixels.items()}
     consolidate(staging)
     return known
+
+
+def write_attrs(path: Path, attrs: Mapping[str, Any]) -> None:
+    """Set attributes of the store; those of other names stay.
+
+    Parameters
+    ----------
+    path
+        Store.
+    attrs
+        Name -> JSON-able value. ``spatialdata_attrs`` is spatialdata's own and is never replaced.
+
+    Returns
+    -------
+    None; the root metadata are replaced as one file (attributes and the consolidated copy live in it).
+
+    Raises
+    ------
+    InputError
+        If a value cannot be stored as JSON; nothing is written then.
+    StoreError
+        If ``path`` is no store.
+    """
+    new = {key: value for key, value in attrs.items() if key != SPATIALDATA_ATTRS}
+    check_json(new)
+    root_document(path)
+    with writer_lock(path, "writing attributes"):
+        document = root_document(path)
+        document["attributes"] |= new
+        with staging_directory(path) as staging:
+            staging.mkdir()
+            kept = KeptRoot(path, staging)
+            try:
+                replace_root(path, document)
+            except BaseException:
+                kept.put_back()
+                raise
+        try_record_current(path)
+
+
+def check_json(attrs: Mapping[str, Any]) -> None:
+    """Raise :class:`InputError` naming the first attribute that JSON cannot hold."""
+    for key, value in attrs.items():
+        try:
+            json.dumps({key: value}, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            msg = f"attribute {key!r} cannot be stored as JSON ({error}); use str, int, finite float, list, dict."
+            raise InputError(msg) from error

@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import socket
+import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -163,13 +164,26 @@ def is_stale(holder: dict[str, Any]) -> bool:
     if holder.get("pid") == os.getpid() and holder.get("token") not in _tokens:
         return True  # of an earlier process of this number, or this one could not remove it
     pid = int(holder.get("pid", -1))
+    lives = process_lives(pid)
+    if lives is None:
+        return False
+    return not lives or holder.get("started") != _started(pid)  # the number was given to another process since
+
+
+def process_lives(pid: int) -> bool | None:
+    """Whether a process of this machine lives; None where nobody tells: another user's, or on Windows.
+
+    There, signal 0 would not ask a process but end it.
+    """
+    if sys.platform == "win32":
+        return None
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
-        return True
-    except PermissionError:
         return False
-    return holder.get("started") != _started(pid)  # the number was given to another process since
+    except PermissionError:
+        return None
+    return True
 
 
 def dead_lock_files(path: Path) -> list[Path]:

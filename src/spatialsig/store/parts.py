@@ -1,9 +1,12 @@
-"""Add or replace parts of a table in a store (an ``obsm`` key, a column) without writing the rest again."""
+"""Parts of an element of a store replaced without writing the rest: of a table, and where an image lies."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import tempfile
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,6 +14,8 @@ import numpy as np
 import pandas as pd
 import zarr
 from anndata.io import read_elem, write_elem
+from spatialdata import SpatialData
+from spatialdata.models import Image2DModel
 
 from spatialsig._checks import check_key
 from spatialsig.errors import InputError, StoreError
@@ -24,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
+    from spatialdata.transformations import BaseTransformation
 
     from spatialsig.store.manifest import Entry
 
@@ -75,10 +81,12 @@ def commit_table_parts(
     if not any((obsm, layers, obs, var, uns)):
         return
     with writer_lock(path, f"adding to table {table!r}"):
-        live = _live(path, table)
+        live = _live(path, "tables", table, name="table")
         _check(live, table, obsm=obsm, layers=layers, obs=obs, var=var)
         sections, frames = {"obsm": obsm, "layers": layers, "uns": uns}, {"obs": obs, "var": var}
-        swap_in(path, {table: "tables"}, lambda new: {table: _write(live, new / "tables" / table, sections, frames)})
+        swap_in(
+            path, {table: "tables"}, lambda new: {table: _write_table(live, new / "tables" / table, sections, frames)}
+        )
 
 
 def _check(live: Path, table: str, **parts: Mapping[str, Any] | None) -> None:
@@ -93,13 +101,13 @@ def _check(live: Path, table: str, **parts: Mapping[str, Any] | None) -> None:
             raise InputError(msg)
 
 
-def _write(
+def _write_table(
     live: Path,
     new: Path,
     sections: Mapping[str, Mapping[str, Any] | None],
     frames: Mapping[str, Mapping[str, Any] | None],
 ) -> dict[str, Entry]:
-    """Make the new table; return what is known of the files that it shares with the old one."""
+    """Make the new table; return the entries of files that are links to those of the old one."""
     _link_tree(live, new)
     target = zarr.open_group(new, mode="r+", use_consolidated=False)
     for section, values in sections.items():
@@ -108,7 +116,8 @@ def _write(
     for frame, columns in frames.items():
         if columns:
             _write_columns(target, frame, columns)
-    return _shared(live, new)
+    recorded = _recorded(live, "tables")
+    return {file: entry for file, entry in recorded.items() if _same_file(live / file, new / file)}
 
 
 def has_rows_of(path: str | Path, table: str, adata: AnnData) -> bool:
@@ -121,11 +130,12 @@ def has_rows_of(path: str | Path, table: str, adata: AnnData) -> bool:
     return all(np.array_equal(np.asarray(_names(group, frame), object), np.asarray(n, object)) for frame, n in pairs)
 
 
-def _live(path: Path, table: str) -> Path:
+def _live(path: Path, kind: str, element: str, *, name: str) -> Path:
+    """Directory of a finished element of a store, which the argument ``name`` named."""
     root_document(path)
-    tables = [name for kind, name, finished in elements_on_disk(path) if kind == "tables" and finished]
-    check_key(tables, table, name="table", where=f"the tables of store {str(path)!r}")
-    return path / "tables" / table
+    finished = [element for of_kind, element, is_whole in elements_on_disk(path) if of_kind == kind and is_whole]
+    check_key(finished, element, name=name, where=f"the {kind} of store {str(path)!r}")
+    return path / kind / element
 
 
 def _names(group: zarr.Group, frame: str) -> Any:
@@ -182,14 +192,79 @@ def _link_tree(old: Path, new: Path) -> None:
                 link_or_copy(Path(directory) / name, place / name)
 
 
-def _shared(live: Path, new: Path) -> dict[str, Entry]:
-    """Entries of files that are links to those of the old table: they need not be read again."""
+def _recorded(live: Path, kind: str) -> dict[str, Entry]:
+    """Entries of the manifest of an element; none where it is missing or damaged."""
     try:
-        entries = read_manifest(manifest_file(live, "tables")) or {}
+        entries = read_manifest(manifest_file(live, kind)) or {}
     except StoreError:
         return {}
-    return {file: next(iter(entry)) for file, entry in entries.items() if _same_file(live / file, new / file)}
+    return {file: next(iter(contents)) for file, contents in entries.items()}
 
 
 def _same_file(first: Path, second: Path) -> bool:
     return first.exists() and second.exists() and first.samefile(second)
+
+
+def commit_transformations(path: str | Path, image_key: str, transformations: Mapping[str, BaseTransformation]) -> None:
+    """Replace the transformations of an image.
+
+    The new image is made beside the store of links to the old one's chunks, and swapped in by one rename.
+
+    Parameters
+    ----------
+    path
+        Live store.
+    image_key
+        Image in it.
+    transformations
+        Coordinate system -> transformation from pixels (x, y): all that the image shall have.
+
+    Returns
+    -------
+    None; the metadata of the image, its manifest and the consolidated metadata are on disk. After any exception the
+    store is as it was.
+
+    Raises
+    ------
+    KeyMissingError
+        If the store has no such image.
+    StoreError
+        If ``path`` is no store, or the image's metadata are damaged.
+    """
+    path = Path(path)
+    stored = _as_stored(image_key, transformations)
+    with writer_lock(path, f"placing image {image_key!r}"):
+        live = _live(path, "images", image_key, name="image_key")
+        swap_in(
+            path, {image_key: "images"}, lambda new: {image_key: _write_image(live, new / "images" / image_key, stored)}
+        )
+
+
+def _write_image(live: Path, new: Path, stored: list[dict[str, Any]]) -> dict[str, Entry]:
+    """Make the new image; return the entries of files that it shares with the old one."""
+    _link_tree(live, new)
+    file = new / _METADATA
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+        (multiscale,) = document["attributes"]["ome"]["multiscales"]
+    except (ValueError, KeyError, TypeError) as error:
+        msg = f"{str(live / _METADATA)!r} is not the metadata of an image ({error}): restore the file or the store."
+        raise StoreError(msg) from error
+    multiscale["coordinateTransformations"] = stored
+    file.write_text(json.dumps(document, indent=2), encoding="utf-8")
+    recorded = _recorded(live, "images")
+    return {name: entry for name, entry in recorded.items() if name != _METADATA and (new / name).exists()}
+
+
+def _as_stored(image_key: str, transformations: Mapping[str, BaseTransformation]) -> list[dict[str, Any]]:
+    """How spatialdata writes these transformations: seen on an image of one pixel."""
+    pixel = Image2DModel.parse(
+        np.zeros((3, 1, 1), np.uint8), dims=("c", "y", "x"), transformations=dict(transformations)
+    )
+    with tempfile.TemporaryDirectory() as directory, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about chunks of one pixel
+        small = Path(directory) / "pixel.zarr"
+        SpatialData.init_from_elements({image_key: pixel}).write(small)
+        document = json.loads((small / "images" / image_key / _METADATA).read_text(encoding="utf-8"))
+    stored: list[dict[str, Any]] = document["attributes"]["ome"]["multiscales"][0]["coordinateTransformations"]
+    return stored

@@ -13,12 +13,11 @@ import zarr
 from spatialsig._progress import progress_bar
 from spatialsig._settings import settings
 from spatialsig.errors import StoreError
+from spatialsig.store.chunk_writer import ChunkWriter, in_threads
 from spatialsig.store.lock import is_stale, lock_file, read_lock, writer_lock
 from spatialsig.store.manifest import manifest_file
 from spatialsig.store.metadata import consolidate, elements_on_disk, root_document
-from spatialsig.store.pixels.chunk_writer import ChunkWriter, in_threads
-from spatialsig.store.staging import clear_leftovers
-from spatialsig.store.swap import swap_in
+from spatialsig.store.swap import clear_leftovers, swap_in
 from spatialsig.store.verify import verify_element
 
 if TYPE_CHECKING:
@@ -26,8 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from spatialsig._progress import Bar
+    from spatialsig.store.layout import Layout
     from spatialsig.store.manifest import Entry
-    from spatialsig.store.pixels.layout import Layout
 
 MAX_BLOCK_BYTES = 96 * 2**20  # decoded, per thread
 BLOCK_CHUNKS = 8  # along an edge, where memory allows

@@ -12,10 +12,20 @@ from spatialsig._files import object_or_empty, write_text
 from spatialsig.errors import StoreError
 from spatialsig.store.lock import lock_file, writer_lock
 from spatialsig.store.manifest import NAME, checksums, entry_of, manifest_file, read_manifest
-from spatialsig.store.metadata import SPATIALDATA_ATTRS, consolidate, elements_on_disk, root_document
-from spatialsig.store.root_metadata import FILE, KINDS, ROOT_FILES, as_text, consolidated, record_coming, record_current
-from spatialsig.store.staging import leftovers, quarantine, restore_interrupted_swaps
-from spatialsig.store.swap import list_labels
+from spatialsig.store.metadata import (
+    FILE,
+    KINDS,
+    ROOT_FILES,
+    SPATIALDATA_ATTRS,
+    as_text,
+    consolidate,
+    consolidated,
+    elements_on_disk,
+    record_coming,
+    record_current,
+    root_document,
+)
+from spatialsig.store.swap import leftovers, list_labels, quarantine, restore_interrupted_swaps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

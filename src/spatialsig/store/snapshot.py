@@ -1,20 +1,29 @@
-"""Read a store while another process may be committing to it.
+"""Read a store while another process may be committing to it, and keep its tables in memory while their files stay.
 
-Every commit replaces the root's metadata twice, before it swaps the first element and after the last. If they are the
-same file before and after reading, nothing was swapped in between.
+Every commit replaces the metadata of the root twice, before it swaps the first element and after the last. If they are
+the same file before and after reading, nothing was swapped in between.
+
+Opening a table costs some hundred small reads whatever its size, so that on small slides it is a third of all work.
 """
 
 from __future__ import annotations
 
+import copy
+import os
+import threading
 import time
-from typing import TYPE_CHECKING
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import anndata as ad
+import numpy as np
+from scipy import sparse
 from spatialdata import SpatialData, read_zarr
+from spatialdata.models import TableModel
 
+from spatialsig._settings import settings
 from spatialsig.errors import StoreError
-from spatialsig.store.metadata import elements_on_disk, root_document
-from spatialsig.store.root_metadata import FILE, KINDS
-from spatialsig.store.tables import read_table
+from spatialsig.store.metadata import FILE, KINDS, elements_on_disk, root_document
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +32,10 @@ ATTEMPTS = 20
 PAUSE_S = 0.05
 _BESIDE_TABLES = tuple(kind for kind in KINDS if kind != "tables")
 _FAILURES = (OSError, ValueError, KeyError, AssertionError, RuntimeError, TypeError, AttributeError)
+Identity: TypeAlias = frozenset[tuple[str, int, int, int, int]]
+_LINKS = ("region", "region_key", "instance_key")  # written only where a table annotates something
+_kept: OrderedDict[Path, tuple[Identity, ad.AnnData]] = OrderedDict()
+_lock = threading.Lock()
 
 
 def read_store(path: Path, *, share_tables: bool = False) -> SpatialData:
@@ -44,14 +57,14 @@ def read_store(path: Path, *, share_tables: bool = False) -> SpatialData:
     """
     for _ in range(ATTEMPTS):
         root_document(path)
-        before = _identity(path)
+        before = _identity_of_root(path)
         try:
             sdata = _with_shared_tables(path) if share_tables else read_zarr(path)
         except _FAILURES as error:
-            if _identity(path) == before:
+            if _identity_of_root(path) == before:
                 raise StoreError(_damaged(path, error)) from error
         else:
-            if _identity(path) == before:
+            if _identity_of_root(path) == before:
                 return sdata
         time.sleep(PAUSE_S)
     msg = f"store {str(path)!r} was changed {ATTEMPTS} times while it was read; read it when its writer has finished."
@@ -68,7 +81,7 @@ def _with_shared_tables(path: Path) -> SpatialData:
     return sdata
 
 
-def _identity(path: Path) -> tuple[int, int, int, int]:
+def _identity_of_root(path: Path) -> tuple[int, int, int, int]:
     found = (path / FILE).stat()  # a commit that takes itself back puts the same file there again: only ctime tells
     return found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
 
@@ -79,4 +92,82 @@ def _damaged(path: Path, error: BaseException) -> str:
     return (
         f"store {str(path)!r} cannot be read: {what}. `sp.io.verify` names what is damaged and `sp.io.repair` moves "
         f"unfinished elements out. Restore it from a copy, or import the slide again, where that does not help."
+    )
+
+
+def read_table(path: Path) -> ad.AnnData:
+    """Table at ``path``: from memory where its files are still those that were read, otherwise from the files.
+
+    Rows, columns and parameters belong to the caller. Arrays may be shared with other callers: replace them, do not
+    write into them. ``settings.table_cache_mb`` bounds what is kept.
+    """
+    path = path.resolve()
+    before = _identity(path)
+    with _lock:
+        identity, table = _kept.get(path, (None, None))
+        if table is not None and identity == before:
+            _kept.move_to_end(path)
+            return _own(table)
+    table = _read(path)
+    if table.raw is None and _identity(path) == before:
+        _keep(path, before, table)
+        return _own(table)
+    return table
+
+
+def _read(path: Path) -> ad.AnnData:
+    table = ad.read_zarr(path)
+    links = table.uns.get(TableModel.ATTRS_KEY)
+    if links is not None:
+        links |= {name: links.get(name) for name in _LINKS}
+        if isinstance(links["region"], np.ndarray):
+            links["region"] = links["region"].tolist()
+    return table
+
+
+def _identity(path: Path) -> Identity:
+    """Name, inode, time and size of every file: other programs change chunks without a word to the root."""
+    return frozenset(_files(os.fspath(path)))
+
+
+def _files(folder: str) -> list[tuple[str, int, int, int, int]]:
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                found += _files(entry.path)
+            else:
+                stat = entry.stat()
+                found.append((entry.path, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size))
+    return found
+
+
+def _keep(path: Path, identity: Identity, table: ad.AnnData) -> None:
+    with _lock:
+        _kept[path] = (identity, table)
+        _kept.move_to_end(path)
+        while sum(_size(kept) for _, kept in _kept.values()) > settings.table_cache_mb * 2**20:
+            _kept.popitem(last=False)
+
+
+def _size(table: ad.AnnData) -> int:
+    arrays = [table.X, *(value for axis in _axes(table).values() for value in axis.values())]
+    frames = sum(int(frame.memory_usage(deep=False).sum()) for frame in (table.obs, table.var))
+    return frames + sum(_bytes(array) for array in arrays)
+
+
+def _bytes(array: Any) -> int:
+    if sparse.issparse(array):
+        return sum(part.nbytes for part in (array.data, array.indices, array.indptr))
+    return int(getattr(array, "nbytes", 0))
+
+
+def _axes(table: ad.AnnData) -> dict[str, dict[str, object]]:
+    return {name: dict(getattr(table, name)) for name in ("obsm", "varm", "layers", "obsp", "varp")}
+
+
+def _own(table: ad.AnnData) -> ad.AnnData:
+    """The same arrays in a table of its own."""
+    return ad.AnnData(
+        X=table.X, obs=table.obs.copy(), var=table.var.copy(), uns=copy.deepcopy(dict(table.uns)), **_axes(table)
     )

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from spatialsig import _keys
 from spatialsig._progress import track
+from spatialsig.evaluation.evaluate import simple_predictions
 from spatialsig.evaluation.metrics import evaluation_table
 from spatialsig.evaluation.rows import Request, gather
-from spatialsig.evaluation.simple_predictors import simple_predictions
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,19 +13,18 @@ import pandas as pd
 
 from spatialsig import _keys
 from spatialsig._hashing import json_hash
-from spatialsig._ledger import Ledger
 from spatialsig._progress import track
 from spatialsig.errors import InputError, KeyMissingError, SpatialsigWarning
 from spatialsig.evaluation.evaluate import evaluate_model
-from spatialsig.evaluation.finding import ERROR
+from spatialsig.evaluation.schema import ERROR
 from spatialsig.expression import AutoencoderOptions, embed_slide, train_expression_autoencoder
 from spatialsig.inference.inputs import ModelInputs, check_patches, inputs_name
 from spatialsig.inference.provenance import genes_scored, refuse_own_embedding
 from spatialsig.inference.vit import VitOptions, train_signature_vit
 from spatialsig.models.ensemble import weights_hash
 from spatialsig.models.vit import SignatureViT
-from spatialsig.slide.fingerprint import data_hash, run_hash
 from spatialsig.slide.folds import BUFFER
+from spatialsig.slide.ledger import Ledger, data_hash, run_hash
 from spatialsig.slide.slides import open_slides
 from spatialsig.stats.grouped import grouped_mean
 

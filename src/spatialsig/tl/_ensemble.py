@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spatialsig import _keys
-from spatialsig._ledger import Ledger
 from spatialsig._progress import track
 from spatialsig.errors import InputError
 from spatialsig.inference.vit import VitOptions, train_signature_vit
 from spatialsig.models.ensemble import SignatureEnsemble
 from spatialsig.models.vit import SignatureViT
-from spatialsig.slide.fingerprint import data_hash, run_hash
+from spatialsig.slide.ledger import Ledger, data_hash, run_hash
 
 if TYPE_CHECKING:
     import os

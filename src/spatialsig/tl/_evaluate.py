@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from spatialsig import _keys
 from spatialsig.errors import SpatialsigWarning
 from spatialsig.evaluation.evaluate import evaluate_model
-from spatialsig.evaluation.finding import ERROR
+from spatialsig.evaluation.schema import ERROR
 
 if TYPE_CHECKING:
     import pandas as pd

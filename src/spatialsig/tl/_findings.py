@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from spatialsig import _keys
-from spatialsig.evaluation.findings import all_findings, findings_table
+from spatialsig.evaluation.evaluate import all_findings, findings_table
 from spatialsig.evaluation.findings_slides import slide_facts
 from spatialsig.slide.slides import open_slides
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from spatialsig.errors import InputError
-from spatialsig.io.images.pixel_size import PixelSize
+from spatialsig.io.images.metadata import PixelSize
 from spatialsig.io.images.rgb import RgbFile, RgbPixels
 
 

@@ -9,10 +9,8 @@ import numpy as np
 import zarr
 
 from spatialsig.errors import InputError
-from spatialsig.io.images.channels import BY_NAME, other_channels, rgb_order
-from spatialsig.io.images.pixel_size import UM, PixelSize
+from spatialsig.io.images.metadata import BY_NAME, UM, PixelSize, other_channels, pick_slide, rgb_order
 from spatialsig.io.images.rgb import DECODING_ERRORS, RgbFile, RgbPixels
-from spatialsig.io.images.slide_image import pick_slide
 
 if TYPE_CHECKING:
     from pathlib import Path

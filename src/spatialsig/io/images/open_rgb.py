@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from spatialsig._checks import check_files
 from spatialsig.errors import InputError
+from spatialsig.io.images.metadata import PixelSize
+from spatialsig.io.images.rgb import DECODING_ERRORS, RgbFile, RgbPixels
 
 if TYPE_CHECKING:
-    from spatialsig.io.images.rgb import RgbFile, RgbPixels
+    from numpy.typing import NDArray
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".svs", ".qptiff")
 NDPI_SUFFIX = ".ndpi"
@@ -17,6 +21,7 @@ OPENSLIDE_SUFFIXES = (".mrxs", ".scn", ".bif", ".svslide", ".vms", ".vmu", ".czi
 PLAIN_SUFFIXES = (".png", ".jpg", ".jpeg")
 ZARR_SUFFIX = ".zarr"
 SUFFIXES = (*TIFF_SUFFIXES, NDPI_SUFFIX, *OPENSLIDE_SUFFIXES, *PLAIN_SUFFIXES, ZARR_SUFFIX)
+_WHITE = "FFFFFF"
 
 
 def open_rgb(path: str | Path, *, backend: Literal["openslide"] | None = None) -> RgbFile:
@@ -56,7 +61,7 @@ def _open(path: Path, backend: Literal["openslide"] | None) -> RgbFile:
         msg = f"image {str(path)!r} is not a whole file, it is empty: copy or export the file again."
         raise InputError(msg)
     if backend == "openslide":
-        return _open_wsi(path)
+        return open_wsi(path)
     if path.is_dir():
         return _open_directory(path)
     if suffix in PLAIN_SUFFIXES:
@@ -70,15 +75,9 @@ def _open(path: Path, backend: Literal["openslide"] | None) -> RgbFile:
     if suffix == NDPI_SUFFIX:
         return _open_ndpi(path)
     if suffix in OPENSLIDE_SUFFIXES:
-        return _open_wsi(path)
+        return open_wsi(path)
     msg = f"image {str(path)!r} has an unknown format; wanted one of {list(SUFFIXES)}: convert it."
     raise InputError(msg)
-
-
-def _open_wsi(path: Path) -> RgbFile:
-    from spatialsig.io.images.wsi import open_wsi
-
-    return open_wsi(path)
 
 
 def _open_directory(path: Path) -> RgbFile:
@@ -94,4 +93,65 @@ def _open_ndpi(path: Path) -> RgbFile:
     """Open an NDPI; without restart markers a level is a single JPEG, which openslide alone reads in pieces."""
     from spatialsig.io.images.tiff import has_pieces, open_tiff
 
-    return open_tiff(path) if has_pieces(path) else _open_wsi(path)
+    return open_tiff(path) if has_pieces(path) else open_wsi(path)
+
+
+class _OpenslideLevel:
+    """RGBA windows of one level."""
+
+    def __init__(self, slide: Any, level: int) -> None:
+        self._slide, self._level = slide, level
+        width, height = slide.level_dimensions[level]
+        self.shape = (int(height), int(width), 4)
+        self.dtype = np.dtype(np.uint8)
+        edges = [slide.properties.get(f"openslide.level[{level}].tile-{side}") for side in ("height", "width")]
+        tile = [int(edge) if edge and int(edge) > 0 else 256 for edge in edges]
+        self.chunks = (min(tile[0], self.shape[0]), min(tile[1], self.shape[1]), 4)
+
+    def __getitem__(self, window: tuple[slice, ...]) -> NDArray[np.uint8]:
+        y0, y1, _ = window[0].indices(self.shape[0])
+        x0, x1, _ = window[1].indices(self.shape[1])
+        if y1 <= y0 or x1 <= x0:
+            return np.empty((max(y1 - y0, 0), max(x1 - x0, 0), 4), np.uint8)
+        factor = self._slide.level_downsamples[self._level]  # a region starts at px of the full resolution
+        start = (round(x0 * factor), round(y0 * factor))
+        return np.asarray(self._slide.read_region(start, self._level, (x1 - x0, y1 - y0)))
+
+
+def open_wsi(path: Path) -> RgbFile:
+    """Open a slide with openslide; where nothing was scanned it has the slide's background colour.
+
+    Raises
+    ------
+    InputError
+        If openslide is not installed, or cannot read the file.
+    """
+    try:
+        import openslide
+    except ImportError as error:
+        msg = f"image {str(path)!r} needs openslide, which is not installed ({error}): pip install 'spatialsig[wsi]'."
+        raise InputError(msg) from error
+    try:
+        slide = openslide.OpenSlide(path)
+    except (openslide.OpenSlideError, *DECODING_ERRORS) as error:
+        msg = (
+            f"image {str(path)!r} cannot be opened by openslide ({error}): copy the file again with all files that "
+            f"belong to it (MRXS: the folder of the same name), or export a TIFF."
+        )
+        raise InputError(msg) from error
+    colour = bytes.fromhex(slide.properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, _WHITE))
+    background = np.frombuffer(colour, np.uint8)
+    levels = [
+        RgbPixels(_OpenslideLevel(slide, level), axes="YXS", name=str(path), alpha_over=background)
+        for level in range(slide.level_count)
+    ]
+    return RgbFile(levels, _openslide_pixel_size(slide, openslide), [slide])
+
+
+def _openslide_pixel_size(slide: Any, openslide: Any) -> PixelSize | None:
+    names = (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y)
+    try:
+        sizes = [float(slide.properties[name]) for name in names]
+    except (KeyError, ValueError):
+        return None
+    return PixelSize(*sizes) if min(sizes) > 0 else None

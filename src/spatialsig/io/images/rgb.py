@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from spatialsig.io.images.pixel_size import PixelSize
-    from spatialsig.store.pixels.stream import Pixels
+    from spatialsig.io.images.metadata import PixelSize
+    from spatialsig.store.stream import Pixels
 
 # what damaged bytes raise in tifffile, imagecodecs, zarr and openslide
 DECODING_ERRORS = (

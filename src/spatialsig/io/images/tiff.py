@@ -10,10 +10,8 @@ import numpy as np
 import tifffile
 
 from spatialsig.errors import InputError, SpatialsigWarning
-from spatialsig.io.images.channels import BY_NAME, other_channels, rgb_order
-from spatialsig.io.images.pixel_size import tiff_pixel_size
+from spatialsig.io.images.metadata import BY_NAME, other_channels, pick_slide, rgb_order, tiff_pixel_size
 from spatialsig.io.images.rgb import DECODING_ERRORS, RgbFile, RgbPixels
-from spatialsig.io.images.slide_image import pick_slide
 from spatialsig.io.images.tiff_level import Bytes, TiffLevel
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ import pandas as pd
 from spatialsig import _keys
 from spatialsig.errors import InputError, SpatialsigWarning
 from spatialsig.io.xenium.bundle import CELLS, MATRIX
-from spatialsig.io.xenium.ids import as_text, id_kind
-from spatialsig.io.xenium.parquet import check_columns, naming_parquet, read_parquet
+from spatialsig.io.xenium.columns import as_text, check_columns, id_kind, naming_parquet, read_parquet
 
 if TYPE_CHECKING:
     from pathlib import Path

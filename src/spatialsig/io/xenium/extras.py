@@ -18,10 +18,16 @@ import tifffile
 
 from spatialsig import _keys
 from spatialsig.errors import FileMissingError, InputError, SpatialsigError
-from spatialsig.io.xenium.bundle import CELLS, SPECS
-from spatialsig.io.xenium.ids import as_text
-from spatialsig.io.xenium.layout import FOCUS_FILE, MIP_FILE, MORPHOLOGY_DIR, stated_generation, version_for
-from spatialsig.io.xenium.parquet import check_columns, column_names, read_parquet
+from spatialsig.io.xenium.bundle import (
+    CELLS,
+    FOCUS_FILE,
+    MIP_FILE,
+    MORPHOLOGY_DIR,
+    SPECS,
+    stated_generation,
+    version_for,
+)
+from spatialsig.io.xenium.columns import as_text, check_columns, column_names, read_parquet
 from spatialsig.io.xenium.segmentation import CELLS_ZARR
 
 if TYPE_CHECKING:
@@ -30,7 +36,7 @@ if TYPE_CHECKING:
     from geopandas import GeoDataFrame
     from numpy.typing import NDArray
 
-    from spatialsig.io.xenium.layout import Layout
+    from spatialsig.io.xenium.bundle import Layout
 
 CELL_BOUNDARIES, NUCLEUS_BOUNDARIES = "cell_boundaries", "nucleus_boundaries"
 TRANSCRIPTS = "transcripts"

@@ -12,7 +12,7 @@ from anndata.utils import make_index_unique
 from scipy import sparse
 
 from spatialsig.errors import InputError
-from spatialsig.io.xenium.ids import as_text
+from spatialsig.io.xenium.columns import as_text
 
 if TYPE_CHECKING:
     from pathlib import Path

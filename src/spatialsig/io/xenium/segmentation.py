@@ -15,7 +15,7 @@ import zarr
 from zarr.storage import ZipStore
 
 from spatialsig.errors import InputError, SpatialsigWarning
-from spatialsig.io.xenium.layout import BYTE_IDS, INTEGER_IDS, TEXT_IDS
+from spatialsig.io.xenium.bundle import BYTE_IDS, INTEGER_IDS, TEXT_IDS
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ from spatialdata.transformations import Affine, get_transformation, set_transfor
 from spatialsig import _keys
 from spatialsig.errors import AlignmentError
 from spatialsig.slide.coordinates import XY, image_of
-from spatialsig.store.transformations import commit_transformations
+from spatialsig.store.parts import commit_transformations
 
 if TYPE_CHECKING:
     import numpy as np

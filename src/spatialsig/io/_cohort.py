@@ -1,0 +1,208 @@
+"""Tables that list slides, read and checked, and the gene panels of slides compared."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import zarr
+from anndata.io import read_elem
+
+from spatialsig import _keys
+from spatialsig._checks import check_files
+from spatialsig._hashing import content_hash
+from spatialsig.errors import InputError, KeyMissingError, SpatialsigWarning, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+COLUMNS = (_keys.SAMPLE, _keys.PATIENT, "bundle", "he_image", "he_alignment")
+_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_MAX_NAME = 100
+_IDENTITY = "identity"
+_HASH_LENGTH = 12
+_IDS = "gene_ids"
+
+
+def read_csv(file: Path, *, needed: tuple[str, ...], exact: bool = False) -> pd.DataFrame:
+    """Read a csv of text; raise :class:`InputError` unless its ``needed`` columns are there and filled.
+
+    With ``exact`` only an empty field is missing (files that we wrote); otherwise also ``NA``, ``None``, ``nan``, ...
+    """
+    missing: dict[str, Any] = {"keep_default_na": False, "na_values": [""]} if exact else {}
+    try:
+        rows: pd.DataFrame = pd.read_csv(file, dtype=str, skipinitialspace=True, **missing)
+    except (ValueError, pd.errors.EmptyDataError) as error:
+        msg = f"{str(file)!r} cannot be read as csv ({error}); wanted a header with {list(needed)}."
+        raise InputError(msg) from error
+    check_columns(rows, needed, name=str(file))
+    return rows
+
+
+def check_columns(rows: pd.DataFrame, needed: tuple[str, ...], *, name: str) -> None:
+    """Raise :class:`InputError` unless the ``needed`` columns are there and filled."""
+    missing = [column for column in needed if column not in rows]
+    if missing:
+        msg = (
+            f"{name!r} has no column(s) {missing}; it has {rows.columns.tolist()}. Wanted a header with {list(needed)}."
+        )
+        raise InputError(msg)
+    for column in needed:
+        empty = rows.index[rows[column].isna()].tolist()
+        if empty:
+            msg = f"column {column!r} of {name!r} is empty in row(s) {empty[:5]}; fill it in."
+            raise InputError(msg)
+
+
+def check_names(samples: Sequence[str]) -> None:
+    """Raise :class:`InputError` unless the names are unique and can name files."""
+    repeated = sorted({sample for sample in samples if samples.count(sample) > 1})
+    if repeated:
+        msg = f"sample name(s) {repeated} occur more than once; give every slide a name of its own."
+        raise InputError(msg)
+    folded: dict[str, str] = {}
+    for sample in samples:
+        other = folded.setdefault(sample.casefold(), sample)
+        if other != sample:
+            msg = f"sample names {[other, sample]} differ in upper and lower case only; some disks store both as one."
+            raise InputError(msg)
+    unsafe = [sample for sample in samples if _SAFE_NAME.fullmatch(sample) is None or len(sample) > _MAX_NAME]
+    if unsafe:
+        msg = f"sample name(s) {unsafe} cannot name a file; use up to {_MAX_NAME} letters, digits, '_', '-' and '.'."
+        raise InputError(msg)
+
+
+def read_manifest(manifest: str | Path | pd.DataFrame) -> pd.DataFrame:
+    """Read a manifest into one row per slide with absolute paths; None in empty fields."""
+    needed = (_keys.SAMPLE, "bundle")
+    if isinstance(manifest, pd.DataFrame):
+        rows, base = manifest.astype(object).reset_index(drop=True), Path()
+        check_columns(rows, needed, name="manifest")
+    else:
+        check_files([Path(manifest)], what="manifest", fix=f"Write a csv with columns {list(COLUMNS)}.")
+        rows, base = read_csv(Path(manifest), needed=needed), Path(manifest).parent
+    rows = rows.reindex(columns=list(COLUMNS)).astype(object)
+    rows = rows.where(rows.notna(), None)
+    rows[_keys.SAMPLE] = rows[_keys.SAMPLE].astype(str)
+    if rows.empty:
+        msg = "the manifest has no rows; wanted one per slide."
+        raise InputError(msg)
+    check_names(rows[_keys.SAMPLE].tolist())
+    for column in ("bundle", "he_image", "he_alignment"):
+        rows[column] = pd.Series([_absolute(base, value) for value in rows[column]], dtype=object)
+    _check_bundles(rows)
+    unknown = rows.loc[rows[_keys.PATIENT].isna(), _keys.SAMPLE].tolist()
+    if unknown:
+        msg = (
+            f"no patient is given for {unknown}: each counts as a patient of its own. Slides of one patient that are "
+            f"split between training and test leak; add a column `patient`."
+        )
+        warnings.warn(msg, SpatialsigWarning, stacklevel=4)
+    rows[_keys.PATIENT] = [
+        str(sample if patient is None else patient)
+        for sample, patient in zip(rows[_keys.SAMPLE], rows[_keys.PATIENT], strict=True)
+    ]
+    return rows
+
+
+def _absolute(base: Path, value: str | Path | None) -> str | Path | None:
+    """Path as seen from the manifest; None and the word for an image that needs no alignment stay."""
+    return value if value is None or value == _IDENTITY else (base / value).resolve()
+
+
+def _check_bundles(rows: pd.DataFrame) -> None:
+    """A slide under two names would be in training and test at once."""
+    for bundle, group in rows.groupby("bundle", sort=False):
+        if len(group) > 1:
+            msg = (
+                f"slides {group[_keys.SAMPLE].tolist()} are of one bundle, {str(bundle)!r}: list it once, or the same cells "
+                f"are in training and test."
+            )
+            raise InputError(msg)
+
+
+def read_panels(stores: Mapping[str, Path], *, table_key: str) -> dict[str, pd.DataFrame]:
+    """Read ``var`` of one table of every slide.
+
+    Raises
+    ------
+    KeyMissingError
+        If a slide has no such table.
+    StoreError
+        If it cannot be read.
+    """
+    return {sample: _read_var(sample, path, table_key) for sample, path in stores.items()}
+
+
+def _read_var(sample: str, path: Path, table_key: str) -> pd.DataFrame:
+    tables = sorted(entry.parent.name for entry in (path / "tables").glob("*/zarr.json"))
+    if table_key not in tables:
+        msg = f"`table_key={table_key!r}` is not in the tables of slide {sample!r}; available: {tables}."
+        raise KeyMissingError(msg)
+    try:
+        var: pd.DataFrame = read_elem(zarr.open_group(path / "tables" / table_key, mode="r")["var"])
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        msg = f"genes of slide {sample!r} in {str(path)!r} cannot be read ({error}): import the slide again."
+        raise StoreError(msg) from error
+    return var
+
+
+def compare_panels(panels: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Compare panels, one row per slide; fields as in :meth:`spatialsig.Cohort.panels`."""
+    names = {sample: set(var.index) for sample, var in panels.items()}
+    shared = set.intersection(*names.values()) if names else set()
+    every = set().union(*names.values())
+    reference = next(iter(panels.values()), None)
+    rows = {
+        sample: {
+            "n_genes": len(own),
+            "n_shared": len(shared),
+            "n_missing": len(every - own),
+            "n_other_ids": _n_other_ids(panels[sample], reference),
+            "panel": panel_hash(own),
+        }
+        for sample, own in names.items()
+    }
+    columns = ["n_genes", "n_shared", "n_missing", "n_other_ids", "panel"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+
+
+def panel_hash(genes: set[str]) -> str:
+    """Short name of a set of genes, the same whatever their order."""
+    return content_hash(["\n".join(sorted(genes))])[:_HASH_LENGTH]
+
+
+def _n_other_ids(var: pd.DataFrame, reference: pd.DataFrame | None) -> int:
+    """Genes of one symbol that have another identifier on the first slide."""
+    if reference is None or _IDS not in var or _IDS not in reference:
+        return 0
+    both = var.index.intersection(reference.index)
+    return int((var.loc[both, _IDS].astype(str) != reference.loc[both, _IDS].astype(str)).sum())
+
+
+def genes_of(panels: Mapping[str, pd.DataFrame], *, how: str) -> list[str]:
+    """Genes that every slide measures (``intersection``) or any (``union``), in the order of the slides."""
+    genes = dict.fromkeys(gene for var in panels.values() for gene in var.index)
+    if how == "union":
+        return list(genes)
+    sets = [set(var.index) for var in panels.values()]
+    return [gene for gene in genes if all(gene in own for own in sets)]
+
+
+def difference(table: pd.DataFrame) -> str | None:
+    """Say which slides of :func:`compare_panels` have which panel; None if all have one."""
+    groups = [rows for _, rows in table.groupby("panel", sort=False)]
+    other_ids = table.index[table["n_other_ids"] > 0].tolist()
+    parts = []
+    if len(groups) > 1:
+        listed = "; ".join(f"{', '.join(rows.index)}: {rows['n_genes'].iloc[0]}" for rows in groups)
+        parts.append(f"the slides measure different genes ({listed}; {table['n_shared'].iloc[0]} in all of them)")
+    if other_ids:
+        parts.append(f"symbols stand for other gene ids on {other_ids} than on {table.index[0]!r}")
+    if not parts:
+        return None
+    hint = "see `cohort.panels()` and `cohort.genes()`; what is learned across slides rests on the shared genes"
+    return f"{' and '.join(parts)}: {hint}."

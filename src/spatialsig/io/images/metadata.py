@@ -1,0 +1,180 @@
+"""What the metadata of an image say: which picture is the slide, how its channels lie, how large its pixels are."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from typing import TYPE_CHECKING, Any, NamedTuple
+from xml.etree import ElementTree
+
+import numpy as np
+
+from spatialsig._checks import check_positive
+from spatialsig.errors import InputError, SpatialsigWarning
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import tifffile
+
+_BESIDE_THE_SLIDE = ("label", "macro", "thumbnail", "overview", "map", "barcode", "preview")
+_MUCH_SMALLER = 4  # times fewer pixels than the slide: an overview, whatever its name
+BY_NAME = {"red": 0, "r": 0, "green": 1, "g": 1, "blue": 2, "b": 2}
+UM = {
+    "µm": 1.0,
+    "μm": 1.0,
+    "um": 1.0,
+    "micron": 1.0,
+    "microns": 1.0,
+    "micrometer": 1.0,
+    "micrometre": 1.0,
+    "\\u00B5m": 1.0,  # as ImageJ writes it
+    "nm": 1e-3,
+    "nanometer": 1e-3,
+    "nanometre": 1e-3,
+    "mm": 1e3,
+    "millimeter": 1e3,
+    "millimetre": 1e3,
+    "cm": 1e4,
+    "m": 1e6,
+    "meter": 1e6,
+    "metre": 1e6,
+    "inch": 25_400.0,
+}
+_RESOLUTION_UNIT_UM = {2: 25_400.0, 3: 10_000.0}  # inch, centimetre
+_PLAUSIBLE_UM_PER_PX = (0.05, 5.0)  # a TIFF resolution outside is a default of 72 dpi, not a measurement
+_SAME_SIZE_RTOL = 0.01
+
+
+def pick_slide(images: Sequence[tuple[str, int, int]], *, name: str) -> int:
+    """Index of the one image, of ``(name, height, width)``, that is the slide.
+
+    Raises
+    ------
+    InputError
+        If two images could be.
+    """
+    possible = [
+        i for i, (label, *_) in enumerate(images) if not any(word in label.lower() for word in _BESIDE_THE_SLIDE)
+    ]
+    area = {i: images[i][1] * images[i][2] for i in possible}
+    if not area:
+        msg = f"image {name!r} holds only {[label for label, *_ in images]}; wanted the scan of a slide."
+        raise InputError(msg)
+    best = max(area, key=lambda i: area[i])
+    rivals = [
+        i for i in possible if i != best and area[i] * _MUCH_SMALLER > area[best] and not _reduced(images, best, i)
+    ]
+    if rivals:
+        sizes = [f"{images[i][1]} x {images[i][2]}" for i in [best, *rivals]]
+        msg = (
+            f"image {name!r} holds {len(sizes)} images of {', '.join(sizes)} px (y, x), and it is not clear which one "
+            f"is the slide: save the slide alone as a TIFF."
+        )
+        raise InputError(msg)
+    return best
+
+
+def _reduced(images: Sequence[tuple[str, int, int]], full: int, small: int) -> bool:
+    """Whether one image is half the other, as the next level of a pyramid."""
+    (_, height, width), (_, half_height, half_width) = images[full], images[small]
+    return abs(height - 2 * half_height) <= 2 and abs(width - 2 * half_width) <= 2
+
+
+def rgb_order(colours: Sequence[int | None]) -> list[int] | None:
+    """Positions of red, green and blue among channels with these colours (0 to 2); None unless each is there once."""
+    if sorted(colour for colour in colours if colour is not None) != [0, 1, 2]:
+        return None
+    return [list(colours).index(channel) for channel in range(3)]
+
+
+def other_channels(name: str, labels: list[str]) -> InputError:
+    """Error for an image whose channels are called something else: fluorescence, most likely."""
+    return InputError(
+        f"image {name!r} has channels {labels}; wanted red, green and blue: give the colour scan of the H&E."
+    )
+
+
+class PixelSize(NamedTuple):
+    """Edges of a full-resolution pixel, um."""
+
+    x_um: float
+    y_um: float
+
+    @property
+    def is_square(self) -> bool:
+        """Whether one number describes both edges (1 % apart at most)."""
+        return bool(np.isclose(self.x_um, self.y_um, rtol=_SAME_SIZE_RTOL))
+
+
+def tiff_pixel_size(tif: tifffile.TiffFile, page: Any, index: int) -> PixelSize | None:
+    """Pixel size of the image number ``index`` of a TIFF, whose first page is ``page``."""
+    if tif.ome_metadata:
+        return ome_pixel_size(tif.ome_metadata, index)
+    aperio = re.search(r"\bMPP\s*=\s*([0-9.]+)", page.description or "")
+    if aperio:
+        return PixelSize(float(aperio.group(1)), float(aperio.group(1)))
+    imagej = str((tif.imagej_metadata or {}).get("unit", ""))
+    unit = UM.get(imagej) or _RESOLUTION_UNIT_UM.get(_tag(page, "ResolutionUnit"))
+    sizes = [unit / r if unit and r else 0.0 for r in (_ratio(page, "XResolution"), _ratio(page, "YResolution"))]
+    plausible = all(_PLAUSIBLE_UM_PER_PX[0] <= size <= _PLAUSIBLE_UM_PER_PX[1] for size in sizes)
+    return PixelSize(*sizes) if plausible else None
+
+
+def ome_pixel_size(xml: str, index: int) -> PixelSize | None:
+    """``PhysicalSizeX``, ``PhysicalSizeY`` and their units of image number ``index``."""
+    try:
+        images = ElementTree.fromstring(xml).findall(".//{*}Image/{*}Pixels")
+    except ElementTree.ParseError:
+        return None
+    if not images:
+        return None
+    pixels = images[min(index, len(images) - 1)]
+    sizes = []
+    for axis in "XY":
+        value, unit = pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm")
+        if value is None or unit not in UM:
+            return None
+        sizes.append(float(value) * UM[unit])
+    return PixelSize(*sizes)
+
+
+def _tag(page: Any, name: str) -> int:
+    return int(page.tags[name].value) if name in page.tags else 0
+
+
+def _ratio(page: Any, name: str) -> float:
+    if name not in page.tags:
+        return 0.0
+    numerator, denominator = page.tags[name].value
+    return numerator / denominator if denominator else 0.0
+
+
+def choose_um_per_px(path: Path | None, *, um_per_px: float | None, in_file: PixelSize | None) -> float:
+    """Micrometres per full-resolution px: as the caller says, otherwise as the file does.
+
+    Raises
+    ------
+    InputError
+        If neither says it, or the file says different edges for x and y.
+    """
+    name = "array" if path is None else str(path)
+    if um_per_px is not None:
+        check_positive(um_per_px=um_per_px)
+        if in_file is not None and not np.allclose(um_per_px, in_file, rtol=0.05):
+            says = " x ".join(f"{edge:.4g}" for edge in in_file[: 1 if in_file.is_square else 2])
+            msg = f"`um_per_px={um_per_px:g}` is used, but image {name!r} says {says} um per px; check which is right."
+            warnings.warn(msg, SpatialsigWarning, stacklevel=3)
+        return float(um_per_px)
+    if in_file is None:
+        msg = f"image {name!r} does not say how large its pixels are; pass `um_per_px=` (um per full-resolution px)."
+        raise InputError(msg)
+    if not in_file.is_square:
+        msg = (
+            f"image {name!r} says that its pixels are {in_file.x_um:.4g} x {in_file.y_um:.4g} um (x, y); wanted square ones: "
+            f"resample the image, or pass `um_per_px=` if the file is wrong."
+        )
+        raise InputError(msg)
+    check_positive(um_per_px=in_file.x_um)
+    return in_file.x_um

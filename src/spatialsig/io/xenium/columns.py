@@ -1,0 +1,103 @@
+"""Tables, columns and identifiers read from the files of a bundle, damage named."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from spatialsig.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_DAMAGE = (
+    OSError, ValueError, TypeError, KeyError, RuntimeError, OverflowError, MemoryError, NotImplementedError,
+    pa.ArrowException,
+)  # fmt: skip
+
+
+@contextmanager
+def naming_parquet(file: Path) -> Iterator[None]:
+    """Turn what a damaged parquet file raises into an :class:`InputError` that names it."""
+    try:
+        yield
+    except InputError:
+        raise
+    except _DAMAGE as error:
+        msg = f"{str(file)!r} cannot be read as parquet ({error}): copy it from the output of the instrument again."
+        raise InputError(msg) from error
+
+
+def read_parquet(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read one parquet file, with the checksums that it has.
+
+    Raises
+    ------
+    InputError
+        If it is damaged.
+    """
+    with naming_parquet(file), pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+        _check_names(file, parquet.metadata)
+        table = parquet.read(columns=None if columns is None else list(columns))
+        table.validate(full=True)
+        return table
+
+
+def _check_names(file: Path, metadata: pq.FileMetaData) -> None:
+    """Raise where the footer, which names every column twice, disagrees with itself: a name is damaged."""
+    names = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+    for group in range(metadata.num_row_groups):
+        in_group = [metadata.row_group(group).column(i).path_in_schema for i in range(metadata.num_columns)]
+        if in_group != names:
+            wrong = [pair for pair in zip(names, in_group, strict=True) if pair[0] != pair[1]]
+            msg = f"{str(file)!r} names columns in two ways, as {wrong[0]}: copy it from the output of the instrument again."
+            raise InputError(msg)
+
+
+def column_names(file: Path) -> list[str]:
+    """Columns of a parquet file; :class:`InputError` if it is damaged."""
+    with naming_parquet(file):
+        return list(pq.read_schema(file).names)
+
+
+def check_columns(file: Path, names: Sequence[str], needed: Sequence[str]) -> None:
+    """Raise :class:`InputError` naming the columns that a parquet file lacks."""
+    missing = [name for name in needed if name not in names]
+    if missing:
+        msg = f"{str(file)!r} has no column(s) {missing}; it has {list(names)}. Use the original file."
+        raise InputError(msg)
+
+
+def as_text(values: Any, *, name: str) -> NDArray[np.str_]:
+    """Turn identifiers into str, whether they were stored as bytes, str or whole numbers.
+
+    Raises
+    ------
+    InputError
+        If bytes are no text; ``name`` says whose.
+    """
+    array = np.asarray(values)
+    if array.dtype.kind == "f" and np.isfinite(array).all() and (array == np.floor(array)).all():
+        array = array.astype(np.int64)
+    try:
+        return np.array([v.decode() if isinstance(v, bytes) else str(v) for v in array.tolist()], dtype=str)
+    except UnicodeDecodeError as error:
+        msg = f"{name!r} holds bytes that are no text ({error}): copy the file from the instrument again."
+        raise InputError(msg) from error
+
+
+def id_kind(dtype: pa.DataType) -> str:
+    """Storage of the ids in a column of this type: ``integer``, ``bytes`` or ``text``."""
+    if pa.types.is_dictionary(dtype):
+        dtype = dtype.value_type
+    if pa.types.is_integer(dtype) or pa.types.is_floating(dtype):
+        return "integer"
+    text = pa.types.is_string(dtype) or pa.types.is_large_string(dtype)
+    return "text" if text else "bytes"

@@ -1,0 +1,99 @@
+"""Parts of a run that are done, so that it resumes where it stopped and only then, and the hash of what it reads."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.sparse import issparse
+
+from spatialsig import _keys
+from spatialsig._files import read_json, write_text
+from spatialsig._hashing import array_hash, json_hash
+from spatialsig.errors import InputError
+from spatialsig.slide.slides import open_slides
+
+if TYPE_CHECKING:
+    import os
+
+    from spatialsig.slide.slides import Data, Slide
+
+_HASH = "digest"
+
+
+class Ledger:
+    """Parts of a run that are done, each with the hash of everything that decides its result.
+
+    Parameters
+    ----------
+    path
+        JSON file that keeps them: of each part its hash, or an object with its hash and what else was noted. Every note
+        replaces the file whole.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._done: dict[str, Any] = _read(self.path) if self.path.is_file() else {}
+
+    def holds(self, part: str, digest: str) -> bool:
+        """Whether the part was finished with this hash."""
+        entry = self._done.get(part)
+        return (entry.get(_HASH) if isinstance(entry, dict) else entry) == digest
+
+    def note(self, part: str, digest: str, **values: Any) -> None:
+        """Write down that a part is done, and JSON-able values of it."""
+        self._done[part] = {_HASH: digest, **values} if values else digest
+        self._write()
+
+    def forget_from(self, part: str) -> None:
+        """Forget a part and everything that was noted after it."""
+        parts = list(self._done)
+        if part in parts:
+            for later in parts[parts.index(part) :]:
+                del self._done[later]
+            self._write()
+
+    def values(self, name: str) -> dict[str, Any]:
+        """One value of each part that it was noted for, in the order of the parts."""
+        return {p: entry[name] for p, entry in self._done.items() if isinstance(entry, dict) and name in entry}
+
+    def _write(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(self.path, json.dumps(self._done, indent=1))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        done: dict[str, Any] = read_json(path, dict, fix="")
+    except InputError as error:
+        msg = f"{path} is damaged ({error.__cause__ or error}); remove it to begin again."
+        raise InputError(msg) from error
+    return done
+
+
+def run_hash(parameters: object) -> str:
+    """Hash of parameters and of the version of this package."""
+    return json_hash([version("spatialsig"), parameters])
+
+
+def data_hash(
+    data: Data, *, patches_key: str, signatures_key: str, use_rep: str | None, table_key: str | None
+) -> list[str]:
+    """Hash of every slide: patches and their folds, labels, embedding, and the counts of ``table_key``."""
+    return [_slide_hash(slide, patches_key, signatures_key, use_rep, table_key) for slide in open_slides(data)]
+
+
+def _slide_hash(slide: Slide, patches_key: str, signatures_key: str, use_rep: str | None, table_key: str | None) -> str:
+    labels = slide.table(signatures_key, name="signatures_key", fix="Call `sp.tl.aggregate_patches` first.")
+    arrays = [np.asarray(labels.X), np.asarray(labels.obs[_keys.N_CELLS])]
+    if use_rep is not None and use_rep in labels.obsm:
+        arrays.append(np.asarray(labels.obsm[use_rep]))
+    if table_key is not None:
+        cells = slide.table(table_key)
+        arrays += [cells.X.data, cells.X.indices] if issparse(cells.X) else [np.asarray(cells.X)]
+        if _keys.HIGHLY_VARIABLE in cells.var:
+            arrays.append(np.asarray(cells.var[_keys.HIGHLY_VARIABLE], bool))
+    return json_hash([slide.patches(patches_key).content_hash, list(labels.var_names), array_hash(*arrays)])

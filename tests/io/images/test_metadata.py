@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from itertools import permutations, product
+
+import pytest
+import tifffile
+
+from spatialsig.errors import InputError, SpatialsigWarning
+from spatialsig.io.images.metadata import BY_NAME, PixelSize, choose_um_per_px, ome_pixel_size, pick_slide, rgb_order
+from spatialsig.io.images.open_rgb import open_rgb
+
+SLIDE = ("S1", 4000, 6000)
+
+
+@pytest.mark.parametrize("beside", ["Label", "macro image", "thumbnail", "Overview", "barcode", "slide preview"])
+def test_what_lies_beside_the_slide_is_never_taken_however_large(beside) -> None:
+    assert pick_slide([(beside, 9000, 9000), SLIDE], name="a.tif") == 1
+
+
+def test_the_largest_is_taken_over_its_own_pyramid_and_over_what_is_much_smaller() -> None:
+    assert pick_slide([("", 1000, 1000), ("", 1001, 1501), ("", 2001, 3001), SLIDE], name="a.tif") == 3
+    assert pick_slide([SLIDE, ("", 2000, 2999)], name="a.tif") == 0
+
+
+def test_two_that_could_be_the_slide_are_refused() -> None:
+    with pytest.raises(InputError, match=r"'a.tif' holds 2 images of 4000 x 6000, 3000 x 6000 px .* not clear which"):
+        pick_slide([("", 3000, 6000), SLIDE], name="a.tif")
+    with pytest.raises(InputError, match=r"holds only \['label', 'macro'\]; wanted the scan of a slide"):
+        pick_slide([("label", 5, 5), ("macro", 9, 9)], name="a.tif")
+
+
+def test_channels_taken_in_the_order_are_red_green_blue() -> None:
+    for colours in permutations([0, 1, 2]):
+        order = rgb_order(colours)
+        assert order is not None
+        assert [colours[position] for position in order] == [0, 1, 2]
+
+
+def test_an_unnamed_channel_among_three_colours_is_passed_over() -> None:
+    assert rgb_order([2, None, 0, 1]) == [2, 3, 0]
+
+
+def test_what_is_not_each_colour_once_has_no_order() -> None:
+    for colours in product([0, 1, 2, None], repeat=3):
+        assert (rgb_order(colours) is None) == (set(colours) != {0, 1, 2})
+
+
+def test_names_and_initials_mean_the_same() -> None:
+    assert [BY_NAME[name] for name in ("red", "green", "blue")] == [BY_NAME[letter] for letter in "rgb"] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "um"),
+    [
+        ({"PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}, 0.25),
+        ({"PhysicalSizeX": 0.25, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 0.25, "PhysicalSizeYUnit": "µm"}, 0.25),
+        ({"PhysicalSizeX": 250, "PhysicalSizeXUnit": "nm", "PhysicalSizeY": 250, "PhysicalSizeYUnit": "nm"}, 0.25),
+        ({"PhysicalSizeX": 5e-4, "PhysicalSizeXUnit": "mm", "PhysicalSizeY": 5e-4, "PhysicalSizeYUnit": "mm"}, 0.5),
+        ({"PhysicalSizeX": 0.25, "PhysicalSizeY": 0.5}, None),
+        ({"PhysicalSizeX": 1, "PhysicalSizeXUnit": "pixel", "PhysicalSizeY": 1, "PhysicalSizeYUnit": "pixel"}, None),
+        ({}, None),
+    ],
+)
+def test_pixel_size_of_an_ome_tiff(tmp_path, pixels, metadata, um) -> None:
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, pixels, photometric="rgb", ome=True, metadata={"axes": "YXS", **metadata})
+    found = open_rgb(path).um_per_px
+    assert found == (None if um is None else pytest.approx(um))
+
+
+@pytest.mark.parametrize(
+    ("resolution", "unit", "um"),
+    [(20_000, "CENTIMETER", 0.5), (50_800, "INCH", 0.5), (72, "INCH", None), (20_000, "NONE", None)],
+)
+def test_pixel_size_of_a_plain_tiff(tmp_path, pixels, resolution, unit, um) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, pixels, photometric="rgb", resolution=(resolution, resolution), resolutionunit=unit)
+    assert open_rgb(path).um_per_px == (None if um is None else pytest.approx(um))
+
+
+def test_pixel_size_of_an_aperio_description(tmp_path, pixels) -> None:
+    tifffile.imwrite(
+        tmp_path / "a.svs", pixels, photometric="rgb", description="Aperio|AppMag = 20|MPP = 0.4990|x", metadata=None
+    )
+    assert open_rgb(tmp_path / "a.svs").um_per_px == 0.499
+
+
+def test_pixel_size_of_an_imagej_tiff(tmp_path, pixels) -> None:
+    options = {"resolution": (4.0, 4.0), "metadata": {"unit": "um", "axes": "YXS"}}
+    tifffile.imwrite(tmp_path / "a.tif", pixels, imagej=True, **options)
+    assert open_rgb(tmp_path / "a.tif").um_per_px == pytest.approx(0.25)
+
+
+OME = """<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">
+<Image><Pixels PhysicalSizeX="0.5" PhysicalSizeY="0.25"/></Image>
+<Image><Pixels PhysicalSizeX="2" PhysicalSizeXUnit="nm" PhysicalSizeY="3" PhysicalSizeYUnit="mm"/></Image></OME>"""
+
+
+def test_every_image_of_an_ome_xml_has_its_own_size_and_unit() -> None:
+    assert ome_pixel_size(OME, 0) == (0.5, 0.25)
+    assert ome_pixel_size(OME, 1) == pytest.approx((0.002, 3000.0))
+    assert ome_pixel_size(OME, 7) == ome_pixel_size(OME, 1)
+    assert ome_pixel_size(OME[:-9], 0) is None
+
+
+def test_the_size_that_is_passed_wins_and_a_contradiction_is_said() -> None:
+    assert choose_um_per_px(None, um_per_px=0.5, in_file=None) == 0.5
+    assert choose_um_per_px(None, um_per_px=0.5, in_file=PixelSize(0.51, 0.51)) == 0.5
+    assert choose_um_per_px(None, um_per_px=None, in_file=PixelSize(0.51, 0.51)) == 0.51
+    with pytest.warns(SpatialsigWarning, match=r"`um_per_px=0.5` is used, but image 'array' says 0.6 um per px"):
+        assert choose_um_per_px(None, um_per_px=0.5, in_file=PixelSize(0.6, 0.6)) == 0.5
+    with pytest.raises(InputError, match=r"its pixels are 0.5 x 0.6 um \(x, y\); wanted square ones"):
+        choose_um_per_px(None, um_per_px=None, in_file=PixelSize(0.5, 0.6))
