@@ -40,23 +40,10 @@ def flush_entry(path: Path) -> None:
 
 
 def read_json(path: Path, kind: type | None = None, *, fix: str, max_bytes: int | None = None) -> Any:
-    """Value of a JSON file.
+    """Value of a JSON file that is there.
 
-    Parameters
-    ----------
-    path
-        File that is there.
-    kind
-        Type that the value must have; None takes any.
-    fix
-        What to do about a file that cannot be used, the end of every error.
-    max_bytes
-        Larger files are refused unread.
-
-    Raises
-    ------
-    InputError
-        If the file is too large, is not JSON, or holds something else than a ``kind``.
+    Raises :class:`InputError`, whose text ends with ``fix``, for a file of more than ``max_bytes`` (left unread), one
+    that is not JSON, and a value that is no ``kind``.
     """
     if max_bytes is not None and (size := path.stat().st_size) > max_bytes:
         msg = f"{path} has {size} bytes; at most {max_bytes} are read. {fix}"

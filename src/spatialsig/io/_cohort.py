@@ -125,15 +125,7 @@ def _check_bundles(rows: pd.DataFrame) -> None:
 
 
 def read_panels(stores: Mapping[str, Path], *, table_key: str) -> dict[str, pd.DataFrame]:
-    """Read ``var`` of one table of every slide.
-
-    Raises
-    ------
-    KeyMissingError
-        If a slide has no such table.
-    StoreError
-        If it cannot be read.
-    """
+    """Read ``var`` of one table of every slide; the errors name the slide."""
     return {sample: _read_var(sample, path, table_key) for sample, path in stores.items()}
 
 

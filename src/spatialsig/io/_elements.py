@@ -39,18 +39,8 @@ def cell_table(
 ) -> ad.AnnData:
     """Table of cells that annotates the circles of the cells.
 
-    Parameters
-    ----------
-    counts
-        ``(n_cells, n_genes)`` raw counts.
-    obs
-        One row per cell with a column ``cell_id`` (str), which also becomes the index.
-    var
-        One row per gene.
-    xy_um
-        ``(n_cells, 2)`` centres, um.
-    info
-        What the reader did; goes to ``uns["spatialsig"]``.
+    ``counts`` are raw, ``(n_cells, n_genes)``; the column ``cell_id`` (str) of ``obs`` also becomes the index;
+    ``xy_um`` are the centres ``(n_cells, 2)``; ``info``, what the reader did, goes to ``uns["spatialsig"]``.
     """
     obs = obs.set_index(pd.Index(obs[_keys.CELL_ID].to_numpy(object)))
     obs[_keys.REGION_KEY] = pd.Categorical([_keys.CIRCLES] * len(obs))

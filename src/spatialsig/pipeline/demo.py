@@ -36,22 +36,10 @@ def demo_config(out: Path, *, seed: int = 0) -> RunConfig:
 
 
 def run_demo(out: Path, *, seed: int = 0, size_um: float = SIZE_UM, n_slides: int = N_SLIDES) -> Path:
-    """Make the cohort if it is not there, and run the pipeline on it.
+    """Make the cohort in ``out`` if it is not there, run the pipeline on it, and return the path of the report.
 
-    Parameters
-    ----------
-    out
-        Directory of everything that is made.
-    seed
-        Of the cohort and the models.
-    size_um
-        Edge of a slide, µm.
-    n_slides
-        Number of slides, each of its own patient.
-
-    Returns
-    -------
-    Path of the report.
+    There are ``n_slides`` slides of edge ``size_um``, each of its own patient; ``seed`` is that of the cohort and of
+    the models.
     """
     config = demo_config(out, seed=seed)
     if not config.bundles.is_file():

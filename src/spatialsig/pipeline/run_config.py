@@ -83,12 +83,8 @@ class RunConfig(_Section):
 def read_config(path: str | Path) -> RunConfig:
     """Read a YAML configuration; relative paths are taken from the file's own directory.
 
-    Raises
-    ------
-    FileMissingError
-        If the file does not exist.
-    InputError
-        If it is not YAML, or a field is unknown, missing or out of range; the message names each.
+    Raises :class:`FileMissingError` without the file, :class:`InputError` if it is not YAML, or fields are unknown,
+    missing or out of range; the message names each.
     """
     path = Path(path)
     if not path.is_file():

@@ -92,13 +92,7 @@ class RunFiles:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """An object from a JSON file.
-
-    Raises
-    ------
-    InputError
-        If the file does not hold one.
-    """
+    """An object from a JSON file; :class:`InputError` if the file does not hold one."""
     loaded = _files.read_json(path, fix="Remove it, or run again.")
     if not isinstance(loaded, dict):
         msg = f"{path} must hold an object; got {type(loaded).__name__}."

@@ -40,13 +40,7 @@ class Answer:
 
 
 def answers(comparisons: pd.DataFrame) -> list[Answer]:
-    """Answers in the order of the table, from its rows ``signature == "mean"``.
-
-    Raises
-    ------
-    KeyMissingError
-        If a column is missing.
-    """
+    """Answers in the order of the table, from its rows ``signature == "mean"``; raises if a column is missing."""
     for column in COLUMNS:
         fix = "Make the table with `sp.tl.compare_methods`."
         check_key(list(map(str, comparisons.columns)), column, name="column", where="the comparisons", fix=fix)

@@ -194,13 +194,7 @@ class Remark:
 
 
 def warnings_section(findings: pd.DataFrame | None, warnings: Sequence[str]) -> list[Remark]:
-    """Findings and the warnings of other steps, worst first; what was said by both is said once.
-
-    Raises
-    ------
-    KeyMissingError
-        If the table of findings lacks a column.
-    """
+    """Findings and the warnings of other steps, worst first; what was said by both is said once."""
     remarks = []
     if findings is not None:
         for column in FINDING_COLUMNS:

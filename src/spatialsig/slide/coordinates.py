@@ -65,13 +65,7 @@ def matrix_to_global(element: Any) -> NDArray[np.float64] | None:
 
 
 def placed(slide: Slide, element: Any, name: str) -> NDArray[np.float64]:
-    """:func:`matrix_to_global` of an element that must have one.
-
-    Raises
-    ------
-    AlignmentError
-        If it has none.
-    """
+    """:func:`matrix_to_global` of an element that must have one; :class:`AlignmentError` if it has none."""
     matrix = matrix_to_global(element)
     if matrix is None:
         msg = f"slide {slide.name!r}: {name} has no transformation to {_keys.GLOBAL!r}; set one with spatialdata."

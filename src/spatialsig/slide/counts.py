@@ -21,10 +21,8 @@ if TYPE_CHECKING:
 def counts_of(slide: Slide, table_key: str, genes: Sequence[str] | None = None) -> sparse.csr_matrix:
     """Counts ``(n_cells, n_genes)`` as CSR, columns in the order of ``genes`` (all of them when None).
 
-    Raises
-    ------
-    InputError
-        If ``X`` does not hold counts, or a gene is not measured on the slide (never filled with zeros).
+    Raises :class:`InputError` if ``X`` does not hold counts, or a gene is not measured on the slide (never filled with
+    zeros).
     """
     table = slide.table(table_key)
     if genes is not None and list(genes) != list(table.var_names):  # no copy where nothing changes

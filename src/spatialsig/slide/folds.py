@@ -45,9 +45,7 @@ def inner_group_folds(
 ) -> dict[str, list[int]]:
     """Second level of folds: for every test fold, the groups outside it are dealt to ``n_inner`` folds.
 
-    Returns
-    -------
-    For each group a list with its inner fold while fold 0, 1, ... is tested; :data:`BUFFER` while it is tested itself.
+    Each group gets a list: its inner fold while fold 0, 1, ... is tested; :data:`BUFFER` while it is tested itself.
     """
     inner: dict[str, list[int]] = {name: [] for name in folds}
     for test_fold in range(n_folds):

@@ -29,25 +29,13 @@ ATTRS = "spatialdata_attrs"
 
 @dataclass(frozen=True)
 class PatchMatrix:
-    """Numbers about every patch of a slide, in the order of the patches.
+    """Numbers about every patch of a slide, in the order of the patches."""
 
-    Parameters
-    ----------
-    values
-        ``(n_patches, d)`` float32, NaN rows where the table has none.
-    names
-        Of the columns.
-    sem, n_cells
-        Standard errors ``(n_patches, d)``, cells ``(n_patches,)``, both float32; None where the table has none.
-    record
-        What the table says about its origin.
-    """
-
-    values: NDArray[np.float32]
-    names: list[str]
-    sem: NDArray[np.float32] | None
-    n_cells: NDArray[np.float32] | None
-    record: dict[str, Any]
+    values: NDArray[np.float32]  # (n_patches, d), NaN rows where the table has none
+    names: list[str]  # of the columns
+    sem: NDArray[np.float32] | None  # standard errors (n_patches, d); None where the table has none
+    n_cells: NDArray[np.float32] | None  # (n_patches,); None where the table has none
+    record: dict[str, Any]  # what the table says about its origin
 
     @property
     def measured(self) -> NDArray[np.bool_]:
@@ -65,18 +53,9 @@ def matrix_of(patches: Patches, key: str, *, name: str, fix: str = "") -> PatchM
 
     A table that annotates the patches is matched by their ids. One that annotates other shapes, such as the tiles from
     which :func:`spatialsig.pp.import_patches` made the patches, is matched by the centres of those.
-
-    Parameters
-    ----------
-    name, fix
-        Argument that named the table, and what to do if it is not there, for the messages.
-
-    Raises
-    ------
-    KeyMissingError
-        If there is no such table or entry.
-    InputError
-        If nothing says to which patch a row belongs, ids repeat, or no row belongs to a patch.
+    ``name`` is the argument that named the table, ``fix`` what to do if it is not there, for the messages. Raises
+    :class:`KeyMissingError` if there is no such table or entry, :class:`InputError` if nothing says to which patch a
+    row belongs, ids repeat, or no row belongs to a patch.
     """
     slide = patches.slide
     table_key, _, entry = key.partition(_keys.ENTRY)

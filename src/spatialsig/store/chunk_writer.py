@@ -28,12 +28,7 @@ if TYPE_CHECKING:
 class ChunkWriter:
     """Chunks of one array, ``<path>/c/<i>/<j>/...``; may be used from several threads for different chunks.
 
-    Parameters
-    ----------
-    path
-        Directory of the array, made with ``layout.array_spec``.
-    shape, dims, layout
-        Those of the array.
+    ``path`` is the directory of the array, made with ``layout.array_spec`` of this shape and these dims.
     """
 
     def __init__(self, path: Path, shape: Sequence[int], dims: Sequence[str], layout: Layout) -> None:

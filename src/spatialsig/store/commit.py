@@ -69,32 +69,13 @@ def create_store(
     overwrite: bool = False,
     image_layout: Layout | LayoutName = DEFAULT,
 ) -> None:
-    """Write a whole object into a new store.
+    """Write a whole object, which is left as it is, into a new store.
 
-    Parameters
-    ----------
-    path
-        Directory to create.
-    sdata
-        Elements and attributes to write; left as it is.
-    images
-        Further image elements that are streamed from their source.
-    overwrite
-        Replace an existing SpatialData store. The old one stays until the new one is complete.
-    image_layout
-        Of the RGB images in ``sdata``: ``"default"``, ``"speed"`` or a :class:`~spatialsig.store.layout.Layout`.
-
-    Returns
-    -------
-    None. RGB uint8 images are stored in the layout, with a pyramid of 2 x 2 means; every other element as
-    ``sdata.write`` does it.
-
-    Raises
-    ------
-    StoreError
-        If ``path`` exists and ``overwrite`` is False, or is something else than a store.
-    InputError
-        If a name, an attribute or the layout cannot be used.
+    RGB uint8 images are stored in ``image_layout``, with a pyramid of 2 x 2 means, and so are ``images``, further
+    elements that are streamed from their source; every other element as ``sdata.write`` does it. With ``overwrite`` the
+    store that is there stays until the new one is complete.
+    Raises :class:`StoreError` if ``path`` exists and ``overwrite`` is False, or is something else than a store, and
+    :class:`InputError` if a name, an attribute or the layout cannot be used.
     """
     path, layout = Path(path), as_layout(image_layout)
     elements = {name: element for _, name, element in sdata.gen_elements()} | dict(images or {})
@@ -127,26 +108,12 @@ def check_target(path: Path, *, overwrite: bool) -> None:
 
 
 def commit_elements(path: str | Path, elements: Mapping[str, Any]) -> None:
-    """Add elements to a store, or replace those of the same name and kind.
+    """Add elements to a live store of any origin, or replace those of the same name and kind.
 
-    Parameters
-    ----------
-    path
-        Live store, written by spatialsig or by spatialdata.
-    elements
-        Name -> element of any kind (image, labels, points, shapes, table, :class:`StreamedImage`). An element may
-        lazily read the very data that it replaces.
-
-    Returns
-    -------
-    None; the elements and the consolidated metadata are on disk. After any exception the store is as it was.
-
-    Raises
-    ------
-    StoreError
-        If ``path`` is no store.
-    InputError
-        If a name cannot be stored, is taken by an element of another kind, or an object is no element.
+    ``elements`` holds elements of any kind (image, labels, points, shapes, table, :class:`StreamedImage`) by name. One
+    may lazily read the very data that it replaces. After any exception the store is as it was.
+    Raises :class:`StoreError` if ``path`` is no store, and :class:`InputError` if a name cannot be stored, is taken by
+    an element of another kind, or an object is no element.
     """
     path = Path(path)
     root_document(path)
@@ -203,25 +170,12 @@ def _write(
 
 
 def write_attrs(path: Path, attrs: Mapping[str, Any]) -> None:
-    """Set attributes of the store; those of other names stay.
+    """Set attributes of a store, JSON-able values by name; those of other names stay.
 
-    Parameters
-    ----------
-    path
-        Store.
-    attrs
-        Name -> JSON-able value. ``spatialdata_attrs`` is spatialdata's own and is never replaced.
-
-    Returns
-    -------
-    None; the root metadata are replaced as one file (attributes and the consolidated copy live in it).
-
-    Raises
-    ------
-    InputError
-        If a value cannot be stored as JSON; nothing is written then.
-    StoreError
-        If ``path`` is no store.
+    The root metadata are replaced as one file (attributes and the consolidated copy live in it). ``spatialdata_attrs``
+    is spatialdata's own and is never replaced.
+    Raises :class:`StoreError` if ``path`` is no store, and :class:`InputError`, with nothing written, if a value cannot
+    be stored as JSON.
     """
     new = {key: value for key, value in attrs.items() if key != SPATIALDATA_ATTRS}
     check_json(new)

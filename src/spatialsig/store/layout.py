@@ -104,19 +104,9 @@ DEFAULT = Layout()
 
 
 def as_layout(layout: Layout | LayoutName | str, *, chunk_px: int | None = None) -> Layout:
-    """Layout of a name.
+    """Layout of a name (or of a layout), with chunks of ``chunk_px``, a power of two from 64 to 1,024; by default 256.
 
-    Parameters
-    ----------
-    layout
-        ``"default"``, ``"speed"``, or a :class:`Layout`.
-    chunk_px
-        Edge of a chunk, a power of two from 64 to 1,024; by default 256.
-
-    Raises
-    ------
-    InputError
-        If the name is not known, or the edge is another one.
+    Raises :class:`InputError` if the name is not known, or the edge is another one.
     """
     if isinstance(layout, Layout):
         return as_layout(layout.name, chunk_px=chunk_px or layout.chunk_px)

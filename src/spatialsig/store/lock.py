@@ -51,19 +51,10 @@ def lock_file(path: Path) -> Path:
 
 @contextmanager
 def writer_lock(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock of a store; within it the same thread may take it again.
+    """Hold the lock of a store, which need not exist; within it the same thread may take it again.
 
-    Parameters
-    ----------
-    path
-        Store, which need not exist.
-    what
-        What is being done, for the message that another writer gets.
-
-    Raises
-    ------
-    StoreError
-        If another process still writes to the store after ``settings.lock_wait_s`` seconds; it is named.
+    ``what`` is being done, another writer is told. Raises :class:`StoreError`, which names it, if another process still
+    writes to the store after ``settings.lock_wait_s`` seconds.
     """
     path = path.resolve()
     with _guard:

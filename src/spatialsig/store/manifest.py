@@ -63,17 +63,7 @@ def checksums(root: Path, files: Iterable[str]) -> dict[str, Entry]:
 
 
 def record(element: Path, kind: str, known: Mapping[str, Entry] | None = None) -> None:
-    """Write the manifest of a complete element.
-
-    Parameters
-    ----------
-    element
-        Directory of the element.
-    kind
-        ``images``, ``labels``, ``points``, ``shapes`` or ``tables``.
-    known
-        Entries of files that need not be read again.
-    """
+    """Write the manifest of a complete element of this kind; files with a ``known`` entry need not be read again."""
     known = known or {}
     files = list(files_below(element))
     new = checksums(element, [file for file in files if file not in known])
@@ -87,16 +77,9 @@ def write_manifest(file: Path, entries: Iterable[tuple[str, Entry]]) -> None:
 
 
 def read_manifest(file: Path) -> dict[str, set[Entry]] | None:
-    """Read a manifest: name -> contents that are right (several while the root is being replaced).
+    """Read a manifest: name -> contents that are right (several while the root is being replaced); None without one.
 
-    Returns
-    -------
-    None where there is no manifest.
-
-    Raises
-    ------
-    StoreError
-        If the manifest itself is damaged.
+    Raises :class:`StoreError` if the manifest itself is damaged.
     """
     try:
         data = file.read_bytes()

@@ -64,12 +64,7 @@ def try_record_current(path: Path) -> None:
 class KeptRoot:
     """Second names of the files of a root, to put them back by renames alone: that works on a full disk too.
 
-    Parameters
-    ----------
-    path
-        Store.
-    directory
-        Existing directory of the same file system, for the names.
+    ``directory`` holds the names; it exists, on the same file system.
     """
 
     def __init__(self, path: Path, directory: Path) -> None:
@@ -130,12 +125,8 @@ def nodes(path: Path) -> list[str]:
 def root_document(path: Path) -> dict[str, Any]:
     """Metadata of the root group, as they lie on disk.
 
-    Raises
-    ------
-    FileMissingError
-        If there is nothing at ``path``.
-    StoreError
-        If ``path`` is no SpatialData store in Zarr format 3, or its root cannot be read.
+    Raises :class:`FileMissingError` if there is nothing at ``path``, and :class:`StoreError` if it is no SpatialData
+    store in Zarr format 3, or its root cannot be read.
     """
     check_files([path], what="SpatialData store", fix="Give the path of a directory written by `sp.io.write`.")
     file = path / "zarr.json"

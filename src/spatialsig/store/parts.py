@@ -48,34 +48,13 @@ def commit_table_parts(
 ) -> None:
     """Add or replace parts of a table; ``X`` and everything else is neither read nor written.
 
-    The new table is made beside the store of links to the files that stay, and swapped in by one rename: a reader
-    finds the old table or the new one, and after an interruption the old one is there.
-
-    Parameters
-    ----------
-    path
-        Live store.
-    table
-        Name of a table in it.
-    obsm, layers
-        Key -> array, sparse matrix or data frame with one row per observation.
-    obs, var
-        Column -> array or series with one value per observation or variable.
-    uns
-        Key -> anything that anndata stores; ``"outer/inner"`` replaces one entry of a mapping.
-
-    Returns
-    -------
-    None; the parts are on disk. After any exception the store is as it was.
-
-    Raises
-    ------
-    KeyMissingError
-        If the store has no such table.
-    InputError
-        If a part has another length than the table, or a column's name is reserved.
-    StoreError
-        If ``path`` is no store.
+    The new table is made beside the store of links to the files that stay, and swapped in by one rename: a reader finds
+    the old table or the new one. After any exception or interruption the old one is there.
+    Values of ``obsm`` and ``layers`` have one row per observation, columns of ``obs`` and ``var`` one value per
+    observation or variable; ``uns`` holds anything that anndata stores, and ``"outer/inner"`` replaces one entry of a
+    mapping.
+    Raises :class:`KeyMissingError` if the store has no such table, :class:`InputError` if a part has another length
+    than the table, or a column's name is reserved, and :class:`StoreError` if ``path`` is no store.
     """
     path = Path(path)
     if not any((obsm, layers, obs, var, uns)):
@@ -206,30 +185,12 @@ def _same_file(first: Path, second: Path) -> bool:
 
 
 def commit_transformations(path: str | Path, image_key: str, transformations: Mapping[str, BaseTransformation]) -> None:
-    """Replace the transformations of an image.
+    """Replace the transformations of an image, from pixels (x, y) to each coordinate system, by these.
 
-    The new image is made beside the store of links to the old one's chunks, and swapped in by one rename.
-
-    Parameters
-    ----------
-    path
-        Live store.
-    image_key
-        Image in it.
-    transformations
-        Coordinate system -> transformation from pixels (x, y): all that the image shall have.
-
-    Returns
-    -------
-    None; the metadata of the image, its manifest and the consolidated metadata are on disk. After any exception the
-    store is as it was.
-
-    Raises
-    ------
-    KeyMissingError
-        If the store has no such image.
-    StoreError
-        If ``path`` is no store, or the image's metadata are damaged.
+    The new image is made beside the store of links to the old one's chunks, and swapped in by one rename; its manifest
+    and the consolidated metadata follow. After any exception the store is as it was.
+    Raises :class:`KeyMissingError` if the store has no such image, and :class:`StoreError` if ``path`` is no store, or
+    the image's metadata are damaged.
     """
     path = Path(path)
     stored = _as_stored(image_key, transformations)

@@ -49,23 +49,10 @@ class Rewritten:
 
 
 def relayout(path: Path, layout: Layout) -> Iterator[Rewritten]:
-    """Rewrite the images of a store, one after another, each swapped in when it is complete.
+    """Rewrite the images of a store of any origin, one after another, each swapped in when it is complete.
 
-    Parameters
-    ----------
-    path
-        Store of any origin.
-    layout
-        Chunks and codec of every level of every image; other elements stay.
-
-    Yields
-    ------
-    One :class:`Rewritten` per image that had another layout.
-
-    Raises
-    ------
-    StoreError
-        If ``path`` is no store, or chunks of an image are missing or altered.
+    Yields one :class:`Rewritten` per image that had another layout, of all levels. Raises :class:`StoreError` if
+    ``path`` is no store, or chunks of an image are missing or altered.
     """
     _finish(path)
     for name in [name for kind, name, finished in elements_on_disk(path) if kind == "images" and finished]:

@@ -44,23 +44,10 @@ class Action(NamedTuple):
 
 
 def repair_store(path: Path) -> Iterator[Action]:
-    """Repair a store; nothing is yielded, and nothing is written, where all is well.
+    """Repair a store that a killed ``sdata.write`` or ``write_element`` left; yields one :class:`Action` per change.
 
-    Parameters
-    ----------
-    path
-        Store, possibly left by a killed ``sdata.write`` or ``write_element``.
-
-    Yields
-    ------
-    One :class:`Action` per change.
-
-    Raises
-    ------
-    FileMissingError
-        If there is nothing at ``path`` and nothing to give back.
-    StoreError
-        If ``path`` is something else than a store, or another process writes to it.
+    Raises :class:`FileMissingError` if there is nothing at ``path`` and nothing to give back, and :class:`StoreError`
+    if it is something else than a store, or another process writes to it.
     """
     with writer_lock(path, "repairing"):
         for entry in restore_interrupted_swaps(path):

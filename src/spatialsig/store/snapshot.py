@@ -41,19 +41,9 @@ _lock = threading.Lock()
 def read_store(path: Path, *, share_tables: bool = False) -> SpatialData:
     """Read a store as it was at one moment: a table is never the half of an old and the half of a new one.
 
-    Parameters
-    ----------
-    path
-        The store.
-    share_tables
-        Take tables that are still in memory (``store.tables``); their arrays must not be written into.
-
-    Raises
-    ------
-    FileMissingError
-        If there is nothing at ``path``.
-    StoreError
-        If it is no SpatialData store, a damaged one, or one that is replaced again and again while it is read.
+    With ``share_tables`` tables that are still in memory are taken from there; their arrays must not be written into.
+    Raises :class:`FileMissingError` if there is nothing at ``path``, and :class:`StoreError` if it is no SpatialData
+    store, a damaged one, or one that is replaced again and again while it is read.
     """
     for _ in range(ATTEMPTS):
         root_document(path)

@@ -56,23 +56,11 @@ class Pixels(Protocol):
 
 @dataclass(frozen=True)
 class StreamedImage:
-    """An image element that is not in memory.
+    """An image element that is not in memory."""
 
-    Parameters
-    ----------
-    pixels
-        Source of windows, ``(y, x, 3)`` uint8.
-    transformations
-        Coordinate system -> transformation of the full-resolution pixels ``(x, y)``.
-    channels
-        Names of the three channels.
-    layout
-        ``"default"``, ``"speed"`` or a :class:`~spatialsig.store.layout.Layout`.
-    """
-
-    pixels: Pixels
-    transformations: Mapping[str, BaseTransformation]
-    channels: tuple[str, ...] = CHANNELS
+    pixels: Pixels  # source of windows, (y, x, 3) uint8
+    transformations: Mapping[str, BaseTransformation]  # of the full-resolution pixels (x, y), by coordinate system
+    channels: tuple[str, ...] = CHANNELS  # their names
     layout: Layout | LayoutName = DEFAULT
 
 
@@ -110,25 +98,11 @@ def check_pixels(pixels: Pixels, *, name: str) -> None:
 
 
 def fill(group_path: Path, pixels: Pixels, layout: Layout | LayoutName = DEFAULT) -> dict[str, Entry]:
-    """Put the real pixels into an image element that ``spatialdata`` wrote from :func:`template`.
+    """Put the real pixels into the image element at ``group_path`` that ``spatialdata`` wrote from :func:`template`.
 
-    Parameters
-    ----------
-    group_path
-        Directory of the element, ``<store>/images/<name>``.
-    pixels
-        ``(y, x, 3)`` uint8; read in blocks of about 8 x 8 chunks, from ``settings.threads`` threads.
-    layout
-        Chunks and codec.
-
-    Returns
-    -------
-    Manifest entries of the chunk files. The element holds all levels, ``(c, y, x)`` uint8.
-
-    Raises
-    ------
-    InputError
-        If the pixels are not RGB uint8, or the layout is not known.
+    The pixels, ``(y, x, 3)`` uint8, are read in blocks of about 8 x 8 chunks from ``settings.threads`` threads; the
+    element then holds all levels, ``(c, y, x)``. Returns the manifest entries of the chunk files. Raises
+    :class:`InputError` if the pixels are not RGB uint8, or the layout is not known.
     """
     check_pixels(pixels, name=group_path.name)
     layout = as_layout(layout)

@@ -119,21 +119,11 @@ def quarantine(entries: Iterable[Path], path: Path) -> Path:
 def swap_in(
     path: Path, kinds: Mapping[str, str], write: Callable[[Path], Mapping[str, Mapping[str, Entry]] | None]
 ) -> None:
-    """Replace or add elements, each by one rename. The caller holds the lock of the store.
+    """Replace or add elements of these kinds, by name, each by one rename. The caller holds the lock of the store.
 
-    Parameters
-    ----------
-    path
-        Live store.
-    kinds
-        Name -> kind of the elements.
-    write
-        Called with a directory beside the store, in which it makes ``<kind>/<name>`` of every element, and
-        ``<kind>/zarr.json``. May return, per element, the manifest entries of files that it knows.
-
-    Returns
-    -------
-    None; the elements and the consolidated metadata are on disk. After any exception the store is as it was.
+    ``write`` is called with a directory beside the store, in which it makes ``<kind>/<name>`` of every element, and
+    ``<kind>/zarr.json``. It may return, per element, the manifest entries of files that it knows. After any exception
+    the store is as it was.
     """
     document = root_document(path)
     clear_leftovers(path)

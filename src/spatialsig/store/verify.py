@@ -28,17 +28,10 @@ _UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, Attribute
 
 
 def decode(element: Path) -> tuple[Status, str]:
-    """Read everything in an element.
+    """Read everything in the directory of an element.
 
-    Parameters
-    ----------
-    element
-        Directory of the element.
-
-    Returns
-    -------
-    ``"altered"`` and what cannot be read, or ``"not checksummed"``, as codecs without checksums let most flipped bits
-    through; with the number of chunks that are not there, which read as zeros.
+    Returns ``"altered"`` and what cannot be read, or ``"not checksummed"``, as codecs without checksums let most
+    flipped bits through; with the number of chunks that are not there, which read as zeros.
     """
     missing = total = 0
     for file in sorted(element.rglob("*.parquet")):
@@ -89,21 +82,10 @@ class Finding(NamedTuple):
 
 
 def verify_store(path: Path) -> Iterator[Finding]:
-    """Look at every file of a store and at what lies beside it.
+    """Look at every file of a store of any origin and at what lies beside it.
 
-    Parameters
-    ----------
-    path
-        Store of any origin. Elements without a manifest are decoded chunk by chunk.
-
-    Yields
-    ------
-    One :class:`Finding` per element that is right; one per fault of others.
-
-    Raises
-    ------
-    FileMissingError
-        If there is nothing at ``path``.
+    Elements without a manifest are decoded chunk by chunk. Yields one :class:`Finding` per element that is right, and
+    one per fault of others. Raises :class:`FileMissingError` if there is nothing at ``path``.
     """
     yield from _beside(path)
     yield from _root(path)

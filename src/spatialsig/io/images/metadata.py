@@ -48,13 +48,7 @@ _SAME_SIZE_RTOL = 0.01
 
 
 def pick_slide(images: Sequence[tuple[str, int, int]], *, name: str) -> int:
-    """Index of the one image, of ``(name, height, width)``, that is the slide.
-
-    Raises
-    ------
-    InputError
-        If two images could be.
-    """
+    """Index of the one image, of ``(name, height, width)``, that is the slide; :class:`InputError` if two could be."""
     possible = [
         i for i, (label, *_) in enumerate(images) if not any(word in label.lower() for word in _BESIDE_THE_SLIDE)
     ]
@@ -154,10 +148,7 @@ def _ratio(page: Any, name: str) -> float:
 def choose_um_per_px(path: Path | None, *, um_per_px: float | None, in_file: PixelSize | None) -> float:
     """Micrometres per full-resolution px: as the caller says, otherwise as the file does.
 
-    Raises
-    ------
-    InputError
-        If neither says it, or the file says different edges for x and y.
+    Raises :class:`InputError` if neither says it, or the file says different edges for x and y.
     """
     name = "array" if path is None else str(path)
     if um_per_px is not None:

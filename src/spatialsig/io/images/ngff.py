@@ -27,10 +27,7 @@ def is_zarr(path: Path) -> bool:
 def open_ngff(path: Path) -> RgbFile:
     """Open the image of an OME-Zarr directory; chunks are read when they are asked for.
 
-    Raises
-    ------
-    InputError
-        If there is no multi-scale RGB image, or it is damaged.
+    Raises :class:`InputError` if there is no multi-scale RGB image, or it is damaged.
     """
     try:
         group = _image_group(zarr.open_group(path, mode="r"), path)

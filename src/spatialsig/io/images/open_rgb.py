@@ -121,10 +121,7 @@ class _OpenslideLevel:
 def open_wsi(path: Path) -> RgbFile:
     """Open a slide with openslide; where nothing was scanned it has the slide's background colour.
 
-    Raises
-    ------
-    InputError
-        If openslide is not installed, or cannot read the file.
+    Raises :class:`InputError` if openslide is not installed, or cannot read the file.
     """
     try:
         import openslide

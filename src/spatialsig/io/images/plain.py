@@ -22,13 +22,7 @@ _JPEG, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 
 
 def open_plain(path: Path) -> RgbFile:
-    """Decode a PNG or JPEG into RGB pixels.
-
-    Raises
-    ------
-    InputError
-        If the file is damaged, gray, transparent or CMYK.
-    """
+    """Decode a PNG or JPEG into RGB pixels; :class:`InputError` if it is damaged, gray, transparent or CMYK."""
     data = path.read_bytes()
     try:
         array = _decode_jpeg(data, path) if data.startswith(_JPEG) else _decode_png(data, path)

@@ -35,10 +35,7 @@ MANY_PX = 2**28  # more pixels than this in one piece are worth a warning: 768 M
 def open_tiff(path: Path) -> RgbFile:
     """Open the slide of a TIFF; tiles or strips are read when they are asked for.
 
-    Raises
-    ------
-    InputError
-        If the file is damaged, or its pixels cannot become 8-bit RGB for sure.
+    Raises :class:`InputError` if the file is damaged, or its pixels cannot become 8-bit RGB for sure.
     """
     file = Bytes(path)
     try:
@@ -155,10 +152,7 @@ def _palette(page: Any) -> NDArray[np.uint8]:
 def _channel_order(tif: tifffile.TiffFile, index: int, pages: list[Any]) -> list[int] | None:
     """Positions of red, green and blue when each channel of an OME-TIFF is a page of its own; None: as they come.
 
-    Raises
-    ------
-    InputError
-        If the channels have names or colours, but not these three: fluorescence, most likely.
+    Raises :class:`InputError` if the channels are called something else: fluorescence, most likely.
     """
     if len(pages) == 1 or not tif.ome_metadata:
         return None

@@ -64,18 +64,10 @@ def pixel_size_of(specs: dict[str, Any], *, file: Path) -> float:
 
 @dataclass(frozen=True)
 class Layout:
-    """Generation of a bundle as its files show it.
+    """Generation of a bundle as its files show it."""
 
-    Attributes
-    ----------
-    generation
-        XOA versions whose cell ids and segmentation the bundle has: ``1.0-1.2``, ``1.3-1.9`` or ``2 and later``.
-    images
-        XOA versions whose morphology images it has: ``1``, ``2-3``, ``4``, or None without images.
-    """
-
-    generation: str
-    images: str | None
+    generation: str  # XOA versions whose cell ids and segmentation it has: ``1.0-1.2``, ``1.3-1.9``, ``2 and later``
+    images: str | None  # XOA versions whose morphology images it has: ``1``, ``2-3``, ``4``; None without images
 
     @property
     def xoa(self) -> str:
@@ -93,14 +85,8 @@ class Layout:
 def detect_layout(path: Path, *, id_kind: str, segmentation: str | None) -> Layout:
     """Find the generation of a bundle in its files.
 
-    Parameters
-    ----------
-    path
-        Bundle.
-    id_kind
-        How ``cells.parquet`` stores ids: ``"integer"``, ``"bytes"`` or ``"text"``.
-    segmentation
-        Generation that ``cells.zarr.zip`` shows, None without the file.
+    ``id_kind`` says how ``cells.parquet`` stores ids (``"integer"``, ``"bytes"`` or ``"text"``), ``segmentation`` which
+    generation ``cells.zarr.zip`` shows (None without the file).
     """
     images = _images(path)
     if segmentation is not None:

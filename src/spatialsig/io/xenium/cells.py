@@ -26,36 +26,16 @@ _PANDAS_INDEX = "__index_level_"
 
 @dataclass(frozen=True)
 class Cells:
-    """Rows of ``cells.parquet`` in the order of the matrix.
+    """Rows of ``cells.parquet`` in the order of the matrix."""
 
-    Attributes
-    ----------
-    frame
-        All columns; ``cell_id`` as str, centroids in um; a fresh index.
-    without_position
-        Number of rows whose centroid is not finite.
-    id_kind
-        How the file stores ids: ``integer``, ``bytes`` or ``text``.
-    in_order
-        Whether the file had the order of the matrix.
-    """
-
-    frame: pd.DataFrame
-    without_position: int
-    id_kind: str
-    in_order: bool
+    frame: pd.DataFrame  # all columns; ``cell_id`` as str, centroids in um; a fresh index
+    without_position: int  # rows whose centroid is not finite
+    id_kind: str  # how the file stores ids: ``integer``, ``bytes`` or ``text``
+    in_order: bool  # whether the file had the order of the matrix
 
 
 def read_cells(path: Path, cell_ids: NDArray[np.str_]) -> Cells:
-    """Read ``cells.parquet`` in the order of the matrix.
-
-    Parameters
-    ----------
-    path
-        Bundle.
-    cell_ids
-        Barcodes of the matrix.
-    """
+    """Read ``cells.parquet`` of a bundle in the order of ``cell_ids``, the barcodes of the matrix."""
     file = path / CELLS
     table = read_parquet(file)
     check_columns(file, table.column_names, (_keys.CELL_ID, X_COLUMN, Y_COLUMN))
@@ -108,17 +88,7 @@ def _check_ids(path: Path, in_cells: NDArray[np.str_], in_matrix: NDArray[np.str
 
 
 def check_counts(path: Path, cells: pd.DataFrame, per_cell: dict[str, NDArray[np.float64]]) -> None:
-    """Warn where the counts that ``cells.parquet`` sums up are not those of the matrix.
-
-    Parameters
-    ----------
-    path
-        Bundle.
-    cells
-        Frame of :class:`Cells`.
-    per_cell
-        Column of ``cells.parquet`` -> sum of the matrix per cell.
-    """
+    """Warn where the counts that ``cells.parquet`` sums up are not those of the matrix, ``per_cell``, by column."""
     wrong = {}
     for column in [column for column in per_cell if column in cells and cells[column].dtype.kind in "iuf"]:
         differ = int((cells[column].to_numpy(float) != per_cell[column]).sum())

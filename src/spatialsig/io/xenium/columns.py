@@ -36,13 +36,7 @@ def naming_parquet(file: Path) -> Iterator[None]:
 
 
 def read_parquet(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read one parquet file, with the checksums that it has.
-
-    Raises
-    ------
-    InputError
-        If it is damaged.
-    """
+    """Read one parquet file, with the checksums that it has; :class:`InputError` if it is damaged."""
     with naming_parquet(file), pq.ParquetFile(file, page_checksum_verification=True) as parquet:
         _check_names(file, parquet.metadata)
         table = parquet.read(columns=None if columns is None else list(columns))
@@ -76,13 +70,7 @@ def check_columns(file: Path, names: Sequence[str], needed: Sequence[str]) -> No
 
 
 def as_text(values: Any, *, name: str) -> NDArray[np.str_]:
-    """Turn identifiers into str, whether they were stored as bytes, str or whole numbers.
-
-    Raises
-    ------
-    InputError
-        If bytes are no text; ``name`` says whose.
-    """
+    """Turn identifiers of ``name`` into str, however they were stored; :class:`InputError` if bytes are no text."""
     array = np.asarray(values)
     if array.dtype.kind == "f" and np.isfinite(array).all() and (array == np.floor(array)).all():
         array = array.astype(np.int64)

@@ -71,29 +71,12 @@ def read_extras(
     boundaries: bool,
     transcripts: bool,
 ) -> dict[str, Any]:
-    """Read elements by name, with cell ids as text whatever the layout.
+    """Read the asked elements of a bundle by name, with cell ids as text whatever the layout.
 
-    Parameters
-    ----------
-    path
-        Bundle, whose matrix and cells were checked.
-    layout
-        What its files show.
-    specs
-        Content of ``experiment.xenium``.
-    cell_ids
-        ``(n_cells,)`` in the order of the matrix.
-    in_order
-        Whether ``cells.parquet`` has that order.
-    morphology, boundaries, transcripts
-        What to read.
-
-    Raises
-    ------
-    FileMissingError
-        If there are no morphology images.
-    InputError
-        If a file is damaged or files do not fit each other.
+    The matrix and the cells were checked before: ``cell_ids`` ``(n_cells,)`` have the order of the matrix, and
+    ``in_order`` says whether ``cells.parquet`` has it too. ``specs`` is the content of ``experiment.xenium``.
+    Raises :class:`FileMissingError` without morphology images, :class:`InputError` if a file is damaged or files do not
+    fit each other.
     """
     if morphology:
         _check_images(path, layout)

@@ -32,15 +32,10 @@ IDENTITY = "identity"
 
 
 def find_he(path: Path) -> tuple[Path, str] | None:
-    """Find the H&E of a bundle and say where it lies, or None.
+    """Find the H&E of a bundle and say where it lies, or None; :class:`InputError` if more than one could be meant.
 
     Images in the bundle's folder come first. One folder above, where downloads put it beside ``outs``, an image is
     taken when its name begins as the bundle's does, or when it is the only image beside the only bundle.
-
-    Raises
-    ------
-    InputError
-        If there is more than one that could be meant.
     """
     inside = _images(path)
     if len(inside) > 1:
@@ -102,10 +97,7 @@ def _refuse_images(path: Path, images: Sequence[Path], where: str) -> None:
 def find_alignment(bundle: Path, he_image: Path) -> tuple[Path, str]:
     """Find the alignment of an H&E image and say where it lies: of the same name, else the only one there.
 
-    Raises
-    ------
-    AlignmentError
-        If there is none, or more than one could be meant.
+    Raises :class:`AlignmentError` if there is none, or more than one could be meant.
     """
     stem = _IMAGE_SUFFIX.sub("", he_image.name)
     exact = f"{stem}alignment.csv"

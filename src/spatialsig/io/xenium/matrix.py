@@ -39,40 +39,21 @@ _FIX = "Copy cell_feature_matrix.h5 from the instrument again"
 
 @dataclass(frozen=True)
 class CountMatrix:
-    """Counts of the genes of a bundle.
+    """Counts of the genes of a bundle."""
 
-    Parameters
-    ----------
-    counts
-        ``(n_cells, n_genes)`` CSR float32, whole numbers.
-    cell_ids
-        ``(n_cells,)`` str.
-    var
-        Index: unique symbols; columns ``gene_ids``, ``feature_types`` and, where known, ``genome``.
-    features_dropped
-        Feature type -> number of features that are no genes.
-    counts_dropped
-        Feature type -> their counts.
-    per_cell
-        Column of ``cells.parquet`` that sums up the same counts -> ``(n_cells,)``.
-    """
-
-    counts: sparse.csr_matrix
-    cell_ids: NDArray[np.str_]
-    var: pd.DataFrame
-    features_dropped: dict[str, int]
-    counts_dropped: dict[str, int]
-    per_cell: dict[str, NDArray[np.float64]]
+    counts: sparse.csr_matrix  # (n_cells, n_genes), CSR float32, whole numbers
+    cell_ids: NDArray[np.str_]  # (n_cells,)
+    var: pd.DataFrame  # index: unique symbols; columns ``gene_ids``, ``feature_types`` and, where known, ``genome``
+    features_dropped: dict[str, int]  # feature type -> number of features that are no genes
+    counts_dropped: dict[str, int]  # feature type -> their counts
+    per_cell: dict[str, NDArray[np.float64]]  # column of ``cells.parquet`` that sums up the same counts -> (n_cells,)
 
 
 def read_matrix(path: Path) -> CountMatrix:
     """Read ``cell_feature_matrix.h5`` of any XOA version; only features of type ``Gene Expression`` are kept.
 
-    Raises
-    ------
-    InputError
-        If the file is damaged, a dataset is missing, the sparse structure is inconsistent, an index is out of range,
-        or a count is negative or not a whole number.
+    Raises :class:`InputError` if the file is damaged, a dataset is missing, the sparse structure is inconsistent, an
+    index is out of range, or a count is negative or not a whole number.
     """
     fields = _read_fields(path)
     cell_ids = as_text(fields["barcodes"], name=f"{path}: barcodes")

@@ -42,40 +42,18 @@ _DAMAGE = (
 
 @dataclass(frozen=True)
 class Segmentation:
-    """Content of ``cells.zarr.zip``.
-
-    Attributes
-    ----------
-    path
-        The file.
-    generation
-        XOA versions that write it so, see :class:`Layout`.
-    cell_ids
-        ``(n_cells,)`` str.
-    summary
-        Columns named as in ``cells.parquet``, one row per cell.
-    pixel_size
-        um per morphology px, or None.
-    methods
-        How cells can have been segmented; empty where the file does not say.
-    """
+    """Content of ``cells.zarr.zip``."""
 
     path: Path
-    generation: str
-    cell_ids: NDArray[np.str_]
-    summary: pd.DataFrame
-    pixel_size: float | None
-    methods: frozenset[str]
+    generation: str  # XOA versions that write it so, see :class:`Layout`
+    cell_ids: NDArray[np.str_]  # (n_cells,)
+    summary: pd.DataFrame  # columns named as in ``cells.parquet``, one row per cell
+    pixel_size: float | None  # um per morphology px
+    methods: frozenset[str]  # how cells can have been segmented; empty where the file does not say
 
 
 def read_segmentation(path: Path) -> Segmentation | None:
-    """Read the small arrays of ``cells.zarr.zip``; None where the bundle has no such file.
-
-    Raises
-    ------
-    InputError
-        If the file is damaged.
-    """
+    """Read the small arrays of ``cells.zarr.zip``; None without the file, :class:`InputError` if it is damaged."""
     file = path / CELLS_ZARR
     if not file.exists():
         return None
@@ -140,18 +118,10 @@ def check_pixel_size(segmentation: Segmentation, pixel_size: float, *, specs: Pa
 
 
 def check_cells(segmentation: Segmentation, cells: pd.DataFrame, *, name: str, needed: bool) -> None:
-    """Compare ids, centroids and areas with ``cells.parquet``.
+    """Compare ids, centroids and areas of the zip with the frame that :func:`read_cells` took from the file ``name``.
 
-    Parameters
-    ----------
-    segmentation
-        What the zip says.
-    cells
-        Frame of :func:`read_cells`.
-    name
-        File that the frame comes from.
-    needed
-        Raise :class:`InputError` where they differ, because elements are read that rest on the zip; otherwise warn.
+    Where they differ it raises :class:`InputError` if ``needed``, because elements are read that rest on the zip;
+    otherwise it warns.
     """
     rows = pd.Index(segmentation.cell_ids).get_indexer(pd.Index(cells["cell_id"]))
     complaints = []
