@@ -24,9 +24,8 @@ from scipy import sparse
 
 import spatialsig as sp
 from spatialsig import _keys
-from spatialsig.datasets.synthetic.recipe import Recipe
-from spatialsig.datasets.synthetic.slide import make_slide
-from spatialsig.datasets.synthetic.tissue.panel import load_panel
+from spatialsig.datasets.synthetic.slide import Recipe, make_slide
+from spatialsig.datasets.synthetic.tissue.expression import load_panel
 from spatialsig.labels.scorers import scores_under
 from spatialsig.stats.agreement import pearson
 from spatialsig.stats.grouped import grouped_mean

@@ -18,10 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import spatialsig as sp
-from spatialsig.datasets.synthetic.image.paint_he import paint_he
-from spatialsig.datasets.synthetic.image.render import render_he
-from spatialsig.datasets.synthetic.recipe import Recipe
-from spatialsig.datasets.synthetic.slide import SyntheticSlide, make_slide
+from spatialsig.datasets.synthetic.image.render import paint_he, render_he
+from spatialsig.datasets.synthetic.slide import Recipe, SyntheticSlide, make_slide
 
 if TYPE_CHECKING:
     from collections.abc import Callable

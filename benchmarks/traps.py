@@ -25,7 +25,7 @@ from scipy import sparse
 from spatialdata.models import TableModel
 
 import spatialsig as sp
-from spatialsig.datasets.synthetic.tissue.panel import load_panel
+from spatialsig.datasets.synthetic.tissue.expression import load_panel
 from spatialsig.errors import InputError, SpatialsigWarning
 from spatialsig.stats.grouped import grouped_sum
 

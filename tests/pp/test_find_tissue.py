@@ -11,7 +11,7 @@ from spatialdata.transformations import Identity, Scale, get_transformation
 import spatialsig as sp
 from spatialsig.errors import AlignmentError, InputError, KeyMissingError, SpatialsigWarning
 from spatialsig.pp._find_tissue import polygons
-from spatialsig.pp.tissue.segmentation import TissueMask, coarse_pixels, segment, tidy, tissue_fraction
+from spatialsig.pp._segmentation import TissueMask, coarse_pixels, segment, tidy, tissue_fraction
 
 GLASS = (242, 240, 243)
 EDGE = 300  # px; tissue lies left of it

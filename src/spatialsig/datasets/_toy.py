@@ -13,12 +13,9 @@ from spatialdata.transformations import Affine, Scale
 
 from spatialsig import _keys as keys
 from spatialsig import pp, tl
-from spatialsig.datasets.synthetic.bundle.cells import cell_table, make_cell_ids
-from spatialsig.datasets.synthetic.bundle.outlines import segment
-from spatialsig.datasets.synthetic.check_recipe import check_recipe
+from spatialsig.datasets.synthetic.bundle.cells import cell_table, make_cell_ids, segment
 from spatialsig.datasets.synthetic.image.render import render_he
-from spatialsig.datasets.synthetic.recipe import Recipe
-from spatialsig.datasets.synthetic.slide import make_slide
+from spatialsig.datasets.synthetic.slide import Recipe, check_recipe, make_slide
 from spatialsig.datasets.synthetic.truth import HE_PX, cell_scores, true_cells
 from spatialsig.nn.vit import ViTConfig
 

@@ -13,13 +13,10 @@ from spatialsig._checks import check_positive
 from spatialsig._progress import track
 from spatialsig._settings import settings
 from spatialsig.datasets.synthetic.bundle.write import write_bundle
-from spatialsig.datasets.synthetic.check_recipe import check_recipe
-from spatialsig.datasets.synthetic.image.paint_he import paint_he
+from spatialsig.datasets.synthetic.image.render import paint_he
 from spatialsig.datasets.synthetic.image.tiff import write_he
-from spatialsig.datasets.synthetic.masks import true_masks, write_masks
-from spatialsig.datasets.synthetic.recipe import Recipe
-from spatialsig.datasets.synthetic.slide import SyntheticSlide, make_slide
-from spatialsig.datasets.synthetic.truth import true_cells, true_patches
+from spatialsig.datasets.synthetic.slide import Recipe, SyntheticSlide, check_recipe, make_slide
+from spatialsig.datasets.synthetic.truth import true_cells, true_masks, true_patches, write_masks
 from spatialsig.errors import InputError
 
 if TYPE_CHECKING:

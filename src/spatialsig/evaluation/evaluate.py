@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from spatialsig import _keys
 from spatialsig._progress import track
 from spatialsig.errors import InputError
 from spatialsig.evaluation.findings_scores import score_findings
@@ -40,31 +39,29 @@ RIDGES = {
 }
 
 
-def evaluate_model(
-    data: Data,
-    model: SignatureModel,
-    *,
-    embedding_key: str | None = None,
-    pooled: bool = False,
-    seed: int = 0,
-    patches_key: str = _keys.PATCHES,
-    signatures_key: str = _keys.SIGNATURES,
-    table_key: str = _keys.TABLE,
-) -> tuple[pd.DataFrame, list[Finding]]:
-    """Metrics of a model on the fold it has not seen, and what is wrong with them; see :func:`spatialsig.tl.evaluate`."""
-    test_fold = model.run.get("test_fold")
-    if test_fold is None:
-        msg = "the model was trained with `test_fold=None`: no slide is left to judge it on. Train with a test fold."
-        raise InputError(msg)
-    request = Request(
-        model, test_fold, model.run.get("use_rep"), embedding_key, patches_key, signatures_key, table_key, seed
-    )
+def evaluate_request(data: Data, request: Request, *, pooled: bool) -> tuple[pd.DataFrame, list[SlideFacts]]:
+    """Metrics of simple predictors and of the model, if one is asked for; and what each slide says about itself."""
     slides = gather(data, request)
     tested = [rows for rows in slides if rows.test.any()]
     simple = {rows.sample: simple_predictions(rows, slides) for rows in track(tested, "baselines", unit="slide")}
     predictions = {rows.sample: rows.predicted | simple[rows.sample] for rows in tested}
-    table = evaluation_table(tested, slides, predictions, pooled=pooled)
-    return table, all_findings([rows.facts for rows in slides], model, table)
+    return evaluation_table(tested, slides, predictions, pooled=pooled), [rows.facts for rows in slides]
+
+
+def evaluate_model(
+    data: Data, model: SignatureModel, *, pooled: bool = False, **tables: Any
+) -> tuple[pd.DataFrame, list[Finding]]:
+    """Metrics of a model on the fold it has not seen, and what is wrong with them; see :func:`spatialsig.tl.evaluate`.
+
+    ``tables`` are the fields of :class:`Request` that do not follow from the model.
+    """
+    test_fold = model.run.get("test_fold")
+    if test_fold is None:
+        msg = "the model was trained with `test_fold=None`: no slide is left to judge it on. Train with a test fold."
+        raise InputError(msg)
+    request = Request(model, test_fold, model.run.get("use_rep"), **tables)
+    table, facts = evaluate_request(data, request, pooled=pooled)
+    return table, all_findings(facts, model, table)
 
 
 def all_findings(

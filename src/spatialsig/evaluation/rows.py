@@ -38,11 +38,11 @@ class Request:
     model: SignatureModel | None
     test_fold: int
     use_rep: str | None
-    embedding_key: str | None
-    patches_key: str
-    signatures_key: str
-    table_key: str
-    seed: int
+    embedding_key: str | None = None
+    patches_key: str = _keys.PATCHES
+    signatures_key: str = _keys.SIGNATURES
+    table_key: str = _keys.TABLE
+    seed: int = 0
 
 
 @dataclass

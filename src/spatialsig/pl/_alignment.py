@@ -13,9 +13,8 @@ from scipy.ndimage import gaussian_filter
 from spatialsig import _keys
 from spatialsig._checks import check_choice, check_positive
 from spatialsig.errors import InputError
-from spatialsig.pl.drawing.background import background
 from spatialsig.pl.drawing.canvas import FAINT, INK, canvas, save_figure
-from spatialsig.pl.drawing.slide_panels import draw_image, frame, scale_bar
+from spatialsig.pl.drawing.slide_panels import background, draw_image, frame, scale_bar
 from spatialsig.slide.coordinates import full_resolution, image_of, image_to_um, um_to_image
 from spatialsig.slide.slides import open_slides
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
     from numpy.typing import NDArray
 
-    from spatialsig.pl.drawing.background import Box
+    from spatialsig.pl.drawing.slide_panels import Box
     from spatialsig.slide.slides import Data, Slide
 
 CELLS = "#00e0ff"  # seen on pink, on purple and on glass

@@ -15,9 +15,8 @@ from spatialsig import _keys
 from spatialsig._checks import check_fraction, check_key
 from spatialsig.data.patches import read_patches
 from spatialsig.errors import InputError, KeyMissingError
-from spatialsig.pl.drawing.background import greyed
 from spatialsig.pl.drawing.canvas import INK, RESIDUAL_MAP, SCORE_MAP, canvas, save_figure
-from spatialsig.pl.drawing.slide_panels import frame, scale_bar
+from spatialsig.pl.drawing.slide_panels import frame, greyed, scale_bar
 from spatialsig.pl.drawing.values import patch_values
 from spatialsig.slide.slides import open_slides
 

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from spatialsig import _keys
 from spatialsig._checks import check_positive
 from spatialsig.pl.drawing.canvas import FAINT, INK, save_figure
-from spatialsig.pl.drawing.pairs import MAX_NAMED, collect_pairs, panel_grid, slide_colour
+from spatialsig.pl.drawing.values import MAX_NAMED, ScoreTables, collect_pairs, panel_grid, slide_colour
 from spatialsig.stats.agreement import agreement
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from spatialsig.pl.drawing.pairs import Pairs
+    from spatialsig.pl.drawing.values import Pairs
     from spatialsig.slide.slides import Data
 
 N_BINS = 10
@@ -83,11 +83,8 @@ def calibration(
     (1, 1)
     """
     check_positive(n_bins=n_bins)
-    pairs = collect_pairs(
-        data, signature, signatures_key=signatures_key, predictions_key=predictions_key, patches_key=patches_key,
-        fold=fold,
-    )  # fmt: skip
-    axes = draw_calibration(pairs, figure, n_bins=n_bins)
+    tables = ScoreTables(signatures_key, predictions_key, patches_key, fold)
+    axes = draw_calibration(collect_pairs(data, signature, tables), figure, n_bins=n_bins)
     save_figure(axes.flat[0].figure, save)
     return axes
 

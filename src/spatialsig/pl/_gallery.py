@@ -13,7 +13,7 @@ from spatialsig._checks import check_positive
 from spatialsig.data.patches import read_patches
 from spatialsig.errors import InputError
 from spatialsig.pl.drawing.canvas import INK, canvas, save_figure
-from spatialsig.pl.drawing.values import patch_values
+from spatialsig.pl.drawing.values import ScoreTables
 from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
@@ -105,8 +105,8 @@ def gallery(
     True
     """
     check_positive(n=n)
-    keys = {"signatures_key": signatures_key, "predictions_key": predictions_key, "patches_key": patches_key}
-    crops = [crop for slide in open_slides(data) for crop in slide_crops(slide, signature, n=n, fold=fold, **keys)]
+    tables = ScoreTables(signatures_key, predictions_key, patches_key, fold)
+    crops = [crop for slide in open_slides(data) for crop in slide_crops(slide, signature, tables, n=n)]
     if not crops:
         msg = f"no patch has both a measured and a predicted {signature!r} (`fold={fold}`)."
         raise InputError(msg)
@@ -117,23 +117,11 @@ def gallery(
     return axes
 
 
-def slide_crops(
-    slide: Slide,
-    signature: str,
-    *,
-    n: int,
-    signatures_key: str,
-    predictions_key: str,
-    patches_key: str,
-    fold: int | None,
-) -> list[Crop]:
+def slide_crops(slide: Slide, signature: str, tables: ScoreTables, *, n: int) -> list[Crop]:
     """The ``n`` clearest patches of one slide in each group, with their pixels; only these are read."""
-    patches = slide.patches(patches_key)
+    patches = slide.patches(tables.patches_key)
     spec = patches.spec
-    measured, predicted = (
-        patch_values(patches, key, signature, name=name, fold=fold)
-        for name, key in (("signatures_key", signatures_key), ("predictions_key", predictions_key))
-    )  # fmt: skip
+    measured, predicted = tables.read(patches, signature)
     rows = np.flatnonzero(np.isfinite(measured) & np.isfinite(predicted))
     if not len(rows):
         return []
@@ -144,16 +132,9 @@ def slide_crops(
     ]
     index = np.array([row for _, _, row in chosen], np.int64)
     images = read_patches(patches.source(index), np.arange(len(index)))
+    edge_um = spec.patch_px * spec.um_per_px
     return [
-        Crop(
-            group,
-            float(strength),
-            slide.name,
-            image,
-            spec.patch_px * spec.um_per_px,
-            float(measured[row]),
-            float(predicted[row]),
-        )
+        Crop(group, float(strength), slide.name, image, edge_um, float(measured[row]), float(predicted[row]))
         for (group, strength, row), image in zip(chosen, np.moveaxis(images, 1, -1), strict=True)
     ]
 

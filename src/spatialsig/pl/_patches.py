@@ -4,25 +4,33 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import shapely
 from matplotlib.collections import PolyCollection
 from matplotlib.ticker import MaxNLocator
 
 from spatialsig import _keys
-from spatialsig._checks import check_fraction
-from spatialsig.pl.drawing.background import background
+from spatialsig._checks import check_fraction, check_key
+from spatialsig.geometry.affine import apply
 from spatialsig.pl.drawing.canvas import ACCENT, INK, SCORE_MAP, SECOND, canvas, save_figure
 from spatialsig.pl.drawing.maps import cell_corners
-from spatialsig.pl.drawing.outlines import outlines
-from spatialsig.pl.drawing.slide_panels import beyond, draw_image, draw_patches, frame, robust_limits, scale_bar
+from spatialsig.pl.drawing.slide_panels import (
+    background,
+    beyond,
+    draw_image,
+    draw_patches,
+    frame,
+    robust_limits,
+    scale_bar,
+)
 from spatialsig.pl.drawing.values import shown_values
-from spatialsig.slide.coordinates import full_resolution, image_of, um_to_image
+from spatialsig.slide.coordinates import full_resolution, image_of, placed, um_to_image
 from spatialsig.slide.folds import positions
 from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
@@ -156,3 +164,13 @@ def _draw_cells(panel: Axes, slide: Slide, cells_key: str, image_key: str) -> No
     xy = um_to_image(slide, image_key, positions(slide, cells_key))
     step = max(1, len(xy) // MAX_CELLS)
     panel.plot(*xy[::step].T, ".", markersize=0.8, color=INK, alpha=0.6, markeredgewidth=0, rasterized=True)
+
+
+def outlines(slide: Slide, shapes_key: str, image_key: str) -> list[NDArray[np.float64]]:
+    """Every ring, outer ones and holes, of a polygon element, each ``(n_vertices, 2)`` as x, y in image px."""
+    check_key(slide.sdata.shapes, shapes_key, name="tissue_key", where=f"the shapes of slide {slide.name!r}")
+    shapes = slide.sdata.shapes[shapes_key]
+    image_to_global = placed(slide, image_of(slide, image_key), f"image {image_key!r}")
+    matrix = np.linalg.inv(image_to_global) @ placed(slide, shapes, f"shapes {shapes_key!r}")
+    rings = shapely.get_rings(shapely.get_parts(shapes.geometry.to_numpy()))
+    return [apply(matrix, np.asarray(ring.coords, np.float64)[:, :2]) for ring in rings]

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from spatialsig import _keys
 from spatialsig.pl.drawing.canvas import FAINT, INK, save_figure
-from spatialsig.pl.drawing.pairs import MAX_NAMED, collect_pairs, panel_grid, slide_colour
+from spatialsig.pl.drawing.values import MAX_NAMED, ScoreTables, collect_pairs, panel_grid, slide_colour
 from spatialsig.stats.agreement import agreement
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from spatialsig.pl.drawing.pairs import Pairs
+    from spatialsig.pl.drawing.values import Pairs
     from spatialsig.slide.slides import Data
 
 MAX_POINTS = 5_000  # beyond, points hide each other: show their density
@@ -75,11 +75,8 @@ def scatter(
     >>> sp.pl.scatter(sdata, ["Immune_T", "Immune_B"]).shape
     (1, 2)
     """
-    pairs = collect_pairs(
-        data, signature, signatures_key=signatures_key, predictions_key=predictions_key, patches_key=patches_key,
-        fold=fold,
-    )  # fmt: skip
-    axes = draw_scatter(pairs, figure)
+    tables = ScoreTables(signatures_key, predictions_key, patches_key, fold)
+    axes = draw_scatter(collect_pairs(data, signature, tables), figure)
     save_figure(axes.flat[0].figure, save)
     return axes
 

@@ -23,7 +23,7 @@ from spatialsig.geometry.affine import (
     um_to_he_px,
 )
 from spatialsig.geometry.landmarks import LAYOUTS, point_columns
-from spatialsig.pp.registration.image_place import place_image, refuse_patches
+from spatialsig.pp._registration_image import place_image, refuse_patches
 from spatialsig.slide.coordinates import full_resolution, image_of, matrix_to_global, um_per_global
 from spatialsig.slide.slides import open_slides
 

@@ -15,8 +15,8 @@ from spatialsig import _keys
 from spatialsig._checks import check_positive
 from spatialsig._progress import track
 from spatialsig.errors import InputError
-from spatialsig.pp.tissue.elements import segmented
-from spatialsig.pp.tissue.segmentation import MASK_UM_PER_PX, tidy
+from spatialsig.pp._elements import segmented
+from spatialsig.pp._segmentation import MASK_UM_PER_PX, tidy
 from spatialsig.slide.coordinates import full_resolution, image_of, image_um_per_px
 from spatialsig.slide.slides import open_slides, slide_count
 

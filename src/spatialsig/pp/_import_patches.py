@@ -11,10 +11,8 @@ import shapely
 from spatialsig import _keys
 from spatialsig._checks import check_choice, check_fraction, check_key, check_positive
 from spatialsig.errors import InputError
-from spatialsig.pp._squares import check_resolution, write_patches
-from spatialsig.pp.tissue.elements import tissue_of
-from spatialsig.pp.tissue.placement import LAZYSLIDE_COLUMN, geometries_on_image
-from spatialsig.pp.tissue.segmentation import tissue_fraction
+from spatialsig.pp._elements import LAZYSLIDE_COLUMN, check_resolution, geometries_on_image, tissue_of, write_patches
+from spatialsig.pp._segmentation import tissue_fraction
 from spatialsig.slide.coordinates import full_resolution, image_of, image_um_per_px
 from spatialsig.slide.patches import PatchSpec, level_read
 from spatialsig.slide.slides import open_slides

@@ -12,9 +12,8 @@ from spatialsig._checks import check_fraction, check_positive
 from spatialsig._progress import track
 from spatialsig.errors import InputError
 from spatialsig.geometry.grid import patch_origins, points_in_patches
-from spatialsig.pp._squares import check_resolution, write_patches
-from spatialsig.pp.tissue.elements import tissue_of
-from spatialsig.pp.tissue.segmentation import tissue_fraction
+from spatialsig.pp._elements import check_resolution, tissue_of, write_patches
+from spatialsig.pp._segmentation import tissue_fraction
 from spatialsig.slide.coordinates import full_resolution, image_of, image_um_per_px, um_to_image
 from spatialsig.slide.folds import positions
 from spatialsig.slide.patches import PatchSpec, level_read

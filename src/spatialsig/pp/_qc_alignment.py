@@ -14,9 +14,8 @@ from spatialsig._checks import check_positive
 from spatialsig._progress import track
 from spatialsig.errors import AlignmentError, InputError, SpatialsigWarning
 from spatialsig.geometry.mistakes import hypotheses
-from spatialsig.pp.registration.fits import Fitter, is_plausible, region_groups, sample_groups
-from spatialsig.pp.registration.image_place import place_image, refuse_patches
-from spatialsig.pp.registration.nuclei import NucleiRasters
+from spatialsig.pp._registration_fits import Fitter, is_plausible, region_groups, sample_groups
+from spatialsig.pp._registration_image import NucleiRasters, place_image, refuse_patches
 from spatialsig.slide.coordinates import image_of, matrix_to_global, um_per_global
 from spatialsig.slide.slides import open_slides, slide_count
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from spatialsig.geometry.mistakes import Hypothesis
-    from spatialsig.pp.registration.fits import Fit
+    from spatialsig.pp._registration_fits import Fit
     from spatialsig.slide.slides import Data, Slide
 
 WARN_UM = 10.0  # a longer shift costs labels of 112-um patches more than .01 of r

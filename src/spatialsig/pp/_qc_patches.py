@@ -15,8 +15,8 @@ from spatialsig._checks import check_fraction, check_key, check_positive
 from spatialsig._progress import progress_bar
 from spatialsig.data.patches import read_patches
 from spatialsig.errors import InputError
-from spatialsig.pp.tissue.placement import geometries_on_image
-from spatialsig.pp.tissue.segmentation import MASK_UM_PER_PX, TissueMask, coarse_pixels, segment, tissue_fraction
+from spatialsig.pp._elements import geometries_on_image
+from spatialsig.pp._segmentation import MASK_UM_PER_PX, TissueMask, coarse_pixels, segment, tissue_fraction
 from spatialsig.slide.coordinates import image_of, image_um_per_px
 from spatialsig.slide.slides import open_slides
 from spatialsig.stats import patch_quality as quality

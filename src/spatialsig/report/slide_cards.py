@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 from spatialsig import _keys, pl
 from spatialsig._progress import track
 from spatialsig.pl._gallery import N_CROPS, slide_crops
-from spatialsig.pl.drawing.pairs import slide_pairs
+from spatialsig.pl.drawing.values import ScoreTables, slide_pairs
 from spatialsig.slide.slides import open_slides, slide_count
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
     from spatialsig.pl._gallery import Crop
-    from spatialsig.pl.drawing.pairs import Pairs
+    from spatialsig.pl.drawing.values import Pairs
     from spatialsig.report.figures import Figures
     from spatialsig.slide.slides import Data, Slide
 
@@ -92,10 +92,10 @@ def gather(
             continue
         fold = _block_fold(slide, test_fold)
         spent += _add_maps(report, slide, signatures, names, fold, MAPS_MAX_CHARS - spent, figures)
-        for signature, pair in slide_pairs(slide, signatures, fold=fold, **names.of_scores()).items():
+        tables = ScoreTables(**names.of_scores(), fold=fold)
+        for signature, pair in slide_pairs(slide, signatures, tables).items():
             found.pairs.setdefault(signature, {})[slide.name] = pair
-            crops = slide_crops(slide, signature, n=N_CROPS, fold=fold, **names.of_scores())
-            found.crops.setdefault(signature, []).extend(crops)
+            found.crops.setdefault(signature, []).extend(slide_crops(slide, signature, tables, n=N_CROPS))
     return found
 
 

@@ -8,17 +8,14 @@ if TYPE_CHECKING:
     from ._aggregate import aggregate_patches
     from ._attention import attention
     from ._autoencoder import embed_cells, train_autoencoder
-    from ._baselines import baselines
+    from ._backbone import embed_patches, pretrain_vit
     from ._calibrate import calibrate
     from ._ceiling import noise_ceiling
     from ._cross_validate import cross_validate
-    from ._embed_patches import embed_patches
     from ._ensemble import train_ensemble
-    from ._evaluate import evaluate
-    from ._findings import findings
+    from ._evaluate import baselines, evaluate, findings
     from ._leak import embedding_leak
     from ._predict import predict
-    from ._pretrain import pretrain_vit
     from ._score import score_cells
     from ._summary import compare_methods, summarise
     from ._vit import train_vit
@@ -52,17 +49,14 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "_aggregate": ["aggregate_patches"],
         "_attention": ["attention"],
         "_autoencoder": ["embed_cells", "train_autoencoder"],
+        "_backbone": ["embed_patches", "pretrain_vit"],
         "_calibrate": ["calibrate"],
-        "_baselines": ["baselines"],
         "_ceiling": ["noise_ceiling"],
         "_cross_validate": ["cross_validate"],
         "_ensemble": ["train_ensemble"],
-        "_embed_patches": ["embed_patches"],
-        "_evaluate": ["evaluate"],
-        "_findings": ["findings"],
+        "_evaluate": ["baselines", "evaluate", "findings"],
         "_leak": ["embedding_leak"],
         "_predict": ["predict"],
-        "_pretrain": ["pretrain_vit"],
         "_score": ["score_cells"],
         "_summary": ["compare_methods", "summarise"],
         "_vit": ["train_vit"],

@@ -15,10 +15,8 @@ from scipy.spatial import cKDTree
 
 import spatialsig as sp
 from spatialsig.datasets.synthetic.image.render import render_he
-from spatialsig.datasets.synthetic.recipe import Recipe
-from spatialsig.datasets.synthetic.slide import make_slide
-from spatialsig.datasets.synthetic.tissue.expression import NB_THETA
-from spatialsig.datasets.synthetic.tissue.panel import CELL_TYPES, load_panel
+from spatialsig.datasets.synthetic.slide import Recipe, make_slide
+from spatialsig.datasets.synthetic.tissue.expression import CELL_TYPES, NB_THETA, load_panel
 from spatialsig.datasets.synthetic.truth import true_patches
 
 SEED_SIGNATURES = {"Immune_T", "Immune_B", "Pericyte", "SmoothMuscle", "Fibroblast", "Proliferation"}

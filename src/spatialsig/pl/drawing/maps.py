@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spatialsig.errors import AlignmentError
-from spatialsig.pl.drawing.background import background
+from spatialsig.pl.drawing.slide_panels import background
 from spatialsig.pl.drawing.values import patch_values
 from spatialsig.slide.coordinates import full_resolution, image_of, image_to_um
 from spatialsig.stats.agreement import agreement
@@ -16,7 +16,7 @@ from spatialsig.stats.agreement import agreement
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from spatialsig.pl.drawing.background import Background, Box
+    from spatialsig.pl.drawing.slide_panels import Background, Box
     from spatialsig.slide.patches import PatchSpec
     from spatialsig.slide.slides import Slide
 

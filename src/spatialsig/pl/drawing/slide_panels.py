@@ -1,8 +1,9 @@
-"""Draw patches over an image. Arrays in, artists out."""
+"""The H&E, small enough to draw, and patches over it. Arrays in, artists out."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -10,8 +11,9 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import Normalize
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
+from xarray import DataArray, DataTree
 
-from spatialsig.pl.drawing.background import greyed
+from spatialsig.errors import InputError
 from spatialsig.pl.drawing.canvas import GRID, INK, SERIES
 
 if TYPE_CHECKING:
@@ -20,10 +22,87 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    from spatialsig.pl.drawing.background import Background, Box
-
+MAX_PX = 1500  # longest edge of what is drawn
+READ_AT_MOST = 2  # times MAX_PX along the longest edge, before averaging
+Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in level-0 px
 ROBUST = (2, 98)  # percentiles: a few extreme patches must not flatten the map
 BAR_SHARE = 0.25  # longest scale bar, as a share of the width
+
+
+@dataclass(frozen=True)
+class Background:
+    """RGB pixels ``(h, w, 3)`` uint8 and the box of the slide they show, level-0 px."""
+
+    rgb: NDArray[np.uint8]
+    box: Box
+
+
+def background(image: DataArray | DataTree, box: Box, *, slide: str, max_px: int = MAX_PX) -> Background:
+    """Read ``box`` of an H&E from the coarse level that fills ``max_px`` best; a pyramid's finest level is left alone.
+
+    Raises
+    ------
+    InputError
+        If the image has fewer than three channels.
+    """
+    levels, width_l0 = _levels(image)
+    if levels[0].sizes["c"] < 3:
+        msg = f"slide {slide!r}: wanted an RGB image; it has {levels[0].sizes['c']} channel(s)."
+        raise InputError(msg)
+    edge_l0 = max(box[2] - box[0], box[3] - box[1])
+    edges = [edge_l0 * level.sizes["x"] / width_l0 for level in levels]
+    best = _best_level(edges, max_px)
+    level, step = levels[best], int(np.ceil(edges[best] / max_px))
+    scale = width_l0 / level.sizes["x"]  # level-0 px per pixel of the level
+    x0, y0 = int(box[0] // scale), int(box[1] // scale)
+    x1 = min(level.sizes["x"], int(np.ceil(box[2] / scale)))
+    y1 = min(level.sizes["y"], int(np.ceil(box[3] / scale)))
+    stride = step if edges[best] > READ_AT_MOST * max_px else 1  # far too fine: look at every n-th pixel
+    crop = np.asarray(level[:3, y0:y1:stride, x0:x1:stride].data)
+    rgb = _to_uint8(_block_mean(crop, 1 if stride > 1 else step))
+    drawn = scale * step
+    return Background(
+        rgb, (x0 * scale, y0 * scale, x0 * scale + rgb.shape[1] * drawn, y0 * scale + rgb.shape[0] * drawn)
+    )
+
+
+def greyed(rgb: NDArray[np.uint8], *, strength: float = 0.55) -> NDArray[np.uint8]:
+    """Tissue in pale grey, so that colours laid over it keep the meaning the colour bar gives them."""
+    grey = rgb.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+    pale = 255 - strength * (255 - grey)
+    return np.repeat(pale.round().astype(np.uint8)[..., None], 3, axis=-1)
+
+
+def _levels(image: DataArray | DataTree) -> tuple[list[Any], int]:
+    if not isinstance(image, DataTree):
+        return [image], image.sizes["x"]
+    levels = sorted((image[name]["image"] for name in image.children), key=lambda level: -level.sizes["x"])
+    return levels[1:] or levels, levels[0].sizes["x"]
+
+
+def _best_level(edges: list[float], max_px: int) -> int:
+    """Level that leaves most pixels after averaging down to ``max_px``, among those cheap to read; coarsest of equals."""
+    cheap = [i for i, edge in enumerate(edges) if edge <= READ_AT_MOST * max_px] or [len(edges) - 1]
+    return max(cheap, key=lambda i: (round(edges[i] / np.ceil(edges[i] / max_px)), i))
+
+
+def _block_mean(pixels: NDArray[Any], step: int) -> NDArray[Any]:
+    if step == 1:
+        return pixels
+    c, h, w = pixels.shape[0], pixels.shape[1] // step, pixels.shape[2] // step
+    blocks = pixels[:, : h * step, : w * step].reshape(c, h, step, w, step)
+    means = blocks.mean(axis=(2, 4), dtype=np.float32)
+    averaged: NDArray[Any] = means.round().astype(pixels.dtype) if np.issubdtype(pixels.dtype, np.integer) else means
+    return averaged
+
+
+def _to_uint8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    rgb: NDArray[Any] = np.moveaxis(pixels, 0, -1)
+    if rgb.dtype == np.uint8:
+        return rgb
+    top = float(np.iinfo(rgb.dtype).max) if np.issubdtype(rgb.dtype, np.integer) else 1.0
+    scaled: NDArray[np.uint8] = (np.clip(rgb.astype(np.float32) / top, 0, 1) * 255).round().astype(np.uint8)
+    return scaled
 
 
 def robust_limits(values: Sequence[NDArray[np.float64]]) -> Normalize:

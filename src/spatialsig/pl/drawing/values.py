@@ -1,8 +1,9 @@
-"""Scores of the patches of a slide, in the order of its patches."""
+"""Scores of the patches of a slide in the order of its patches, and pairs of measured and predicted ones."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from scipy.sparse import issparse
@@ -10,16 +11,27 @@ from scipy.sparse import issparse
 from spatialsig import _keys
 from spatialsig._checks import check_key
 from spatialsig.errors import InputError
+from spatialsig.pl.drawing.canvas import ACCENT, canvas
+from spatialsig.pl.drawing.slide_panels import series_colour
+from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import anndata as ad
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from spatialsig.slide.patches import Patches
-    from spatialsig.slide.slides import Slide
+    from spatialsig.slide.slides import Data, Slide
 
 HOW_TO_MEASURE = "Call `sp.tl.aggregate_patches` first."
 HOW_TO_PREDICT = "Call `sp.tl.predict` first."
+Pair: TypeAlias = "tuple[NDArray[np.float64], NDArray[np.float64]]"  # measured, predicted
+Pairs: TypeAlias = "dict[str, Pair]"  # slide -> its pair
+PANEL_IN = 3.1
+MAX_COLUMNS = 3
+MAX_NAMED = 6  # slides in a legend
 
 
 def signature_table(slide: Slide, table_key: str, *, name: str) -> ad.AnnData:
@@ -81,3 +93,84 @@ def _check_annotates(patches: Patches, table_key: str) -> None:
         region = patches.slide.table(table_key).uns.get("spatialdata_attrs", {}).get("region")
         msg = f"table {table_key!r} of slide {patches.slide.name!r} annotates {region!r}, not `patches_key={patches.key!r}`."
         raise InputError(msg)
+
+
+@dataclass(frozen=True)
+class ScoreTables:
+    """Where measured and predicted scores of the same patches stand; those of all folds when ``fold`` is None."""
+
+    signatures_key: str = _keys.SIGNATURES
+    predictions_key: str = _keys.SIGNATURES_PRED
+    patches_key: str = _keys.PATCHES
+    fold: int | None = None
+
+    def names(self, slide: Slide) -> list[str]:
+        """Signatures that both tables hold."""
+        measured = signature_table(slide, self.signatures_key, name="signatures_key").var_names
+        predicted = signature_table(slide, self.predictions_key, name="predictions_key").var_names
+        return [name for name in measured if name in set(predicted)]
+
+    def read(self, patches: Patches, signature: str) -> Pair:
+        """Measured and predicted scores of every patch, NaN where there are none."""
+        measured = patch_values(patches, self.signatures_key, signature, name="signatures_key", fold=self.fold)
+        predicted = patch_values(patches, self.predictions_key, signature, name="predictions_key", fold=self.fold)
+        return measured, predicted
+
+
+def collect_pairs(data: Data, signature: str | Sequence[str] | None, tables: ScoreTables) -> dict[str, Pairs]:
+    """Pairs of every slide by signature; patches that lack either score are left out.
+
+    Raises
+    ------
+    KeyMissingError
+        If a table, the patches or the signature is missing; the message names the slide.
+    InputError
+        If no patch has both a measured and a predicted score.
+    """
+    signatures = [signature] if isinstance(signature, str) else signature
+    pairs: dict[str, Pairs] = {}
+    for slide in open_slides(data):
+        for name, pair in slide_pairs(slide, signatures, tables).items():
+            pairs.setdefault(name, {})[slide.name] = pair
+    if not pairs:
+        msg = (
+            f"no patch has both a measured and a predicted score (signatures {signatures or 'all'}, "
+            f"`fold={tables.fold}`)."
+        )
+        raise InputError(msg)
+    return pairs
+
+
+def slide_pairs(slide: Slide, signatures: Sequence[str] | None, tables: ScoreTables) -> dict[str, Pair]:
+    """Pairs of one slide by signature, all that both tables hold when None; none without a common patch."""
+    patches = slide.patches(tables.patches_key)
+    names = tables.names(slide)
+    pairs = {}
+    for signature in names if signatures is None else signatures:
+        measured, predicted = tables.read(patches, signature)
+        both = np.isfinite(measured) & np.isfinite(predicted)
+        if both.any():
+            pairs[signature] = measured[both], predicted[both]
+    return pairs
+
+
+def panel_grid(n_panels: int, figure: Figure | None, *, xlabel: str, ylabel: str) -> tuple[Figure, NDArray[Any]]:
+    """A figure and its axes ``(n_rows, n_columns)`` with shared labels; unused axes are invisible."""
+    columns = min(MAX_COLUMNS, n_panels)
+    rows = -(-n_panels // columns)
+    drawing = canvas(figure, width_in=PANEL_IN * columns + 0.3, height_in=PANEL_IN * rows + 0.3)
+    axes: NDArray[Any] = drawing.subplots(rows, columns, squeeze=False)
+    for unused in axes.flat[n_panels:]:
+        unused.set_visible(False)
+    for panel in axes.flat:
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.tick_params(labelsize=8)
+        panel.set_box_aspect(1)
+    drawing.supxlabel(xlabel, fontsize=10)
+    drawing.supylabel(ylabel, fontsize=10)
+    return drawing, axes
+
+
+def slide_colour(index: int, n_slides: int) -> str:
+    """Colour of one slide among others; the same for all where there are too many to tell apart."""
+    return series_colour(index) if n_slides <= MAX_NAMED else ACCENT

@@ -17,7 +17,7 @@ import tifffile
 import zarr
 
 import spatialsig as sp
-from spatialsig.datasets.synthetic.bundle.outlines import areas
+from spatialsig.datasets.synthetic.bundle.cells import areas
 from spatialsig.errors import InputError
 
 VERSIONS = ["1.0", "1.6", "2.0", "3.0", "4.0"]

@@ -12,12 +12,10 @@ import tifffile
 from scipy import ndimage
 
 import spatialsig as sp
-from spatialsig.datasets.synthetic.image.paint_he import paint_he
-from spatialsig.datasets.synthetic.masks import MASK_PX, MASKS, true_masks
-from spatialsig.datasets.synthetic.recipe import Recipe
-from spatialsig.datasets.synthetic.slide import make_slide
-from spatialsig.datasets.synthetic.tissue.panel import CELL_TYPES
-from spatialsig.datasets.synthetic.truth import true_patches
+from spatialsig.datasets.synthetic.image.render import paint_he
+from spatialsig.datasets.synthetic.slide import Recipe, make_slide
+from spatialsig.datasets.synthetic.tissue.expression import CELL_TYPES
+from spatialsig.datasets.synthetic.truth import MASK_PX, MASKS, true_masks, true_patches
 from spatialsig.errors import InputError
 
 EVERYTHING = {"lumen_share": 0.08, "fat_share": 0.10, "n_folds": 1, "n_pen": 1, "defocus_share": 0.15}

@@ -11,7 +11,7 @@ import zarr
 from zarr.storage import ZipStore
 
 from spatialsig._settings import settings
-from spatialsig.datasets.synthetic.bundle.outlines import Outlines, areas, fill_rings
+from spatialsig.datasets.synthetic.bundle.cells import Outlines, areas, fill_rings
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from spatialsig.datasets.synthetic.bundle.cells import Outlines
     from spatialsig.datasets.synthetic.bundle.layouts import Layout
-    from spatialsig.datasets.synthetic.bundle.outlines import Outlines
     from spatialsig.datasets.synthetic.tissue.expression import Counts
 
 _FIRST_ID = 281474976710656

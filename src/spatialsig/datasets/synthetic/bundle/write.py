@@ -10,12 +10,11 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from spatialsig.datasets.synthetic.bundle.cells import cell_table, make_cell_ids, write_boundaries, write_cells
+from spatialsig.datasets.synthetic.bundle.cells import cell_table, make_cell_ids, segment, write_boundaries, write_cells
 from spatialsig.datasets.synthetic.bundle.cells_zarr import write_cells_zarr
 from spatialsig.datasets.synthetic.bundle.layouts import LAYOUTS, feature_names
 from spatialsig.datasets.synthetic.bundle.metadata import experiment, gene_panel, metrics
 from spatialsig.datasets.synthetic.bundle.morphology import write_morphology_images
-from spatialsig.datasets.synthetic.bundle.outlines import segment
 from spatialsig.datasets.synthetic.bundle.transcripts import write_transcripts
 
 if TYPE_CHECKING:

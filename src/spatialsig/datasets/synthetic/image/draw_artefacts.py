@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numba
 import numpy as np
 
-from spatialsig.datasets.synthetic.image.artefacts import (
+from spatialsig.datasets.synthetic.image.appearance import (
     BEND,
     CAP,
     COS,
@@ -22,9 +22,8 @@ from spatialsig.datasets.synthetic.image.artefacts import (
     X,
     Y,
 )
-from spatialsig.datasets.synthetic.image.in_threads import paint_parts
 from spatialsig.datasets.synthetic.image.noise import lumps, normal, sample
-from spatialsig.datasets.synthetic.image.paint import blur
+from spatialsig.datasets.synthetic.image.paint import blur, paint_parts
 from spatialsig.datasets.synthetic.image.tiff import halve
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from spatialsig.datasets.synthetic.coordinates import Frames
-    from spatialsig.datasets.synthetic.image.stain import Stain
+    from spatialsig.datasets.synthetic.image.appearance import Stain
 
 _BAND_PX = 256
 _EDGE_UM = 1.6  # dark lines along a fold

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numba
 import numpy as np
 
+from spatialsig._settings import settings
 from spatialsig.datasets.synthetic.image.noise import blend, corners, normal, sample, uniform
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from numpy.typing import NDArray
 
+Part = TypeVar("Part")
 # columns of the cell array that the kernels read
 X, Y, A, B, COS, SIN, AMP2, COS2, SIN2, AMP3, COS3, SIN3 = range(12)
 REACH, WIDTH, DENSITY, TEXTURE, EOSIN, BASO, RIM, NUCLEOLUS, SPINDLE = range(12, 21)
 N_COLUMNS = 21
-
 _GRAIN_UM = 0.95  # lumps of chromatin
 _GRAIN_SHIFT = 50.0
 # no outline reaches further than this, in half axes
@@ -25,6 +29,13 @@ _NUCLEUS_REACH_SQUARED = np.float32(2.0)
 FAR = np.float32(81.0)  # squared distance where no cell is near
 _GRANULE_UM = 1.1  # grains of the cytoplasm
 _CLOUD_UM = 3.2  # unevenness of matrix and cell borders
+
+
+def paint_parts(paint: Callable[[Part], None], parts: Iterable[Part]) -> None:
+    """Paint every part, several at a time; each must write to pixels of its own."""
+    with ThreadPoolExecutor(settings.threads) as pool:
+        for _ in pool.map(paint, parts):  # asking for each result raises what a thread raised
+            pass
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True, inline="always")

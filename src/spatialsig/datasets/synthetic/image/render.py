@@ -8,8 +8,9 @@ import numpy as np
 from scipy import ndimage
 
 from spatialsig.datasets.synthetic.image import paint
-from spatialsig.datasets.synthetic.image.in_threads import paint_parts
+from spatialsig.datasets.synthetic.image.draw_artefacts import draw_artefacts
 from spatialsig.datasets.synthetic.image.noise import fibre_texture
+from spatialsig.datasets.synthetic.image.paint import paint_parts
 from spatialsig.datasets.synthetic.tissue.fields import FIELD_STEP_UM, Field, grid_points
 from spatialsig.datasets.synthetic.tissue.nuclei import STROMAL, Nuclei
 from spatialsig.geometry.affine import apply
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from spatialsig.datasets.synthetic.coordinates import Frames
-    from spatialsig.datasets.synthetic.image.stain import Stain
+    from spatialsig.datasets.synthetic.image.appearance import Stain
+    from spatialsig.datasets.synthetic.slide import SyntheticSlide
     from spatialsig.datasets.synthetic.tissue.grow import Tissue
 
 _TILE = 256
@@ -127,3 +129,10 @@ def render_he(nuclei: Nuclei, tissue: Tissue, frames: Frames, stain: Stain, *, s
     paint_tile, tiles = _tile_painter(image, nuclei, tissue, frames, stain, seed)
     paint_parts(paint_tile, tiles)
     return image
+
+
+def paint_he(slide: SyntheticSlide) -> NDArray[np.uint8]:
+    """The H&E of a slide with all its artefacts, ``(height, width, 3)`` uint8."""
+    he = render_he(slide.nuclei, slide.tissue, slide.frames, slide.stain, seed=slide.pixel_seed)
+    draw_artefacts(he, slide.artefacts, slide.frames, slide.stain, seed=slide.pixel_seed)
+    return he

@@ -9,8 +9,8 @@ import numba
 import numpy as np
 from scipy.spatial import cKDTree
 
+from spatialsig.datasets.synthetic.tissue.expression import CELL_TYPES
 from spatialsig.datasets.synthetic.tissue.fields import Field, line_field, outline_distance, smooth_field
-from spatialsig.datasets.synthetic.tissue.panel import CELL_TYPES
 from spatialsig.datasets.synthetic.tissue.structures import STEP_UM, Structures, grow_structures
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spatialsig.datasets.synthetic.tissue.panel import CELL_TYPES, PROGRAMME_TYPE
+from spatialsig.datasets.synthetic.tissue.expression import CELL_TYPES, PROGRAMME_TYPE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.spatial import cKDTree
 
+from spatialsig.datasets.synthetic.tissue.expression import CELL_TYPES, PROGRAMME_TYPE
 from spatialsig.datasets.synthetic.tissue.fields import Field, grid_points, smooth_field
-from spatialsig.datasets.synthetic.tissue.panel import CELL_TYPES, PROGRAMME_TYPE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

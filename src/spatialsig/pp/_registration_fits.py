@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from spatialsig.geometry.mistakes import Hypothesis
-    from spatialsig.pp.registration.nuclei import NucleiRasters
+    from spatialsig.pp._registration_image import NucleiRasters
     from spatialsig.stats.registration import Peak, Surface
 
 # a peak of noise among the shifts of a 75-um search stays below 5 sd, and has rivals above .65 of its height

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from xarray import DataArray, DataTree
 
 from spatialsig.errors import InputError
-from spatialsig.pl.drawing.background import background, greyed
-from spatialsig.pl.drawing.slide_panels import round_length
+from spatialsig.pl.drawing.slide_panels import background, greyed, round_length
 
 
 def pyramid(*levels):

@@ -1,4 +1,4 @@
-"""Places of a section's folds, pen marks and blur, which come after the run, in um of the tissue."""
+"""Stain and scanner of one slide, and its folds, pen marks and blur (in um of the tissue), drawn at random."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spatialsig._stains import STAINS
 from spatialsig.datasets.synthetic.tissue.fields import Field, smooth_field
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from spatialsig.datasets.synthetic.coordinates import Frames
     from spatialsig.datasets.synthetic.tissue.grow import Tissue
 
+_WHITE = np.array([242.0, 240.0, 243.0])
+_REFERENCE_SD = 0.12  # the stain_sd at which the vectors turn by about 3 %
 # columns of a stroke
 X, Y, COS, SIN, LENGTH, HALF, CAP, BEND, WAVE, WAVELENGTH, PHASE = range(11)
 _FOLD_HALF_UM = (9.0, 22.0)
@@ -24,6 +27,37 @@ _DEFOCUS_LENGTH_UM = 90.0
 DEFOCUS_LEVELS = 3  # blurs of about .9, 1.8 and 3.5 um
 _DEFOCUS_GAIN = 6.0  # levels per standard deviation of the field
 BLURRED = 0.6  # level from which a place counts as out of focus
+
+
+@dataclass(frozen=True)
+class Stain:
+    """Numbers that turn stain amounts into colours.
+
+    Attributes
+    ----------
+    vectors
+        Optical density per unit of haematoxylin and of eosin, ``(2, 3)``: unit vectors times the slide's strength.
+    white
+        Colour of empty glass, ``(3,)``, 0-255.
+    noise
+        Standard deviation of the sensor noise, grey levels.
+    blur_um
+        Standard deviation of the optical blur.
+    """
+
+    vectors: NDArray[np.float32]
+    white: NDArray[np.float32]
+    noise: float = 2.0
+    blur_um: float = 0.38
+
+
+def draw_stain(rng: np.random.Generator, *, stain_sd: float) -> Stain:
+    """Draw one slide's colours; ``stain_sd`` is the sd of the log strength of each stain."""
+    vectors = np.array(STAINS) + rng.normal(0, 1, (2, 3)) * 0.03 * stain_sd / _REFERENCE_SD
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    strength = np.exp(rng.normal(0, 1, 2) * stain_sd)
+    white = _WHITE + rng.normal(0, 2, 3)
+    return Stain(vectors=(vectors * strength[:, None]).astype(np.float32), white=white.astype(np.float32))
 
 
 @dataclass(frozen=True)

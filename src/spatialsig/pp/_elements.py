@@ -1,0 +1,202 @@
+"""Tissue and other elements in the pixels of the H&E, and the squares of the patches."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import geopandas as gpd
+import numpy as np
+import shapely
+from skimage.draw import polygon as fill
+from spatialdata.models import ShapesModel
+from spatialdata.transformations import Identity, get_transformation
+from xarray import DataTree
+
+from spatialsig import _keys
+from spatialsig.errors import AlignmentError, InputError, KeyMissingError, SpatialsigWarning
+from spatialsig.pp._segmentation import MASK_UM_PER_PX, TissueMask, blue_before_red, coarse_pixels, segment
+from spatialsig.slide.coordinates import XY, full_resolution, image_of, image_um_per_px
+
+if TYPE_CHECKING:
+    from geopandas import GeoDataFrame
+    from numpy.typing import NDArray
+
+    from spatialsig.slide.patches import PatchSpec
+    from spatialsig.slide.slides import Slide
+
+LAZYSLIDE_COLUMN = "tissue_id"  # on the tissues and tiles of LazySlide / wsidata
+MAX_UPSAMPLING = 1.05  # a patch finer than the scan would be made of invented pixels
+
+
+def tissue_of(slide: Slide, image_key: str, tissue_key: str | None) -> tuple[TissueMask, str | None]:
+    """Tissue that patches are chosen by, and the element it came from (None: found on the image).
+
+    Without a key, the outlines that ``find_tissue`` left on this image under its own name are taken, if any.
+    """
+    if tissue_key is None:
+        made = slide.attrs.get("tissue", {}).get(_keys.TISSUE, {})
+        tissue_key = _keys.TISSUE if made.get("image_key") == image_key and _keys.TISSUE in slide.sdata.shapes else None
+    if tissue_key is None:
+        return segmented(slide, image_key, um_per_px=MASK_UM_PER_PX, sensitivity=1.0), None
+    if tissue_key in slide.sdata.shapes:
+        return _mask_of_shapes(slide, image_key, tissue_key), tissue_key
+    if tissue_key in slide.sdata.labels:
+        return _mask_of_labels(slide, image_key, tissue_key), tissue_key
+    available = sorted([*slide.sdata.shapes, *slide.sdata.labels])
+    msg = (
+        f"`tissue_key={tissue_key!r}` is in neither the shapes nor the labels of slide {slide.name!r}; available: "
+        f"{available}. Call `sp.pp.find_tissue` first, or name a mask of squidpy, sopa or LazySlide."
+    )
+    raise KeyMissingError(msg)
+
+
+def segmented(slide: Slide, image_key: str, *, um_per_px: float, sensitivity: float) -> TissueMask:
+    """Tissue on a coarse level; warns where red and blue seem to have changed places."""
+    scan = image_um_per_px(slide, image_key)
+    pixels, scale = coarse_pixels(image_of(slide, image_key), um_per_px=scan, target_um_per_px=um_per_px)
+    mask = segment(pixels, um_per_px=scan * max(scale), sensitivity=sensitivity)
+    if blue_before_red(pixels[mask]):
+        msg = (
+            f"slide {slide.name!r}: the darkest tissue of image {image_key!r} absorbs blue more than red, while "
+            f"haematoxylin absorbs red. If nuclei look brown or orange, the channels are in the order BGR (as OpenCV "
+            f"reads them): give the image as RGB, e.g. `image[..., ::-1]`. On a slide full of blood this is no fault."
+        )
+        warnings.warn(msg, SpatialsigWarning, stacklevel=5)
+    return TissueMask(mask, scale)
+
+
+def _grid(slide: Slide, image_key: str) -> tuple[tuple[int, int], float]:
+    """Shape of a mask over the whole image, and level-0 px per px of it."""
+    full = full_resolution(image_of(slide, image_key))
+    scale = max(1, int(MASK_UM_PER_PX / 2 / image_um_per_px(slide, image_key)))
+    return (-(-full.sizes["y"] // scale), -(-full.sizes["x"] // scale)), float(scale)
+
+
+def _mask_of_shapes(slide: Slide, image_key: str, key: str) -> TissueMask:
+    shape, scale = _grid(slide, image_key)
+    mask = np.zeros(shape, bool)
+    for piece in shapely.get_parts(geometries_on_image(slide, key, image_key)):
+        if shapely.get_dimensions(piece) != 2:
+            msg = f"slide {slide.name!r}: shapes {key!r} must be polygons; found {piece.geom_type}."
+            raise InputError(msg)
+        piece_mask = np.zeros(shape, bool)
+        rings = [(piece.exterior, True), *((hole, False) for hole in piece.interiors)]
+        for ring, inside in rings:
+            x, y = (np.asarray(ring.coords)[:, :2] / scale - 0.5).T  # a pixel counts where its centre lies inside
+            rows, columns = fill(y, x, shape)  # type: ignore[no-untyped-call]
+            piece_mask[rows, columns] = inside
+        mask |= piece_mask
+    return TissueMask(mask, (scale, scale))
+
+
+def _mask_of_labels(slide: Slide, image_key: str, key: str) -> TissueMask:
+    shape, scale = _grid(slide, image_key)
+    element = slide.sdata.labels[key]
+    full = full_resolution(element)
+    levels = [element[name]["image"] for name in element.children] if isinstance(element, DataTree) else [element]
+    matrix = np.linalg.inv(to_image(slide, key, image_key))
+    step = scale * float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))  # label px per px of the mask
+    enough = [level for level in levels if full.sizes["x"] / level.sizes["x"] <= max(step, 1.0)]
+    level = min(enough or levels[:1], key=lambda one: one.sizes["x"])
+    labels = np.asarray(level.data) > 0
+    y, x = np.meshgrid(*((np.arange(n) + 0.5) * scale for n in shape), indexing="ij")
+    column, row = np.einsum("ij,jyx->iyx", matrix[:2, :2], np.stack([x, y])) + matrix[:2, 2][:, None, None]
+    row = np.floor(row * labels.shape[0] / full.sizes["y"]).astype(np.int64)
+    column = np.floor(column * labels.shape[1] / full.sizes["x"]).astype(np.int64)
+    inside = (row >= 0) & (column >= 0) & (row < labels.shape[0]) & (column < labels.shape[1])
+    mask = np.zeros(shape, bool)
+    mask[inside] = labels[row[inside], column[inside]]
+    return TissueMask(mask, (scale, scale))
+
+
+def to_image(slide: Slide, key: str, image_key: str) -> NDArray[np.float64]:
+    """Matrix ``(3, 3)`` from the coordinates (x, y) of element ``key`` to pixels of the image.
+
+    LazySlide keeps its shapes in level-0 px and gives them no transformation, which SpatialData reads as the identity;
+    those, on an image that has one, are taken as the pixels they are.
+
+    Raises
+    ------
+    AlignmentError
+        If element and image share no coordinate system.
+    """
+    element = slide.sdata[key]
+    own = get_transformation(element, get_all=True)
+    image = get_transformation(image_of(slide, image_key), get_all=True)
+    if LAZYSLIDE_COLUMN in getattr(element, "columns", ()) and _is_bare(own):
+        return np.eye(3)
+    shared = [name for name in (_keys.GLOBAL, *own) if name in own and name in image]
+    if not shared:
+        msg = (
+            f"slide {slide.name!r}: {key!r} (in {sorted(own)}) and image {image_key!r} (in {sorted(image)}) share no "
+            "coordinate system; set one with `spatialdata.transformations.set_transformation`."
+        )
+        raise AlignmentError(msg)
+    ours, theirs = (t[shared[0]].to_affine_matrix(XY, XY) for t in (image, own))
+    matrix: NDArray[np.float64] = np.linalg.inv(ours) @ theirs
+    near = np.round(matrix, 6)
+    return near if np.allclose(matrix, near, atol=1e-7) else matrix
+
+
+def geometries_on_image(slide: Slide, key: str, image_key: str, geometries: Any = None) -> NDArray[Any]:
+    """Geometries of shapes ``key`` in pixels of the image (those given, where they are not the element's own)."""
+    shapes: GeoDataFrame = slide.sdata.shapes[key]
+    matrix = to_image(slide, key, image_key)
+    placed = shapely.transform(
+        np.asarray(shapes.geometry if geometries is None else geometries),
+        lambda xy: xy @ matrix[:2, :2].T + matrix[:2, 2],
+    )
+    _check_on_image(slide, key, image_key, placed)
+    return np.asarray(placed)
+
+
+def _check_on_image(slide: Slide, key: str, image_key: str, geometries: NDArray[Any]) -> None:
+    full = full_resolution(image_of(slide, image_key))
+    frame = shapely.box(0, 0, full.sizes["x"], full.sizes["y"])
+    if not shapely.intersects(frame, geometries).any():
+        bounds = np.round(shapely.total_bounds(geometries)).tolist()
+        msg = (
+            f"slide {slide.name!r}: shapes {key!r} lie off image {image_key!r}: they reach over {bounds} px (x0, y0, x1, "
+            f"y1), the image over {[0, 0, full.sizes['x'], full.sizes['y']]}. Set the transformation they lack, e.g. "
+            "that of the image for shapes drawn in its pixels."
+        )
+        raise AlignmentError(msg)
+
+
+def _is_bare(transformations: dict[str, Any]) -> bool:
+    return all(isinstance(one, Identity) for one in transformations.values())
+
+
+def check_resolution(slide: Slide, um_per_px: float, scan_um_per_px: float) -> None:
+    """Refuse a resolution that the scan does not have."""
+    if scan_um_per_px > um_per_px * MAX_UPSAMPLING:
+        msg = (
+            f"slide {slide.name!r}: `um_per_px={um_per_px:g}` is finer than the scan ({scan_um_per_px:.4f} µm/px); "
+            f"ask for {scan_um_per_px:.3f} or more."
+        )
+        raise InputError(msg)
+
+
+def write_patches(
+    slide: Slide, key: str, spec: PatchSpec, origins: NDArray[np.int64], tissue: NDArray[np.float64]
+) -> None:
+    """Write squares with the transformations of their image, and how they were cut."""
+    frames = get_transformation(image_of(slide, spec.image_key), get_all=True)
+    slide.put(key, ShapesModel.parse(_squares(origins, spec, tissue), transformations=frames))
+    slide.record_patches(key, asdict(spec))
+
+
+def _squares(origins: NDArray[np.int64], spec: PatchSpec, tissue: NDArray[np.float64]) -> gpd.GeoDataFrame:
+    """Geometry of patches, and the columns that every function reads."""
+    y0, x0 = origins.T
+    columns = {
+        "geometry": shapely.box(x0, y0, x0 + spec.size_l0, y0 + spec.size_l0),
+        _keys.Y0: y0,
+        _keys.X0: x0,
+        _keys.ROW: y0 // spec.stride_l0,
+        _keys.COL: x0 // spec.stride_l0,
+        _keys.TISSUE_FRACTION: tissue,
+    }
+    return gpd.GeoDataFrame(columns, geometry="geometry")
