@@ -12,7 +12,7 @@ from spatialsig.errors import InputError, KeyMissingError
 from spatialsig.pl import _gallery
 from spatialsig.pl._calibration import bins_of, draw_calibration
 from spatialsig.pl._gallery import GROUPS, clearest, strengths
-from spatialsig.pl.drawing import pairs as _pairs
+from spatialsig.pl.drawing.values import ScoreTables, collect_pairs
 
 
 def scores(sdata, signature):
@@ -144,7 +144,7 @@ def test_gallery_errors(slide):
 
 
 def test_all_common_signatures_where_none_is_asked_for(slide):
-    found = _pairs.collect_pairs(slide, None)
+    found = collect_pairs(slide, None, ScoreTables())
     assert list(found) == ["Immune_T", "Fibroblast"]
     measured, predicted, _ = scores(slide, "Fibroblast")
     np.testing.assert_array_equal(found["Fibroblast"]["S1"][0], measured)

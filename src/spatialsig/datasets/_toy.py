@@ -83,13 +83,9 @@ def toy(
     ['cell_circles', 'he_image', 'table']
     """
     recipe = Recipe(
-        size_um=size_um,
-        counts_per_cell=counts_per_cell,
-        image_signal=image_signal,
-        registration_error_um=registration_error_um,
-        he_um_per_px=he_um_per_px,
-        pixel_size_um=pixel_size_um,
-    )
+        size_um=size_um, counts_per_cell=counts_per_cell, image_signal=image_signal,
+        registration_error_um=registration_error_um, he_um_per_px=he_um_per_px, pixel_size_um=pixel_size_um,
+    )  # fmt: skip
     check_recipe(recipe)
     slide = make_slide(recipe, seed=seed, index=0, sample=sample, patient=patient, patient_index=0)
     _, cell_ids = make_cell_ids(np.random.default_rng(slide.file_seed), len(slide.tissue.xy_um))
@@ -164,13 +160,9 @@ def _image(slide: SyntheticSlide) -> DataTree:
     pixels = render_he(slide.nuclei, slide.tissue, slide.frames, slide.stain, seed=slide.pixel_seed)
     affine = Affine(slide.frames.alignment, input_axes=("x", "y"), output_axes=("x", "y"))
     image: DataTree = Image2DModel.parse(
-        np.ascontiguousarray(pixels.transpose(2, 0, 1)),
-        dims=("c", "y", "x"),
-        c_coords=["r", "g", "b"],
-        scale_factors=[2] * _PYRAMID,
-        chunks=(3, _CHUNK_PX, _CHUNK_PX),
-        transformations={keys.GLOBAL: affine},
-    )
+        np.ascontiguousarray(pixels.transpose(2, 0, 1)), dims=("c", "y", "x"), c_coords=["r", "g", "b"],
+        scale_factors=[2] * _PYRAMID, chunks=(3, _CHUNK_PX, _CHUNK_PX), transformations={keys.GLOBAL: affine},
+    )  # fmt: skip
     return image
 
 

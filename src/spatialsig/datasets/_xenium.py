@@ -156,27 +156,12 @@ def synthetic_xenium(
     ['sample', 'patient', 'bundle', 'he_image', 'he_alignment']
     """
     recipe = Recipe(
-        size_um=size_um,
-        counts_per_cell=counts_per_cell,
-        density_per_mm2=density_per_mm2,
-        image_signal=image_signal,
-        stain_sd=stain_sd,
-        slide_sd=slide_sd,
-        gap_share=gap_share,
-        registration_error_um=registration_error_um,
-        warp_um=warp_um,
-        he_um_per_px=he_um_per_px,
-        pixel_size_um=pixel_size_um,
-        transcripts=transcripts,
-        version=version,
-        stains=stains,
-        he_in_bundle=he_in_bundle,
-        lumen_share=lumen_share,
-        fat_share=fat_share,
-        n_folds=n_folds,
-        n_pen=n_pen,
-        defocus_share=defocus_share,
-    )
+        size_um=size_um, counts_per_cell=counts_per_cell, density_per_mm2=density_per_mm2, image_signal=image_signal,
+        stain_sd=stain_sd, slide_sd=slide_sd, gap_share=gap_share, registration_error_um=registration_error_um,
+        warp_um=warp_um, he_um_per_px=he_um_per_px, pixel_size_um=pixel_size_um, transcripts=transcripts,
+        version=version, stains=stains, he_in_bundle=he_in_bundle, lumen_share=lumen_share, fat_share=fat_share,
+        n_folds=n_folds, n_pen=n_pen, defocus_share=defocus_share,
+    )  # fmt: skip
     check_positive(n_slides=n_slides, n_patients=n_slides if n_patients is None else n_patients)
     check_recipe(recipe)
     rotations = _rotations(rotation_deg, n_slides)

@@ -69,10 +69,8 @@ def alignment(
         H&E image.
     table_key
         Table of the cells, with positions in ``obsm["spatial"]`` (µm).
-    figure
-        Figure to draw on (emptied and resized); a new one of pyplot when None.
-    save
-        File to write the figure to; the ending decides the format.
+    figure, save
+        As in :func:`scatter`.
 
     Returns
     -------

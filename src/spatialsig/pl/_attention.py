@@ -80,10 +80,8 @@ def attention(
         Table of scores that choose and head the patches.
     alpha
         Opacity of the strongest colour, 0 to 1.
-    figure
-        Figure to draw on (emptied and resized); a new one of pyplot when None.
-    save
-        File to write the figure to; the ending decides the format.
+    figure, save
+        As in :func:`scatter`.
 
     Returns
     -------

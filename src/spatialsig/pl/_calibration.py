@@ -54,14 +54,8 @@ def calibration(
         One name or several; all signatures both tables hold when None.
     n_bins
         Bins of predicted scores; fewer where a slide has less than five patches for each.
-    signatures_key, predictions_key, patches_key
-        Tables of measured and predicted scores, and the shapes element they annotate.
-    fold
-        Use only patches of this fold (``obs["fold"]``); None uses all.
-    figure
-        Figure to draw on (emptied and resized); a new one of pyplot when None.
-    save
-        File to write the figure to; the ending decides the format.
+    signatures_key, predictions_key, patches_key, fold, figure, save
+        As in :func:`scatter`.
 
     Returns
     -------
@@ -73,7 +67,7 @@ def calibration(
     KeyMissingError
         If a table, the patches or the signature is missing; the message names the slide.
     InputError
-        If no patch has both a measured and a predicted score.
+        If ``n_bins`` is not positive, or no patch has both a measured and a predicted score.
 
     Examples
     --------

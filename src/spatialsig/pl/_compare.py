@@ -10,17 +10,9 @@ from matplotlib.ticker import MaxNLocator
 from spatialsig import _keys
 from spatialsig._checks import check_fraction
 from spatialsig.errors import InputError
+from spatialsig.pl.drawing import slide_panels
 from spatialsig.pl.drawing.canvas import INK, RESIDUAL_MAP, SCORE_MAP, canvas, save_figure
 from spatialsig.pl.drawing.maps import slide_maps
-from spatialsig.pl.drawing.slide_panels import (
-    beyond,
-    centred_limits,
-    draw_image,
-    draw_patches,
-    frame,
-    robust_limits,
-    scale_bar,
-)
 from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
@@ -77,10 +69,8 @@ def compare(
         Show the H&E, alone in the first column and below the maps.
     alpha
         Opacity of the patches, 0 to 1.
-    figure
-        Figure to draw on (emptied and resized); a new one of pyplot when None.
-    save
-        File to write the figure to; the ending decides the format.
+    figure, save
+        As in :func:`scatter`.
 
     Returns
     -------
@@ -128,8 +118,8 @@ def _draw(slides: list[SlideMaps], signature: str, alpha: float, figure: Figure 
 
     reference = [s.predicted if s.measured is None else s.measured for s in slides]
     residuals = [s.residual for s in slides if s.residual is not None]
-    scores = robust_limits(reference)
-    differences = centred_limits(residuals or reference)
+    scores = slide_panels.robust_limits(reference)
+    differences = slide_panels.centred_limits(residuals or reference)
     scales = {
         "measured": (scores, SCORE_MAP),
         "predicted": (scores, SCORE_MAP),
@@ -143,7 +133,7 @@ def _draw(slides: list[SlideMaps], signature: str, alpha: float, figure: Figure 
     for names, norm, values, label in bars:
         columns = [i for i, name in enumerate(panels) if name in names]
         shape: dict[str, Any] = {"shrink": 0.5, "aspect": 34} if len(columns) > 1 else {"shrink": 0.8, "aspect": 26}
-        artist, ends = axes[0, columns[0]].collections[0], beyond(norm, values)
+        artist, ends = axes[0, columns[0]].collections[0], slide_panels.beyond(norm, values)
         bar = drawing.colorbar(
             artist, ax=axes[:, columns], location="bottom", extend=ends, label=label, pad=0.02, panchor=False, **shape
         )
@@ -162,18 +152,18 @@ def _draw_row(
 ) -> None:
     for axes, name in zip(row, panels, strict=True):
         if slide.image is not None:
-            draw_image(axes, slide.image, grey=name != "image")
+            slide_panels.draw_image(axes, slide.image, grey=name != "image")
         if name != "image":
             norm, cmap = scales[name]
             opacity = alpha if slide.image is not None else 1.0
-            draw_patches(axes, slide.corners, getattr(slide, name), norm=norm, cmap=cmap, alpha=opacity)
-        frame(axes, slide.box)
+            slide_panels.draw_patches(axes, slide.corners, getattr(slide, name), norm=norm, cmap=cmap, alpha=opacity)
+        slide_panels.frame(axes, slide.box)
         title = TITLES[name]
         if name == "predicted":
             title += f" from {slide.inputs}" * bool(slide.inputs) + _agreement(slide)
         axes.set_title(title, fontsize=10, loc="left", color=INK)
     row[0].set_ylabel(slide.name, fontsize=11, color=INK)
-    scale_bar(row[0], slide.box, um_per_px=slide.um_per_px)
+    slide_panels.scale_bar(row[0], slide.box, um_per_px=slide.um_per_px)
 
 
 def _agreement(slide: SlideMaps) -> str:

@@ -44,10 +44,8 @@ def coverage(
         Name of a built-in set, file, or mapping of names to genes; see :func:`spatialsig.io.read_signatures`.
     table_key
         Table of the cells; its ``var_names`` are the panel.
-    figure
-        Figure to draw on (emptied and resized); a new one of pyplot when None.
-    save
-        File to write the figure to; the ending decides the format.
+    figure, save
+        As in :func:`scatter`.
 
     Returns
     -------
@@ -89,9 +87,7 @@ def draw_coverage(
     n_wanted = np.array([len(genes) for genes in signatures.values()])
     shared = overlap_matrix(signatures).to_numpy()
     drawing = canvas(
-        figure,
-        width_in=COLUMN_IN * (len(columns) + len(names)) + 3.2,
-        height_in=ROW_IN * len(names) + 1.5,
+        figure, width_in=COLUMN_IN * (len(columns) + len(names)) + 3.2, height_in=ROW_IN * len(names) + 1.5
     )
     axes: NDArray[Any] = drawing.subplots(1, 2, width_ratios=[len(columns), len(names)])
     texts = [[f"{n}/{n_genes}" for n in row] for row, n_genes in zip(n_measured, n_wanted, strict=True)]

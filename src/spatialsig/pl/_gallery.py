@@ -79,10 +79,8 @@ def gallery(
         Tables of measured and predicted scores, and the shapes element they annotate.
     fold
         Choose among patches of this fold (``obs["fold"]``) only; None chooses among all.
-    figure
-        Figure to draw on (emptied and resized); a new one of pyplot when None.
-    save
-        File to write the figure to; the ending decides the format.
+    figure, save
+        As in :func:`scatter`.
 
     Returns
     -------
@@ -94,7 +92,7 @@ def gallery(
     KeyMissingError
         If a table, the patches or the signature is missing; the message names the slide.
     InputError
-        If no patch has both a measured and a predicted score.
+        If ``n`` is not positive, or no patch has both a measured and a predicted score.
 
     Examples
     --------

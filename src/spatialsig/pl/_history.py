@@ -30,10 +30,8 @@ def history(history: Any, *, figure: Figure | None = None, save: str | Path | No
     history
         One row per epoch with columns ``epoch``, ``train_loss``, ``val_loss`` (may be NaN), ``lr``, and perhaps
         ``val_pearson`` and ``seconds``; or a model that carries such a table as ``history``.
-    figure
-        Figure to draw on (emptied and resized); a new one of pyplot when None.
-    save
-        File to write the figure to; the ending decides the format.
+    figure, save
+        As in :func:`scatter`.
 
     Returns
     -------

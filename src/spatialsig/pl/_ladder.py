@@ -52,10 +52,8 @@ def ladder(
     summary
         Table of ``tl.summarise``: bars are then its means over patients (rows ``signature == "mean"``), and a line over
         each is its interval.
-    figure
-        Figure to draw on (emptied and resized); a new one of pyplot when None.
-    save
-        File to write the figure to; the ending decides the format.
+    figure, save
+        As in :func:`scatter`.
 
     Returns
     -------

@@ -128,14 +128,9 @@ def _fit(viewer: Any) -> None:
 
 
 def _add_patches(
-    viewer: Any,
-    layers: Any,
-    slide: Slide,
-    patches_key: str,
-    values: NDArray[np.float64] | None,
-    signature: str | None,
+    viewer: Any, layers: Any, slide: Slide, patches_key: str, values: NDArray[np.float64] | None, signature: str | None,
     alpha: float,
-) -> None:
+) -> None:  # fmt: skip
     if values is not None and len(values) > MAX_SQUARES:
         _add_raster(viewer, slide, patches_key, values, f"{patches_key}: {signature}", alpha)
         return
@@ -167,13 +162,9 @@ def _add_raster(
     to_global = placed(slide, patches.shapes, f"shapes {patches_key!r}") @ to_image
     swap = np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]])  # napari counts (y, x)
     viewer.add_image(
-        colours(picture.ravel()).reshape(*picture.shape, 4),
-        rgb=True,
-        name=name,
-        affine=swap @ to_global @ swap,
-        opacity=alpha,
-        interpolation2d="nearest",
-    )
+        colours(picture.ravel()).reshape(*picture.shape, 4), rgb=True, name=name, affine=swap @ to_global @ swap,
+        opacity=alpha, interpolation2d="nearest",
+    )  # fmt: skip
 
 
 def colours(values: NDArray[np.float64]) -> NDArray[np.float64]:

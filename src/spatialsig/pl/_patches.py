@@ -12,17 +12,9 @@ from matplotlib.ticker import MaxNLocator
 from spatialsig import _keys
 from spatialsig._checks import check_fraction, check_key
 from spatialsig.geometry.affine import apply
+from spatialsig.pl.drawing import slide_panels
 from spatialsig.pl.drawing.canvas import ACCENT, INK, SCORE_MAP, SECOND, canvas, save_figure
 from spatialsig.pl.drawing.maps import cell_corners
-from spatialsig.pl.drawing.slide_panels import (
-    background,
-    beyond,
-    draw_image,
-    draw_patches,
-    frame,
-    robust_limits,
-    scale_bar,
-)
 from spatialsig.pl.drawing.values import shown_values
 from spatialsig.slide.coordinates import full_resolution, image_of, placed, um_to_image
 from spatialsig.slide.folds import positions
@@ -77,10 +69,8 @@ def patches(
         Table whose ``obsm["spatial"]`` (µm) is drawn as dots; None for none.
     alpha
         Opacity of the colours, 0 to 1.
-    figure
-        Figure to draw on (emptied and resized); a new one of pyplot when None.
-    save
-        File to write the figure to; the ending decides the format.
+    figure, save
+        As in :func:`scatter`.
 
     Returns
     -------
@@ -102,7 +92,7 @@ def patches(
     slides = list(open_slides(data))
     values = [None if signature is None else shown_values(s.patches(patches_key), signature, table_key) for s in slides]
     shown = [v for v in values if v is not None]
-    norm = robust_limits(shown) if shown else None
+    norm = slide_panels.robust_limits(shown) if shown else None
     full = [full_resolution(image_of(s, image_key or s.patches(patches_key).spec.image_key)) for s in slides]
     heights = [min(TALLEST_IN, PANEL_IN * level.sizes["y"] / level.sizes["x"]) for level in full]
     drawing = canvas(figure, width_in=PANEL_IN * len(slides), height_in=max(heights) + (1.0 if shown else 0.5))
@@ -117,7 +107,7 @@ def patches(
         artist = axes[0].collections[0]
         bar = drawing.colorbar(
             artist, ax=list(axes), location="bottom", shrink=0.6, aspect=34, pad=0.02, label=signature,
-            extend=beyond(norm, shown),
+            extend=slide_panels.beyond(norm, shown),
         )  # fmt: skip
         bar.outline.set_visible(False)
         bar.locator = MaxNLocator(5)
@@ -127,29 +117,24 @@ def patches(
 
 
 def _draw_slide(
-    panel: Axes,
-    slide: Slide,
-    patches_key: str,
-    image_key: str | None,
-    values: NDArray[np.float64] | None,
-    norm: Normalize | None,
-    alpha: float,
-) -> None:
+    panel: Axes, slide: Slide, patches_key: str, image_key: str | None, values: NDArray[np.float64] | None,
+    norm: Normalize | None, alpha: float,
+) -> None:  # fmt: skip
     patches = slide.patches(patches_key)
     spec = patches.spec
     image = image_of(slide, image_key or spec.image_key)
     level = full_resolution(image)
     box = (0.0, 0.0, float(level.sizes["x"]), float(level.sizes["y"]))
-    draw_image(panel, background(image, box, slide=slide.name), grey=values is not None)
+    slide_panels.draw_image(panel, slide_panels.background(image, box, slide=slide.name), grey=values is not None)
     origins = patches.origins
     if values is None or norm is None:
         corners = cell_corners(origins, size=spec.size_l0, stride=spec.size_l0)
         panel.add_collection(PolyCollection(corners, facecolors="none", edgecolors=ACCENT, linewidths=0.6))  # type: ignore[arg-type]
     else:
         corners = cell_corners(origins, size=spec.size_l0, stride=spec.stride_l0)
-        draw_patches(panel, corners, values, norm=norm, cmap=SCORE_MAP, alpha=alpha)
-    frame(panel, box)
-    scale_bar(panel, box, um_per_px=spec.image_um_per_px)
+        slide_panels.draw_patches(panel, corners, values, norm=norm, cmap=SCORE_MAP, alpha=alpha)
+    slide_panels.frame(panel, box)
+    slide_panels.scale_bar(panel, box, um_per_px=spec.image_um_per_px)
     edge = spec.patch_px * spec.um_per_px
     title = f"{slide.name}: {len(origins):,} patches of {edge:g} µm"
     panel.set_title(title, fontsize=10, loc="left", color=INK)

@@ -167,10 +167,7 @@ def _choose(data: Data, genes: list[str] | None, settings: _Settings) -> pd.Data
     if settings.flavor == "seurat_v3":
         return by_standardised_variance(moments, norms, n_top_genes=settings.n_top_genes)
     return by_dispersion(
-        moments,
-        n_top_genes=settings.n_top_genes,
-        n_bins=settings.n_bins,
-        cell_ranger=settings.flavor == "cell_ranger",
+        moments, n_top_genes=settings.n_top_genes, n_bins=settings.n_bins, cell_ranger=settings.flavor == "cell_ranger"
     )
 
 

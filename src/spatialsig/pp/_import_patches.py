@@ -125,15 +125,9 @@ def _tool(slide: Slide, source_key: str, tool: str | None) -> str:
 
 
 def _import(
-    slide: Slide,
-    source_key: str,
-    tool: str,
-    um_per_px: float | None,
-    min_tissue: float | None,
-    tissue_key: str | None,
-    image_key: str,
-    key_added: str,
-) -> None:
+    slide: Slide, source_key: str, tool: str, um_per_px: float | None, min_tissue: float | None, tissue_key: str | None,
+    image_key: str, key_added: str,
+) -> None:  # fmt: skip
     image_of(slide, image_key)
     tiles = slide.sdata.shapes[source_key]
     chosen = np.ones(len(tiles), bool)
@@ -195,15 +189,9 @@ def _squares_of(
 
 
 def _spec(
-    slide: Slide,
-    tool: str,
-    source_key: str,
-    image_key: str,
-    size: int,
-    origins: NDArray[np.int64],
-    um_per_px: float | None,
-    min_tissue: float | None,
-) -> PatchSpec:
+    slide: Slide, tool: str, source_key: str, image_key: str, size: int, origins: NDArray[np.int64],
+    um_per_px: float | None, min_tissue: float | None,
+) -> PatchSpec:  # fmt: skip
     scan = image_um_per_px(slide, image_key)
     cut_for = slide.sdata.attrs.get(LAZYSLIDE_SPEC, {}).get(source_key, {}).get("mpp") if tool == "lazyslide" else None
     resolution = um_per_px or cut_for or scan
@@ -211,16 +199,10 @@ def _spec(
     patch_px = max(1, round(size * scan / resolution))
     level, resample = level_read(slide, image_key, size_l0=size, out_px=patch_px)
     return PatchSpec(
-        image_key=image_key,
-        patch_px=patch_px,
-        um_per_px=size * scan / patch_px,
-        size_l0=size,
-        stride_l0=_stride(origins, size),
-        image_um_per_px=scan,
-        min_tissue=min_tissue or 0.0,
-        level=level,
+        image_key=image_key, patch_px=patch_px, um_per_px=size * scan / patch_px, size_l0=size,
+        stride_l0=_stride(origins, size), image_um_per_px=scan, min_tissue=min_tissue or 0.0, level=level,
         resample=resample,
-    )
+    )  # fmt: skip
 
 
 def _stride(origins: NDArray[np.int64], size: int) -> int:

@@ -169,16 +169,10 @@ def _spec(slide: Slide, size: _Size, stride_um: float, min_tissue: float, image_
         raise InputError(msg)
     level, resample = level_read(slide, image_key, size_l0=size_l0, out_px=size.px)
     return PatchSpec(
-        image_key=image_key,
-        patch_px=size.px,
-        um_per_px=size.um_per_px,
-        size_l0=size_l0,
-        stride_l0=max(1, round(stride_um / scan)),
-        image_um_per_px=scan,
-        min_tissue=min_tissue,
-        level=level,
+        image_key=image_key, patch_px=size.px, um_per_px=size.um_per_px, size_l0=size_l0,
+        stride_l0=max(1, round(stride_um / scan)), image_um_per_px=scan, min_tissue=min_tissue, level=level,
         resample=resample,
-    )
+    )  # fmt: skip
 
 
 def _origins(slide: Slide, spec: PatchSpec, around: str | None) -> NDArray[np.int64]:
@@ -194,13 +188,9 @@ def _origins(slide: Slide, spec: PatchSpec, around: str | None) -> NDArray[np.in
 
 
 def _lay(
-    slide: Slide,
-    spec: PatchSpec,
-    origins: NDArray[np.int64],
-    tissue_key: str | None,
-    cells: tuple[str, int] | None,
+    slide: Slide, spec: PatchSpec, origins: NDArray[np.int64], tissue_key: str | None, cells: tuple[str, int] | None,
     key_added: str,
-) -> None:
+) -> None:  # fmt: skip
     mask, used = tissue_of(slide, spec.image_key, tissue_key)
     tissue = tissue_fraction(mask, origins, size=spec.size_l0)
     keep = tissue >= spec.min_tissue
@@ -216,13 +206,9 @@ def _lay(
 
 
 def _enough_cells(
-    slide: Slide,
-    spec: PatchSpec,
-    origins: NDArray[np.int64],
-    candidates: NDArray[np.bool_],
-    table_key: str,
+    slide: Slide, spec: PatchSpec, origins: NDArray[np.int64], candidates: NDArray[np.bool_], table_key: str,
     min_cells: int,
-) -> NDArray[np.bool_]:
+) -> NDArray[np.bool_]:  # fmt: skip
     slide.table(table_key)
     xy = um_to_image(slide, spec.image_key, positions(slide, table_key))
     count = np.asarray(points_in_patches(xy, origins, size=spec.size_l0).getnnz(axis=0))

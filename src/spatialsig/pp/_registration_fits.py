@@ -28,28 +28,15 @@ MIN_CELLS = 25  # fewer cells say nothing
 
 @dataclass(frozen=True)
 class Fit:
-    """One fit; the shift is that of the H&E against the cells, µm, NaN where it cannot be told.
+    """One fit; the shift is that of the H&E against the cells, µm, NaN where it cannot be told."""
 
-    Attributes
-    ----------
-    dx_um, dy_um
-        Where the nuclei lie on the H&E, minus where the cells are.
-    ncc
-        Correlation at the best shift.
-    height
-        Height of the peak above all other shifts, in their standard deviations.
-    second
-        Height of the next peak, as a share of it.
-    n_cells
-        Cells that were used.
-    """
-
+    # where the nuclei lie on the H&E, minus where the cells are
     dx_um: float
     dy_um: float
-    ncc: float
-    height: float
-    second: float
-    n_cells: int
+    ncc: float  # correlation at the best shift
+    height: float  # height of the peak above all other shifts, in their standard deviations
+    second: float  # height of the next peak, as a share of it
+    n_cells: int  # cells that were used
 
     @property
     def clear(self) -> bool:

@@ -31,18 +31,10 @@ INK_REACH_UM = 24.0  # the rim of a pen stroke is a mixture that looks like stai
 
 @dataclass(frozen=True)
 class TissueMask:
-    """Tissue of an H&E as a coarse mask.
+    """Tissue of an H&E as a coarse mask."""
 
-    Attributes
-    ----------
-    mask
-        ``(h, w)`` bool.
-    scale
-        Level-0 px per px of the mask, along y and x.
-    """
-
-    mask: NDArray[np.bool_]
-    scale: tuple[float, float]
+    mask: NDArray[np.bool_]  # (h, w) bool
+    scale: tuple[float, float]  # level-0 px per px of the mask, along y and x
 
 
 def coarse_pixels(

@@ -114,17 +114,9 @@ def aggregate_patches(
         msg = "`stat='pseudobulk'` scores the summed counts of a patch; for `targets` use `stat='sum'`."
         raise InputError(msg)
     request = LabelRequest(
-        stat=stat,
-        trim=trim,
-        min_cells=min_cells,
-        targets=chosen,
-        rep=() if use_rep is None else (use_rep,),
-        obs=tuple(obs),
-        obsm=tuple(obsm),
-        layers=tuple(layers),
-        patches_key=patches_key,
-        table_key=table_key,
-    )
+        stat=stat, trim=trim, min_cells=min_cells, targets=chosen, rep=() if use_rep is None else (use_rep,),
+        obs=tuple(obs), obsm=tuple(obsm), layers=tuple(layers), patches_key=patches_key, table_key=table_key,
+    )  # fmt: skip
     categories = check_slides(data, request)
     for slide in track(open_slides(data), "label patches", total=slide_count(data), unit="slide"):
         slide.put(key_added, patch_labels(slide, request, categories))

@@ -242,10 +242,7 @@ class _Raster:
         """Image element in the frame of the H&E."""
         with np.errstate(invalid="ignore"):
             mean = np.where(self.count > 0, self.total / self.count, np.float32(np.nan))
-        in_image = [
-            Scale([self.cell_l0, self.cell_l0], axes=XY),
-            Translation(self.origin[::-1].astype(float), axes=XY),
-        ]
+        in_image = [Scale([self.cell_l0, self.cell_l0], axes=XY), Translation(self.origin[::-1].astype(float), axes=XY)]
         frames = get_transformation(image_of(slide, self.spec.image_key), get_all=True)
         return Image2DModel.parse(
             mean.astype(np.float32),

@@ -104,21 +104,10 @@ def train_autoencoder(
     True
     """
     options = AutoencoderOptions(
-        signatures=signatures,
-        exclude_signature_genes=exclude_signature_genes,
-        panel=panel,
-        test_fold=test_fold,
-        validation_fold=validation_fold,
-        n_latent=n_latent,
-        hidden=tuple(hidden),
-        loss=loss,
-        denoise=denoise,
-        slide_offsets=slide_offsets,
-        linear_path=linear_path,
-        seed=seed,
-        table_key=table_key,
-        fit=fit_options,
-    )
+        signatures=signatures, exclude_signature_genes=exclude_signature_genes, panel=panel, test_fold=test_fold,
+        validation_fold=validation_fold, n_latent=n_latent, hidden=tuple(hidden), loss=loss, denoise=denoise,
+        slide_offsets=slide_offsets, linear_path=linear_path, seed=seed, table_key=table_key, fit=fit_options,
+    )  # fmt: skip
     return train_expression_autoencoder(data, options)
 
 

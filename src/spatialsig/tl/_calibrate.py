@@ -16,13 +16,7 @@ from spatialsig.inference.inputs import ModelInputs, inputs_name, usable
 from spatialsig.inference.provenance import backbone_of
 from spatialsig.slide.folds import BUFFER
 from spatialsig.slide.slides import open_slides, slide_count
-from spatialsig.stats.conformal import (
-    GUARANTEES,
-    check_coverage,
-    conformal_quantile,
-    left_out_coverage,
-    slides_needed,
-)
+from spatialsig.stats.conformal import GUARANTEES, check_coverage, conformal_quantile, left_out_coverage, slides_needed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -145,14 +139,9 @@ def calibrate(
 
 
 def _errors(
-    slide: Slide,
-    model: SignatureModel,
-    fold: int | None,
-    use_rep: str | None,
-    n_views: int,
-    patches_key: str,
+    slide: Slide, model: SignatureModel, fold: int | None, use_rep: str | None, n_views: int, patches_key: str,
     signatures_key: str,
-) -> _Errors | None:
+) -> _Errors | None:  # fmt: skip
     """Errors on the held-out labelled patches of one slide; None where it has none."""
     patches = slide.patches(patches_key)
     labels = patches.labels(signatures_key)

@@ -124,16 +124,9 @@ def _judged(rows: _Rows, x: NDArray[np.float32], y: NDArray[np.float32]) -> pd.D
 
 
 def _rows_of(
-    slide: Slide,
-    test_fold: int,
-    n_repeats: int,
-    seed: int,
-    *,
-    use_rep: str,
-    patches_key: str,
-    signatures_key: str,
+    slide: Slide, test_fold: int, n_repeats: int, seed: int, *, use_rep: str, patches_key: str, signatures_key: str,
     table_key: str,
-) -> _Rows:
+) -> _Rows:  # fmt: skip
     patches = slide.patches(patches_key)
     labels = patches.labels(signatures_key)
     fix = "Call `sp.tl.embed_cells` and `sp.tl.aggregate_patches` first."

@@ -97,16 +97,10 @@ def predict(
     """
     check_choice(on_error, ("raise", "collect"), name="on_error")
     run = _Prediction(
-        model=model,
-        weights=weights_hash(model),
-        intervals=intervals_for(model, use_rep, n_views),
-        use_rep=use_rep,
-        n_views=n_views,
-        skip_done=skip_done,
-        patches_key=patches_key,
-        signatures_key=signatures_key,
+        model=model, weights=weights_hash(model), intervals=intervals_for(model, use_rep, n_views), use_rep=use_rep,
+        n_views=n_views, skip_done=skip_done, patches_key=patches_key, signatures_key=signatures_key,
         key_added=key_added,
-    )
+    )  # fmt: skip
     rows = []
     for name, part in each_alone(data):
         started, row = time.perf_counter(), {"sample": name, "outcome": FAILED, "n_patches": 0, "error": ""}

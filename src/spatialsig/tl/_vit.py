@@ -144,24 +144,9 @@ def train_vit(
     ('Immune_T', 'Immune_B')
     """
     options = VitOptions(
-        test_fold=test_fold,
-        validation_fold=validation_fold,
-        inner_fold=inner_fold,
-        fusion=fusion,
-        use_rep=use_rep,
-        size=size,
-        backbone=backbone,
-        backbone_options=backbone_options,
-        pretrained=pretrained,
-        tune=tune,
-        lora=lora,
-        layer_decay=layer_decay,
-        batch_size=batch_size,
-        seed=seed,
-        weights=weights,
-        targets_key=targets_key,
-        signatures_key=signatures_key,
-        patches_key=patches_key,
-        fit=fit_options,
-    )
+        test_fold=test_fold, validation_fold=validation_fold, inner_fold=inner_fold, fusion=fusion, use_rep=use_rep,
+        size=size, backbone=backbone, backbone_options=backbone_options, pretrained=pretrained, tune=tune, lora=lora,
+        layer_decay=layer_decay, batch_size=batch_size, seed=seed, weights=weights, targets_key=targets_key,
+        signatures_key=signatures_key, patches_key=patches_key, fit=fit_options,
+    )  # fmt: skip
     return train_signature_vit(data, options)

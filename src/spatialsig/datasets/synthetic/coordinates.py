@@ -14,31 +14,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Frames:
-    """Sizes and affines of one slide; all matrices act on ``(x, y, 1)``.
+    """Sizes and affines of one slide; all matrices act on ``(x, y, 1)``."""
 
-    Attributes
-    ----------
-    size_um
-        Side of the square that holds the tissue, um.
-    margin_um
-        Empty border of the morphology image around that square, um.
-    pixel_size_um, he_um_per_px
-        Size of a morphology pixel and of an H&E pixel, um.
-    morphology_shape, he_shape
-        ``(height, width)`` in the pixels of each image.
-    he_to_um
-        True affine from H&E px to um, ``(3, 3)``.
-    alignment
-        What the alignment file says, H&E px to morphology px, ``(3, 3)``: the truth plus the registration error.
-    """
-
-    size_um: float
-    margin_um: float
+    size_um: float  # side of the square that holds the tissue, um
+    margin_um: float  # empty border of the morphology image around that square, um
+    # size of a morphology pixel and of an H&E pixel, um
     pixel_size_um: float
     he_um_per_px: float
+    # (height, width) in the pixels of each image
     morphology_shape: tuple[int, int]
     he_shape: tuple[int, int]
-    he_to_um: NDArray[np.float64]
+    he_to_um: NDArray[np.float64]  # true affine from H&E px to um, (3, 3)
+    # what the alignment file says, H&E px to morphology px, (3, 3): the truth plus the registration error
     alignment: NDArray[np.float64]
 
     @property
@@ -61,15 +48,9 @@ def usual_orientation(index: int, rng: np.random.Generator) -> tuple[float, bool
 
 
 def make_frames(
-    rng: np.random.Generator,
-    *,
-    size_um: float,
-    pixel_size_um: float,
-    he_um_per_px: float,
-    rotation_deg: float,
-    mirrored: bool,
-    registration_error_um: float,
-) -> Frames:
+    rng: np.random.Generator, *, size_um: float, pixel_size_um: float, he_um_per_px: float, rotation_deg: float,
+    mirrored: bool, registration_error_um: float,
+) -> Frames:  # fmt: skip
     """Place a square of tissue in both images.
 
     The H&E canvas is the bounding box of the turned square plus a margin; the tissue lies a little off its centre,
@@ -93,12 +74,6 @@ def make_frames(
     alignment = np.diag([1 / pixel_size_um, 1 / pixel_size_um, 1.0]) @ believed
     side_px = math.ceil((size_um + 2 * margin_um) / pixel_size_um)
     return Frames(
-        size_um=size_um,
-        margin_um=margin_um,
-        pixel_size_um=pixel_size_um,
-        he_um_per_px=he_um_per_px,
-        morphology_shape=(side_px, side_px),
-        he_shape=(n_px, n_px),
-        he_to_um=he_to_um,
-        alignment=alignment,
-    )
+        size_um=size_um, margin_um=margin_um, pixel_size_um=pixel_size_um, he_um_per_px=he_um_per_px,
+        morphology_shape=(side_px, side_px), he_shape=(n_px, n_px), he_to_um=he_to_um, alignment=alignment,
+    )  # fmt: skip

@@ -107,40 +107,25 @@ class SyntheticSlide:
 
 
 def make_slide(
-    recipe: Recipe,
-    *,
-    seed: int,
-    index: int,
-    sample: str,
-    patient: str,
-    patient_index: int,
+    recipe: Recipe, *, seed: int, index: int, sample: str, patient: str, patient_index: int,
     rotation_deg: float | None = None,
-) -> SyntheticSlide:
+) -> SyntheticSlide:  # fmt: skip
     """Draw slide ``index`` of the cohort ``seed``; how many slides the cohort has makes no difference."""
     children = np.random.SeedSequence(seed, spawn_key=(index,)).spawn(len(_STREAMS))
     streams = {name: np.random.default_rng(child) for name, child in zip(_STREAMS, children, strict=True)}
     patient_stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_PATIENT_KEY, patient_index)))
     usual_deg, mirrored = usual_orientation(index, streams["frames"])
     frames = make_frames(
-        streams["frames"],
-        size_um=recipe.size_um,
-        pixel_size_um=recipe.pixel_size_um,
-        he_um_per_px=recipe.he_um_per_px,
-        rotation_deg=usual_deg if rotation_deg is None else rotation_deg,
-        mirrored=mirrored and rotation_deg is None,
+        streams["frames"], size_um=recipe.size_um, pixel_size_um=recipe.pixel_size_um, he_um_per_px=recipe.he_um_per_px,
+        rotation_deg=usual_deg if rotation_deg is None else rotation_deg, mirrored=mirrored and rotation_deg is None,
         registration_error_um=recipe.registration_error_um,
-    )
+    )  # fmt: skip
     tissue = grow_tissue(
-        streams["tissue"],
-        extent_um=frames.extent_um,
-        margin_um=frames.margin_um,
-        density_per_mm2=recipe.density_per_mm2,
-        gap_share=recipe.gap_share,
-        shift=composition_shift(patient_stream, slide_sd=recipe.slide_sd),
-        structure_rng=streams["structures"],
-        lumen_share=recipe.lumen_share,
-        fat_share=recipe.fat_share,
-    )
+        streams["tissue"], extent_um=frames.extent_um, margin_um=frames.margin_um,
+        density_per_mm2=recipe.density_per_mm2, gap_share=recipe.gap_share,
+        shift=composition_shift(patient_stream, slide_sd=recipe.slide_sd), structure_rng=streams["structures"],
+        lumen_share=recipe.lumen_share, fat_share=recipe.fat_share,
+    )  # fmt: skip
     panel = load_panel()
     return SyntheticSlide(
         sample=sample,

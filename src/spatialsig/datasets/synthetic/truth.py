@@ -120,10 +120,7 @@ def true_cells(slide: SyntheticSlide, cell_ids: list[str]) -> ad.AnnData:
         X=slide.counts.rates,
         obs=obs,
         var=var,
-        obsm={
-            keys.SPATIAL: slide.tissue.xy_um,
-            HE_PX: apply(slide.frames.um_to_he, slide.nuclei.centre_um),
-        },
+        obsm={keys.SPATIAL: slide.tissue.xy_um, HE_PX: apply(slide.frames.um_to_he, slide.nuclei.centre_um)},
         uns={
             "signatures": {name: np.array(genes) for name, genes in slide.panel.signatures.items()},
             "he_to_um": slide.frames.he_to_um,

@@ -49,16 +49,9 @@ class SlideMaps:
 
 
 def slide_maps(
-    slide: Slide,
-    signature: str,
-    *,
-    signatures_key: str | None,
-    predictions_key: str,
-    image_key: str | None,
-    patches_key: str,
-    fold: int | None,
-    show_image: bool,
-) -> SlideMaps:
+    slide: Slide, signature: str, *, signatures_key: str | None, predictions_key: str, image_key: str | None,
+    patches_key: str, fold: int | None, show_image: bool,
+) -> SlideMaps:  # fmt: skip
     """Gather the maps of one slide; of the image only what will be drawn is read."""
     patches = slide.patches(patches_key)
     spec = patches.spec

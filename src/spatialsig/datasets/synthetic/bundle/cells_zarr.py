@@ -110,15 +110,9 @@ def _put_vertices(root: zarr.Group, outlines: Outlines) -> None:
 
 
 def write_cells_zarr(
-    path: Path,
-    *,
-    id_prefixes: NDArray[np.uint32],
-    xy_um: NDArray[np.float64],
-    outlines: Outlines,
-    shape: tuple[int, int],
-    pixel_size_um: float,
-    layout: Layout,
-) -> None:
+    path: Path, *, id_prefixes: NDArray[np.uint32], xy_um: NDArray[np.float64], outlines: Outlines,
+    shape: tuple[int, int], pixel_size_um: float, layout: Layout,
+) -> None:  # fmt: skip
     """Write the segmentation of one slide; ``shape`` is that of the morphology image."""
     n = len(xy_um)
     major, minor = _FORMAT[layout.segmentation]

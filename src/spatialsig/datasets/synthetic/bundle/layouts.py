@@ -13,39 +13,21 @@ from spatialsig.datasets.synthetic.tissue.expression import Counts
 
 @dataclass(frozen=True)
 class Layout:
-    """One layout of a Xenium output folder.
+    """One layout of a Xenium output folder."""
 
-    Attributes
-    ----------
-    software
-        Version string in ``experiment.xenium``.
-    format_version
-        Major and minor version of the manifest.
-    cell_ids
-        How cells are named in the tables: running numbers, or text such as ``aaaabcde-1`` as bytes or string.
-    unassigned_type, unassigned_name
-        Feature type and prefix of the codewords that stand for no gene.
-    cell_columns
-        Columns of ``cells.parquet`` beyond those of all layouts.
-    molecule_columns
-        Columns of ``transcripts.parquet``.
-    label_id
-        Boundaries name the value of their cell in the raster.
-    segmentation
-        What ``cells.zarr.zip`` holds: vertices only, vertices and raster values, or sets of polygons.
-    morphology
-        One projection per file, numbered channels, or channels named after their stain.
-    """
-
-    software: str
-    format_version: tuple[int, int]
+    software: str  # version string in experiment.xenium
+    format_version: tuple[int, int]  # major and minor version of the manifest
+    # how cells are named in the tables: running numbers, or text such as aaaabcde-1 as bytes or string
     cell_ids: Literal["int32", "bytes", "str"]
+    # feature type and prefix of the codewords that stand for no gene
     unassigned_type: str
     unassigned_name: str
-    cell_columns: frozenset[str]
-    molecule_columns: tuple[str, ...]
-    label_id: bool
+    cell_columns: frozenset[str]  # columns of cells.parquet beyond those of all layouts
+    molecule_columns: tuple[str, ...]  # columns of transcripts.parquet
+    label_id: bool  # boundaries name the value of their cell in the raster
+    # what cells.zarr.zip holds: vertices only, vertices and raster values, or sets of polygons
     segmentation: Literal["vertices", "values", "sets"]
+    # one projection per file, numbered channels, or channels named after their stain
     morphology: Literal["projections", "numbered", "named"]
 
 

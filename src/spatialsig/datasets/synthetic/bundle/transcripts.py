@@ -45,12 +45,7 @@ class _Writer:
     """Turns molecules into rows of the file."""
 
     def __init__(
-        self,
-        rng: np.random.Generator,
-        counts: Counts,
-        custom: NDArray[np.bool_],
-        cell_ids: list[str],
-        layout: Layout,
+        self, rng: np.random.Generator, counts: Counts, custom: NDArray[np.bool_], cell_ids: list[str], layout: Layout
     ):
         self.rng = rng
         self.columns = layout.molecule_columns
@@ -64,14 +59,9 @@ class _Writer:
         self.next_id = _FIRST_ID
 
     def table(
-        self,
-        cell: NDArray[np.int64],
-        feature: NDArray[np.int64],
-        xy_um: NDArray[np.float64],
-        distance_um: NDArray[np.float64],
-        *,
-        low_quality: bool = False,
-    ) -> pa.Table:
+        self, cell: NDArray[np.int64], feature: NDArray[np.int64], xy_um: NDArray[np.float64],
+        distance_um: NDArray[np.float64], *, low_quality: bool = False,
+    ) -> pa.Table:  # fmt: skip
         """Rows for molecules of feature ``feature`` at ``xy_um``, in the columns of the layout."""
         n = len(cell)
         ids = np.arange(self.next_id, self.next_id + n, dtype=np.uint64)
@@ -129,17 +119,9 @@ def _tables(
 
 
 def write_transcripts(
-    path: Path,
-    *,
-    rng: np.random.Generator,
-    counts: Counts,
-    custom: NDArray[np.bool_],
-    cell_ids: list[str],
-    xy_um: NDArray[np.float64],
-    outlines: Outlines,
-    n_cells: int,
-    layout: Layout,
-) -> None:
+    path: Path, *, rng: np.random.Generator, counts: Counts, custom: NDArray[np.bool_], cell_ids: list[str],
+    xy_um: NDArray[np.float64], outlines: Outlines, n_cells: int, layout: Layout,
+) -> None:  # fmt: skip
     """Write the molecules of the first ``n_cells`` cells, and some that belong to none."""
     writer = _Writer(rng, counts, custom, cell_ids, layout)
     nothing, nowhere = np.empty(0, np.int64), np.empty((0, 2))

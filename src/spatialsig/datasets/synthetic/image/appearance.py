@@ -31,24 +31,13 @@ BLURRED = 0.6  # level from which a place counts as out of focus
 
 @dataclass(frozen=True)
 class Stain:
-    """Numbers that turn stain amounts into colours.
+    """Numbers that turn stain amounts into colours."""
 
-    Attributes
-    ----------
-    vectors
-        Optical density per unit of haematoxylin and of eosin, ``(2, 3)``: unit vectors times the slide's strength.
-    white
-        Colour of empty glass, ``(3,)``, 0-255.
-    noise
-        Standard deviation of the sensor noise, grey levels.
-    blur_um
-        Standard deviation of the optical blur.
-    """
-
+    # optical density per unit of haematoxylin and of eosin, (2, 3): unit vectors times the slide's strength
     vectors: NDArray[np.float32]
-    white: NDArray[np.float32]
-    noise: float = 2.0
-    blur_um: float = 0.38
+    white: NDArray[np.float32]  # colour of empty glass, (3,), 0-255
+    noise: float = 2.0  # standard deviation of the sensor noise, grey levels
+    blur_um: float = 0.38  # standard deviation of the optical blur
 
 
 def draw_stain(rng: np.random.Generator, *, stain_sd: float) -> Stain:
@@ -62,23 +51,14 @@ def draw_stain(rng: np.random.Generator, *, stain_sd: float) -> Stain:
 
 @dataclass(frozen=True)
 class Artefacts:
-    """Plan of one slide.
+    """Plan of one slide."""
 
-    Attributes
-    ----------
-    folds, pens
-        One row per stroke: centre, direction, length, half width, length of the tapered end, and the bend and wave
-        of its middle line, ``(n, 11)``.
-    inks
-        Colour of each pen mark, ``(n_pens, 3)``, 0-255.
-    defocus
-        Level of blur, or None.
-    """
-
+    # one row per stroke: centre, direction, length, half width, length of the tapered end, and the bend and wave of its
+    # middle line, (n, 11)
     folds: NDArray[np.float64]
     pens: NDArray[np.float64]
-    inks: NDArray[np.float64]
-    defocus: Field | None
+    inks: NDArray[np.float64]  # colour of each pen mark, (n_pens, 3), 0-255
+    defocus: Field | None  # level of blur, or None
 
     def __bool__(self) -> bool:
         """Whether there is anything to draw."""

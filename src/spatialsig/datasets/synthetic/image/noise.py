@@ -94,15 +94,9 @@ def _white(out: NDArray[np.float32], row0: int, seed: int) -> None:
 
 @numba.njit(cache=True, nogil=True)
 def _smear(
-    out: NDArray[np.float32],
-    row0: int,
-    white: NDArray[np.float32],
-    cos2: NDArray[np.float32],
-    sin2: NDArray[np.float32],
-    field_step_um: float,
-    step_um: float,
-    reach: int,
-) -> None:
+    out: NDArray[np.float32], row0: int, white: NDArray[np.float32], cos2: NDArray[np.float32],
+    sin2: NDArray[np.float32], field_step_um: float, step_um: float, reach: int,
+) -> None:  # fmt: skip
     """Average white noise along the local orientation (a line integral): rows ``row0 ...`` of the threads."""
     size = white.shape[0]
     for row in range(out.shape[0]):
@@ -132,14 +126,9 @@ def fibre_texture(fibres: tuple[Field, Field], *, extent_um: float, seed: int) -
     with ThreadPoolExecutor(settings.threads) as pool:
         list(pool.map(lambda row0: _white(white[row0 : row0 + _BAND], row0, seed), starts))
         smear = partial(
-            _smear,
-            white=white,
-            cos2=cos2.values,
-            sin2=sin2.values,
-            field_step_um=cos2.step_um,
-            step_um=_STEP_UM,
+            _smear, white=white, cos2=cos2.values, sin2=sin2.values, field_step_um=cos2.step_um, step_um=_STEP_UM,
             reach=_REACH,
-        )
+        )  # fmt: skip
         list(pool.map(lambda row0: smear(threads[row0 : row0 + _BAND], row0), starts))
         threads = _bundle(threads, pool)
     threads *= 0.8 / threads.std()

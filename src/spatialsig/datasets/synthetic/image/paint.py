@@ -87,17 +87,10 @@ def _nucleus_stain(
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
 def stamp_cells(
-    haematoxylin: NDArray[np.float32],
-    nearest: NDArray[np.float32],
-    second: NDArray[np.float32],
-    owner: NDArray[np.int32],
-    row0: int,
-    col0: int,
-    members: NDArray[np.int64],
-    cells: NDArray[np.float32],
-    um_per_px: NDArray[np.float64],
-    seed: int,
-) -> None:
+    haematoxylin: NDArray[np.float32], nearest: NDArray[np.float32], second: NDArray[np.float32],
+    owner: NDArray[np.int32], row0: int, col0: int, members: NDArray[np.int64], cells: NDArray[np.float32],
+    um_per_px: NDArray[np.float64], seed: int,
+) -> None:  # fmt: skip
     """Draw nuclei, and note whose cytoplasm every pixel lies in and the squared distance to it and to the next one."""
     height, width = owner.shape
     one = np.float32(1.0)
@@ -134,23 +127,11 @@ def stamp_cells(
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
 def fill_tissue(
-    haematoxylin: NDArray[np.float32],
-    eosin: NDArray[np.float32],
-    nearest: NDArray[np.float32],
-    second: NDArray[np.float32],
-    owner: NDArray[np.int32],
-    row0: int,
-    col0: int,
-    cells: NDArray[np.float32],
-    px_to_um: NDArray[np.float64],
-    outline: NDArray[np.float32],
-    outline_step: float,
-    threads: NDArray[np.float32],
-    threads_step: float,
-    stroma: NDArray[np.float32],
-    stroma_step: float,
-    seed: int,
-) -> bool:
+    haematoxylin: NDArray[np.float32], eosin: NDArray[np.float32], nearest: NDArray[np.float32],
+    second: NDArray[np.float32], owner: NDArray[np.int32], row0: int, col0: int, cells: NDArray[np.float32],
+    px_to_um: NDArray[np.float64], outline: NDArray[np.float32], outline_step: float, threads: NDArray[np.float32],
+    threads_step: float, stroma: NDArray[np.float32], stroma_step: float, seed: int,
+) -> bool:  # fmt: skip
     """Add cytoplasm, membranes and fibres, and cut everything at the edge of the tissue; False where all is glass."""
     has_tissue = False
     # lattice values last used: the next pixel mostly lies between the same four
@@ -220,17 +201,9 @@ def blur(image: NDArray[np.float32], weights: NDArray[np.float32]) -> None:
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
 def develop(
-    out: NDArray[np.uint8],
-    haematoxylin: NDArray[np.float32],
-    eosin: NDArray[np.float32],
-    border: int,
-    row0: int,
-    col0: int,
-    vectors: NDArray[np.float32],
-    white: NDArray[np.float32],
-    noise: float,
-    seed: int,
-) -> None:
+    out: NDArray[np.uint8], haematoxylin: NDArray[np.float32], eosin: NDArray[np.float32], border: int, row0: int,
+    col0: int, vectors: NDArray[np.float32], white: NDArray[np.float32], noise: float, seed: int,
+) -> None:  # fmt: skip
     """Turn stain amounts into RGB and add the sensor's noise; ``border`` px around ``out`` are dropped."""
     for row in range(out.shape[0]):
         for col in range(out.shape[1]):

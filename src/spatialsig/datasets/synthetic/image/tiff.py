@@ -84,12 +84,7 @@ def _physical_size(um_per_px: float) -> dict[str, Any]:
 
 def write_he(path: Path, image: NDArray[np.uint8], *, um_per_px: float, quality: int = 90) -> None:
     """Write an H&E ``(height, width, 3)`` as JPEG tiles."""
-    options = {
-        "tile": (512, 512),
-        "photometric": "rgb",
-        "compression": "jpeg",
-        "compressionargs": {"level": quality},
-    }
+    options = {"tile": (512, 512), "photometric": "rgb", "compression": "jpeg", "compressionargs": {"level": quality}}
     _write(path, image, options, metadata={"axes": "YXS", **_physical_size(um_per_px)})
 
 

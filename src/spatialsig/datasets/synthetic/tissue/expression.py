@@ -18,16 +18,7 @@ if TYPE_CHECKING:
 
     from spatialsig.datasets.synthetic.tissue.grow import Tissue
 
-CELL_TYPES = (
-    "Tumour",
-    "T_cell",
-    "B_cell",
-    "Fibroblast",
-    "SmoothMuscle",
-    "Pericyte",
-    "Endothelial",
-    "Macrophage",
-)
+CELL_TYPES = ("Tumour", "T_cell", "B_cell", "Fibroblast", "SmoothMuscle", "Pericyte", "Endothelial", "Macrophage")
 PROGRAMME_TYPE = "Tumour"  # the only type whose genes and nuclei follow the proliferation programme
 # the profiles belong to the panel, not to a slide: their seed never changes
 _PROFILE_SEED = 777
@@ -42,28 +33,15 @@ _N_PROBES, _N_CODEWORDS, _N_UNASSIGNED = 20, 41, 60
 
 @dataclass(frozen=True)
 class Panel:
-    """Genes and the expression profile of each cell type.
+    """Genes and the expression profile of each cell type."""
 
-    Attributes
-    ----------
-    genes, gene_ids
-        Symbols and Ensembl ids, ``(n_genes,)``.
-    custom
-        Which genes come from the add-on rather than the predesigned panel, ``(n_genes,)``.
-    programme
-        Which genes follow the proliferation programme, ``(n_genes,)``.
-    profiles
-        Relative expression, ``(n_types, n_genes)``, rows in the order of :data:`CELL_TYPES`.
-    signatures
-        Gene lists by name; not every gene of a signature is on the panel.
-    """
-
+    # symbols and Ensembl ids, (n_genes,)
     genes: tuple[str, ...]
     gene_ids: tuple[str, ...]
-    custom: NDArray[np.bool_]
-    programme: NDArray[np.bool_]
-    profiles: NDArray[np.float64]
-    signatures: dict[str, list[str]]
+    custom: NDArray[np.bool_]  # which genes come from the add-on rather than the predesigned panel, (n_genes,)
+    programme: NDArray[np.bool_]  # which genes follow the proliferation programme, (n_genes,)
+    profiles: NDArray[np.float64]  # relative expression, (n_types, n_genes), rows in the order of CELL_TYPES
+    signatures: dict[str, list[str]]  # gene lists by name; not every gene of a signature is on the panel
 
     def columns(self, signature: str) -> NDArray[np.int64]:
         """Columns of the genes of ``signature`` that are on the panel."""
@@ -117,20 +95,11 @@ def load_panel() -> Panel:
 
 @dataclass(frozen=True)
 class Counts:
-    """Counts as the instrument would report them.
+    """Counts as the instrument would report them."""
 
-    Attributes
-    ----------
-    rates
-        Expected counts of each cell before any noise, ``(n_cells, n_genes)`` float32: the truth.
-    matrix
-        Observed counts, ``(n_cells, n_genes + n_controls)`` CSR int32, genes first.
-    names, ids, feature_types
-        Of every column of ``matrix``.
-    """
-
-    rates: NDArray[np.float32]
-    matrix: sparse.csr_matrix
+    rates: NDArray[np.float32]  # expected counts of each cell before any noise, (n_cells, n_genes) float32: the truth
+    matrix: sparse.csr_matrix  # observed counts, (n_cells, n_genes + n_controls) CSR int32, genes first
+    # of every column of matrix
     names: tuple[str, ...]
     ids: tuple[str, ...]
     feature_types: tuple[str, ...]

@@ -30,33 +30,15 @@ _EDGE_UM = 4.0  # nuclei stay this far inside the tissue
 
 @dataclass(frozen=True)
 class Tissue:
-    """Cells and the fields they were drawn from.
+    """Cells and the fields they were drawn from."""
 
-    Attributes
-    ----------
-    xy_um
-        Nucleus centres, ``(n_cells, 2)``, um.
-    cell_type
-        Index into :data:`CELL_TYPES`, ``(n_cells,)``.
-    programme
-        Proliferation programme z at each cell, ``(n_cells,)``.
-    outline
-        Signed distance to the edge of the tissue, um.
-    fibres
-        Orientation of the fibres: cos and sin of twice the angle.
-    angle
-        Direction of the long axis where a structure sets it, NaN elsewhere, ``(n_cells,)``.
-    structures
-        Lumens and fat, or None.
-    """
-
-    xy_um: NDArray[np.float64]
-    cell_type: NDArray[np.int64]
-    programme: NDArray[np.float64]
-    outline: Field
-    fibres: tuple[Field, Field]
-    angle: NDArray[np.float64]
-    structures: Structures | None = None
+    xy_um: NDArray[np.float64]  # nucleus centres, (n_cells, 2), um
+    cell_type: NDArray[np.int64]  # index into CELL_TYPES, (n_cells,)
+    programme: NDArray[np.float64]  # proliferation programme z at each cell, (n_cells,)
+    outline: Field  # signed distance to the edge of the tissue, um
+    fibres: tuple[Field, Field]  # orientation of the fibres: cos and sin of twice the angle
+    angle: NDArray[np.float64]  # direction of the long axis where a structure sets it, NaN elsewhere, (n_cells,)
+    structures: Structures | None = None  # lumens and fat, or None
 
 
 def composition_shift(rng: np.random.Generator, *, slide_sd: float) -> NDArray[np.float64]:
@@ -112,17 +94,9 @@ def _refined(outline: Field, n: int) -> NDArray[np.float32]:
 
 
 def grow_tissue(
-    rng: np.random.Generator,
-    *,
-    extent_um: float,
-    margin_um: float,
-    density_per_mm2: float,
-    gap_share: float,
-    shift: NDArray[np.float64],
-    structure_rng: np.random.Generator,
-    lumen_share: float = 0.0,
-    fat_share: float = 0.0,
-) -> Tissue:
+    rng: np.random.Generator, *, extent_um: float, margin_um: float, density_per_mm2: float, gap_share: float,
+    shift: NDArray[np.float64], structure_rng: np.random.Generator, lumen_share: float = 0.0, fat_share: float = 0.0,
+) -> Tissue:  # fmt: skip
     """Draw the outline, the cells, their types and their programme; structures have a stream of their own."""
     outline = outline_distance(rng, extent_um=extent_um, margin_um=margin_um, gap_share=gap_share)
     structures, free = None, outline
@@ -142,11 +116,6 @@ def grow_tissue(
     if structures is not None:
         cell_type[len(xy_um) - len(structures.xy_um) :] = structures.cell_type
     return Tissue(
-        xy_um=xy_um,
-        cell_type=cell_type,
-        programme=programme.at(xy_um).astype(np.float64),
-        outline=outline,
-        fibres=line_field(rng, extent_um=extent_um),
-        angle=angle,
-        structures=structures,
-    )
+        xy_um=xy_um, cell_type=cell_type, programme=programme.at(xy_um).astype(np.float64), outline=outline,
+        fibres=line_field(rng, extent_um=extent_um), angle=angle, structures=structures,
+    )  # fmt: skip

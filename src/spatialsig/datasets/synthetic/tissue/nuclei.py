@@ -18,36 +18,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Look:
-    """Typical appearance of one cell type.
+    """Typical appearance of one cell type."""
 
-    Attributes
-    ----------
-    major_um, minor_um
-        Half axes of the nucleus.
-    density
-        Haematoxylin of the nucleus, optical density.
-    texture
-        Standard deviation of the chromatin, relative to ``density``.
-    reach_um
-        Half length of the cytoplasm.
-    eosin, basophilia
-        Eosin and haematoxylin of the cytoplasm, optical density.
-    rim, nucleolus
-        How much darker the nuclear membrane and the nucleolus are, relative to ``density``.
-    spindle
-        Drawn out along the fibres rather than round.
-    """
-
+    # half axes of the nucleus
     major_um: float
     minor_um: float
-    density: float
-    texture: float
-    reach_um: float
+    density: float  # haematoxylin of the nucleus, optical density
+    texture: float  # standard deviation of the chromatin, relative to density
+    reach_um: float  # half length of the cytoplasm
+    # eosin and haematoxylin of the cytoplasm, optical density
     eosin: float
     basophilia: float
+    # how much darker the nuclear membrane and the nucleolus are, relative to density
     rim: float
     nucleolus: float
-    spindle: bool = False
+    spindle: bool = False  # drawn out along the fibres rather than round
 
 
 _LOOKS = {
@@ -70,33 +55,17 @@ N_VERTICES = 24
 
 @dataclass(frozen=True)
 class Nuclei:
-    """One row per cell; angles and lengths in the tissue's own um frame.
+    """One row per cell; angles and lengths in the tissue's own um frame."""
 
-    Attributes
-    ----------
-    drawn_type
-        Type whose look the cell has: its own, unless the image signal is turned down.
-    centre_um
-        Where the nucleus is drawn, ``(n_cells, 2)``: the cell plus the residual warp.
-    axes_um
-        Half axes of the nucleus, ``(n_cells, 2)``.
-    cytoplasm_um
-        Half axes of the cytoplasm, ``(n_cells, 2)``.
-    direction
-        Unit vector of the long axis, ``(n_cells, 2)``.
-    lobes
-        Amplitude and phase of the second and third harmonic of the outline, ``(n_cells, 4)``. From the second
-        harmonic on, an outline keeps its centre of mass.
-    density, texture, eosin, basophilia, rim, nucleolus
-        As in :class:`Look`, ``(n_cells,)``.
-    """
-
-    drawn_type: NDArray[np.int64]
-    centre_um: NDArray[np.float64]
-    axes_um: NDArray[np.float64]
-    cytoplasm_um: NDArray[np.float64]
-    direction: NDArray[np.float64]
+    drawn_type: NDArray[np.int64]  # type whose look the cell has: its own, unless the image signal is turned down
+    centre_um: NDArray[np.float64]  # where the nucleus is drawn, (n_cells, 2): the cell plus the residual warp
+    axes_um: NDArray[np.float64]  # half axes of the nucleus, (n_cells, 2)
+    cytoplasm_um: NDArray[np.float64]  # half axes of the cytoplasm, (n_cells, 2)
+    direction: NDArray[np.float64]  # unit vector of the long axis, (n_cells, 2)
+    # amplitude and phase of the second and third harmonic of the outline, (n_cells, 4). From the second harmonic on, an
+    # outline keeps its centre of mass
     lobes: NDArray[np.float64]
+    # as in Look, (n_cells,)
     density: NDArray[np.float64]
     texture: NDArray[np.float64]
     eosin: NDArray[np.float64]

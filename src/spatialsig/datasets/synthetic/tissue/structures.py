@@ -30,27 +30,17 @@ _CLEARANCE_UM = 4.5
 
 @dataclass(frozen=True)
 class Structures:
-    """Hollows of the tissue, and the cells that belong to them.
+    """Hollows of the tissue, and the cells that belong to them."""
 
-    Attributes
-    ----------
-    hollow
-        Signed distance to the edge of the nearest hollow, above 0 where there is tissue, um.
-    lumen, fat
-        Below 0 inside a lumen, inside a fat lobule.
-    xy_um, cell_type, angle
-        Lining cells and nuclei of fat cells: ``(n, 2)``, ``(n,)``, and the direction of their long axis ``(n,)``.
-    keep_out_um
-        How far from a hollow other cells stay, on the grid of ``hollow``.
-    """
-
-    hollow: Field
+    hollow: Field  # signed distance to the edge of the nearest hollow, above 0 where there is tissue, um
+    # below 0 inside a lumen, inside a fat lobule
     lumen: Field
     fat: Field
+    # lining cells and nuclei of fat cells: (n, 2), (n,), and the direction of their long axis (n,)
     xy_um: NDArray[np.float64]
     cell_type: NDArray[np.int64]
     angle: NDArray[np.float64]
-    keep_out_um: Field
+    keep_out_um: Field  # how far from a hollow other cells stay, on the grid of hollow
 
 
 @dataclass(frozen=True)
@@ -229,11 +219,7 @@ def grow_structures(
     every = Field(np.minimum(hollow, lumen), STEP_UM)
     keep = _apart(extra[:, :2], outline, every)
     return Structures(
-        hollow=every,
-        lumen=Field(lumen, STEP_UM),
-        fat=Field(fat, STEP_UM),
-        xy_um=extra[keep, :2],
-        cell_type=types[keep].astype(np.int64),
-        angle=extra[keep, 2],
+        hollow=every, lumen=Field(lumen, STEP_UM), fat=Field(fat, STEP_UM), xy_um=extra[keep, :2],
+        cell_type=types[keep].astype(np.int64), angle=extra[keep, 2],
         keep_out_um=Field(np.minimum(hollow, lumen - _LINING_DEPTH_UM), STEP_UM),
-    )
+    )  # fmt: skip
