@@ -169,12 +169,9 @@ def _image(slide: SyntheticSlide) -> DataTree:
 def _circles(slide: SyntheticSlide, cells: pd.DataFrame) -> GeoDataFrame:
     scale = 1 / slide.recipe.pixel_size_um
     return ShapesModel.parse(
-        slide.tissue.xy_um,
-        geometry=0,
-        radius=np.sqrt(cells["cell_area"].to_numpy() / np.pi),
-        index=pd.Index(cells["cell_id"]),
-        transformations={keys.GLOBAL: Scale([scale, scale], axes=("x", "y"))},
-    )
+        slide.tissue.xy_um, geometry=0, radius=np.sqrt(cells["cell_area"].to_numpy() / np.pi),
+        index=pd.Index(cells["cell_id"]), transformations={keys.GLOBAL: Scale([scale, scale], axes=("x", "y"))},
+    )  # fmt: skip
 
 
 def _table(slide: SyntheticSlide, cells: pd.DataFrame) -> ad.AnnData:

@@ -70,7 +70,7 @@ def alignment(
     table_key
         Table of the cells, with positions in ``obsm["spatial"]`` (µm).
     figure, save
-        As in :func:`scatter`.
+        Figure to draw on (emptied and resized), a new pyplot one when None; file to write it to, format by its ending.
 
     Returns
     -------

@@ -9,13 +9,12 @@ import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.colors import Normalize
-from matplotlib.ticker import MaxNLocator
 
 from spatialsig import _keys
 from spatialsig._checks import check_fraction, check_key
 from spatialsig.data.patches import read_patches
 from spatialsig.errors import InputError, KeyMissingError
-from spatialsig.pl.drawing.canvas import INK, RESIDUAL_MAP, SCORE_MAP, canvas, save_figure
+from spatialsig.pl.drawing.canvas import INK, RESIDUAL_MAP, SCORE_MAP, canvas, colour_bar, save_figure
 from spatialsig.pl.drawing.slide_panels import frame, greyed, scale_bar
 from spatialsig.pl.drawing.values import patch_values
 from spatialsig.slide.slides import open_slides
@@ -81,7 +80,7 @@ def attention(
     alpha
         Opacity of the strongest colour, 0 to 1.
     figure, save
-        As in :func:`scatter`.
+        Figure to draw on (emptied and resized), a new pyplot one when None; file to write it to, format by its ending.
 
     Returns
     -------
@@ -116,13 +115,9 @@ def attention(
     um_per_px = slide.patches(record["patches_key"]).spec.um_per_px
     for column, patch in enumerate(shown):
         _draw(axes[:, column], patch, norm, colours, alpha, um_per_px, first=column == 0)
-    bar = drawing.colorbar(
-        _mappable(norm, colours), ax=list(axes[1]), location="bottom", shrink=min(1.0, 3 / len(shown)), aspect=34,
-        pad=0.04, label="share of the attention" if record["method"] == ROLLOUT else f"added to the score of {channel}",
-    )  # fmt: skip
-    bar.outline.set_visible(False)
-    bar.locator = MaxNLocator(5)
-    bar.update_ticks()
+    label = "share of the attention" if record["method"] == ROLLOUT else f"added to the score of {channel}"
+    size = min(1.0, 3 / len(shown))
+    colour_bar(drawing, _mappable(norm, colours), axes[1], shrink=size, aspect=34, pad=0.04, label=label)
     drawing.suptitle(f"{slide.name}: {signature or channel}", fontsize=10, color=INK)
     save_figure(drawing, save)
     return axes

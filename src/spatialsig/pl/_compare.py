@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator
 
 from spatialsig import _keys
 from spatialsig._checks import check_fraction
 from spatialsig.errors import InputError
 from spatialsig.pl.drawing import slide_panels
-from spatialsig.pl.drawing.canvas import INK, RESIDUAL_MAP, SCORE_MAP, canvas, save_figure
+from spatialsig.pl.drawing.canvas import INK, RESIDUAL_MAP, SCORE_MAP, canvas, colour_bar, save_figure
 from spatialsig.pl.drawing.maps import slide_maps
 from spatialsig.slide.slides import open_slides
 
@@ -70,7 +69,7 @@ def compare(
     alpha
         Opacity of the patches, 0 to 1.
     figure, save
-        As in :func:`scatter`.
+        Figure to draw on (emptied and resized), a new pyplot one when None; file to write it to, format by its ending.
 
     Returns
     -------
@@ -134,12 +133,9 @@ def _draw(slides: list[SlideMaps], signature: str, alpha: float, figure: Figure 
         columns = [i for i, name in enumerate(panels) if name in names]
         shape: dict[str, Any] = {"shrink": 0.5, "aspect": 34} if len(columns) > 1 else {"shrink": 0.8, "aspect": 26}
         artist, ends = axes[0, columns[0]].collections[0], slide_panels.beyond(norm, values)
-        bar = drawing.colorbar(
-            artist, ax=axes[:, columns], location="bottom", extend=ends, label=label, pad=0.02, panchor=False, **shape
+        bar = colour_bar(
+            drawing, artist, axes[:, columns].flat, extend=ends, label=label, pad=0.02, panchor=False, **shape
         )
-        bar.outline.set_visible(False)
-        bar.locator = MaxNLocator(5)
-        bar.update_ticks()
         bar.ax.tick_params(labelsize=8)
     for panel in axes.flat:
         panel.set_anchor("N")  # a colour bar pulls its maps down, away from the H&E beside them

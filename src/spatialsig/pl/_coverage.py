@@ -45,7 +45,7 @@ def coverage(
     table_key
         Table of the cells; its ``var_names`` are the panel.
     figure, save
-        As in :func:`scatter`.
+        Figure to draw on (emptied and resized), a new pyplot one when None; file to write it to, format by its ending.
 
     Returns
     -------

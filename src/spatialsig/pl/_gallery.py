@@ -80,7 +80,7 @@ def gallery(
     fold
         Choose among patches of this fold (``obs["fold"]``) only; None chooses among all.
     figure, save
-        As in :func:`scatter`.
+        Figure to draw on (emptied and resized), a new pyplot one when None; file to write it to, format by its ending.
 
     Returns
     -------

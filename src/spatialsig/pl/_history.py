@@ -31,7 +31,7 @@ def history(history: Any, *, figure: Figure | None = None, save: str | Path | No
         One row per epoch with columns ``epoch``, ``train_loss``, ``val_loss`` (may be NaN), ``lr``, and perhaps
         ``val_pearson`` and ``seconds``; or a model that carries such a table as ``history``.
     figure, save
-        As in :func:`scatter`.
+        Figure to draw on (emptied and resized), a new pyplot one when None; file to write it to, format by its ending.
 
     Returns
     -------

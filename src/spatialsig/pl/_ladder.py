@@ -53,7 +53,7 @@ def ladder(
         Table of ``tl.summarise``: bars are then its means over patients (rows ``signature == "mean"``), and a line over
         each is its interval.
     figure, save
-        As in :func:`scatter`.
+        Figure to draw on (emptied and resized), a new pyplot one when None; file to write it to, format by its ending.
 
     Returns
     -------

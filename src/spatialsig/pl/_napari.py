@@ -179,22 +179,10 @@ def colours(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def raster(
     origins: NDArray[np.int64], values: NDArray[np.float64], *, size: int, stride: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """One pixel per patch.
+    """Values ``(n,)`` of patches with corners ``(n, 2)`` (y0, x0, level-0 px) as a picture with one pixel per patch.
 
-    Parameters
-    ----------
-    origins
-        ``(n, 2)`` corners as y0, x0, level-0 px.
-    values
-        ``(n,)``.
-    size, stride
-        Edge of a patch and step of the grid, level-0 px. Overlapping patches show as their central ``stride`` px;
-        patches with gaps between them as themselves would leave holes, so that a pixel is always one step wide.
-
-    Returns
-    -------
-    ``(rows, cols)`` float64, NaN where no patch lies, and ``(3, 3)``: centres of its pixels (x, y, 1), counted from 0,
-    to level-0 px.
+    A pixel is always one ``stride`` wide, so that patches with gaps between them leave no holes. Returns ``(rows, cols)``,
+    NaN where no patch lies, and ``(3, 3)``: centres of its pixels (x, y, 1), counted from 0, to level-0 px.
 
     >>> picture, to_image = raster(np.array([[0, 0], [0, 10], [20, 0]]), np.array([1.0, 2, 3]), size=10, stride=10)
     >>> picture.tolist()

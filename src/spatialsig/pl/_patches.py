@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 from matplotlib.collections import PolyCollection
-from matplotlib.ticker import MaxNLocator
 
 from spatialsig import _keys
 from spatialsig._checks import check_fraction, check_key
 from spatialsig.geometry.affine import apply
 from spatialsig.pl.drawing import slide_panels
-from spatialsig.pl.drawing.canvas import ACCENT, INK, SCORE_MAP, SECOND, canvas, save_figure
+from spatialsig.pl.drawing.canvas import ACCENT, INK, SCORE_MAP, SECOND, canvas, colour_bar, save_figure
 from spatialsig.pl.drawing.maps import cell_corners
 from spatialsig.pl.drawing.values import shown_values
 from spatialsig.slide.coordinates import full_resolution, image_of, placed, um_to_image
@@ -70,7 +69,7 @@ def patches(
     alpha
         Opacity of the colours, 0 to 1.
     figure, save
-        As in :func:`scatter`.
+        Figure to draw on (emptied and resized), a new pyplot one when None; file to write it to, format by its ending.
 
     Returns
     -------
@@ -105,13 +104,8 @@ def patches(
             _draw_cells(panel, slide, cells_key, image_key or slide.patches(patches_key).spec.image_key)
     if norm is not None:
         artist = axes[0].collections[0]
-        bar = drawing.colorbar(
-            artist, ax=list(axes), location="bottom", shrink=0.6, aspect=34, pad=0.02, label=signature,
-            extend=slide_panels.beyond(norm, shown),
-        )  # fmt: skip
-        bar.outline.set_visible(False)
-        bar.locator = MaxNLocator(5)
-        bar.update_ticks()
+        ends = slide_panels.beyond(norm, shown)
+        colour_bar(drawing, artist, axes, shrink=0.6, aspect=34, pad=0.02, label=signature, extend=ends)
     save_figure(drawing, save)
     return axes
 

@@ -50,10 +50,8 @@ def scatter(
         Tables of measured and predicted scores, and the shapes element they annotate.
     fold
         Use only patches of this fold (``obs["fold"]``); None uses all.
-    figure
-        Figure to draw on (emptied and resized); a new one of pyplot when None.
-    save
-        File to write the figure to; the ending decides the format.
+    figure, save
+        Figure to draw on (emptied and resized), a new pyplot one when None; file to write it to, format by its ending.
 
     Returns
     -------

@@ -192,9 +192,7 @@ def embed_patches(
     --------
     >>> import spatialsig as sp
     >>> sdata = sp.datasets.toy_study()
-    >>> size = sp.ViTConfig(dim=16, depth=1, heads=2, mlp_dim=16, stem=(4, 4), stem_blocks=(0, 0))
-    >>> network = sp.tl.pretrain_vit(sdata, size=size, max_epochs=1)
-    >>> sp.tl.embed_patches(sdata, network)
+    >>> sp.tl.embed_patches(sdata, sp.datasets.toy_model(sdata))
     >>> len(sdata["embedding"]) == len(sdata["patches"])
     True
     """

@@ -151,17 +151,11 @@ def compare_methods(
 
     Examples
     --------
-    >>> import pandas as pd
     >>> import spatialsig as sp
-    >>> r = {"he_only": [0.4, 0.5, 0.6], "density": [0.3, 0.3, 0.4]}
-    >>> table = pd.DataFrame([
-    ...     {"method": method, "signature": "Immune_T", "sample": f"S{k}", "patient": f"P{k}", "pearson": value,
-    ...      "share_of_ceiling": value / 0.8}
-    ...     for method, values in r.items() for k, value in enumerate(values)
-    ... ])
-    >>> result = sp.tl.compare_methods(table)
-    >>> result.query("signature == 'mean'")[["better", "than", "difference"]].round(2).values.tolist()
-    [['he_only', 'density', 0.17]]
+    >>> table = sp.tl.baselines(sp.datasets.toy_study())
+    >>> result = sp.tl.compare_methods(table, pairs=[("hand_features", "train_mean")])
+    >>> result.query("signature == 'mean'")[["better", "than", "n_slides"]].values.tolist()
+    [['hand_features', 'train_mean', 1]]
     """
     check_choice(by, UNITS, name="by")
     table = _checked(evaluation)

@@ -51,12 +51,9 @@ class Recipe:
 def check_recipe(recipe: Recipe) -> None:
     """Raise :class:`InputError` for a number no slide can be made with."""
     check_positive(
-        size_um=recipe.size_um,
-        counts_per_cell=recipe.counts_per_cell,
-        density_per_mm2=recipe.density_per_mm2,
-        he_um_per_px=recipe.he_um_per_px,
-        pixel_size_um=recipe.pixel_size_um,
-    )
+        size_um=recipe.size_um, counts_per_cell=recipe.counts_per_cell, density_per_mm2=recipe.density_per_mm2,
+        he_um_per_px=recipe.he_um_per_px, pixel_size_um=recipe.pixel_size_um,
+    )  # fmt: skip
     check_choice(recipe.version, LAYOUTS, name="version")
     check_choice(recipe.stains, N_STAINS, name="stains")
     if recipe.stains > 1 and LAYOUTS[recipe.version].morphology == "projections":

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.ticker import MaxNLocator
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
+    from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colorbar import Colorbar
     from matplotlib.figure import Figure
 
 SCORE_MAP = "viridis"  # perceptually even, and safe for colour-blind readers
@@ -27,6 +33,15 @@ def canvas(figure: Figure | None, *, width_in: float, height_in: float) -> Figur
     figure.set_size_inches(width_in, height_in)
     figure.set_layout_engine("constrained")
     return figure
+
+
+def colour_bar(figure: Figure, artist: ScalarMappable, axes: Iterable[Axes], **shape: Any) -> Colorbar:
+    """Bar below ``axes``, without a frame and with few ticks; ``shape`` goes to ``Figure.colorbar``."""
+    bar = figure.colorbar(artist, ax=list(axes), location="bottom", **shape)
+    bar.outline.set_visible(False)
+    bar.locator = MaxNLocator(5)
+    bar.update_ticks()
+    return bar
 
 
 def save_figure(figure: Figure, save: str | Path | None) -> None:

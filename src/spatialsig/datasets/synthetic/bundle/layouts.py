@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -42,28 +42,16 @@ _V2 = _V1 | {"deprecated_codeword_counts", "nucleus_count", "segmentation_method
 _V3 = _V2 | {"genomic_control_counts"}
 _UNASSIGNED = ("Unassigned Codeword", "UnassignedCodeword")
 
+_VERTICES: dict[str, Any] = {"label_id": False, "segmentation": "vertices", "morphology": "projections"}
+_VALUES = _VERTICES | {"segmentation": "values"}
+_SETS: dict[str, Any] = {"label_id": True, "segmentation": "sets", "morphology": "numbered"}
 LAYOUTS = {
-    "1.0": Layout(
-        "xenium-1.0.1", (1, 0), "int32", "Blank Codeword", "BLANK", frozenset(), _MOLECULES, label_id=False,
-        segmentation="vertices", morphology="projections",
-    ),
-    "1.6": Layout(
-        "xenium-1.6.0.7", (3, 0), "bytes", *_UNASSIGNED, _V1, _PLACED, label_id=False,
-        segmentation="values", morphology="projections",
-    ),
-    "2.0": Layout(
-        "xenium-2.0.0.10", (4, 0), "str", *_UNASSIGNED, _V2, _CODED, label_id=True,
-        segmentation="sets", morphology="numbered",
-    ),
-    "3.0": Layout(
-        "xenium-3.0.0.15", (5, 0), "str", *_UNASSIGNED, _V3, _ALL, label_id=True,
-        segmentation="sets", morphology="numbered",
-    ),
-    "4.0": Layout(
-        "xenium-4.0.1.0", (6, 0), "str", *_UNASSIGNED, _V3, _ALL, label_id=True,
-        segmentation="sets", morphology="named",
-    ),
-}  # fmt: skip
+    "1.0": Layout("xenium-1.0.1", (1, 0), "int32", "Blank Codeword", "BLANK", frozenset(), _MOLECULES, **_VERTICES),
+    "1.6": Layout("xenium-1.6.0.7", (3, 0), "bytes", *_UNASSIGNED, _V1, _PLACED, **_VALUES),
+    "2.0": Layout("xenium-2.0.0.10", (4, 0), "str", *_UNASSIGNED, _V2, _CODED, **_SETS),
+    "3.0": Layout("xenium-3.0.0.15", (5, 0), "str", *_UNASSIGNED, _V3, _ALL, **_SETS),
+    "4.0": Layout("xenium-4.0.1.0", (6, 0), "str", *_UNASSIGNED, _V3, _ALL, **_SETS | {"morphology": "named"}),
+}
 
 
 def text_type(layout: Layout) -> pa.DataType:

@@ -55,15 +55,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def write_bundle(directory: Path, slide: SyntheticSlide) -> list[str]:
-    """Write every file of the folder but the H&E; returns the cell ids in row order.
-
-    Parameters
-    ----------
-    directory
-        Folder to fill; it must exist.
-    slide
-        What to write.
-    """
+    """Write every file of a folder that exists but the H&E; returns the cell ids in row order."""
     rng = np.random.default_rng(slide.file_seed)
     layout = LAYOUTS[slide.recipe.version]
     prefixes, cell_ids = make_cell_ids(rng, len(slide.tissue.xy_um))

@@ -54,16 +54,7 @@ def outline_distance(
 ) -> Field:
     """Signed distance to the edge of the tissue in um, above 0 inside: a square with a ragged edge and a few clefts.
 
-    Parameters
-    ----------
-    rng
-        Source of randomness.
-    extent_um, margin_um
-        Side of the frame, and of the empty border around the square.
-    gap_share
-        Share of the square that is empty: lumens, clefts, torn places.
-    step_um
-        Grid step.
+    ``margin_um`` is the empty border around the square, ``gap_share`` the share of it that lumens, clefts and tears take.
     """
     n = grid_points(extent_um, step_um)
     at = np.arange(n, dtype=np.float32) * step_um

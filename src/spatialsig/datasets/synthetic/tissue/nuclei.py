@@ -119,16 +119,13 @@ def draw_nuclei(
     amplitude = rng.uniform(0.0, np.where(spindle, 0.05, 0.10)[:, None], (n, 2))
     phase = rng.uniform(0, 2 * np.pi, (n, 2))
     return Nuclei(
-        drawn_type=drawn,
-        centre_um=tissue.xy_um + _warp(rng, tissue.xy_um, frames, warp_um),
+        drawn_type=drawn, centre_um=tissue.xy_um + _warp(rng, tissue.xy_um, frames, warp_um),
         axes_um=axes * size[:, None] * rng.lognormal(0, _SIZE_SD, (n, 2)),
         cytoplasm_um=np.stack([reach, reach * np.where(spindle, 0.45, 1.0)], axis=1),
         direction=_directions(rng, tissue, spindle),
         lobes=np.stack([amplitude[:, 0], phase[:, 0], amplitude[:, 1], phase[:, 1]], axis=1),
         density=_column("density", drawn) * rng.lognormal(0, _DENSITY_SD, n) * (1 + _PROGRAMME_DENSITY * active),
-        texture=_column("texture", drawn),
-        eosin=_column("eosin", drawn) * rng.lognormal(0, 0.10, n),
-        basophilia=_column("basophilia", drawn),
-        rim=_column("rim", drawn),
+        texture=_column("texture", drawn), eosin=_column("eosin", drawn) * rng.lognormal(0, 0.10, n),
+        basophilia=_column("basophilia", drawn), rim=_column("rim", drawn),
         nucleolus=_column("nucleolus", drawn) * (rng.random(n) < 0.7),
-    )
+    )  # fmt: skip
