@@ -199,10 +199,6 @@ def _refuse_existing(root: Path, samples: list[str]) -> None:
         raise InputError(msg)
 
 
-def _write_picture(path: Path, slide: SyntheticSlide) -> None:
-    write_he(path, paint_he(slide), um_per_px=slide.recipe.he_um_per_px)
-
-
 def _write_slide(root: Path, slide: SyntheticSlide) -> dict[str, str]:
     """Write one slide's bundle, H&E and truth; returns its row of the manifest."""
     bundle = root / slide.sample
@@ -213,7 +209,7 @@ def _write_slide(root: Path, slide: SyntheticSlide) -> dict[str, str]:
     # packing the files and painting the picture keep different parts of the machine busy
     with ThreadPoolExecutor(min(settings.threads, 2)) as pool:
         packed = pool.submit(write_bundle, bundle, slide)
-        painted = pool.submit(_write_picture, image, slide)
+        painted = pool.submit(lambda: write_he(image, paint_he(slide), um_per_px=slide.recipe.he_um_per_px))
         cell_ids, _ = packed.result(), painted.result()
     np.savetxt(alignment, slide.frames.alignment, delimiter=",", fmt="%.18e")
     true_cells(slide, cell_ids).write_h5ad(root / f"{slide.sample}_truth.h5ad")

@@ -116,16 +116,12 @@ def to_image(slide: Slide, key: str, image_key: str) -> NDArray[np.float64]:
 
     LazySlide keeps its shapes in level-0 px and gives them no transformation, which SpatialData reads as the identity;
     those, on an image that has one, are taken as the pixels they are.
-
-    Raises
-    ------
-    AlignmentError
-        If element and image share no coordinate system.
+    Element and image must share a coordinate system.
     """
     element = slide.sdata[key]
     own = get_transformation(element, get_all=True)
     image = get_transformation(image_of(slide, image_key), get_all=True)
-    if LAZYSLIDE_COLUMN in getattr(element, "columns", ()) and _is_bare(own):
+    if LAZYSLIDE_COLUMN in getattr(element, "columns", ()) and all(isinstance(one, Identity) for one in own.values()):
         return np.eye(3)
     shared = [name for name in (_keys.GLOBAL, *own) if name in own and name in image]
     if not shared:
@@ -163,10 +159,6 @@ def _check_on_image(slide: Slide, key: str, image_key: str, geometries: NDArray[
             "that of the image for shapes drawn in its pixels."
         )
         raise AlignmentError(msg)
-
-
-def _is_bare(transformations: dict[str, Any]) -> bool:
-    return all(isinstance(one, Identity) for one in transformations.values())
 
 
 def check_resolution(slide: Slide, um_per_px: float, scan_um_per_px: float) -> None:

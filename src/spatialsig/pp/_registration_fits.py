@@ -71,17 +71,7 @@ NO_FIT = Fit(np.nan, np.nan, 0.0, 0.0, 1.0, 0)
 
 
 class Fitter:
-    """Fits of one slide's cells to its H&E.
-
-    Parameters
-    ----------
-    rasters
-        The H&E.
-    xy
-        ``(n, 2)`` positions of the cells as they are given, finite.
-    max_shift_um
-        Longest shift tried.
-    """
+    """Fits of one slide's cells, finite positions ``xy`` ``(n, 2)`` as they are given, to its H&E by shifts."""
 
     def __init__(self, rasters: NucleiRasters, xy: NDArray[np.float64], *, max_shift_um: float) -> None:
         self._rasters, self._xy, self._max_shift_um = rasters, xy, max_shift_um

@@ -78,12 +78,7 @@ def true_masks(slide: SyntheticSlide) -> NDArray[np.uint8]:
 
 
 def patch_shares(masks: NDArray[np.uint8], patch_px: int, n_rows: int, n_cols: int) -> NDArray[np.float64]:
-    """Share of each mask in a grid of patches, by the mask pixels whose centre each holds.
-
-    Returns
-    -------
-    ``(n_rows * n_cols, len(MASKS))``, patches in row-major order.
-    """
+    """Share of each mask in each patch, ``(n_rows * n_cols, len(MASKS))``, by the mask pixels whose centre it holds."""
     edges = [np.ceil(np.arange(n + 1) * patch_px / MASK_PX - 0.5).astype(np.int64) for n in (n_rows, n_cols)]
     used = masks[:, : edges[0][-1], : edges[1][-1]]
     total = np.add.reduceat(used, edges[0][:-1], axis=1, dtype=np.int64)

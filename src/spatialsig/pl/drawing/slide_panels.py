@@ -38,13 +38,7 @@ class Background:
 
 
 def background(image: DataArray | DataTree, box: Box, *, slide: str, max_px: int = MAX_PX) -> Background:
-    """Read ``box`` of an H&E from the coarse level that fills ``max_px`` best; a pyramid's finest level is left alone.
-
-    Raises
-    ------
-    InputError
-        If the image has fewer than three channels.
-    """
+    """Read ``box`` of an H&E from the coarse level that fills ``max_px`` best; a pyramid's finest level is left alone."""
     levels, width_l0 = _levels(image)
     if levels[0].sizes["c"] < 3:
         msg = f"slide {slide!r}: wanted an RGB image; it has {levels[0].sizes['c']} channel(s)."

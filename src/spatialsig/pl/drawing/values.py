@@ -43,10 +43,7 @@ def signature_table(slide: Slide, table_key: str, *, name: str) -> ad.AnnData:
 def shown_values(patches: Patches, name: str, table_key: str) -> NDArray[np.float64]:
     """Values that colour the patches, ``(n_patches,)``: a signature, a numeric column of its table, or one of the patches.
 
-    Raises
-    ------
-    KeyMissingError
-        If nothing numeric has that name; the message lists what has.
+    The error where nothing numeric has that name lists what has.
     """
     slide = patches.slide
     columns = patches.shapes.drop(columns="geometry").select_dtypes(["number", "bool"])
@@ -118,15 +115,7 @@ class ScoreTables:
 
 
 def collect_pairs(data: Data, signature: str | Sequence[str] | None, tables: ScoreTables) -> dict[str, Pairs]:
-    """Pairs of every slide by signature; patches that lack either score are left out.
-
-    Raises
-    ------
-    KeyMissingError
-        If a table, the patches or the signature is missing; the message names the slide.
-    InputError
-        If no patch has both a measured and a predicted score.
-    """
+    """Pairs of every slide by signature; patches that lack either score are left out; an error where none is left."""
     signatures = [signature] if isinstance(signature, str) else signature
     pairs: dict[str, Pairs] = {}
     for slide in open_slides(data):

@@ -14,7 +14,7 @@ from spatialsig._settings import settings
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -53,24 +53,15 @@ def halve(image: NDArray[Any]) -> NDArray[Any]:
     return out if image.ndim == 3 else out[..., 0]
 
 
-def _levels(image: NDArray[Any]) -> int:
-    return max(int(np.log2(min(image.shape[:2]) / _SMALLEST_PX)), 0)
-
-
-def _reduced(image: NDArray[Any], n: int) -> Iterator[NDArray[Any]]:
-    for _ in range(n):
-        image = halve(image)
-        yield image
-
-
 def _write(path: Path, image: NDArray[Any], options: dict[str, Any], **first: Any) -> None:
     """Write a pyramid; ``first`` are options of the full resolution only."""
-    n = _levels(image)
+    n_reduced = max(int(np.log2(min(image.shape[:2]) / _SMALLEST_PX)), 0)
     options |= {"maxworkers": settings.threads}
     with tifffile.TiffWriter(path, bigtiff=True, ome="description" not in first) as tif:
-        tif.write(image, subifds=n, **first, **options)
-        for level in _reduced(image, n):
-            tif.write(level, subfiletype=1, metadata=None, **options)
+        tif.write(image, subifds=n_reduced, **first, **options)
+        for _ in range(n_reduced):
+            image = halve(image)
+            tif.write(image, subfiletype=1, metadata=None, **options)
 
 
 def _physical_size(um_per_px: float) -> dict[str, Any]:
