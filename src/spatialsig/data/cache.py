@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from spatialsig.data.patches import PatchSource
 
+    Ints = NDArray[np.int64]
+
 
 class PatchCache:
     """Patches of several slides, numbered slide after slide; the first that fit stay.
@@ -55,7 +57,7 @@ class PatchCache:
         """Bytes of patches held now."""
         return (self.capacity - len(self._free)) * self.patch_bytes
 
-    def read(self, patches: NDArray[np.int64], due: NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
+    def read(self, patches: Ints, due: Ints | None = None) -> NDArray[np.uint8]:
         """Pixels of ``patches``, ``(b, 3, out_px, out_px)``.
 
         ``due`` are patches, these or others, to be read now; they wait here for their own turn, and those for which
@@ -85,15 +87,7 @@ class PatchCache:
         """Number of patches held now."""
         return self.capacity - len(self._free)
 
-    def _fetch(
-        self,
-        patches: NDArray[np.int64],
-        new: NDArray[np.int64],
-        slots: NDArray[np.int64],
-        out: NDArray[np.uint8],
-        *,
-        local: bool,
-    ) -> None:
+    def _fetch(self, patches: Ints, new: Ints, slots: Ints, out: NDArray[np.uint8], *, local: bool) -> None:
         """Read ``new`` patches into ``slots``, and those of ``patches`` that have no slot straight into the batch."""
         has_slot = self._slot[patches] >= 0
         bare = np.flatnonzero(~has_slot & ~np.isin(patches, new))
@@ -107,7 +101,7 @@ class PatchCache:
         read_slides(requests)
         self._slot[new] = slots
 
-    def _let_go(self, patches: NDArray[np.int64]) -> None:
+    def _let_go(self, patches: Ints) -> None:
         """Keep what was used while there is room for patches that stay; free the rest."""
         used = np.unique(patches[(self._slot[patches] >= 0) & ~self._stays[patches]])
         n = max(self._to_keep - int(self._stays.sum()), 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -68,7 +69,27 @@ class MemoryCells:
         return self.counts[first:last]
 
 
-class StoredCells:
+class _KeptRows:
+    """Cells that are kept of more, by their rows."""
+
+    _rows: NDArray[np.int64]
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        return len(self._rows)
+
+    @property
+    def nnz(self) -> int:
+        """Number of counts above 0, at most."""
+        return self.nnz_of(0, self.n_cells)
+
+    @abstractmethod
+    def nnz_of(self, first: int, last: int) -> int:
+        """Counts above 0 of the kept cells ``first`` to ``last`` (excluded), at most."""
+
+
+class StoredCells(_KeptRows):
     """Chosen cells and genes of the CSR matrix ``X`` of a table in a Zarr store; only what is asked for is read.
 
     Parameters
@@ -101,16 +122,6 @@ class StoredCells:
         self._columns = np.asarray(columns, np.int64)
         self._rows = np.arange(len(self._indptr) - 1) if rows is None else np.asarray(rows, np.int64)
 
-    @property
-    def n_cells(self) -> int:
-        """Number of cells."""
-        return len(self._rows)
-
-    @property
-    def nnz(self) -> int:
-        """Number of stored counts of the kept cells, over all genes."""
-        return self.nnz_of(0, self.n_cells)
-
     def nnz_of(self, first: int, last: int) -> int:
         """Stored counts of the kept cells ``first`` to ``last`` (excluded), over all genes."""
         rows = self._rows[first:last]
@@ -128,7 +139,7 @@ class StoredCells:
         return sub_matrix(block, self._columns, rows - low)
 
 
-class ChosenCells:
+class ChosenCells(_KeptRows):
     """Some cells of another source.
 
     Parameters
@@ -141,16 +152,6 @@ class ChosenCells:
 
     def __init__(self, source: CellSource, rows: NDArray[np.int64]) -> None:
         self._source, self._rows = source, rows
-
-    @property
-    def n_cells(self) -> int:
-        """Number of cells."""
-        return len(self._rows)
-
-    @property
-    def nnz(self) -> int:
-        """Number of counts above 0, at most."""
-        return self.nnz_of(0, self.n_cells)
 
     def nnz_of(self, first: int, last: int) -> int:
         """Counts above 0 of the kept cells ``first`` to ``last`` (excluded) and of those between them."""

@@ -181,11 +181,7 @@ class PatchBatches(ResumableOrder):
 
     def _own(self, order: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         return rank_batches(
-            order,
-            batch_size=self.batch_size,
-            rank=self.rank,
-            world_size=self.world_size,
-            drop_last=self.drop_last,
+            order, batch_size=self.batch_size, rank=self.rank, world_size=self.world_size, drop_last=self.drop_last
         )
 
     def order_facts(self) -> dict[str, int]:

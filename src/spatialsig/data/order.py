@@ -56,13 +56,7 @@ def full_shuffle(slide: NDArray[np.int64], *, seed: int, epoch: int, slide_balan
 
 
 def block_shuffle(
-    slide: NDArray[np.int64],
-    block: NDArray[np.int64],
-    *,
-    window: int,
-    seed: int,
-    epoch: int,
-    slide_balanced: bool,
+    slide: NDArray[np.int64], block: NDArray[np.int64], *, window: int, seed: int, epoch: int, slide_balanced: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Shuffle blocks, then patches within a window that slides over them.
 

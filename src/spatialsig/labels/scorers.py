@@ -13,12 +13,7 @@ from spatialsig.slide.counts import counts_of
 from spatialsig.slide.folds import is_training, positions
 from spatialsig.slide.slides import open_slides
 from spatialsig.stats.cell_scores import control_genes, signature_scores
-from spatialsig.stats.expression import (
-    gene_moments,
-    library_size,
-    log1p_cp10k,
-    scaler_from_moments,
-)
+from spatialsig.stats.expression import gene_moments, library_size, log1p_cp10k, scaler_from_moments
 from spatialsig.stats.ranks import detected_genes, rank_scores
 
 if TYPE_CHECKING:

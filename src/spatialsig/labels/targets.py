@@ -11,14 +11,7 @@ from scipy import sparse
 
 from spatialsig._checks import check_choice, check_key
 from spatialsig.errors import InputError
-from spatialsig.stats.grouped import (
-    group_sizes,
-    grouped_count,
-    grouped_mean,
-    grouped_sem,
-    grouped_shares,
-    pseudobulk,
-)
+from spatialsig.stats.grouped import group_sizes, grouped_count, grouped_mean, grouped_sem, grouped_shares, pseudobulk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

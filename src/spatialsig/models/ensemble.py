@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from spatialsig.models.vit import Codes, Pixels, Scores
+
 _FIX = "Save the ensemble again, or fetch an undamaged copy."
 _SAME_RUN = ("test_fold", "use_rep")  # what decides on which slides and with which inputs a model may be judged
 
@@ -94,14 +96,7 @@ class SignatureEnsemble:
         """Whether :meth:`predict_distribution` can be asked: always, by how far the members disagree."""
         return True
 
-    def predict(
-        self,
-        images: NDArray[np.uint8],
-        ae: NDArray[np.floating[Any]] | None = None,
-        *,
-        batch_size: int | None = None,
-        n_views: int = 1,
-    ) -> NDArray[np.float32]:
+    def predict(self, images: Pixels, ae: Codes = None, *, batch_size: int | None = None, n_views: int = 1) -> Scores:
         """Mean of the members' scores, ``(n, n_signatures)`` float32; arguments as of :meth:`SignatureViT.predict`."""
         total = np.zeros((len(images), len(self.signatures)))
         for member in self.members:
@@ -109,13 +104,8 @@ class SignatureEnsemble:
         return (total / len(self.members)).astype(np.float32)
 
     def predict_distribution(
-        self,
-        images: NDArray[np.uint8],
-        ae: NDArray[np.floating[Any]] | None = None,
-        *,
-        batch_size: int | None = None,
-        n_views: int = 1,
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        self, images: Pixels, ae: Codes = None, *, batch_size: int | None = None, n_views: int = 1
+    ) -> tuple[Scores, Scores]:
         """Mean and standard deviation of the mixture of the members, ``(n, n_signatures)`` float32 each.
 
         The variance is that between the members' means (with ``n - 1``, since they are a few out of many that could have
@@ -216,13 +206,8 @@ def members_of(model: SignatureModel) -> tuple[SignatureViT, ...]:
 
 
 def predict_with_deviation(
-    model: SignatureModel,
-    images: NDArray[np.uint8],
-    ae: NDArray[np.floating[Any]] | None = None,
-    *,
-    batch_size: int | None = None,
-    n_views: int = 1,
-) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    model: SignatureModel, images: Pixels, ae: Codes = None, *, batch_size: int | None = None, n_views: int = 1
+) -> tuple[Scores, Scores | None]:
     """Scores ``(n, n_signatures)``, and their standard deviation where the model knows it."""
     if model.knows_uncertainty:
         return model.predict_distribution(images, ae, batch_size=batch_size, n_views=n_views)

@@ -46,16 +46,14 @@ def export_seed_autoencoder(model: Autoencoder, directory: str | os.PathLike[str
 
     Examples
     --------
-    >>> import tempfile
-    >>> import numpy as np
-    >>> from spatialsig.models import Autoencoder, export_seed_autoencoder, import_seed_autoencoder
+    >>> import os, tempfile
+    >>> from spatialsig.models import Autoencoder, export_seed_autoencoder
     >>> from spatialsig.nn.autoencoder import AutoencoderConfig
-    >>> shape = AutoencoderConfig(hidden=(8,), n_latent=2, linear_path=False)
-    >>> model = Autoencoder(shape, ["CD3D", "EPCAM"], mean=np.zeros(2), std=np.ones(2))
+    >>> plain = AutoencoderConfig(hidden=(8,), n_latent=2, linear_path=False)
     >>> with tempfile.TemporaryDirectory() as directory:
-    ...     export_seed_autoencoder(model, directory)
-    ...     import_seed_autoencoder(directory).genes
-    ('CD3D', 'EPCAM')
+    ...     export_seed_autoencoder(Autoencoder(plain, ["CD3D"], mean=[0.1], std=[1.0]), directory)
+    ...     sorted(os.listdir(directory))
+    ['ae.ckpt', 'ae_genes.json', 'scaler.npz']
     """
     extra = sorted({name.split(".")[0] for name in model.net.state_dict()} - set(_DENSE))
     if extra or model.config.loss != "mse":

@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    Pixels = NDArray[np.uint8]
+    Scores = NDArray[np.float32]
+    Codes = NDArray[np.floating[Any]] | None  # embeddings of expression
+
 _VIEWS = {1: (0,), 2: (0, 4), 4: (0, 1, 2, 3), 8: tuple(range(8))}
 
 
@@ -128,14 +132,7 @@ class SignatureViT:
         """Whether :meth:`predict_distribution` can be asked."""
         return self.config.gaussian
 
-    def predict(
-        self,
-        images: NDArray[np.uint8],
-        ae: NDArray[np.floating[Any]] | None = None,
-        *,
-        batch_size: int | None = None,
-        n_views: int = 1,
-    ) -> NDArray[np.float32]:
+    def predict(self, images: Pixels, ae: Codes = None, *, batch_size: int | None = None, n_views: int = 1) -> Scores:
         """Scores ``(n, n_signatures)`` float32 in the units of the training scores.
 
         Parameters
@@ -153,13 +150,8 @@ class SignatureViT:
         return self._predicted(images, ae, batch_size, n_views)[0]
 
     def predict_distribution(
-        self,
-        images: NDArray[np.uint8],
-        ae: NDArray[np.floating[Any]] | None = None,
-        *,
-        batch_size: int | None = None,
-        n_views: int = 1,
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        self, images: Pixels, ae: Codes = None, *, batch_size: int | None = None, n_views: int = 1
+    ) -> tuple[Scores, Scores]:
         """Scores and the standard deviation expected around them, ``(n, n_signatures)`` float32 each, in score units.
 
         The deviation is what a patch of this look leaves open (noise of the label included), not what the model does
@@ -239,9 +231,7 @@ class SignatureViT:
             msg = f"`ae` of shape {ae.shape}; wanted ({len(images)}, {self.config.n_latent})."
             raise InputError(msg)
 
-    def _predicted(
-        self, images: NDArray[np.uint8], ae: NDArray[Any] | None, batch_size: int | None, n_views: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _predicted(self, images: Pixels, ae: Codes, batch_size: int | None, n_views: int) -> tuple[Scores, Scores]:
         """Scores and deviations in score units; the deviations are 0 where the network does not predict them."""
         check_choice(n_views, tuple(_VIEWS), name="n_views")
         self._check_inputs(images, ae, n_views)

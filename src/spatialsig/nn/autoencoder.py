@@ -118,13 +118,7 @@ class AutoencoderNet(nn.Module):
         return self.decode(self.encode(z), batch)
 
     def loss(
-        self,
-        z: Tensor,
-        *,
-        counts: Tensor,
-        library: Tensor,
-        batch: Tensor | None = None,
-        measured: Tensor | None = None,
+        self, z: Tensor, *, counts: Tensor, library: Tensor, batch: Tensor | None = None, measured: Tensor | None = None
     ) -> Tensor:
         """Loss of the configuration, a mean over cells and measured genes.
 

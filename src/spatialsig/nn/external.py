@@ -83,12 +83,7 @@ class ExternalBackbone(nn.Module):
     takes_tokens = False
 
     def __init__(
-        self,
-        model: nn.Module | Callable[[Tensor], Any],
-        spec: str,
-        inputs: Inputs,
-        *,
-        num_features: int | None = None,
+        self, model: nn.Module | Callable[[Tensor], Any], spec: str, inputs: Inputs, *, num_features: int | None = None
     ) -> None:
         super().__init__()
         self.model = model

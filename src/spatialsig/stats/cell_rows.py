@@ -11,10 +11,17 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from scipy import sparse
 
-from spatialsig.stats.expression import size_factors
+from spatialsig.stats.expression import arrays_of, size_factors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from spatialsig.stats.expression import Csr
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+    Singles = NDArray[np.float32]
+    Array = NDArray[Any]
 
 _ROWS_AHEAD, _LINE = 3, 16  # numbers of four bytes in a line of the processor's cache
 _SMALL = 8  # counts below it are most of the non-zeros: their logarithm is taken once per cell
@@ -24,13 +31,7 @@ _NAME = "llvm.prefetch.p0" if str(_BYTE) == "ptr" else "llvm.prefetch.p0i8"
 _READ, _KEEP, _DATA = 0, 3, 1
 
 
-def zscore_rows(
-    counts: sparse.csr_matrix,
-    rows: NDArray[np.int64],
-    library: NDArray[np.float64],
-    mean: NDArray[Any],
-    std: NDArray[Any],
-) -> NDArray[np.float32]:
+def zscore_rows(counts: sparse.csr_matrix, rows: Ints, library: Floats, mean: Array, std: Array) -> Singles:
     """Dense z-scores of chosen cells under a fitted scaler.
 
     Parameters
@@ -51,37 +52,33 @@ def zscore_rows(
     base, scale = _affine(mean, std)
     out = np.empty((len(rows), counts.shape[1]), np.float32)
     factor = size_factors(library[rows])
-    _zscore(counts.data, counts.indices, counts.indptr, np.asarray(rows, np.int64), factor, base, scale, out)
+    _zscore(arrays_of(counts), np.asarray(rows, np.int64), factor, base, scale, out)
     return out
 
 
-def log_expression(counts: sparse.csr_matrix, library: NDArray[np.float64]) -> sparse.csr_matrix:
+def log_expression(counts: sparse.csr_matrix, library: Floats) -> sparse.csr_matrix:
     """``log1p(1e4 * count / library)`` float32, sharing the indices of ``counts``: for batches drawn many times."""
     values = _logged(counts.data, counts.indptr, size_factors(library))
     return sparse.csr_matrix((values, counts.indices, counts.indptr), shape=counts.shape)
 
 
-def standardised_rows(
-    expression: sparse.csr_matrix, rows: NDArray[np.int64], mean: NDArray[Any], std: NDArray[Any]
-) -> NDArray[np.float32]:
+def standardised_rows(expression: sparse.csr_matrix, rows: Ints, mean: Array, std: Array) -> Singles:
     """Dense z-scores ``(b, n_genes)`` of chosen cells of a :func:`log_expression`; as :func:`zscore_rows`, sooner."""
     base, scale = _affine(mean, std)
     out = np.empty((len(rows), expression.shape[1]), np.float32)
     chosen = np.asarray(rows, np.int64)
-    _standardised(expression.data, expression.indices, expression.indptr, chosen, base, scale, out)
+    _standardised(arrays_of(expression), chosen, base, scale, out)
     return out
 
 
-def dense_rows(counts: sparse.csr_matrix, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+def dense_rows(counts: sparse.csr_matrix, rows: Ints) -> Singles:
     """Counts of chosen cells, ``(b, n_genes)`` float32."""
     out = np.zeros((len(rows), counts.shape[1]), np.float32)
-    _dense(counts.data, counts.indices, counts.indptr, np.asarray(rows, np.int64), out)
+    _dense(arrays_of(counts), np.asarray(rows, np.int64), out)
     return out
 
 
-def sub_matrix(
-    counts: sparse.csr_matrix, columns: NDArray[np.int64], rows: NDArray[np.int64] | None = None
-) -> sparse.csr_matrix:
+def sub_matrix(counts: sparse.csr_matrix, columns: Ints, rows: Ints | None = None) -> sparse.csr_matrix:
     """Chosen cells and genes, float32, in the given order.
 
     Parameters
@@ -101,11 +98,11 @@ def sub_matrix(
     measured = np.flatnonzero(columns >= 0)
     target[columns[measured]] = measured
     chosen = np.arange(counts.shape[0]) if rows is None else np.asarray(rows, np.int64)
-    found = _chosen(counts.data, counts.indices, counts.indptr, chosen, target)
+    found = _chosen(arrays_of(counts), chosen, target)
     return sparse.csr_matrix(found, shape=(len(chosen), len(columns)))
 
 
-def _affine(mean: NDArray[Any], std: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _affine(mean: Array, std: Array) -> tuple[Singles, Singles]:
     """z-score of an absent gene, and what a unit of expression adds to it."""
     scale = 1.0 / np.asarray(std, np.float64)
     return (-np.asarray(mean, np.float64) * scale).astype(np.float32), scale.astype(np.float32)
@@ -115,7 +112,7 @@ def _affine(mean: NDArray[Any], std: NDArray[Any]) -> tuple[NDArray[np.float32],
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _take_logs(factor: float, small: NDArray[np.float32]) -> None:
+def _take_logs(factor: float, small: Singles) -> None:
     for count in range(_SMALL):
         small[count] = np.log1p(np.float32(count * factor))
 
@@ -127,16 +124,8 @@ def _place(value: float) -> np.uint8:
 
 
 @numba.njit(cache=True, nogil=True)
-def _zscore(
-    data: NDArray[Any],
-    indices: NDArray[Any],
-    indptr: NDArray[Any],
-    rows: NDArray[np.int64],
-    factor: NDArray[np.float64],
-    base: NDArray[np.float32],
-    scale: NDArray[np.float32],
-    out: NDArray[np.float32],
-) -> None:
+def _zscore(csr: Csr, rows: Ints, factor: Floats, base: Singles, scale: Singles, out: Singles) -> None:
+    data, indices, indptr = csr
     small = np.empty(_SMALL, np.float32)
     for i in range(len(rows)):
         row = out[i]
@@ -150,7 +139,7 @@ def _zscore(
 
 
 @numba.njit(cache=True, nogil=True)
-def _logged(data: NDArray[Any], indptr: NDArray[Any], factor: NDArray[np.float64]) -> NDArray[np.float32]:
+def _logged(data: Array, indptr: Array, factor: Floats) -> Singles:
     out, small = np.empty(len(data), np.float32), np.empty(_SMALL, np.float32)
     for cell in range(len(factor)):
         _take_logs(factor[cell], small)
@@ -161,15 +150,8 @@ def _logged(data: NDArray[Any], indptr: NDArray[Any], factor: NDArray[np.float64
 
 
 @numba.njit(cache=True, nogil=True)
-def _standardised(
-    data: NDArray[np.float32],
-    indices: NDArray[Any],
-    indptr: NDArray[Any],
-    rows: NDArray[np.int64],
-    base: NDArray[np.float32],
-    scale: NDArray[np.float32],
-    out: NDArray[np.float32],
-) -> None:
+def _standardised(csr: Csr, rows: Ints, base: Singles, scale: Singles, out: Singles) -> None:
+    data, indices, indptr = csr
     for i in range(len(rows)):
         # cells are drawn from anywhere: without this, half of the time is waiting for memory
         if i + _ROWS_AHEAD < len(rows):
@@ -185,26 +167,16 @@ def _standardised(
 
 
 @numba.njit(cache=True, nogil=True)
-def _dense(
-    data: NDArray[Any],
-    indices: NDArray[Any],
-    indptr: NDArray[Any],
-    rows: NDArray[np.int64],
-    out: NDArray[np.float32],
-) -> None:
+def _dense(csr: Csr, rows: Ints, out: Singles) -> None:
+    data, indices, indptr = csr
     for i in range(len(rows)):
         for k in range(indptr[rows[i]], indptr[rows[i] + 1]):
             out[i, indices[k]] += data[k]
 
 
 @numba.njit(cache=True, nogil=True)
-def _chosen(
-    data: NDArray[Any],
-    indices: NDArray[Any],
-    indptr: NDArray[Any],
-    rows: NDArray[np.int64],
-    target: NDArray[np.int32],
-) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.int64]]:
+def _chosen(csr: Csr, rows: Ints, target: NDArray[np.int32]) -> tuple[Singles, NDArray[np.int32], Ints]:
+    data, indices, indptr = csr
     start = np.zeros(len(rows) + 1, np.int64)
     for i in range(len(rows)):
         n = 0

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numba
 import numpy as np
 from scipy.stats import rankdata
 
 from spatialsig.errors import InputError
-from spatialsig.stats.expression import log1p_of, row_of_logs, size_factors, small_logs
+from spatialsig.stats.expression import arrays_of, depth_of, log1p_of, row_of_logs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy import sparse
 
+    from spatialsig.stats.expression import Csr, Depth
+
+    Floats = NDArray[np.float64]
+
 
 def signature_scores(
-    counts: sparse.csr_matrix,
-    library: NDArray[np.float64],
-    mean: NDArray[np.float64],
-    std: NDArray[np.float64],
-    weights: NDArray[np.float64],
+    counts: sparse.csr_matrix, library: Floats, mean: Floats, std: Floats, weights: Floats
 ) -> NDArray[np.float32]:
     """Score every cell for every signature: the weighted sum of its z-scores.
 
@@ -42,30 +42,13 @@ def signature_scores(
     """
     per_gene = np.ascontiguousarray(weights / std[:, None])
     offset = -(mean[:, None] * per_gene).sum(axis=0)
-    scores: NDArray[np.float32] = _scores(
-        counts.data,
-        counts.indices,
-        counts.indptr,
-        library,
-        size_factors(library),
-        small_logs(library),
-        per_gene,
-        offset,
-    )
+    scores: NDArray[np.float32] = _scores(arrays_of(counts), depth_of(library), per_gene, offset)
     return scores
 
 
 @numba.njit(cache=True)
-def _scores(
-    data: NDArray[Any],
-    indices: NDArray[Any],
-    indptr: NDArray[Any],
-    library: NDArray[np.float64],
-    factor: NDArray[np.float64],
-    logs: NDArray[np.float64],
-    per_gene: NDArray[np.float64],
-    offset: NDArray[np.float64],
-) -> NDArray[np.float32]:
+def _scores(csr: Csr, depth: Depth, per_gene: Floats, offset: Floats) -> NDArray[np.float32]:
+    (data, indices, indptr), (library, factor, logs) = csr, depth
     n_signatures = per_gene.shape[1]
     start, which, weight = _signatures_of_genes(per_gene)
     used = start[1:] > start[:-1]
@@ -91,9 +74,7 @@ def _scores(
 
 
 @numba.njit(cache=True)
-def _signatures_of_genes(
-    per_gene: NDArray[np.float64],
-) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.float64]]:
+def _signatures_of_genes(per_gene: Floats) -> tuple[NDArray[np.uint64], NDArray[np.uint64], Floats]:
     """Signatures that gene ``g`` weighs in, ``which[start[g] : start[g + 1]]``, and its weights."""
     start = np.zeros(per_gene.shape[0] + 1, np.uint64)
     which, weight = np.empty(per_gene.size, np.uint64), np.empty(per_gene.size)
@@ -107,14 +88,14 @@ def _signatures_of_genes(
 
 
 def control_genes(
-    mean: NDArray[np.float64],
+    mean: Floats,
     members: NDArray[np.bool_],
     excluded: NDArray[np.bool_],
     *,
     n_bins: int,
     n_controls: int,
     rng: np.random.Generator,
-) -> NDArray[np.float64]:
+) -> Floats:
     """Draw control genes for each signature from the expression bins of its genes.
 
     Parameters
@@ -159,7 +140,7 @@ def control_genes(
     return weights
 
 
-def expression_bins(mean: NDArray[np.float64], n_bins: int) -> NDArray[np.int64]:
+def expression_bins(mean: Floats, n_bins: int) -> NDArray[np.int64]:
     """Bin of each gene by the rank of its mean, ``(n_genes,)``, as scanpy's ``score_genes`` cuts them."""
     per_bin = max(int(np.round(len(mean) / (n_bins - 1))), 1)
     bins: NDArray[np.int64] = (rankdata(mean, method="min") // per_bin).astype(np.int64)

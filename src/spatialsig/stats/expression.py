@@ -14,18 +14,33 @@ from scipy import sparse
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    Csr = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
+    Depth = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+    Floats = NDArray[np.float64]
+    Mask = NDArray[np.bool_]
+
 TARGET_SUM = 1e4
 N_SMALL = 8  # counts below this have their logarithm looked up
 N_LIBRARIES = 4096  # and so have libraries up to this: the table stays in the processor's cache
 
 
-def library_size(counts: sparse.csr_matrix, *, genes: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
+def library_size(counts: sparse.csr_matrix, *, genes: Mask | None = None) -> Floats:
     """Counts per cell, ``(n_cells,)``, over all columns of ``counts``, or those marked in ``genes`` ``(n_genes,)``."""
     if genes is None:
-        library: NDArray[np.float64] = _row_sums(counts.data, counts.indptr)
+        library: Floats = _row_sums(counts.data, counts.indptr)
     else:
-        library = _some_row_sums(counts.data, counts.indices, counts.indptr, genes)
+        library = _some_row_sums(arrays_of(counts), genes)
     return library
+
+
+def arrays_of(matrix: sparse.csr_matrix) -> Csr:
+    """``data``, ``indices`` and ``indptr`` of a CSR matrix, as kernels take them."""
+    return matrix.data, matrix.indices, matrix.indptr
+
+
+def depth_of(library: Floats) -> Depth:
+    """Counts per cell ``(n_cells,)``, what counts are multiplied by, and :func:`small_logs`, as kernels take them."""
+    return library, size_factors(library), small_logs(library)
 
 
 def value_range(values: NDArray[Any]) -> tuple[bool, float, float]:
@@ -34,38 +49,34 @@ def value_range(values: NDArray[Any]) -> tuple[bool, float, float]:
     return bool(whole), float(low), float(high)
 
 
-def size_factors(library: NDArray[np.float64], target_sum: float = TARGET_SUM) -> NDArray[np.float64]:
+def size_factors(library: Floats, target_sum: float = TARGET_SUM) -> Floats:
     """``target_sum / library``; ``target_sum`` for an empty cell, whose counts are all zero anyway."""
     return target_sum / np.maximum(library, 1.0)
 
 
-def scaled_counts(
-    counts: sparse.csr_matrix, library: NDArray[np.float64], *, target_sum: float = TARGET_SUM
-) -> sparse.csr_matrix:
+def scaled_counts(counts: sparse.csr_matrix, library: Floats, *, target_sum: float = TARGET_SUM) -> sparse.csr_matrix:
     """Counts per ``target_sum`` of each cell; same sparsity as the input, float32."""
     return _scaled(counts, size_factors(library, target_sum), logarithm=False)
 
 
-def log1p_cp10k(
-    counts: sparse.csr_matrix, library: NDArray[np.float64], *, target_sum: float = TARGET_SUM
-) -> sparse.csr_matrix:
+def log1p_cp10k(counts: sparse.csr_matrix, library: Floats, *, target_sum: float = TARGET_SUM) -> sparse.csr_matrix:
     """Logarithm of 1 + :func:`scaled_counts`; same sparsity as the input, float32."""
     return _scaled(counts, size_factors(library, target_sum), logarithm=True)
 
 
-def _scaled(counts: sparse.csr_matrix, factor: NDArray[np.float64], *, logarithm: bool) -> sparse.csr_matrix:
+def _scaled(counts: sparse.csr_matrix, factor: Floats, *, logarithm: bool) -> sparse.csr_matrix:
     values = _scaled_values(counts.data, counts.indptr, factor, logarithm)
     return sparse.csr_matrix((values, counts.indices.copy(), counts.indptr.copy()), shape=counts.shape)
 
 
 def gene_moments(
     counts: sparse.csr_matrix,
-    library: NDArray[np.float64] | None,
+    library: Floats | None,
     *,
-    rows: NDArray[np.bool_] | None = None,
-    genes: NDArray[np.bool_] | None = None,
+    rows: Mask | None = None,
+    genes: Mask | None = None,
     log1p: bool = True,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[Floats, Floats]:
     """Sum and sum of squares of the normalised expression of every gene, each ``(n_genes,)``, in one pass.
 
     ``rows`` ``(n_cells,)`` says which cells count, ``genes`` ``(n_genes,)`` which genes (the others get 0, and few of many
@@ -73,32 +84,24 @@ def gene_moments(
     ``library=None`` the division by the library too: the moments of the counts themselves.
     """
     chosen = np.ones(counts.shape[0], np.bool_) if rows is None else rows
-    factor = np.ones(counts.shape[0]) if library is None else size_factors(library)
-    logs = small_logs(factor if library is None else library, 1.0 if library is None else TARGET_SUM)
-    csr = (counts.data, counts.indices, counts.indptr)
-    depth = (factor if library is None else library, factor)
-    moments: tuple[NDArray[np.float64], NDArray[np.float64]]
+    ones = np.ones(counts.shape[0])
+    depth = (ones, ones, small_logs(ones, 1.0)) if library is None else depth_of(library)
+    moments: tuple[Floats, Floats]
     if genes is None:
-        moments = _moments(*csr, *depth, logs, chosen, counts.shape[1], log1p)
+        moments = _moments(arrays_of(counts), depth, chosen, counts.shape[1], log1p)
     else:
-        moments = _some_moments(*csr, *depth, logs, chosen, genes, log1p)
+        moments = _some_moments(arrays_of(counts), depth, chosen, genes, log1p)
     return moments
 
 
-def clipped_moments(
-    counts: sparse.csr_matrix, limits: NDArray[np.float64], *, rows: NDArray[np.bool_] | None = None
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def clipped_moments(counts: sparse.csr_matrix, limits: Floats, *, rows: Mask | None = None) -> tuple[Floats, Floats]:
     """Sum and sum of squares of the counts cut off at ``limits`` ``(n_genes,)``, each ``(n_genes,)``."""
     chosen = np.ones(counts.shape[0], np.bool_) if rows is None else rows
-    moments: tuple[NDArray[np.float64], NDArray[np.float64]] = _clipped_moments(
-        counts.data, counts.indices, counts.indptr, limits, chosen
-    )
+    moments: tuple[Floats, Floats] = _clipped_moments(arrays_of(counts), limits, chosen)
     return moments
 
 
-def scaler_from_moments(
-    total: NDArray[np.float64], squares: NDArray[np.float64], n_cells: int | NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def scaler_from_moments(total: Floats, squares: Floats, n_cells: int | Floats) -> tuple[Floats, Floats]:
     """Mean and standard deviation per gene, each ``(n_genes,)``, from the pooled sums of :func:`gene_moments`.
 
     A gene that never varies gets a standard deviation of 1: its z-score is 0 for every cell, whatever divides it.
@@ -108,7 +111,7 @@ def scaler_from_moments(
     return mean, np.where(std > 0, std, 1.0)
 
 
-def small_logs(library: NDArray[np.float64], target_sum: float = TARGET_SUM) -> NDArray[np.float64]:
+def small_logs(library: Floats, target_sum: float = TARGET_SUM) -> Floats:
     """Logarithms of the small counts, ``(n, N_SMALL)``: row ``i`` for a library of ``i``, the last for any other.
 
     Libraries and counts are small whole numbers nearly always, so that a slide of millions has few logarithms.
@@ -119,7 +122,7 @@ def small_logs(library: NDArray[np.float64], target_sum: float = TARGET_SUM) -> 
 
 
 @numba.njit(cache=True, inline="always")
-def row_of_logs(library: float, factor: float, logs: NDArray[np.float64]) -> int:
+def row_of_logs(library: float, factor: float, logs: Floats) -> int:
     """Row of ``small_logs`` for a cell; the last one, made anew, where there is none for its library."""
     other = len(logs) - 1
     if 0 <= library < other and library == np.floor(library):
@@ -130,7 +133,7 @@ def row_of_logs(library: float, factor: float, logs: NDArray[np.float64]) -> int
 
 
 @numba.njit(cache=True, inline="always")
-def log1p_of(value: Any, factor: float, small: NDArray[np.float64]) -> float:
+def log1p_of(value: Any, factor: float, small: Floats) -> float:
     """Logarithm of 1 + ``value * factor``, looked up in ``small`` where the value is a small whole number."""
     place = np.uint8(value) if 0 <= value < N_SMALL else np.uint8(0)
     logarithm: float = small[place] if place == value else np.log1p(value * factor)
@@ -147,7 +150,7 @@ def _value_range(values: NDArray[Any]) -> tuple[bool, float, float]:
 
 
 @numba.njit(cache=True)
-def _row_sums(data: NDArray[Any], indptr: NDArray[Any]) -> NDArray[np.float64]:
+def _row_sums(data: NDArray[Any], indptr: NDArray[Any]) -> Floats:
     out = np.empty(len(indptr) - 1)
     for cell in range(len(indptr) - 1):
         k, stop = np.uint64(indptr[cell]), np.uint64(indptr[cell + 1])
@@ -161,9 +164,8 @@ def _row_sums(data: NDArray[Any], indptr: NDArray[Any]) -> NDArray[np.float64]:
 
 
 @numba.njit(cache=True)
-def _some_row_sums(
-    data: NDArray[Any], indices: NDArray[Any], indptr: NDArray[Any], genes: NDArray[np.bool_]
-) -> NDArray[np.float64]:
+def _some_row_sums(csr: Csr, genes: Mask) -> Floats:
+    data, indices, indptr = csr
     out = np.zeros(len(indptr) - 1)
     for cell in range(len(indptr) - 1):
         for k in range(indptr[cell], indptr[cell + 1]):
@@ -175,7 +177,7 @@ def _some_row_sums(
 def _scaled_values(
     data: NDArray[Any],
     indptr: NDArray[Any],
-    factor: NDArray[np.float64],
+    factor: Floats,
     logarithm: bool,  # noqa: FBT001
 ) -> NDArray[np.float32]:
     out = np.empty(len(data), np.float32)
@@ -188,16 +190,13 @@ def _scaled_values(
 
 @numba.njit(cache=True)
 def _moments(
-    data: NDArray[Any],
-    indices: NDArray[Any],
-    indptr: NDArray[Any],
-    library: NDArray[np.float64],
-    factor: NDArray[np.float64],
-    logs: NDArray[np.float64],
-    rows: NDArray[np.bool_],
+    csr: Csr,
+    depth: Depth,
+    rows: Mask,
     n_genes: int,
     log1p: bool,  # noqa: FBT001
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[Floats, Floats]:
+    (data, indices, indptr), (library, factor, logs) = csr, depth
     sums = np.zeros((n_genes, 2))  # side by side: one cache line per gene
     for cell in range(len(indptr) - 1):
         if rows[cell]:
@@ -213,16 +212,13 @@ def _moments(
 
 @numba.njit(cache=True)
 def _some_moments(
-    data: NDArray[Any],
-    indices: NDArray[Any],
-    indptr: NDArray[Any],
-    library: NDArray[np.float64],
-    factor: NDArray[np.float64],
-    logs: NDArray[np.float64],
-    rows: NDArray[np.bool_],
-    genes: NDArray[np.bool_],
+    csr: Csr,
+    depth: Depth,
+    rows: Mask,
+    genes: Mask,
     log1p: bool,  # noqa: FBT001
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[Floats, Floats]:
+    (data, indices, indptr), (library, factor, logs) = csr, depth
     sums = np.zeros((len(genes), 2))
     hits = np.empty(np.max(np.diff(indptr)) + 1 if len(indptr) > 1 else 1, np.uint64)
     for cell in range(len(indptr) - 1):
@@ -241,13 +237,8 @@ def _some_moments(
 
 
 @numba.njit(cache=True)
-def _clipped_moments(
-    data: NDArray[Any],
-    indices: NDArray[Any],
-    indptr: NDArray[Any],
-    limits: NDArray[np.float64],
-    rows: NDArray[np.bool_],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _clipped_moments(csr: Csr, limits: Floats, rows: Mask) -> tuple[Floats, Floats]:
+    data, indices, indptr = csr
     sums = np.zeros((len(limits), 2))
     for cell in range(len(indptr) - 1):
         if rows[cell]:

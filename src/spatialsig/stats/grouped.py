@@ -12,31 +12,39 @@ import numba
 import numpy as np
 from scipy import sparse
 
+from spatialsig.stats.expression import arrays_of
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from spatialsig.stats.expression import Csr
 
-def group_sizes(membership: sparse.csr_matrix) -> NDArray[np.int64]:
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+    Array = NDArray[Any]
+
+
+def group_sizes(membership: sparse.csr_matrix) -> Ints:
     """Cells per patch, ``(n_patches,)``."""
     return np.bincount(membership.indices, minlength=membership.shape[1]).astype(np.int64)
 
 
-def grouped_sum(values: NDArray[Any], membership: sparse.csr_matrix) -> NDArray[np.float64]:
+def grouped_sum(values: Array, membership: sparse.csr_matrix) -> Floats:
     """Sum over the cells of each patch, ``(n_patches, d)``; 0 for a patch without values."""
     return _totals(_floats(values), membership)[0]
 
 
-def grouped_count(values: NDArray[Any], membership: sparse.csr_matrix) -> NDArray[np.int64]:
+def grouped_count(values: Array, membership: sparse.csr_matrix) -> Ints:
     """Number of values that are not NaN in each patch, ``(n_patches, d)``."""
     return _totals(_floats(values), membership)[1].astype(np.int64)
 
 
-def grouped_mean(values: NDArray[Any], membership: sparse.csr_matrix) -> NDArray[np.float64]:
+def grouped_mean(values: Array, membership: sparse.csr_matrix) -> Floats:
     """Mean over the cells of each patch, ``(n_patches, d)``; NaN for a patch without values."""
     return _divide(*_totals(_floats(values), membership))
 
 
-def grouped_sem(values: NDArray[Any], membership: sparse.csr_matrix) -> NDArray[np.float64]:
+def grouped_sem(values: Array, membership: sparse.csr_matrix) -> Floats:
     """Standard error of the mean of each patch, ``(n_patches, d)``; NaN below two values."""
     floats = _floats(values)
     total, n = _totals(floats, membership)
@@ -45,34 +53,30 @@ def grouped_sem(values: NDArray[Any], membership: sparse.csr_matrix) -> NDArray[
     return np.sqrt(_divide(_divide(squares, n - 1), n))
 
 
-def grouped_fraction(
-    values: NDArray[Any], membership: sparse.csr_matrix, *, threshold: float = 0.0
-) -> NDArray[np.float64]:
+def grouped_fraction(values: Array, membership: sparse.csr_matrix, *, threshold: float = 0.0) -> Floats:
     """Share of the values of each patch above ``threshold``, ``(n_patches, d)``; NaN for a patch without values."""
     floats = _floats(values)
     above = np.where(np.isnan(floats), np.nan, floats > threshold).astype(np.float32)
     return grouped_mean(above, membership)
 
 
-def grouped_median(values: NDArray[Any], membership: sparse.csr_matrix) -> NDArray[np.float64]:
+def grouped_median(values: Array, membership: sparse.csr_matrix) -> Floats:
     """Median over the cells of each patch, ``(n_patches, d)``; NaN for a patch without values."""
     return grouped_trimmed_mean(values, membership, trim=0.5)
 
 
-def grouped_trimmed_mean(
-    values: NDArray[Any], membership: sparse.csr_matrix, *, trim: float = 0.1
-) -> NDArray[np.float64]:
+def grouped_trimmed_mean(values: Array, membership: sparse.csr_matrix, *, trim: float = 0.1) -> Floats:
     """Mean over the cells of each patch without the ``trim`` share of lowest and of highest values.
 
     ``(n_patches, d)``; NaN for a patch without values. ``int(trim * n)`` values go at either end; the middle one or two
     always stay, so that ``trim=0.5`` is the median.
     """
     by_patch = membership.tocsc()
-    means: NDArray[np.float64] = middle_means(_floats(values), by_patch.indices, by_patch.indptr, trim)
+    means: Floats = middle_means(_floats(values), by_patch.indices, by_patch.indptr, trim)
     return means
 
 
-def grouped_shares(codes: NDArray[Any], n_categories: int, membership: sparse.csr_matrix) -> NDArray[np.float64]:
+def grouped_shares(codes: Array, n_categories: int, membership: sparse.csr_matrix) -> Floats:
     """Share of each category among the cells of each patch, ``(n_patches, n_categories)``.
 
     ``codes`` ``(n_cells,)`` number the categories from 0; a negative code is a cell without category and left out. NaN
@@ -87,19 +91,17 @@ def grouped_shares(codes: NDArray[Any], n_categories: int, membership: sparse.cs
 def pseudobulk(counts: sparse.csr_matrix, membership: sparse.csr_matrix) -> sparse.csr_matrix:
     """Sum of the rows of ``counts`` ``(n_cells, n_genes)`` over the cells of each patch, CSR ``(n_patches, n_genes)``."""
     by_patch = membership.tocsc()
-    data, indices, indptr = _sparse_sums(
-        counts.data, counts.indices, counts.indptr, by_patch.indices, by_patch.indptr, counts.shape[1]
-    )
-    return sparse.csr_matrix((data, indices, indptr), shape=(by_patch.shape[1], counts.shape[1]))
+    sums = _sparse_sums(arrays_of(counts), by_patch.indices, by_patch.indptr, counts.shape[1])
+    return sparse.csr_matrix(sums, shape=(by_patch.shape[1], counts.shape[1]))
 
 
-def _floats(values: NDArray[Any]) -> NDArray[Any]:
+def _floats(values: Array) -> Array:
     """Values as the kernels take them; float32 stays float32, which halves what has to be read."""
     array = np.asarray(values)
     return np.ascontiguousarray(array, array.dtype if array.dtype == np.float32 else np.float64)
 
 
-def _totals(values: NDArray[Any], membership: sparse.csr_matrix) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _totals(values: Array, membership: sparse.csr_matrix) -> tuple[Floats, Floats]:
     """Sum and number of values per patch and column."""
     total = _sums(values, membership.indices, membership.indptr, membership.shape[1])
     if np.isnan(total).any():  # rare, so the quick kernel does not look for NaN
@@ -108,13 +110,13 @@ def _totals(values: NDArray[Any], membership: sparse.csr_matrix) -> tuple[NDArra
     return total, np.repeat(group_sizes(membership)[:, None].astype(np.float64), values.shape[1], axis=1)
 
 
-def _divide(total: NDArray[np.float64], n: NDArray[np.float64]) -> NDArray[np.float64]:
+def _divide(total: Floats, n: Floats) -> Floats:
     size = np.broadcast_to(n, total.shape)
     return np.divide(total, size, out=np.full_like(total, np.nan), where=size > 0)
 
 
 @numba.njit(cache=True)
-def _sums(values: NDArray[Any], indices: NDArray[Any], indptr: NDArray[Any], n_patches: int) -> NDArray[np.float64]:
+def _sums(values: Array, indices: Array, indptr: Array, n_patches: int) -> Floats:
     total = np.zeros((n_patches, values.shape[1]))
     for cell in range(values.shape[0]):
         for k in range(indptr[cell], indptr[cell + 1]):
@@ -125,9 +127,7 @@ def _sums(values: NDArray[Any], indices: NDArray[Any], indptr: NDArray[Any], n_p
 
 
 @numba.njit(cache=True)
-def _present_sums(
-    values: NDArray[Any], indices: NDArray[Any], indptr: NDArray[Any], n_patches: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _present_sums(values: Array, indices: Array, indptr: Array, n_patches: int) -> tuple[Floats, Floats]:
     total = np.zeros((n_patches, values.shape[1]))
     n = np.zeros((n_patches, values.shape[1]))
     for cell in range(values.shape[0]):
@@ -140,9 +140,7 @@ def _present_sums(
 
 
 @numba.njit(cache=True)
-def _squares(
-    values: NDArray[Any], indices: NDArray[Any], indptr: NDArray[Any], mean: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _squares(values: Array, indices: Array, indptr: Array, mean: Floats) -> Floats:
     total = np.zeros(mean.shape)
     for cell in range(values.shape[0]):
         for k in range(indptr[cell], indptr[cell + 1]):
@@ -155,9 +153,7 @@ def _squares(
 
 
 @numba.njit(cache=True)
-def _code_counts(
-    codes: NDArray[np.int64], indices: NDArray[Any], indptr: NDArray[Any], n_patches: int, n_categories: int
-) -> NDArray[np.float64]:
+def _code_counts(codes: Ints, indices: Array, indptr: Array, n_patches: int, n_categories: int) -> Floats:
     table = np.zeros((n_patches, n_categories))
     for cell in range(codes.shape[0]):
         if codes[cell] >= 0:
@@ -167,15 +163,8 @@ def _code_counts(
 
 
 @numba.njit(cache=True)
-def _sparse_sums(
-    data: NDArray[Any],
-    indices: NDArray[Any],
-    indptr: NDArray[Any],
-    cells: NDArray[Any],
-    start: NDArray[Any],
-    n_genes: int,
-) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-    n_patches = len(start) - 1
+def _sparse_sums(csr: Csr, cells: Array, start: Array, n_genes: int) -> tuple[Floats, Ints, Ints]:
+    (data, indices, indptr), n_patches = csr, len(start) - 1
     out_start = np.zeros(n_patches + 1, np.int64)
     last = np.full(n_genes, -1)  # last patch that saw the gene
     for patch in range(n_patches):
@@ -202,7 +191,7 @@ def _sparse_sums(
 
 
 @numba.njit(cache=True)
-def middle_means(values: NDArray[Any], cells: NDArray[Any], start: NDArray[Any], trim: float) -> NDArray[np.float64]:
+def middle_means(values: Array, cells: Array, start: Array, trim: float) -> Floats:
     """Mean of the middle order statistics of each patch and column, NaN left out.
 
     Parameters
@@ -239,7 +228,7 @@ def middle_means(values: NDArray[Any], cells: NDArray[Any], start: NDArray[Any],
 
 
 @numba.njit(cache=True)
-def _middle_mean(values: NDArray[Any], n: int, trim: float) -> float:
+def _middle_mean(values: Array, n: int, trim: float) -> float:
     """Mean of ranks ``low`` to ``n - 1 - low``; reorders the first ``n`` values."""
     if n == 0:
         return np.nan
@@ -260,7 +249,7 @@ def _middle_mean(values: NDArray[Any], n: int, trim: float) -> float:
 
 
 @numba.njit(cache=True)
-def _select(values: NDArray[Any], left: int, right: int, k: int) -> None:
+def _select(values: Array, left: int, right: int, k: int) -> None:
     """Put the value of rank ``k`` into place ``k``, none larger before it, none smaller after it."""
     while left < right:
         pivot = values[(left + right) // 2]

@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numba
 import numpy as np
 
+from spatialsig.stats.expression import arrays_of
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy import sparse
+
+    from spatialsig.stats.expression import Csr
 
 N_TALLIED = 256  # counts below this are tallied; the few above are compared one by one
 
@@ -44,7 +48,7 @@ def rank_scores(counts: sparse.csr_matrix, members: NDArray[np.bool_], *, max_ra
     order = np.nonzero(members)
     start = np.searchsorted(order[0], np.arange(members.shape[0] + 1))
     scores: NDArray[np.float32] = _rank_scores(
-        counts.data, counts.indices, counts.indptr, start, order[1], sizes.astype(np.float64), float(max_rank)
+        arrays_of(counts), start, order[1], sizes.astype(np.float64), float(max_rank)
     )
     scores[:, sizes == 0] = np.nan
     return scores
@@ -61,14 +65,9 @@ def _detected(data: NDArray[Any], indptr: NDArray[Any]) -> NDArray[np.int64]:
 
 @numba.njit(cache=True)
 def _rank_scores(
-    data: NDArray[Any],
-    indices: NDArray[Any],
-    indptr: NDArray[Any],
-    start: NDArray[np.int64],
-    which: NDArray[np.int64],
-    sizes: NDArray[np.float64],
-    max_rank: float,
+    csr: Csr, start: NDArray[np.int64], which: NDArray[np.int64], sizes: NDArray[np.float64], max_rank: float
 ) -> NDArray[np.float32]:
+    data, indices, indptr = csr
     n_genes, n_signatures = len(start) - 1, len(sizes)
     out = np.zeros((len(indptr) - 1, n_signatures), np.float32)
     tally, above = np.zeros(N_TALLIED, np.int64), np.zeros(N_TALLIED, np.int64)

@@ -43,12 +43,7 @@ class Interval:
 
 
 def cluster_interval(
-    values: NDArray[Any],
-    clusters: Sequence[Any],
-    *,
-    method: str = "t",
-    level: float = 0.95,
-    seed: int = 0,
+    values: NDArray[Any], clusters: Sequence[Any], *, method: str = "t", level: float = 0.95, seed: int = 0
 ) -> Interval:
     """Mean over clusters of the mean of their values ``(n,)``, with a confidence interval.
 

@@ -131,13 +131,8 @@ def fit_autoencoder(
         Epochs without a better validation loss after which training stops; None never stops.
     seed
         Seed of weights, order and dropout.
-    run_dir
-        Directory for ``history.csv``, written after every epoch, and for checkpoints, from which the same call resumes
-        after it was stopped; None writes nothing.
-    run
-        Provenance to keep in the model.
-    trainer
-        Resuming, devices, precision; None takes the default.
+    run_dir, run, trainer
+        As of :func:`spatialsig.train.fit_vit`.
 
     Returns
     -------

@@ -29,16 +29,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = [
-    "COLUMNS",
-    "History",
-    "TrainerConfig",
-    "check_finite",
-    "fit",
-    "kept_network",
-    "reproducible",
-    "resumes",
-]
+__all__ = ["COLUMNS", "History", "TrainerConfig", "check_finite", "fit", "kept_network", "reproducible", "resumes"]
 
 
 def check_finite(loss: Tensor, *, epoch: int, step: int, learning_rate: float) -> Tensor:
