@@ -16,14 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spatialsig.errors import FileMissingError, InputError, SpatialsigWarning
-from spatialsig.train.checkpoint_file import (
-    PlainCheckpointIO,
-    checkpoint_files,
-    checkpoint_path,
-    newest_checkpoint,
-    read_checkpoint,
-    write_checkpoint,
-)
+from spatialsig.train import checkpoint_file as files
 from spatialsig.train.loop import TrainerConfig
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -57,8 +50,8 @@ def same(a, b) -> bool:
 
 
 def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
-    write_checkpoint(tmp_path / "new" / "c", TREE)
-    assert same(TREE, read_checkpoint(tmp_path / "new" / "c"))
+    files.write_checkpoint(tmp_path / "new" / "c", TREE)
+    assert same(TREE, files.read_checkpoint(tmp_path / "new" / "c"))
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["c"]
 
 
@@ -75,15 +68,15 @@ def test_every_tree_of_plain_values_comes_back(tree: dict) -> None:
     path = Path(os.environ.get("TMPDIR", "/tmp")) / f"tree-{os.getpid()}"
     try:
         with patch("spatialsig.train.checkpoint_file.flush_entry"):  # nothing is to survive
-            write_checkpoint(path, tree)
-        assert same(tree, read_checkpoint(path))
+            files.write_checkpoint(path, tree)
+        assert same(tree, files.read_checkpoint(path))
     finally:
         path.unlink()
 
 
 def test_what_a_checkpoint_cannot_hold_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot hold the function at state.hook.1; wanted tensors"):
-        write_checkpoint(tmp_path / "c", {"hook": [1, len_of]})
+        files.write_checkpoint(tmp_path / "c", {"hook": [1, len_of]})
     assert not list(tmp_path.iterdir())
 
 
@@ -92,7 +85,7 @@ def len_of() -> None:
 
 
 def test_every_kind_of_damage_is_found(tmp_path: Path) -> None:
-    write_checkpoint(tmp_path / "c", TREE)
+    files.write_checkpoint(tmp_path / "c", TREE)
     content, rng = (tmp_path / "c").read_bytes(), np.random.default_rng(0)
     broken = [content[:n] for n in rng.integers(0, len(content), 20)]
     for place in rng.integers(0, len(content), 200):
@@ -102,7 +95,7 @@ def test_every_kind_of_damage_is_found(tmp_path: Path) -> None:
     for damaged in broken:
         (tmp_path / "d").write_bytes(damaged)
         try:
-            found = read_checkpoint(tmp_path / "d")
+            found = files.read_checkpoint(tmp_path / "d")
         except InputError:
             continue
         assert same(TREE, found)  # padding, or a name of a field that is not used
@@ -110,20 +103,20 @@ def test_every_kind_of_damage_is_found(tmp_path: Path) -> None:
 
 def test_the_one_before_is_used_where_the_newest_is_damaged(tmp_path: Path) -> None:
     for step in (5, 12):
-        write_checkpoint(checkpoint_path(tmp_path, step), {"step": step})
-    newest = checkpoint_path(tmp_path, 12)
-    assert newest_checkpoint(tmp_path) == (newest, {"step": 12})
+        files.write_checkpoint(files.checkpoint_path(tmp_path, step), {"step": step})
+    newest = files.checkpoint_path(tmp_path, 12)
+    assert files.newest_checkpoint(tmp_path) == (newest, {"step": 12})
     newest.write_bytes(newest.read_bytes()[:-3])
     with pytest.warns(SpatialsigWarning, match=r"passed over: .*step-000000012.* is not a whole checkpoint"):
-        assert newest_checkpoint(tmp_path)[1] == {"step": 5}
+        assert files.newest_checkpoint(tmp_path)[1] == {"step": 5}
     newest.unlink()
-    checkpoint_path(tmp_path, 5).unlink()
-    assert newest_checkpoint(tmp_path) is None
+    files.checkpoint_path(tmp_path, 5).unlink()
+    assert files.newest_checkpoint(tmp_path) is None
 
 
 def test_a_full_disk_leaves_the_checkpoint_before_and_a_warning(tmp_path: Path, monkeypatch) -> None:
-    path = checkpoint_path(tmp_path, 1)
-    write_checkpoint(path, {"step": 1})
+    path = files.checkpoint_path(tmp_path, 1)
+    files.write_checkpoint(path, {"step": 1})
     written: list[Path] = []
 
     def full(*_: object, **__: object) -> None:
@@ -131,8 +124,8 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_a_warning(tmp_path: Path, 
 
     monkeypatch.setattr("spatialsig.train.checkpoint_file.flush_entry", full)
     with pytest.warns(SpatialsigWarning, match="could not be written: .*No space left"):
-        PlainCheckpointIO(written.append).save_checkpoint({"step": 2}, path)
-    assert read_checkpoint(path) == {"step": 1}
+        files.PlainCheckpointIO(written.append).save_checkpoint({"step": 2}, path)
+    assert files.read_checkpoint(path) == {"step": 1}
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     assert not written
 
@@ -152,7 +145,7 @@ def run_dir(stopped: Path, tmp_path: Path) -> Path:
 
 
 def test_two_checkpoints_are_kept_while_training_and_one_after(run_dir: Path) -> None:
-    kept = checkpoint_files(run_dir / "checkpoints")
+    kept = files.checkpoint_files(run_dir / "checkpoints")
     assert [path.stem for path in kept] == ["step-000000010", "step-000000009"]
     (run_dir / "checkpoints" / ".step-draft").write_bytes(b"half")
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]

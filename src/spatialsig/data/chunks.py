@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     Index = tuple[int, int, int]
     Part = tuple[NDArray[np.uint8], list[int], list[int]]  # a window; y0, x0, y1, x1 in it; the same in the chunk
     Job = tuple["StoredArray", Index, list[Part], bool, str]
+    Ints = NDArray[np.int64]
 
 _CODECS = {(): (False, False), ("zstd",): (True, False), ("crc32c",): (False, True), ("zstd", "crc32c"): (True, True)}
 _CRC_BYTES = 4
@@ -41,32 +42,16 @@ _scratch = threading.local()
 
 @dataclass(frozen=True)
 class StoredArray:
-    """Layout of a uint8 array on disk.
+    """Layout of a uint8 array on disk."""
 
-    Parameters
-    ----------
-    path
-        Directory of the array.
-    shape, chunk
-        Of the array and of a chunk, ``(c, y, x)``.
-    zstd, crc
-        Whether chunks are compressed, and whether a crc32c follows them.
-    key
-        Chunk indices to file name.
-    fill_value
-        Of pixels whose chunk was not written.
-    stamp
-        Time and number of the file that describes the array: a replaced array is another one.
-    """
-
-    path: str
-    shape: tuple[int, int, int]
+    path: str  # directory of the array
+    shape: tuple[int, int, int]  # shape, chunk: of the array and of a chunk, ``(c, y, x)``
     chunk: tuple[int, int, int]
-    zstd: bool
+    zstd: bool  # zstd, crc: whether chunks are compressed, and whether a crc32c follows them
     crc: bool
-    key: str
-    fill_value: int
-    stamp: tuple[int, int]
+    key: str  # chunk indices to file name
+    fill_value: int  # of pixels whose chunk was not written
+    stamp: tuple[int, int]  # time and number of the file that describes the array: a replaced array is another one
 
     def decode(self, index: Index, out: NDArray[np.uint8]) -> None:
         """Decode chunk ``index`` into ``out``, contiguous and of the chunk's size."""
@@ -138,13 +123,7 @@ def _described(path: Path, mtime_ns: int, inode: int) -> StoredArray | None:
 
 
 def window_jobs(
-    array: StoredArray,
-    first: NDArray[np.int64],
-    last: NDArray[np.int64],
-    targets: Sequence[NDArray[np.uint8]],
-    *,
-    keep: bool,
-    name: str,
+    array: StoredArray, first: Ints, last: Ints, targets: Sequence[NDArray[np.uint8]], *, keep: bool, name: str
 ) -> list[Job]:
     """One job per chunk that puts its pixels into all windows that show it.
 

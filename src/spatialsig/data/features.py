@@ -29,21 +29,11 @@ AHEAD = 2  # batches read while one is computed
 
 @dataclass(frozen=True)
 class FeatureSource:
-    """The patches of one slide by their features.
+    """The patches of one slide by their features."""
 
-    Parameters
-    ----------
-    sample
-        Name of the slide.
-    features
-        ``(n_patches, d)`` float32; NaN rows where a patch has none.
-    out_px
-        Edge of the patches that the features are of, px.
-    """
-
-    sample: str
-    features: NDArray[np.float32]
-    out_px: int
+    sample: str  # name of the slide
+    features: NDArray[np.float32]  # ``(n_patches, d)`` float32; NaN rows where a patch has none
+    out_px: int  # edge of the patches that the features are of, px
     amplification: float = 1.0  # as of pixels in memory
 
     def __len__(self) -> int:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from spatialsig.data.chunks import Job
 
     Rows = Sequence[int] | NDArray[np.integer[Any]]
+    Ints = NDArray[np.int64]
 
 __all__ = ["ImageLevel", "PatchSource", "Request", "image_levels", "read_patches", "read_slides"]
 
@@ -37,30 +38,15 @@ _SHARING = 1.05  # windows per chunk above which decoded chunks are worth keepin
 
 @dataclass(frozen=True)
 class PatchSource:
-    """The patches of one slide.
+    """The patches of one slide."""
 
-    Parameters
-    ----------
-    sample
-        Name of the slide.
-    levels
-        Pyramid, finest first.
-    origins
-        Top-left corners ``(n_patches, 2)`` as ``y0, x0``, integer level-0 px.
-    size_l0
-        Edge of a patch, level-0 px.
-    out_px
-        Edge of a patch as read, px.
-    recolour
-        Matrix ``(3, 3)`` that optical densities are multiplied by, see :mod:`spatialsig.stats.stain`; None leaves the
-        colours of the scan.
-    """
-
-    sample: str
-    levels: tuple[ImageLevel, ...]
-    origins: NDArray[np.int64]
-    size_l0: float
-    out_px: int
+    sample: str  # name of the slide
+    levels: tuple[ImageLevel, ...]  # pyramid, finest first
+    origins: Ints  # top-left corners ``(n_patches, 2)`` as ``y0, x0``, integer level-0 px
+    size_l0: float  # edge of a patch, level-0 px
+    out_px: int  # edge of a patch as read, px
+    # matrix ``(3, 3)`` that optical densities are multiplied by, see :mod:`spatialsig.stats.stain`; None leaves the
+    # colours of the scan
     recolour: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
@@ -92,7 +78,7 @@ class PatchSource:
         return np.array(level_corner(self.levels[0], self.level))
 
     @cached_property
-    def windows(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def windows(self) -> tuple[Ints, Ints]:
         """First and last-plus-one pixel of :attr:`level` that each patch needs, ``(n_patches, 2)`` each."""
         downsample = np.array(self.level.downsample)
         return _window((self.origins - self.corner) / downsample, self.size_l0 / downsample, np.array(self.level.shape))
@@ -145,21 +131,12 @@ class PatchSource:
 
 @dataclass(frozen=True)
 class Request:
-    """Patches to read, and the arrays to put them in.
+    """Patches to read, and the arrays to put them in."""
 
-    Parameters
-    ----------
-    source, rows
-        Slide, and which of its patches.
-    out
-        An array ``(3, out_px, out_px)`` for each of them.
-    local
-        Whether the patches that share chunks with these are among them, so that no chunk is worth keeping.
-    """
-
-    source: PatchSource
-    rows: NDArray[np.int64]
-    out: Sequence[NDArray[np.uint8]]
+    source: PatchSource  # source, rows: slide, and which of its patches
+    rows: Ints
+    out: Sequence[NDArray[np.uint8]]  # an array ``(3, out_px, out_px)`` for each of them
+    # whether the patches that share chunks with these are among them, so that no chunk is worth keeping
     local: bool = False
 
 
@@ -174,7 +151,7 @@ def read_patches(source: PatchSource, rows: Rows) -> NDArray[np.uint8]:
     StoreError
         If the image cannot be read from its store.
     """
-    chosen: NDArray[np.int64] = np.asarray(rows, dtype=np.int64)
+    chosen: Ints = np.asarray(rows, dtype=np.int64)
     out = batch_memory((len(chosen), 3, source.out_px, source.out_px))
     read_slides([Request(source, chosen, list(out))])
     return out
@@ -226,9 +203,7 @@ def _named(source: PatchSource) -> Iterator[None]:
         raise StoreError(msg) from error
 
 
-def _window(
-    start: NDArray[np.float64], size: NDArray[np.float64], shape: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _window(start: NDArray[np.float64], size: NDArray[np.float64], shape: Ints) -> tuple[Ints, Ints]:
     """First and last-plus-one pixel to read, ``(n, 2)`` each; a px of margin where the window cuts through pixels."""
     first = np.floor(start + _LEVEL_TOLERANCE).astype(np.int64)
     last = np.ceil(start + size - _LEVEL_TOLERANCE).astype(np.int64)
@@ -249,9 +224,7 @@ def _resampled(source: PatchSource, row: int, window: NDArray[np.uint8]) -> NDAr
     return resample(window, y, x)
 
 
-def _read(
-    pixels: Path | Any, first: NDArray[np.int64], last: NDArray[np.int64], out: Sequence[NDArray[np.uint8]]
-) -> Callable[[], None]:
+def _read(pixels: Path | Any, first: Ints, last: Ints, out: Sequence[NDArray[np.uint8]]) -> Callable[[], None]:
     """Start to read windows of an array into ``out``; the result waits for them."""
     boxes = [np.s_[:, y0:y1, x0:x1] for (y0, x0), (y1, x1) in zip(first.tolist(), last.tolist(), strict=True)]
     if isinstance(pixels, Path):

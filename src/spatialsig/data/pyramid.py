@@ -29,21 +29,11 @@ _SNAP = 1e-6  # px; closer to a pixel edge than this counts as on it
 
 @dataclass(frozen=True)
 class ImageLevel:
-    """One level of a pyramid.
+    """One level of a pyramid."""
 
-    Parameters
-    ----------
-    pixels
-        Zarr array on disk, or an array ``(3, y, x)`` uint8 (numpy, dask or xarray).
-    shape
-        Height and width, px of this level.
-    downsample
-        Level-0 px per px of this level, along y and x.
-    """
-
-    pixels: Path | Any
-    shape: tuple[int, int]
-    downsample: tuple[float, float] = (1.0, 1.0)
+    pixels: Path | Any  # Zarr array on disk, or an array ``(3, y, x)`` uint8 (numpy, dask or xarray)
+    shape: tuple[int, int]  # height and width, px of this level
+    downsample: tuple[float, float] = (1.0, 1.0)  # level-0 px per px of this level, along y and x
 
     @property
     def chunk_px(self) -> tuple[int, int] | None:

@@ -35,25 +35,14 @@ _EXPORT_AGAIN = "export the alignment matrix of the H&E from Xenium Explorer aga
 
 @dataclass(frozen=True)
 class Alignment:
-    """Alignment read from a file.
+    """Alignment read from a file."""
 
-    Attributes
-    ----------
-    matrix
-        ``(3, 3)``: full-resolution H&E px (x, y, 1) -> morphology px.
-    kind
-        Whether the file held the matrix or keypoints.
-    rmse_um
-        Root mean square distance of the keypoints from the fit, um; None for a matrix, and for three keypoints, which
-        any affine joins exactly.
-    n_points
-        Number of keypoints; 0 for a matrix.
-    """
-
-    matrix: NDArray[np.float64]
-    kind: Literal["matrix", "keypoints"]
+    matrix: NDArray[np.float64]  # ``(3, 3)``: full-resolution H&E px (x, y, 1) -> morphology px
+    kind: Literal["matrix", "keypoints"]  # whether the file held the matrix or keypoints
+    # root mean square distance of the keypoints from the fit, um; None for a matrix, and for three keypoints, which
+    # any affine joins exactly
     rmse_um: float | None
-    n_points: int
+    n_points: int  # number of keypoints; 0 for a matrix
 
 
 def fit_landmarks(

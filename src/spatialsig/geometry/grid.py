@@ -11,15 +11,18 @@ from scipy import sparse
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
 
-def patch_origins(height: int, width: int, *, patch_px: int, stride_px: int) -> NDArray[np.int64]:
+
+def patch_origins(height: int, width: int, *, patch_px: int, stride_px: int) -> Ints:
     """Top-left corners ``(y0, x0)`` of all whole patches in row-major order, ``(n_patches, 2)`` px."""
     y0 = np.arange(0, height - patch_px + 1, stride_px)
     x0 = np.arange(0, width - patch_px + 1, stride_px)
     return np.stack(np.meshgrid(y0, x0, indexing="ij"), axis=-1).reshape(-1, 2)
 
 
-def points_in_patches(xy: NDArray[Any], origins: NDArray[np.int64], *, size: int) -> sparse.csr_matrix:
+def points_in_patches(xy: NDArray[Any], origins: Ints, *, size: int) -> sparse.csr_matrix:
     """Find the patches that hold each point.
 
     Parameters
@@ -61,15 +64,7 @@ def points_in_patches(xy: NDArray[Any], origins: NDArray[np.int64], *, size: int
 
 @numba.njit(cache=True)
 def _pairs(
-    xy: NDArray[np.float64],
-    corners: NDArray[np.float64],
-    order: NDArray[np.int64],
-    start: NDArray[np.int64],
-    low: NDArray[np.int64],
-    reach: NDArray[np.int64],
-    n_rows: int,
-    n_cols: int,
-    size: float,
+    xy: Floats, corners: Floats, order: Ints, start: Ints, low: Ints, reach: Ints, n_rows: int, n_cols: int, size: float
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """CSR index arrays of the pairs (point, patch); ``corners`` and ``order`` are filed by bin."""
     n_points = len(xy)

@@ -15,26 +15,13 @@ SWAP = np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]])
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One way to read an alignment.
+    """One way to read an alignment."""
 
-    Attributes
-    ----------
-    name
-        Short name; ``as_set`` for the alignment as it is.
-    mistake
-        What would have gone wrong, a sentence without a full stop.
-    fix
-        What to do about it, in the imperative.
-    he_to_um
-        ``(3, 3)``: H&E px (x, y, 1) -> um, if this is what happened.
-    cells_to_um
-        ``(3, 3)``: positions of the cells as they are given -> um.
-    """
-
-    name: str
-    mistake: str
-    fix: str
-    he_to_um: NDArray[np.float64]
+    name: str  # short name; ``as_set`` for the alignment as it is
+    mistake: str  # what would have gone wrong, a sentence without a full stop
+    fix: str  # what to do about it, in the imperative
+    he_to_um: NDArray[np.float64]  # ``(3, 3)``: H&E px (x, y, 1) -> um, if this is what happened
+    # ``(3, 3)``: positions of the cells as they are given -> um
     cells_to_um: NDArray[np.float64] = field(default_factory=lambda: np.eye(3))
 
 

@@ -71,19 +71,12 @@ def inputs_name(use_rep: str | None) -> str:
 
 @dataclass(frozen=True)
 class ModelInputs:
-    """A model and the patches of one slide that it is given.
+    """A model and the patches of one slide that it is given."""
 
-    Parameters
-    ----------
-    patches, model
-        Patches that were cut, stained and embedded as the model needs them; see :meth:`of`.
-    embedding
-        ``(n_patches, d)``, or None to predict from the image alone.
-    """
-
+    # patches, model: patches that were cut, stained and embedded as the model needs them; see :meth:`of`
     patches: Patches
     model: SignatureModel
-    embedding: NDArray[np.float32] | None
+    embedding: NDArray[np.float32] | None  # ``(n_patches, d)``, or None to predict from the image alone
 
     @classmethod
     def of(cls, patches: Patches, model: SignatureModel, *, signatures_key: str, use_rep: str | None) -> ModelInputs:

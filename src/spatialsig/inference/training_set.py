@@ -118,28 +118,15 @@ class LabelledPatches:
 
 @dataclass
 class TrainingSet:
-    """Labelled patches of all slides, and what the slides have in common.
+    """Labelled patches of all slides, and what the slides have in common."""
 
-    Attributes
-    ----------
-    spec, names
-        How patches were cut, what the targets are called; the same on all slides.
-    inputs
-        How embedding, features and targets were made.
-    train, held_out
-        Per slide that has any.
-    samples
-        Slides that train.
-    shared_genes
-        Slide -> genes that both its embedding and its scores were made from.
-    """
-
-    spec: PatchSpec
+    spec: PatchSpec  # spec, names: how patches were cut, what the targets are called; the same on all slides
     names: list[str]
-    inputs: dict[str, dict[str, Any]]
-    train: list[LabelledPatches] = field(default_factory=list)
+    inputs: dict[str, dict[str, Any]]  # how embedding, features and targets were made
+    train: list[LabelledPatches] = field(default_factory=list)  # train, held_out: per slide that has any
     held_out: list[LabelledPatches] = field(default_factory=list)
-    samples: list[str] = field(default_factory=list)
+    samples: list[str] = field(default_factory=list)  # slides that train
+    # slide -> genes that both its embedding and its scores were made from
     shared_genes: dict[str, list[str]] = field(default_factory=dict)
 
     @property

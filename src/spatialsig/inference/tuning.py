@@ -36,33 +36,15 @@ _CACHED = "(computed once)"  # in place of the key of a table, while a frozen ne
 
 @dataclass(frozen=True)
 class Tuning:
-    """A network, and which part of it learns.
+    """A network, and which part of it learns."""
 
-    Parameters
-    ----------
-    network
-        None makes a new one of our own, or one that reads the features of a table.
-    size
-        Of our own, and of the head.
-    tune
-        One of :data:`TUNES`.
-    layer_decay
-        Factor between the learning rates of its layers.
-    lora
-        Arguments of :func:`spatialsig.nn.fine_tuning.add_lora`.
-    table
-        Table whose features take the place of an image network; None where there are images.
-    um_per_px
-        Resolution a pre-trained network of our own has seen; None for any other.
-    """
-
-    network: nn.Module | None
-    size: str | ViTConfig
-    tune: str
-    layer_decay: float
-    lora: Mapping[str, Any]
-    table: str | None = None
-    um_per_px: float | None = None
+    network: nn.Module | None  # None makes a new one of our own, or one that reads the features of a table
+    size: str | ViTConfig  # of our own, and of the head
+    tune: str  # one of :data:`TUNES`
+    layer_decay: float  # factor between the learning rates of its layers
+    lora: Mapping[str, Any]  # arguments of :func:`spatialsig.nn.fine_tuning.add_lora`
+    table: str | None = None  # table whose features take the place of an image network; None where there are images
+    um_per_px: float | None = None  # resolution a pre-trained network of our own has seen; None for any other
 
 
 def plan_tuning(

@@ -73,14 +73,12 @@ class PretrainedViT:
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str]) -> PretrainedViT:
-        """Read a model directory.
+        """Read what :meth:`save` wrote.
 
         Raises
         ------
-        FileMissingError
-            If files are missing.
-        InputError
-            If a file was altered or does not fit the others.
+        FileMissingError, InputError
+            If a file is missing, was altered, or does not fit the others.
         """
         place = Path(directory)
         run = check_model(place, kind=cls.kind, lists=())

@@ -192,10 +192,8 @@ class SignatureViT:
 
         Raises
         ------
-        FileMissingError
-            If files are missing.
-        InputError
-            If a file was altered or does not fit the others.
+        FileMissingError, InputError
+            If a file is missing, was altered, or does not fit the others.
         """
         place = Path(directory)
         run = check_model(place, kind=cls.kind, lists=("signatures",))

@@ -22,24 +22,12 @@ PREPROCESSOR = "preprocessor_config.json"  # where transformers keeps the scale 
 
 @dataclass(frozen=True)
 class Network:
-    """A network of a library.
+    """A network of a library."""
 
-    Parameters
-    ----------
-    model
-        The network.
-    name
-        Its name, without weights.
-    options
-        What else it takes to build it again.
-    inputs
-        What it wants to be shown.
-    """
-
-    model: nn.Module
-    name: str
-    options: dict[str, Any]
-    inputs: Inputs
+    model: nn.Module  # the network
+    name: str  # its name, without weights
+    options: dict[str, Any]  # what else it takes to build it again
+    inputs: Inputs  # what it wants to be shown
 
 
 def timm_network(name: str, options: dict[str, Any], *, pretrained: bool, download: bool) -> Network:

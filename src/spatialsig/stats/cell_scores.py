@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from spatialsig.stats.expression import Csr, Depth
 
     Floats = NDArray[np.float64]
+    Mask = NDArray[np.bool_]
+    Singles = NDArray[np.float32]
 
 
-def signature_scores(
-    counts: sparse.csr_matrix, library: Floats, mean: Floats, std: Floats, weights: Floats
-) -> NDArray[np.float32]:
+def signature_scores(counts: sparse.csr_matrix, library: Floats, mean: Floats, std: Floats, weights: Floats) -> Singles:
     """Score every cell for every signature: the weighted sum of its z-scores.
 
     Parameters
@@ -42,12 +42,12 @@ def signature_scores(
     """
     per_gene = np.ascontiguousarray(weights / std[:, None])
     offset = -(mean[:, None] * per_gene).sum(axis=0)
-    scores: NDArray[np.float32] = _scores(arrays_of(counts), depth_of(library), per_gene, offset)
+    scores: Singles = _scores(arrays_of(counts), depth_of(library), per_gene, offset)
     return scores
 
 
 @numba.njit(cache=True)
-def _scores(csr: Csr, depth: Depth, per_gene: Floats, offset: Floats) -> NDArray[np.float32]:
+def _scores(csr: Csr, depth: Depth, per_gene: Floats, offset: Floats) -> Singles:
     (data, indices, indptr), (library, factor, logs) = csr, depth
     n_signatures = per_gene.shape[1]
     start, which, weight = _signatures_of_genes(per_gene)
@@ -88,13 +88,7 @@ def _signatures_of_genes(per_gene: Floats) -> tuple[NDArray[np.uint64], NDArray[
 
 
 def control_genes(
-    mean: Floats,
-    members: NDArray[np.bool_],
-    excluded: NDArray[np.bool_],
-    *,
-    n_bins: int,
-    n_controls: int,
-    rng: np.random.Generator,
+    mean: Floats, members: Mask, excluded: Mask, *, n_bins: int, n_controls: int, rng: np.random.Generator
 ) -> Floats:
     """Draw control genes for each signature from the expression bins of its genes.
 

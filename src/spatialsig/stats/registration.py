@@ -34,39 +34,23 @@ APART_UM = 15.0  # nearer than this, a second peak is the slope of the first
 
 @dataclass(frozen=True)
 class Raster:
-    """Nuclei of an H&E against what surrounds them.
+    """Nuclei of an H&E against what surrounds them."""
 
-    Attributes
-    ----------
-    contrast
-        ``(h, w)`` float32: haematoxylin above its surroundings; 0 where there is no tissue.
-    tissue
-        ``(h, w)`` bool.
-    um_per_px
-        Edge of a pixel, um.
-    """
-
-    contrast: NDArray[np.float32]
-    tissue: NDArray[np.bool_]
-    um_per_px: float
+    contrast: NDArray[np.float32]  # ``(h, w)`` float32: haematoxylin above its surroundings; 0 where there is no tissue
+    tissue: NDArray[np.bool_]  # ``(h, w)`` bool
+    um_per_px: float  # edge of a pixel, um
 
 
 @dataclass(frozen=True)
 class Surface:
-    """Sums of products at all shifts up to ``radius_px``; the surfaces of parts of a slide add up.
+    """Sums of products at all shifts up to ``radius_px``; the surfaces of parts of a slide add up."""
 
-    Attributes
-    ----------
-    product, cells, image
-        ``(2 radius + 1, 2 radius + 1)``: sums over tissue of cells times image, cells squared, image squared.
-    total
-        Cells squared, on tissue or not.
-    """
-
+    # product, cells, image: ``(2 radius + 1, 2 radius + 1)``: sums over tissue of cells times image, cells squared,
+    # image squared
     product: NDArray[np.float64]
     cells: NDArray[np.float64]
     image: NDArray[np.float64]
-    total: float
+    total: float  # cells squared, on tissue or not
 
     @property
     def ncc(self) -> NDArray[np.float64]:
@@ -78,24 +62,13 @@ class Surface:
 
 @dataclass(frozen=True)
 class Peak:
-    """Best shift of a surface.
+    """Best shift of a surface."""
 
-    Attributes
-    ----------
-    shift_px
-        ``(2,)`` as x, y, between pixels by a parabola; NaN where the best shift lies on the rim of the search.
-    ncc
-        Correlation there.
-    height
-        How far it rises above the other shifts, in their standard deviations.
-    second
-        Height of the next peak as a share of it: near 1 means that another shift fits as well.
-    """
-
+    # ``(2,)`` as x, y, between pixels by a parabola; NaN where the best shift lies on the rim of the search
     shift_px: NDArray[np.float64]
-    ncc: float
-    height: float
-    second: float
+    ncc: float  # correlation there
+    height: float  # how far it rises above the other shifts, in their standard deviations
+    second: float  # height of the next peak as a share of it: near 1 means that another shift fits as well
 
 
 def haematoxylin(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -77,21 +77,12 @@ def _network(model: SignatureViT) -> SignatureNet:
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums over patches; ``d`` features, ``t`` standardised targets.
+    """Sums over patches; ``d`` features, ``t`` standardised targets."""
 
-    Parameters
-    ----------
-    n
-        Number of patches.
-    total, targets
-        Sum of the features ``(d,)`` and of the targets ``(t,)``.
-    squares, cross
-        Sum of the products of features ``(d, d)``, and of features with targets ``(d, t)``.
-    """
-
-    n: int
-    total: Tensor
+    n: int  # number of patches
+    total: Tensor  # total, targets: sum of the features ``(d,)`` and of the targets ``(t,)``
     targets: Tensor
+    # squares, cross: sum of the products of features ``(d, d)``, and of features with targets ``(d, t)``
     squares: Tensor
     cross: Tensor
 
