@@ -11,12 +11,10 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from scipy import sparse
 
-from spatialsig.stats.expression import arrays_of, size_factors
+from spatialsig.stats.expression import size_factors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from spatialsig.stats.expression import Csr
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
@@ -52,7 +50,7 @@ def zscore_rows(counts: sparse.csr_matrix, rows: Ints, library: Floats, mean: Ar
     base, scale = _affine(mean, std)
     out = np.empty((len(rows), counts.shape[1]), np.float32)
     factor = size_factors(library[rows])
-    _zscore(arrays_of(counts), np.asarray(rows, np.int64), factor, base, scale, out)
+    _zscore(counts.data, counts.indices, counts.indptr, np.asarray(rows, np.int64), factor, base, scale, out)
     return out
 
 
@@ -67,14 +65,14 @@ def standardised_rows(expression: sparse.csr_matrix, rows: Ints, mean: Array, st
     base, scale = _affine(mean, std)
     out = np.empty((len(rows), expression.shape[1]), np.float32)
     chosen = np.asarray(rows, np.int64)
-    _standardised(arrays_of(expression), chosen, base, scale, out)
+    _standardised(expression.data, expression.indices, expression.indptr, chosen, base, scale, out)
     return out
 
 
 def dense_rows(counts: sparse.csr_matrix, rows: Ints) -> Singles:
     """Counts of chosen cells, ``(b, n_genes)`` float32."""
     out = np.zeros((len(rows), counts.shape[1]), np.float32)
-    _dense(arrays_of(counts), np.asarray(rows, np.int64), out)
+    _dense(counts.data, counts.indices, counts.indptr, np.asarray(rows, np.int64), out)
     return out
 
 
@@ -98,7 +96,7 @@ def sub_matrix(counts: sparse.csr_matrix, columns: Ints, rows: Ints | None = Non
     measured = np.flatnonzero(columns >= 0)
     target[columns[measured]] = measured
     chosen = np.arange(counts.shape[0]) if rows is None else np.asarray(rows, np.int64)
-    found = _chosen(arrays_of(counts), chosen, target)
+    found = _chosen(counts.data, counts.indices, counts.indptr, chosen, target)
     return sparse.csr_matrix(found, shape=(len(chosen), len(columns)))
 
 
@@ -124,8 +122,9 @@ def _place(value: float) -> np.uint8:
 
 
 @numba.njit(cache=True, nogil=True)
-def _zscore(csr: Csr, rows: Ints, factor: Floats, base: Singles, scale: Singles, out: Singles) -> None:
-    data, indices, indptr = csr
+def _zscore(
+    data: Array, indices: Array, indptr: Array, rows: Ints, factor: Floats, base: Singles, scale: Singles, out: Singles
+) -> None:
     small = np.empty(_SMALL, np.float32)
     for i in range(len(rows)):
         row = out[i]
@@ -150,8 +149,9 @@ def _logged(data: Array, indptr: Array, factor: Floats) -> Singles:
 
 
 @numba.njit(cache=True, nogil=True)
-def _standardised(csr: Csr, rows: Ints, base: Singles, scale: Singles, out: Singles) -> None:
-    data, indices, indptr = csr
+def _standardised(
+    data: Singles, indices: Array, indptr: Array, rows: Ints, base: Singles, scale: Singles, out: Singles
+) -> None:
     for i in range(len(rows)):
         # cells are drawn from anywhere: without this, half of the time is waiting for memory
         if i + _ROWS_AHEAD < len(rows):
@@ -167,16 +167,16 @@ def _standardised(csr: Csr, rows: Ints, base: Singles, scale: Singles, out: Sing
 
 
 @numba.njit(cache=True, nogil=True)
-def _dense(csr: Csr, rows: Ints, out: Singles) -> None:
-    data, indices, indptr = csr
+def _dense(data: Array, indices: Array, indptr: Array, rows: Ints, out: Singles) -> None:
     for i in range(len(rows)):
         for k in range(indptr[rows[i]], indptr[rows[i] + 1]):
             out[i, indices[k]] += data[k]
 
 
 @numba.njit(cache=True, nogil=True)
-def _chosen(csr: Csr, rows: Ints, target: NDArray[np.int32]) -> tuple[Singles, NDArray[np.int32], Ints]:
-    data, indices, indptr = csr
+def _chosen(
+    data: Array, indices: Array, indptr: Array, rows: Ints, target: NDArray[np.int32]
+) -> tuple[Singles, NDArray[np.int32], Ints]:
     start = np.zeros(len(rows) + 1, np.int64)
     for i in range(len(rows)):
         n = 0
