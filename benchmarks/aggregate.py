@@ -12,17 +12,15 @@ import os
 
 os.environ.update(OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 
-import argparse
 import json
-import time
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import geopandas as gpd
 import numpy as np
 import pandas as pd
 import spatialdata as sd
+from machine import cpu_seconds, record_options
 from scipy import sparse
 from shapely import box
 from spatialdata.models import PointsModel, ShapesModel
@@ -33,20 +31,8 @@ from spatialsig.stats.grouped import grouped_mean, grouped_median
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-HERE = Path(__file__).resolve().parent
 SIZE, N_DIMS, N_SCORES, PATCHES_ACROSS = 512, 32, 6, 79  # 79 x 79 = 6,241 patches
 GOALS = {"mean": 4.5, "median": 7.5, "spatialdata": 500.0}
-
-
-def cpu_seconds(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median CPU time of each way; the ways take turns."""
-    spent: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(repeats):
-        for name, way in ways.items():
-            start = time.process_time()
-            way()
-            spent[name].append(time.process_time() - start)
-    return {name: float(np.median(times)) for name, times in spent.items()}
 
 
 def prototype(xy: np.ndarray, values: np.ndarray, how: Callable[..., np.ndarray]) -> np.ndarray:
@@ -127,9 +113,7 @@ def against_spatialdata(n: int, repeats: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the cells")
-    parser.add_argument("--json", type=Path, default=HERE / "results" / "aggregate.json")
+    parser = record_options(__doc__, "aggregate", quick="a tenth of the cells")
     args = parser.parse_args()
     warnings.filterwarnings("ignore", category=FutureWarning)
     n, n_sd, repeats = (100_000, 20_000, 3) if args.quick else (1_000_000, 200_000, 5)

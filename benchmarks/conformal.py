@@ -9,7 +9,6 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import argparse
 import json
 import tempfile
 import time
@@ -17,11 +16,10 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from machine import machine
+from machine import machine, record_options
 
 import spatialsig as sp
 
-HERE = Path(__file__).resolve().parent
 GOAL = (0.93, 0.97)
 COVERAGE = 0.95
 
@@ -56,9 +54,7 @@ def held(cohort: sp.Cohort, samples: list[str]) -> dict[str, float]:
 
 def main() -> None:
     """Print and record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="5 small slides instead of 18")
-    parser.add_argument("--json", type=Path, default=HERE / "results" / "conformal.json")
+    parser = record_options(__doc__, "conformal", quick="5 small slides instead of 18")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     sp.settings.progress = False

@@ -11,10 +11,8 @@ import os
 
 os.environ.update(OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 
-import argparse
 import ctypes
 import json
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +21,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import scanpy as sc
+from machine import cpu_seconds, record_options
 from scipy import sparse
 
 from spatialsig.stats.expression import gene_moments, library_size
@@ -31,7 +30,6 @@ from spatialsig.stats.variable import Moments, by_dispersion, by_mean_variance
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-HERE = Path(__file__).resolve().parent
 N_TOP = 200
 GOALS = {"x scanpy": 7.5, "x prototype": 7.5, "extra memory / CSR, at most": 0.05}
 
@@ -99,13 +97,7 @@ def measure(slides: list[sparse.csr_matrix], repeats: int, *, dense: bool) -> di
         ways["prototype"] = lambda: prototype(slides)
     memory = {name: extra_bytes(way) for name, way in ways.items()}  # also compiles
     memory = {name: extra_bytes(way) if name.startswith("ours") else memory[name] for name, way in ways.items()}
-    spent: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(repeats):
-        for name, way in ways.items():
-            start = time.process_time()
-            way()
-            spent[name].append(time.process_time() - start)
-    seconds = {name: float(np.median(times)) for name, times in spent.items()}
+    seconds = cpu_seconds(ways, repeats)
     size = sum(c.data.nbytes + c.indices.nbytes + c.indptr.nbytes for c in slides)
     exact = ours(slides, log1p=True)["variance"].to_numpy()
     result: dict[str, object] = {
@@ -130,9 +122,7 @@ def measure(slides: list[sparse.csr_matrix], repeats: int, *, dense: bool) -> di
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="4 x 20k x 500 and 10k x 5000")
-    parser.add_argument("--json", type=Path, default=HERE / "results" / "hvg.json")
+    parser = record_options(__doc__, "hvg", quick="4 x 20k x 500 and 10k x 5000")
     args = parser.parse_args()
     shrink, repeats = (10, 3) if args.quick else (1, 5)
     result: dict[str, object] = {"goals": GOALS}

@@ -7,7 +7,6 @@ Goals: at least 3 times as fast (10,000 px, 4 levels); at most 1.1 times the byt
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import statistics
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import spatialdata as sd
+from machine import record_options
 from scipy.ndimage import zoom
 from spatialdata.models import Image2DModel
 
@@ -29,8 +29,6 @@ from spatialsig.store.stream import StreamedImage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-HERE = Path(__file__).resolve().parent
 
 
 def tissue(edge: int) -> np.ndarray:
@@ -47,9 +45,7 @@ def size(path: Path) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="4,000 px instead of 10,000, once")
-    parser.add_argument("--json", type=Path, default=HERE / "results" / "layout.json")
+    parser = record_options(__doc__, "layout", quick="4,000 px instead of 10,000, once")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     sp.settings.progress = False

@@ -22,7 +22,6 @@ six to label) it was .99, .67, .77: there the two halves differ by which cells f
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 import time
@@ -30,6 +29,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from machine import record_options
 from scipy import sparse
 
 import spatialsig as sp
@@ -38,7 +38,6 @@ from spatialsig.errors import SpatialsigWarning
 from spatialsig.slide.slides import open_slides
 from spatialsig.stats.agreement import pearson
 
-HERE = Path(__file__).resolve().parent
 GOALS = {"same genes, share of the ceiling, at least": 0.95, "order": ["same genes", "disjoint cells", "other genes"]}
 MIN_CELLS = 3
 
@@ -100,9 +99,7 @@ def reached(cohort: sp.Cohort, key: str) -> dict[str, object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="4 slides of 0.35 mm, 2 epochs")
-    parser.add_argument("--json", type=Path, default=HERE / "results" / "leak.json")
+    parser = record_options(__doc__, "leak", quick="4 slides of 0.35 mm, 2 epochs")
     arguments = parser.parse_args()
     sp.settings.progress = False
     n_slides, size_um, epochs = (4, 350.0, 2) if arguments.quick else (6, 1500.0, 8)

@@ -1,10 +1,18 @@
-"""What a record was measured on."""
+"""What the benchmarks share: their options, what a record was measured on, CPU time of ways to the same result."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FEATURES = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "bf16", "amx_bf16": "AMX"}
 
@@ -16,3 +24,22 @@ def machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     flags = set(text.split())
     found = ", ".join(label for flag, label in FEATURES.items() if flag in flags)
     return f"{os.cpu_count()} cores of an {name.group(1) if name else 'unknown processor'} ({found})"
+
+
+def cpu_seconds(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median CPU time of each way; the ways take turns."""
+    spent: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, way in ways.items():
+            start = time.process_time()
+            way()
+            spent[name].append(time.process_time() - start)
+    return {name: float(np.median(times)) for name, times in spent.items()}
+
+
+def record_options(description: str | None, name: str, *, quick: str) -> argparse.ArgumentParser:
+    """Parser of the short form, and of the path of the record ``results/<name>.json``."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help=quick)
+    parser.add_argument("--json", type=Path, default=Path(__file__).resolve().parent / "results" / f"{name}.json")
+    return parser

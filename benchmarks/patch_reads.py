@@ -19,7 +19,6 @@ import os
 
 os.environ.update(OMP_NUM_THREADS="1")
 
-import argparse
 import json
 import tempfile
 import time
@@ -32,6 +31,7 @@ import imagecodecs
 import numpy as np
 import spatialdata as sd
 import zarr
+from machine import record_options
 from PIL import Image
 from spatialdata.dataloader import ImageTilesDataset
 from tissue_image import our_store, peer_store, scanned_tile, squares, tissue
@@ -228,9 +228,7 @@ def size(path: Path) -> int:
 
 def main() -> None:
     """Print and record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="4,096 px instead of 20,480")
-    parser.add_argument("--json", type=Path, default=HERE / "results" / "patch_reads.json")
+    parser = record_options(__doc__, "patch_reads", quick="4,096 px instead of 20,480")
     parser.add_argument("--directory", type=Path, help="keep the stores here")
     parser.add_argument("--data", type=Path, default=HERE.parents[1] / "shared" / "data", help="real slides")
     args = parser.parse_args()

@@ -8,14 +8,14 @@ in less than 10 s on two idle cores; on a busy machine read the CPU seconds.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
 import tempfile
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from machine import record_options
 
 import spatialsig as sp
 from spatialsig.datasets.synthetic.image.render import paint_he, render_he
@@ -24,7 +24,6 @@ from spatialsig.datasets.synthetic.slide import Recipe, SyntheticSlide, make_sli
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-HERE = Path(__file__).resolve().parent
 SIZE_UM, QUICK_UM, WARM_UM = 2250.0, 500.0, 250.0
 SPOILED = {"n_folds": 2, "n_pen": 2, "defocus_share": 0.1}
 # 20,000 cells: CPU seconds of painting before the kernels were rewritten, what was expected of that, and the goal;
@@ -75,9 +74,7 @@ def measure(size_um: float, repeats: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a slide of half a millimetre, once")
-    parser.add_argument("--json", type=Path, default=HERE / "results" / "render.json")
+    parser = record_options(__doc__, "render", quick="a slide of half a millimetre, once")
     args = parser.parse_args()
     sp.settings.progress = False
     write_slide(WARM_UM, **SPOILED)

@@ -12,9 +12,7 @@ import os
 
 os.environ.update(OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 
-import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anndata as ad
@@ -24,6 +22,7 @@ import pandas as pd
 import scanpy as sc
 from aggregate import cpu_seconds
 from hvg import extra_bytes, slide
+from machine import record_options
 
 from spatialsig.stats.cell_scores import control_genes, signature_scores
 from spatialsig.stats.expression import (
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 
     from scipy import sparse
 
-HERE = Path(__file__).resolve().parent
 N_GENES, N_SIGNATURES, SIZE = 377, 6, 8
 GOALS = {"x prototype": 5.5, "x score_genes": 9.0, "x ulm per cell": 20.0, "extra MB beyond the scores, at most": 50.0}
 
@@ -89,9 +87,7 @@ def normalised(counts: sparse.csr_matrix) -> ad.AnnData:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="100k cells")
-    parser.add_argument("--json", type=Path, default=HERE / "results" / "score.json")
+    parser = record_options(__doc__, "score", quick="100k cells")
     args = parser.parse_args()
     n, n_ulm, repeats = (100_000, 20_000, 3) if args.quick else (1_000_000, 100_000, 3)
     rng = np.random.default_rng(0)

@@ -21,13 +21,12 @@ import os
 
 os.environ.update(OMP_NUM_THREADS="1")
 
-import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from machine import record_options
 from scipy.ndimage import gaussian_filter
 from torch import nn
 
@@ -36,7 +35,6 @@ from spatialsig.data.order import MAX_WINDOW, WAITING, block_shuffle, full_shuff
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-HERE = Path(__file__).resolve().parent
 N_SLIDES, ACROSS, BLOCK, BATCH = 4, 39, 8, 32  # 39 x 39 patches of 512 px are a slide of 20,000 px
 N_LABELS, N_FEATURES = 6, 24
 CACHE_MB = 512
@@ -106,9 +104,7 @@ def final_loss(x: np.ndarray, y: np.ndarray, order: Callable[[int], np.ndarray],
 
 def main() -> None:
     """Print and record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="2 seeds and 3 epochs instead of 5 and 8")
-    parser.add_argument("--json", type=Path, default=HERE / "results" / "shuffle.json")
+    parser = record_options(__doc__, "shuffle", quick="2 seeds and 3 epochs instead of 5 and 8")
     args = parser.parse_args()
     torch.set_num_threads(1)
     n_seeds, epochs = (2, 3) if args.quick else (5, 8)

@@ -11,7 +11,6 @@ Rounds are interleaved; medians of wall time per patch. The share of reading is 
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 import time
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import spatialdata as sd
 import torch
-from machine import machine
+from machine import machine, record_options
 from spatialdata.dataloader import ImageTilesDataset
 from tissue_image import peer_store, squares, tissue
 from vit_speed import AE_DIM, N_TARGETS, Naive
@@ -39,7 +38,6 @@ from spatialsig.train.vit import fit_vit
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-HERE = Path(__file__).resolve().parent
 PX = 512
 BATCH = 16
 NAMES = [f"s{k}" for k in range(N_TARGETS)]
@@ -120,9 +118,7 @@ def measure(directory: Path, px: int, rounds: int, n: int, n_peer: int) -> dict[
 
 def main() -> None:
     """Print and record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="2,048 px instead of 20,480")
-    parser.add_argument("--json", type=Path, default=HERE / "results" / "whole_slide.json")
+    parser = record_options(__doc__, "whole_slide", quick="2,048 px instead of 20,480")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     sp.settings.progress = False

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,16 +23,10 @@ def facts(name: str = "S1", **changes: Any) -> SlideFacts:
     return SlideFacts(name=name, **NOTHING | clean | changes)
 
 
-@dataclass
-class Config:
-    fusion: str = "none"
-    modality_dropout: float = 0.0
-
-
-@dataclass
-class Model:
-    config: Config = field(default_factory=Config)
-    run: dict[str, Any] = field(default_factory=lambda: {"test_fold": 0})
+def model(run: dict[str, Any] | None = None, **config: Any) -> Any:
+    """What the findings ask of a model."""
+    settings = {"fusion": "none", "modality_dropout": 0.0} | config
+    return SimpleNamespace(config=SimpleNamespace(**settings), run={"test_fold": 0} if run is None else run)
 
 
 def names(*arguments: Any) -> list[str]:
@@ -41,7 +35,7 @@ def names(*arguments: Any) -> list[str]:
 
 def test_nothing_given_is_nothing_found() -> None:
     assert all_findings([], None, None) == []
-    assert all_findings([facts(), facts("S2")], Model(), pd.DataFrame()) == []  # type: ignore[arg-type]
+    assert all_findings([facts(), facts("S2")], model(), pd.DataFrame()) == []
 
 
 def test_the_worst_comes_first() -> None:
@@ -55,8 +49,8 @@ def test_the_worst_comes_first() -> None:
 def test_the_test_fold_is_that_of_the_model() -> None:
     looked = [facts(chosen={"test_fold": 1})]
     assert names(looked, None, None) == []
-    assert names(looked, Model(), None) == ["genes_from_test"]
-    assert names(looked, Model(run={"test_fold": 1}), None) == []
+    assert names(looked, model(), None) == ["genes_from_test"]
+    assert names(looked, model({"test_fold": 1}), None) == []
 
 
 @pytest.mark.parametrize(
@@ -69,8 +63,8 @@ def test_the_test_fold_is_that_of_the_model() -> None:
     ],
 )
 def test_a_model_that_never_saw_an_image_alone(fusion: str, dropout: float, distil: float, expected: list[str]) -> None:
-    model = Model(Config(fusion, dropout), {"test_fold": 0, "distil": distil})
-    assert names([], model, None) == expected
+    trained = model({"test_fold": 0, "distil": distil}, fusion=fusion, modality_dropout=dropout)
+    assert names([], trained, None) == expected
 
 
 def test_the_table_has_its_columns_even_without_rows() -> None:

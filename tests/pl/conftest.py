@@ -33,19 +33,8 @@ def slide(drawn: ModuleType) -> sd.SpatialData:
     return drawn.make_slide()
 
 
-class Stores:
-    """What a cohort looks like to a verb."""
-
-    def __init__(self, stores: dict[str, Path]) -> None:
-        self.stores = stores
-
-
 @pytest.fixture(scope="session")
-def cohort(drawn: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Stores:
+def cohort(drawn: ModuleType, tmp_path_factory: pytest.TempPathFactory):
     """Two slides on disk, in folds 0 and 1."""
-    sp.settings.progress = False
-    root, stores = tmp_path_factory.mktemp("stores"), {}
-    for fold, name in enumerate(["S1", "S2"]):
-        stores[name] = root / f"{name}.zarr"
-        drawn.make_slide(name, size=(256, 320 + 64 * fold), fold=fold, seed=fold).write(stores[name])
-    return Stores(stores)
+    slides = {"S1": {"size": (256, 320), "fold": 0}, "S2": {"size": (256, 384), "fold": 1}}
+    return drawn.make_stores(tmp_path_factory.mktemp("stores"), slides)

@@ -1,5 +1,7 @@
 """Small slides with planted score fields, for everything that draws."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import spatialdata as sd
@@ -120,3 +122,19 @@ def make_history(epochs: int = 20, *, validated: bool = True, pearson: bool = Fa
     if pearson:
         table["val_pearson"] = 0.8 * (1 - np.exp(-epoch / 5))
     return pd.DataFrame(table)
+
+
+class Stores:
+    """What a cohort looks like to a verb."""
+
+    def __init__(self, stores: dict[str, Path]) -> None:
+        self.stores = stores
+
+
+def make_stores(root: Path, slides: dict[str, dict]) -> Stores:
+    """Slides on disk, each made with its options."""
+    sp.settings.progress = False
+    stores = {name: root / f"{name}.zarr" for name in slides}
+    for seed, (name, options) in enumerate(slides.items()):
+        make_slide(name, seed=seed, **options).write(stores[name])
+    return Stores(stores)

@@ -8,7 +8,6 @@ import matplotlib
 import pandas as pd
 import pytest
 
-import spatialsig as sp
 from spatialsig.report import write_report
 
 matplotlib.use("Agg")
@@ -24,26 +23,15 @@ def drawn() -> ModuleType:
     return module
 
 
-class Stores:
-    """What a cohort looks like to a verb."""
-
-    def __init__(self, stores: dict[str, Path]) -> None:
-        self.stores = stores
-
-
 @pytest.fixture(scope="session")
-def cohort(drawn: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Stores:
+def cohort(drawn: ModuleType, tmp_path_factory: pytest.TempPathFactory):
     """Slides A (training), B and C (held out)."""
-    sp.settings.progress = False
-    root, stores = tmp_path_factory.mktemp("stores"), {}
-    for fold, name in enumerate(["A", "B", "C"]):
-        stores[name] = root / f"{name}.zarr"
-        drawn.make_slide(name, size=(256, 320), fold=min(fold, 1), seed=fold).write(stores[name])
-    return Stores(stores)
+    slides = {name: {"size": (256, 320), "fold": fold} for name, fold in (("A", 0), ("B", 1), ("C", 1))}
+    return drawn.make_stores(tmp_path_factory.mktemp("stores"), slides)
 
 
 @pytest.fixture(scope="session")
-def given(drawn: ModuleType, cohort: Stores) -> dict:
+def given(drawn: ModuleType, cohort) -> dict:
     """Every argument of ``write_report`` but the path."""
     coverage = pd.DataFrame(
         {

@@ -35,14 +35,14 @@ for name, command, panel in (
     ("label", slide_commands.label, STEPS),
     ("train", model_commands.train, STEPS),
     ("predict", model_commands.predict, STEPS),
-    ("evaluate", model_commands.evaluate, STEPS),
+    ("evaluate", project_commands.evaluate, STEPS),
     ("verify", slide_commands.verify, STORES),
     ("repair", slide_commands.repair, STORES),
     ("optimize", slide_commands.optimize, STORES),
     ("version", project_commands.version, STORES),
 ):
     app.command(name, rich_help_panel=panel)(command)
-app.add_typer(model_commands.export, name="export", rich_help_panel=STORES)
+app.add_typer(project_commands.export, name="export", rich_help_panel=STORES)
 
 
 def main() -> None:

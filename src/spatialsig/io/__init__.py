@@ -15,20 +15,9 @@ if TYPE_CHECKING:
     from ._xenium import read_xenium
 
 __all__ = [
-    "export_geojson",
-    "export_heatmap",
-    "export_seed_layout",
-    "from_anndata",
-    "mpp",
-    "optimize",
-    "read",
-    "read_he",
-    "read_signatures",
-    "read_xenium",
-    "repair",
-    "verify",
-    "write",
-]
+    "export_geojson", "export_heatmap", "export_seed_layout", "from_anndata", "mpp", "optimize", "read", "read_he",
+    "read_signatures", "read_xenium", "repair", "verify", "write",
+]  # fmt: skip
 
 # readers pull in spatialdata, zarr and tifffile: each with its first use
 __getattr__, _, _ = lazy_loader.attach(

@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import sys
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,36 +33,16 @@ RECORDED_PACKAGES = (
 TABLES = ("evaluation", "coverage", "stains", "summary", "comparisons", "findings")
 
 
-@dataclass(frozen=True)
 class RunFiles:
     """Files of one run, below ``root``."""
 
-    root: Path
-
-    @property
-    def stores(self) -> Path:
-        """Cohort: one store per slide."""
-        return self.root / "stores"
-
-    @property
-    def models(self) -> Path:
-        """One directory per model."""
-        return self.root / "models"
-
-    @property
-    def ledger(self) -> Path:
-        """What is done, see :class:`spatialsig.slide.ledger.Ledger`."""
-        return self.root / "steps.json"
-
-    @property
-    def record(self) -> Path:
-        """Versions, parameters, seeds and hashes of the run."""
-        return self.root / "run.json"
-
-    @property
-    def report(self) -> Path:
-        """The report."""
-        return self.root / "report.html"
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.stores = root / "stores"  # one per slide
+        self.models = root / "models"  # one directory per model
+        self.ledger = root / "steps.json"  # what is done, see :class:`spatialsig.slide.ledger.Ledger`
+        self.record = root / "run.json"  # versions, parameters, seeds and hashes of the run
+        self.report = root / "report.html"
 
     def table(self, name: str) -> Path:
         """A csv of the run: evaluation, coverage, summary, comparisons or findings."""
