@@ -12,14 +12,12 @@ Written down before: the estimate lies a little above the truth (by .008 to .023
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from machine import keep_record, record_options
 from scipy import sparse
 
 import spatialsig as sp
@@ -30,7 +28,6 @@ from spatialsig.labels.scorers import scores_under
 from spatialsig.stats.agreement import pearson
 from spatialsig.stats.grouped import grouped_mean
 
-HERE = Path(__file__).resolve().parent
 DEPTHS = (154, 46, 15, 8, 3)  # median counts per cell
 GOAL, RATIO_GOAL = 0.03, 0.02
 
@@ -71,10 +68,7 @@ def at_depth(seed: int, depth: float, size_um: float, n_draws: int) -> pd.DataFr
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--json", type=Path, default=HERE / "results" / "ceiling.json")
-    args = parser.parse_args()
+    args = record_options(__doc__, "ceiling", quick="one small slide, ten draws").parse_args()
     warnings.simplefilter("ignore")
     sp.settings.progress = False
     started = time.perf_counter()
@@ -94,9 +88,7 @@ def main() -> None:
         "ratio_in_goal": bool((table["ratio_change"].abs() < RATIO_GOAL).all()),
         "seconds": time.perf_counter() - started, "quick": args.quick,
     }  # fmt: skip
-    print({key: result[key] for key in ("worst_signature", "estimate_in_goal", "ratio_in_goal", "seconds")})
-    args.json.parent.mkdir(exist_ok=True)
-    args.json.write_text(json.dumps(result, indent=1))
+    keep_record(args.json, result, shown=("worst_signature", "estimate_in_goal", "ratio_in_goal", "seconds"))
 
 
 if __name__ == "__main__":

@@ -14,20 +14,17 @@ wrong on ragged tissue.
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from machine import keep_record, record_options
 from scipy import ndimage, stats
 
 import spatialsig as sp
 from spatialsig.stats.agreement import pearson
 from spatialsig.stats.significance import field, shift_p
 
-HERE = Path(__file__).resolve().parent
 SIDE = 24  # patches per edge of a slide
 N_PATIENTS = (2, 3, 4, 6, 8, 12)
 SLIDES_PER_PATIENT = 2
@@ -103,10 +100,7 @@ def null(n_slides: int) -> pd.DataFrame:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--json", type=Path, default=HERE / "results" / "intervals.json")
-    args = parser.parse_args()
+    args = record_options(__doc__, "intervals", quick="ten cohorts, forty slides").parse_args()
     started = time.perf_counter()
     covered = coverage(10, 50) if args.quick else coverage(800, 5000)
     print(covered.round(3).to_string(index=False), "\n(goal for fisher: .93 to .97)")
@@ -118,9 +112,7 @@ def main() -> None:
         "null_in_goal": bool((p_values["ks_p"] > 0.01).all()),
         "seconds": time.perf_counter() - started, "quick": args.quick,
     }  # fmt: skip
-    print({key: result[key] for key in ("coverage_in_goal", "null_in_goal", "seconds")})
-    args.json.parent.mkdir(exist_ok=True)
-    args.json.write_text(json.dumps(result, indent=1))
+    keep_record(args.json, result, shown=("coverage_in_goal", "null_in_goal", "seconds"))
 
 
 if __name__ == "__main__":

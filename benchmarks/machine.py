@@ -1,8 +1,9 @@
-"""What the benchmarks share: their options, what a record was measured on, CPU time of ways to the same result."""
+"""What the benchmarks share: options, what a record was measured on and how it is kept, CPU time of ways to one result."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import time
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 FEATURES = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "bf16", "amx_bf16": "AMX"}
 
@@ -43,3 +44,10 @@ def record_options(description: str | None, name: str, *, quick: str) -> argpars
     parser.add_argument("--quick", action="store_true", help=quick)
     parser.add_argument("--json", type=Path, default=Path(__file__).resolve().parent / "results" / f"{name}.json")
     return parser
+
+
+def keep_record(path: Path, result: dict[str, object], *, shown: Sequence[str]) -> None:
+    """Print the entries ``shown`` of a result, which answer the question, and write all of it as JSON."""
+    print({key: result[key] for key in shown})
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(result, indent=1))

@@ -9,7 +9,6 @@ per seed: findings of severity "error" or "warning" there are false alarms. Goal
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import tempfile
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING
 import anndata as ad
 import numpy as np
 import pandas as pd
+from machine import keep_record, record_options
 from scipy import sparse
 from spatialdata.models import TableModel
 
@@ -32,7 +32,8 @@ from spatialsig.stats.grouped import grouped_sum
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-HERE = Path(__file__).resolve().parent
+    Switch = Callable[[Path], pd.DataFrame]  # walks into a trap, with a folder for slides; returns the findings
+
 SIZE_UM, N_SLIDES = 500.0, 6
 PATCHES = {"patch_px": 56, "um_per_px": 1.0, "stride_um": 28.0}
 # SmoothMuscle shares most of its genes with Pericyte: a trap of its own
@@ -83,7 +84,28 @@ def judged(data: object, **options: object) -> pd.DataFrame:
     return sp.tl.findings(data, None, sp.tl.baselines(data, **options))
 
 
+TRAPS: dict[int, tuple[Switch, tuple[str, ...]]] = {}
+
+
+def trap(number: int, *findings: str) -> Callable[[Switch], Switch]:
+    """Enter a switch in the list of traps: its number in docs/evaluation.md, and the findings that must name it."""
+
+    def enter(switch: Switch) -> Switch:
+        TRAPS[number] = (switch, findings)
+        return switch
+
+    return enter
+
+
+def split_cohort(folder: Path, *, seed: int, n: int = 2, **recipe: float) -> sp.Cohort:
+    """Slides of one patient each, in two folds."""
+    cohort = make_cohort(folder, seed=seed, n=n, **recipe)
+    sp.pp.split(cohort, n_folds=2)
+    return cohort
+
+
 # ---- the traps: each returns the table of findings -------------------------------------------------------------------
+@trap(1, "random_split", "split_leaks")
 def random_split(folder: Path) -> pd.DataFrame:
     data = sp.datasets.toy(seed=7, size_um=SIZE_UM)
     sp.pp.split(data, by="random", allow_leakage=True)
@@ -91,6 +113,7 @@ def random_split(folder: Path) -> pd.DataFrame:
     return judged(data)
 
 
+@trap(2, "patient_unknown", "split_leaks")
 def serial_sections(folder: Path) -> pd.DataFrame:
     cohort = make_cohort(folder, seed=1, n=4, twins=True)
     alter(cohort, lambda sdata: sdata.attrs["spatialsig"].pop("patient"))
@@ -99,26 +122,26 @@ def serial_sections(folder: Path) -> pd.DataFrame:
     return judged(cohort)
 
 
+@trap(3, "embedding_shares_genes")
 def same_genes(folder: Path) -> pd.DataFrame:
-    cohort = make_cohort(folder, seed=2, n=4)
-    sp.pp.split(cohort, n_folds=2)
+    cohort = split_cohort(folder, seed=2, n=4)
     embed(cohort, exclude_signature_genes=False)
     label(cohort, use_rep="X_ae")
     return judged(cohort, use_rep="X_ae")
 
 
+@trap(4, "never_without_embedding")
 def no_modality_dropout(folder: Path) -> pd.DataFrame:
-    cohort = make_cohort(folder, seed=3, n=4)
-    sp.pp.split(cohort, n_folds=2)
+    cohort = split_cohort(folder, seed=3, n=4)
     embed(cohort)
     label(cohort, use_rep="X_ae")
     model = sp.tl.train_vit(cohort, max_epochs=1, modality_dropout=0.0)
     return sp.tl.findings(cohort, model, sp.tl.evaluate(cohort, model))
 
 
+@trap(5, "labels_follow_n_cells")
 def raw_counts(folder: Path) -> pd.DataFrame:
-    cohort = make_cohort(folder, seed=4, n=4)
-    sp.pp.split(cohort, n_folds=2)
+    cohort = split_cohort(folder, seed=4, n=4)
     label(cohort)
 
     def sums(sdata: object) -> None:
@@ -134,9 +157,9 @@ def raw_counts(folder: Path) -> pd.DataFrame:
     return judged(cohort)
 
 
+@trap(6, "scales_differ")
 def scaled_one_by_one(folder: Path) -> pd.DataFrame:
-    cohort = make_cohort(folder, seed=5, n=2)
-    sp.pp.split(cohort, n_folds=2)
+    cohort = split_cohort(folder, seed=5)
     sp.pp.make_patches(cohort, **PATCHES)
     sp.pp.assign_cells(cohort)
     for path in cohort.stores.values():
@@ -145,6 +168,7 @@ def scaled_one_by_one(folder: Path) -> pd.DataFrame:
     return sp.tl.findings(cohort)
 
 
+@trap(7, "cells_outside_patches")
 def um_as_px(folder: Path) -> pd.DataFrame:
     data = sp.datasets.toy(seed=8, size_um=SIZE_UM)
     data["table"].obsm["spatial"] = data["table"].obsm["spatial"] / data.attrs["spatialsig"]["um_per_global_px"]
@@ -152,12 +176,14 @@ def um_as_px(folder: Path) -> pd.DataFrame:
     return sp.tl.findings(data)
 
 
+@trap(8, "labels_tie")
 def median_of_few_counts(folder: Path) -> pd.DataFrame:
     data = sp.datasets.toy(seed=9, size_um=SIZE_UM, counts_per_cell=15.0)
     label(data, stat="median", test_fold=None)
     return sp.tl.findings(data)
 
 
+@trap(9, "coverage_low")
 def panel_without_genes(folder: Path) -> pd.DataFrame:
     data = sp.datasets.toy(seed=10, size_um=SIZE_UM)
     dropped = SIGNATURES["Immune_T"][:-3]
@@ -166,6 +192,7 @@ def panel_without_genes(folder: Path) -> pd.DataFrame:
     return sp.tl.findings(data)
 
 
+@trap(10, "controls_in_counts")
 def control_probes(folder: Path) -> pd.DataFrame:
     data = sp.datasets.toy(seed=11, size_um=SIZE_UM)
     table, names = data["table"], [f"NegControlProbe_{i:05d}" for i in range(8)]
@@ -182,6 +209,7 @@ def control_probes(folder: Path) -> pd.DataFrame:
     return sp.tl.findings(data)
 
 
+@trap(11, "registration_poor")
 def shifted(folder: Path) -> pd.DataFrame:
     data = sp.datasets.toy(seed=12, size_um=SIZE_UM, registration_error_um=40.0)
     sp.pp.qc_alignment(data)
@@ -189,53 +217,36 @@ def shifted(folder: Path) -> pd.DataFrame:
     return sp.tl.findings(data)
 
 
+@trap(12, "genes_from_test")
 def looked_at_test(folder: Path) -> pd.DataFrame:
-    cohort = make_cohort(folder, seed=6, n=2)
-    sp.pp.split(cohort, n_folds=2)
+    cohort = split_cohort(folder, seed=6)
     sp.pp.highly_variable_genes(cohort, test_fold=None)
     label(cohort)
     model = sp.tl.train_vit(cohort, max_epochs=1, use_rep=None)
     return sp.tl.findings(cohort, model)
 
 
+@trap(13, "few_patients")
 def one_patient_many_patches(folder: Path) -> pd.DataFrame:
-    cohort = make_cohort(folder, seed=7, n=2)
-    sp.pp.split(cohort, n_folds=2)
+    cohort = split_cohort(folder, seed=7)
     label(cohort)
     return judged(cohort)
 
 
+@trap(14, "labels_noisy")
 def too_few_counts(folder: Path) -> pd.DataFrame:
-    cohort = make_cohort(folder, seed=8, n=2, counts_per_cell=0.5)
-    sp.pp.split(cohort, n_folds=2)
+    cohort = split_cohort(folder, seed=8, counts_per_cell=0.5)
     label(cohort)
     return judged(cohort)
 
 
+@trap(15, "signatures_overlap")
 def overlapping_panels(folder: Path) -> pd.DataFrame:
     data = sp.datasets.toy(seed=13, size_um=SIZE_UM)
     label(data, signatures="seed", test_fold=None)
     return sp.tl.findings(data)
 
 
-# number in docs/evaluation.md: switch, and the findings that may name it
-TRAPS: dict[int, tuple[Callable[[Path], pd.DataFrame], tuple[str, ...]]] = {
-    1: (random_split, ("random_split", "split_leaks")),
-    2: (serial_sections, ("patient_unknown", "split_leaks")),
-    3: (same_genes, ("embedding_shares_genes",)),
-    4: (no_modality_dropout, ("never_without_embedding",)),
-    5: (raw_counts, ("labels_follow_n_cells",)),
-    6: (scaled_one_by_one, ("scales_differ",)),
-    7: (um_as_px, ("cells_outside_patches",)),
-    8: (median_of_few_counts, ("labels_tie",)),
-    9: (panel_without_genes, ("coverage_low",)),
-    10: (control_probes, ("controls_in_counts",)),
-    11: (shifted, ("registration_poor",)),
-    12: (looked_at_test, ("genes_from_test",)),
-    13: (one_patient_many_patches, ("few_patients",)),
-    14: (too_few_counts, ("labels_noisy",)),
-    15: (overlapping_panels, ("signatures_overlap",)),
-}
 QUICK = (1, 8, 15)
 
 
@@ -288,11 +299,9 @@ def clean(seed: int, epochs: int) -> dict[str, object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
+    parser = record_options(__doc__, "traps", quick="three traps, one clean run of two epochs")
     parser.add_argument("--only", type=int, nargs="*", help="numbers of traps; none: those recorded stay")
     parser.add_argument("--seeds", type=int, default=None, help="clean runs")
-    parser.add_argument("--json", type=Path, default=HERE / "results" / "traps.json")
     args = parser.parse_args()
     sp.settings.progress = False
     started = time.perf_counter()
@@ -312,9 +321,7 @@ def main() -> None:
         "false_alarms": sum(len(run["false"]) for run in runs), "clean_runs": runs,
         "seconds": time.perf_counter() - started, "quick": args.quick,
     }  # fmt: skip
-    print({key: result[key] for key in ("caught", "of", "false_alarms", "seconds")})
-    args.json.parent.mkdir(exist_ok=True)
-    args.json.write_text(json.dumps(result, indent=1))
+    keep_record(args.json, result, shown=("caught", "of", "false_alarms", "seconds"))
 
 
 if __name__ == "__main__":
