@@ -4,7 +4,8 @@ import os
 import shutil
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -45,15 +46,39 @@ def toy(_toy: sd.SpatialData) -> sd.SpatialData:
     return sd.deepcopy(_toy)
 
 
+def _label_slide(
+    sdata: sd.SpatialData, *, block_um: float = 150, buffer_um: float = 40, min_cells: int = 5, **patches: float
+) -> sd.SpatialData:
+    sp.pp.split(sdata, by="block", block_um=block_um, buffer_um=buffer_um, n_folds=2)
+    sp.pp.make_patches(sdata, **patches)
+    sp.pp.assign_cells(sdata)
+    sp.tl.score_cells(sdata, "seed")
+    sp.tl.aggregate_patches(sdata, min_cells=min_cells, use_rep=None)
+    return sdata
+
+
+@pytest.fixture(scope="session")
+def label_slide() -> Callable[..., sd.SpatialData]:
+    """Function that splits a slide into two folds of blocks, cuts ``patches``, and labels them; returns the slide."""
+    return _label_slide
+
+
 @pytest.fixture
 def patched(toy: sd.SpatialData) -> sd.SpatialData:
     """The toy slide with overlapping patches, cells assigned, scored and averaged."""
-    sp.pp.split(toy, by="block", block_um=150, buffer_um=40, n_folds=2)
-    sp.pp.make_patches(toy, patch_px=56, um_per_px=1.0, stride_um=28.0)
-    sp.pp.assign_cells(toy)
-    sp.tl.score_cells(toy, "seed")
-    sp.tl.aggregate_patches(toy, min_cells=5, use_rep=None)
-    return toy
+    return _label_slide(toy, patch_px=56, um_per_px=1.0, stride_um=28.0)
+
+
+def _flip_bit(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+@pytest.fixture(scope="session")
+def flip_bit() -> Callable[[Path], None]:
+    """Function that turns over one bit in the middle of a file, as a disk does that nobody watches."""
+    return _flip_bit
 
 
 N_LAYOUTS = 5  # of Xenium bundles, see faults/conftest.py

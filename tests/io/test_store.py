@@ -133,12 +133,6 @@ def faults(path) -> list[tuple[str, str]]:
     return [(r.element, r.status) for r in found.itertuples() if r.status not in {"ok", "not checksummed"}]
 
 
-def flip(file) -> None:
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 1
-    file.write_bytes(data)
-
-
 def test_a_store_of_ours_is_ok_and_one_of_others_not_checksummed(ours, stores) -> None:
     found = sp.io.verify(ours)
     assert list(found.columns) == ["element", "kind", "status", "detail"]
@@ -148,14 +142,14 @@ def test_a_store_of_ours_is_ok_and_one_of_others_not_checksummed(ours, stores) -
 
 
 @pytest.mark.parametrize("file", ["images/blobs_image/zarr.json", TABLE_X, "tables/table/obs/.spatialsig-manifest"])
-def test_a_flipped_bit_is_altered(ours, file) -> None:
-    flip(ours / file)
+def test_a_flipped_bit_is_altered(ours, file, flip_bit) -> None:
+    flip_bit(ours / file)
     assert (file.split("/")[1], "altered") in faults(ours)
 
 
 @pytest.mark.parametrize("file", ["zarr.json", "images/zarr.json", ".spatialsig-manifest"])
-def test_a_flipped_bit_in_the_root_is_altered(ours, file) -> None:
-    flip(ours / file)
+def test_a_flipped_bit_in_the_root_is_altered(ours, file, flip_bit) -> None:
+    flip_bit(ours / file)
     assert ("", "altered") in faults(ours)
 
 
@@ -178,9 +172,9 @@ def test_repair_does_nothing_where_all_is_well(ours) -> None:
     assert sp.io.repair(ours).empty
 
 
-def test_metadata_are_restored_from_their_copy(ours) -> None:
-    flip(ours / "images/blobs_image/zarr.json")
-    flip(ours / "tables/table/obs/zarr.json")
+def test_metadata_are_restored_from_their_copy(ours, flip_bit) -> None:
+    flip_bit(ours / "images/blobs_image/zarr.json")
+    flip_bit(ours / "tables/table/obs/zarr.json")
     assert sp.io.repair(ours)["action"].tolist() == ["restored", "restored"]
     assert faults(ours) == []
 
@@ -258,10 +252,10 @@ def test_a_store_whose_write_element_was_killed_takes_it_again_after_repair(thei
     assert "later" in sd.read_zarr(theirs)
 
 
-def test_the_command_line_says_the_same(ours) -> None:
+def test_the_command_line_says_the_same(ours, flip_bit) -> None:
     runner = CliRunner()
     assert runner.invoke(app, ["verify", str(ours), "--quiet"]).exit_code == 0
-    flip(ours / TABLE_X)
+    flip_bit(ours / TABLE_X)
     found = runner.invoke(app, ["verify", str(ours), "--quiet"])
     assert found.exit_code == 1
     assert "altered" in found.stdout

@@ -96,11 +96,9 @@ def test_a_foreign_directory_is_never_replaced(model: Autoencoder, tmp_path) -> 
 
 
 @pytest.mark.parametrize("name", ["config.json", "weights.safetensors", "genes.json", "scaler.npz"])
-def test_an_altered_file_is_refused(model: Autoencoder, tmp_path, name: str) -> None:
+def test_an_altered_file_is_refused(model: Autoencoder, tmp_path, name: str, flip_bit) -> None:
     model.save(tmp_path / "ae")
-    data = bytearray((tmp_path / "ae" / name).read_bytes())
-    data[len(data) // 2] ^= 1
-    (tmp_path / "ae" / name).write_bytes(data)
+    flip_bit(tmp_path / "ae" / name)
     with pytest.raises(InputError, match=f"{name} is not what was saved"):
         Autoencoder.load(tmp_path / "ae")
 

@@ -9,14 +9,20 @@ import spatialsig as sp
 from spatialsig import _keys
 
 
-def test_ceiling_is_the_correlation_of_labels_with_the_truth(toy: sd.SpatialData) -> None:
-    """Poisson counts around known rates: the labels' correlation with the noiseless rates is the ceiling."""
-    table, genes = toy["table"], list(toy["table"].var_names[:5])
-    xy = table.obsm["he_px"]
-    rates = np.full(table.shape, 0.15)
+@pytest.fixture
+def rates(toy: sd.SpatialData) -> np.ndarray:
+    """Expected counts of the cells of ``toy``: the first five genes vary in waves over the slide; patches are cut."""
+    xy = toy["table"].obsm["he_px"]
+    rates = np.full(toy["table"].shape, 0.15)
     rates[:, :5] *= np.exp(0.5 * (np.sin(xy[:, 0] / 90) + np.cos(xy[:, 1] / 70)))[:, None]
     sp.pp.make_patches(toy, patch_px=40, um_per_px=1.0)
     sp.pp.assign_cells(toy)
+    return rates
+
+
+def test_ceiling_is_the_correlation_of_labels_with_the_truth(toy: sd.SpatialData, rates: np.ndarray) -> None:
+    """Poisson counts around known rates: the labels' correlation with the noiseless rates is the ceiling."""
+    table, genes = toy["table"], list(toy["table"].var_names[:5])
     member = table.obsm[_keys.MEMBERSHIP].toarray().astype(float)
     truth = member.T @ rates[:, 0] / member.sum(axis=0).clip(1)
     estimates, actual = [], []
@@ -46,14 +52,9 @@ def test_unmeasured_signature_has_no_ceiling(patched: sd.SpatialData) -> None:
     ("method", "stat"),
     [("zscore", "median"), ("zscore", "sum"), ("zscore", "pseudobulk"), ("ucell", "mean"), ("score_genes", "mean")],
 )
-def test_ceiling_follows_scorer_and_statistic(toy: sd.SpatialData, method: str, stat: str) -> None:
+def test_ceiling_follows_scorer_and_statistic(toy: sd.SpatialData, rates: np.ndarray, method: str, stat: str) -> None:
     """The oracle measures the same tissue again and again: reliability is the correlation of two measurements."""
     table, genes = toy["table"], list(toy["table"].var_names[:5])
-    xy = table.obsm["he_px"]
-    rates = np.full(table.shape, 0.15)
-    rates[:, :5] *= np.exp(0.5 * (np.sin(xy[:, 0] / 90) + np.cos(xy[:, 1] / 70)))[:, None]
-    sp.pp.make_patches(toy, patch_px=40, um_per_px=1.0)
-    sp.pp.assign_cells(toy)
     estimates, labels = [], []
     for seed in range(6):
         table.X = sparse.csr_matrix(np.random.default_rng(seed).poisson(rates).astype(np.float32))

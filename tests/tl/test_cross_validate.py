@@ -1,5 +1,6 @@
 """Every fold is held out once, also from the autoencoder; what is finished is not done again."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,16 +23,10 @@ pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
-def slide() -> sd.SpatialData:
+def slide(label_slide: Callable[..., sd.SpatialData]) -> sd.SpatialData:
     """One slide, split in blocks with a buffer."""
     sp.settings.progress = False
-    sdata = sp.datasets.toy()
-    sp.pp.split(sdata, by="block", block_um=150, buffer_um=40, n_folds=2)
-    sp.pp.make_patches(sdata, patch_px=32, um_per_px=2.0, stride_um=32.0)
-    sp.pp.assign_cells(sdata)
-    sp.tl.score_cells(sdata, "seed")
-    sp.tl.aggregate_patches(sdata, min_cells=5, use_rep=None)
-    return sdata
+    return label_slide(sp.datasets.toy(), patch_px=32, um_per_px=2.0, stride_um=32.0)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,7 @@
 """What the embedding alone knows of the labels."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import spatialdata as sd
@@ -9,13 +11,8 @@ from spatialsig.errors import InputError, KeyMissingError, SpatialsigWarning
 
 
 @pytest.fixture
-def labelled(toy: sd.SpatialData) -> sd.SpatialData:
-    sp.pp.split(toy, by="block", block_um=100, buffer_um=10, n_folds=2)
-    sp.pp.make_patches(toy, patch_px=28, um_per_px=1.0, stride_um=14.0)
-    sp.pp.assign_cells(toy)
-    sp.tl.score_cells(toy, "seed")
-    sp.tl.aggregate_patches(toy, min_cells=3, use_rep=None)
-    return toy
+def labelled(toy: sd.SpatialData, label_slide: Callable[..., sd.SpatialData]) -> sd.SpatialData:
+    return label_slide(toy, block_um=100, buffer_um=10, min_cells=3, patch_px=28, um_per_px=1.0, stride_um=14.0)
 
 
 def test_an_embedding_that_is_the_answer_reaches_the_ceiling_and_noise_nothing(labelled: sd.SpatialData) -> None:

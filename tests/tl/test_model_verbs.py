@@ -1,5 +1,6 @@
 """train_vit, predict and evaluate as a user calls them, on a tiny cohort on disk."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -137,13 +138,8 @@ def test_a_model_of_all_slides_cannot_be_judged(cohort: sp.Cohort) -> None:
         sp.tl.evaluate(cohort, model)
 
 
-def test_inside_one_slide_only_the_held_out_blocks_are_judged() -> None:
-    sdata = sp.datasets.toy()
-    sp.pp.split(sdata, by="block", block_um=150, buffer_um=64, n_folds=2)
-    sp.pp.make_patches(sdata, patch_px=32, um_per_px=2.0, stride_um=16.0)
-    sp.pp.assign_cells(sdata)
-    sp.tl.score_cells(sdata, "seed")
-    sp.tl.aggregate_patches(sdata, min_cells=5, use_rep=None)
+def test_inside_one_slide_only_the_held_out_blocks_are_judged(label_slide: Callable[..., sd.SpatialData]) -> None:
+    sdata = label_slide(sp.datasets.toy(), buffer_um=64, patch_px=32, um_per_px=2.0, stride_um=16.0)
     labels = sdata["signatures"]
     fold, seen = labels.obs["fold"].to_numpy(), np.isfinite(labels.X).all(axis=1)
     assert set(fold) == {-1, 0, 1}
