@@ -233,11 +233,10 @@ def optimize(
     --------
     >>> from tempfile import TemporaryDirectory
     >>> import spatialsig as sp
-    >>> folder = TemporaryDirectory()
-    >>> sp.datasets.toy(size_um=100).write(f"{folder.name}/slide.zarr")
-    >>> sp.io.optimize(f"{folder.name}/slide.zarr", layout="speed")["image"].tolist()
+    >>> with TemporaryDirectory() as folder:
+    ...     sp.datasets.toy(size_um=100).write(f"{folder}/slide.zarr")
+    ...     sp.io.optimize(f"{folder}/slide.zarr", layout="speed")["image"].tolist()
     ['he_image']
-    >>> folder.cleanup()
     """
     chosen = as_layout(layout, chunk_px=chunk_px)
     rows = [(done.image, done.bytes_before, done.bytes_after) for done in relayout(Path(path), chosen)]

@@ -97,9 +97,7 @@ def aggregate_patches(
     Examples
     --------
     >>> import spatialsig as sp
-    >>> sdata = sp.datasets.toy()
-    >>> sp.pp.make_patches(sdata, patch_px=112, um_per_px=1.0)
-    >>> sp.pp.assign_cells(sdata)
+    >>> sdata = sp.datasets.toy_study()
     >>> sdata["table"].obs["cell_type"] = sdata["table"].obs["cell_type"].astype("category")
     >>> sp.tl.aggregate_patches(sdata, targets={"obs": "cell_type"}, use_rep=None, key_added="cell_types")
     >>> "T_cell" in sdata["cell_types"].var_names

@@ -100,8 +100,7 @@ def evaluate(
     >>> import spatialsig as sp
     >>> sdata = sp.datasets.toy_study()
     >>> model = sp.datasets.toy_model(sdata)
-    >>> table = sp.tl.evaluate(sdata, model)
-    >>> table.query("method == 'he_only'")["signature"].nunique()
+    >>> sp.tl.evaluate(sdata, model).query("method == 'he_only'")["signature"].nunique()
     6
     """
     table, faults = evaluate_model(
@@ -155,7 +154,7 @@ def baselines(
 
     Returns
     -------
-    As :func:`evaluate`; ``p`` is of shifted maps [2]_, ``q`` the false discovery rate [3]_.
+    As :func:`evaluate`.
 
     Raises
     ------
@@ -168,11 +167,6 @@ def baselines(
     ----------
     .. [1] Hoerl AE, Kennard RW. Ridge regression: biased estimation for nonorthogonal problems. Technometrics 12, 55-67
        (1970). https://doi.org/10.1080/00401706.1970.10488634
-    .. [2] Mrkvička T, Dvořák J, González JA, Mateu J. Revisiting the random shift approach for testing in spatial
-       statistics. Spatial Statistics 42, 100430 (2021). https://doi.org/10.1016/j.spasta.2020.100430
-    .. [3] Benjamini Y, Hochberg Y. Controlling the false discovery rate: a practical and powerful approach to multiple
-       testing. Journal of the Royal Statistical Society B 57, 289-300 (1995).
-       https://doi.org/10.1111/j.2517-6161.1995.tb02031.x
 
     Examples
     --------

@@ -135,19 +135,13 @@ def compare_methods(
     -------
     One row per pair and signature, and one per pair whose ``signature`` is ``"mean"``: ``better``,
     ``than``, ``difference`` of Pearson r (mean over patients), ``low``, ``high``, ``p`` (two-sided, paired t over
-    patients), ``q`` (false discovery rate [1]_ over the signatures of the pair), ``n_slides``, ``n_patients``. Interval
-    and p-values are NaN with one patient.
+    patients), ``q`` (false discovery rate as in :func:`summarise`, over the signatures of the pair), ``n_slides``,
+    ``n_patients``. Interval and p-values are NaN with one patient.
 
     Raises
     ------
     KeyMissingError
         If a column or a method is missing.
-
-    References
-    ----------
-    .. [1] Benjamini Y, Hochberg Y. Controlling the false discovery rate: a practical and powerful approach to multiple
-       testing. Journal of the Royal Statistical Society B 57, 289-300 (1995).
-       https://doi.org/10.1111/j.2517-6161.1995.tb02031.x
 
     Examples
     --------
