@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import geopandas as gpd
 import numpy as np
 import pandas as pd
@@ -17,6 +20,12 @@ TO_GLOBAL = Affine(np.array([[0.2, 0.9, 3.0], [-0.9, 0.2, 400.0], [0, 0, 1]]), (
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
     """``(y, x, 3)`` uint8 without repetition."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def dead_pid() -> int:
+    """Number of a process that has ended."""
+    done = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    return int(done.stdout)
 
 
 def squares(n: int = 3, shift: float = 0.0) -> gpd.GeoDataFrame:

@@ -3,8 +3,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 import warnings
 
 import numpy as np
@@ -16,7 +14,7 @@ from spatialsig.errors import FileMissingError, InputError, SpatialsigWarning, S
 from spatialsig.store import atomic, commit, snapshot, swap
 from spatialsig.store.commit import commit_elements, create_store, read_attrs, write_attrs
 
-from .conftest import image, labels, picture, points, squares, table
+from .conftest import dead_pid, image, labels, picture, points, squares, table
 
 
 def state(path) -> dict[str, bytes]:
@@ -208,11 +206,8 @@ def test_exchange_swaps_directories(tmp_path, monkeypatch, at_once) -> None:
 
 
 def test_leftovers_of_a_dead_writer_go_with_the_next_commit(store) -> None:
-    dead = subprocess.run(
-        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
-    )
     host = swap.socket.gethostname()
-    left = store.with_name(f".s.zarr.staging-{host}-{dead.stdout.strip()}-abcd")
+    left = store.with_name(f".s.zarr.staging-{host}-{dead_pid()}-abcd")
     alive = store.with_name(f".s.zarr.staging-{host}-{os.getpid()}-abcd")
     elsewhere = store.with_name(".s.zarr.staging-other-host-1-abcd")
     for directory in (left, alive, elsewhere):
@@ -225,10 +220,7 @@ def test_leftovers_of_a_dead_writer_go_with_the_next_commit(store) -> None:
 
 def test_what_an_interrupted_swap_took_away_comes_back(kept_stores, tmp_path) -> None:
     store = shutil.copytree(kept_stores / "ours.zarr", tmp_path / "s.zarr")
-    dead = subprocess.run(
-        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
-    )
-    left = tmp_path / f".s.zarr.staging-{swap.socket.gethostname()}-{dead.stdout.strip()}-abcd"
+    left = tmp_path / f".s.zarr.staging-{swap.socket.gethostname()}-{dead_pid()}-abcd"
     (left / "tables").mkdir(parents=True)
     (store / "tables/table").rename(left / "tables/table.aside-1234")
     commit_elements(store, {"squares": squares(8)})

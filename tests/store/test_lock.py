@@ -3,8 +3,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -16,7 +14,7 @@ from spatialsig.store.commit import commit_elements, write_attrs
 from spatialsig.store.lock import lock_file, writer_lock
 from spatialsig.store.swap import clear_leftovers
 
-from .conftest import squares
+from .conftest import dead_pid, squares
 
 
 @pytest.fixture
@@ -27,11 +25,6 @@ def path(tmp_path, monkeypatch):
 
 def entry(**changes) -> dict:
     return lock._entry("abc", "writing ['table']") | changes
-
-
-def dead_pid() -> int:
-    done = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
-    return int(done.stdout)
 
 
 def test_the_lock_is_there_while_writing_and_gone_afterwards(path) -> None:

@@ -92,8 +92,8 @@ def clear_leftovers(path: Path) -> None:
 def _is_alive(owner: str) -> bool:
     """Whether the process that made a staging directory may still be writing."""
     host, pid, _ = owner.rsplit("-", 2) if owner.count("-") >= 2 else (owner, "", "")
-    if host != socket.gethostname():
-        return True  # cannot be known from here
+    if host != socket.gethostname() or not pid.isdecimal():
+        return True  # cannot be known from here, or the directory was named by somebody else
     return process_lives(int(pid)) is not False
 
 
