@@ -69,7 +69,8 @@ class PatchCache:
             new = np.concatenate([patches, due]) if early and due is not None else patches
             new = new[np.sort(np.unique(new, return_index=True)[1])]
             new = new[self._slot[new] < 0]
-            room = min(len(new), len(self._free) if due is not None else self._to_keep - self.held)
+            # those that wait for their turn may hold more than what is to stay
+            room = min(len(new), len(self._free) if due is not None else max(self._to_keep - self.held, 0))
             slots = np.array([self._free.pop() for _ in range(room)], np.int64)
             try:
                 self._fetch(patches, new[:room], slots, out, local=early)
