@@ -7,6 +7,7 @@ from collections.abc import Sized
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
@@ -15,7 +16,7 @@ from spatialsig._settings import settings
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from rich.progress import Task
+from rich.progress import Task
 
 T = TypeVar("T")
 
@@ -64,7 +65,7 @@ def progress_bar(description: str, *, total: float | None = None, unit: str = "i
         TextColumn("{task.fields[note]}"),
     )
     first = all(os.environ.get(name, "0") == "0" for name in _RANKS)
-    with Progress(*columns, disable=not (settings.progress and first)) as progress:
+    with Progress(*columns, console=Console(stderr=True), disable=not (settings.progress and first)) as progress:
         yield Bar(progress, description, total)
 
 

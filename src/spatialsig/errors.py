@@ -7,6 +7,7 @@
     │   ├── OptionError           (TypeError)          an option that the function does not know
     │   ├── AlignmentError                             the H&E cannot be placed in the frame of the cells
     │   ├── LeakageError                               the request would let test data into training
+    │   ├── StaleError                                 a result whose sources changed after it was made
     │   └── TrainingError                              the loss of a run is no longer a number
     ├── KeyMissingError           (KeyError)           a name that does not exist
     ├── FileMissingError          (FileNotFoundError)  one or more files that are not there
@@ -25,6 +26,7 @@ __all__ = [
     "OptionError",
     "SpatialsigError",
     "SpatialsigWarning",
+    "StaleError",
     "StoreError",
     "TrainingError",
 ]
@@ -52,6 +54,10 @@ class KeyMissingError(SpatialsigError, KeyError):
 
 class FileMissingError(SpatialsigError, FileNotFoundError):
     """One or more files are not there."""
+
+
+class StaleError(InputError):
+    """What a result was made from has changed since; the message names the function to call again."""
 
 
 class AlignmentError(InputError):

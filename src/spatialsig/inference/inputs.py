@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spatialsig import _keys
 from spatialsig._progress import progress_bar
 from spatialsig.data.features import FeatureSource, in_batches
 from spatialsig.data.passes import ahead
@@ -64,6 +65,12 @@ def check_patches(patches: Patches, model: SignatureModel) -> None:
         raise InputError(msg)
 
 
+def features_part(key: str) -> str:
+    """Part of a slide that is a table of features, or with ``"table/entry"`` an entry of its ``obsm``."""
+    table, _, entry = key.partition(_keys.ENTRY)
+    return f"{table}/obsm/{entry}" if entry else table
+
+
 def inputs_name(use_rep: str | None) -> str:
     """Name of the inputs that a prediction is made from."""
     return "H&E" if use_rep is None else f"H&E + {use_rep}"
@@ -94,6 +101,12 @@ class ModelInputs:
     def source(self, rows: NDArray[np.int64] | None = None) -> PatchSource | FeatureSource:
         """Pixels or features of the patches (of ``rows`` only)."""
         return input_source(self.patches, backbone_of(self.model), rows)
+
+    def parts(self, signatures_key: str, use_rep: str | None) -> list[str]:
+        """Parts of the slide that a prediction is made from."""
+        features = table_key(backbone_of(self.model))
+        seen = self.patches.pixel_parts if features is None else [self.patches.key, features_part(features)]
+        return seen if use_rep is None else [*seen, f"{signatures_key}/obsm/{use_rep}"]
 
     def embedding_of(self, rows: NDArray[np.int64]) -> NDArray[np.float32] | None:
         """Embedding of ``rows``; None where the model is given none."""

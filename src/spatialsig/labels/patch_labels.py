@@ -10,7 +10,7 @@ import numpy as np
 from spatialsig import _keys
 from spatialsig.errors import InputError
 from spatialsig.labels.statistics import PSEUDOBULK, score_labels, standard_error, statistic
-from spatialsig.labels.targets import add_layers, add_obs, add_obsm, check_columns
+from spatialsig.labels.targets import COUNTS, Targets, add_layers, add_obs, add_obsm, check_columns
 from spatialsig.models.scalers import check_one_embedding
 from spatialsig.slide.counts import counts_of
 from spatialsig.slide.slides import open_slides
@@ -18,13 +18,12 @@ from spatialsig.stats.expression import library_size
 from spatialsig.stats.grouped import group_sizes, grouped_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import anndata as ad
     from numpy.typing import NDArray
     from scipy import sparse
 
-    from spatialsig.labels.targets import Targets
     from spatialsig.slide.slides import Data, Slide
 
 
@@ -43,6 +42,22 @@ class LabelRequest:
     patches_key: str
     table_key: str
 
+    def sources(self, slide: Slide) -> list[str]:
+        """Parts of a slide that the labels are made from."""
+        targets = Targets() if self.targets is None else self.targets
+        obsm, layers, obs = ({*ours, *theirs} for ours, theirs in self._columns(targets))
+        if self.targets is None:
+            obsm.add(str(slide.params(self.table_key)["score_cells"]["key"]))
+        entries = [f"obsm/{key}" for key in (_keys.MEMBERSHIP, *obsm)] + [f"obs/{key}" for key in obs]
+        entries += [key if key == COUNTS else f"layers/{key}" for key in layers]
+        counts = [COUNTS] if self.stat == PSEUDOBULK else []
+        return [self.patches_key, *(f"{self.table_key}/{entry}" for entry in [*entries, *counts])]
+
+    def _columns(self, targets: Targets) -> Iterator[tuple[Sequence[str], Sequence[str]]]:
+        yield (*self.rep, *self.obsm), targets.obsm
+        yield self.layers, targets.layers
+        yield self.obs, targets.obs
+
 
 def check_slides(data: Data, request: LabelRequest) -> dict[str, list[str]]:
     """Refuse what would fail half way; categories of the targets over all slides, so that all tables have them."""
@@ -53,10 +68,10 @@ def check_slides(data: Data, request: LabelRequest) -> dict[str, list[str]]:
         for key in request.rep:
             fix = "Call `sp.tl.embed_cells` first, or pass `use_rep=None`."
             slide.obsm(request.table_key, key, name="use_rep", fix=fix)
-        check_columns(slide, cells, obs=request.obs, obsm=request.obsm, layers=request.layers)
+        check_columns(slide, request.table_key, obs=request.obs, obsm=request.obsm, layers=request.layers)
         records[slide.name] = _embedding_record(slide, request)
         if request.targets is not None:
-            request.targets.check(slide, cells)
+            request.targets.check(slide, request.table_key)
             for column, names in request.targets.categories(cells).items():
                 categories.setdefault(column, {}).update(dict.fromkeys(names))
     check_one_embedding(records)
@@ -105,7 +120,7 @@ def patch_labels(slide: Slide, request: LabelRequest, categories: Mapping[str, S
 def _of_scores(
     slide: Slide, cells: ad.AnnData, scored: Mapping[str, Any], membership: sparse.csr_matrix, request: LabelRequest
 ) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
-    scores = cells.obsm[scored["key"]]
+    scores = slide.obsm(request.table_key, scored["key"], name="table_key", fix="Call `sp.tl.score_cells` first.")
     counts = counts_of(slide, request.table_key, list(scored["genes"])) if request.stat == PSEUDOBULK else None
     labels = score_labels(scored, counts, membership, stat=request.stat, trim=request.trim, scores=scores)
     return list(scored["names"]), labels, standard_error(scores, membership, stat=request.stat)

@@ -11,6 +11,7 @@ from scipy import sparse
 
 from spatialsig._checks import check_choice, check_key
 from spatialsig.errors import InputError
+from spatialsig.slide.lineage import check_fresh
 from spatialsig.stats.grouped import group_sizes, grouped_count, grouped_mean, grouped_sem, grouped_shares, pseudobulk
 
 if TYPE_CHECKING:
@@ -27,9 +28,12 @@ BLOCK_BYTES = 64 * 2**20  # of a layer that are dense at a time
 
 
 def check_columns(
-    slide: Slide, cells: ad.AnnData, *, obs: Sequence[str], obsm: Sequence[str], layers: Sequence[str]
+    slide: Slide, table_key: str, *, obs: Sequence[str], obsm: Sequence[str], layers: Sequence[str]
 ) -> None:
-    """Raise unless all that is to be summarised exists and can be."""
+    """Raise unless all that is to be summarised exists, can be summarised, and is fresh."""
+    cells = slide.table(table_key)
+    for part in (f"{section}/{key}" for section, keys in (("obsm", obsm), ("layers", layers)) for key in keys):
+        check_fresh(slide, f"{table_key}/{part}")
     for column in obs:
         check_key(cells.obs.columns, column, name="obs", where=f"the obs of slide {slide.name!r}")
         values = cells.obs[column]
@@ -126,10 +130,11 @@ class Targets:
         """The same as lists, to be kept with a table."""
         return {source: list(getattr(self, source)) for source in SOURCES if getattr(self, source)}
 
-    def check(self, slide: Slide, cells: ad.AnnData) -> None:
+    def check(self, slide: Slide, table_key: str) -> None:
         """Raise unless a slide has all of it."""
-        check_columns(slide, cells, obs=self.obs, obsm=self.obsm, layers=self.layers)
-        absent = [gene for gene in self.genes if gene not in cells.var_names]
+        check_columns(slide, table_key, obs=self.obs, obsm=self.obsm, layers=self.layers)
+        names = slide.table(table_key).var_names
+        absent = [gene for gene in self.genes if gene not in names]
         if absent:
             msg = f"slide {slide.name!r} does not measure {len(absent)} of {len(self.genes)} genes: {absent[:10]}."
             raise InputError(msg)

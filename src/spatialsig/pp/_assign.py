@@ -10,6 +10,7 @@ from spatialsig.errors import AlignmentError, SpatialsigWarning
 from spatialsig.geometry.grid import points_in_patches
 from spatialsig.slide.coordinates import full_resolution, image_of, um_to_image
 from spatialsig.slide.folds import positions
+from spatialsig.slide.lineage import place_of
 from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
@@ -72,7 +73,13 @@ def _assign(slide: Slide, patches_key: str, table_key: str) -> None:
         "share_on_image": on_image,
         "share_in_patches": float((membership.getnnz(axis=1) > 0).mean()),
     }
-    slide.commit_table(table_key, obsm=[_keys.MEMBERSHIP], steps=["assign_cells"])
+    slide.commit_table(
+        table_key,
+        obsm=[_keys.MEMBERSHIP],
+        steps=["assign_cells"],
+        made_by="pp.assign_cells",
+        sources=[f"{table_key}/obsm/{_keys.SPATIAL}", patches_key, place_of(image_key)],
+    )
 
 
 def _share_on_image(slide: Slide, image_key: str, xy: np.ndarray) -> float:

@@ -18,6 +18,7 @@ from spatialsig import _keys
 from spatialsig.errors import AlignmentError, InputError, KeyMissingError, SpatialsigWarning
 from spatialsig.pp._segmentation import MASK_UM_PER_PX, TissueMask, blue_before_red, coarse_pixels, segment
 from spatialsig.slide.coordinates import XY, full_resolution, image_of, image_um_per_px
+from spatialsig.slide.lineage import check_fresh, pixels_of, place_of
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
@@ -41,6 +42,7 @@ def tissue_of(slide: Slide, image_key: str, tissue_key: str | None) -> tuple[Tis
     if tissue_key is None:
         return segmented(slide, image_key, um_per_px=MASK_UM_PER_PX, sensitivity=1.0), None
     if tissue_key in slide.sdata.shapes:
+        check_fresh(slide, tissue_key)
         return _mask_of_shapes(slide, image_key, tissue_key), tissue_key
     if tissue_key in slide.sdata.labels:
         return _mask_of_labels(slide, image_key, tissue_key), tissue_key
@@ -172,12 +174,17 @@ def check_resolution(slide: Slide, um_per_px: float, scan_um_per_px: float) -> N
 
 
 def write_patches(
-    slide: Slide, key: str, spec: PatchSpec, origins: NDArray[np.int64], tissue: NDArray[np.float64]
+    slide: Slide, key: str, spec: PatchSpec, origins: NDArray[np.int64], tissue: NDArray[np.float64], made_by: str
 ) -> None:
-    """Write squares with the transformations of their image, and how they were cut."""
+    """Write squares with the transformations of their image, how they were cut, and by which function."""
     frames = get_transformation(image_of(slide, spec.image_key), get_all=True)
-    slide.put(key, ShapesModel.parse(_squares(origins, spec, tissue), transformations=frames))
-    slide.record_patches(key, asdict(spec))
+    slide.put(
+        key,
+        ShapesModel.parse(_squares(origins, spec, tissue), transformations=frames),
+        made_by=made_by,
+        sources=[pixels_of(spec.image_key), place_of(spec.image_key), *filter(None, [spec.tissue_key])],
+        attrs={"patches": asdict(spec)},
+    )
 
 
 def _squares(origins: NDArray[np.int64], spec: PatchSpec, tissue: NDArray[np.float64]) -> gpd.GeoDataFrame:

@@ -54,7 +54,7 @@ def filter_cells(data: Data, *, min_counts: int = 10, min_genes: int = 5, table_
     """
     for slide in open_slides(data):
         kept = _kept(slide, slide.table(table_key), min_counts, min_genes, table_key)
-        slide.put(table_key, kept)
+        slide.replace(table_key, kept)
 
 
 def _kept(slide: Slide, table: ad.AnnData, min_counts: int, min_genes: int, table_key: str) -> ad.AnnData:

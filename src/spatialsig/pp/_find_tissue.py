@@ -18,6 +18,7 @@ from spatialsig.errors import InputError
 from spatialsig.pp._elements import segmented
 from spatialsig.pp._segmentation import MASK_UM_PER_PX, tidy
 from spatialsig.slide.coordinates import full_resolution, image_of, image_um_per_px
+from spatialsig.slide.lineage import pixels_of, place_of
 from spatialsig.slide.slides import open_slides, slide_count
 
 if TYPE_CHECKING:
@@ -124,9 +125,13 @@ def _outline(slide: Slide, params: dict[str, Any], key_added: str) -> None:
     full = full_resolution(image)
     pieces = polygons(mask, scale, (full.sizes["y"], full.sizes["x"]))
     frame = gpd.GeoDataFrame({"geometry": pieces, _keys.AREA_UM2: shapely.area(pieces) * scan**2}, geometry="geometry")
-    slide.put(key_added, ShapesModel.parse(frame, transformations=get_transformation(image, get_all=True)))
-    slide.attrs.setdefault("tissue", {})[key_added] = params
-    slide.commit_attrs()
+    slide.put(
+        key_added,
+        ShapesModel.parse(frame, transformations=get_transformation(image, get_all=True)),
+        made_by="pp.find_tissue",
+        sources=[pixels_of(params["image_key"]), place_of(params["image_key"])],
+        attrs={"tissue": params},
+    )
 
 
 def polygons(mask: NDArray[np.bool_], scale: tuple[float, float], size: tuple[int, int]) -> NDArray[Any]:

@@ -14,6 +14,7 @@ from spatialsig._progress import track
 from spatialsig.errors import InputError
 from spatialsig.slide.counts import common_genes, counts_of
 from spatialsig.slide.folds import is_training, positions
+from spatialsig.slide.lineage import counts_of_table
 from spatialsig.slide.slides import open_slides, slide_count
 from spatialsig.stats.expression import clipped_moments, gene_moments, library_size
 from spatialsig.stats.variable import (
@@ -134,7 +135,13 @@ def highly_variable_genes(
         for column, values in result.items():
             var[column] = values.reindex(var.index, fill_value=False if values.dtype == bool else np.nan)
         slide.params(table_key)["highly_variable_genes"] = dict(params)
-        slide.commit_table(table_key, var=list(result.columns), steps=["highly_variable_genes"])
+        slide.commit_table(
+            table_key,
+            var=list(result.columns),
+            steps=["highly_variable_genes"],
+            made_by="pp.highly_variable_genes",
+            sources=[counts_of_table(table_key)],
+        )
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,7 @@ def _import(
         )
         raise InputError(msg)
     spec = replace(spec, tissue_key=used, made_by=f"{tool}: {keep.sum()} of {len(tiles)} {source_key!r}")
-    write_patches(slide, key_added, spec, origins[keep], tissue[keep])
+    write_patches(slide, key_added, spec, origins[keep], tissue[keep], "pp.import_patches")
 
 
 def _upright(slide: Slide, source_key: str, boxes: NDArray[Any]) -> NDArray[Any]:

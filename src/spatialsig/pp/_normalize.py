@@ -9,6 +9,7 @@ from spatialsig._checks import check_positive
 from spatialsig._progress import track
 from spatialsig.errors import InputError
 from spatialsig.slide.counts import counts_of
+from spatialsig.slide.lineage import counts_of_table
 from spatialsig.slide.slides import open_slides, slide_count
 from spatialsig.stats.expression import TARGET_SUM, library_size, log1p_cp10k, scaled_counts
 
@@ -72,4 +73,11 @@ def normalize(
         if log1p:
             table.uns["log1p"] = {}
         slide.params(table_key)["normalize"] = {"target_sum": target_sum, "log1p": log1p, "layer": layer}
-        slide.commit_table(table_key, layers=[layer], uns=["log1p"] if log1p else [], steps=["normalize"])
+        slide.commit_table(
+            table_key,
+            layers=[layer],
+            uns=["log1p"] if log1p else [],
+            steps=["normalize"],
+            made_by="pp.normalize",
+            sources=[counts_of_table(table_key)],
+        )

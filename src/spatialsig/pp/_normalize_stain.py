@@ -14,6 +14,7 @@ from spatialsig._progress import track
 from spatialsig._stains import STAINS
 from spatialsig.data.patches import read_patches
 from spatialsig.errors import InputError
+from spatialsig.slide.lineage import pixels_of, record, stain_of
 from spatialsig.slide.slides import open_slides, slide_count
 from spatialsig.stats.stain import TISSUE_OD, optical_density, recolouring, stain_strength
 
@@ -97,7 +98,11 @@ def normalize_stain(
     fits = {slide.name: _fit(slide, method, n_patches, seed, patches_key) for slide in slides}
     for slide in open_slides(data):
         spec = slide.patches(patches_key).spec
-        slide.record_patches(patches_key, asdict(replace(spec, stain=asdict(fits[slide.name]))))
+        slide.attrs["patches"][patches_key] = asdict(replace(spec, stain=asdict(fits[slide.name])))
+        slide.changed()
+        sources = [pixels_of(spec.image_key), patches_key]
+        record(slide, stain_of(patches_key), sources, made_by="pp.normalize_stain")
+        slide.commit_attrs()
     return pd.DataFrame([_row(name, fit) for name, fit in fits.items()]).set_index(_keys.SAMPLE)
 
 
@@ -110,7 +115,7 @@ def reference_vectors() -> NDArray[np.float64]:
 
 
 def _fit(slide: Slide, method: str, n_patches: int, seed: int, patches_key: str) -> StainFit:
-    source = replace(slide.patches(patches_key).source(), recolour=None)  # the colours of the scan
+    source = slide.patches(patches_key).source(as_scanned=True)
     rng = np.random.default_rng(seed)
     rows = rng.permutation(len(source))[:n_patches]
     pixels = read_patches(source, np.sort(rows)).transpose(1, 0, 2, 3).reshape(3, -1)

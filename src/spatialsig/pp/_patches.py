@@ -202,7 +202,7 @@ def _lay(
         raise InputError(msg)
     if cells is not None:
         keep &= _enough_cells(slide, spec, origins, keep, *cells)
-    write_patches(slide, key_added, replace(spec, tissue_key=used), origins[keep], tissue[keep])
+    write_patches(slide, key_added, replace(spec, tissue_key=used), origins[keep], tissue[keep], "pp.make_patches")
 
 
 def _enough_cells(

@@ -200,10 +200,8 @@ def _judge(
         for name, metric in _squidpy_metrics(slide, patches_key, qc_key).items():
             shapes[name] = metric
     shapes.attrs = slide.sdata.shapes[patches_key].attrs
-    slide.put(patches_key, shapes)
     recorded = {"limits": asdict(limits), "min_focus_used": least, "focus_reference": reference, "qc_key": qc_key}
-    slide.attrs.setdefault("qc_patches", {})[patches_key] = recorded
-    slide.commit_attrs()
+    slide.replace(patches_key, shapes, attrs={"qc_patches": recorded})
     counts = {name: int(fail.sum()) for name, fail in fails.items()}
     row = {_keys.SAMPLE: slide.name, "n_patches": len(passed), "n_pass": int(passed.sum()), **counts}
     return {**row, "focus_median": middle}
@@ -266,4 +264,4 @@ def _drop(slide: Slide, patches_key: str) -> None:
         msg = f"slide {slide.name!r}: no patch of {patches_key!r} passes, so none was dropped; look at the columns."
         raise InputError(msg)
     kept.attrs = shapes.attrs
-    slide.put(patches_key, kept)
+    slide.replace(patches_key, kept)

@@ -19,6 +19,7 @@ from spatialsig.errors import InputError, KeyMissingError
 from spatialsig.geometry.affine import apply
 from spatialsig.slide.coordinates import image_to_um
 from spatialsig.slide.folds import folds_of, inner_folds_of, is_training
+from spatialsig.slide.lineage import check_fresh, pixels_of, stain_of, stale
 from spatialsig.slide.table_rows import PatchMatrix, aligned, matrix_of, rows_of_patches
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ class Patches:
         recorded = slide.attrs.get("patches", {})
         where = f"the patches that `sp.pp.make_patches` laid on slide {slide.name!r}"
         check_key(recorded, key, name="patches_key", where=where)
+        check_fresh(slide, key)
         self.slide, self.key = slide, key
         self.shapes: gpd.GeoDataFrame = slide.sdata.shapes[key]
         self.spec = PatchSpec(**recorded[key])
@@ -147,15 +149,26 @@ class Patches:
 
     # pixels and cells
 
-    def source(self, rows: NDArray[np.int64] | None = None) -> PatchSource:
-        """Images of the patches (of ``rows`` only, where given), to be read on demand."""
+    @property
+    def pixel_parts(self) -> list[str]:
+        """Parts of the slide that decide what the images of the patches look like."""
+        return [self.key, pixels_of(self.spec.image_key), stain_of(self.key)]
+
+    def source(self, rows: NDArray[np.int64] | None = None, *, as_scanned: bool = False) -> PatchSource:
+        """Images of the patches (of ``rows`` only, where given), to be read on demand.
+
+        With ``as_scanned`` their colours are those of the scan, also where ``pp.normalize_stain`` was called.
+        """
+        stain = None if as_scanned else self.spec.stain
+        if stain is not None:
+            check_fresh(self.slide, stain_of(self.key))
         return PatchSource(
             sample=self.slide.name,
             levels=image_levels(self.slide.sdata, self.spec.image_key),
             origins=self.origins if rows is None else self.origins[rows],
             size_l0=self.spec.size_l0,
             out_px=self.spec.patch_px,
-            recolour=None if self.spec.stain is None else np.array(self.spec.stain["matrix"]),
+            recolour=None if stain is None else np.array(stain["matrix"]),
         )
 
     def membership(self, table_key: str) -> sparse.csr_matrix:
@@ -210,8 +223,8 @@ class Patches:
         return aligned(obs[[column]], self.rows_in(table_key), np.float64)[:, 0]
 
     def n_cells(self, signatures_key: str) -> NDArray[Any] | None:
-        """Cells of every patch by the table of the labels; None on a slide without labels of these patches."""
-        if signatures_key not in self.slide.sdata.tables:
+        """Cells of every patch by the table of the labels; None on a slide without fresh labels of these patches."""
+        if signatures_key not in self.slide.sdata.tables or any(stale(self.slide, signatures_key)):
             return None
         rows, counts = self.rows_in(signatures_key), np.asarray(self.slide.table(signatures_key).obs[_keys.N_CELLS])
         if (rows >= 0).all():

@@ -12,6 +12,7 @@ import spatialdata as sd
 from spatialsig import _keys
 from spatialsig._checks import check_key
 from spatialsig.errors import InputError, KeyMissingError, SpatialsigError, StoreError
+from spatialsig.slide.lineage import CONTENT, LINEAGE, check_fresh, fingerprint, record
 from spatialsig.slide.patches import Patches
 from spatialsig.store.commit import commit_elements, write_attrs
 from spatialsig.store.parts import commit_table_parts, has_rows_of
@@ -44,6 +45,8 @@ class Slide:
 
     sdata: sd.SpatialData
     path: Path | None = None
+    prints: dict[str, str | None] = field(default_factory=dict, repr=False, compare=False)
+    verified: set[str] = field(default_factory=set, repr=False, compare=False)
     _patches: dict[str, Patches] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -63,8 +66,9 @@ class Slide:
         return str(self.attrs.get("patient") or self.name)
 
     def table(self, table_key: str, *, name: str = "table_key", fix: str = "") -> ad.AnnData:
-        """Table ``table_key``; the error names this slide and what exists."""
+        """Table ``table_key``, if it is there and fresh; the error names this slide and what exists."""
         check_key(self.sdata.tables, table_key, name=name, where=f"the tables of slide {self.name!r}", fix=fix)
+        check_fresh(self, table_key)
         return self.sdata.tables[table_key]
 
     def patches(self, key: str = _keys.PATCHES) -> Patches:
@@ -77,6 +81,7 @@ class Slide:
         """``tables[table_key].obsm[key]``, or an error that says how to make it."""
         table = self.table(table_key)
         check_key(table.obsm, key, name=name, where=f"the obsm of slide {self.name!r}", fix=fix)
+        check_fresh(self, f"{table_key}/obsm/{key}")
         return table.obsm[key]
 
     def step(self, table_key: str, step: str, *, fix: str) -> dict[str, Any]:
@@ -92,24 +97,64 @@ class Slide:
         params: dict[str, Any] = self.sdata.tables[table_key].uns.setdefault(_keys.NAMESPACE, {})
         return params
 
-    def put(self, key: str, element: Any) -> None:
-        """Add or replace an element, in memory and in the store."""
-        self._patches.clear()
+    def put(
+        self,
+        key: str,
+        element: Any,
+        *,
+        made_by: str = "",
+        sources: Iterable[str] = (),
+        attrs: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Add or replace an element, in memory and in the store, and record what it was made from.
+
+        Parameters
+        ----------
+        made_by
+            Function to call again when one of the sources changes (``"pp.make_patches"``); empty where there is none.
+        sources
+            Parts it was made from, see :mod:`spatialsig.slide.lineage`.
+        attrs
+            Section of the attributes -> what is kept there about this element.
+        """
+        self._put(key, element, attrs or {})
+        record(self, key, sources, made_by=made_by)
+        self.commit(key, attrs=self._entries(key, attrs or {}) | self._lineage([key]))
+
+    def replace(self, key: str, element: Any, *, attrs: Mapping[str, Any] | None = None) -> None:
+        """As :meth:`put`, for an element of which a part is kept and the rest left out or added to."""
+        entry = self.attrs.get(LINEAGE, {}).get(key)
+        self._put(key, element, attrs or {})
+        if entry is not None:
+            entry[CONTENT] = fingerprint(self, key)
+        self.commit(key, attrs=self._entries(key, attrs or {}) | self._lineage([key] if entry else []))
+
+    def _put(self, key: str, element: Any, attrs: Mapping[str, Any]) -> None:
         if key in self.sdata:
             del self.sdata[key]
         self.sdata[key] = element
-        self.commit(key)
+        for section, value in attrs.items():
+            self.attrs.setdefault(section, {})[key] = value
+        self.changed()
 
-    def record_patches(self, key: str, spec: Mapping[str, Any]) -> None:
-        """Keep how the patches of an element were cut, in memory and in the store."""
+    @staticmethod
+    def _entries(key: str, attrs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        return {section: {key: value} for section, value in attrs.items()}
+
+    def _lineage(self, parts: Iterable[str]) -> dict[str, dict[str, Any]]:
+        entries = {part: self.attrs[LINEAGE][part] for part in parts}
+        return {LINEAGE: entries} if entries else {}
+
+    def changed(self) -> None:
+        """Forget what was read of elements that are replaced."""
         self._patches.clear()
-        self.attrs.setdefault("patches", {})[key] = dict(spec)
-        self.commit_attrs()
+        self.prints.clear()
+        self.verified.clear()
 
-    def commit(self, *keys: str) -> None:
-        """Write elements to the store; nothing to do for a slide in memory."""
+    def commit(self, *keys: str, attrs: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        """Write elements, and entries of sections of the attributes, to the store; nothing to do in memory."""
         if self.path is not None:
-            commit_elements(self.path, {key: self.sdata[key] for key in keys})
+            commit_elements(self.path, {key: self.sdata[key] for key in keys}, attrs={_keys.NAMESPACE: attrs or {}})
 
     def commit_table(
         self,
@@ -121,26 +166,36 @@ class Slide:
         var: Iterable[str] = (),
         uns: Iterable[str] = (),
         steps: Iterable[str] = (),
+        made_by: str = "",
+        sources: Iterable[str] = (),
     ) -> None:
-        """Write parts of a table, and the parameters of ``steps``, to the store.
+        """Write parts of a table, and the parameters of ``steps``, to the store, and record what they were made from.
 
-        The whole table is written where the store does not hold the same rows.
+        ``made_by`` and ``sources`` are as for :meth:`put`. The whole table is written where the store does not hold the
+        same rows.
         """
+        self.changed()
+        sections = {"obsm": list(obsm), "layers": list(layers), "var": list(var)}
+        made = [f"{table_key}/{section}/{key}" for section, keys in sections.items() for key in keys]
+        sources = list(sources)
+        for part in made:
+            record(self, part, sources, made_by=made_by)
         if self.path is None:
             return
         table = self.sdata.tables[table_key]
         if not has_rows_of(self.path, table_key, table):
-            self.commit(table_key)
+            self.commit(table_key, attrs=self._lineage(made))
             return
         commit_table_parts(
             self.path,
             table_key,
-            obsm={key: table.obsm[key] for key in obsm},
-            layers={key: table.layers[key] for key in layers},
+            obsm={key: table.obsm[key] for key in sections["obsm"]},
+            layers={key: table.layers[key] for key in sections["layers"]},
             obs={key: table.obs[key] for key in obs},
-            var={key: table.var[key] for key in var},
+            var={key: table.var[key] for key in sections["var"]},
             uns={key: table.uns[key] for key in uns}
             | {f"{_keys.NAMESPACE}/{step}": self.params(table_key)[step] for step in steps},
+            attrs={_keys.NAMESPACE: self._lineage(made)},
         )
 
     def commit_attrs(self) -> None:

@@ -107,16 +107,21 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     root_document(path)  # never replace a directory that is not a store
 
 
-def commit_elements(path: str | Path, elements: Mapping[str, Any]) -> None:
+def commit_elements(
+    path: str | Path, elements: Mapping[str, Any], *, attrs: Mapping[str, Mapping[str, Any]] | None = None
+) -> None:
     """Add elements to a live store of any origin, or replace those of the same name and kind.
 
     ``elements`` holds elements of any kind (image, labels, points, shapes, table, :class:`StreamedImage`) by name. One
-    may lazily read the very data that it replaces. After any exception the store is as it was.
+    may lazily read the very data that it replaces. ``attrs`` are entries to set in attributes that are mappings of
+    mappings, ``{attribute: {section: {name: value}}}``; what stands beside them stays, and they are set when the elements
+    are in place. After any exception the store is as it was.
     Raises :class:`StoreError` if ``path`` is no store, and :class:`InputError` if a name cannot be stored, is taken by
     an element of another kind, or an object is no element.
     """
     path = Path(path)
     root_document(path)
+    check_json(attrs or {})
     kinds = _kinds_of(elements)
     for name, kind in kinds.items():
         taken = [other for other in KINDS if other != kind and (path / other / name).exists()]
@@ -126,7 +131,7 @@ def commit_elements(path: str | Path, elements: Mapping[str, Any]) -> None:
     if not elements:
         return
     with writer_lock(path, f"writing {sorted(elements)}"):
-        swap_in(path, kinds, lambda staging: _write(staging, elements, {}))
+        swap_in(path, kinds, lambda staging: _write(staging, elements, {}), attrs)
 
 
 def _kinds_of(elements: Mapping[str, Any]) -> dict[str, str]:

@@ -187,7 +187,15 @@ def without_consolidated(document: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in document.items() if key != "consolidated_metadata"}
 
 
-def consolidate(path: Path) -> None:
-    """Copy the metadata of everything in the store into its root, as ``sdata.write`` does."""
-    replace_root(path, consolidated(path, root_document(path)))
+def consolidate(path: Path, attrs: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+    """Copy the metadata of everything in the store into its root, as ``sdata.write`` does, and set attributes with them.
+
+    ``attrs`` are entries of mappings of mappings, ``{attribute: {section: {name: value}}}``; what stands beside stays.
+    """
+    document = root_document(path)
+    for attribute, sections in (attrs or {}).items():
+        kept = document["attributes"].setdefault(attribute, {})
+        for section, entries in sections.items():
+            kept.setdefault(section, {}).update(entries)
+    replace_root(path, consolidated(path, document))
     try_record_current(path)

@@ -45,6 +45,7 @@ def commit_table_parts(
     obs: Mapping[str, Any] | None = None,
     var: Mapping[str, Any] | None = None,
     uns: Mapping[str, Any] | None = None,
+    attrs: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Add or replace parts of a table; ``X`` and everything else is neither read nor written.
 
@@ -52,7 +53,7 @@ def commit_table_parts(
     the old table or the new one. After any exception or interruption the old one is there.
     Values of ``obsm`` and ``layers`` have one row per observation, columns of ``obs`` and ``var`` one value per
     observation or variable; ``uns`` holds anything that anndata stores, and ``"outer/inner"`` replaces one entry of a
-    mapping.
+    mapping. ``attrs`` are as for :func:`~spatialsig.store.commit.commit_elements`.
     Raises :class:`KeyMissingError` if the store has no such table, :class:`InputError` if a part has another length
     than the table, or a column's name is reserved, and :class:`StoreError` if ``path`` is no store.
     """
@@ -64,7 +65,10 @@ def commit_table_parts(
         _check(live, table, obsm=obsm, layers=layers, obs=obs, var=var)
         sections, frames = {"obsm": obsm, "layers": layers, "uns": uns}, {"obs": obs, "var": var}
         swap_in(
-            path, {table: "tables"}, lambda new: {table: _write_table(live, new / "tables" / table, sections, frames)}
+            path,
+            {table: "tables"},
+            lambda new: {table: _write_table(live, new / "tables" / table, sections, frames)},
+            attrs,
         )
 
 

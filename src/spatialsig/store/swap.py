@@ -117,13 +117,17 @@ def quarantine(entries: Iterable[Path], path: Path) -> Path:
 
 
 def swap_in(
-    path: Path, kinds: Mapping[str, str], write: Callable[[Path], Mapping[str, Mapping[str, Entry]] | None]
+    path: Path,
+    kinds: Mapping[str, str],
+    write: Callable[[Path], Mapping[str, Mapping[str, Entry]] | None],
+    attrs: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Replace or add elements of these kinds, by name, each by one rename. The caller holds the lock of the store.
 
     ``write`` is called with a directory beside the store, in which it makes ``<kind>/<name>`` of every element, and
-    ``<kind>/zarr.json``. It may return, per element, the manifest entries of files that it knows. After any exception
-    the store is as it was.
+    ``<kind>/zarr.json``. It may return, per element, the manifest entries of files that it knows. ``attrs``, entries of
+    attributes of the store, are set in the moment in which the last element is in place. After any exception the store
+    is as it was.
     """
     document = root_document(path)
     clear_leftovers(path)
@@ -133,10 +137,16 @@ def swap_in(
         for name, kind in kinds.items():
             record(staging / kind / name, kind, known.get(name))
         flush_tree(staging)
-        _install(path, staging, kinds, document)
+        _install(path, staging, kinds, document, attrs or {})
 
 
-def _install(path: Path, staging: Path, kinds: Mapping[str, str], document: Mapping[str, Any]) -> None:
+def _install(
+    path: Path,
+    staging: Path,
+    kinds: Mapping[str, str],
+    document: Mapping[str, Any],
+    attrs: Mapping[str, Mapping[str, Any]],
+) -> None:
     """Swap the staged elements in; on any exception swap them back, which takes no space on the disk."""
     kept = KeptRoot(path, staging)
     plain = staging / "plain-root"  # what the root is while elements are swapped
@@ -148,7 +158,7 @@ def _install(path: Path, staging: Path, kinds: Mapping[str, str], document: Mapp
             _require_kind(path, staging, kind, undo)
             _put_in(staging / kind / name, path / kind / name, undo)
         list_labels(path)
-        consolidate(path)
+        consolidate(path, attrs)
     except BaseException:
         if plain.exists():
             os.replace(plain, path / FILE)

@@ -117,4 +117,9 @@ def aggregate_patches(
     )  # fmt: skip
     categories = check_slides(data, request)
     for slide in track(open_slides(data), "label patches", total=slide_count(data), unit="slide"):
-        slide.put(key_added, patch_labels(slide, request, categories))
+        slide.put(
+            key_added,
+            patch_labels(slide, request, categories),
+            made_by="tl.aggregate_patches",
+            sources=request.sources(slide),
+        )

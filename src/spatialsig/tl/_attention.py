@@ -142,7 +142,7 @@ def attention(
             for batch, images in ahead(in_batches(shown.source(rows), BATCH), depth=AHEAD):
                 raster.add(batch, _maps(model, images, None if ae is None else ae[batch], asked))
                 bar.advance(len(batch))
-        slide.attrs.setdefault("attention", {})[key_added] = {
+        made = {
             "method": method,
             "inputs": inputs_name(use_rep),
             "weights_sha256": weights_hash(model),
@@ -151,8 +151,8 @@ def attention(
             "cell_l0": raster.cell_l0,
             "origin_l0": raster.origin.tolist(),
         }
-        slide.put(key_added, raster.element(slide))
-        slide.commit_attrs()
+        sources = [*shown.pixel_parts, *([] if use_rep is None else [f"{signatures_key}/obsm/{use_rep}"])]
+        slide.put(key_added, raster.element(slide), made_by="tl.attention", sources=sources, attrs={"attention": made})
 
 
 def _asked(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from spatialsig import _keys
 from spatialsig._progress import track
 from spatialsig.expression import AutoencoderOptions, embed_slide, train_expression_autoencoder
+from spatialsig.slide.lineage import counts_of_table
 from spatialsig.slide.slides import open_slides, slide_count
 
 if TYPE_CHECKING:
@@ -149,7 +150,13 @@ def embed_cells(data: Data, model: Autoencoder, *, table_key: str = _keys.TABLE,
     for slide in track(open_slides(data), "embed cells", total=slide_count(data), unit="slide"):
         slide.table(table_key).obsm[key_added] = embed_slide(slide, model, table_key=table_key)
         slide.params(table_key)["embed_cells"] = {"key": key_added, **_held_out(model), **model.record()}
-        slide.commit_table(table_key, obsm=[key_added], steps=["embed_cells"])
+        slide.commit_table(
+            table_key,
+            obsm=[key_added],
+            steps=["embed_cells"],
+            made_by="tl.embed_cells",
+            sources=[counts_of_table(table_key)],
+        )
 
 
 def _held_out(model: Autoencoder) -> dict[str, int]:

@@ -209,7 +209,7 @@ def embed_patches(
         names = [f"feature_{k}" for k in range(features.shape[1])]
         table = patches.table(features, names, n_cells=patches.n_cells(signatures_key))
         table.uns[_keys.NAMESPACE] = {"embed_patches": record | sizes}
-        slide.put(key_added, table)
+        slide.put(key_added, table, made_by="tl.embed_patches", sources=patches.pixel_parts)
 
 
 def _network(backbone: Any, options: dict[str, Any]) -> nn.Module:

@@ -25,6 +25,7 @@ from spatialsig.models.ensemble import weights_hash
 from spatialsig.models.vit import SignatureViT
 from spatialsig.slide.folds import BUFFER
 from spatialsig.slide.ledger import Ledger, data_hash, run_hash
+from spatialsig.slide.lineage import counts_of_table
 from spatialsig.slide.slides import open_slides
 from spatialsig.stats.grouped import grouped_mean
 
@@ -228,7 +229,13 @@ def _embed(plan: _Plan, model: Autoencoder, fold: int) -> None:
         slide.table(plan.signatures_key).obsm[key] = grouped_mean(code, membership).astype(np.float32)
         record = {"key": key, "test_fold": fold, **model.record()}
         slide.params(plan.signatures_key)["embed_cells"] = record
-        slide.commit_table(plan.signatures_key, obsm=[str(key)], steps=["embed_cells"])
+        slide.commit_table(
+            plan.signatures_key,
+            obsm=[str(key)],
+            steps=["embed_cells"],
+            made_by="tl.cross_validate",
+            sources=[counts_of_table(plan.table_key), f"{plan.table_key}/obsm/{_keys.MEMBERSHIP}"],
+        )
 
 
 def _write_predictions(plan: _Plan, folds: list[int], key_added: str) -> None:
@@ -259,7 +266,7 @@ def _write_predictions(plan: _Plan, folds: list[int], key_added: str) -> None:
             },
             "cross_validate": {"digest": digest, "weights_sha256": hashes},
         }
-        slide.put(key_added, table)
+        slide.put(key_added, table, made_by="tl.cross_validate", sources=patches.pixel_parts)
 
 
 def _digest_of(slide: Slide, key: str) -> str:

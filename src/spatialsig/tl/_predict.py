@@ -146,7 +146,7 @@ class _Prediction:
         table = self._table(inputs)
         samples = list(self.model.run.get("training_samples", []))
         table.uns[_keys.NAMESPACE] = {"predict": made_by | {"training_samples": samples}}
-        slide.put(self.key_added, table)
+        slide.put(self.key_added, table, made_by="tl.predict", sources=inputs.parts(self.signatures_key, self.use_rep))
         row["outcome"] = PREDICTED
 
     def _table(self, inputs: ModelInputs) -> ad.AnnData:

@@ -14,6 +14,7 @@ from spatialsig.errors import InputError, SpatialsigWarning
 from spatialsig.labels.scorers import METHODS, ScorerFit, fit_method, scores_under
 from spatialsig.signatures import Coverage, coverage_table, measured_genes, read_signatures, weights
 from spatialsig.slide.counts import common_genes, counts_of
+from spatialsig.slide.lineage import counts_of_table
 from spatialsig.slide.slides import open_slides, slide_count
 
 if TYPE_CHECKING:
@@ -136,7 +137,13 @@ def score_cells(
         counts = counts_of(slide, table_key, genes)
         slide.table(table_key).obsm[key_added] = scores_under(params, counts)
         slide.params(table_key)["score_cells"] = dict(params)
-        slide.commit_table(table_key, obsm=[key_added], steps=["score_cells"])
+        slide.commit_table(
+            table_key,
+            obsm=[key_added],
+            steps=["score_cells"],
+            made_by="tl.score_cells",
+            sources=[counts_of_table(table_key)],
+        )
     return report
 
 

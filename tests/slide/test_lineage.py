@@ -1,0 +1,264 @@
+"""Every change of a slide against every function that reads something made on it: used when fresh, refused when stale."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pytest
+import spatialdata as sd
+from spatialdata.models import Image2DModel
+from spatialdata.transformations import Sequence, Translation, get_transformation, set_transformation
+
+import spatialsig as sp
+from spatialsig.errors import StaleError
+
+TINY = sp.ViTConfig(dim=16, depth=1, heads=2, mlp_dim=16, stem=(4, 4), stem_blocks=(0, 0))
+
+# what every part is made from, by hand: the oracle of this file
+MADE_FROM = {
+    "tissue": {"pixels", "place"},
+    "patches": {"pixels", "place", "tissue"},
+    "stain": {"pixels", "patches"},
+    "membership": {"positions", "patches", "place"},
+    "scores": {"counts"},
+    "variable genes": {"counts"},
+    "layer": {"counts"},
+    "embedding": {"counts"},
+    "labels": {"patches", "membership", "scores", "embedding"},
+    "types": {"patches", "membership", "cell types"},
+    "mean layer": {"patches", "membership", "layer", "scores"},
+    "features": {"pixels", "patches", "stain"},
+    "predictions": {"pixels", "patches", "stain"},
+    "fused": {"pixels", "patches", "stain", "labels", "embedding of patches"},
+    "by features": {"patches", "features"},
+    "attention": {"pixels", "patches", "stain"},
+}
+
+
+def is_stale(part: str, changed: set[str]) -> bool:
+    """Whether something that a part was made from, near or far, is another one now, unless it was made again itself."""
+    near = MADE_FROM.get(part, set())
+    return part not in changed and any(source in changed or is_stale(source, changed) for source in near)
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, object]:
+    return {}
+
+
+@pytest.fixture(scope="module")
+def slide(models: dict[str, object]) -> sd.SpatialData:
+    slide = sp.datasets.toy(size_um=300)
+    cells = slide["table"]
+    cells.obs["cell_type"] = cells.obs["cell_type"].astype("category")
+    sp.pp.qc_alignment(slide)
+    sp.pp.split(slide, by="block", n_folds=2, block_um=100, buffer_um=0)
+    sp.pp.find_tissue(slide)
+    sp.pp.make_patches(slide, patch_px=28, um_per_px=2.0)
+    sp.pp.normalize_stain(slide)
+    sp.pp.assign_cells(slide)
+    sp.tl.score_cells(slide, "seed")
+    sp.pp.highly_variable_genes(slide, n_top_genes=80, test_fold=0)
+    sp.pp.normalize(slide)
+    models["ae"] = sp.tl.train_autoencoder(slide, signatures="seed", n_latent=4, hidden=(16,), max_epochs=1)
+    sp.tl.embed_cells(slide, models["ae"])
+    sp.tl.aggregate_patches(slide, min_cells=3)
+    sp.tl.aggregate_patches(slide, targets={"obs": "cell_type"}, use_rep=None, min_cells=3, key_added="types")
+    sp.tl.aggregate_patches(slide, layers=["lognorm"], use_rep=None, min_cells=3, key_added="mean_layer")
+    models["vit"] = sp.tl.train_vit(slide, size=TINY, max_epochs=1)
+    sp.tl.embed_patches(slide, sp.tl.pretrain_vit(slide, size=TINY, max_epochs=1), key_added="features")
+    models["by features"] = sp.tl.train_vit(slide, backbone="table:features", use_rep=None, max_epochs=1)
+    sp.tl.predict(slide, models["vit"])
+    sp.tl.predict(slide, models["vit"], use_rep="X_ae", key_added="fused")
+    sp.tl.predict(slide, models["by features"], key_added="by_features")
+    sp.tl.attention(slide, models["vit"], signatures=["Immune_T"], patches=[0, 1], n_steps=2)
+    return slide
+
+
+def replaced_pixels(slide: sd.SpatialData) -> None:
+    before = slide["he_image"]
+    pixels = before["scale0"]["image"].to_numpy()[:, ::-1, ::-1]
+    frames = get_transformation(before, get_all=True)
+    slide["he_image"] = Image2DModel.parse(
+        pixels, dims=("c", "y", "x"), c_coords=["r", "g", "b"], scale_factors=[2, 2], transformations=frames
+    )
+
+
+def moved_image(slide: sd.SpatialData) -> None:
+    before = get_transformation(slide["he_image"], "global")
+    set_transformation(slide["he_image"], Sequence([before, Translation([40, 0], ("x", "y"))]), "global")
+
+
+def changed_counts(slide: sd.SpatialData) -> None:
+    slide["table"].X = slide["table"].X * 2
+
+
+def moved_cells(slide: sd.SpatialData) -> None:
+    slide["table"].obsm["spatial"] = slide["table"].obsm["spatial"] + 30
+
+
+def other_tissue(slide: sd.SpatialData) -> None:
+    sp.pp.find_tissue(slide, sensitivity=0.5)
+
+
+def other_patches(slide: sd.SpatialData) -> None:
+    sp.pp.make_patches(slide, patch_px=28, um_per_px=2.0, stride_um=50)
+    sp.pp.normalize_stain(slide)
+
+
+def other_stain(slide: sd.SpatialData) -> None:
+    sp.pp.normalize_stain(slide, n_patches=30)
+
+
+def other_scores(slide: sd.SpatialData) -> None:
+    sp.tl.score_cells(slide, "seed", method="ucell")
+
+
+def other_embedding(slide: sd.SpatialData) -> None:
+    slide["table"].obsm["X_ae"] = slide["table"].obsm["X_ae"][::-1].copy()
+
+
+def other_layer(slide: sd.SpatialData) -> None:
+    sp.pp.normalize(slide, target_sum=50)
+
+
+def other_types(slide: sd.SpatialData) -> None:
+    slide["table"].obs["cell_type"] = slide["table"].obs["cell_type"].cat.rename_categories(str.upper)
+
+
+def other_features(slide: sd.SpatialData) -> None:
+    slide["features"].X = slide["features"].X + 1
+
+
+def other_labels(slide: sd.SpatialData) -> None:
+    slide["signatures"].obsm["X_ae"] = slide["signatures"].obsm["X_ae"] + 1
+
+
+# change -> the parts that are other than before
+CHANGES: dict[Callable[[sd.SpatialData], None], set[str]] = {
+    replaced_pixels: {"pixels"},
+    moved_image: {"place"},
+    changed_counts: {"counts"},
+    moved_cells: {"positions"},
+    other_tissue: {"tissue"},
+    other_patches: {"patches", "stain"},
+    other_stain: {"stain"},
+    other_scores: {"scores"},
+    other_embedding: {"embedding"},
+    other_layer: {"layer"},
+    other_types: {"cell types"},
+    other_features: {"features"},
+    other_labels: {"embedding of patches"},
+}
+
+
+Reader = Callable[[sd.SpatialData, dict[str, object], Path], object]
+TRAIN = {"size": TINY, "max_epochs": 1, "use_rep": None}
+
+# function -> what it reads, and a call of it
+READERS: dict[str, tuple[set[str], Reader]] = {
+    "make_patches": ({"tissue"}, lambda s, m, p: sp.pp.make_patches(s, patch_px=28, um_per_px=2.0, key_added="new")),
+    "assign_cells": ({"patches"}, lambda s, m, p: sp.pp.assign_cells(s)),
+    "qc_patches": ({"patches", "stain"}, lambda s, m, p: sp.pp.qc_patches(s)),
+    "normalize_stain": ({"patches"}, lambda s, m, p: sp.pp.normalize_stain(s)),
+    "train_autoencoder": (
+        {"variable genes"},
+        lambda s, m, p: sp.tl.train_autoencoder(s, signatures="seed", n_latent=4, hidden=(16,), max_epochs=1),
+    ),
+    "aggregate_patches": (
+        {"patches", "membership", "scores", "embedding"},
+        lambda s, m, p: sp.tl.aggregate_patches(s, min_cells=3, key_added="new"),
+    ),
+    "aggregate_patches of types": (
+        {"patches", "membership"},
+        lambda s, m, p: sp.tl.aggregate_patches(s, targets={"obs": "cell_type"}, use_rep=None, key_added="new"),
+    ),
+    "aggregate_patches of a layer": (
+        {"patches", "membership", "layer"},
+        lambda s, m, p: sp.tl.aggregate_patches(s, targets={"layers": "lognorm"}, use_rep=None, key_added="new"),
+    ),
+    "train_vit": ({"labels", "patches", "stain"}, lambda s, m, p: sp.tl.train_vit(s, **TRAIN)),
+    "train_vit on features": (
+        {"labels", "features", "patches"},
+        lambda s, m, p: sp.tl.train_vit(s, backbone="table:features", max_epochs=1, use_rep=None),
+    ),
+    "evaluate": ({"labels", "patches", "stain"}, lambda s, m, p: sp.tl.evaluate(s, m["vit"])),
+    "baselines": ({"labels", "patches", "stain"}, lambda s, m, p: sp.tl.baselines(s)),
+    "calibrate": (
+        {"labels", "patches", "stain"},
+        lambda s, m, p: sp.tl.calibrate(s, copy.copy(m["vit"]), fold=0, coverage=0.8),
+    ),
+    "embedding_leak": ({"labels", "patches"}, lambda s, m, p: sp.tl.embedding_leak(s)),
+    "noise_ceiling": ({"labels", "patches", "membership"}, lambda s, m, p: sp.tl.noise_ceiling(s)),
+    "predict": ({"patches", "stain"}, lambda s, m, p: sp.tl.predict(s, m["vit"], key_added="new")),
+    "predict fused": (
+        {"patches", "stain", "labels"},
+        lambda s, m, p: sp.tl.predict(s, m["vit"], use_rep="X_ae", key_added="new"),
+    ),
+    "predict by features": (
+        {"patches", "features"},
+        lambda s, m, p: sp.tl.predict(s, m["by features"], key_added="new"),
+    ),
+    "embed_patches": ({"patches", "stain"}, lambda s, m, p: sp.tl.embed_patches(s, m["vit"], key_added="new")),
+    "attention": (
+        {"patches", "stain"},
+        lambda s, m, p: sp.tl.attention(s, m["vit"], signatures=["Immune_T"], patches=[0], n_steps=2, key_added="new"),
+    ),
+    "pl.patches": ({"predictions"}, lambda s, m, p: sp.pl.patches(s, "Immune_T", table_key="signatures_pred")),
+    "pl.patches of labels": ({"labels"}, lambda s, m, p: sp.pl.patches(s, "Immune_T", table_key="signatures")),
+    "pl.patches of types": ({"types"}, lambda s, m, p: sp.pl.patches(s, "T_cell", table_key="types")),
+    "pl.patches of a layer": ({"mean layer"}, lambda s, m, p: sp.pl.patches(s, "Immune_T", table_key="mean_layer")),
+    "pl.patches of fused": ({"fused"}, lambda s, m, p: sp.pl.patches(s, "Immune_T", table_key="fused")),
+    "pl.patches by features": (
+        {"by features"},
+        lambda s, m, p: sp.pl.patches(s, "Immune_T", table_key="by_features"),
+    ),
+    "pl.compare": ({"labels", "predictions"}, lambda s, m, p: sp.pl.compare(s, "Immune_T")),
+    "pl.scatter": ({"labels", "predictions"}, lambda s, m, p: sp.pl.scatter(s, ["Immune_T"])),
+    "pl.calibration": ({"labels", "predictions"}, lambda s, m, p: sp.pl.calibration(s, "Immune_T")),
+    "pl.gallery": ({"labels", "predictions", "stain"}, lambda s, m, p: sp.pl.gallery(s, "Immune_T", n=1)),
+    "pl.attention": ({"attention", "predictions", "stain"}, lambda s, m, p: sp.pl.attention(s, "Immune_T", n=1)),
+    "export_geojson": ({"predictions"}, lambda s, m, p: sp.io.export_geojson(s, p / "a.geojson")),
+    "export_heatmap": ({"predictions"}, lambda s, m, p: sp.io.export_heatmap(s, p / "a.ome.tif", "Immune_T")),
+}
+
+
+@pytest.fixture(scope="module")
+def changed(slide: sd.SpatialData) -> Callable[[Callable[[sd.SpatialData], None]], sd.SpatialData]:
+    made: dict[Callable[[sd.SpatialData], None], sd.SpatialData] = {}
+
+    def of(change: Callable[[sd.SpatialData], None]) -> sd.SpatialData:
+        if change not in made:
+            made[change] = sd.deepcopy(slide)
+            change(made[change])
+        return sd.deepcopy(made[change])
+
+    return of
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("change", [None, *CHANGES], ids=lambda change: change.__name__ if change else "nothing")
+def test_what_is_stale_is_refused_and_what_is_fresh_is_used(
+    change: Callable[[sd.SpatialData], None] | None,
+    reader: str,
+    slide: sd.SpatialData,
+    models: dict[str, object],
+    changed: Callable[[Callable[[sd.SpatialData], None]], sd.SpatialData],
+    tmp_path: Path,
+) -> None:
+    reads, call = READERS[reader]
+    data = sd.deepcopy(slide) if change is None else changed(change)
+    if change is not None and any(is_stale(part, CHANGES[change]) for part in reads):
+        with pytest.raises(StaleError, match=r"call `sp\.(pp|tl)\.\w+` again"):
+            call(data, models, tmp_path)
+    elif change is None or not trains(reader):
+        call(data, models, tmp_path)
+    plt.close("all")
+
+
+def trains(reader: str) -> bool:
+    """Functions that fit a model take a second or more: that they take what is fresh is tried without a change."""
+    return reader.startswith(("train", "evaluate", "baselines", "calibrate", "noise", "embedding_leak", "attention"))
