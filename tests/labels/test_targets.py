@@ -184,10 +184,9 @@ def test_layers_come_in_pieces_that_join_up(
 
 
 def test_what_a_slide_lacks_is_named(toy: sd.SpatialData) -> None:
-    slide, cells = Slide(toy), toy["table"]
-    first = cells.var_names[0]
-    Targets(obs=("cell_type",), layers=("X",), genes=(first,)).check(slide, cells)
+    slide, first = Slide(toy), toy["table"].var_names[0]
+    Targets(obs=("cell_type",), layers=("X",), genes=(first,)).check(slide, "table")
     with pytest.raises(InputError, match=r"slide 'toy' does not measure 1 of 2 genes: \['NONE'\]"):
-        Targets(layers=("X",), genes=(first, "NONE")).check(slide, cells)
+        Targets(layers=("X",), genes=(first, "NONE")).check(slide, "table")
     with pytest.raises(KeyMissingError, match="`obs='none'` is not in the obs of slide 'toy'"):
-        Targets(obs=("none",)).check(slide, cells)
+        Targets(obs=("none",)).check(slide, "table")

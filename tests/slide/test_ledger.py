@@ -74,6 +74,7 @@ def embedded(patched: sd.SpatialData) -> sd.SpatialData:
     table.obsm["X_ae"] = np.ones((table.n_obs, 2), np.float32)
     table.obsm["X_other"] = np.ones((table.n_obs, 2), np.float32)
     patched["table"].var["highly_variable"] = True
+    del patched.attrs["spatialsig"]["lineage"]  # the hash must know every change, also of what carries no record
     return patched
 
 

@@ -11,9 +11,12 @@ import pytest
 import spatialdata as sd
 from spatialdata.models import Image2DModel
 from spatialdata.transformations import Sequence, Translation, get_transformation, set_transformation
+from typer.testing import CliRunner
 
 import spatialsig as sp
+from spatialsig.cli import app
 from spatialsig.errors import StaleError
+from spatialsig.store.metadata import read_attrs
 
 TINY = sp.ViTConfig(dim=16, depth=1, heads=2, mlp_dim=16, stem=(4, 4), stem_blocks=(0, 0))
 
@@ -110,7 +113,7 @@ def other_patches(slide: sd.SpatialData) -> None:
 
 
 def other_stain(slide: sd.SpatialData) -> None:
-    sp.pp.normalize_stain(slide, n_patches=30)
+    sp.pp.normalize_stain(slide, n_patches=12)
 
 
 def other_scores(slide: sd.SpatialData) -> None:
@@ -262,3 +265,99 @@ def test_what_is_stale_is_refused_and_what_is_fresh_is_used(
 def trains(reader: str) -> bool:
     """Functions that fit a model take a second or more: that they take what is fresh is tried without a change."""
     return reader.startswith(("train", "evaluate", "baselines", "calibrate", "noise", "embedding_leak", "attention"))
+
+
+def test_cells_and_genes_may_be_left_out(slide: sd.SpatialData) -> None:
+    """What belongs to the cells that stay still holds; labels were made of all cells."""
+    data = sd.deepcopy(slide)
+    table = data["table"]
+    data["table"] = table[table.obs["cell_type"] != "T_cell", table.var_names[3:]].copy()
+    state = sp.io.status(data).set_index("part")["state"]
+    assert set(state[state == "stale"].index) >= {"signatures", "fused"}
+    assert set(state.filter(like="table/")) == {"fresh"}
+    sp.tl.aggregate_patches(data, min_cells=3, key_added="new")
+
+
+def test_a_selection_with_other_values_is_no_selection(slide: sd.SpatialData) -> None:
+    data = sd.deepcopy(slide)
+    data["table"] = data["table"][:400].copy()
+    data["table"].X = data["table"].X * 3
+    with pytest.raises(
+        StaleError, match=r"`tables\['table'\]\.X`, which changed afterwards; call `sp\.tl\.score_cells`"
+    ):
+        sp.tl.aggregate_patches(data, use_rep=None)
+
+
+def test_filtered_cells_need_new_labels(slide: sd.SpatialData) -> None:
+    data = sd.deepcopy(slide)
+    sp.pp.filter_cells(data, min_counts=60)
+    with pytest.raises(StaleError, match=r"call `sp\.tl\.aggregate_patches` again"):
+        sp.tl.train_vit(data, **TRAIN)
+
+
+def test_a_store_knows_what_was_changed_by_others(slide: sd.SpatialData, tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    sp.io.write(slide, path)
+    assert set(sp.io.status(path)["state"]) == {"fresh"}
+    assert "stale" not in set(sp.io.verify(path)["status"])
+    theirs = sd.read_zarr(path)
+    theirs["patches"] = theirs["patches"].assign(y0=theirs["patches"]["y0"] + 3)
+    theirs.delete_element_from_disk("patches")
+    theirs.write_element("patches")
+    stale = sp.io.status(path).query("state == 'stale'")["part"]
+    assert {"table/obsm/patch_membership", "signatures", "signatures_pred", "attention"} <= set(stale)
+    with pytest.raises(StaleError, match=r"call `sp\.pp\.assign_cells` again"):
+        sp.tl.aggregate_patches(path)
+    done = CliRunner().invoke(app, ["status", str(path), "--quiet"])
+    assert done.exit_code == 1
+    assert "call `sp.pp.assign_cells` again" in done.stdout
+
+
+def test_steps_on_a_store_leave_the_record_with_what_they_write(tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    sp.io.write(sp.datasets.toy(size_um=200), path)
+    sp.pp.make_patches(path, patch_px=28, um_per_px=2.0)
+    sp.pp.assign_cells(path)
+    recorded = read_attrs(path)["spatialsig"]["lineage"]
+    assert set(recorded) == {"patches", "table/obsm/patch_membership"}
+    assert set(recorded["table/obsm/patch_membership"]["from"]) == {"patches", "table/obsm/spatial", "he_image/place"}
+    sp.pp.make_patches(path, patch_px=28, um_per_px=2.0)  # the same patches: nothing is stale
+    assert set(sp.io.status(path)["state"]) == {"fresh"}
+    sp.pp.make_patches(path, patch_px=56, um_per_px=2.0)
+    assert list(sp.io.status(path).query("state == 'stale'")["part"]) == ["table/obsm/patch_membership"]
+    assert "stale" in set(sp.io.verify(path)["status"])
+
+
+def test_what_carries_no_record_is_taken_as_it_is(slide: sd.SpatialData, models: dict[str, object]) -> None:
+    data = sd.deepcopy(slide)
+    moved_cells(data)
+    del data.attrs["spatialsig"]["lineage"]
+    sp.tl.aggregate_patches(data, min_cells=3)
+    sp.tl.predict(data, models["vit"])
+
+
+def test_a_model_is_not_judged_on_folds_that_were_laid_after_it(
+    slide: sd.SpatialData, models: dict[str, object]
+) -> None:
+    data = sd.deepcopy(slide)
+    sp.pp.split(data, by="block", n_folds=2, block_um=100, buffer_um=0, seed=1)
+    for part in ("table/obsm/signatures", "table/obsm/X_ae", "table/var/highly_variable"):
+        assert sp.io.status(data).set_index("part").loc[part, "state"] == "stale"
+    del data.attrs["spatialsig"]["lineage"]
+    with pytest.raises(StaleError, match="its folds were laid again after the model was trained"):
+        sp.tl.evaluate(data, models["vit"])
+    with pytest.raises(StaleError, match="its folds were laid again after the model was trained"):
+        sp.tl.calibrate(data, copy.copy(models["vit"]), fold=0)
+
+
+def test_maps_of_another_model_are_not_drawn_beside_its_scores(
+    slide: sd.SpatialData, models: dict[str, object]
+) -> None:
+    data = sd.deepcopy(slide)
+    other = sp.tl.train_vit(data, seed=5, **TRAIN)
+    sp.tl.predict(data, other)
+    with pytest.raises(StaleError, match="the maps are of another model than the scores in table 'signatures_pred'"):
+        sp.pl.attention(data, "Immune_T", n=1)
+    sp.tl.attention(data, other, signatures=["Immune_T"], patches=[0, 1], n_steps=2)
+    sp.pl.attention(data, "Immune_T", n=1)
+    plt.close("all")

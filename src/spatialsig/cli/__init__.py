@@ -37,6 +37,7 @@ for name, command, panel in (
     ("predict", model_commands.predict, STEPS),
     ("evaluate", project_commands.evaluate, STEPS),
     ("verify", slide_commands.verify, STORES),
+    ("status", slide_commands.status, STORES),
     ("repair", slide_commands.repair, STORES),
     ("optimize", slide_commands.optimize, STORES),
     ("version", project_commands.version, STORES),

@@ -141,6 +141,19 @@ def verify(store: Store, *, quiet: Quiet = False) -> None:
         raise typer.Exit(1)
 
 
+def status(stores: Slides, *, quiet: Quiet = False) -> None:
+    """List what was made on each slide and from what; exits with 1 if any of it has to be made again."""
+    from spatialsig.io import status as status_of
+
+    prepare(quiet=quiet)
+    made = status_of(slides_at(stores))
+    typer.echo(made.drop(columns="detail").to_string(index=False) if len(made) else "nothing was made here yet")
+    for detail in made.loc[made["state"] == "stale", "detail"].drop_duplicates():
+        typer.echo(detail)
+    if (made["state"] == "stale").any():
+        raise typer.Exit(1)
+
+
 def repair(store: Store, *, quiet: Quiet = False) -> None:
     """Make a store readable again; unfinished elements are moved next to it, nothing is deleted."""
     from spatialsig.io import repair as repair_store

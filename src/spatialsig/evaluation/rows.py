@@ -17,7 +17,7 @@ from spatialsig.errors import InputError
 from spatialsig.evaluation.ceiling import slide_ceiling
 from spatialsig.evaluation.findings_slides import SlideFacts, slide_facts
 from spatialsig.inference.inputs import check_patches, input_source, usable
-from spatialsig.inference.provenance import backbone_of, check_inputs, check_labels
+from spatialsig.inference.provenance import backbone_of, check_folds, check_inputs, check_labels
 from spatialsig.slide.slides import open_slides
 from spatialsig.stats.image_features import colour_statistics, hand_features, nuclear_density, stain_amounts
 
@@ -101,6 +101,7 @@ def _gather_slide(slide: Slide, request: Request) -> Rows:
         check_patches(patches, request.model)
         check_inputs(patches, request.model, use_rep=request.use_rep, signatures_key=request.signatures_key)
         check_labels(slide, request.model, request.signatures_key)
+        check_folds(slide, request.model)
     rows, index = _without_pixels(patches, request)
     _add_embeddings(rows, patches, index, request)
     _add_pixels(rows, patches, index, request)

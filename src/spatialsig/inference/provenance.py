@@ -8,11 +8,12 @@ import numpy as np
 
 from spatialsig import _keys
 from spatialsig._hashing import array_hash, json_hash
-from spatialsig.errors import InputError, KeyMissingError, LeakageError
+from spatialsig.errors import InputError, KeyMissingError, LeakageError, StaleError
 from spatialsig.models.ensemble import members_of
 from spatialsig.nn.backbones import table_key
 from spatialsig.nn.signature import VIT
 from spatialsig.signatures import scored_genes
+from spatialsig.slide.lineage import FOLDS, fingerprint
 from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ _STEPS: dict[str, tuple[str, tuple[str, ...]]] = {
     TARGETS: ("score_cells", ("method", "names", "genes")),
 }
 _SHOWN = 5  # names that a message lists
-INPUTS = "inputs"  # in the run of a model
+INPUTS, FOLDS_OF = "inputs", "folds"  # in the run of a model
 
 
 def recorded(
@@ -111,6 +112,23 @@ def check_labels(slide: Slide, model: SignatureModel, signatures_key: str) -> No
     """
     here = recorded(slide, targets_key=signatures_key)
     check_same(model.run.get(INPUTS, {}), here, slide=slide.name, other="the labels that the model learned")
+
+
+def check_folds(slide: Slide, model: SignatureModel) -> None:
+    """Refuse to judge a model on folds that were laid after it was trained: it may have learned from what they hold out.
+
+    Raises
+    ------
+    StaleError
+        If the slide was split again.
+    """
+    split = model.run.get(FOLDS_OF, {}).get(slide.name)
+    if split is not None and split != fingerprint(slide, FOLDS):
+        msg = (
+            f"slide {slide.name!r}: its folds were laid again after the model was trained, so it may have learned from what "
+            "is held out now; call `sp.tl.train_vit` again."
+        )
+        raise StaleError(msg)
 
 
 def backbone_of(model: SignatureModel | None) -> str:

@@ -18,6 +18,7 @@ from spatialsig.nn.backbones import table_key
 from spatialsig.nn.signature import VIT
 from spatialsig.signatures import shared_genes
 from spatialsig.slide.folds import BUFFER
+from spatialsig.slide.lineage import FOLDS, fingerprint
 from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ class TrainingSet:
     train: list[LabelledPatches] = field(default_factory=list)  # train, held_out: per slide that has any
     held_out: list[LabelledPatches] = field(default_factory=list)
     samples: list[str] = field(default_factory=list)  # slides that train
+    folds: dict[str, str] = field(default_factory=dict)  # slide -> hash of how it was split
     # slide -> genes that both its embedding and its scores were made from
     shared_genes: dict[str, list[str]] = field(default_factory=dict)
 
@@ -160,6 +162,8 @@ def gather_training_set(data: Data, tables: TrainingTables, folds: FoldChoice) -
         training_set.train += new
         training_set.samples += [slide.name] * len(new)
         training_set.shared_genes[slide.name] = tables.shared_genes(slide)
+        if (split := fingerprint(slide, FOLDS)) is not None:
+            training_set.folds[slide.name] = split
     if training_set is None:
         msg = "no slide to train on."
         raise InputError(msg)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from spatialsig import _keys
 from spatialsig._checks import check_choice, check_options, option_names
 from spatialsig.errors import InputError, SpatialsigWarning
-from spatialsig.inference.provenance import INPUTS
+from spatialsig.inference.provenance import FOLDS_OF, INPUTS
 from spatialsig.inference.training_set import FoldChoice, TrainingTables, gather_training_set
 from spatialsig.inference.tuning import FROZEN, TUNES, fit_tuned, plan_tuning
 from spatialsig.nn.backbones import table_key
@@ -127,6 +127,7 @@ def train_signature_vit(data: Data, options: VitOptions) -> SignatureViT:
     model.run |= {"training_samples": training_set.samples, "use_rep": options.use_rep, "seed": options.seed}
     model.run |= {"history": history.to_dict("list"), "targets_key": tables.targets_key, "weights": options.weights}
     model.run |= {"tune": tuning.tune, "batch_size": batch_size, INPUTS: training_set.inputs}
+    model.run |= {FOLDS_OF: training_set.folds}
     return model
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal
 import pandas as pd
 
 from spatialsig._checks import check_files
+from spatialsig.slide.lineage import lineage_rows
+from spatialsig.slide.slides import open_slides
 from spatialsig.store.commit import create_store
 from spatialsig.store.layout import as_layout
 from spatialsig.store.relayout import relayout
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
     from spatialdata import SpatialData
 
+    from spatialsig.slide.slides import Data
+
+INTACT = frozenset({"ok", "not checksummed"})
 _COLUMNS: Mapping[str, str] = {"image": "object", "bytes_before": "int64", "bytes_after": "int64"}
 
 
@@ -125,8 +130,9 @@ def verify(path: str | Path) -> pd.DataFrame:
     Returns
     -------
     ``element`` (empty for the root), ``kind``, ``status`` and ``detail``: one row per element that is right
-    (``ok``, or ``not checksummed``) and one per fault (``missing chunk``, ``altered``, ``unfinished``, ``leftover``).
-    A file that another program rewrote on purpose also counts as altered.
+    (``ok``, or ``not checksummed``) and one per fault (``missing chunk``, ``altered``, ``unfinished``, ``leftover``; ``stale``
+    for a result whose sources changed after it was made, see :func:`status`). A file that another program rewrote on
+    purpose also counts as altered.
 
     Raises
     ------
@@ -149,7 +155,46 @@ def verify(path: str | Path) -> pd.DataFrame:
     """
     path = Path(path).absolute()
     check_files([path], what="SpatialData store", fix="Give the path of a directory written by `sp.io.write`.")
-    return pd.DataFrame(list(verify_store(path)), columns=list(Finding._fields), dtype=object)
+    findings = list(verify_store(path))
+    if all(finding.status in INTACT for finding in findings):
+        findings += [
+            Finding(row["part"], "lineage", "stale", row["detail"])
+            for slide in open_slides(path)
+            for row in lineage_rows(slide)
+            if row["state"] == "stale"
+        ]
+    return pd.DataFrame(findings, columns=list(Finding._fields), dtype=object)
+
+
+def status(data: Data) -> pd.DataFrame:
+    """List what was made on each slide, by which function and from what, and whether that has changed since.
+
+    Parameters
+    ----------
+    data
+        SpatialData, path of a store, or Cohort; only read.
+
+    Returns
+    -------
+    One row per result that this package made: ``sample``; ``part`` (an element, or ``table/obsm/key``); ``made_by``, the
+    function to call again; ``made_from``, the parts it read; ``state``, ``"fresh"`` or ``"stale"``; ``detail``, what
+    changed. What carries no record, because other software or an early version made it, is not listed.
+
+    Raises
+    ------
+    InputError
+        If ``data`` is neither of the three.
+
+    Examples
+    --------
+    >>> import spatialsig as sp
+    >>> sdata = sp.datasets.toy_study()
+    >>> sdata["table"].obsm["spatial"] += 5
+    >>> sp.io.status(sdata).query("state == 'stale'")["part"].tolist()
+    ['table/obsm/patch_membership', 'signatures']
+    """
+    rows = [{"sample": slide.name} | row for slide in open_slides(data) for row in lineage_rows(slide)]
+    return pd.DataFrame(rows, columns=["sample", "part", "made_by", "made_from", "state", "detail"])
 
 
 def repair(path: str | Path) -> pd.DataFrame:

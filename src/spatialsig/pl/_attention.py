@@ -13,7 +13,7 @@ from matplotlib.colors import Normalize
 from spatialsig import _keys
 from spatialsig._checks import check_fraction, check_key
 from spatialsig.data.patches import read_patches
-from spatialsig.errors import InputError, KeyMissingError
+from spatialsig.errors import InputError, KeyMissingError, StaleError
 from spatialsig.pl.drawing.canvas import INK, RESIDUAL_MAP, SCORE_MAP, canvas, colour_bar, save_figure
 from spatialsig.pl.drawing.slide_panels import frame, greyed, scale_bar
 from spatialsig.pl.drawing.values import patch_values
@@ -157,6 +157,13 @@ def _scores(slide: Slide, signature: str, table_key: str, record: dict[str, Any]
         names = slide.sdata.tables[table_key].var_names
         if signature not in names:
             return dict.fromkeys(record["patches"], np.nan)
+    predicted = slide.params(table_key).get("predict", {}) if table_key in slide.sdata.tables else {}
+    if predicted.get("weights_sha256", record["weights_sha256"]) != record["weights_sha256"]:
+        msg = (
+            f"slide {slide.name!r}: the maps are of another model than the scores in table {table_key!r}; call "
+            "`sp.tl.attention` with the model that predicted them."
+        )
+        raise StaleError(msg)
     values = patch_values(patches, table_key, signature, name="predictions_key")
     rows = patches.ids.get_indexer(record["patches"])
     return dict(zip(record["patches"], values[rows].tolist(), strict=True))

@@ -140,7 +140,7 @@ def highly_variable_genes(
             var=list(result.columns),
             steps=["highly_variable_genes"],
             made_by="pp.highly_variable_genes",
-            sources=[counts_of_table(table_key)],
+            sources=counts_of_table(table_key, test_fold),
         )
 
 

@@ -79,5 +79,5 @@ def normalize(
             uns=["log1p"] if log1p else [],
             steps=["normalize"],
             made_by="pp.normalize",
-            sources=[counts_of_table(table_key)],
+            sources=counts_of_table(table_key),
         )

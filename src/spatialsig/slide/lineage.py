@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 LINEAGE = "lineage"  # under attrs["spatialsig"]
 MADE_BY, CONTENT, SOURCES, SPOTS = "made_by", "content", "from", "spots"
 PIXELS, PLACE, STAIN = "pixels", "place", "stain"  # of an image; of patches
+FOLDS = "/folds"  # part that is the folds of the slide; no element has a name like this
 BLOCK_PX = 256  # edge of the three blocks of an image that stand for its pixels
 N_SPOTS = 64  # values of a table that tell a selection of its rows and columns from other numbers
 
@@ -51,9 +52,9 @@ def stain_of(patches_key: str) -> str:
     return f"{patches_key}/{STAIN}"
 
 
-def counts_of_table(table_key: str) -> str:
-    """Part that is ``X`` of a table."""
-    return f"{table_key}/X"
+def counts_of_table(table_key: str, test_fold: int | None = None) -> list[str]:
+    """Parts that are ``X`` of a table and, where a fold of it is left out, the folds."""
+    return [f"{table_key}/X", *([] if test_fold is None else [FOLDS])]
 
 
 def record(slide: Slide, part: str, sources: Iterable[str], *, made_by: str) -> None:
@@ -100,16 +101,23 @@ def stale(slide: Slide, part: str) -> Iterator[str]:
         slide.verified.add(part)
 
 
+def lineage_rows(slide: Slide) -> list[dict[str, str]]:
+    """Every recorded part that is there: ``part``, ``made_by``, ``made_from``, ``state`` (``fresh`` or ``stale``), ``detail``."""
+    recorded: dict[str, dict[str, Any]] = slide.attrs.get(LINEAGE, {})
+    rows = []
+    for part, entry in recorded.items():
+        if fingerprint(slide, part) is None or not entry[MADE_BY]:
+            continue
+        reasons = list(dict.fromkeys(stale(slide, part)))
+        made = {"part": part, "made_by": f"sp.{entry[MADE_BY]}", "made_from": ", ".join(entry[SOURCES])}
+        rows.append(made | {"state": "stale" if reasons else "fresh", "detail": " ".join(reasons)})
+    return rows
+
+
 def _entry(slide: Slide, part: str) -> dict[str, Any] | None:
     """Record of a part, or of the element that it was written with."""
     recorded: dict[str, Any] = slide.attrs.get(LINEAGE, {})
     return recorded.get(part, recorded.get(part.partition("/")[0]))
-
-
-def stale_parts(slide: Slide) -> dict[str, list[str]]:
-    """Every recorded part that is there, and what has changed since it was made (nothing: it is fresh)."""
-    recorded = slide.attrs.get(LINEAGE, {})
-    return {part: list(dict.fromkeys(stale(slide, part))) for part in recorded if fingerprint(slide, part) is not None}
 
 
 def fingerprint(slide: Slide, part: str) -> str | None:
@@ -121,6 +129,8 @@ def fingerprint(slide: Slide, part: str) -> str | None:
 
 def _fingerprint(slide: Slide, part: str) -> str | None:
     key, _, aspect = part.partition("/")
+    if part == FOLDS:
+        return json_hash(slide.attrs["split"]) if "split" in slide.attrs else None
     if key not in slide.sdata:
         return None
     if key in slide.sdata.tables:
@@ -251,6 +261,8 @@ def _is_selection(slide: Slide, source: str, spots: Mapping[str, Any]) -> bool:
 def _described(slide: Slide, part: str) -> str:
     key, _, aspect = part.partition("/")
     section, _, name = aspect.partition("/")
+    if part == FOLDS:
+        return "its folds"
     if section in {PIXELS, PLACE, STAIN}:
         what = {PIXELS: "the pixels of image", PLACE: "the alignment of image", STAIN: "the stain of patches"}[section]
         return f"{what} {key!r}"

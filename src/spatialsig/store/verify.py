@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-Status: TypeAlias = Literal["ok", "missing chunk", "altered", "unfinished", "leftover", "not checksummed"]
+Status: TypeAlias = Literal["ok", "missing chunk", "altered", "unfinished", "leftover", "not checksummed", "stale"]
 _UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, EOFError)
 
 

@@ -155,7 +155,7 @@ def embed_cells(data: Data, model: Autoencoder, *, table_key: str = _keys.TABLE,
             obsm=[key_added],
             steps=["embed_cells"],
             made_by="tl.embed_cells",
-            sources=[counts_of_table(table_key)],
+            sources=counts_of_table(table_key, model.run.get("test_fold")),
         )
 
 

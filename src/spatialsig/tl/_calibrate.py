@@ -13,7 +13,7 @@ from spatialsig._checks import check_choice
 from spatialsig._progress import track
 from spatialsig.errors import InputError, KeyMissingError, LeakageError
 from spatialsig.inference.inputs import ModelInputs, inputs_name, usable
-from spatialsig.inference.provenance import backbone_of
+from spatialsig.inference.provenance import backbone_of, check_folds
 from spatialsig.slide.folds import BUFFER
 from spatialsig.slide.slides import open_slides, slide_count
 from spatialsig.stats.conformal import GUARANTEES, check_coverage, conformal_quantile, left_out_coverage, slides_needed
@@ -174,6 +174,7 @@ def _held_out(patches: Patches, fold: int | None) -> NDArray[np.bool_]:
 
 def _refuse_training_slide(slide: Slide, model: SignatureModel, fold: int | None) -> None:
     """Slides the model learned from are refused, unless only blocks of them that were held out are used."""
+    check_folds(slide, model)
     if slide.name not in model.run.get("training_samples", []):
         return
     kept_out = [model.run.get("test_fold"), model.run.get("validation_fold")]

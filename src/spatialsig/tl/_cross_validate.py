@@ -234,7 +234,7 @@ def _embed(plan: _Plan, model: Autoencoder, fold: int) -> None:
             obsm=[str(key)],
             steps=["embed_cells"],
             made_by="tl.cross_validate",
-            sources=[counts_of_table(plan.table_key), f"{plan.table_key}/obsm/{_keys.MEMBERSHIP}"],
+            sources=[*counts_of_table(plan.table_key, fold), f"{plan.table_key}/obsm/{_keys.MEMBERSHIP}"],
         )
 
 

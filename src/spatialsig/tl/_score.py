@@ -142,7 +142,7 @@ def score_cells(
             obsm=[key_added],
             steps=["score_cells"],
             made_by="tl.score_cells",
-            sources=[counts_of_table(table_key)],
+            sources=counts_of_table(table_key, test_fold),
         )
     return report
 
