@@ -12,7 +12,7 @@ import spatialsig
 
 SRC = Path(spatialsig.__file__).parent
 FLOORS = [
-    {"_keys", "errors", "_checks", "_settings", "_progress", "_hashing", "_files", "_stains"},
+    {"_keys", "errors", "_checks", "_settings", "_progress", "_hashing", "_text", "_files", "_stains"},
     {"geometry", "stats", "signatures", "nn", "store"},
     {"data", "models"},
     {"train"},
@@ -63,6 +63,13 @@ def test_imports_only_from_lower_floors(path: Path) -> None:
 def test_files_stay_readable(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= MAX_LINES
     assert path.stem not in {"utils", "helpers", "common", "misc"}
+
+
+@pytest.mark.parametrize("name", sorted(name for name in FLOOR if (SRC / name / "__init__.py").exists()))
+def test_a_room_says_on_which_floor_it_lies(name: str) -> None:
+    head = " ".join((SRC / name / "__init__.py").read_text().split('"""')[1].split())
+    below = [lower for floor in FLOORS[1 : FLOOR[name]] for lower in sorted(floor)]
+    assert f"Floor {FLOOR[name]}: may import the ground floor{' and ' if below else ''}{', '.join(below)}." in head
 
 
 MAX_FILES = 20

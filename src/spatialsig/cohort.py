@@ -12,6 +12,7 @@ import pandas as pd
 from spatialsig import _keys
 from spatialsig._checks import check_choice, check_files, check_key
 from spatialsig._progress import progress_bar
+from spatialsig._text import check_alike, trimmed
 from spatialsig.errors import FileMissingError, InputError, SpatialsigWarning, StoreError
 from spatialsig.io._cohort import COLUMNS, check_names, read_csv, read_manifest
 from spatialsig.slide.slides import SLIDE_ERRORS, on_slide
@@ -191,8 +192,11 @@ class Cohort:
         return sample in self.stores
 
     def __repr__(self) -> str:
-        n_patients = self.obs[_keys.PATIENT].nunique()
-        lines = [f"Cohort of {_many(len(self), 'slide')}, {_many(n_patients, 'patient')}"]
+        slides = self.obs[_keys.PATIENT].value_counts(sort=False)
+        several = ", ".join(f"{patient}: {_many(n, 'slide')}" for patient, n in slides.items() if n > 1)
+        lines = [
+            f"Cohort of {_many(len(self), 'slide')}, {_many(len(slides), 'patient')}{f' ({several})' if several else ''}"
+        ]
         width = max((len(sample) for sample in self), default=0)
         for sample, patient, path in self.obs[[_keys.SAMPLE, _keys.PATIENT, _PATH]].itertuples(index=False):
             lines.append(f"  {sample:<{width}}  patient {patient}  {path}")
@@ -213,6 +217,8 @@ def _rows(source: str | Path | Mapping[str, str | Path]) -> pd.DataFrame:
     if _keys.PATIENT not in rows:
         patients = [_patient(sample, path) for sample, path in zip(rows[_keys.SAMPLE], rows[_PATH], strict=True)]
         rows[_keys.PATIENT] = pd.Series(patients, index=rows.index, dtype=object)
+    rows[_keys.PATIENT] = [trimmed(str(patient)) for patient in rows[_keys.PATIENT]]
+    check_alike(rows[_keys.PATIENT], what="patients of the cohort:")
     rows.index = pd.Index(rows[_keys.SAMPLE].to_numpy(object), dtype=object)
     return rows[[_keys.SAMPLE, _keys.PATIENT, _PATH]]
 

@@ -1,4 +1,8 @@
-"""Command line: ``spatialsig COMMAND``. Nothing heavy is imported before a command needs it."""
+"""Command line: ``spatialsig COMMAND``. Nothing heavy is imported before a command needs it.
+
+Floor 12: may import the ground floor and geometry, nn, signatures, stats, store, data, models, train, slide,
+expression, inference, labels, evaluation, io, pl, pp, tl, datasets, cohort, report, pipeline.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +51,7 @@ app.add_typer(project_commands.export, name="export", rich_help_panel=STORES)
 
 
 def main() -> None:
-    """Run the command line; an error made on purpose, or a file that cannot be used, is one line and no traceback."""
+    """Entry point of the script ``spatialsig``: an error made on purpose, or a file that cannot be used, is one line, no traceback."""
     try:
         app()
     except (SpatialsigError, OSError) as error:

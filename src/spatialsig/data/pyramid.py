@@ -37,7 +37,7 @@ class ImageLevel:
 
     @property
     def chunk_px(self) -> tuple[int, int] | None:
-        """Height and width of what is decoded at once, px of this level; None for an array in memory."""
+        """Height and width decoded at once, px of this level, by which reads are planned; None for an array in memory."""
         if isinstance(self.pixels, Path):
             stored = stored_array(self.pixels)
             shape = open_array(self.pixels).chunk_layout.read_chunk.shape if stored is None else stored.chunk

@@ -1,4 +1,8 @@
-"""Data with a known truth: whole synthetic Xenium bundles on disk, and toy slides in memory."""
+"""Data with a known truth: whole synthetic Xenium bundles on disk, and toy slides in memory.
+
+Floor 8: may import the ground floor and geometry, nn, signatures, stats, store, data, models, train, slide, expression,
+inference, labels, evaluation, io, pl, pp, tl.
+"""
 
 from typing import TYPE_CHECKING
 

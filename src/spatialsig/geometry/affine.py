@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from spatialsig._checks import check_files, check_positive
-from spatialsig.errors import AlignmentError, SpatialsigWarning
+from spatialsig._text import decoded
+from spatialsig.errors import AlignmentError, InputError, SpatialsigWarning
 from spatialsig.geometry.landmarks import fit_affine, parse_keypoints, rms_length
 
 if TYPE_CHECKING:
@@ -120,8 +121,8 @@ def read_alignment(path: str | Path, *, pixel_size: float) -> Alignment:
 def _read_text(path: Path) -> str:
     check_files([path], what="alignment of the H&E", fix="Give the path of the *_he_imagealignment.csv.")
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
+        return decoded(path)
+    except InputError as error:
         msg = f"alignment {str(path)!r} is not a text file; wanted {_WANTED}: {_EXPORT_AGAIN}."
         raise AlignmentError(msg) from error
 

@@ -1,4 +1,8 @@
-"""Slides read from files of any origin, written into stores, and scores exported from them."""
+"""Slides read from files of any origin, written into stores, and scores exported from them.
+
+Floor 7: may import the ground floor and geometry, nn, signatures, stats, store, data, models, train, slide, expression,
+inference, labels, evaluation.
+"""
 
 from typing import TYPE_CHECKING
 

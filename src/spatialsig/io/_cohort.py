@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import warnings
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import zarr
 from anndata.io import read_elem
@@ -14,10 +16,11 @@ from anndata.io import read_elem
 from spatialsig import _keys
 from spatialsig._checks import check_files
 from spatialsig._hashing import content_hash
+from spatialsig._text import check_alike, decoded, delimiter_of, trimmed
 from spatialsig.errors import InputError, KeyMissingError, SpatialsigWarning, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 COLUMNS = (_keys.SAMPLE, _keys.PATIENT, "bundle", "he_image", "he_alignment")
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -25,6 +28,7 @@ _MAX_NAME = 100
 _IDENTITY = "identity"
 _HASH_LENGTH = 12
 _IDS = "gene_ids"
+_MISSING = frozenset({"NA", "N/A", "NaN", "nan", "None", "null", "NULL"})  # words that mean that a field is empty
 
 
 def read_csv(file: Path, *, needed: tuple[str, ...], exact: bool = False) -> pd.DataFrame:
@@ -33,13 +37,28 @@ def read_csv(file: Path, *, needed: tuple[str, ...], exact: bool = False) -> pd.
     With ``exact`` only an empty field is missing (files that we wrote); otherwise also ``NA``, ``None``, ``nan``, ...
     """
     missing: dict[str, Any] = {"keep_default_na": False, "na_values": [""]} if exact else {}
+    text = decoded(file)
     try:
-        rows: pd.DataFrame = pd.read_csv(file, dtype=str, skipinitialspace=True, **missing)
+        rows: pd.DataFrame = pd.read_csv(StringIO(text), dtype=str, sep=delimiter_of(text), **missing)
     except (ValueError, pd.errors.EmptyDataError) as error:
         msg = f"{str(file)!r} cannot be read as csv ({error}); wanted a header with {list(needed)}."
         raise InputError(msg) from error
+    rows.columns = pd.Index([trimmed(str(column)) for column in rows.columns])
+    rows = without_blanks(rows, () if exact else _MISSING)
     check_columns(rows, needed, name=str(file))
     return rows
+
+
+def without_blanks(rows: pd.DataFrame, missing: Collection[str] = _MISSING) -> pd.DataFrame:
+    """The same rows, their texts without blanks at the ends; empty ones and ``missing`` words are missing."""
+
+    def text(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        value = trimmed(value)
+        return np.nan if not value or value in missing else value
+
+    return rows.astype(object).map(text)
 
 
 def check_columns(rows: pd.DataFrame, needed: tuple[str, ...], *, name: str) -> None:
@@ -79,7 +98,7 @@ def read_manifest(manifest: str | Path | pd.DataFrame) -> pd.DataFrame:
     """Read a manifest into one row per slide with absolute paths; None in empty fields."""
     needed = (_keys.SAMPLE, "bundle")
     if isinstance(manifest, pd.DataFrame):
-        rows, base = manifest.astype(object).reset_index(drop=True), Path()
+        rows, base = without_blanks(manifest.reset_index(drop=True), ()), Path()
         check_columns(rows, needed, name="manifest")
     else:
         check_files([Path(manifest)], what="manifest", fix=f"Write a csv with columns {list(COLUMNS)}.")
@@ -91,6 +110,7 @@ def read_manifest(manifest: str | Path | pd.DataFrame) -> pd.DataFrame:
         msg = "the manifest has no rows; wanted one per slide."
         raise InputError(msg)
     check_names(rows[_keys.SAMPLE].tolist())
+    check_alike(rows[_keys.PATIENT].dropna().astype(str), what="patients")
     for column in ("bundle", "he_image", "he_alignment"):
         rows[column] = pd.Series([_absolute(base, value) for value in rows[column]], dtype=object)
     _check_bundles(rows)

@@ -14,6 +14,7 @@ from spatialdata.models import Image2DModel, ShapesModel, TableModel
 from spatialdata.transformations import Scale
 
 from spatialsig import _keys
+from spatialsig._text import trimmed
 from spatialsig.store.commit import create_store
 from spatialsig.store.layout import CHANNELS, level_shapes
 from spatialsig.store.stream import StreamedImage, halve
@@ -65,7 +66,12 @@ def cell_circles(
 
 def slide_attrs(*, sample: str, patient: str, um_per_global_px: float, source: dict[str, Any]) -> dict[str, Any]:
     """Attributes of an object: whose slide it is, how long a unit of ``global`` is, and the files it was read from."""
-    attrs = {_keys.SAMPLE: sample, _keys.PATIENT: patient, "um_per_global_px": um_per_global_px, "source": source}
+    attrs = {
+        _keys.SAMPLE: trimmed(sample),
+        _keys.PATIENT: trimmed(patient),
+        "um_per_global_px": um_per_global_px,
+        "source": source,
+    }
     return {_keys.NAMESPACE: attrs}
 
 
@@ -96,7 +102,10 @@ def assemble(
 def labelled(obs: pd.DataFrame, *, sample: str, patient: str) -> pd.DataFrame:
     """Copy of ``obs`` with the categorical columns ``sample`` and ``patient``."""
     return obs.assign(
-        **{_keys.SAMPLE: pd.Categorical([sample] * len(obs)), _keys.PATIENT: pd.Categorical([patient] * len(obs))}
+        **{
+            _keys.SAMPLE: pd.Categorical([trimmed(sample)] * len(obs)),
+            _keys.PATIENT: pd.Categorical([trimmed(patient)] * len(obs)),
+        }
     )
 
 

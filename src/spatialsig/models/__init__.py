@@ -1,4 +1,7 @@
-"""Trained models: each holds its network, its scalers and its names, and is saved as a directory."""
+"""Trained models: each holds its network, its scalers and its names, and is saved as a directory.
+
+Floor 2: may import the ground floor and geometry, nn, signatures, stats, store.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,4 @@
-"""Networks, losses and augmentation: pure torch, one tensor in, one tensor out."""
+"""Networks, losses and augmentation: pure torch, one tensor in, one tensor out.
+
+Floor 1: may import the ground floor.
+"""

@@ -105,6 +105,7 @@ def uniform(ids: Tensor, *, seed: int, epoch: int, n: int) -> Tensor:
 
 
 def _mixed(x: Tensor) -> Tensor:
+    """Finaliser of SplitMix64 on every int64; overflow is meant."""
     x = (x ^ _shifted(x, 30)) * _FIRST
     x = (x ^ _shifted(x, 27)) * _SECOND
     mixed: Tensor = x ^ _shifted(x, 31)

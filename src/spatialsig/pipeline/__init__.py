@@ -1,4 +1,8 @@
-"""The whole job from one configuration file: what ``spatialsig run`` and ``spatialsig demo`` do."""
+"""The whole job from one configuration file: what ``spatialsig run`` and ``spatialsig demo`` do.
+
+Floor 11: may import the ground floor and geometry, nn, signatures, stats, store, data, models, train, slide,
+expression, inference, labels, evaluation, io, pl, pp, tl, datasets, cohort, report.
+"""
 
 from .demo import run_demo
 from .report_of_run import report_of

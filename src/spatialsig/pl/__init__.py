@@ -1,4 +1,8 @@
-"""Plots: signature maps over the H&E, agreement, training curves, methods against the ceiling."""
+"""Plots: signature maps over the H&E, agreement, training curves, methods against the ceiling.
+
+Floor 7: may import the ground floor and geometry, nn, signatures, stats, store, data, models, train, slide, expression,
+inference, labels, evaluation.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,8 @@
-"""Preprocessing: from cells and images to patches ready for labels."""
+"""Preprocessing: from cells and images to patches ready for labels.
+
+Floor 7: may import the ground floor and geometry, nn, signatures, stats, store, data, models, train, slide, expression,
+inference, labels, evaluation.
+"""
 
 from ._align_he import align_he
 from ._assign import assign_cells

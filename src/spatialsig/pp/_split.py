@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from spatialsig import _keys
 from spatialsig._checks import check_choice, check_positive
+from spatialsig._text import check_alike
 from spatialsig.errors import InputError, LeakageError, SpatialsigWarning
 from spatialsig.slide.folds import folds_of, group_folds, inner_group_folds
 from spatialsig.slide.slides import open_slides
@@ -149,6 +150,7 @@ def _groups(data: Data, by: str) -> dict[str, str]:
         groups[slide.name] = slide.patient if by == "patient" else slide.name
         if not slide.attrs.get("patient"):
             without_patient.append(slide.name)
+    check_alike(groups.values(), what=f"names of the groups by {by!r}:")
     if by == "patient" and without_patient:
         warnings.warn(
             f"no patient is known for {without_patient}; each counts as its own patient. Two sections of one patient "

@@ -1,4 +1,7 @@
-"""Gene signatures: built-in sets with their sources, and readers for GMT, CSV, JSON and YAML."""
+"""Gene signatures: built-in sets with their sources, and readers for GMT, CSV, JSON and YAML.
+
+Floor 1: may import the ground floor.
+"""
 
 from ._coverage import (
     Coverage,

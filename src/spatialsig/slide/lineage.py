@@ -3,6 +3,7 @@
 A part is an element of the object or something in it: ``patches``, ``table/X``, ``table/obsm/X_ae``,
 ``he_image/pixels``, ``he_image/place``. What a function writes is recorded in ``attrs["spatialsig"]["lineage"]`` with the
 fingerprints of what it was made from. A part without a record, made in memory or by other software, is taken as it is.
+What was found is kept in ``slide.prints`` and ``slide.verified`` until ``slide.changed()``.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def record(slide: Slide, part: str, sources: Iterable[str], *, made_by: str) -> 
 
 
 def check_fresh(slide: Slide, part: str) -> None:
-    """Refuse a part that was made from something that has changed since, or whose sources were.
+    """Refuse a stale part; whatever reads a part of a slide, in any room above too, calls this first.
 
     Raises
     ------

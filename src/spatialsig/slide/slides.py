@@ -11,6 +11,7 @@ import spatialdata as sd
 
 from spatialsig import _keys
 from spatialsig._checks import check_key
+from spatialsig._text import trimmed
 from spatialsig.errors import InputError, KeyMissingError, SpatialsigError, StoreError
 from spatialsig.slide.lineage import CONTENT, LINEAGE, check_fresh, fingerprint, record
 from spatialsig.slide.patches import Patches
@@ -63,7 +64,7 @@ class Slide:
     @property
     def patient(self) -> str:
         """Patient of the sample; the sample itself where none was given."""
-        return str(self.attrs.get("patient") or self.name)
+        return trimmed(str(self.attrs.get("patient") or self.name))
 
     def table(self, table_key: str, *, name: str = "table_key", fix: str = "") -> ad.AnnData:
         """Table ``table_key``, if it is there and fresh; the error names this slide and what exists."""

@@ -1,1 +1,4 @@
-"""Pure numpy and numba: moments, scores, grouped means and medians, correlations, noise ceiling."""
+"""Pure functions of arrays, no slide: moments, scores, grouped means and medians, correlations, noise ceiling, stains.
+
+Floor 1: may import the ground floor.
+"""

@@ -1,1 +1,4 @@
-"""Zarr stores that survive interruptions: layout of pixels, streaming writes, safe replacement of elements."""
+"""Zarr stores that survive interruptions: layout of pixels, streaming writes, safe replacement of elements.
+
+Floor 1: may import the ground floor.
+"""

@@ -183,7 +183,7 @@ def is_finished(element: Path, kind: str) -> bool:
 
 
 def without_consolidated(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Root metadata without the copy of all other metadata: readers then look at the elements themselves."""
+    """Root metadata while elements are swapped in: without the copy of all others, so that readers look at the elements."""
     return {key: value for key, value in document.items() if key != "consolidated_metadata"}
 
 

@@ -1,4 +1,8 @@
-"""Tools: embed cells, score signatures, label patches, train, predict, evaluate."""
+"""Tools: embed cells, score signatures, label patches, train, predict, evaluate.
+
+Floor 7: may import the ground floor and geometry, nn, signatures, stats, store, data, models, train, slide, expression,
+inference, labels, evaluation.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,7 @@
-"""Training loops on plain arrays and patch sources, through Lightning."""
+"""Training loops on plain arrays and patch sources, through Lightning.
+
+Floor 3: may import the ground floor and geometry, nn, signatures, stats, store, data, models.
+"""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def checkpoint_path(directory: Path, step: int) -> Path:
 
 
 def newest_checkpoint(directory: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest whole checkpoint of a directory and its content; a damaged one is passed over with a warning."""
+    """What a run resumes from: newest whole checkpoint of any directory, with its content; damaged ones are warned of."""
     for path in checkpoint_files(directory):
         try:
             return path, read_checkpoint(path)

@@ -1,4 +1,4 @@
-"""Differences between the output folders of five generations of Xenium Onboard Analysis."""
+"""What differs between the output folders we make up, by generation of Xenium Onboard Analysis."""
 
 from __future__ import annotations
 
