@@ -17,7 +17,7 @@ from spatialsig.errors import InputError
 from spatialsig.geometry.affine import apply
 from spatialsig.io._elements import DEFAULT_RADIUS_UM, assemble, cell_circles, cell_table, labelled, slide_attrs
 from spatialsig.io.images.metadata import choose_um_per_px
-from spatialsig.io.images.open_rgb import open_rgb
+from spatialsig.io.images.open_rgb import image_name, open_rgb
 from spatialsig.io.images.rgb import MAX_OUTSIDE_IMAGE, RgbFile, RgbPixels
 from spatialsig.store.commit import check_target
 
@@ -129,7 +129,7 @@ def from_anndata(
     except InputError:
         file.close()
         raise
-    sample = (where.name.split(".")[0] if where else "slide") if sample is None else sample
+    sample = (image_name(where) if where else "slide") if sample is None else sample
     patient = sample if patient is None else patient
     obs = labelled(adata.obs[placed], sample=sample, patient=patient)
     obs[_keys.CELL_ID] = adata.obs_names[placed].astype(str).to_numpy(object)

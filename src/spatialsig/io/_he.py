@@ -11,7 +11,7 @@ from spatialsig import _keys
 from spatialsig.errors import InputError
 from spatialsig.io._elements import assemble, slide_attrs
 from spatialsig.io.images.metadata import choose_um_per_px
-from spatialsig.io.images.open_rgb import open_rgb
+from spatialsig.io.images.open_rgb import image_name, open_rgb
 from spatialsig.slide.coordinates import image_um_per_px
 from spatialsig.slide.slides import open_slides, slide_count
 from spatialsig.store.commit import check_target
@@ -94,7 +94,7 @@ def read_he(
     except InputError:
         file.close()
         raise
-    sample = path.name.split(".")[0] if sample is None else sample
+    sample = image_name(path) if sample is None else sample
     attrs = slide_attrs(
         sample=sample,
         patient=sample if patient is None else patient,

@@ -77,7 +77,7 @@ def create_store(
     Raises :class:`StoreError` if ``path`` exists and ``overwrite`` is False, or is something else than a store, and
     :class:`InputError` if a name, an attribute or the layout cannot be used.
     """
-    path, layout = Path(path), as_layout(image_layout)
+    path, layout = _behind_links(Path(path)), as_layout(image_layout)
     elements = {name: element for _, name, element in sdata.gen_elements()} | dict(images or {})
     kinds = _kinds_of(elements)
     check_json(sdata.attrs)
@@ -95,6 +95,11 @@ def create_store(
             else:
                 os.rename(staging, path)
             flush_entry(path.parent)
+
+
+def _behind_links(path: Path) -> Path:
+    """The directory that is meant: a link stays, and what it leads to is replaced."""
+    return path.resolve() if path.is_symlink() else path
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:

@@ -5,6 +5,7 @@ The file is made by linking a complete one into place, which is atomic on networ
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _POLL_S = 0.05
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT}) if hasattr(errno, "EDQUOT") else frozenset({errno.ENOSPC})
 _TAKEOVER_S = 30.0  # a takeover takes milliseconds; one that is older died in the middle
 _held: dict[Path, threading.RLock] = {}  # one per store, so that threads of this process queue up
 _depth: dict[Path, int] = {}
@@ -114,16 +116,25 @@ def _create(file: Path, entry: dict[str, Any]) -> bool:
     """Make the lock file with its content at once; False if there is one."""
     text = json.dumps(entry)
     own = file.with_name(f"{file.name}-{entry['token']}")
-    own.write_text(text, encoding="utf-8")
     try:
+        own.write_text(text, encoding="utf-8")
         os.link(own, file)
     except FileExistsError:
         return False
-    except OSError:  # no hard links on this file system: created, then filled
-        return _create_exclusively(file, text)
+    except OSError as error:
+        if own.exists() and error.errno not in _FULL:  # no hard links on this file system: created, then filled
+            return _create_exclusively(file, text)
+        raise StoreError(_not_writable(file, error)) from error
     finally:
-        own.unlink(missing_ok=True)
+        with suppress(OSError):
+            own.unlink(missing_ok=True)
     return True
+
+
+def _not_writable(file: Path, error: OSError) -> str:
+    store = file.with_name(file.name.removeprefix(".").removesuffix(".lock"))
+    fix = "Free some space on the disk" if error.errno in _FULL else "Copy the store to a place that you may write to"
+    return f"store {str(store)!r} cannot be written: {error.strerror} in directory {str(file.parent)!r}. {fix}."
 
 
 def _create_exclusively(file: Path, text: str) -> bool:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CONTAINER_VERSION = "0.2"  # of spatialdata stores in Zarr format 3
+_FORMAT_2 = (".zgroup", ".zattrs", ".zmetadata", ".zarray")  # files of the format before
 
 
 class Action(NamedTuple):
@@ -54,15 +55,37 @@ def repair_store(path: Path) -> Iterator[Action]:
             yield Action("", "root", "restored", f"the store, from {entry.name}")
         check_files([path], what="SpatialData store", fix="Give the path of a directory written by `sp.io.write`.")
         _require_store(path)
+        readable = _finished(path)
         yield from _quarantine_leftovers(path)
         yield from _restore_metadata(path)
         yield from _quarantine_unfinished(path)
         yield from _repair_root(path)
+        _prove_nothing_lost(path, readable)
+
+
+def _finished(path: Path) -> set[str]:
+    return {f"{kind}/{name}" for kind, name, finished in elements_on_disk(path) if finished}
+
+
+def _prove_nothing_lost(path: Path, before: set[str]) -> None:
+    """Every element that could be read before is there and listed in the root."""
+    listed = root_document(path)["consolidated_metadata"]["metadata"]
+    lost = sorted(name for name in before if name not in _finished(path) or name not in listed)
+    if lost:
+        msg = f"the repair of {str(path)!r} left {lost} unreadable; what was moved lies beside the store. Please report this."
+        raise StoreError(msg)
 
 
 def _require_store(path: Path) -> None:
     """Never touch a directory that was not meant to be a store."""
     known = {FILE, *KINDS}
+    old = [name for name in _FORMAT_2 if (path / name).exists() or any(path.glob(f"*/*/{name}"))]
+    if old:
+        msg = (
+            f"{str(path)!r} is a store of Zarr format 2 ({old[0]} lies in it), which is not repaired; nothing was changed. "
+            "Read it with spatialdata and write it again, and repair that store if it needs to be."
+        )
+        raise StoreError(msg)
     names = {entry.name for entry in path.iterdir() if not entry.name.startswith(".") and entry.suffix != ".partial"}
     if not names or names - known or not names & known:
         msg = f"{str(path)!r} is not a SpatialData Zarr store: it holds {sorted(names)[:5]}; nothing was changed."

@@ -50,6 +50,14 @@ def open_rgb(path: str | Path, *, backend: Literal["openslide"] | None = None) -
     return file
 
 
+def image_name(path: Path) -> str:
+    """Name of an image without its format, so that ``P1.sectionA.ome.tif`` and ``P1.sectionB.ome.tif`` stay two slides."""
+    stem = path.name
+    for ending in (*SUFFIXES, ".zarr", ".ome"):
+        stem = stem[: -len(ending)] if stem.lower().endswith(ending) and len(stem) > len(ending) else stem
+    return stem
+
+
 def _reopen(path: str, level: int, backend: Literal["openslide"] | None) -> RgbPixels:
     return open_rgb(path, backend=backend).levels[level]
 
@@ -76,6 +84,9 @@ def _open(path: Path, backend: Literal["openslide"] | None) -> RgbFile:
         return _open_ndpi(path)
     if suffix in OPENSLIDE_SUFFIXES:
         return open_wsi(path)
+    if suffix == ".xenium":
+        msg = f"{str(path)!r} is the settings file of a Xenium bundle: give its directory, {str(path.parent)!r}."
+        raise InputError(msg)
     msg = f"image {str(path)!r} has an unknown format; wanted one of {list(SUFFIXES)}: convert it."
     raise InputError(msg)
 

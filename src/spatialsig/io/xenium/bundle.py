@@ -28,7 +28,8 @@ INTEGER_IDS, BYTE_IDS, TEXT_IDS = "1.0-1.2", "1.3-1.9", "2 and later"
 def check_bundle(path: Path, extra: Sequence[str] = ()) -> None:
     """Raise :class:`FileMissingError` naming all files of the bundle that are needed and not there."""
     if not path.is_dir():
-        msg = f"bundle {str(path)!r} is not a directory; give the output directory of one Xenium region."
+        directory = f": {str(path.parent)!r}" if path.name == SPECS else ""
+        msg = f"bundle {str(path)!r} is not a directory; give the output directory of one Xenium region{directory}."
         raise FileMissingError(msg)
     fix = f"Copy them from the output of the instrument; {SPECS}, {MATRIX} and {CELLS} are always needed"
     fix += f", here also {sorted(extra)}." if extra else ", other files only for what you ask for."

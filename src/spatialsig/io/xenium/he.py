@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialsig.errors import AlignmentError, InputError, SpatialsigWarning
+from spatialsig.errors import AlignmentError, FileMissingError, InputError, SpatialsigWarning
 from spatialsig.geometry.affine import apply, check_alignment, read_alignment, um_to_he_px
 from spatialsig.geometry.mistakes import SWAP
 from spatialsig.io.images.rgb import MAX_OUTSIDE_IMAGE
@@ -56,7 +56,14 @@ def find_he(path: Path) -> tuple[Path, str] | None:
 
 def _images(folder: Path) -> list[Path]:
     """H&E images by name; dot files are what macOS leaves beside the real ones."""
-    files = (file for file in folder.iterdir() if _HE.match(file.name) and not file.name.startswith("."))
+    files = [file for file in folder.iterdir() if _HE.match(file.name) and not file.name.startswith(".")]
+    for file in files:
+        if file.is_symlink() and not file.exists():
+            msg = (
+                f"H&E image {str(file)!r} is a link to {str(file.readlink())!r}, which is not there: mount its disk or mend "
+                "the link, or remove it to read the bundle without an image."
+            )
+            raise FileMissingError(msg)
     return sorted(file for file in files if file.is_file())
 
 
