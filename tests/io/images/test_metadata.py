@@ -5,6 +5,7 @@ from itertools import permutations, product
 import pytest
 import tifffile
 
+import spatialsig as sp
 from spatialsig.errors import InputError, SpatialsigWarning
 from spatialsig.io.images.metadata import BY_NAME, PixelSize, choose_um_per_px, ome_pixel_size, pick_slide, rgb_order
 from spatialsig.io.images.open_rgb import open_rgb
@@ -58,6 +59,8 @@ def test_names_and_initials_mean_the_same() -> None:
         ({"PhysicalSizeX": 5e-4, "PhysicalSizeXUnit": "mm", "PhysicalSizeY": 5e-4, "PhysicalSizeYUnit": "mm"}, 0.5),
         ({"PhysicalSizeX": 0.25, "PhysicalSizeY": 0.5}, None),
         ({"PhysicalSizeX": 1, "PhysicalSizeXUnit": "pixel", "PhysicalSizeY": 1, "PhysicalSizeYUnit": "pixel"}, None),
+        ({"PhysicalSizeX": 2500, "PhysicalSizeXUnit": "Å", "PhysicalSizeY": 2500, "PhysicalSizeYUnit": "Å"}, 0.25),
+        ({"PhysicalSizeX": 1e-5, "PhysicalSizeXUnit": "in", "PhysicalSizeY": 1e-5, "PhysicalSizeYUnit": "in"}, 0.254),
         ({}, None),
     ],
 )
@@ -93,14 +96,44 @@ def test_pixel_size_of_an_imagej_tiff(tmp_path, pixels) -> None:
 
 OME = """<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">
 <Image><Pixels PhysicalSizeX="0.5" PhysicalSizeY="0.25"/></Image>
-<Image><Pixels PhysicalSizeX="2" PhysicalSizeXUnit="nm" PhysicalSizeY="3" PhysicalSizeYUnit="mm"/></Image></OME>"""
+<Image><Pixels PhysicalSizeX="200" PhysicalSizeXUnit="nm" PhysicalSizeY="0.003" PhysicalSizeYUnit="mm"/></Image></OME>"""
 
 
 def test_every_image_of_an_ome_xml_has_its_own_size_and_unit() -> None:
     assert ome_pixel_size(OME, 0) == (0.5, 0.25)
-    assert ome_pixel_size(OME, 1) == pytest.approx((0.002, 3000.0))
+    assert ome_pixel_size(OME, 1) == pytest.approx((0.2, 3.0))
     assert ome_pixel_size(OME, 7) == ome_pixel_size(OME, 1)
     assert ome_pixel_size(OME[:-9], 0) is None
+
+
+@pytest.mark.parametrize(
+    ("stated", "um"),
+    [("0,5", 0.5), ("", None), ("0", None), ("-1", None), ("NaN", None), ("half", None)],
+)
+def test_what_is_no_size_is_no_damaged_file(tmp_path, pixels, stated, um) -> None:
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(
+        path, pixels, photometric="rgb", ome=True, metadata={"axes": "YXS", "PhysicalSizeX": 7.7, "PhysicalSizeY": 7.7}
+    )
+    path.write_bytes(path.read_bytes().replace(b'"7.7"', f'"{stated}"'.encode().ljust(5)))
+    assert open_rgb(path).um_per_px == um
+    assert sp.io.read_he(path, um_per_px=0.5).attrs["spatialsig"]["um_per_global_px"] == 0.5
+
+
+def test_a_size_that_no_scanner_has_is_said_and_not_taken(tmp_path, pixels) -> None:
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(
+        path,
+        pixels,
+        photometric="rgb",
+        ome=True,
+        metadata={"axes": "YXS", "PhysicalSizeX": 0.02738, "PhysicalSizeY": 0.02738},
+    )
+    with pytest.warns(SpatialsigWarning, match=r"states a pixel size of '0\.02738' µm, which is not taken"):
+        assert open_rgb(path).um_per_px is None
+    description = "Aperio|AppMag = 20|MPP = 0,4990|x"
+    tifffile.imwrite(tmp_path / "a.svs", pixels, photometric="rgb", description=description, metadata=None)
+    assert open_rgb(tmp_path / "a.svs").um_per_px == 0.499
 
 
 def test_the_size_that_is_passed_wins_and_a_contradiction_is_said() -> None:

@@ -41,9 +41,17 @@ UM = {
     "meter": 1e6,
     "metre": 1e6,
     "inch": 25_400.0,
+    "in": 25_400.0,
+    "dm": 1e5,
+    "pm": 1e-6,
+    "Å": 1e-4,
+    "\u212b": 1e-4,  # the sign of the unit, which is another character than the letter
 }
 _RESOLUTION_UNIT_UM = {2: 25_400.0, 3: 10_000.0}  # inch, centimetre
-_PLAUSIBLE_UM_PER_PX = (0.05, 5.0)  # a TIFF resolution outside is a default of 72 dpi, not a measurement
+_PLAUSIBLE_UM_PER_PX = (
+    0.05,
+    25.0,
+)  # no scanner of slides is finer, and outside it a TIFF resolution is a default of 72 dpi
 _SAME_SIZE_RTOL = 0.01
 
 
@@ -106,9 +114,9 @@ def tiff_pixel_size(tif: tifffile.TiffFile, page: Any, index: int) -> PixelSize 
     """Pixel size of the image number ``index`` of a TIFF, whose first page is ``page``."""
     if tif.ome_metadata:
         return ome_pixel_size(tif.ome_metadata, index)
-    aperio = re.search(r"\bMPP\s*=\s*([0-9.]+)", page.description or "")
+    aperio = re.search(r"\bMPP\s*=\s*([^|\s]+)", page.description or "")
     if aperio:
-        return PixelSize(float(aperio.group(1)), float(aperio.group(1)))
+        return stated_size([(aperio.group(1), "um")] * 2)
     imagej = str((tif.imagej_metadata or {}).get("unit", ""))
     unit = UM.get(imagej) or _RESOLUTION_UNIT_UM.get(_tag(page, "ResolutionUnit"))
     sizes = [unit / r if unit and r else 0.0 for r in (_ratio(page, "XResolution"), _ratio(page, "YResolution"))]
@@ -125,13 +133,33 @@ def ome_pixel_size(xml: str, index: int) -> PixelSize | None:
     if not images:
         return None
     pixels = images[min(index, len(images) - 1)]
-    sizes = []
-    for axis in "XY":
-        value, unit = pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm")
-        if value is None or unit not in UM:
-            return None
-        sizes.append(float(value) * UM[unit])
-    return PixelSize(*sizes)
+    stated = [(pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm")) for axis in "XY"]
+    return stated_size(stated)
+
+
+def stated_size(stated: Sequence[tuple[str | None, str]]) -> PixelSize | None:
+    """Edges of a pixel as a file states them, value and unit; None where it states none, or one that cannot be meant."""
+    sizes = [_number(str(value)) * UM.get(unit.strip(), np.nan) for value, unit in stated]
+    if not all(size > 0 for size in sizes):  # nothing, no number, or a unit that says nothing, such as "pixel"
+        return None
+    if all(_PLAUSIBLE_UM_PER_PX[0] <= size <= _PLAUSIBLE_UM_PER_PX[1] for size in sizes):
+        return PixelSize(*sizes)
+    listed = " x ".join(f"{value!r} {unit}" for value, unit in dict.fromkeys(stated))
+    msg = (
+        f"an image states a pixel size of {listed}, which is not taken: scans of slides have {_PLAUSIBLE_UM_PER_PX[0]:g} to "
+        f"{_PLAUSIBLE_UM_PER_PX[1]:g} um per px. Pass `um_per_px=` where a size is needed."
+    )
+    warnings.warn(msg, SpatialsigWarning, stacklevel=5)
+    return None
+
+
+def _number(text: str) -> float:
+    """Number in a text, with a decimal point or a decimal comma; NaN where it is none."""
+    plain = text.strip()
+    try:
+        return float(plain.replace(",", ".") if plain.count(",") == 1 and "." not in plain else plain)
+    except ValueError:
+        return np.nan
 
 
 def _tag(page: Any, name: str) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import zarr
 
 from spatialsig.errors import InputError
-from spatialsig.io.images.metadata import BY_NAME, UM, PixelSize, other_channels, pick_slide, rgb_order
+from spatialsig.io.images.metadata import BY_NAME, PixelSize, other_channels, pick_slide, rgb_order, stated_size
 from spatialsig.io.images.rgb import DECODING_ERRORS, RgbFile, RgbPixels
 
 if TYPE_CHECKING:
@@ -112,8 +112,8 @@ def _pixel_size(scales: dict[str, Any], axes: list[tuple[str, str | None]]) -> P
         for step in source.get("coordinateTransformations", []):
             if step.get("type") == "scale":
                 factor = factor * np.asarray(step["scale"], np.float64)
-    sizes = {name: factor[i] * UM[unit] for i, (name, unit) in enumerate(axes) if name in "xy" and unit in UM}
-    return PixelSize(float(sizes["x"]), float(sizes["y"])) if {"x", "y"} <= sizes.keys() else None
+    sizes = {name: (str(factor[i]), str(unit)) for i, (name, unit) in enumerate(axes) if name in "xy"}
+    return stated_size([sizes["x"], sizes["y"]]) if {"x", "y"} <= sizes.keys() else None
 
 
 def _channel_order(metadata: dict[str, Any], name: str) -> list[int] | None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from spatialsig._checks import check_files
 from spatialsig.errors import InputError
-from spatialsig.io.images.metadata import PixelSize
+from spatialsig.io.images.metadata import PixelSize, stated_size
 from spatialsig.io.images.rgb import DECODING_ERRORS, RgbFile, RgbPixels
 
 if TYPE_CHECKING:
@@ -158,8 +158,4 @@ def open_wsi(path: Path) -> RgbFile:
 
 def _openslide_pixel_size(slide: Any, openslide: Any) -> PixelSize | None:
     names = (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y)
-    try:
-        sizes = [float(slide.properties[name]) for name in names]
-    except (KeyError, ValueError):
-        return None
-    return PixelSize(*sizes) if min(sizes) > 0 else None
+    return stated_size([(slide.properties.get(name), "um") for name in names])
