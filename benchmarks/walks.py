@@ -1,4 +1,4 @@
-"""How a value walks through the package: which files are entered, in which order; and the size of the house.
+"""How a slide walks through the package: which files are entered, in which order; and the size of the house.
 
 python benchmarks/walks.py [--json PATH]
 
@@ -12,6 +12,9 @@ comprehensions. A walk is that order as files, the same file in a row once:
 - ``climbs``: stops on a higher floor than the stop before. Every stop is entered by a call, so that a mere return from
   a function is none. Floors are ``FLOORS`` of ``tests/test_house.py`` of the same checkout;
 - ``returns``: stops in a file that was left before: ``stops - rooms``.
+
+``handed`` are the same numbers for the way of the slide itself, in memory: only functions that get it as an argument count
+(its own methods do not).
 """
 
 from __future__ import annotations
@@ -51,8 +54,11 @@ TRAIN = {"max_epochs": 1, "batch_size": 32}
 CO_OPTIMIZED = 1  # set for functions, not for the bodies of classes and modules
 
 
-def first_entries(call: Callable[[], Any]) -> list[str]:
-    """File of each function of the package, in the order in which the functions are first entered."""
+def first_entries(call: Callable[[], Any], *, handed: bool = False) -> list[str]:
+    """File of each function of the package, in the order in which the functions are first entered.
+
+    With ``handed``, of those alone that get a slide as an argument.
+    """
     entered: dict[tuple[str, str], str] = {}
 
     def note(frame: FrameType, event: str, _arg: object) -> None:
@@ -60,7 +66,7 @@ def first_entries(call: Callable[[], Any]) -> list[str]:
         if event != "call" or not code.co_flags & CO_OPTIMIZED or code.co_name.startswith("<"):
             return
         name = code.co_filename.removeprefix(f"{SRC}/")
-        if name != code.co_filename:
+        if name != code.co_filename and (not handed or gets_slide(frame)):
             entered.setdefault((name, code.co_qualname), name)
 
     sys.setprofile(note)
@@ -69,6 +75,15 @@ def first_entries(call: Callable[[], Any]) -> list[str]:
     finally:
         sys.setprofile(None)
     return list(entered.values())
+
+
+def gets_slide(frame: FrameType) -> bool:
+    """Whether a function, which is no method of a slide, is given one."""
+    code = frame.f_code
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    if code.co_qualname.startswith("Slide."):
+        return False
+    return any(type(frame.f_locals.get(name)).__name__ == "Slide" for name in names)
 
 
 def walk_numbers(files: list[str], floors: dict[str, int]) -> dict[str, int]:
@@ -88,7 +103,7 @@ def floor_of(file: str, floors: dict[str, int]) -> int:
     return floors[next((name for name in names if name in floors), parts[0])]
 
 
-def walks(data: SpatialData | Path, model: sp.models.SignatureViT) -> dict[str, list[str]]:
+def walks(data: SpatialData | Path, model: sp.models.SignatureViT, *, handed: bool = False) -> dict[str, list[str]]:
     """First entries of the functions that the house is judged by."""
     calls: dict[str, Callable[[], Any]] = {
         "tl.predict": lambda: sp.tl.predict(data, model, use_rep="X_ae"),
@@ -98,7 +113,7 @@ def walks(data: SpatialData | Path, model: sp.models.SignatureViT) -> dict[str, 
         "pp.make_patches": lambda: sp.pp.make_patches(data, key_added="other", **PATCHES),
         "pl.patches": lambda: sp.pl.patches(data, "Fibroblast"),
     }
-    return {name: first_entries(call) for name, call in calls.items()}
+    return {name: first_entries(call, handed=handed) for name, call in calls.items()}
 
 
 def labelled_slide() -> SpatialData:
@@ -183,6 +198,7 @@ def main() -> None:
         store = Path(scratch) / "toy.zarr"
         sp.io.write(sd.deepcopy(slide), store)
         entries = {"walks": walks(slide, model), "walks_on_disk": walks(store, model)}
+        entries["handed"] = walks(slide, model, handed=True)
     git = ["git", "-C", str(CHECKOUT), "log", "-1", "--format=%h", "--", "src"]
     result = {
         "version": version("spatialsig"),

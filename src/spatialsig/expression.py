@@ -16,7 +16,6 @@ from spatialsig.nn.autoencoder import AutoencoderConfig
 from spatialsig.signatures import read_signatures
 from spatialsig.slide.counts import common_genes, counts_of
 from spatialsig.slide.folds import folds_of, is_training, positions
-from spatialsig.slide.lineage import check_fresh
 from spatialsig.slide.slides import open_slides, slide_count
 from spatialsig.stats.cell_rows import sub_matrix
 from spatialsig.stats.expression import gene_moments, library_size, scaler_from_moments
@@ -184,7 +183,7 @@ def _genes(data: Data, excluded: Collection[str], options: AutoencoderOptions) -
     """Names of the slides, and the genes to learn from."""
     samples, panels = [], []
     for slide in open_slides(data):
-        check_fresh(slide, f"{options.table_key}/var/{_keys.HIGHLY_VARIABLE}")
+        slide.lineage.check(f"{options.table_key}/var/{_keys.HIGHLY_VARIABLE}")
         var = slide.table(options.table_key).var
         marked = var[_keys.HIGHLY_VARIABLE] if _keys.HIGHLY_VARIABLE in var else np.ones(len(var), bool)
         samples.append(slide.name)

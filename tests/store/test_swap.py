@@ -34,7 +34,7 @@ def staged(path: Path, owner: str) -> Path:
     ("owner", "stays"),
     [
         (f"{HOST}-dead-abcd", False),
-        (f"{HOST}-{os.getpid()}-abcd", True),
+        (f"{HOST}-alive-abcd", True),
         ("node-8-dead-abcd", True),
         ("8-dead-abcd", True),  # its last part alone is not the host
         (f"{HOST}-copy-abcd", True),
@@ -45,7 +45,7 @@ def staged(path: Path, owner: str) -> Path:
     ],
 )
 def test_only_directories_of_ended_processes_of_this_host_go(path: Path, owner: str, stays: bool) -> None:
-    directory = staged(path, owner.replace("dead", str(dead_pid())))
+    directory = staged(path, owner.replace("dead", str(dead_pid())).replace("alive", str(os.getpid())))
     assert leftovers(path) == [directory]
     clear_leftovers(path)
     assert directory.exists() == stays

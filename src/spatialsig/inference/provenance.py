@@ -13,7 +13,7 @@ from spatialsig.models.ensemble import members_of
 from spatialsig.nn.backbones import table_key
 from spatialsig.nn.signature import VIT
 from spatialsig.signatures import scored_genes
-from spatialsig.slide.lineage import FOLDS, fingerprint
+from spatialsig.slide.lineage import FOLDS
 from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def check_folds(slide: Slide, model: SignatureModel) -> None:
         If the slide was split again.
     """
     split = model.run.get(FOLDS_OF, {}).get(slide.name)
-    if split is not None and split != fingerprint(slide, FOLDS):
+    if split is not None and split != slide.lineage.fingerprint(FOLDS):
         msg = (
             f"slide {slide.name!r}: its folds were laid again after the model was trained, so it may have learned from what "
             "is held out now; call `sp.tl.train_vit` again."

@@ -18,7 +18,7 @@ from spatialsig.nn.backbones import table_key
 from spatialsig.nn.signature import VIT
 from spatialsig.signatures import shared_genes
 from spatialsig.slide.folds import BUFFER
-from spatialsig.slide.lineage import FOLDS, fingerprint
+from spatialsig.slide.lineage import FOLDS
 from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def gather_training_set(data: Data, tables: TrainingTables, folds: FoldChoice) -
         training_set.train += new
         training_set.samples += [slide.name] * len(new)
         training_set.shared_genes[slide.name] = tables.shared_genes(slide)
-        if (split := fingerprint(slide, FOLDS)) is not None:
+        if (split := slide.lineage.fingerprint(FOLDS)) is not None:
             training_set.folds[slide.name] = split
     if training_set is None:
         msg = "no slide to train on."

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Literal
 import pandas as pd
 
 from spatialsig._checks import check_files
-from spatialsig.slide.lineage import lineage_rows
 from spatialsig.slide.slides import open_slides
 from spatialsig.store.commit import create_store
 from spatialsig.store.layout import as_layout
@@ -160,7 +159,7 @@ def verify(path: str | Path) -> pd.DataFrame:
         findings += [
             Finding(row["part"], "lineage", "stale", row["detail"])
             for slide in open_slides(path)
-            for row in lineage_rows(slide)
+            for row in slide.lineage.rows()
             if row["state"] == "stale"
         ]
     return pd.DataFrame(findings, columns=list(Finding._fields), dtype=object)
@@ -193,7 +192,7 @@ def status(data: Data) -> pd.DataFrame:
     >>> sp.io.status(sdata).query("state == 'stale'")["part"].tolist()
     ['table/obsm/patch_membership', 'signatures']
     """
-    rows = [{"sample": slide.name} | row for slide in open_slides(data) for row in lineage_rows(slide)]
+    rows = [{"sample": slide.name} | row for slide in open_slides(data) for row in slide.lineage.rows()]
     return pd.DataFrame(rows, columns=["sample", "part", "made_by", "made_from", "state", "detail"])
 
 

@@ -11,7 +11,6 @@ from scipy import sparse
 
 from spatialsig._checks import check_choice, check_key
 from spatialsig.errors import InputError
-from spatialsig.slide.lineage import check_fresh
 from spatialsig.stats.grouped import group_sizes, grouped_count, grouped_mean, grouped_sem, grouped_shares, pseudobulk
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ def check_columns(
     """Raise unless all that is to be summarised exists, can be summarised, and is fresh."""
     cells = slide.table(table_key)
     for part in (f"{section}/{key}" for section, keys in (("obsm", obsm), ("layers", layers)) for key in keys):
-        check_fresh(slide, f"{table_key}/{part}")
+        slide.lineage.check(f"{table_key}/{part}")
     for column in obs:
         check_key(cells.obs.columns, column, name="obs", where=f"the obs of slide {slide.name!r}")
         values = cells.obs[column]

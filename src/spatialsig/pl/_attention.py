@@ -17,7 +17,6 @@ from spatialsig.errors import InputError, KeyMissingError, StaleError
 from spatialsig.pl.drawing.canvas import INK, RESIDUAL_MAP, SCORE_MAP, canvas, colour_bar, save_figure
 from spatialsig.pl.drawing.slide_panels import frame, greyed, scale_bar
 from spatialsig.pl.drawing.values import patch_values
-from spatialsig.slide.lineage import check_fresh
 from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
@@ -136,7 +135,7 @@ def _only(data: Data) -> Slide:
 def _record(slide: Slide, key: str) -> dict[str, Any]:
     maps = slide.attrs.get("attention", {})
     check_key(maps, key, name="attention_key", where=f"the maps of slide {slide.name!r}", fix="Call `sp.tl.attention`.")
-    check_fresh(slide, key)
+    slide.lineage.check(key)
     record: dict[str, Any] = maps[key]
     return record
 

@@ -17,7 +17,6 @@ from spatialsig.pl.drawing.maps import cell_corners
 from spatialsig.pl.drawing.values import shown_values
 from spatialsig.slide.coordinates import full_resolution, image_of, placed, um_to_image
 from spatialsig.slide.folds import positions
-from spatialsig.slide.lineage import check_fresh
 from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
@@ -149,7 +148,7 @@ def _draw_cells(panel: Axes, slide: Slide, cells_key: str, image_key: str) -> No
 def outlines(slide: Slide, shapes_key: str, image_key: str) -> list[NDArray[np.float64]]:
     """Every ring, outer ones and holes, of a polygon element, each ``(n_vertices, 2)`` as x, y in image px."""
     check_key(slide.sdata.shapes, shapes_key, name="tissue_key", where=f"the shapes of slide {slide.name!r}")
-    check_fresh(slide, shapes_key)
+    slide.lineage.check(shapes_key)
     shapes = slide.sdata.shapes[shapes_key]
     image_to_global = placed(slide, image_of(slide, image_key), f"image {image_key!r}")
     matrix = np.linalg.inv(image_to_global) @ placed(slide, shapes, f"shapes {shapes_key!r}")

@@ -18,7 +18,7 @@ from spatialsig import _keys
 from spatialsig.errors import AlignmentError, InputError, KeyMissingError, SpatialsigWarning
 from spatialsig.pp._segmentation import MASK_UM_PER_PX, TissueMask, blue_before_red, coarse_pixels, segment
 from spatialsig.slide.coordinates import XY, full_resolution, image_of, image_um_per_px
-from spatialsig.slide.lineage import check_fresh, pixels_of, place_of
+from spatialsig.slide.lineage import pixels_of, place_of
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
@@ -42,7 +42,7 @@ def tissue_of(slide: Slide, image_key: str, tissue_key: str | None) -> tuple[Tis
     if tissue_key is None:
         return segmented(slide, image_key, um_per_px=MASK_UM_PER_PX, sensitivity=1.0), None
     if tissue_key in slide.sdata.shapes:
-        check_fresh(slide, tissue_key)
+        slide.lineage.check(tissue_key)
         return _mask_of_shapes(slide, image_key, tissue_key), tissue_key
     if tissue_key in slide.sdata.labels:
         return _mask_of_labels(slide, image_key, tissue_key), tissue_key

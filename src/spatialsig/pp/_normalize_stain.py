@@ -14,7 +14,7 @@ from spatialsig._progress import track
 from spatialsig._stains import STAINS
 from spatialsig.data.patches import read_patches
 from spatialsig.errors import InputError
-from spatialsig.slide.lineage import pixels_of, record, stain_of
+from spatialsig.slide.lineage import pixels_of, stain_of
 from spatialsig.slide.slides import open_slides, slide_count
 from spatialsig.stats.stain import TISSUE_OD, optical_density, recolouring, stain_strength
 
@@ -101,7 +101,7 @@ def normalize_stain(
         slide.attrs["patches"][patches_key] = asdict(replace(spec, stain=asdict(fits[slide.name])))
         slide.changed()
         sources = [pixels_of(spec.image_key), patches_key]
-        record(slide, stain_of(patches_key), sources, made_by="pp.normalize_stain")
+        slide.lineage.record(stain_of(patches_key), sources, made_by="pp.normalize_stain")
         slide.commit_attrs()
     return pd.DataFrame([_row(name, fit) for name, fit in fits.items()]).set_index(_keys.SAMPLE)
 

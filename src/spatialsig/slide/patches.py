@@ -19,7 +19,7 @@ from spatialsig.errors import InputError, KeyMissingError
 from spatialsig.geometry.affine import apply
 from spatialsig.slide.coordinates import image_to_um
 from spatialsig.slide.folds import folds_of, inner_folds_of, is_training
-from spatialsig.slide.lineage import check_fresh, pixels_of, stain_of, stale
+from spatialsig.slide.lineage import pixels_of, stain_of
 from spatialsig.slide.table_rows import PatchMatrix, aligned, matrix_of, rows_of_patches
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Patches:
         recorded = slide.attrs.get("patches", {})
         where = f"the patches that `sp.pp.make_patches` laid on slide {slide.name!r}"
         check_key(recorded, key, name="patches_key", where=where)
-        check_fresh(slide, key)
+        slide.lineage.check(key)
         self.slide, self.key = slide, key
         self.shapes: gpd.GeoDataFrame = slide.sdata.shapes[key]
         self.spec = PatchSpec(**recorded[key])
@@ -161,7 +161,7 @@ class Patches:
         """
         stain = None if as_scanned else self.spec.stain
         if stain is not None:
-            check_fresh(self.slide, stain_of(self.key))
+            self.slide.lineage.check(stain_of(self.key))
         return PatchSource(
             sample=self.slide.name,
             levels=image_levels(self.slide.sdata, self.spec.image_key),
@@ -224,7 +224,7 @@ class Patches:
 
     def n_cells(self, signatures_key: str) -> NDArray[Any] | None:
         """Cells of every patch by the table of the labels; None on a slide without fresh labels of these patches."""
-        if signatures_key not in self.slide.sdata.tables or any(stale(self.slide, signatures_key)):
+        if signatures_key not in self.slide.sdata.tables or any(self.slide.lineage.stale(signatures_key)):
             return None
         rows, counts = self.rows_in(signatures_key), np.asarray(self.slide.table(signatures_key).obs[_keys.N_CELLS])
         if (rows >= 0).all():

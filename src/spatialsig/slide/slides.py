@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
@@ -13,7 +14,7 @@ from spatialsig import _keys
 from spatialsig._checks import check_key
 from spatialsig._text import trimmed
 from spatialsig.errors import InputError, KeyMissingError, SpatialsigError, StoreError
-from spatialsig.slide.lineage import CONTENT, LINEAGE, check_fresh, fingerprint, record
+from spatialsig.slide.lineage import CONTENT, LINEAGE, Lineage
 from spatialsig.slide.patches import Patches
 from spatialsig.store.commit import commit_elements, write_attrs
 from spatialsig.store.parts import commit_table_parts, has_rows_of
@@ -46,9 +47,12 @@ class Slide:
 
     sdata: sd.SpatialData
     path: Path | None = None
-    prints: dict[str, str | None] = field(default_factory=dict, repr=False, compare=False)
-    verified: set[str] = field(default_factory=set, repr=False, compare=False)
     _patches: dict[str, Patches] = field(default_factory=dict, repr=False, compare=False)
+
+    @cached_property
+    def lineage(self) -> Lineage:
+        """What its parts were made from."""
+        return Lineage(self)
 
     @property
     def attrs(self) -> dict[str, Any]:
@@ -69,7 +73,7 @@ class Slide:
     def table(self, table_key: str, *, name: str = "table_key", fix: str = "") -> ad.AnnData:
         """Table ``table_key``, if it is there and fresh; the error names this slide and what exists."""
         check_key(self.sdata.tables, table_key, name=name, where=f"the tables of slide {self.name!r}", fix=fix)
-        check_fresh(self, table_key)
+        self.lineage.check(table_key)
         return self.sdata.tables[table_key]
 
     def patches(self, key: str = _keys.PATCHES) -> Patches:
@@ -82,7 +86,7 @@ class Slide:
         """``tables[table_key].obsm[key]``, or an error that says how to make it."""
         table = self.table(table_key)
         check_key(table.obsm, key, name=name, where=f"the obsm of slide {self.name!r}", fix=fix)
-        check_fresh(self, f"{table_key}/obsm/{key}")
+        self.lineage.check(f"{table_key}/obsm/{key}")
         return table.obsm[key]
 
     def step(self, table_key: str, step: str, *, fix: str) -> dict[str, Any]:
@@ -119,7 +123,7 @@ class Slide:
             Section of the attributes -> what is kept there about this element.
         """
         self._put(key, element, attrs or {})
-        record(self, key, sources, made_by=made_by)
+        self.lineage.record(key, sources, made_by=made_by)
         self.commit(key, attrs=self._entries(key, attrs or {}) | self._lineage([key]))
 
     def replace(self, key: str, element: Any, *, attrs: Mapping[str, Any] | None = None) -> None:
@@ -127,7 +131,7 @@ class Slide:
         entry = self.attrs.get(LINEAGE, {}).get(key)
         self._put(key, element, attrs or {})
         if entry is not None:
-            entry[CONTENT] = fingerprint(self, key)
+            entry[CONTENT] = self.lineage.fingerprint(key)
         self.commit(key, attrs=self._entries(key, attrs or {}) | self._lineage([key] if entry else []))
 
     def _put(self, key: str, element: Any, attrs: Mapping[str, Any]) -> None:
@@ -149,8 +153,7 @@ class Slide:
     def changed(self) -> None:
         """Forget what was read of elements that are replaced."""
         self._patches.clear()
-        self.prints.clear()
-        self.verified.clear()
+        self.lineage.forget()
 
     def commit(self, *keys: str, attrs: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         """Write elements, and entries of sections of the attributes, to the store; nothing to do in memory."""
@@ -180,7 +183,7 @@ class Slide:
         made = [f"{table_key}/{section}/{key}" for section, keys in sections.items() for key in keys]
         sources = list(sources)
         for part in made:
-            record(self, part, sources, made_by=made_by)
+            self.lineage.record(part, sources, made_by=made_by)
         if self.path is None:
             return
         table = self.sdata.tables[table_key]
