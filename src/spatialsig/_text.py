@@ -68,14 +68,9 @@ def check_alike(names: Iterable[str], *, what: str) -> None:
             raise InputError(msg)
 
 
-def mangled_genes(names: Iterable[str]) -> list[str]:
-    """Names that were genes before a spreadsheet took them for dates or numbers (``1-Mar``, ``2-Sep``, ``2.31E+13``)."""
-    return [name for name in names if _MANGLED.fullmatch(name)]
-
-
 def describe_mangled(names: Iterable[str]) -> str:
     """Sentence that names genes which a spreadsheet turned into dates or numbers, and the fix; empty where there are none."""
-    mangled = mangled_genes(names)
+    mangled = [name for name in names if _MANGLED.fullmatch(name)]
     if not mangled:
         return ""
     return (

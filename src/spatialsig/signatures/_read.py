@@ -89,7 +89,8 @@ def _clean(sets: Mapping[str, Sequence[str]], *, where: str) -> dict[str, list[s
     for raw_name, genes in sets.items():
         name = trimmed(str(raw_name))
         if name in cleaned:
-            raise InputError(_twice(name, where))
+            msg = f"{where} holds signature {name!r} twice; give each a name of its own, or join their genes."
+            raise InputError(msg)
         if isinstance(genes, str) or not all(isinstance(gene, str) for gene in genes):
             msg = f"signature {name!r} of {where}: wanted a list of gene names, got {genes!r}."
             raise InputError(msg)
@@ -105,10 +106,6 @@ def _clean(sets: Mapping[str, Sequence[str]], *, where: str) -> dict[str, list[s
         if mangled := describe_mangled(genes):
             warnings.warn(f"signature {name!r} of {where}: {mangled}", SpatialsigWarning, stacklevel=3)
     return cleaned
-
-
-def _twice(name: str, where: str) -> str:
-    return f"{where} holds signature {name!r} twice; give each a name of its own, or join their genes."
 
 
 def _flat(loaded: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -124,15 +124,14 @@ class Slide:
         """
         self._put(key, element, attrs or {})
         self.lineage.record(key, sources, made_by=made_by)
-        self.commit(key, attrs=self._entries(key, attrs or {}) | self._lineage([key]))
+        self.commit(key, sections=attrs or {}, parts=[key])
 
     def replace(self, key: str, element: Any, *, attrs: Mapping[str, Any] | None = None) -> None:
         """As :meth:`put`, for an element of which a part is kept and the rest left out or added to."""
-        entry = self.attrs.get(LINEAGE, {}).get(key)
         self._put(key, element, attrs or {})
-        if entry is not None:
-            entry[CONTENT] = self.lineage.fingerprint(key)
-        self.commit(key, attrs=self._entries(key, attrs or {}) | self._lineage([key] if entry else []))
+        if key in self.lineage.entries:
+            self.lineage.entries[key][CONTENT] = self.lineage.fingerprint(key)
+        self.commit(key, sections=attrs or {}, parts=[key])
 
     def _put(self, key: str, element: Any, attrs: Mapping[str, Any]) -> None:
         if key in self.sdata:
@@ -142,23 +141,19 @@ class Slide:
             self.attrs.setdefault(section, {})[key] = value
         self.changed()
 
-    @staticmethod
-    def _entries(key: str, attrs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        return {section: {key: value} for section, value in attrs.items()}
-
     def _lineage(self, parts: Iterable[str]) -> dict[str, dict[str, Any]]:
-        entries = {part: self.attrs[LINEAGE][part] for part in parts}
-        return {LINEAGE: entries} if entries else {}
+        return {LINEAGE: {part: self.lineage.entries[part] for part in parts if part in self.lineage.entries}}
 
     def changed(self) -> None:
         """Forget what was read of elements that are replaced."""
         self._patches.clear()
         self.lineage.forget()
 
-    def commit(self, *keys: str, attrs: Mapping[str, Mapping[str, Any]] | None = None) -> None:
-        """Write elements, and entries of sections of the attributes, to the store; nothing to do in memory."""
+    def commit(self, key: str, *, sections: Iterable[str] = (), parts: Iterable[str] = ()) -> None:
+        """Write an element, its entries in sections of the attributes, and the record of parts; nothing in memory."""
         if self.path is not None:
-            commit_elements(self.path, {key: self.sdata[key] for key in keys}, attrs={_keys.NAMESPACE: attrs or {}})
+            attrs = {section: {key: self.attrs[section][key]} for section in sections} | self._lineage(parts)
+            commit_elements(self.path, {key: self.sdata[key]}, attrs={_keys.NAMESPACE: attrs})
 
     def commit_table(
         self,
@@ -188,7 +183,7 @@ class Slide:
             return
         table = self.sdata.tables[table_key]
         if not has_rows_of(self.path, table_key, table):
-            self.commit(table_key, attrs=self._lineage(made))
+            self.commit(table_key, parts=made)
             return
         commit_table_parts(
             self.path,

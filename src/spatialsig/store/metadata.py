@@ -194,8 +194,9 @@ def consolidate(path: Path, attrs: Mapping[str, Mapping[str, Any]] | None = None
     """
     document = root_document(path)
     for attribute, sections in (attrs or {}).items():
-        kept = document["attributes"].setdefault(attribute, {})
         for section, entries in sections.items():
-            kept.setdefault(section, {}).update(entries)
+            if entries:
+                kept = document["attributes"].setdefault(attribute, {})
+                kept[section] = kept.get(section, {}) | dict(entries)
     replace_root(path, consolidated(path, document))
     try_record_current(path)
