@@ -156,6 +156,9 @@ bench-report: $(VENV)/.package  ## size of the report of eight held-out slides
 bench-walks: $(VENV)/.test  ## how a value walks through the package; size, circles, longest folder
 	$(PY) benchmarks/walks.py --json benchmarks/results/walks.json
 
+bench-lineage: $(VENV)/.package  ## what it costs that results record what they were made from
+	$(PY) benchmarks/lineage.py
+
 bench-smoke: $(VENV)/.test  ## every benchmark once in its short form: which of them still run
 	$(PY) benchmarks/smoke.py
 
