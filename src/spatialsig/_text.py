@@ -34,7 +34,9 @@ def decoded(path: Path) -> str:
     """
     data = path.read_bytes()
     try:
-        return data.decode("utf-16" if data.startswith(_UTF16) else "utf-8-sig")
+        # two bytes can begin anything: text in a table has at least one plain letter
+        wide = data.startswith(_UTF16) and any(map(str.isascii, data.decode("utf-16", "ignore")))
+        return data.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
         msg = f"{str(path)!r} is not UTF-8 text ({error}); save it as UTF-8 (in Excel: 'CSV UTF-8')."
         raise InputError(msg) from error

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,16 +86,21 @@ def test_a_place_that_cannot_be_written_to_is_named_and_left_clean(
 ) -> None:
     path = tmp_path / "a.zarr"
     shutil.copytree(store, path)
-    write = Path.write_text
+    real_open = Path.open
 
-    def fail(self: Path, *args: object, **options: object) -> int:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(code, os.strerror(code))
+
+    def fail(self: Path, *args: Any, **options: Any) -> Any:
         if ".lock" not in self.name:
-            return write(self, *args, **options)  # type: ignore[arg-type]
-        if code == errno.ENOSPC:
-            self.touch()  # the name fits where the content does not
-        raise OSError(code, os.strerror(code))
+            return real_open(self, *args, **options)
+        if code != errno.ENOSPC:
+            raise OSError(code, os.strerror(code))
+        self.touch()  # the name fits where the content does not
+        return Full()
 
-    monkeypatch.setattr(Path, "write_text", fail)
+    monkeypatch.setattr(Path, "open", fail)
     with pytest.raises(StoreError, match=message):
         sp.pp.make_patches(path, patch_px=28, um_per_px=2.0)
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.zarr"]

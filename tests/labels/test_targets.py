@@ -78,15 +78,15 @@ def test_layers_stay_sparse_and_empty_patches_are_zero(cells: ad.AnnData, patche
 
 
 def test_what_cannot_be_averaged_is_refused(toy: sd.SpatialData) -> None:
-    slide, cells = Slide(toy), toy["table"]
-    cells.obs["note"] = "text"
-    check_columns(slide, cells, obs=["cell_type"], obsm=["spatial"], layers=["X"])
+    slide = Slide(toy)
+    toy["table"].obs["note"] = "text"
+    check_columns(slide, "table", obs=["cell_type"], obsm=["spatial"], layers=["X"])
     with pytest.raises(InputError, match=r"slide 'toy': `obs='note'` holds .*, wanted numbers, booleans or categories"):
-        check_columns(slide, cells, obs=["note"], obsm=[], layers=[])
+        check_columns(slide, "table", obs=["note"], obsm=[], layers=[])
     for name in ("obs", "obsm", "layers"):
         options = {"obs": [], "obsm": [], "layers": []} | {name: ["none"]}
         with pytest.raises(KeyMissingError, match=rf"`{name}='none'` is not in the {name} of slide 'toy'"):
-            check_columns(slide, cells, **options)
+            check_columns(slide, "table", **options)
 
 
 def test_only_categories_are_categories() -> None:

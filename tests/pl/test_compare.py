@@ -107,6 +107,7 @@ def test_a_gradient_looks_as_it_lies_on_the_tissue(drawn, axis):
     slide.put(_keys.IMAGE, Image2DModel.parse(
         pixels, dims=("c", "y", "x"), c_coords=("r", "g", "b"), scale_factors=[2], transformations=transformations
     ))  # fmt: skip
+    del slide.attrs["lineage"]  # of the image before
     values = sdata.shapes[_keys.PATCHES][_keys.X0 if axis == "x" else _keys.Y0].to_numpy(float)[:, None]
     drawn.add_tables(slide, values, values, ("ramp",))
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -110,17 +112,23 @@ def test_a_slide_without_tissue_says_so(half: sd.SpatialData) -> None:
 
 
 def test_only_a_coarse_level_is_read(toy: sd.SpatialData) -> None:
-    def forbidden(block: np.ndarray) -> np.ndarray:
-        raise AssertionError
+    read: list[tuple[str, tuple[int, ...]]] = []
+
+    def seen(block: np.ndarray, level: str, block_info: Any = None) -> np.ndarray:
+        read.append((level, block_info[0]["chunk-location"]))
+        return block
 
     tree = toy["he_image"]
     for level in ("scale0", "scale1"):
         array = tree[level]["image"]
-        tree[level]["image"] = array.copy(
-            data=da.map_blocks(forbidden, da.asarray(array.data), dtype=np.uint8, meta=np.empty((0, 0, 0), np.uint8))
-        )
+        chunks = da.asarray(array.data).rechunk((3, 128, 128))
+        data = da.map_blocks(seen, chunks, level, dtype=np.uint8, meta=np.empty((0, 0, 0), np.uint8))
+        tree[level]["image"] = array.copy(data=data)
     sp.pp.find_tissue(toy)
     assert len(toy["tissue"])
+    # the fingerprint of the image looks at three blocks of 256 px of the finest level (two of them the same here)
+    assert {level for level, _ in read} == {"scale0"}
+    assert len(set(read)) <= 8 < chunks.npartitions
 
 
 def test_one_level_gives_the_same_as_a_pyramid(toy: sd.SpatialData) -> None:

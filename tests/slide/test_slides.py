@@ -82,11 +82,12 @@ def test_a_slide_without_names_is_called_after_its_store(
 def test_what_is_put_into_a_slide_replaces_the_element_in_its_store(store: Path) -> None:
     (slide,) = open_slides(store)
     slide.put("spots", shapes(5))
-    slide.put("more", shapes(2))
-    slide.record_patches("more", {"patch_px": 8})
+    slide.put("more", shapes(2), made_by="pp.make_patches", sources=["spots"], attrs={"patches": {"patch_px": 8}})
     back = sd.read_zarr(store)
     assert [len(back[key]) for key in ("spots", "more")] == [5, 2]
-    assert back.attrs["spatialsig"] == {"patient": "P7", "patches": {"more": {"patch_px": 8}}}
+    attrs = back.attrs["spatialsig"]
+    assert set(attrs.pop("lineage")["more"]["from"]) == {"spots"}
+    assert attrs == {"patient": "P7", "patches": {"more": {"patch_px": 8}}}
 
 
 def test_parameters_of_a_step_are_written_and_those_of_others_left(cells: sd.SpatialData, tmp_path: Path) -> None:

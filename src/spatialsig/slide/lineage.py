@@ -33,7 +33,7 @@ LINEAGE = "lineage"  # under attrs["spatialsig"]
 MADE_BY, CONTENT, SOURCES, SPOTS = "made_by", "content", "from", "spots"
 PIXELS, PLACE, STAIN = "pixels", "place", "stain"  # of an image; of patches
 FOLDS = "/folds"  # part that is the folds of the slide; no element has a name like this
-BLOCK_PX = 256  # edge of the three blocks of an image that stand for its pixels
+BLOCK_PX = 256  # edge of the three blocks of an image that stand for its pixels, and of the chunks we write
 N_SPOTS = 64  # values of a table that tell a selection of its rows and columns from other numbers
 
 
@@ -202,7 +202,7 @@ def _of_pixels(image: DataArray | DataTree) -> str:
     height, width = full.sizes["y"], full.sizes["x"]
     blocks = []
     for share in (0.25, 0.5, 0.75):
-        y, x = (max(0, int(share * size) - BLOCK_PX // 2) for size in (height, width))
+        y, x = (int(share * size) // BLOCK_PX * BLOCK_PX for size in (height, width))  # no block lies in two chunks
         blocks.append(_checksums(full[:, y : y + BLOCK_PX, x : x + BLOCK_PX].to_numpy()))
     return json_hash([height, width, blocks])
 

@@ -117,18 +117,28 @@ def _create(file: Path, entry: dict[str, Any]) -> bool:
     text = json.dumps(entry)
     own = file.with_name(f"{file.name}-{entry['token']}")
     try:
-        own.write_text(text, encoding="utf-8")
+        _write_new(own, text)
         os.link(own, file)
     except FileExistsError:
         return False
     except OSError as error:
-        if own.exists() and error.errno not in _FULL:  # no hard links on this file system: created, then filled
-            return _create_exclusively(file, text)
-        raise StoreError(_not_writable(file, error)) from error
+        if not own.exists() or error.errno in _FULL:
+            raise StoreError(_not_writable(file, error)) from error
+        return _create_exclusively(file, text)  # no hard links on this file system: created, then filled
     finally:
-        with suppress(OSError):
-            own.unlink(missing_ok=True)
+        own.unlink(missing_ok=True)
     return True
+
+
+def _write_new(file: Path, text: str) -> None:
+    """Write a file that must not exist; nothing is left of it if that fails."""
+    with file.open("x", encoding="utf-8") as new:
+        try:
+            new.write(text)
+            new.flush()
+        except OSError:
+            file.unlink(missing_ok=True)
+            raise
 
 
 def _not_writable(file: Path, error: OSError) -> str:
@@ -139,8 +149,7 @@ def _not_writable(file: Path, error: OSError) -> str:
 
 def _create_exclusively(file: Path, text: str) -> bool:
     try:
-        with file.open("x", encoding="utf-8") as new:
-            new.write(text)
+        _write_new(file, text)
     except FileExistsError:
         return False
     return True
