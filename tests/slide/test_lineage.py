@@ -158,6 +158,7 @@ CHANGES: dict[Callable[[sd.SpatialData], None], set[str]] = {
 }
 
 
+Change = Callable[[sd.SpatialData], None]
 Reader = Callable[[sd.SpatialData, dict[str, object], Path], object]
 TRAIN = {"size": TINY, "max_epochs": 1, "use_rep": None}
 
@@ -230,41 +231,81 @@ READERS: dict[str, tuple[set[str], Reader]] = {
 
 
 @pytest.fixture(scope="module")
-def changed(slide: sd.SpatialData) -> Callable[[Callable[[sd.SpatialData], None]], sd.SpatialData]:
-    made: dict[Callable[[sd.SpatialData], None], sd.SpatialData] = {}
+def changed(slide: sd.SpatialData) -> Callable[[Change], sd.SpatialData]:
+    """Slide after a change, made once: what refuses it must leave it as it was."""
+    made: dict[Change, sd.SpatialData] = {}
 
-    def of(change: Callable[[sd.SpatialData], None]) -> sd.SpatialData:
+    def of(change: Change) -> sd.SpatialData:
         if change not in made:
             made[change] = sd.deepcopy(slide)
             change(made[change])
-        return sd.deepcopy(made[change])
+        return made[change]
 
     return of
 
 
+# name of a part in this file -> its name in the record
+PARTS = {
+    "tissue": "tissue",
+    "patches": "patches",
+    "stain": "patches/stain",
+    "membership": "table/obsm/patch_membership",
+    "scores": "table/obsm/signatures",
+    "variable genes": "table/var/highly_variable",
+    "layer": "table/layers/lognorm",
+    "embedding": "table/obsm/X_ae",
+    "labels": "signatures",
+    "types": "types",
+    "mean layer": "mean_layer",
+    "features": "features",
+    "predictions": "signatures_pred",
+    "fused": "fused",
+    "by features": "by_features",
+    "attention": "attention",
+}
+STALE_READS = [
+    (change, reader)
+    for change, parts in CHANGES.items()
+    for reader, (reads, _) in READERS.items()
+    if any(is_stale(part, parts) for part in reads)
+]
+
+
 @pytest.mark.parametrize("reader", READERS)
-@pytest.mark.parametrize("change", [None, *CHANGES], ids=lambda change: change.__name__ if change else "nothing")
-def test_what_is_stale_is_refused_and_what_is_fresh_is_used(
-    change: Callable[[sd.SpatialData], None] | None,
-    reader: str,
-    slide: sd.SpatialData,
-    models: dict[str, object],
-    changed: Callable[[Callable[[sd.SpatialData], None]], sd.SpatialData],
-    tmp_path: Path,
-) -> None:
-    reads, call = READERS[reader]
-    data = sd.deepcopy(slide) if change is None else changed(change)
-    if change is not None and any(is_stale(part, CHANGES[change]) for part in reads):
-        with pytest.raises(StaleError, match=r"call `sp\.(pp|tl)\.\w+` again"):
-            call(data, models, tmp_path)
-    elif change is None or not trains(reader):
-        call(data, models, tmp_path)
+def test_what_is_fresh_is_used(reader: str, slide: sd.SpatialData, models: dict[str, object], tmp_path: Path) -> None:
+    READERS[reader][1](sd.deepcopy(slide), models, tmp_path)
     plt.close("all")
 
 
-def trains(reader: str) -> bool:
-    """Functions that fit a model take a second or more: that they take what is fresh is tried without a change."""
-    return reader.startswith(("train", "evaluate", "baselines", "calibrate", "noise", "embedding_leak", "attention"))
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_what_a_change_makes_stale_and_nothing_else(
+    change: Change, changed: Callable[[Change], sd.SpatialData]
+) -> None:
+    state = sp.io.status(changed(change)).set_index("part")["state"]
+    expected = {part for name, part in PARTS.items() if is_stale(name, CHANGES[change])}
+    assert {part for part in PARTS.values() if state.get(part) == "stale"} == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "reader"), STALE_READS, ids=lambda value: value if isinstance(value, str) else value.__name__
+)
+def test_what_is_stale_is_refused(
+    change: Change,
+    reader: str,
+    models: dict[str, object],
+    changed: Callable[[Change], sd.SpatialData],
+    tmp_path: Path,
+) -> None:
+    before = sorted(name for _, name, _ in changed(change).gen_elements())
+    with pytest.raises(StaleError, match=r"call `sp\.(pp|tl)\.\w+` again"):
+        READERS[reader][1](changed(change), models, tmp_path)
+    assert sorted(name for _, name, _ in changed(change).gen_elements()) == before  # nothing was written
+    plt.close("all")
+
+
+def test_the_grid_is_as_large_as_it_looks() -> None:
+    assert len(READERS) >= 30
+    assert len(STALE_READS) >= 150
 
 
 def test_cells_and_genes_may_be_left_out(slide: sd.SpatialData) -> None:
