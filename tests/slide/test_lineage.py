@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import spatialdata as sd
 from spatialdata.models import Image2DModel
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 
 import spatialsig as sp
 from spatialsig.cli import app
-from spatialsig.errors import StaleError
+from spatialsig.errors import InputError, StaleError
 from spatialsig.store.metadata import read_attrs
 
 TINY = sp.ViTConfig(dim=16, depth=1, heads=2, mlp_dim=16, stem=(4, 4), stem_blocks=(0, 0))
@@ -30,9 +31,9 @@ MADE_FROM = {
     "variable genes": {"counts"},
     "layer": {"counts"},
     "embedding": {"counts"},
-    "labels": {"patches", "membership", "scores", "embedding"},
-    "types": {"patches", "membership", "cell types"},
-    "mean layer": {"patches", "membership", "layer", "scores"},
+    "labels": {"patches", "place", "positions", "scores", "embedding"},
+    "types": {"patches", "place", "positions", "cell types"},
+    "mean layer": {"patches", "place", "positions", "layer", "scores"},
     "features": {"pixels", "patches", "stain"},
     "predictions": {"pixels", "patches", "stain"},
     "fused": {"pixels", "patches", "stain", "labels", "embedding of patches"},
@@ -317,6 +318,36 @@ def test_cells_and_genes_may_be_left_out(slide: sd.SpatialData) -> None:
     assert set(state[state == "stale"].index) >= {"signatures", "fused"}
     assert set(state.filter(like="table/")) == {"fresh"}
     sp.tl.aggregate_patches(data, min_cells=3, key_added="new")
+
+
+@pytest.mark.parametrize("form", ["cells", "genes", "columns", "dense"])
+def test_order_and_form_of_a_table_do_not_matter(slide: sd.SpatialData, form: str) -> None:
+    data = sd.deepcopy(slide)
+    table = data["table"]
+    if form == "cells":
+        data["table"] = table[np.argsort(table.obs["cell_type"].astype(str), kind="stable")].copy()
+    elif form == "genes":
+        data["table"] = table[:, ::-1].copy()
+    else:
+        table.X = table.X.tocsc() if form == "columns" else table.X.toarray()
+    assert set(sp.io.status(data)["state"]) == {"fresh"}
+
+
+def test_values_that_change_places_with_another_form_are_seen(slide: sd.SpatialData) -> None:
+    data = sd.deepcopy(slide)
+    data["table"].X = data["table"].X.toarray()[::-1]
+    assert sp.io.status(data).set_index("part").loc["table/obsm/signatures", "state"] == "stale"
+
+
+def test_two_sets_of_patches_stand_side_by_side(slide: sd.SpatialData) -> None:
+    data = sd.deepcopy(slide)
+    sp.pp.make_patches(data, patch_px=28, um_per_px=2.0, stride_um=50, key_added="second")
+    sp.pp.assign_cells(data, patches_key="second")
+    sp.tl.aggregate_patches(data, patches_key="second", use_rep=None, min_cells=3, key_added="second_labels")
+    sp.pl.patches(data, "Immune_T", table_key="signatures")
+    plt.close("all")
+    with pytest.raises(InputError, match="cells are assigned to the patches of 'second', not of 'patches'"):
+        sp.tl.aggregate_patches(data, use_rep=None)
 
 
 def test_a_selection_with_other_values_is_no_selection(slide: sd.SpatialData) -> None:

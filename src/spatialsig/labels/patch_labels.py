@@ -13,6 +13,7 @@ from spatialsig.labels.statistics import PSEUDOBULK, score_labels, standard_erro
 from spatialsig.labels.targets import COUNTS, Targets, add_layers, add_obs, add_obsm, check_columns
 from spatialsig.models.scalers import check_one_embedding
 from spatialsig.slide.counts import counts_of
+from spatialsig.slide.lineage import place_of
 from spatialsig.slide.slides import open_slides
 from spatialsig.stats.expression import library_size
 from spatialsig.stats.grouped import group_sizes, grouped_mean
@@ -48,10 +49,12 @@ class LabelRequest:
         obsm, layers, obs = ({*ours, *theirs} for ours, theirs in self._columns(targets))
         if self.targets is None:
             obsm.add(str(slide.params(self.table_key)["score_cells"]["key"]))
-        entries = [f"obsm/{key}" for key in (_keys.MEMBERSHIP, *obsm)] + [f"obs/{key}" for key in obs]
+        # membership follows from places of cells and patches, and may be that of other patches later
+        entries = [f"obsm/{key}" for key in (_keys.SPATIAL, *obsm)] + [f"obs/{key}" for key in obs]
         entries += [key if key == COUNTS else f"layers/{key}" for key in layers]
         counts = [COUNTS] if self.stat == PSEUDOBULK else []
-        return [self.patches_key, *(f"{self.table_key}/{entry}" for entry in [*entries, *counts])]
+        place = place_of(slide.patches(self.patches_key).spec.image_key)
+        return [self.patches_key, place, *(f"{self.table_key}/{entry}" for entry in [*entries, *counts])]
 
     def _columns(self, targets: Targets) -> Iterator[tuple[Sequence[str], Sequence[str]]]:
         yield (*self.rep, *self.obsm), targets.obsm

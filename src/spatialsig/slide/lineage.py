@@ -79,12 +79,11 @@ class Lineage:
     def record(self, part: str, sources: Iterable[str], *, made_by: str) -> None:
         """Record on the object what a part was made from; sources that are not there are left out."""
         prints = {source: self.fingerprint(source) for source in sources}
-        by_row = sorted(source for source in prints if part.startswith(f"{source.partition('/')[0]}/"))
         self.slide.attrs.setdefault(LINEAGE, {})[part] = {
             MADE_BY: made_by,
             CONTENT: self.fingerprint(part),
             SOURCES: {source: found for source, found in prints.items() if found is not None},
-            SPOTS: {source: spots for source in by_row if (spots := _spots(*self._numbers(source)))},
+            SPOTS: {source: spots for source in sorted(prints) if (spots := _spots(*self._numbers(source)))},
         }
 
     def check(self, part: str) -> None:
@@ -108,7 +107,10 @@ class Lineage:
             for message in self.stale(source):
                 fresh = False
                 yield message
-            if not self._is_same(source, before, recorded[SPOTS].get(source)):
+            by_row = part.startswith(
+                f"{source.partition('/')[0]}/"
+            )  # belongs to single rows, so that others may be left out
+            if not self._is_same(source, before, recorded[SPOTS].get(source), by_row=by_row):
                 fresh = False
                 yield (
                     f"slide {self.slide.name!r}: {self._described(part)} was made from {self._described(source)}, which "
@@ -169,9 +171,14 @@ class Lineage:
         columns = pd.RangeIndex(values.shape[1]).astype(str) if section == "obsm" else table.var_names
         return values, table.obs_names, columns
 
-    def _is_same(self, source: str, before: str, spots: Mapping[str, Any] | None) -> bool:
+    def _is_same(self, source: str, before: str, spots: Mapping[str, Any] | None, *, by_row: bool) -> bool:
         now = self.fingerprint(source)
-        return now is None or now == before or (spots is not None and _is_selection(spots, *self._numbers(source)))
+        if now is None or now == before or spots is None:
+            return now is None or now == before
+        values, rows, columns = self._numbers(source)
+        if list(values.shape) != list(spots["n"]) and not by_row:
+            return False
+        return _is_selection(spots, values, rows, columns)
 
     def _described(self, part: str) -> str:
         key, _, aspect = part.partition("/")
@@ -240,7 +247,15 @@ def _spots(values: Any, rows: pd.Index, columns: pd.Index) -> dict[str, Any] | N
         filled = np.diff(chosen.indptr) > 0
         column[filled] = chosen.indices[chosen.indptr[:-1][filled]]
     names = {"row": rows[row].astype(str).tolist(), "column": columns[column].astype(str).tolist()}
-    return {"n": list(values.shape), **names, "value": _at(values, row, column)}
+    return {"n": list(values.shape), **names, "value": _at(values, row, column), **_whole(values, rows, columns)}
+
+
+def _whole(values: Any, rows: pd.Index, columns: pd.Index) -> dict[str, Any]:
+    """What tells the same numbers in another order or form from other numbers: their sum, and how they were kept."""
+    return {
+        "sum": float(values.sum(dtype=np.float64)),
+        "kept": [_text(rows), _text(columns), str(type(values)), str(values.dtype)],
+    }
 
 
 def _at(values: Any, rows: NDArray[Any], columns: NDArray[Any]) -> list[float]:
@@ -248,9 +263,15 @@ def _at(values: Any, rows: NDArray[Any], columns: NDArray[Any]) -> list[float]:
 
 
 def _is_selection(spots: Mapping[str, Any], values: Any, rows: pd.Index, columns: pd.Index) -> bool:
-    """Whether a table now holds some rows and columns of what it held, with the same values as far as they were kept."""
-    smaller = all(now <= before for now, before in zip(values.shape, spots["n"], strict=True))
-    if not smaller or list(values.shape) == list(spots["n"]):
+    """Whether a table now holds what it held, or some of its rows and columns, in another order or form.
+
+    That is so when the values that were kept are the same, and where nothing was left out also the sum of all.
+    """
+    if list(values.shape) == list(spots["n"]):
+        whole = _whole(values, rows, columns)
+        if whole["kept"] == spots["kept"] or not np.isclose(whole["sum"], spots["sum"], rtol=1e-9, atol=0):
+            return False
+    elif any(now > before for now, before in zip(values.shape, spots["n"], strict=True)):
         return False
     row, column = rows.get_indexer(spots["row"]), columns.get_indexer(spots["column"])
     kept = (row >= 0) & (column >= 0)

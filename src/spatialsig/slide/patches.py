@@ -174,6 +174,13 @@ class Patches:
     def membership(self, table_key: str) -> sparse.csr_matrix:
         """Membership of the cells of a table in patches, CSR ``(n_cells, n_patches)`` of 0 and 1."""
         membership = self.slide.obsm(table_key, _keys.MEMBERSHIP, name="key", fix="Call `sp.pp.assign_cells` first.")
+        assigned = self.slide.params(table_key).get("assign_cells", {}).get("patches_key", self.key)
+        if assigned != self.key:
+            msg = (
+                f"slide {self.slide.name!r}: cells are assigned to the patches of {assigned!r}, not of {self.key!r}; call "
+                f"`sp.pp.assign_cells(..., patches_key={self.key!r})` first."
+            )
+            raise InputError(msg)
         if membership.shape[1] != len(self):
             msg = (
                 f"slide {self.slide.name!r}: cells are assigned to {membership.shape[1]} patches, but {self.key!r} holds "
