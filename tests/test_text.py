@@ -38,6 +38,12 @@ def test_sets_are_read_whatever_wrote_them(tmp_path: Path, ending: str, habit: s
     assert sp.io.read_signatures(path) == SETS
 
 
+def test_a_set_may_take_in_another_by_reference(tmp_path: Path) -> None:
+    path = tmp_path / "sets.yaml"
+    path.write_text("signatures:\n  <<: &base {T_cells: [CD3D, CD3E], B_cells: [CD19]}\n  B_cells: [MS4A1]\n")
+    assert sp.io.read_signatures(path) == SETS
+
+
 @pytest.mark.parametrize("delimiter", [";", "\t", ","])
 def test_columns_may_stand_between_other_characters(tmp_path: Path, delimiter: str) -> None:
     path = tmp_path / "sets.csv"
@@ -88,6 +94,7 @@ def manifest(tmp_path: Path, text: bytes) -> pd.DataFrame:
     [
         b"sample,bundle,patient\nS1,a,P1\nS2,b,P1 \n",
         "sample,bundle,patient\nS1,a,P1\nS2,b,\u00a0P1\n".encode(),
+        "sample,bundle,patient\nS1,a,P1\nS2,b,P1\u200b\n".encode(),
         "\ufeffsample;bundle;patient\r\nS1;a;P1\r\nS2;b;P1\ufeff\r\n".encode(),
         "sample\tbundle\tpatient \n S1\ta\tP1\nS2 \tb \tP1\n".encode("utf-16"),
     ],
@@ -98,12 +105,9 @@ def test_one_patient_is_one_patient(tmp_path: Path, text: bytes) -> None:
     assert rows["sample"].tolist() == ["S1", "S2"]
 
 
-@pytest.mark.parametrize("other", ["p1", "P 1", "P1\u200b x".replace(" x", "")])
-def test_patients_that_look_alike_are_refused_or_one(tmp_path: Path, other: str) -> None:
+@pytest.mark.parametrize("other", ["p1", "P 1"])
+def test_patients_that_look_alike_are_refused(tmp_path: Path, other: str) -> None:
     text = f"sample,bundle,patient\nS1,a,P1\nS2,b,{other}\n".encode()
-    if trimmed(other) == "P1":
-        assert manifest(tmp_path, text)["patient"].nunique() == 1
-        return
     with pytest.raises(InputError, match=r"patients \['P1', .*\] differ in upper and lower case or in blanks only"):
         manifest(tmp_path, text)
 

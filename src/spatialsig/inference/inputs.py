@@ -16,6 +16,7 @@ from spatialsig.inference.provenance import backbone_of, check_inputs
 from spatialsig.models.ensemble import predict_with_deviation
 from spatialsig.nn.backbones import table_key
 from spatialsig.nn.device import kept_memory
+from spatialsig.slide.lineage import obsm_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,7 +69,7 @@ def check_patches(patches: Patches, model: SignatureModel) -> None:
 def features_part(key: str) -> str:
     """Part of a slide that is a table of features, or with ``"table/entry"`` an entry of its ``obsm``."""
     table, _, entry = key.partition(_keys.ENTRY)
-    return f"{table}/obsm/{entry}" if entry else table
+    return obsm_of(table, entry) if entry else table
 
 
 def inputs_name(use_rep: str | None) -> str:
@@ -106,7 +107,7 @@ class ModelInputs:
         """Parts of the slide that a prediction is made from."""
         features = table_key(backbone_of(self.model))
         seen = self.patches.pixel_parts if features is None else [self.patches.key, features_part(features)]
-        return seen if use_rep is None else [*seen, f"{signatures_key}/obsm/{use_rep}"]
+        return seen if use_rep is None else [*seen, obsm_of(signatures_key, use_rep)]
 
     def embedding_of(self, rows: NDArray[np.int64]) -> NDArray[np.float32] | None:
         """Embedding of ``rows``; None where the model is given none."""

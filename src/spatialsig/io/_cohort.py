@@ -28,7 +28,10 @@ _MAX_NAME = 100
 _IDENTITY = "identity"
 _HASH_LENGTH = 12
 _IDS = "gene_ids"
-_MISSING = frozenset({"NA", "N/A", "NaN", "nan", "None", "null", "NULL"})  # words that mean that a field is empty
+# words that mean that a field is empty, as pandas takes them
+_MISSING = frozenset(
+    "#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null".split("|")
+)
 
 
 def read_csv(file: Path, *, needed: tuple[str, ...], exact: bool = False) -> pd.DataFrame:
@@ -36,10 +39,9 @@ def read_csv(file: Path, *, needed: tuple[str, ...], exact: bool = False) -> pd.
 
     With ``exact`` only an empty field is missing (files that we wrote); otherwise also ``NA``, ``None``, ``nan``, ...
     """
-    missing: dict[str, Any] = {"keep_default_na": False, "na_values": [""]} if exact else {}
     text = decoded(file)
     try:
-        rows: pd.DataFrame = pd.read_csv(StringIO(text), dtype=str, sep=delimiter_of(text), **missing)
+        rows: pd.DataFrame = pd.read_csv(StringIO(text), dtype=str, sep=delimiter_of(text), keep_default_na=False)
     except (ValueError, pd.errors.EmptyDataError) as error:
         msg = f"{str(file)!r} cannot be read as csv ({error}); wanted a header with {list(needed)}."
         raise InputError(msg) from error
@@ -49,7 +51,7 @@ def read_csv(file: Path, *, needed: tuple[str, ...], exact: bool = False) -> pd.
     return rows
 
 
-def without_blanks(rows: pd.DataFrame, missing: Collection[str] = _MISSING) -> pd.DataFrame:
+def without_blanks(rows: pd.DataFrame, missing: Collection[str] = ()) -> pd.DataFrame:
     """The same rows, their texts without blanks at the ends; empty ones and ``missing`` words are missing."""
 
     def text(value: Any) -> Any:
@@ -98,7 +100,7 @@ def read_manifest(manifest: str | Path | pd.DataFrame) -> pd.DataFrame:
     """Read a manifest into one row per slide with absolute paths; None in empty fields."""
     needed = (_keys.SAMPLE, "bundle")
     if isinstance(manifest, pd.DataFrame):
-        rows, base = without_blanks(manifest.reset_index(drop=True), ()), Path()
+        rows, base = without_blanks(manifest.reset_index(drop=True)), Path()
         check_columns(rows, needed, name="manifest")
     else:
         check_files([Path(manifest)], what="manifest", fix=f"Write a csv with columns {list(COLUMNS)}.")

@@ -10,7 +10,7 @@ from spatialsig.errors import AlignmentError, SpatialsigWarning
 from spatialsig.geometry.grid import points_in_patches
 from spatialsig.slide.coordinates import full_resolution, image_of, um_to_image
 from spatialsig.slide.folds import positions
-from spatialsig.slide.lineage import place_of
+from spatialsig.slide.lineage import obsm_of, place_of
 from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _assign(slide: Slide, patches_key: str, table_key: str) -> None:
         obsm=[_keys.MEMBERSHIP],
         steps=["assign_cells"],
         made_by="pp.assign_cells",
-        sources=[f"{table_key}/obsm/{_keys.SPATIAL}", patches_key, place_of(image_key)],
+        sources=[obsm_of(table_key, _keys.SPATIAL), patches_key, place_of(image_key)],
     )
 
 

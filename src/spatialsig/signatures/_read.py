@@ -132,18 +132,19 @@ def _read_json(text: str) -> dict[str, list[str]]:
 
 
 def _read_yaml(text: str) -> dict[str, list[str]]:
-    return _flat(yaml.load(text, _StrictLoader))  # noqa: S506: it is the safe loader, which also refuses names given twice
+    return _flat(yaml.load(text, _StrictLoader))
+
+
+_MERGE = "tag:yaml.org,2002:merge"
 
 
 class _StrictLoader(yaml.SafeLoader):
     """The safe loader, for which a name given twice is an error and not the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
-        """Mapping of a node whose keys are distinct."""
-        return _distinct(
-            (self.construct_object(key, deep=True), self.construct_object(value, deep=True))
-            for key, value in node.value
-        )
+        """Mapping of a node whose own keys are distinct; those that it merges in may stand in it again."""
+        _distinct((self.construct_object(key, deep=True), None) for key, _ in node.value if key.tag != _MERGE)
+        return super().construct_mapping(node, deep)
 
 
 def _distinct(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:

@@ -14,7 +14,7 @@ from spatialsig import _keys
 from spatialsig._checks import check_key
 from spatialsig._text import trimmed
 from spatialsig.errors import InputError, KeyMissingError, SpatialsigError, StoreError
-from spatialsig.slide.lineage import CONTENT, LINEAGE, Lineage
+from spatialsig.slide.lineage import CONTENT, LINEAGE, Lineage, obsm_of
 from spatialsig.slide.patches import Patches
 from spatialsig.store.commit import commit_elements, write_attrs
 from spatialsig.store.parts import commit_table_parts, has_rows_of
@@ -86,7 +86,7 @@ class Slide:
         """``tables[table_key].obsm[key]``, or an error that says how to make it."""
         table = self.table(table_key)
         check_key(table.obsm, key, name=name, where=f"the obsm of slide {self.name!r}", fix=fix)
-        self.lineage.check(f"{table_key}/obsm/{key}")
+        self.lineage.check(obsm_of(table_key, key))
         return table.obsm[key]
 
     def step(self, table_key: str, step: str, *, fix: str) -> dict[str, Any]:

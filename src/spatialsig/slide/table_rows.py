@@ -16,6 +16,7 @@ from spatialsig._checks import check_key
 from spatialsig.errors import InputError
 from spatialsig.geometry.affine import apply
 from spatialsig.slide.coordinates import matrix_to_global
+from spatialsig.slide.lineage import obsm_of
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -69,7 +70,7 @@ def matrix_of(patches: Patches, key: str, *, name: str, fix: str = "") -> PatchM
     if entry:
         where = f"the obsm of {table_key!r} of slide {slide.name!r}"
         check_key(table.obsm, entry, name=name, where=where, fix=fix)
-        slide.lineage.check(f"{table_key}/obsm/{entry}")
+        slide.lineage.check(obsm_of(table_key, entry))
         source = table.obsm[entry]
         columns = source.columns if isinstance(source, pd.DataFrame) else range(source.shape[1])
         names = [str(column) if isinstance(column, str) else f"{entry}_{column}" for column in columns]

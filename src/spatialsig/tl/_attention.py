@@ -21,6 +21,7 @@ from spatialsig.models.ensemble import members_of, weights_hash
 from spatialsig.models.scalers import standardised_embedding
 from spatialsig.nn.saliency import can_roll_out, integrated_gradients, rollout, summed_cells
 from spatialsig.slide.coordinates import XY, image_of
+from spatialsig.slide.lineage import obsm_of
 from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def attention(
             "cell_l0": raster.cell_l0,
             "origin_l0": raster.origin.tolist(),
         }
-        sources = [*shown.pixel_parts, *([] if use_rep is None else [f"{signatures_key}/obsm/{use_rep}"])]
+        sources = [*shown.pixel_parts, *([] if use_rep is None else [obsm_of(signatures_key, use_rep)])]
         slide.put(key_added, raster.element(slide), made_by="tl.attention", sources=sources, attrs={"attention": made})
 
 

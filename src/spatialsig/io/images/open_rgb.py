@@ -53,7 +53,7 @@ def open_rgb(path: str | Path, *, backend: Literal["openslide"] | None = None) -
 def image_name(path: Path) -> str:
     """Name of an image without its format, so that ``P1.sectionA.ome.tif`` and ``P1.sectionB.ome.tif`` stay two slides."""
     stem = path.name
-    for ending in (*SUFFIXES, ".zarr", ".ome"):
+    for ending in (*SUFFIXES, ".ome"):
         stem = stem[: -len(ending)] if stem.lower().endswith(ending) and len(stem) > len(ending) else stem
     return stem
 

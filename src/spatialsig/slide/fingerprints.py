@@ -1,0 +1,154 @@
+"""Fingerprints of what the parts of a slide hold: the same in memory and in any store, another one when a value changes."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import shapely
+from scipy import sparse
+
+from spatialsig import _keys
+from spatialsig._hashing import json_hash
+from spatialsig.slide.coordinates import full_resolution
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import anndata as ad
+    from numpy.typing import NDArray
+    from xarray import DataArray, DataTree
+
+BLOCK_PX = 256  # edge of the three blocks of an image that stand for its pixels, and of the chunks we write
+N_SPOTS = 64  # values of a table that tell a selection of its rows and columns from other numbers
+_SPARSE = (sparse.csr_matrix, sparse.csr_array, sparse.csc_matrix, sparse.csc_array)
+
+
+@dataclass(frozen=True)
+class Names:
+    """Names of rows or columns, which all parts of a table share, and their checksum, taken once."""
+
+    index: pd.Index
+
+    @cached_property
+    def checksum(self) -> list[int]:
+        """Length and checksum."""
+        return _text(self.index)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Numbers of a part of a table, with the names of their rows and columns; what is derived of them is kept."""
+
+    values: Any  # array or sparse matrix
+    rows: Names
+    columns: Names
+
+    @classmethod
+    def of(cls, table: ad.AnnData, aspect: str, *, rows: Names, columns: Names) -> Numbers | None:
+        """Numbers of ``X``, ``obsm/key`` or ``layers/key``; None where there are none in memory."""
+        section, _, key = aspect.partition("/")
+        if section not in {"X", "obsm", "layers"}:
+            return None
+        values = table.X if section == "X" else getattr(table, section).get(key)
+        values = values.to_numpy() if isinstance(values, pd.DataFrame) else values
+        if not (isinstance(values, _SPARSE) or (isinstance(values, np.ndarray) and not values.dtype.hasobject)):
+            return None
+        own = Names(pd.RangeIndex(values.shape[1]).astype(str)) if section == "obsm" else columns
+        return cls(values, rows, own)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of names and values."""
+        return json_hash([self.rows.checksum, self.columns.checksum, _checksums(self.values)])
+
+    @property
+    def form(self) -> list[Any]:
+        """What may differ while the numbers stay the same: order of names, kind of matrix, type."""
+        return [self.rows.checksum, self.columns.checksum, str(type(self.values)), str(self.values.dtype)]
+
+    @cached_property
+    def spots(self) -> dict[str, Any]:
+        """Some values with the names of their rows and columns, the sum of all, and their form; empty without values."""
+        if 0 in self.values.shape:
+            return {}
+        row = np.unique(np.linspace(0, self.values.shape[0] - 1, N_SPOTS).astype(int))
+        column = row % self.values.shape[1]
+        if sparse.issparse(self.values):  # the first of each row that holds something: zeros tell little
+            chosen = self.values[row].tocsr()
+            filled = np.diff(chosen.indptr) > 0
+            column[filled] = chosen.indices[chosen.indptr[:-1][filled]]
+        return {
+            "n": list(self.values.shape),
+            "row": self.rows.index[row].astype(str).tolist(),
+            "column": self.columns.index[column].astype(str).tolist(),
+            "value": self._at(row, column),
+            "sum": self._sum(),
+            "kept": self.form,
+        }
+
+    def _sum(self) -> float:
+        return float(self.values.sum(dtype=np.float64))
+
+    def _at(self, rows: NDArray[Any], columns: NDArray[Any]) -> list[float]:
+        return [float(value) for value in np.asarray(self.values[rows, columns]).ravel()]
+
+    def is_selection(self, spots: Mapping[str, Any]) -> bool:
+        """Whether these are the numbers of ``spots``, or some of their rows and columns, in another order or form.
+
+        That is so when the values that were kept are the same, and where nothing was left out also the sum of all.
+        """
+        if list(self.values.shape) == list(spots["n"]):
+            if self.form == spots["kept"] or not np.isclose(self._sum(), spots["sum"], rtol=1e-9, atol=0):
+                return False
+        elif any(now > before for now, before in zip(self.values.shape, spots["n"], strict=True)):
+            return False
+        row, column = self.rows.index.get_indexer(spots["row"]), self.columns.index.get_indexer(spots["column"])
+        kept = (row >= 0) & (column >= 0)
+        before = np.asarray(spots["value"], float)[kept]
+        return bool(kept.any()) and np.array_equal(self._at(row[kept], column[kept]), before, equal_nan=True)
+
+
+def of_shapes(shapes: pd.DataFrame, spec: Mapping[str, Any] | None) -> str:
+    """Places of patches; outlines of other shapes."""
+    if spec is None or not {_keys.Y0, _keys.X0} <= set(shapes):
+        return json_hash([_text(shapes.index), zlib.crc32(b"".join(shapely.to_wkb(np.asarray(shapes["geometry"]))))])
+    origins = np.asarray(shapes[[_keys.Y0, _keys.X0]], np.int64)
+    return json_hash([_text(shapes.index), _checksums(origins), spec["size_l0"], spec["image_key"]])
+
+
+def of_pixels(image: DataArray | DataTree) -> str:
+    """Size of an image, and three blocks of it at full resolution: the same in memory and in any layout of a store."""
+    full = full_resolution(image)
+    height, width = full.sizes["y"], full.sizes["x"]
+    blocks = []
+    for share in (0.25, 0.5, 0.75):
+        y, x = (int(share * size) // BLOCK_PX * BLOCK_PX for size in (height, width))  # no block lies in two chunks
+        blocks.append(_checksums(full[:, y : y + BLOCK_PX, x : x + BLOCK_PX].to_numpy()))
+    return json_hash([height, width, blocks])
+
+
+def of_column(table: ad.AnnData, aspect: str) -> str | None:
+    """Hash of a column of ``obs`` or ``var`` by the names of its rows, whatever their order; None where it is not there."""
+    section, _, key = aspect.partition("/")
+    frame = getattr(table, section)
+    if key not in frame:
+        return None
+    by_name = pd.util.hash_pandas_object(frame[key].astype(str), index=True)  # a sum of them knows no order
+    return json_hash([len(frame), int(by_name.to_numpy().sum(dtype=np.uint64))])
+
+
+def _checksums(values: Any) -> list[Any]:
+    """Shape, type and checksum of an array, or of the arrays of a sparse matrix."""
+    if isinstance(values, _SPARSE):
+        return [values.shape, *(_checksums(part) for part in (values.data, values.indices, values.indptr))]
+    return [values.shape, values.dtype.str, zlib.crc32(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)]
+
+
+def _text(names: pd.Index) -> list[int]:
+    """Length and checksum of names."""
+    return [len(names), zlib.crc32("\n".join(map(str, names)).encode())]
