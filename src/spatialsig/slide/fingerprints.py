@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,15 +88,19 @@ class Numbers:
             "row": self.rows.index[row].astype(str).tolist(),
             "column": self.columns.index[column].astype(str).tolist(),
             "value": self._at(row, column),
-            "sum": self._sum(),
+            "sum": self._sum().hex(),
             "kept": self.form,
         }
 
     def _sum(self) -> float:
-        return float(self.values.sum(dtype=np.float64))
+        """Sum of what is a number; rows without a label are NaN."""
+        total = float(self.values.sum(dtype=np.float64))
+        held = self.values.data if sparse.issparse(self.values) else self.values
+        return total if np.isfinite(total) else float(np.nansum(held, dtype=np.float64))
 
-    def _at(self, rows: NDArray[Any], columns: NDArray[Any]) -> list[float]:
-        return [float(value) for value in np.asarray(self.values[rows, columns]).ravel()]
+    def _at(self, rows: NDArray[Any], columns: NDArray[Any]) -> list[str]:
+        """Values exactly, as text: JSON knows neither NaN nor infinity."""
+        return [(float(value) + 0.0).hex() for value in np.asarray(self.values[rows, columns]).ravel()]
 
     def is_selection(self, spots: Mapping[str, Any]) -> bool:
         """Whether these are the numbers of ``spots``, or some of their rows and columns, in another order or form.
@@ -103,14 +108,17 @@ class Numbers:
         That is so when the values that were kept are the same, and where nothing was left out also the sum of all.
         """
         if list(self.values.shape) == list(spots["n"]):
-            if self.form == spots["kept"] or not np.isclose(self._sum(), spots["sum"], rtol=1e-9, atol=0):
+            if self.form == spots["kept"] or not self._has_sum(float.fromhex(spots["sum"])):
                 return False
         elif any(now > before for now, before in zip(self.values.shape, spots["n"], strict=True)):
             return False
         row, column = self.rows.index.get_indexer(spots["row"]), self.columns.index.get_indexer(spots["column"])
         kept = (row >= 0) & (column >= 0)
-        before = np.asarray(spots["value"], float)[kept]
-        return bool(kept.any()) and np.array_equal(self._at(row[kept], column[kept]), before, equal_nan=True)
+        before = list(compress(spots["value"], kept))
+        return bool(kept.any()) and self._at(row[kept], column[kept]) == before
+
+    def _has_sum(self, before: float) -> bool:
+        return bool(np.isclose(self._sum(), before, rtol=1e-9, atol=0, equal_nan=True))
 
 
 def of_shapes(shapes: pd.DataFrame, spec: Mapping[str, Any] | None) -> str:
