@@ -12,6 +12,7 @@ import pandas as pd
 from spatialsig._checks import check_positive
 from spatialsig._progress import track
 from spatialsig._settings import settings
+from spatialsig.datasets.synthetic.bundle.layouts import LAYOUTS
 from spatialsig.datasets.synthetic.bundle.write import write_bundle
 from spatialsig.datasets.synthetic.image.render import paint_he
 from spatialsig.datasets.synthetic.image.tiff import write_he
@@ -52,9 +53,10 @@ def synthetic_xenium(
     n_pen: int = 0,
     defocus_share: float = 0.0,
 ) -> pd.DataFrame:
-    """Write Xenium output folders, each with an H&E, its alignment and the planted truth.
+    """Write Xenium or Atera output folders, each with an H&E, its alignment and the planted truth.
 
-    The files are those of Xenium Onboard Analysis [1]_ and are read by ``spatialdata_io.xenium`` as they are. Eight cell
+    The files are those of Xenium Onboard Analysis [1]_ and are read by ``spatialdata_io.xenium`` as they are, all but
+    those of ``version="atera-1.0"``, which only :func:`spatialsig.io.read_atera` reads. Eight cell
     types lie in smooth regions, their positions a log-Gaussian Cox process [2]_; a proliferation programme drives genes
     and nuclei of the tumour cells; counts are negative binomial with ambient transcripts, spill-over and control
     probes; the H&E is painted in optical density [3]_, its fibres by line integral convolution [4]_.
@@ -95,10 +97,11 @@ def synthetic_xenium(
     he_um_per_px, pixel_size_um
         Pixel sizes of H&E and morphology image.
     transcripts
-        Write all transcripts; otherwise those of a few cells, which keeps the folder readable.
+        Write all transcripts; otherwise those of a few cells, which keeps the folder readable. None in ``"atera-1.0"``.
     version
-        Layout of the folders: ``"1.0"``, ``"1.6"``, ``"2.0"``, ``"3.0"`` or ``"4.0"``. Cells, counts and pictures are
-        the same in all of them; ids of cells are running numbers in ``"1.0"``.
+        Layout of the folders: ``"1.0"``, ``"1.6"``, ``"2.0"``, ``"3.0"`` or ``"4.0"`` of Xenium, ``"atera-preview"``
+        (files as those of Xenium) or ``"atera-1.0"`` (zipped Zarr, without transcripts) of Atera. Cells, counts and
+        pictures are the same in all of them; ids of cells are running numbers in ``"1.0"``.
     stains
         Channels of the morphology image: 1 (DAPI), or from ``"2.0"`` on 4 (DAPI, boundary, interior RNA, interior
         protein).
@@ -118,7 +121,7 @@ def synthetic_xenium(
     The same table with paths relative to the folder is written to ``bundles.csv``.
 
     In each bundle folder (or beside it), with the files of 10x: ``<sample>_he_image.ome.tif``, ``<sample>_he_imagealignment.csv``
-    (3 x 3, H&E px to morphology px). In ``directory``:
+    (Atera: ``<sample>_he_alignment.csv``; 3 x 3, H&E px to morphology px). In ``directory``:
 
     - ``<sample>_truth.h5ad``: ``X`` expected counts without noise (float32); ``obs``: ``cell_id``, ``sample``,
       ``patient``, ``cell_type``, ``drawn_type``, ``programme``; ``obsm["spatial"]`` um; ``obsm["he_px"]`` nucleus
@@ -205,7 +208,7 @@ def _write_slide(root: Path, slide: SyntheticSlide) -> dict[str, str]:
     bundle.mkdir(parents=True)
     place = bundle if slide.recipe.he_in_bundle else root
     image = place / f"{slide.sample}_he_image.ome.tif"
-    alignment = place / f"{slide.sample}_he_imagealignment.csv"
+    alignment = place / f"{slide.sample}_{LAYOUTS[slide.recipe.version].alignment}"
     # packing the files and painting the picture keep different parts of the machine busy
     with ThreadPoolExecutor(min(settings.threads, 2)) as pool:
         packed = pool.submit(write_bundle, bundle, slide)

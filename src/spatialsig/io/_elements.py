@@ -40,12 +40,12 @@ def cell_table(
 ) -> ad.AnnData:
     """Table of cells that annotates the circles of the cells.
 
-    ``counts`` are raw, ``(n_cells, n_genes)``; the column ``cell_id`` (str) of ``obs`` also becomes the index;
+    ``counts`` are raw, ``(n_cells, n_genes)``, and become part of the table if they are float32; the column ``cell_id`` (str) of ``obs`` also becomes the index;
     ``xy_um`` are the centres ``(n_cells, 2)``; ``info``, what the reader did, goes to ``uns["spatialsig"]``.
     """
     obs = obs.set_index(pd.Index(obs[_keys.CELL_ID].to_numpy(object)))
     obs[_keys.REGION_KEY] = pd.Categorical([_keys.CIRCLES] * len(obs))
-    table = ad.AnnData(counts.tocsr().astype(np.float32), obs=obs, var=var)
+    table = ad.AnnData(counts.tocsr().astype(np.float32, copy=False), obs=obs, var=var)
     table.obsm[_keys.SPATIAL] = np.ascontiguousarray(xy_um, dtype=np.float64)
     table.uns[_keys.NAMESPACE] = info
     return TableModel.parse(table, region=_keys.CIRCLES, region_key=_keys.REGION_KEY, instance_key=_keys.CELL_ID)

@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from spatialdata.transformations import Affine
 
 from spatialsig import _keys
 from spatialsig.errors import InputError
 from spatialsig.io._elements import DEFAULT_RADIUS_UM, assemble, cell_circles, cell_table, labelled, slide_attrs
 from spatialsig.io.images.open_rgb import open_rgb
-from spatialsig.io.xenium.bundle import CELLS, MATRIX, SPECS, check_bundle, detect_layout, pixel_size_of, read_specs
+from spatialsig.io.xenium.atera import read_atera_axes, read_atera_counts
+from spatialsig.io.xenium.bundle import ATERA, check_bundle, detect_layout, form_of, pixel_size_of, read_specs
 from spatialsig.io.xenium.cells import AREA_COLUMN, X_COLUMN, Y_COLUMN, check_counts, read_cells
 from spatialsig.io.xenium.extras import (
     CELL_BOUNDARIES,
@@ -23,7 +25,7 @@ from spatialsig.io.xenium.extras import (
     read_extras,
 )
 from spatialsig.io.xenium.he import GIVEN, check_inside, find_he, read_he_alignment
-from spatialsig.io.xenium.matrix import read_matrix
+from spatialsig.io.xenium.matrix import read_h5_axes, read_h5_counts
 from spatialsig.io.xenium.segmentation import check_cells, check_pixel_size, read_segmentation
 from spatialsig.store.commit import check_target
 from spatialsig.store.metadata import check_name
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
     from spatialdata import SpatialData
 
-    from spatialsig.io.xenium.bundle import Layout
+    from spatialsig.io.xenium.bundle import Form, Layout
 
 
 def read_xenium(
@@ -136,17 +138,18 @@ def read_xenium(
     path = Path(path)
     _check_keys(image_key, table_key)
     extras = {"morphology": morphology, "boundaries": boundaries, "transcripts": transcripts}
-    check_bundle(path, extra_files(**extras))
+    form = form_of(path)
+    check_bundle(path, form, extra_files(form, **extras))
     if out is not None:
         check_target(Path(out), overwrite=overwrite)
-    specs = read_specs(path)
-    pixel_size = pixel_size_of(specs, file=path / SPECS)
+    specs = read_specs(path / form.specs)
+    pixel_size = pixel_size_of(specs, file=path / form.specs)
     image_path, image_place = (Path(he_image), GIVEN) if he_image is not None else find_he(path) or (None, None)
     matrix, aligned = read_he_alignment(path, image_path, he_alignment, pixel_size)
     sample = path.resolve().name if sample is None else sample
     patient = sample if patient is None else patient
     table, circles, layout, in_order = _cells(
-        path, sample=sample, patient=patient, pixel_size=pixel_size, strict=any(extras.values())
+        path, form, sample=sample, patient=patient, pixel_size=pixel_size, strict=any(extras.values())
     )
     source: dict[str, Any] = {
         "reader": "read_xenium",
@@ -161,8 +164,8 @@ def read_xenium(
         check_inside(table.obsm[_keys.SPATIAL], file, matrix, pixel_size, name=aligned["he_alignment"] or "")
     elements: dict[str, Any] = {table_key: table, _keys.CIRCLES: circles}
     if any(extras.values()):
-        ids = table.obs[_keys.CELL_ID].to_numpy(str)
-        elements |= read_extras(path, layout, specs, cell_ids=ids, in_order=in_order, **extras)
+        centres = pd.DataFrame(table.obsm[_keys.SPATIAL], index=table.obs[_keys.CELL_ID].to_numpy(object))
+        elements |= read_extras(path, form, layout, specs, centres=centres, in_order=in_order, **extras)
     to_global = {_keys.GLOBAL: Affine(matrix, input_axes=("x", "y"), output_axes=("x", "y"))} if file else {}
     with naming_damage(path, asked=[name for name, is_asked in extras.items() if is_asked]):
         return assemble(elements, file, to_global, attrs=attrs, image_key=image_key, out=out, overwrite=overwrite)
@@ -182,20 +185,25 @@ def _check_keys(image_key: str, table_key: str) -> None:
 
 
 def _cells(
-    path: Path, *, sample: str, patient: str, pixel_size: float, strict: bool
+    path: Path, form: Form, *, sample: str, patient: str, pixel_size: float, strict: bool
 ) -> tuple[AnnData, GeoDataFrame, Layout, bool]:
     """Table and circles, checked against every second copy of their numbers in the bundle."""
-    matrix = read_matrix(path / MATRIX)
-    read = read_cells(path, matrix.cell_ids)
-    check_counts(path, read.frame, matrix.per_cell)
+    file = path / form.matrix
+    if form == ATERA:
+        axes, read = read_atera_axes(file)
+    else:
+        axes = read_h5_axes(file)
+        read = read_cells(path, axes.cell_ids)
+    placed = np.isfinite(read.frame[[X_COLUMN, Y_COLUMN]].to_numpy(float)).all(axis=1)
+    matrix = (read_atera_counts if form == ATERA else read_h5_counts)(file, axes, placed)
+    check_counts(path, form, read.frame, matrix.per_cell)
     segmentation = read_segmentation(path)
     if segmentation is not None:
-        check_pixel_size(segmentation, pixel_size, specs=path / SPECS)
-        check_cells(segmentation, read.frame, name=str(path / CELLS), needed=strict)
+        check_pixel_size(segmentation, pixel_size, specs=path / form.specs)
+        check_cells(segmentation, read.frame, name=str(path / form.cells), needed=strict)
     layout = detect_layout(
-        path, id_kind=read.id_kind, segmentation=None if segmentation is None else segmentation.generation
+        path, form, id_kind=read.id_kind, segmentation=None if segmentation is None else segmentation.generation
     )
-    placed = np.isfinite(read.frame[[X_COLUMN, Y_COLUMN]].to_numpy(float)).all(axis=1)
     cells = read.frame[placed].reset_index(drop=True)
     xy_um = cells[[X_COLUMN, Y_COLUMN]].to_numpy(np.float64)
     info = {
@@ -203,13 +211,13 @@ def _cells(
         "xoa": layout.xoa,
         "pixel_size": pixel_size,
         "n_cells": len(cells),
-        "n_genes": len(matrix.var),
+        "n_genes": len(axes.var),
         "cells_dropped_without_position": read.without_position,
         "features_dropped": matrix.features_dropped,
         "counts_dropped": matrix.counts_dropped,
     }
     obs = labelled(cells.drop(columns=[X_COLUMN, Y_COLUMN]), sample=sample, patient=patient)
-    table = cell_table(matrix.counts[placed], obs, matrix.var, xy_um, info={"read_xenium": info})
+    table = cell_table(matrix.counts, obs, axes.var, xy_um, info={"read_xenium": info})
     circles = cell_circles(xy_um, _radius_um(cells), table.obs[_keys.CELL_ID], um_per_global_px=pixel_size)
     return table, circles, layout, read.in_order
 

@@ -14,31 +14,60 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-SPECS = "experiment.xenium"
-MATRIX = "cell_feature_matrix.h5"
-CELLS = "cells.parquet"
+CELLS_ZARR = "cells.zarr.zip"
 PIXEL_SIZE_UM = (0.05, 1.0)  # morphology pixels of a microscope; 0.2125 is typical
 MORPHOLOGY_DIR = "morphology_focus"
 FOCUS_FILE, MIP_FILE = "morphology_focus.ome.tif", "morphology_mip.ome.tif"
 _FIRST_FOCUS, _FIRST_CHANNEL = "morphology_focus_0000.ome.tif", "ch0000_dapi.ome.tif"
 _VERSION = re.compile(r"^[xX]enium-(\d+)\.(\d+)\.\d+")
 INTEGER_IDS, BYTE_IDS, TEXT_IDS = "1.0-1.2", "1.3-1.9", "2 and later"
+ATERA_GENERATION = "Atera"
 
 
-def check_bundle(path: Path, extra: Sequence[str] = ()) -> None:
+@dataclass(frozen=True)
+class Form:
+    """Names of the files that every bundle of one form has, and what marks it."""
+
+    specs: str
+    matrix: str
+    cells: str  # where each cell is; in Atera the matrix knows it
+    images: str  # folder of the morphology images
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Files that are always read, each once."""
+        return tuple(dict.fromkeys((self.specs, self.matrix, self.cells)))
+
+
+XENIUM = Form("experiment.xenium", "cell_feature_matrix.h5", "cells.parquet", MORPHOLOGY_DIR)
+ATERA = Form("experiment.spatial", "cell_feature_matrix.zarr.zip", "cell_feature_matrix.zarr.zip", "morphology_2d")
+SPECS = (XENIUM.specs, ATERA.specs)
+_ONLY_ATERA = (ATERA.specs, "panel_config.json", ATERA.images)
+
+
+def form_of(path: Path) -> Form:
+    """Tell whether a bundle is of Xenium (or of Atera's preview, which has the same files) or of Atera, by its files.
+
+    A bundle that has all files of both is read as Xenium's.
+    """
+    if all((path / name).exists() for name in XENIUM.needed):
+        return XENIUM
+    return ATERA if any((path / name).exists() for name in _ONLY_ATERA) else XENIUM
+
+
+def check_bundle(path: Path, form: Form, extra: Sequence[str] = ()) -> None:
     """Raise :class:`FileMissingError` naming all files of the bundle that are needed and not there."""
     if not path.is_dir():
-        directory = f": {str(path.parent)!r}" if path.name == SPECS else ""
-        msg = f"bundle {str(path)!r} is not a directory; give the output directory of one Xenium region{directory}."
+        directory = f": {str(path.parent)!r}" if path.name in SPECS else ""
+        msg = f"bundle {str(path)!r} is not a directory; give the output directory of one Xenium or Atera region{directory}."
         raise FileMissingError(msg)
-    fix = f"Copy them from the output of the instrument; {SPECS}, {MATRIX} and {CELLS} are always needed"
+    fix = f"Copy them from the output of the instrument; {', '.join(form.needed)} are always needed"
     fix += f", here also {sorted(extra)}." if extra else ", other files only for what you ask for."
-    check_files([path / name for name in (SPECS, MATRIX, CELLS, *extra)], what=f"bundle {str(path)!r}", fix=fix)
+    check_files([path / name for name in (*form.needed, *extra)], what=f"bundle {str(path)!r}", fix=fix)
 
 
-def read_specs(path: Path) -> dict[str, Any]:
-    """Read ``experiment.xenium`` into its fields."""
-    file = path / SPECS
+def read_specs(file: Path) -> dict[str, Any]:
+    """Read ``experiment.xenium`` or ``experiment.spatial`` into its fields."""
     try:
         specs = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -51,7 +80,7 @@ def read_specs(path: Path) -> dict[str, Any]:
 
 
 def pixel_size_of(specs: dict[str, Any], *, file: Path) -> float:
-    """Take the micrometres per morphology px from the fields of ``experiment.xenium``, checked."""
+    """Take the micrometres per morphology px from the fields of the manifest, checked."""
     value = specs.get("pixel_size")
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if number and PIXEL_SIZE_UM[0] <= (value or 0) <= PIXEL_SIZE_UM[1]:  # NaN fails as well
@@ -67,7 +96,8 @@ def pixel_size_of(specs: dict[str, Any], *, file: Path) -> float:
 class Layout:
     """Generation of a bundle as its files show it."""
 
-    generation: str  # XOA versions whose cell ids and segmentation it has: ``1.0-1.2``, ``1.3-1.9``, ``2 and later``
+    # XOA versions whose cell ids and segmentation it has: ``1.0-1.2``, ``1.3-1.9``, ``2 and later``; or ``Atera``
+    generation: str
     images: str | None  # XOA versions whose morphology images it has: ``1``, ``2-3``, ``4``; None without images
 
     @property
@@ -80,15 +110,17 @@ class Layout:
     @property
     def images_fit(self) -> bool:
         """Whether images and cell ids are of one generation."""
-        return self.images is None or (self.images == "1") == (self.generation != TEXT_IDS)
+        return self.images is None or (self.images == "1") == (self.generation in {INTEGER_IDS, BYTE_IDS})
 
 
-def detect_layout(path: Path, *, id_kind: str, segmentation: str | None) -> Layout:
+def detect_layout(path: Path, form: Form, *, id_kind: str, segmentation: str | None) -> Layout:
     """Find the generation of a bundle in its files.
 
     ``id_kind`` says how ``cells.parquet`` stores ids (``"integer"``, ``"bytes"`` or ``"text"``), ``segmentation`` which
     generation ``cells.zarr.zip`` shows (None without the file).
     """
+    if form == ATERA:
+        return Layout(ATERA_GENERATION, "4" if (path / ATERA.images / _FIRST_CHANNEL).exists() else None)
     images = _images(path)
     if segmentation is not None:
         return Layout(segmentation, images)
@@ -119,4 +151,5 @@ def stated_generation(specs: dict[str, Any]) -> str | None:
 
 def version_for(generation: str) -> str:
     """Version string that a reader which trusts versions needs for a bundle of this generation."""
-    return {INTEGER_IDS: "xenium-1.0.0.0", BYTE_IDS: "xenium-1.3.0.0", TEXT_IDS: "xenium-2.0.0.0"}[generation]
+    versions = {INTEGER_IDS: "xenium-1.0.0.0", BYTE_IDS: "xenium-1.3.0.0"}
+    return versions.get(generation, "xenium-2.0.0.0")

@@ -1,4 +1,4 @@
-"""``cells.parquet`` read in the order of the matrix, and its counts compared with the matrix."""
+"""Cells read in the order of the matrix, and their counts compared with the matrix."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ import pandas as pd
 
 from spatialsig import _keys
 from spatialsig.errors import InputError, SpatialsigWarning
-from spatialsig.io.xenium.bundle import CELLS, MATRIX
+from spatialsig.io.xenium.bundle import XENIUM
 from spatialsig.io.xenium.columns import as_text, check_columns, id_kind, naming_parquet, read_parquet
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from spatialsig.io.xenium.bundle import Form
 
 X_COLUMN, Y_COLUMN, AREA_COLUMN = "x_centroid", "y_centroid", "cell_area"
 MAX_WITHOUT_POSITION = 0.01
@@ -26,7 +28,7 @@ _PANDAS_INDEX = "__index_level_"
 
 @dataclass(frozen=True)
 class Cells:
-    """Rows of ``cells.parquet`` in the order of the matrix."""
+    """Rows of the table of cells in the order of the matrix."""
 
     frame: pd.DataFrame  # all columns; ``cell_id`` as str, centroids in um; a fresh index
     without_position: int  # rows whose centroid is not finite
@@ -36,7 +38,7 @@ class Cells:
 
 def read_cells(path: Path, cell_ids: NDArray[np.str_]) -> Cells:
     """Read ``cells.parquet`` of a bundle in the order of ``cell_ids``, the barcodes of the matrix."""
-    file = path / CELLS
+    file = path / XENIUM.cells
     table = read_parquet(file)
     check_columns(file, table.column_names, (_keys.CELL_ID, X_COLUMN, Y_COLUMN))
     with naming_parquet(file):
@@ -51,10 +53,11 @@ def read_cells(path: Path, cell_ids: NDArray[np.str_]) -> Cells:
     _check_ids(path, ids_in_file, cell_ids)
     cells = cells.set_index(_keys.CELL_ID, drop=False).loc[cell_ids].reset_index(drop=True)
     kind = id_kind(table.schema.field(_keys.CELL_ID).type)
-    return Cells(cells, _without_position(file, cells), kind, bool(np.array_equal(ids_in_file, cell_ids)))
+    return Cells(cells, count_unplaced(file, cells, stacklevel=5), kind, bool(np.array_equal(ids_in_file, cell_ids)))
 
 
-def _without_position(file: Path, cells: pd.DataFrame) -> int:
+def count_unplaced(file: Path, cells: pd.DataFrame, *, stacklevel: int) -> int:
+    """Count the cells without a finite centroid, with a warning; :class:`InputError` if they are more than 1 %."""
     lost = int((~np.isfinite(cells[[X_COLUMN, Y_COLUMN]].to_numpy(float))).any(axis=1).sum())
     if lost > MAX_WITHOUT_POSITION * len(cells):
         msg = (
@@ -64,31 +67,36 @@ def _without_position(file: Path, cells: pd.DataFrame) -> int:
         raise InputError(msg)
     if lost:
         msg = f"{lost} of {len(cells)} cells in {str(file)!r} have no finite centroid and are left out."
-        warnings.warn(msg, SpatialsigWarning, stacklevel=5)
+        warnings.warn(msg, SpatialsigWarning, stacklevel=stacklevel)
     return lost
 
 
-def _check_ids(path: Path, in_cells: NDArray[np.str_], in_matrix: NDArray[np.str_]) -> None:
-    for name, ids in ((CELLS, in_cells), (MATRIX, in_matrix)):
-        repeated = pd.Index(ids)[pd.Index(ids).duplicated()]
-        if len(repeated):
-            msg = f"{str(path / name)!r} lists {len(repeated)} cell ids more than once, as {repeated[0]!r}: use one bundle."
-            raise InputError(msg)
-    if len(in_matrix) == 0:
-        msg = f"{str(path / MATRIX)!r} holds no cells; nothing can be read from this bundle."
+def check_unique(file: Path, ids: NDArray[np.str_]) -> None:
+    """Raise :class:`InputError` if a file lists a cell more than once, or none."""
+    repeated = pd.Index(ids)[pd.Index(ids).duplicated()]
+    if len(repeated):
+        msg = f"{str(file)!r} lists {len(repeated)} cell ids more than once, as {repeated[0]!r}: use one bundle."
         raise InputError(msg)
+    if len(ids) == 0:
+        msg = f"{str(file)!r} holds no cells; nothing can be read from this bundle."
+        raise InputError(msg)
+
+
+def _check_ids(path: Path, in_cells: NDArray[np.str_], in_matrix: NDArray[np.str_]) -> None:
+    check_unique(path / XENIUM.matrix, in_matrix)
+    check_unique(path / XENIUM.cells, in_cells)
     only_matrix, only_cells = np.setdiff1d(in_matrix, in_cells), np.setdiff1d(in_cells, in_matrix)
     if len(only_matrix) or len(only_cells):
         examples = [*only_matrix[:2].tolist(), *only_cells[:2].tolist()]
         msg = (
-            f"bundle {str(path)!r}: {len(only_matrix)} cells of {MATRIX} are not in {CELLS} and {len(only_cells)} the "
+            f"bundle {str(path)!r}: {len(only_matrix)} cells of {XENIUM.matrix} are not in {XENIUM.cells} and {len(only_cells)} the "
             f"other way round, as {examples}; wanted the same cells in both: take both files from one bundle."
         )
         raise InputError(msg)
 
 
-def check_counts(path: Path, cells: pd.DataFrame, per_cell: dict[str, NDArray[np.float64]]) -> None:
-    """Warn where the counts that ``cells.parquet`` sums up are not those of the matrix, ``per_cell``, by column."""
+def check_counts(path: Path, form: Form, cells: pd.DataFrame, per_cell: dict[str, NDArray[np.float64]]) -> None:
+    """Warn where the counts that the table of cells sums up are not those of the matrix, ``per_cell``, by column."""
     wrong = {}
     for column in [column for column in per_cell if column in cells and cells[column].dtype.kind in "iuf"]:
         differ = int((cells[column].to_numpy(float) != per_cell[column]).sum())
@@ -97,7 +105,7 @@ def check_counts(path: Path, cells: pd.DataFrame, per_cell: dict[str, NDArray[np
     if wrong:
         listed = ", ".join(f"{column} for {count}" for column, count in wrong.items())
         msg = (
-            f"bundle {str(path)!r}: {CELLS} and {MATRIX} do not agree on {listed} of {len(cells)} cells: are both files "
-            f"of one run? The counts are those of {MATRIX}."
+            f"bundle {str(path)!r}: {form.cells} and the counts in {form.matrix} do not agree on {listed} of {len(cells)} "
+            f"cells: are they of one run? The counts are those of {form.matrix}."
         )
         warnings.warn(msg, SpatialsigWarning, stacklevel=4)

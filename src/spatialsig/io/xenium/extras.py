@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import h5py
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -19,16 +20,17 @@ import tifffile
 from spatialsig import _keys
 from spatialsig.errors import FileMissingError, InputError, SpatialsigError
 from spatialsig.io.xenium.bundle import (
-    CELLS,
+    ATERA,
+    CELLS_ZARR,
     FOCUS_FILE,
     MIP_FILE,
-    MORPHOLOGY_DIR,
-    SPECS,
+    XENIUM,
     stated_generation,
     version_for,
 )
 from spatialsig.io.xenium.columns import as_text, check_columns, column_names, read_parquet
-from spatialsig.io.xenium.segmentation import CELLS_ZARR
+from spatialsig.io.xenium.counts import GENE_EXPRESSION
+from spatialsig.io.xenium.polygons import read_outlines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from geopandas import GeoDataFrame
     from numpy.typing import NDArray
 
-    from spatialsig.io.xenium.bundle import Layout
+    from spatialsig.io.xenium.bundle import Form, Layout
 
 CELL_BOUNDARIES, NUCLEUS_BOUNDARIES = "cell_boundaries", "nucleus_boundaries"
 TRANSCRIPTS = "transcripts"
@@ -51,21 +53,30 @@ _DAMAGE = (
 _links: list[tempfile.TemporaryDirectory[str]] = []  # lazy elements read through them until the process ends
 
 
-def extra_files(*, morphology: bool, boundaries: bool, transcripts: bool) -> tuple[str, ...]:
-    """Names of the files that the asked elements need."""
+def extra_files(form: Form, *, morphology: bool, boundaries: bool, transcripts: bool) -> tuple[str, ...]:
+    """Names of the files that the asked elements need; :class:`InputError` for one that cannot be read."""
     if not (morphology or boundaries or transcripts):
         return ()
     files = [CELLS_ZARR]
+    if form == ATERA:
+        if transcripts:
+            msg = (
+                "`transcripts=True` is not for the bundles of Atera, whose billions of molecules would not fit into an "
+                "element: read without it, the counts of the cells are in the table."
+            )
+            raise InputError(msg)
+        return tuple(files)
     files += [f"{CELL_BOUNDARIES}.parquet", f"{NUCLEUS_BOUNDARIES}.parquet"] if boundaries else []
     return (*files, *([f"{TRANSCRIPTS}.parquet"] if transcripts else []))
 
 
 def read_extras(
     path: Path,
+    form: Form,
     layout: Layout,
     specs: dict[str, Any],
     *,
-    cell_ids: NDArray[np.str_],
+    centres: pd.DataFrame,
     in_order: bool,
     morphology: bool,
     boundaries: bool,
@@ -73,14 +84,23 @@ def read_extras(
 ) -> dict[str, Any]:
     """Read the asked elements of a bundle by name, with cell ids as text whatever the layout.
 
-    The matrix and the cells were checked before: ``cell_ids`` ``(n_cells,)`` have the order of the matrix, and
-    ``in_order`` says whether ``cells.parquet`` has it too. ``specs`` is the content of ``experiment.xenium``.
+    The matrix and the cells were checked before: ``centres`` are the centroids (um) by cell id in the order of the
+    matrix, and ``in_order`` says whether ``cells.parquet`` has it too. ``specs`` is the content of the manifest.
     Raises :class:`FileMissingError` without morphology images, :class:`InputError` if a file is damaged or files do not
     fit each other.
     """
     if morphology:
-        _check_images(path, layout)
-        _check_whole(path, layout)
+        _check_images(path, form, layout)
+        _check_whole(path, form, layout)
+    if form == ATERA:
+        elements = {}
+        if boundaries:
+            outlines = read_outlines(path / CELLS_ZARR, centres, pixel_size=float(specs["pixel_size"]))
+            elements = dict(zip((CELL_BOUNDARIES, NUCLEUS_BOUNDARIES), outlines, strict=True))
+        if morphology:
+            source = _corrected(path, form, layout, specs)
+            elements |= _read(path, source, layout, morphology=True, boundaries=False, transcripts=False)
+        return elements
     if boundaries:
         for name in (CELL_BOUNDARIES, NUCLEUS_BOUNDARIES):
             file = path / f"{name}.parquet"
@@ -89,7 +109,9 @@ def read_extras(
         file = path / f"{TRANSCRIPTS}.parquet"
         check_columns(file, column_names(file), (_keys.CELL_ID, *_LOCATIONS))
     as_is = in_order and stated_generation(specs) == layout.generation and not _GLOB & set(str(path.resolve()))
-    source = path if as_is else _corrected(path, layout, specs, cell_ids=cell_ids, in_order=in_order)
+    source = path if as_is and not boundaries else _corrected(path, form, layout, specs)
+    if boundaries:
+        _put_tables(path, source, centres.index.to_numpy(str), in_order=in_order)
     elements = _read(path, source, layout, morphology=morphology, boundaries=boundaries, transcripts=transcripts)
     for name in (CELL_BOUNDARIES, NUCLEUS_BOUNDARIES):
         if name in elements:
@@ -118,11 +140,16 @@ def naming_damage(path: Path, *, asked: Sequence[str]) -> Iterator[None]:
         raise InputError(msg) from error
 
 
-def _check_images(path: Path, layout: Layout) -> None:
+def _check_images(path: Path, form: Form, layout: Layout) -> None:
     if layout.images is None:
+        wanted = (
+            f"{form.images}/ch0000_dapi.ome.tif"
+            if form == ATERA
+            else f"{form.images}/ (XOA 2 and later), {FOCUS_FILE} or {MIP_FILE} (XOA 1)"
+        )
         msg = (
-            f"bundle {str(path)!r} has no morphology images; wanted {MORPHOLOGY_DIR}/ (XOA 2 and later), {FOCUS_FILE} or "
-            f"{MIP_FILE} (XOA 1): copy them from the instrument, or read without `morphology`."
+            f"bundle {str(path)!r} has no morphology images; wanted {wanted}: copy them from the instrument, or read "
+            f"without `morphology`."
         )
         raise FileMissingError(msg)
     if not layout.images_fit:
@@ -133,10 +160,10 @@ def _check_images(path: Path, layout: Layout) -> None:
         raise InputError(msg)
 
 
-def _check_whole(path: Path, layout: Layout) -> None:
+def _check_whole(path: Path, form: Form, layout: Layout) -> None:
     """Refuse morphology images whose pixels reach beyond the end of their file."""
     old = [path / name for name in (FOCUS_FILE, MIP_FILE) if (path / name).exists()]
-    for file in old if layout.images == "1" else sorted((path / MORPHOLOGY_DIR).glob("[!.]*.ome.tif")):
+    for file in old if layout.images == "1" else sorted((path / form.images).glob("[!.]*.ome.tif")):
         try:
             with tifffile.TiffFile(file) as tif:
                 ends = [np.add(page.dataoffsets, page.databytecounts).max() for page in tif.pages]
@@ -151,24 +178,36 @@ def _check_whole(path: Path, layout: Layout) -> None:
             raise InputError(msg)
 
 
-def _corrected(
-    path: Path, layout: Layout, specs: dict[str, Any], *, cell_ids: NDArray[np.str_], in_order: bool
-) -> Path:
-    """Folder of links to the bundle whose version and order of cells are as ``spatialdata_io`` needs them."""
+def _corrected(path: Path, form: Form, layout: Layout, specs: dict[str, Any]) -> Path:
+    """Folder of links to the bundle whose version and names are as ``spatialdata_io`` needs them."""
     _links.append(tempfile.TemporaryDirectory(prefix="spatialsig-"))
     folder = Path(_links[-1].name)
-    own = {SPECS} if in_order else {SPECS, CELLS}
     for file in path.resolve().iterdir():
-        if file.name not in own:
-            (folder / file.name).symlink_to(file)
+        if file.name != XENIUM.specs:
+            (folder / (XENIUM.images if file.name == form.images else file.name)).symlink_to(file)
     stated = {key: value for key, value in specs.items() if key != "xenium_ranger"}
     stated["analysis_sw_version"] = version_for(layout.generation)
-    (folder / SPECS).write_text(json.dumps(stated), encoding="utf-8")
-    if not in_order:
-        cells = read_parquet(path / CELLS)
-        ids_in_file = pd.Index(as_text(cells.column(_keys.CELL_ID).to_pandas(), name=f"{path / CELLS}: cell_id"))
-        pq.write_table(cells.take(pa.array(ids_in_file.get_indexer(pd.Index(cell_ids)))), folder / CELLS)
+    (folder / XENIUM.specs).write_text(json.dumps(stated), encoding="utf-8")
     return folder
+
+
+def _put_tables(path: Path, folder: Path, cell_ids: NDArray[np.str_], *, in_order: bool) -> None:
+    """Cells in the order of the matrix, and no counts: ``spatialdata_io`` reads both before it reads outlines."""
+    (folder / XENIUM.matrix).unlink()
+    with h5py.File(folder / XENIUM.matrix, "w") as file:
+        numbers = {"data": [], "indices": [], "indptr": [0] * (len(cell_ids) + 1), "shape": [1, len(cell_ids)]}
+        for name, values in numbers.items():
+            file[f"matrix/{name}"] = np.array(values, np.int32)
+        text = {"id": "none", "name": "none", "feature_type": GENE_EXPRESSION, "genome": ""}
+        for name, value in text.items():
+            file[f"matrix/features/{name}"] = np.array([value], "S")
+        file["matrix/barcodes"] = cell_ids.astype("S")
+    if not in_order:
+        cells = read_parquet(path / XENIUM.cells)
+        name = f"{path / XENIUM.cells}: cell_id"
+        ids_in_file = pd.Index(as_text(cells.column(_keys.CELL_ID).to_pandas(), name=name))
+        (folder / XENIUM.cells).unlink()
+        pq.write_table(cells.take(pa.array(ids_in_file.get_indexer(pd.Index(cell_ids)))), folder / XENIUM.cells)
 
 
 def _read(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from spatialsig.io.images.rgb import RgbFile
 
 _HE = re.compile(r"^(?P<stem>|.*[^A-Za-z])he_image\.(ome\.tiff?|ome\.btf|tiff?|btf|svs|ndpi)$", re.IGNORECASE)
-_ALIGNMENT = re.compile(r"imagealignment\.csv$", re.IGNORECASE)
+_ALIGNMENT = re.compile(r"(image|he_)alignment\.csv$", re.IGNORECASE)  # of Xenium, of Atera
 _IMAGE_SUFFIX = re.compile(r"(\.ome)?\.[A-Za-z0-9]+$", re.IGNORECASE)
 _OUTPUT = re.compile(r"(?:^|[-_.\s]+)(?:xe_)?(?:outs?|output)$", re.IGNORECASE)
 _FIX_ALIGNMENT = "pass `he_alignment=` (the *_he_imagealignment.csv from Xenium Explorer or the 10x download page)"
@@ -81,7 +81,8 @@ def _key(bundle: Path) -> str:
 def _without_names_of_others(path: Path, images: Sequence[Path]) -> list[Path]:
     """Images beside a bundle that can be meant, though none has its name."""
     own = path.resolve()
-    others = [folder for folder in own.parent.iterdir() if folder != own and (folder / SPECS).is_file()]
+    bundles = (folder for folder in own.parent.iterdir() if any((folder / name).is_file() for name in SPECS))
+    others = [folder for folder in bundles if folder != own]
     if not others:
         return list(images)
     keys = {_key(other) for other in others}
@@ -106,11 +107,10 @@ def find_alignment(bundle: Path, he_image: Path) -> tuple[Path, str]:
 
     Raises :class:`AlignmentError` if there is none, or more than one could be meant.
     """
-    stem = _IMAGE_SUFFIX.sub("", he_image.name)
-    exact = f"{stem}alignment.csv"
+    exact = _names_of_alignment(he_image)
     places = {he_image.parent.resolve(): BESIDE_IMAGE, bundle.resolve(): IN_BUNDLE}
-    named = [place / exact for place in places if (place / exact).is_file()]
-    if len(named) > 1 and named[0].read_bytes() == named[1].read_bytes():
+    named = [place / name for place in places for name in exact if (place / name).is_file()]
+    if len({file.read_bytes() for file in named}) == 1:
         named = named[:1]
     candidates = named or _lone_alignments(places, he_image)
     if len(candidates) == 1:
@@ -119,8 +119,15 @@ def find_alignment(bundle: Path, he_image: Path) -> tuple[Path, str]:
         listed = [str(file) for file in candidates]
         msg = f"H&E image {str(he_image)!r} has {len(candidates)} alignments: {listed}; {_FIX_ALIGNMENT}."
     else:
-        msg = f"H&E image {str(he_image)!r} has no alignment; wanted {exact!r} beside it: {_FIX_ALIGNMENT}."
+        msg = f"H&E image {str(he_image)!r} has no alignment; wanted {exact[0]!r} beside it: {_FIX_ALIGNMENT}."
     raise AlignmentError(msg)
+
+
+def _names_of_alignment(he_image: Path) -> tuple[str, ...]:
+    """Names that Xenium and Atera give to the alignment of an image."""
+    stem = _IMAGE_SUFFIX.sub("", he_image.name)
+    short = stem.removesuffix("image")
+    return (f"{stem}alignment.csv", *([f"{short}alignment.csv"] if short != stem else []))
 
 
 def _lone_alignments(places: dict[Path, str], he_image: Path) -> list[Path]:
@@ -128,9 +135,7 @@ def _lone_alignments(places: dict[Path, str], he_image: Path) -> list[Path]:
     alignments = []
     for place in places:
         others = {
-            f"{_IMAGE_SUFFIX.sub('', image.name)}alignment.csv"
-            for image in _images(place)
-            if image.name != he_image.name
+            name for image in _images(place) if image.name != he_image.name for name in _names_of_alignment(image)
         }
         files = (file for file in place.iterdir() if _ALIGNMENT.search(file.name) and not file.name.startswith("."))
         alignments += sorted(file for file in files if file.name not in others)

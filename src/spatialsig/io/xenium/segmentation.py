@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import struct
 import warnings
-import zipfile
-import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import zarr
-from zarr.storage import ZipStore
 
 from spatialsig.errors import InputError, SpatialsigWarning
-from spatialsig.io.xenium.bundle import BYTE_IDS, INTEGER_IDS, TEXT_IDS
+from spatialsig.io.xenium.bundle import BYTE_IDS, CELLS_ZARR, INTEGER_IDS, TEXT_IDS
+from spatialsig.io.xenium.zipped import open_zip
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-CELLS_ZARR = "cells.zarr.zip"
 CENTROID = ("x_centroid", "y_centroid")
 _SUMMARY = {
     "x_centroid": "cell_centroid_x",
@@ -34,10 +29,7 @@ _SUMMARY = {
 _METHOD = "segmentation_method"
 _SAME = 1e-3  # um, um2: both files hold the same numbers
 _SAME_PIXEL_SIZE = 1e-5  # relative; the transform is stored in single precision
-_DAMAGE = (
-    zipfile.BadZipFile, zlib.error, struct.error, OSError, ValueError, KeyError, TypeError, RuntimeError, IndexError,
-    AttributeError, NotImplementedError, MemoryError,
-)  # fmt: skip
+_HINT = " Without `boundaries`, `transcripts` and `morphology` it may also be left out."
 
 
 @dataclass(frozen=True)
@@ -57,39 +49,27 @@ def read_segmentation(path: Path) -> Segmentation | None:
     file = path / CELLS_ZARR
     if not file.exists():
         return None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of zarr, on zip files with a name twice
-            return _read(file)
-    except _DAMAGE as error:
-        msg = (
-            f"{str(file)!r} is damaged ({type(error).__name__}: {error}): copy it from the output of the instrument "
-            f"again. Without `boundaries`, `transcripts` and `morphology` it may also be left out."
-        )
-        raise InputError(msg) from error
+    with open_zip(file, hint=_HINT) as group:
+        return _read(file, group)
 
 
-def _read(file: Path) -> Segmentation:
-    with ZipStore(file, mode="r") as store:
-        group: Any = zarr.open_group(store, mode="r", zarr_format=2)
-        raw = np.asarray(group["cell_id"][...])
-        columns = list(group["cell_summary"].attrs["column_names"]) if "cell_summary" in group else []
-        values = np.asarray(group["cell_summary"][...]) if columns else np.empty((len(raw), 0))
-        scale = (
-            np.asarray(group["masks/homogeneous_transform"][...]) if "masks/homogeneous_transform" in group else None
-        )
-        methods = frozenset(map(str, group.attrs.get("segmentation_methods", ())))
-        generation = TEXT_IDS if "polygon_sets" in group else BYTE_IDS if "seg_mask_value" in group else INTEGER_IDS
+def _read(file: Path, group: Any) -> Segmentation:
+    raw = np.asarray(group["cell_id"][...])
+    columns = list(group["cell_summary"].attrs["column_names"]) if "cell_summary" in group else []
+    values = np.asarray(group["cell_summary"][...]) if columns else np.empty((len(raw), 0))
+    scale = np.asarray(group["masks/homogeneous_transform"][...]) if "masks/homogeneous_transform" in group else None
+    methods = frozenset(map(str, group.attrs.get("segmentation_methods", ())))
+    generation = TEXT_IDS if "polygon_sets" in group else BYTE_IDS if "seg_mask_value" in group else INTEGER_IDS
     if generation == INTEGER_IDS and raw.ndim == 2 and raw.shape[1] == 2:
         generation = BYTE_IDS  # pairs of numbers are ids as text
     frame = pd.DataFrame(values, columns=columns)
     columns_there = {ours: frame[theirs] for ours, theirs in _SUMMARY.items() if theirs in frame}
     summary = pd.DataFrame(columns_there, index=range(len(raw)))
     pixel_size = None if scale is None else _pixel_size(scale)
-    return Segmentation(file, generation, _ids(raw), summary, pixel_size, methods)
+    return Segmentation(file, generation, cell_names(raw), summary, pixel_size, methods)
 
 
-def _ids(raw: NDArray[Any]) -> NDArray[np.str_]:
+def cell_names(raw: NDArray[Any]) -> NDArray[np.str_]:
     """``(n,)`` numbers as they are, ``(n, 2)`` as XOA writes them: eight letters a-p and the number of the dataset."""
     if raw.ndim == 1 or raw.shape[1] == 1:
         return raw.reshape(-1).astype(str)

@@ -37,13 +37,14 @@ _ATTRIBUTES = {
     "polygon_set_display_names": ["Nucleus boundaries", "Cell boundaries"],
     "polygon_set_names": ["nucleus", "cell"],
     "segmentation_methods": [
-        "Segmented by boundary stain (None)",
-        "Segmented by interior stain (None)",
+        "Segmented by boundary stain ({boundary})",
+        "Segmented by interior stain ({interior})",
         "Segmented by nucleus expansion of 5.0µm",
         "Segmented by nuclear stain (DAPI)",
     ],
     "spatial_units": "microns",
 }
+_STAINS = {False: ("None", "None"), True: ("ATP1A1+CD45+E-Cadherin", "18S")}  # without and with the kit
 _FORMAT = {"vertices": (4, 0), "values": (5, 0), "sets": (6, 2)}
 _METHOD_OF_SET = (3, 2)  # nuclei by DAPI, cells by expansion
 
@@ -111,12 +112,15 @@ def _put_vertices(root: zarr.Group, outlines: Outlines) -> None:
 
 def write_cells_zarr(
     path: Path, *, id_prefixes: NDArray[np.uint32], xy_um: NDArray[np.float64], outlines: Outlines,
-    shape: tuple[int, int], pixel_size_um: float, layout: Layout,
+    shape: tuple[int, int], pixel_size_um: float, layout: Layout, stained: bool,
 ) -> None:  # fmt: skip
-    """Write the segmentation of one slide; ``shape`` is that of the morphology image."""
+    """Write the segmentation of one slide, ``stained`` with the kit; ``shape`` is that of the morphology image."""
     n = len(xy_um)
     major, minor = _FORMAT[layout.segmentation]
     attributes = {"major_version": major, "minor_version": minor, **_ATTRIBUTES, "number_cells": n}
+    boundary, interior = _STAINS[stained]
+    methods = [name.format(boundary=boundary, interior=interior) for name in _ATTRIBUTES["segmentation_methods"]]
+    attributes["segmentation_methods"] = methods
     if layout.segmentation != "sets":
         attributes = {name: value for name, value in attributes.items() if not name.startswith(("polygon", "segment"))}
     scale = np.diag([1 / pixel_size_um, 1 / pixel_size_um, 1.0, 1.0]).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What differs between the output folders we make up, by generation of Xenium Onboard Analysis."""
+"""What differs between the output folders we make up, by generation of the software of Xenium and Atera."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from spatialsig.datasets.synthetic.tissue.expression import Counts
 
 @dataclass(frozen=True)
 class Layout:
-    """One layout of a Xenium output folder."""
+    """One layout of an output folder."""
 
-    software: str  # version string in experiment.xenium
+    software: str  # version string in the manifest
     format_version: tuple[int, int]  # major and minor version of the manifest
     # how cells are named in the tables: running numbers, or text such as aaaabcde-1 as bytes or string
     cell_ids: Literal["int32", "bytes", "str"]
@@ -29,6 +29,10 @@ class Layout:
     segmentation: Literal["vertices", "values", "sets"]
     # one projection per file, numbered channels, or channels named after their stain
     morphology: Literal["projections", "numbered", "named"]
+    morphology_dir: str = "morphology_focus"
+    # counts and cells as HDF5 and parquet, or all of them as zipped Zarr (Atera)
+    tables: Literal["files", "zarr"] = "files"
+    alignment: str = "he_imagealignment.csv"  # end of the name of the H&E's alignment
 
 
 _MOLECULES = (
@@ -45,12 +49,18 @@ _UNASSIGNED = ("Unassigned Codeword", "UnassignedCodeword")
 _VERTICES: dict[str, Any] = {"label_id": False, "segmentation": "vertices", "morphology": "projections"}
 _VALUES = _VERTICES | {"segmentation": "values"}
 _SETS: dict[str, Any] = {"label_id": True, "segmentation": "sets", "morphology": "numbered"}
+_NAMED: dict[str, Any] = _SETS | {"morphology": "named"}
+_ATERA: dict[str, Any] = _NAMED | {"alignment": "he_alignment.csv"}
 LAYOUTS = {
     "1.0": Layout("xenium-1.0.1", (1, 0), "int32", "Blank Codeword", "BLANK", frozenset(), _MOLECULES, **_VERTICES),
     "1.6": Layout("xenium-1.6.0.7", (3, 0), "bytes", *_UNASSIGNED, _V1, _PLACED, **_VALUES),
     "2.0": Layout("xenium-2.0.0.10", (4, 0), "str", *_UNASSIGNED, _V2, _CODED, **_SETS),
     "3.0": Layout("xenium-3.0.0.15", (5, 0), "str", *_UNASSIGNED, _V3, _ALL, **_SETS),
-    "4.0": Layout("xenium-4.0.1.0", (6, 0), "str", *_UNASSIGNED, _V3, _ALL, **_SETS | {"morphology": "named"}),
+    "4.0": Layout("xenium-4.0.1.0", (6, 0), "str", *_UNASSIGNED, _V3, _ALL, **_NAMED),
+    "atera-preview": Layout("xenium-4.0.1.0", (6, 0), "str", *_UNASSIGNED, _V3, _ALL, **_ATERA),
+    "atera-1.0": Layout(
+        "atera-1.0.0.0", (1, 2), "str", *_UNASSIGNED, _V3, (), **_ATERA, tables="zarr", morphology_dir="morphology_2d"
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""The descriptive files of a Xenium folder: ``experiment.xenium``, ``gene_panel.json``, ``metrics_summary.csv``."""
+"""The descriptive files of a folder: the manifest of Xenium or Atera, ``gene_panel.json``, ``metrics_summary.csv``."""
 
 from __future__ import annotations
 
@@ -91,6 +91,31 @@ def experiment(slide: SyntheticSlide, cells: pd.DataFrame, run_id: uuid.UUID, la
         "images": _images(layout, slide.recipe.stains),
         "xenium_explorer_files": {"cells_zarr_filepath": "cells.zarr.zip"},
         "segmentation_stain": "",
+    }
+
+
+def atera_experiment(slide: SyntheticSlide, cells: pd.DataFrame, layout: Layout) -> dict[str, Any]:
+    """Content of ``experiment.spatial``, the manifest of Atera."""
+    return {
+        "major_version": layout.format_version[0],
+        "minor_version": layout.format_version[1],
+        "run_name": "spatialsig synthetic run",
+        "run_start_time": "2026-01-01T00:00:00Z",
+        "slide_name": slide.sample,
+        "region_name": slide.sample,
+        "region_area": _tissue_area(slide),
+        "chemistry_version": "Atera v1",
+        "analysis_sw_version": layout.software,
+        "pixel_size": slide.recipe.pixel_size_um,
+        "z_step_size": 1.5,
+        "num_cells": len(cells),
+        "total_num_targets": len(slide.panel.genes),
+        "panel_config": "panel_config.json",
+        "explorer_files": {
+            "cells_zarr_filepath": "cells.zarr.zip",
+            "cell_feature_zarr_filepath": "cell_feature_matrix.zarr.zip",
+        },
+        "images": {"morphology_2d_filepath": morphology_paths(layout, slide.recipe.stains)[0]},
     }
 
 

@@ -103,7 +103,7 @@ def morphology_paths(layout: Layout, stains: int) -> list[str]:
         names = [f"morphology_focus_{number:04d}" for number in range(stains)]
     else:
         names = [f"ch{number:04d}_{short}" for number, (_, short, _) in enumerate(_STAINS[:stains])]
-    return [f"morphology_focus/{name}.ome.tif" for name in names]
+    return [f"{layout.morphology_dir}/{name}.ome.tif" for name in names]
 
 
 def write_morphology_images(

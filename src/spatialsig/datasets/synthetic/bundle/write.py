@@ -1,4 +1,4 @@
-"""One synthetic slide as a 10x Xenium output folder, in the layout of one version of Xenium Onboard Analysis."""
+"""One synthetic slide as a 10x output folder, in the layout of one version of the software of Xenium or Atera."""
 
 from __future__ import annotations
 
@@ -10,16 +10,25 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from spatialsig.datasets.synthetic.bundle.cells import cell_table, make_cell_ids, segment, write_boundaries, write_cells
+from spatialsig.datasets.synthetic.bundle.cells import (
+    Outlines,
+    cell_table,
+    make_cell_ids,
+    segment,
+    write_boundaries,
+    write_cells,
+)
 from spatialsig.datasets.synthetic.bundle.cells_zarr import write_cells_zarr
 from spatialsig.datasets.synthetic.bundle.layouts import LAYOUTS, feature_names
-from spatialsig.datasets.synthetic.bundle.metadata import experiment, gene_panel, metrics
+from spatialsig.datasets.synthetic.bundle.matrix_zarr import write_matrix_zarr
+from spatialsig.datasets.synthetic.bundle.metadata import atera_experiment, experiment, gene_panel, metrics
 from spatialsig.datasets.synthetic.bundle.morphology import write_morphology_images
 from spatialsig.datasets.synthetic.bundle.transcripts import write_transcripts
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from spatialsig.datasets.synthetic.bundle.layouts import Layout
     from spatialsig.datasets.synthetic.slide import SyntheticSlide
     from spatialsig.datasets.synthetic.tissue.expression import Counts
 
@@ -64,6 +73,28 @@ def write_bundle(directory: Path, slide: SyntheticSlide) -> list[str]:
     run_id = uuid.UUID(bytes=rng.bytes(16), version=4)
     outlines = segment(slide.nuclei, slide.tissue.xy_um)
     cells = cell_table(slide, outlines, cell_ids)
+    if layout.tables == "zarr":
+        _write_json(directory / "experiment.spatial", atera_experiment(slide, cells, layout))
+        _write_json(directory / "panel_config.json", gene_panel(slide))
+        write_matrix_zarr(directory / "cell_feature_matrix.zarr.zip", slide.counts, cells, slide.tissue.cell_type)
+    else:
+        _write_tables(directory, slide, cells, outlines, rng, run_id, layout)
+    rows = np.arange(len(cells)) if layout.tables == "files" else rng.permutation(len(cells))  # Atera has two orders
+    write_cells_zarr(
+        directory / "cells.zarr.zip", id_prefixes=prefixes[rows], xy_um=slide.tissue.xy_um[rows],
+        outlines=Outlines(outlines.nucleus[rows], outlines.cell[rows]), shape=slide.frames.morphology_shape,
+        pixel_size_um=slide.recipe.pixel_size_um, layout=layout, stained=slide.recipe.stains > 1,
+    )  # fmt: skip
+    write_morphology_images(directory, slide, outlines, layout, run_id)
+    return cell_ids
+
+
+def _write_tables(
+    directory: Path, slide: SyntheticSlide, cells: pd.DataFrame, outlines: Outlines, rng: np.random.Generator,
+    run_id: uuid.UUID, layout: Layout,
+) -> None:  # fmt: skip
+    """Write the descriptive files, the counts and the tables of cells, outlines and molecules as HDF5 and parquet."""
+    cell_ids = cells["cell_id"].tolist()
     _write_json(directory / "experiment.xenium", experiment(slide, cells, run_id, layout))
     _write_json(directory / "gene_panel.json", gene_panel(slide))
     pd.DataFrame([metrics(slide, cells)]).to_csv(directory / "metrics_summary.csv", index=False)
@@ -77,10 +108,3 @@ def write_bundle(directory: Path, slide: SyntheticSlide) -> list[str]:
         n_cells=len(cell_ids) if slide.recipe.transcripts else min(_FEW_CELLS, len(cell_ids)),
         layout=layout,
     )  # fmt: skip
-    write_cells_zarr(
-        directory / "cells.zarr.zip", id_prefixes=prefixes, xy_um=slide.tissue.xy_um, outlines=outlines,
-        shape=slide.frames.morphology_shape, pixel_size_um=slide.recipe.pixel_size_um,
-        layout=layout,
-    )  # fmt: skip
-    write_morphology_images(directory, slide, outlines, layout, run_id)
-    return cell_ids

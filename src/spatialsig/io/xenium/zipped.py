@@ -1,0 +1,49 @@
+"""Zarr stores in zip files, whose checksums cover every byte that is read; damage becomes an error that names the file."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zipfile
+import zlib
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import zarr
+from zarr.storage import ZipStore
+
+from spatialsig.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, struct.error, OSError, ValueError, KeyError, TypeError, RuntimeError, IndexError,
+    AttributeError, NotImplementedError, MemoryError, OverflowError,
+)  # fmt: skip
+
+
+@contextmanager
+def open_zip(file: Path, *, hint: str = "") -> Iterator[Any]:
+    """Open the root group of a zipped Zarr (v2); :class:`InputError`, which ends with ``hint``, if it is damaged."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of zarr, on zip files with a name twice
+            with ZipStore(file, mode="r") as store:
+                yield zarr.open_group(store, mode="r", zarr_format=2)
+    except InputError:
+        raise
+    except _DAMAGE as error:
+        msg = (
+            f"{str(file)!r} is damaged ({type(error).__name__}: {error}): copy it from the output of the instrument "
+            f"again.{hint}"
+        )
+        raise InputError(msg) from error
+
+
+def check_names(file: Path) -> None:
+    """Raise unless every file of a zip has one name in both places: under another, Zarr would take it for zeros."""
+    with zipfile.ZipFile(file) as zipped:
+        for entry in zipped.infolist():
+            zipped.open(entry).close()
