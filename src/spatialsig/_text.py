@@ -11,6 +11,7 @@ from spatialsig._checks import first_few
 from spatialsig.errors import InputError
 
 if TYPE_CHECKING:
+    import zipfile
     from collections.abc import Iterable
     from pathlib import Path
 
@@ -24,8 +25,8 @@ _MANGLED = re.compile(
 )
 
 
-def decoded(path: Path) -> str:
-    """Text of a file, without its byte order mark.
+def decoded(path: Path | zipfile.Path) -> str:
+    """Text of a file, also of one in a zip, without its byte order mark.
 
     Raises
     ------

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spatialsig.errors import AlignmentError, FileMissingError, InputError
+from spatialsig.errors import AlignmentError, FileMissingError, InputError, SpatialsigWarning
 from spatialsig.geometry.affine import apply, check_alignment, image_um_per_px, read_alignment, um_to_he_px
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "alignment_examples"
@@ -171,3 +173,76 @@ def test_real_alignment() -> None:
     assert image_um_per_px(matrix, PIXEL_SIZE) == pytest.approx(PIXEL_SIZE * 0.644, rel=1e-3)
     # a quarter turn: one step to the right in the H&E goes up in the morphology image
     np.testing.assert_allclose(apply(matrix, [[1, 0]]) - apply(matrix, [[0, 0]]), [[0, -0.644]], atol=2e-3)
+
+
+PLAIN = "0.9,0,5\n0,0.9,7\n0,0,1\n"
+KEYPOINTS = "fixedX,fixedY,alignmentX,alignmentY\n5,7,0,0\n905,7,1000,0\n5,907,0,1000\n905,907,1000,1000\n"
+EXPORTS = {
+    "both": ({"matrix.csv": PLAIN, "keypoints.csv": KEYPOINTS}, "matrix"),
+    "in a folder": ({"align/Matrix.CSV": PLAIN, "__MACOSX/align/matrix.csv": "no", "align/notes.txt": "x"}, "matrix"),
+    "matrix": ({"matrix.csv": PLAIN}, "matrix"),
+    "keypoints": ({"keypoints.csv": KEYPOINTS}, "keypoints"),
+    "two": ({"a/matrix.csv": PLAIN, "b/matrix.csv": PLAIN}, "with 2 alignments; wanted one matrix.csv"),
+    "neither": ({"a.csv": PLAIN, "b.csv": "x"}, "with a.csv, b.csv; wanted one matrix.csv or keypoints.csv"),
+    "empty": ({}, "with nothing; wanted one matrix.csv"),
+    "text": ({"matrix.csv": "a,b,c"}, "matrix.csv' holds text"),
+}
+
+
+def exported(path: Path, files: dict[str, str], *, zipped: bool) -> Path:
+    """The same files as a zip, or as a folder of what lies at the top of it."""
+    if zipped:
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, text in files.items():
+                archive.writestr(name, text)
+        return path
+    path.mkdir()
+    for name, text in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text(text)
+    nested = path / "align"
+    return nested if nested.is_dir() else path
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "folder"])
+@pytest.mark.parametrize("case", EXPORTS)
+def test_what_xenium_explorer_exports_is_read_or_refused_with_what_to_give(tmp_path, case, zipped) -> None:
+    files, expected = EXPORTS[case]
+    path = exported(tmp_path / "export", files, zipped=zipped)
+    if case == "two" and not zipped:
+        expected = "with nothing"
+    if expected in ("matrix", "keypoints"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            read = read_alignment(path, pixel_size=0.2125)
+        assert read.kind == expected
+        np.testing.assert_allclose(read.matrix, [[0.9, 0, 5], [0, 0.9, 7], [0, 0, 1]], atol=1e-9)
+    else:
+        with pytest.raises(AlignmentError, match=expected):
+            read_alignment(path, pixel_size=0.2125)
+
+
+def test_a_matrix_that_misses_its_keypoints_is_told(tmp_path) -> None:
+    inverse = "\n".join(",".join(map(str, row)) for row in np.linalg.inv([[0.9, 0, 5], [0, 0.9, 7], [0, 0, 1]]))
+    path = exported(tmp_path / "e.zip", {"matrix.csv": inverse, "keypoints.csv": KEYPOINTS}, zipped=True)
+    with pytest.warns(
+        SpatialsigWarning, match=r"e.zip/matrix.csv' misses the points of keypoints.csv beside it by 4\d"
+    ):
+        read_alignment(path, pixel_size=0.2125)
+
+
+def test_damaged_and_locked_zips_are_named(tmp_path) -> None:
+    path = exported(tmp_path / "e.zip", {"matrix.csv": PLAIN}, zipped=True)
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(PLAIN.encode(), PLAIN.replace("5", "6").encode()))
+    with pytest.raises(AlignmentError, match=r"e.zip/matrix.csv' cannot be unpacked \(Bad CRC-32"):
+        read_alignment(path, pixel_size=0.2125)
+    locked = bytearray(whole)
+    locked[6] |= 1
+    locked[whole.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(bytes(locked))
+    with pytest.raises(AlignmentError, match=r"cannot be unpacked \(.*password required"):
+        read_alignment(path, pixel_size=0.2125)
+    path.write_bytes(whole[:-10])
+    with pytest.raises(AlignmentError, match="e.zip"):
+        read_alignment(path, pixel_size=0.2125)

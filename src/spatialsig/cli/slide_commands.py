@@ -40,12 +40,14 @@ class Layout(StrEnum):
 
 
 def import_(
-    source: Annotated[Path, typer.Argument(help="CSV file of bundles, a Xenium bundle, or an H&E image.")],
+    source: Annotated[Path, typer.Argument(help="CSV file of bundles, a Xenium or Atera bundle, or an H&E image.")],
     out: Annotated[Path, typer.Option(help="Directory of stores for a CSV file, else the store to write.")],
     sample: Annotated[str | None, typer.Option(help="Name of a single slide.")] = None,
     patient: Annotated[str | None, typer.Option(help="Patient of a single slide.")] = None,
     he_image: Annotated[Path | None, typer.Option(help="H&E of a single bundle, if it is elsewhere.")] = None,
-    he_alignment: Annotated[Path | None, typer.Option(help="CSV file of its alignment.")] = None,
+    he_alignment: Annotated[
+        Path | None, typer.Option(help="CSV file of its alignment, or the zip of Xenium Explorer.")
+    ] = None,
     um_per_px: Annotated[float | None, typer.Option(help="µm per px of an H&E that does not state it.")] = None,
     min_counts: Annotated[int, typer.Option(help="Minimum counts of a cell.")] = 10,
     min_genes: Annotated[int, typer.Option(help="Minimum genes of a cell.")] = 5,

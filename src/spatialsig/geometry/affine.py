@@ -7,18 +7,23 @@ Three spaces meet here: micrometres, Xenium morphology pixels (``global``) and H
 from __future__ import annotations
 
 import warnings
+import zipfile
+import zlib
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from spatialsig._checks import check_files, check_positive
+from spatialsig._checks import check_files, check_positive, first_few
 from spatialsig._text import decoded
 from spatialsig.errors import AlignmentError, InputError, SpatialsigWarning
 from spatialsig.geometry.landmarks import fit_affine, parse_keypoints, rms_length
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import ArrayLike, NDArray
 
 MIN_DETERMINANT = 1e-6
@@ -32,6 +37,7 @@ _WANTED = (
     "fixedX, fixedY, alignmentX, alignmentY"
 )
 _EXPORT_AGAIN = "export the alignment matrix of the H&E from Xenium Explorer again"
+_EXPORTED = ("matrix.csv", "keypoints.csv")  # what Xenium Explorer puts into one zip, the better one first
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,8 @@ def fit_landmarks(
 def read_alignment(path: str | Path, *, pixel_size: float) -> Alignment:
     """Read the alignment of an H&E: a headerless 3 x 3 ``*_he_imagealignment.csv``, or keypoints of Xenium Explorer.
 
+    The zip that Xenium Explorer exports, and the folder that it becomes, stand for their ``matrix.csv``, or else their
+    ``keypoints.csv``; where both are there, the matrix has to fit the keypoints.
     Decimal points with commas (or blanks, tabs) between the numbers, and decimal commas with semicolons, are read.
     Keypoints (``fixedX, fixedY, alignmentX, alignmentY``; any order, other columns are ignored) are joined by least
     squares over all of them. Keypoints with the header ``he_x, he_y, target_x, target_y`` and landmarks of BigWarp (H&E
@@ -88,7 +96,7 @@ def read_alignment(path: str | Path, *, pixel_size: float) -> Alignment:
     Parameters
     ----------
     path
-        File to read.
+        File to read, a zip or a folder.
     pixel_size
         Micrometres per morphology px.
 
@@ -102,32 +110,88 @@ def read_alignment(path: str | Path, *, pixel_size: float) -> Alignment:
         If there is no such file.
     AlignmentError
         If the file holds anything else than 3 x 3 numbers or keypoints, or the keypoints are fewer than three or lie
-        on a line.
+        on a line; if a zip or folder holds no alignment, or more than one.
 
     Warns
     -----
     SpatialsigWarning
-        If the keypoints miss the fit by more than 10 um (root mean square).
+        If keypoints miss the fit, or the matrix that they were exported with, by more than 10 um (root mean square).
     """
     path = Path(path)
     check_positive(pixel_size=pixel_size)
-    text = _read_text(path)
-    pairs = parse_keypoints(text, name=str(path))
-    if pairs is None:
-        return Alignment(_parse_matrix(text, path), "matrix", None, 0)
-    return fit_landmarks(*pairs, um_per_target=pixel_size, name=str(path))
-
-
-def _read_text(path: Path) -> str:
     check_files([path], what="alignment of the H&E", fix="Give the path of the *_he_imagealignment.csv.")
+    file, *keypoints = _exported(path)
+    text = _read_text(file)
+    pairs = parse_keypoints(text, name=str(file))
+    if pairs is not None:
+        return fit_landmarks(*pairs, um_per_target=pixel_size, name=str(file))
+    matrix = _parse_matrix(text, file)
+    if keypoints:
+        _compare(matrix, file, keypoints[0], pixel_size)
+    return Alignment(matrix, "matrix", None, 0)
+
+
+def _exported(path: Path) -> list[Path | zipfile.Path]:
+    """File itself, or the matrix and the keypoints, as far as they are there, in the zip or folder of an export."""
+    if path.is_dir():
+        files: list[Path | zipfile.Path] = sorted(file for file in path.iterdir() if file.is_file())
+    elif zipfile.is_zipfile(path):
+        with _naming_damage(path), zipfile.ZipFile(path) as zipped:
+            names = [name for name in zipped.namelist() if not name.startswith("__MACOSX/")]
+            files = [zipfile.Path(path, name) for name in names]
+    else:
+        return [path]
+    found = [[file for file in files if file.name.lower() == name] for name in _EXPORTED]
+    if not any(found) or any(len(same) > 1 for same in found):
+        has = (
+            f"{max(map(len, found))} alignments"
+            if any(found)
+            else f"{first_few([file.name for file in files]) or 'nothing'}"
+        )
+        msg = (
+            f"alignment {str(path)!r} is a {'folder' if path.is_dir() else 'zip'} with {has}; wanted one matrix.csv or "
+            f"keypoints.csv, as Xenium Explorer exports them: give the path of the csv itself."
+        )
+        raise AlignmentError(msg)
+    return [file for same in found for file in same]
+
+
+def _compare(
+    matrix: NDArray[np.float64], file: Path | zipfile.Path, keypoints: Path | zipfile.Path, pixel_size: float
+) -> None:
+    """Warn if a matrix does not place the keypoints that it was exported with."""
+    pairs = parse_keypoints(_read_text(keypoints), name=str(keypoints))
+    if pairs is None:
+        return
+    rmse_um = pixel_size * rms_length(apply(matrix, pairs[0]) - pairs[1])
+    if not rmse_um <= MAX_RMSE_UM:  # NaN as well
+        msg = (
+            f"alignment {str(file)!r} misses the points of {keypoints.name} beside it by {rmse_um:.1f} um (root mean square; "
+            f"wanted at most {MAX_RMSE_UM:g}); the matrix is used. If the points are right, give {keypoints.name} itself."
+        )
+        warnings.warn(msg, SpatialsigWarning, stacklevel=3)
+
+
+def _read_text(path: Path | zipfile.Path) -> str:
+    with _naming_damage(path):
+        try:
+            return decoded(path)
+        except InputError as error:
+            msg = f"alignment {str(path)!r} is not a text file; wanted {_WANTED}: {_EXPORT_AGAIN}."
+            raise AlignmentError(msg) from error
+
+
+@contextmanager
+def _naming_damage(path: Path | zipfile.Path) -> Iterator[None]:
+    """Turn what a zip raises that is damaged or locked into an :class:`AlignmentError` that names the file."""
     try:
-        return decoded(path)
-    except InputError as error:
-        msg = f"alignment {str(path)!r} is not a text file; wanted {_WANTED}: {_EXPORT_AGAIN}."
+        yield
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
+        msg = f"alignment {str(path)!r} cannot be unpacked ({error}): unpack it by hand, or {_EXPORT_AGAIN}."
         raise AlignmentError(msg) from error
 
 
-def _parse_matrix(text: str, path: Path) -> NDArray[np.float64]:
+def _parse_matrix(text: str, path: Path | zipfile.Path) -> NDArray[np.float64]:
     rows = [_fields(line) for line in text.splitlines() if line.strip()]
     shape = (len(rows), sorted({len(row) for row in rows}))
     try:

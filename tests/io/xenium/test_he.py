@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
+from spatialdata.transformations import get_transformation
 
 import spatialsig as sp
 from spatialsig.errors import AlignmentError, InputError, SpatialsigWarning
@@ -129,8 +131,6 @@ def test_identity_only_when_asked_for_by_that_word(bundle) -> None:
     bundle.edit_cells(lambda c: c.assign(x_centroid=c["x_centroid"] % 150, y_centroid=c["y_centroid"] % 140))
     sdata = sp.io.read_xenium(bundle.path, he_alignment="identity")
     assert sdata.attrs["spatialsig"]["source"]["he_alignment"] == "identity"
-    from spatialdata.transformations import get_transformation
-
     matrix = get_transformation(sdata["he_image"]).to_affine_matrix(("x", "y"), ("x", "y"))
     np.testing.assert_array_equal(matrix, np.eye(3))
 
@@ -142,10 +142,41 @@ def test_keypoints_are_an_alignment(bundle, tmp_path) -> None:
     file = tmp_path / "keypoints.csv"
     file.write_text("\n".join(["fixedX,fixedY,alignmentX,alignmentY", *rows]))
     sdata = sp.io.read_xenium(bundle.path, he_alignment=file)
-    from spatialdata.transformations import get_transformation
-
     matrix = get_transformation(sdata["he_image"]).to_affine_matrix(("x", "y"), ("x", "y"))
     np.testing.assert_allclose(matrix, bundle.matrix, atol=1e-6)
+
+
+def test_the_export_of_xenium_explorer_is_an_alignment_wherever_one_is_taken(bundle, tmp_path) -> None:
+    text = bundle.he_alignment.read_text()
+    bundle.he_alignment.unlink()
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "matrix.csv").write_text(text)
+    exported = [tmp_path / "export", shutil.make_archive(str(tmp_path / "zipped"), "zip", tmp_path / "export")]
+    for given in exported:
+        sdata = sp.io.read_xenium(bundle.path, he_alignment=given)
+        assert sdata.attrs["spatialsig"]["source"]["he_alignment_kind"] == "matrix"
+        sp.pp.align_he(sdata, file=given)
+        rows = pd.DataFrame(
+            {"sample": ["S1"], "patient": ["P1"], "bundle": [bundle.path], "he_alignment": [str(given)]}
+        )
+        cohort = sp.Cohort.from_bundles(rows, tmp_path / f"stores{len(str(given))}")
+        for read in (sdata, cohort["S1"]):
+            matrix = get_transformation(read["he_image"]).to_affine_matrix(("x", "y"), ("x", "y"))
+            np.testing.assert_allclose(matrix, bundle.matrix)
+
+
+@pytest.mark.parametrize("image", ["a_he_image.ome.tif", "he_image.tif"])
+@pytest.mark.parametrize("name", ["{}alignment.csv", "{}imagealignment.csv"])
+def test_the_alignment_is_found_under_the_name_of_either_platform(bundle, image, name) -> None:
+    stem = image.split("image")[0]
+    bundle.he_image.rename(bundle.path / image)
+    csv = bundle.he_alignment.rename(bundle.path / name.format(stem))
+    (bundle.path / "b_he_alignment.csv").write_text("0,0,0")  # of no image that is there
+    assert source(bundle.path)["he_alignment"] == str(csv)
+    (bundle.path / f"{stem}alignment.csv").write_text("1,0,0\n0,1,0\n0,0,1")
+    if name.startswith("{}image"):
+        with pytest.raises(AlignmentError, match="has 2 alignments"):
+            source(bundle.path)
 
 
 @pytest.mark.parametrize("given", [[["a", "b"], ["c", "d"]], [[1, 2], [3]], np.ones((2, 3))])

@@ -5,14 +5,14 @@ import pandas as pd
 import pytest
 
 from spatialsig.errors import InputError, SpatialsigWarning
-from spatialsig.io.xenium.segmentation import Segmentation, _ids, check_cells
+from spatialsig.io.xenium.segmentation import Segmentation, cell_names, check_cells
 
 
 def test_numbers_become_the_letters_of_the_instrument() -> None:
     numbers = np.array([0, 1, 16, 0x12345678, 0xFFFFFFFF], np.uint32)
     expected = [f"{n:08x}".translate(str.maketrans("0123456789abcdef", "abcdefghijklmnop")) + "-3" for n in numbers]
-    assert _ids(np.stack([numbers, np.full(5, 3, np.uint32)], axis=1)).tolist() == expected
-    assert _ids(numbers).tolist() == [str(n) for n in numbers]
+    assert cell_names(np.stack([numbers, np.full(5, 3, np.uint32)], axis=1)).tolist() == expected
+    assert cell_names(numbers).tolist() == [str(n) for n in numbers]
 
 
 @pytest.fixture
