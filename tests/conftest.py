@@ -81,7 +81,7 @@ def flip_bit() -> Callable[[Path], None]:
     return _flip_bit
 
 
-N_LAYOUTS = 5  # of Xenium bundles, see faults/conftest.py
+N_LAYOUTS = 7  # of bundles, see faults/conftest.py
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

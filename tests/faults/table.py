@@ -13,9 +13,10 @@ from scipy import sparse
 
 from spatialsig.errors import AlignmentError, FileMissingError, InputError
 
-from .conftest import ALIGNMENT, IMAGE, LAYOUTS, Broken
+from .conftest import ALIGNMENT, FILES, IMAGE, LAYOUTS, ZARR, Broken, put_array, unpacked
 
 MATRIX, CELLS, SPECS, ZIP = "cell_feature_matrix.h5", "cells.parquet", "experiment.xenium", "cells.zarr.zip"
+N_CELLS = 100  # of each bundle
 EQUAL, WARNED = "read, equal", "read, with a warning"
 
 
@@ -35,6 +36,8 @@ class Fault:
         Where it can happen.
     options
         Of the reader.
+    zarr
+        The fault where counts and cells are one zipped Zarr, if it shows otherwise there.
     """
 
     breaks: Callable[[Broken], Any]
@@ -42,16 +45,24 @@ class Fault:
     words: tuple[str, ...] = ()
     layouts: tuple[str, ...] = LAYOUTS
     options: dict[str, Any] = field(default_factory=dict)
+    zarr: Fault | None = None
+
+    def of(self, layout: str) -> Fault:
+        """The fault as it shows in a layout."""
+        return self.zarr if layout == ZARR and self.zarr is not None else self
 
 
 def by_features(b: Broken) -> None:
-    import h5py
+    parts: dict[str, np.ndarray] = {}
 
-    with h5py.File(b.path / MATRIX) as file:
-        m = file["matrix"]
-        columns = sparse.csc_matrix((m["data"][:], m["indices"][:], m["indptr"][:]), shape=tuple(m["shape"][:]))
-    rows = columns.tocsr()
-    b.matrix(data=rows.data, indices=rows.indices.astype(np.int64), indptr=rows.indptr.astype(np.int64))
+    def keep(name: str) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda values: parts.setdefault(name, values)
+
+    names = ("data", "indices", "indptr", "features__id")
+    b.matrix(**{name: keep(name) for name in names})
+    data, indices, indptr, features = (parts[name] for name in names)
+    columns = sparse.csr_matrix((data, indices, indptr), shape=(len(indptr) - 1, len(features))).tocsc()
+    b.matrix(data=columns.data, indices=columns.indices.astype(np.int64), indptr=columns.indptr.astype(np.int64))
 
 
 def put(values: np.ndarray, at: int, value: float, dtype: Any = None) -> np.ndarray:
@@ -85,6 +96,21 @@ def other_zip_member(b: Broken) -> None:
         for name, content in members.items():
             if not name.startswith("cell_summary/0"):
                 new.writestr(name, content)
+
+
+def lose(b: Broken, start: str) -> None:
+    """Take the members out of the zip of the matrix whose names begin so."""
+    file = b.own(MATRIX)
+    with zipfile.ZipFile(file) as old:
+        members = {name: old.read(name) for name in old.namelist() if not name.startswith(start)}
+    with zipfile.ZipFile(file, "w") as new:
+        for name, content in members.items():
+            new.writestr(name, content)
+
+
+def replaced(b: Broken, name: str, values: np.ndarray) -> None:
+    with unpacked(b.own(MATRIX)) as root:
+        put_array(root, name, values)
 
 
 def keypoints(*rows: str) -> Callable[[Broken], None]:
@@ -121,7 +147,7 @@ def second_image(b: Broken) -> None:
 
 
 def second_alignment(b: Broken) -> None:
-    text = (b.path / ALIGNMENT).read_text()
+    text = b.own(ALIGNMENT).read_text()
     b.remove(ALIGNMENT)
     for name in "ab":
         (b.path / f"{name}_imagealignment.csv").write_text(text)
@@ -139,7 +165,8 @@ def empty_cell(b: Broken) -> None:
 
 ON = ("boundaries", "transcripts", "morphology")
 MORE = {name: {name: True} for name in ON}
-TEXT_LAYOUTS = ("1.6", "2.0", "3.0", "4.0")
+TEXT_LAYOUTS = ("1.6", "2.0", "3.0", "4.0", "atera-preview", ZARR)
+STAINED = tuple(layout for layout in LAYOUTS if layout not in ("1.0", "1.6"))  # one file per stain
 
 FAULTS: dict[str, Fault] = {
     # files
@@ -150,10 +177,12 @@ FAULTS: dict[str, Fault] = {
     "boundaries missing": Fault(
         lambda b: b.remove("cell_boundaries.parquet", "nucleus_boundaries.parquet"), FileMissingError,
         ("cell_boundaries.parquet", "nucleus_boundaries.parquet", "Copy"), options=MORE["boundaries"],
+        zarr=Fault(lambda b: b.remove(ZIP), FileMissingError, (ZIP, "Copy"), options=MORE["boundaries"]),
     ),
     "transcripts missing": Fault(
         lambda b: b.remove("transcripts.parquet", ZIP), FileMissingError, ("transcripts.parquet", ZIP, "Copy"),
         options=MORE["transcripts"],
+        zarr=Fault(lambda b: None, InputError, ("`transcripts=True`", "Atera", "read without"), options=MORE["transcripts"]),
     ),
     "morphology missing, 1.x": Fault(
         lambda b: b.remove("morphology_focus.ome.tif", "morphology_mip.ome.tif"), FileMissingError,
@@ -161,14 +190,15 @@ FAULTS: dict[str, Fault] = {
     ),
     "morphology missing": Fault(
         lambda b: b.remove("morphology_focus"), FileMissingError, ("no morphology images", "copy them"),
-        ("2.0", "3.0", "4.0"), MORE["morphology"],
+        STAINED, MORE["morphology"],
     ),
     "files not needed are missing": Fault(
-        lambda b: b.remove("transcripts.parquet", "cell_boundaries.parquet", "gene_panel.json"), EQUAL
+        lambda b: b.remove("transcripts.parquet", "cell_boundaries.parquet", "gene_panel.json"), EQUAL,
+        zarr=Fault(lambda b: b.remove("panel_config.json", "morphology_2d"), EQUAL),
     ),
     "segmentation missing": Fault(lambda b: b.remove(ZIP), EQUAL),
     **{
-        f"{name} {kind}": Fault(how, error, (name, *words), options=options)
+        f"{name} {kind}": Fault(how, error, (name, *words), FILES if name.endswith("parquet") else LAYOUTS, options)
         for name, error, words, options in (
             (SPECS, InputError, ("no valid JSON", "copy"), {}),
             (MATRIX, InputError, ("cannot be read as HDF5", "Copy"), {}),
@@ -185,16 +215,16 @@ FAULTS: dict[str, Fault] = {
         )
     },
     "transcripts with a corrupt page": Fault(
-        corrupt_page, InputError, ("transcripts cannot be", "opy"), options=MORE["transcripts"]
+        corrupt_page, InputError, ("transcripts cannot be", "opy"), FILES, MORE["transcripts"]
     ),
     "morphology truncated, 1.x": Fault(
         lambda b: b.truncate("morphology_focus.ome.tif"), InputError, ("morphology_focus.ome.tif", "truncated", "copy"),
         ("1.0", "1.6"), MORE["morphology"],
     ),
     "morphology truncated": Fault(
-        lambda b: b.truncate("morphology_focus/" + ("ch0000_dapi.ome.tif" if b.version == "4.0" else
-                             "morphology_focus_0000.ome.tif")), InputError, ("morphology_focus/", "copy"),
-        ("2.0", "3.0", "4.0"), MORE["morphology"],
+        lambda b: b.truncate("morphology_focus/" + ("morphology_focus_0000.ome.tif" if b.version in ("2.0", "3.0") else
+                             "ch0000_dapi.ome.tif")), InputError, ("morphology_focus/", "copy"),
+        STAINED, MORE["morphology"],
     ),
     # experiment.xenium
     "pixel_size missing": Fault(lambda b: b.specs(pixel_size=...), InputError, (SPECS, "`pixel_size`", "None", "restore")),
@@ -216,7 +246,7 @@ FAULTS: dict[str, Fault] = {
         lambda b: b.specs(analysis_sw_version="R&D"), EQUAL, options=MORE["boundaries"]
     ),
     # cell_feature_matrix.h5
-    "stored by features (CSR)": Fault(by_features, InputError, (MATRIX, "stored by features", "CSC", "Copy")),
+    "stored by features": Fault(by_features, InputError, (MATRIX, "stored by features", "one row", "Copy")),
     "index below 0": Fault(
         lambda b: b.matrix(indices=lambda v: put(v, 3, -5)), InputError, (MATRIX, "out of range", "-5", "Copy")
     ),
@@ -284,23 +314,37 @@ FAULTS: dict[str, Fault] = {
         lambda b: b.matrix(features__name=lambda v: np.r_[v[:1], v[:1], v[2:]]), "read, symbols made unique"
     ),
     # ids
-    "cells.parquet in another order": Fault(lambda b: b.cells(shuffled), EQUAL),
-    "cells.parquet in another order, boundaries": Fault(lambda b: b.cells(shuffled), EQUAL, options=MORE["boundaries"]),
+    "cells in another order than the matrix": Fault(
+        lambda b: b.cells(shuffled), EQUAL,
+        zarr=Fault(lambda b: b.cells(shuffled), WARNED, (CELLS, MATRIX, "transcript_counts", "one run")),
+    ),
+    "cells in another order than the matrix, boundaries": Fault(
+        lambda b: b.cells(shuffled), EQUAL, options=MORE["boundaries"],
+        zarr=Fault(Broken.reorder_segmentation, EQUAL, options=MORE["boundaries"]),
+    ),
+    "segmentation in another order": Fault(Broken.reorder_segmentation, EQUAL, (), STAINED),
     "barcodes swapped": Fault(
-        lambda b: b.matrix(barcodes=swap), WARNED, (CELLS, MATRIX, "transcript_counts", "2", "one run")
+        lambda b: b.matrix(barcodes=swap), WARNED, (CELLS, MATRIX, "transcript_counts", "2", "one run"),
+        zarr=Fault(lambda b: b.matrix(barcodes=swap), WARNED, (CELLS, ZIP, "x_centroid differs for 2", "one run")),
     ),
     "cell listed twice": Fault(
-        lambda b: b.cells(lambda r: pd.concat([r, r.iloc[:2]])), InputError, (CELLS, "2 cell ids more than once", "use")
+        lambda b: b.cells(lambda r: pd.concat([r, r.iloc[:2]])), InputError, (CELLS, "2 cell ids more than once", "use"),
+        zarr=Fault(lambda b: b.cells(lambda r: pd.concat([r, r.iloc[:2]])), InputError, (MATRIX, "says shape", "Copy")),
     ),
     "barcode listed twice": Fault(
         lambda b: b.matrix(barcodes=lambda v: np.r_[v[:1], v[:1], v[2:]]), InputError, (MATRIX, "more than once", "use")
     ),
     "cells missing in one file": Fault(
-        lambda b: b.cells(lambda r: r.iloc[3:]), InputError, (CELLS, MATRIX, "3 cells", "take both files from one")
+        lambda b: b.cells(lambda r: r.iloc[3:]), InputError, (CELLS, MATRIX, "3 cells", "take both files from one"),
+        zarr=Fault(lambda b: b.cells(lambda r: r.iloc[3:]), InputError, (MATRIX, "says shape", "Copy")),
     ),
     "ids numbers in one file, text in the other": Fault(
         lambda b: b.cells(lambda r: r.assign(cell_id=np.arange(1, len(r) + 1))), InputError,
         (CELLS, MATRIX, "'1'", "take both files from one"), TEXT_LAYOUTS,
+        zarr=Fault(
+            lambda b: b.cells(lambda r: r.assign(cell_id=np.arange(1, len(r) + 1))), WARNED,
+            (CELLS, ZIP, "cells are missing there", "Take both"),
+        ),
     ),
     "ids bytes in one file, text in the other": Fault(
         lambda b: b.cells(lambda r: r.assign(cell_id=[v if isinstance(v, bytes) else str(v).encode() for v in r.cell_id])),
@@ -324,24 +368,66 @@ FAULTS: dict[str, Fault] = {
         lambda b: b.cells(at_centroid(5, np.nan)), InputError, ("5 of", CELLS, "no finite centroid", "check")
     ),
     "centroids missing": Fault(
-        lambda b: b.cells(without("y_centroid")), InputError, (CELLS, "['y_centroid']", "Use the original")
+        lambda b: b.cells(without("y_centroid")), InputError, (CELLS, "['y_centroid']", "Use the original"),
+        zarr=Fault(lambda b: b.cells(without("y_centroid")), InputError, (CELLS, "['centroid_row']", "Copy")),
     ),
     "centroids as text": Fault(
         lambda b: b.cells(lambda r: r.assign(x_centroid=r.x_centroid.astype(str))), InputError,
         (CELLS, "['x_centroid']", "hold no numbers", "Use the original"),
+        zarr=Fault(
+            lambda b: b.cells(lambda r: r.assign(x_centroid=r.x_centroid.astype(str))), InputError,
+            (CELLS, "['centroid_column']", "hold no numbers", "Copy"),
+        ),
     ),
     "centroids moved by 2 um": Fault(
         lambda b: b.cells(lambda r: r.assign(x_centroid=r.x_centroid + 2)), WARNED, (CELLS, ZIP, "x_centroid differs")
     ),
     "a letter of a method changed": Fault(
         lambda b: b.cells(lambda r: r.assign(segmentation_method=r.segmentation_method.str.replace("Seg", "Sog", n=1))),
-        WARNED, (CELLS, ZIP, "Sogmented", "does not list"), ("2.0", "3.0", "4.0"),
+        WARNED, (CELLS, ZIP, "Sogmented", "does not list"), STAINED[:-1],
     ),
     "area unknown": Fault(lambda b: (b.remove(ZIP), b.cells(without("cell_area"))), "read, median radius"),
     "cells outside the image": Fault(
         lambda b: (b.remove(ZIP), b.cells(lambda r: r.assign(x_centroid=r.x_centroid + 5000))), AlignmentError,
         (ALIGNMENT, "100%", "outside the H&E", "check"),
     ),
+    # only where all is one zipped Zarr
+    "a piece of the counts missing": Fault(
+        lambda b: lose(b, "X/data/0"), InputError, (MATRIX, "0 of the 1 pieces of /X/data", "Copy"), (ZARR,)
+    ),
+    "a matrix that is not sparse": Fault(
+        lambda b: replaced(b, "X", np.zeros((3, 3))), InputError, (MATRIX, "sparse matrix (CSR)", "Copy"), (ZARR,)
+    ),
+    "the matrix of a Xenium bundle": Fault(
+        lambda b: replaced(b, "cell_features", np.zeros(3)), InputError, (MATRIX, "as Xenium writes it", "Copy"), (ZARR,)
+    ),
+    "barcodes missing": Fault(
+        lambda b: b.matrix(barcodes=...), InputError, (MATRIX, "['barcode']", "Copy"), (ZARR,)
+    ),
+    "gene names missing": Fault(
+        lambda b: b.matrix(features__name=...), InputError, (MATRIX, "['feature_name']", "Copy"), (ZARR,)
+    ),
+    "cells without a table": Fault(lambda b: lose(b, "obs/"), InputError, (MATRIX, "['obs']", "Copy"), (ZARR,)),
+    "a column shorter than the others": Fault(
+        lambda b: replaced(b, "obs/cell_area", np.ones(3)), InputError, (MATRIX, "{'cell_area': 3}", "Copy"), (ZARR,)
+    ),
+    "columns with names that a store refuses": Fault(
+        lambda b: replaced(b, "obs/k=2 (a)", np.ones(N_CELLS)), EQUAL, (), (ZARR,)
+    ),
+    **{
+        f"outlines {what}": Fault(
+            lambda b, fields=fields: b.polygons(**fields), answer, (ZIP, *words), (ZARR,), MORE["boundaries"]
+        )
+        for what, fields, answer, words in (
+            ("of cells that are not there", {"cell_index": lambda v: v + 5}, InputError, ("out of range", "Copy")),
+            ("of other cells", {"cell_index": lambda v: np.roll(v, 1)}, InputError, ("centroids", "take all files")),
+            ("in pixels", {"vertices": lambda v: v / 0.2125}, InputError, ("centroids", "take all files")),
+            ("longer than their vertices", {"num_vertices": lambda v: v + 90}, InputError, ("more than there are", "Copy")),
+            ("with vertices NaN", {"vertices": lambda v: v * np.nan}, InputError, ("not finite", "Copy")),
+            ("fewer than owners", {"vertices": lambda v: v[:-1]}, InputError, ("owners", "Copy")),
+            ("without area", {"num_vertices": lambda v: np.r_[2, v[1:]]}, WARNED, ("1 outlines of cells", "left out")),
+        )
+    },
     # the H&E and its alignment
     "no alignment": Fault(lambda b: b.remove(ALIGNMENT), AlignmentError, (IMAGE, ALIGNMENT, "no alignment", "he_alignment=")),
     "two images": Fault(second_image, InputError, (IMAGE, "b_he_image.tif", "he_image=")),
@@ -367,7 +453,7 @@ FAULTS: dict[str, Fault] = {
     "matrix 2 x 3": Fault(lambda b: b.alignment(lambda m: m[:2]), AlignmentError, (ALIGNMENT, "2 row(s)", "again")),
     "matrix transposed": Fault(lambda b: b.alignment(lambda m: m.T), AlignmentError, (ALIGNMENT, "last row", "transpose")),
     "matrix with a header": Fault(
-        lambda b: b.write(ALIGNMENT, "a,b,c\n" + (b.path / ALIGNMENT).read_text()), AlignmentError,
+        lambda b: b.write(ALIGNMENT, "a,b,c\n" + b.own(ALIGNMENT).read_text()), AlignmentError,
         (ALIGNMENT, "text", "header"),
     ),
     "matrix in um": Fault(

@@ -22,7 +22,7 @@ from spatialsig.errors import AlignmentError, InputError, SpatialsigWarning
 from spatialsig.geometry.landmarks import fit_affine, parse_keypoints, rms_length
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -134,7 +134,7 @@ def read_alignment(path: str | Path, *, pixel_size: float) -> Alignment:
 def _exported(path: Path) -> list[Path | zipfile.Path]:
     """File itself, or the matrix and the keypoints, as far as they are there, in the zip or folder of an export."""
     if path.is_dir():
-        files: list[Path | zipfile.Path] = sorted(file for file in path.iterdir() if file.is_file())
+        files: Sequence[Path | zipfile.Path] = sorted(file for file in path.iterdir() if file.is_file())
     elif zipfile.is_zipfile(path):
         with _naming_damage(path), zipfile.ZipFile(path) as zipped:
             names = [name for name in zipped.namelist() if not name.startswith("__MACOSX/")]

@@ -126,7 +126,10 @@ def test_names_with_dots(bundle) -> None:
 
 def test_identity_only_when_asked_for_by_that_word(bundle) -> None:
     bundle.he_alignment.unlink()
-    with pytest.raises(AlignmentError, match="has no alignment; wanted 'slide_he_imagealignment.csv' beside it"):
+    with pytest.raises(
+        AlignmentError,
+        match="has no alignment; wanted 'slide_he_imagealignment.csv' or 'slide_he_alignment.csv' beside",
+    ):
         source(bundle.path)
     bundle.edit_cells(lambda c: c.assign(x_centroid=c["x_centroid"] % 150, y_centroid=c["y_centroid"] % 140))
     sdata = sp.io.read_xenium(bundle.path, he_alignment="identity")

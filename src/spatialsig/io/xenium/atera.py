@@ -76,7 +76,8 @@ def _column(path: Path, root: Any, group: str, name: str) -> NDArray[Any]:
     columns = root[group]
     if name not in columns:
         refuse(path, f"has no column(s) {[name]} in /{group}; it has {sorted(columns)}")
-    return np.asarray(read_elem(columns[name]))
+    column = columns[name]
+    return np.asarray(column[...] if isinstance(column, zarr.Array) else read_elem(column))
 
 
 def _cells(path: Path, root: Any) -> pd.DataFrame:
@@ -86,16 +87,16 @@ def _cells(path: Path, root: Any) -> pd.DataFrame:
     if missing:
         refuse(path, f"has no column(s) {missing} in /obs; it has {sorted(columns)}")
     ids = as_text(_column(path, root, "obs", _BARCODE), name=f"{path}: {_BARCODE}")
-    places = {ours: _column(path, root, "obs", theirs) for theirs, ours in _CENTROID.items()}
+    places = {name: _column(path, root, "obs", name) for name in _CENTROID}
     text = [name for name, values in places.items() if values.dtype.kind not in "iuf"]
     if text:
-        refuse(path, f"has text in {text} of /obs; wanted um")
+        refuse(path, f"has column(s) {text} in /obs that hold no numbers; wanted um")
     others = sorted(set(columns) - {_BARCODE, _keys.CELL_ID, *_CENTROID})
     read = {sanitize_name(name, is_dataframe_column=True): read_elem(columns[name]) for name in others}
     lengths = {name: len(values) for name, values in (places | read).items() if len(values) != len(ids)}
     if lengths:
         refuse(path, f"has columns of other lengths than the {len(ids)} barcodes in /obs: {lengths}")
-    return pd.DataFrame({_keys.CELL_ID: ids.astype(object), **places, **read})
+    return pd.DataFrame({_keys.CELL_ID: ids.astype(object), **places, **read}).rename(columns=_CENTROID)
 
 
 def _check_shape(path: Path, matrix: Any, cells: pd.DataFrame, *, n_features: int) -> None:

@@ -119,7 +119,7 @@ def find_alignment(bundle: Path, he_image: Path) -> tuple[Path, str]:
         listed = [str(file) for file in candidates]
         msg = f"H&E image {str(he_image)!r} has {len(candidates)} alignments: {listed}; {_FIX_ALIGNMENT}."
     else:
-        msg = f"H&E image {str(he_image)!r} has no alignment; wanted {exact[0]!r} beside it: {_FIX_ALIGNMENT}."
+        msg = f"H&E image {str(he_image)!r} has no alignment; wanted {' or '.join(map(repr, exact))} beside it: {_FIX_ALIGNMENT}."
     raise AlignmentError(msg)
 
 

@@ -39,8 +39,14 @@ def read_outlines(file: Path, centres: pd.DataFrame, *, pixel_size: float) -> tu
     with open_zip(file) as group:
         check_names(file)
         names = cell_names(np.asarray(group["cell_id"][...]))
-        cells, owners = _outlines(file, group["polygon_sets"], _CELLS, names)
-        nuclei, owners_of_nuclei = _outlines(file, group["polygon_sets"], _NUCLEI, names)
+        cells, owners, n_lost = _outlines(file, group["polygon_sets"], _CELLS, names)
+        nuclei, owners_of_nuclei, n_lost_nuclei = _outlines(file, group["polygon_sets"], _NUCLEI, names)
+    if n_lost or n_lost_nuclei:
+        msg = (
+            f"{n_lost} outlines of cells and {n_lost_nuclei} of nuclei in {str(file)!r} have less than {_FEWEST} vertices "
+            f"and are left out."
+        )
+        warnings.warn(msg, SpatialsigWarning, stacklevel=4)
     _check_places(file, cells, owners, centres)
     index = pd.Index(owners.astype(object), name=_keys.CELL_ID)
     columns = {_keys.CELL_ID: owners_of_nuclei.astype(object), "geometry": nuclei}
@@ -52,8 +58,8 @@ def read_outlines(file: Path, centres: pd.DataFrame, *, pixel_size: float) -> tu
 
 def _outlines(
     file: Path, sets: Any, number: str, names: NDArray[np.str_]
-) -> tuple[NDArray[np.object_], NDArray[np.str_]]:
-    """Polygons of one set, and the cell of each."""
+) -> tuple[NDArray[np.object_], NDArray[np.str_], int]:
+    """Polygons of one set, the cell of each, and how many have no area."""
     vertices, counts, owner = (np.asarray(sets[number][name][...]) for name in _FIELDS)
     where = f"in /polygon_sets/{number}"
     if vertices.ndim != 2 or not len(vertices) == len(counts) == len(owner):
@@ -68,9 +74,6 @@ def _outlines(
             file, f"has {int(counts.min())} to {int(counts.max())} vertices per outline {where}, more than there are"
         )
     whole = counts >= _FEWEST
-    if not whole.all():
-        msg = f"{int((~whole).sum())} of {len(whole)} outlines {where} of {str(file)!r} have no area and are left out."
-        warnings.warn(msg, SpatialsigWarning, stacklevel=5)
     vertices, counts, owner = vertices[whole].astype(np.float64), counts[whole].astype(np.int64), owner[whole]
     used = np.arange(vertices.shape[1] // 2) < counts[:, None]
     points = vertices[:, : 2 * used.shape[1]].reshape(len(counts), -1, 2)[used]
@@ -78,7 +81,7 @@ def _outlines(
         refuse(file, f"has {int((~np.isfinite(points)).any(axis=1).sum())} vertices {where} that are not finite")
     ends = np.concatenate([[0], np.cumsum(counts)])
     polygons = from_ragged_array(GeometryType.POLYGON, points, offsets=(ends, np.arange(len(counts) + 1)))
-    return polygons, names[owner]
+    return polygons, names[owner], int((~whole).sum())
 
 
 def _check_places(file: Path, outlines: NDArray[np.object_], owners: NDArray[np.str_], centres: pd.DataFrame) -> None:
