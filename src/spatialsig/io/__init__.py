@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from ._scores import export_geojson, export_heatmap
     from ._seed_layout import export_seed_layout
     from ._store import optimize, read, repair, status, verify, write
-    from ._xenium import read_xenium
+    from ._xenium import read_atera, read_xenium
 
 __all__ = [
-    "export_geojson", "export_heatmap", "export_seed_layout", "from_anndata", "mpp", "optimize", "read", "read_he",
-    "read_signatures", "read_xenium", "repair", "status", "verify", "write",
+    "export_geojson", "export_heatmap", "export_seed_layout", "from_anndata", "mpp", "optimize", "read", "read_atera",
+    "read_he", "read_signatures", "read_xenium", "repair", "status", "verify", "write",
 ]  # fmt: skip
 
 # readers pull in spatialdata, zarr and tifffile: each with its first use
@@ -32,7 +32,7 @@ __getattr__, _, _ = lazy_loader.attach(
         "_scores": ["export_geojson", "export_heatmap"],
         "_seed_layout": ["export_seed_layout"],
         "_store": ["optimize", "read", "repair", "status", "verify", "write"],
-        "_xenium": ["read_xenium"],
+        "_xenium": ["read_atera", "read_xenium"],
     },
 )
 

@@ -85,7 +85,10 @@ def assemble(
     out: str | Path | None,
     overwrite: bool,
 ) -> SpatialData:
-    """Object in memory with a lazy image, or (``out``) a store with a streamed one, read back."""
+    """Object in memory with a lazy image, or (``out``) a store with a streamed one, read back.
+
+    With ``out`` the ``elements`` are given up, the dict is empty afterwards: what is read back would be in memory twice.
+    """
     if out is None:
         lazy = {} if file is None else {image_key: lazy_image(file, to_global)}
         return SpatialData.init_from_elements(elements | lazy, attrs=attrs)
@@ -96,6 +99,8 @@ def assemble(
     finally:
         if file is not None:
             file.close()
+    del sdata
+    elements.clear()
     return read_zarr(out)
 
 

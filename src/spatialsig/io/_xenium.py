@@ -54,12 +54,12 @@ def read_xenium(
     out: str | Path | None = None,
     overwrite: bool = False,
 ) -> SpatialData:
-    """Read a Xenium bundle and its H&E into a slide.
+    """Read a Xenium or Atera bundle and its H&E into a slide; ``read_atera`` is the same function.
 
-    Bundles [1]_ [2]_ of every version of the Xenium software (1.0 to 4) are read; the version is seen from the files
-    and their types, never from the version string. Only the counts, the cells and the H&E are read unless more is
-    asked for. Counts, centroids, areas and the pixel size are compared with the second copy that the bundle holds of
-    each.
+    Bundles [1]_ [2]_ of every version of the Xenium software (1.0 to 4) are read, and both layouts of Atera; platform
+    and version are seen from the files and their types, never from the version string. Only the counts, the cells and
+    the H&E are read unless more is asked for. Counts, centroids, areas and the pixel size are compared with the second
+    copy that the bundle holds of each. The counts come into memory once, without those of controls.
 
     Parameters
     ----------
@@ -69,15 +69,16 @@ def read_xenium(
         H&E image. By default the one ``*he_image.ome.tif`` (``.tif``, ``.svs``, ``.ndpi``) beside the bundle's files;
         else one folder above, where the name must begin as the bundle's or image and bundle must be the only ones.
     he_alignment
-        Full-resolution H&E px -> morphology px: ``*_he_imagealignment.csv``, keypoints of Xenium Explorer, the
-        ``(3, 3)`` matrix itself, or ``"identity"``. By default the csv of the image's name, or the only one beside
-        the image or in the bundle.
+        Full-resolution H&E px -> morphology px: ``*_he_imagealignment.csv`` (Atera: ``*_he_alignment.csv``), the
+        keypoints or the whole export (zip or folder) of Xenium Explorer, the ``(3, 3)`` matrix itself, or
+        ``"identity"``. By default the csv of the image's name, or the only one beside the image or in the bundle.
     sample, patient
         Names of the slide and of its patient; by default the directory's name, and the sample's.
     image_key, table_key
         Names of the image and of the table.
     morphology, boundaries, transcripts
-        Also read these elements, through ``spatialdata_io.xenium``.
+        Also read these elements, through ``spatialdata_io.xenium``. ``transcripts`` is refused for Atera's
+        ``transcripts.zarr.zip``, which holds billions of molecules.
     out
         Stream everything into a new store there (the H&E is never in memory as a whole); otherwise the H&E stays
         lazy in the original file.
@@ -89,13 +90,13 @@ def read_xenium(
     Object with
 
     - ``tables[table_key]``: ``X`` raw counts, CSR float32, ``Gene Expression`` features only; ``obs["cell_id"]``,
-      ``obs["sample"]``, ``obs["patient"]``, ``obs["region"]`` and the columns of ``cells.parquet``;
+      ``obs["sample"]``, ``obs["patient"]``, ``obs["region"]`` and the columns of ``cells.parquet``, or of Atera's ``obs``;
       ``obsm["spatial"]`` um; ``var["gene_ids"]``; ``uns["spatialsig"]["read_xenium"]`` counts what was left out;
     - ``shapes["cell_circles"]``: the cells in um, which the table annotates;
     - ``images[image_key]``: ``(c, y, x)`` uint8 RGB, multi-scale, with an Affine to ``global`` (morphology px);
       missing when there is no H&E;
-    - ``attrs["spatialsig"]``: ``sample``, ``patient``, ``um_per_global_px``, ``source`` (reader, bundle, ``xoa``,
-      image and alignment with ``he_image_found`` and ``he_alignment_found``: in the bundle, beside it, given);
+    - ``attrs["spatialsig"]``: ``sample``, ``patient``, ``um_per_global_px``, ``source`` (reader, bundle, ``xoa`` or
+      ``"Atera"``, image and alignment with ``he_image_found`` and ``he_alignment_found``: in the bundle, beside it, given);
     - with ``morphology``: ``images["morphology_focus"]`` and, from XOA 1, ``images["morphology_mip"]``; with
       ``boundaries``: ``shapes["cell_boundaries"]`` and ``shapes["nucleus_boundaries"]``; with ``transcripts``:
       ``points["transcripts"]``. Cell ids are text in all of them; molecules of no cell have ``UNASSIGNED``.
@@ -166,9 +167,13 @@ def read_xenium(
     if any(extras.values()):
         centres = pd.DataFrame(table.obsm[_keys.SPATIAL], index=table.obs[_keys.CELL_ID].to_numpy(object))
         elements |= read_extras(path, form, layout, specs, centres=centres, in_order=in_order, **extras)
+    del table, circles  # `elements` has them
     to_global = {_keys.GLOBAL: Affine(matrix, input_axes=("x", "y"), output_axes=("x", "y"))} if file else {}
     with naming_damage(path, asked=[name for name, is_asked in extras.items() if is_asked]):
         return assemble(elements, file, to_global, attrs=attrs, image_key=image_key, out=out, overwrite=overwrite)
+
+
+read_atera = read_xenium  # one reader for both platforms, under the name that users of either look for
 
 
 def _check_keys(image_key: str, table_key: str) -> None:

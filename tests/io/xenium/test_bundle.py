@@ -1,4 +1,4 @@
-"""Five bundle layouts x 14 ways an H&E can lie: the same cells on the same pixels as the reader of spatialdata-io.
+"""Six bundle layouts x 14 ways an H&E can lie: the same cells on the same pixels as the reader of spatialdata-io.
 
 With ``HYPOTHESIS_PROFILE=thorough`` all 24 ways are tried: quarter turns, mirrored or not, straight or tilted.
 """
@@ -25,7 +25,7 @@ import spatialsig as sp
 from spatialsig.errors import FileMissingError, InputError
 from spatialsig.geometry.affine import apply
 
-LAYOUTS = {"1.0": "1.0-1.2", "1.6": "1.3-1.9", "2.0": "2-3", "3.0": "2-3", "4.0": "4"}
+LAYOUTS = {"1.0": "1.0-1.2", "1.6": "1.3-1.9", "2.0": "2-3", "3.0": "2-3", "4.0": "4", "atera-preview": "4"}
 # degrees -> quarter turns; from 4 on the same mirrored
 PLACEMENTS = {0.0: range(8), 3.3: (0, 3, 6), -2.7: (1, 5, 7)}
 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough":

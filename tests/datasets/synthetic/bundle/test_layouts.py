@@ -1,4 +1,4 @@
-"""The five layouts hold the same slide, and the unmodified reader of spatialdata-io takes every one of them."""
+"""The layouts hold the same slide, and the unmodified reader of spatialdata-io takes every one of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import spatialsig as sp
 from spatialsig.datasets.synthetic.bundle.cells import areas
 from spatialsig.errors import InputError
 
-VERSIONS = ["1.0", "1.6", "2.0", "3.0", "4.0"]
+VERSIONS = ["1.0", "1.6", "2.0", "3.0", "4.0", "atera-preview"]
 STAINS = ["DAPI", "ATP1A1/CD45/E-Cadherin", "18S", "AlphaSMA/Vimentin"]
 FLAGS = (
     "cells_boundaries", "nucleus_boundaries", "cells_as_circles", "cells_labels", "nucleus_labels", "transcripts",
