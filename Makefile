@@ -12,7 +12,7 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-
 OUT ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage screen lint docs bench-demo bench-her2st bench-qc-alignment bench-import bench-render bench-fuzz-bundle bench-patch-reads bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology bench-pretraining bench-leak bench-seed-parity soak-store soak-training bench-bitflips bench-layout bench-conformal bench-whole-slide bench-traps bench-intervals bench-ceiling bench-vit-speed bench-ladder bench-ladder-1um bench-signs bench-report bench-walks clean
+.PHONY: help demo test coverage screen lint docs bench-demo bench-her2st bench-qc-alignment bench-import bench-import-counts bench-render bench-fuzz-bundle bench-patch-reads bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology bench-pretraining bench-leak bench-seed-parity soak-store soak-training bench-bitflips bench-layout bench-conformal bench-whole-slide bench-traps bench-intervals bench-ceiling bench-vit-speed bench-ladder bench-ladder-1um bench-signs bench-report bench-walks clean
 
 help:  ## show the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -66,6 +66,9 @@ bench-her2st: $(VENV)/.package  ## leave-one-patient-out on real breast tissue
 
 bench-import: $(VENV)/.package  ## time and memory of importing an H&E, beside spatialdata-io
 	$(PY) benchmarks/import_he.py
+
+bench-import-counts: $(VENV)/.package  ## memory and time of importing counts, both layouts of Atera
+	$(PY) benchmarks/import_counts.py
 
 bench-qc-alignment: $(VENV)/.package  ## shifts and mistakes planted in alignments: measured and named
 	$(PY) benchmarks/qc_alignment.py

@@ -22,9 +22,10 @@ from typing import Any
 
 import numpy as np
 
-LAYOUTS = ("1.0", "1.6", "2.0", "3.0", "4.0")
+LAYOUTS = ("1.0", "1.6", "2.0", "3.0", "4.0", "atera-preview", "atera-1.0")
 READ = ("experiment.xenium", "cell_feature_matrix.h5", "cells.parquet", "cells.zarr.zip")
-UNCHECKED = ("S1_he_imagealignment.csv", "S1_he_image.ome.tif")
+READ_OF_ATERA = ("experiment.spatial", "cell_feature_matrix.zarr.zip", "cells.zarr.zip")
+UNCHECKED = ("S1_he_imagealignment.csv", "S1_he_alignment.csv", "S1_he_image.ome.tif")
 BAD = ("silent", "untyped", "crash", "slow")
 LIMIT_S = 60.0
 GOALS = {"bad": 0}
@@ -161,7 +162,9 @@ def fuzz(n: int, seed: int, root: Path) -> list[dict[str, Any]]:
     for number in range(n):
         version = LAYOUTS[number % len(LAYOUTS)]
         original = root / version / "S1"
-        name = str(rng.choice([*READ, *READ, *UNCHECKED]))
+        read = READ_OF_ATERA if version == "atera-1.0" else READ
+        unchecked = [name for name in UNCHECKED if (original / name).exists()]
+        name = str(rng.choice([*read, *read, *unchecked]))
         folder = broken / str(number) / "S1"
         folder.mkdir(parents=True)
         for file in original.iterdir():

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -104,6 +103,12 @@ def write_h5(folder: Path, parts: dict[str, np.ndarray], cells: pd.DataFrame, fe
             group[f"features/{theirs}"] = features[ours].to_numpy().astype("S")
 
 
+def status_mib(field: str) -> float:
+    """Memory of this process; ``ru_maxrss`` would begin with that of the process which started it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(field)).split()[1]) / 2**10
+
+
 def child(bundle: Path, out: Path | None) -> None:
     """Read once and print what it took; modules are loaded before the clock starts."""
     import spatialdata_io  # noqa: F401
@@ -112,12 +117,12 @@ def child(bundle: Path, out: Path | None) -> None:
     from spatialsig.io import _xenium  # noqa: F401
 
     sp.settings.progress = False
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    before = status_mib("VmRSS")
     start = time.perf_counter()
     sdata = sp.io.read_atera(bundle, out=out)
     seconds = time.perf_counter() - start
     counts = sdata["table"].X
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    peak = status_mib("VmHWM")
     print(
         json.dumps(
             {

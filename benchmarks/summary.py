@@ -190,6 +190,13 @@ TABLES = (
         Row("time, of spatialdata-io and `sdata.write`", ("beside_peer", "share_of_peer"), 0.5, AT_MOST, " x"),
         Row("peak at 40,000 x 30,000 px", ("whole_slide", "ours", "peak_gib"), 2, AT_MOST, " GiB"),
     )),
+    Table("Importing 60 million counts of 200,000 cells", "make bench-import-counts", "import_counts", (
+        Row("peak of Atera's zipped Zarr, of the matrix", ("zarr", "object", "sizes"), 1.5, AT_MOST, " x"),
+        Row("the same into a store", ("zarr", "store", "sizes"), 1.5, AT_MOST, " x"),
+        Row("peak of `cell_feature_matrix.h5`, of the matrix", ("h5", "object", "sizes"), 1.5, AT_MOST, " x"),
+        Row("the same into a store", ("h5", "store", "sizes"), 1.5, AT_MOST, " x"),
+        Row("speed of Atera's zipped Zarr", ("zarr", "object", "million_values_per_s"), unit=" million values/s"),
+    )),
     Table("A million cells to patches", "make bench-aggregate", "aggregate", (
         Row("mean of 32 numbers, beside the prototype", ("ratios", "mean"), 4.5, unit=" x"),
         Row("median of six scores, beside the prototype", ("ratios", "median"), 7.5, unit=" x"),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _DAMAGE = (
     zipfile.BadZipFile, zlib.error, struct.error, OSError, ValueError, KeyError, TypeError, RuntimeError, IndexError,
-    AttributeError, NotImplementedError, MemoryError, OverflowError,
+    AttributeError, NotImplementedError, MemoryError, OverflowError, EOFError,
 )  # fmt: skip
 
 
