@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from spatialsig import _keys
 from spatialsig._checks import check_choice, check_options, option_names
@@ -14,8 +15,9 @@ from spatialsig.data.cells import MemoryCells, StoredCells
 from spatialsig.errors import InputError
 from spatialsig.nn.autoencoder import AutoencoderConfig
 from spatialsig.signatures import read_signatures
-from spatialsig.slide.counts import common_genes, counts_of
-from spatialsig.slide.folds import folds_of, is_training, positions
+from spatialsig.slide.coordinates import positions
+from spatialsig.slide.counts import common_genes, counts_of, gene_names
+from spatialsig.slide.folds import folds_of, is_training
 from spatialsig.slide.slides import open_slides, slide_count
 from spatialsig.stats.cell_rows import sub_matrix
 from spatialsig.stats.expression import gene_moments, library_size, scaler_from_moments
@@ -185,9 +187,16 @@ def _genes(data: Data, excluded: Collection[str], options: AutoencoderOptions) -
     for slide in open_slides(data):
         slide.lineage.check(f"{options.table_key}/var/{_keys.HIGHLY_VARIABLE}")
         var = slide.table(options.table_key).var
-        marked = var[_keys.HIGHLY_VARIABLE] if _keys.HIGHLY_VARIABLE in var else np.ones(len(var), bool)
+        marked = var[_keys.HIGHLY_VARIABLE] if _keys.HIGHLY_VARIABLE in var else pd.Series(data=True, index=var.index)
+        if marked.isna().any():
+            msg = (
+                f"slide {slide.name!r}: var[{_keys.HIGHLY_VARIABLE!r}] is missing for {marked.isna().sum()} of {len(var)} "
+                "genes; call `sp.pp.highly_variable_genes` again."
+            )
+            raise InputError(msg)
         samples.append(slide.name)
-        panels.append(list(var.index[np.asarray(marked, bool)]))
+        names = np.array(gene_names(slide, options.table_key), object)
+        panels.append(names[np.asarray(marked, bool)].tolist())
     everywhere = options.panel == "intersection"
     variable = common_genes(panels) if everywhere else list(dict.fromkeys(gene for genes in panels for gene in genes))
     genes = [gene for gene in variable if gene not in excluded]

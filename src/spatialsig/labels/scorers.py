@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from spatialsig.errors import InputError
+from spatialsig.slide.coordinates import positions
 from spatialsig.slide.counts import counts_of
-from spatialsig.slide.folds import is_training, positions
+from spatialsig.slide.folds import is_training
 from spatialsig.slide.slides import open_slides
 from spatialsig.stats.cell_scores import control_genes, signature_scores
 from spatialsig.stats.expression import gene_moments, library_size, log1p_cp10k, scaler_from_moments

@@ -11,6 +11,7 @@ from scipy import sparse
 
 from spatialsig._checks import check_choice, check_key
 from spatialsig.errors import InputError
+from spatialsig.slide.counts import gene_names
 from spatialsig.stats.grouped import group_sizes, grouped_count, grouped_mean, grouped_sem, grouped_shares, pseudobulk
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ class Targets:
     def check(self, slide: Slide, table_key: str) -> None:
         """Raise unless a slide has all of it."""
         check_columns(slide, table_key, obs=self.obs, obsm=self.obsm, layers=self.layers)
-        names = slide.table(table_key).var_names
+        names = gene_names(slide, table_key) if self.genes else []
         absent = [gene for gene in self.genes if gene not in names]
         if absent:
             msg = f"slide {slide.name!r} does not measure {len(absent)} of {len(self.genes)} genes: {absent[:10]}."

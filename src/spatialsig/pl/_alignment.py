@@ -15,7 +15,7 @@ from spatialsig._checks import check_choice, check_positive
 from spatialsig.errors import InputError
 from spatialsig.pl.drawing.canvas import FAINT, INK, canvas, save_figure
 from spatialsig.pl.drawing.slide_panels import background, draw_image, frame, scale_bar
-from spatialsig.slide.coordinates import full_resolution, image_of, image_to_um, um_to_image
+from spatialsig.slide.coordinates import full_resolution, image_of, image_to_um, positions, um_to_image
 from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
@@ -109,9 +109,7 @@ def alignment(
 
 def _cells_px(slide: Slide, image_key: str, table_key: str) -> NDArray[np.float64]:
     """Cells ``(n, 2)`` in level-0 px; refuses a slide where all lie beside the image."""
-    fix = "Give positions in um as x, y."
-    xy_um = slide.obsm(table_key, _keys.SPATIAL, name="table_key", fix=fix)
-    xy = um_to_image(slide, image_key, np.asarray(xy_um, np.float64)[:, :2])
+    xy = um_to_image(slide, image_key, positions(slide, table_key))
     x0, y0, x1, y1 = _whole(slide, image_key)
     inside = ((xy >= (x0, y0)) & (xy < (x1, y1))).all(axis=1)
     if not inside.any():

@@ -15,8 +15,7 @@ from spatialsig.pl.drawing import slide_panels
 from spatialsig.pl.drawing.canvas import ACCENT, INK, SCORE_MAP, SECOND, canvas, colour_bar, save_figure
 from spatialsig.pl.drawing.maps import cell_corners
 from spatialsig.pl.drawing.values import shown_values
-from spatialsig.slide.coordinates import full_resolution, image_of, placed, um_to_image
-from spatialsig.slide.folds import positions
+from spatialsig.slide.coordinates import full_resolution, image_of, placed, positions, um_to_image
 from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from spatialsig.geometry.affine import (
 )
 from spatialsig.geometry.landmarks import LAYOUTS, point_columns
 from spatialsig.pp._registration_image import place_image, refuse_patches
-from spatialsig.slide.coordinates import full_resolution, image_of, matrix_to_global, um_per_global
+from spatialsig.slide.coordinates import full_resolution, image_of, matrix_to_global, positions, um_per_global
 from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
@@ -207,10 +207,8 @@ def _share_inside(slide: Slide, matrix: NDArray[np.float64], image_key: str, tab
     """Share of the cells on the image; None for a slide without cells."""
     if table_key not in slide.sdata.tables or _keys.SPATIAL not in slide.sdata.tables[table_key].obsm:
         return None
-    xy_um = np.asarray(slide.sdata.tables[table_key].obsm[_keys.SPATIAL], np.float64)[:, :2]
+    xy_um = positions(slide, table_key)
     xy_um = xy_um[np.isfinite(xy_um).all(axis=1)]
-    if len(xy_um) == 0:
-        return None
     full = full_resolution(image_of(slide, image_key))
     height, width = full.sizes["y"], full.sizes["x"]
     xy = apply(um_to_he_px(matrix, um_per_global(slide)), xy_um)

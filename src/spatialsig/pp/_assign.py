@@ -5,17 +5,16 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from spatialsig import _keys
 from spatialsig.errors import AlignmentError, SpatialsigWarning
 from spatialsig.geometry.grid import points_in_patches
-from spatialsig.slide.coordinates import full_resolution, image_of, um_to_image
-from spatialsig.slide.folds import positions
+from spatialsig.slide.coordinates import full_resolution, image_of, positions, um_to_image
 from spatialsig.slide.lineage import obsm_of, place_of
 from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from spatialsig.slide.slides import Data, Slide
 
 MIN_INSIDE = 0.05  # with fewer cells on the image the alignment must be wrong
@@ -84,6 +83,7 @@ def _assign(slide: Slide, patches_key: str, table_key: str) -> None:
 
 def _share_on_image(slide: Slide, image_key: str, xy: np.ndarray) -> float:
     full = full_resolution(image_of(slide, image_key))
+    xy = xy[np.isfinite(xy).all(axis=1)]
     inside = (xy >= 0).all(axis=1) & (xy[:, 0] < full.sizes["x"]) & (xy[:, 1] < full.sizes["y"])
     share = float(inside.mean())
     finding = f"slide {slide.name!r}: {share:.1%} of the cells lie on image {image_key!r}"

@@ -12,8 +12,9 @@ from spatialsig import _keys
 from spatialsig._checks import check_choice, check_positive
 from spatialsig._progress import track
 from spatialsig.errors import InputError
-from spatialsig.slide.counts import common_genes, counts_of
-from spatialsig.slide.folds import is_training, positions
+from spatialsig.slide.coordinates import positions
+from spatialsig.slide.counts import common_genes, counts_of, gene_names
+from spatialsig.slide.folds import is_training
 from spatialsig.slide.lineage import counts_of_table
 from spatialsig.slide.slides import open_slides, slide_count
 from spatialsig.stats.expression import clipped_moments, gene_moments, library_size
@@ -114,7 +115,7 @@ def highly_variable_genes(
     check_positive(n_top_genes=n_top_genes, n_bins=n_bins, span=span)
     check_choice(flavor, FLAVORS, name="flavor")
     check_choice(panel, PANELS, name="panel")
-    panels = [list(slide.table(table_key).var_names) for slide in open_slides(data)]
+    panels = [gene_names(slide, table_key) for slide in open_slides(data)]
     genes = common_genes(panels)
     if not genes and panel == "intersection":
         msg = f"the {len(panels)} slides have no gene in common; check that `var_names` hold the same kind of name."

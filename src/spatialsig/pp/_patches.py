@@ -14,8 +14,7 @@ from spatialsig.errors import InputError
 from spatialsig.geometry.grid import patch_origins, points_in_patches
 from spatialsig.pp._elements import check_resolution, tissue_of, write_patches
 from spatialsig.pp._segmentation import tissue_fraction
-from spatialsig.slide.coordinates import full_resolution, image_of, image_um_per_px, um_to_image
-from spatialsig.slide.folds import positions
+from spatialsig.slide.coordinates import full_resolution, image_of, image_um_per_px, positions, um_to_image
 from spatialsig.slide.patches import PatchSpec, level_read
 from spatialsig.slide.slides import open_slides, slide_count
 
@@ -183,6 +182,7 @@ def _origins(slide: Slide, spec: PatchSpec, around: str | None) -> NDArray[np.in
         return patch_origins(height, width, patch_px=size, stride_px=spec.stride_l0)
     slide.table(around, name="around")
     centres = um_to_image(slide, spec.image_key, positions(slide, around))
+    centres = centres[np.isfinite(centres).all(axis=1)]
     origins = np.rint(centres[:, ::-1] - size / 2).astype(np.int64)
     return origins[(origins >= 0).all(axis=1) & (origins + size <= (height, width)).all(axis=1)]
 

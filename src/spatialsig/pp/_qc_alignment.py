@@ -12,11 +12,11 @@ import pandas as pd
 from spatialsig import _keys
 from spatialsig._checks import check_positive
 from spatialsig._progress import track
-from spatialsig.errors import AlignmentError, InputError, SpatialsigWarning
+from spatialsig.errors import AlignmentError, SpatialsigWarning
 from spatialsig.geometry.mistakes import hypotheses
 from spatialsig.pp._registration_fits import Fitter, is_plausible, region_groups, sample_groups
 from spatialsig.pp._registration_image import NucleiRasters, place_image, refuse_patches
-from spatialsig.slide.coordinates import image_of, matrix_to_global, um_per_global
+from spatialsig.slide.coordinates import image_of, matrix_to_global, positions, um_per_global
 from spatialsig.slide.slides import open_slides, slide_count
 
 if TYPE_CHECKING:
@@ -169,14 +169,8 @@ def _check(
 
 def _positions(slide: Slide, table_key: str) -> NDArray[np.float64]:
     """Finite positions of the cells ``(n, 2)``, µm."""
-    fix = "Give positions in um as x, y."
-    positions = slide.obsm(table_key, _keys.SPATIAL, name="table_key", fix=fix)
-    xy = np.asarray(positions, np.float64)[:, :2]
-    xy = xy[np.isfinite(xy).all(axis=1)]
-    if len(xy) == 0:
-        msg = f"slide {slide.name!r}: table {table_key!r} has no cell with a finite position; wanted um as x, y."
-        raise InputError(msg)
-    return xy
+    xy = positions(slide, table_key)
+    return xy[np.isfinite(xy).all(axis=1)]
 
 
 def _matrix(slide: Slide, image_key: str) -> NDArray[np.float64]:

@@ -6,15 +6,21 @@ import warnings
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
+
 from spatialsig import _keys
 from spatialsig._checks import check_choice, check_positive
 from spatialsig._text import check_alike
 from spatialsig.errors import InputError, LeakageError, SpatialsigWarning
+from spatialsig.slide.coordinates import positions
 from spatialsig.slide.folds import folds_of, group_folds, inner_group_folds
 from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
     from spatialsig.slide.slides import Data, Slide
+
+INSIDE = ("block", "random")  # folds of places on a slide; the others are of whole slides
 
 
 def split(
@@ -101,8 +107,9 @@ def split(
     check_choice(by, ("patient", "slide", "block", "random"), name="by")
     _check_numbers(n_folds, n_inner_folds, seed)
     params: dict[str, Any] = {"by": by, "n_folds": n_folds, "n_inner_folds": n_inner_folds, "seed": seed}
-    if by in ("block", "random"):
+    if by in INSIDE:
         specs = _inside_slides(data, params, block_um, buffer_um, stratify)
+        _check_places(data, table_key)
     else:
         specs = _between_slides(_groups(data, by), _strata(data, stratify, table_key), params)
     for slide in open_slides(data):
@@ -143,6 +150,13 @@ def _inside_slides(
     return {slide.name: params for slide in open_slides(data)}
 
 
+def _check_places(data: Data, table_key: str) -> None:
+    """Nothing is written where the cells of one slide have no places."""
+    for slide in open_slides(data):
+        if table_key in slide.sdata.tables:
+            positions(slide, table_key)
+
+
 def _groups(data: Data, by: str) -> dict[str, str]:
     groups = {}
     without_patient = []
@@ -170,9 +184,11 @@ def _strata(data: Data, stratify: str | None, table_key: str) -> dict[str, str] 
 
 def _attribute(slide: Slide, name: str, table_key: str) -> str:
     if name in slide.attrs:
-        return str(slide.attrs[name])
-    columns = slide.sdata.tables[table_key].obs if table_key in slide.sdata.tables else {}
-    values = sorted(set(map(str, columns[name]))) if name in columns else []
+        column = pd.Series([slide.attrs[name]])
+    else:
+        obs = slide.sdata.tables[table_key].obs if table_key in slide.sdata.tables else pd.DataFrame()
+        column = obs[name] if name in obs else pd.Series(dtype=object)
+    values = sorted(map(str, column.dropna().unique()))
     if len(values) != 1:
         holds = f"has {len(values)} values of it in its cells" if values else "does not have it"
         msg = (
@@ -204,6 +220,10 @@ def _write_folds(slide: Slide, table_key: str) -> None:
     for key, table in slide.sdata.tables.items():
         if key != table_key and not {_keys.PATCH_ID, _keys.FOLD} <= set(table.obs):
             continue
-        extent_um = 0.0 if key == table_key else slide.patches(str(table.obs[_keys.REGION_KEY].iloc[0])).extent_um
-        table.obs[_keys.FOLD] = folds_of(slide, table.obsm[_keys.SPATIAL], extent_um=extent_um)
+        if key != table_key:
+            extent_um = slide.patches(str(table.obs[_keys.REGION_KEY].iloc[0])).extent_um
+            table.obs[_keys.FOLD] = folds_of(slide, table.obsm[_keys.SPATIAL], extent_um=extent_um)
+        else:
+            inside = slide.attrs["split"]["by"] in INSIDE
+            table.obs[_keys.FOLD] = folds_of(slide, positions(slide, key) if inside else np.zeros((table.n_obs, 2)))
         slide.commit_table(key, obs=[_keys.FOLD])

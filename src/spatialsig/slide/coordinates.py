@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,8 +11,9 @@ from xarray import DataArray, DataTree
 
 from spatialsig import _keys
 from spatialsig._checks import check_key
-from spatialsig.errors import AlignmentError
+from spatialsig.errors import AlignmentError, InputError, SpatialsigWarning
 from spatialsig.geometry.affine import apply
+from spatialsig.slide.counts import LOST_ATTRS, refuse_several
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,6 +21,54 @@ if TYPE_CHECKING:
     from spatialsig.slide.slides import Slide
 
 XY = ("x", "y")
+MAX_WITHOUT_POSITION = 0.01  # share of the rows of a table
+_SET_SCALE = "Set sdata.attrs['spatialsig'] = {'um_per_global_px': pixel_size}, e.g. 0.2125 for Xenium."
+
+
+def positions(slide: Slide, table_key: str) -> NDArray[np.float64]:
+    """Positions of the rows of a table, µm ``(n, 2)``; NaN in the rows without one, at most 1 % of them.
+
+    Raises
+    ------
+    KeyMissingError
+        If the table has none.
+    InputError
+        If they are no ``(n, 2)`` numbers, too many are not finite, or the table holds several slides.
+
+    Warns
+    -----
+    SpatialsigWarning
+        How many rows have none.
+    """
+    table = slide.table(table_key)
+    refuse_several(slide, table, table_key)
+    values = slide.obsm(table_key, _keys.SPATIAL, name="obsm", fix="Put the positions of the cells there, um as x, y.")
+    return as_positions(values, where=f"slide {slide.name!r}: tables[{table_key!r}].obsm[{_keys.SPATIAL!r}]")
+
+
+def as_positions(values: Any, *, where: str) -> NDArray[np.float64]:
+    """Positions ``(n, 2)`` in the unit they are given in, checked as :func:`positions` does; ``where`` they stand."""
+    array = np.asarray(values)
+    if array.ndim != 2 or array.shape[1] != 2 or array.dtype.kind not in "iuf":
+        fix = "Keep the columns x and y of the section." if array.ndim == 2 and array.shape[1] > 2 else ""
+        msg = f"{where} is {array.dtype} of shape {array.shape}; wanted (n_obs, 2) numbers x, y. {fix}"
+        raise InputError(msg.rstrip())
+    if len(array) == 0:
+        msg = f"{where} is empty: there are no cells."
+        raise InputError(msg)
+    xy = array.astype(np.float64)
+    lost = ~np.isfinite(xy).all(axis=1)
+    if lost.sum() > MAX_WITHOUT_POSITION * len(xy):
+        msg = (
+            f"{where}: {lost.sum()} of {len(xy)} positions are not finite; at most {MAX_WITHOUT_POSITION:.0%} may be left "
+            "out. Remove these rows yourself if that is right."
+        )
+        raise InputError(msg)
+    if lost.any():
+        msg = f"{where}: {lost.sum()} of {len(xy)} positions are not finite; these cells are left out, in no patch or block."
+        warnings.warn(msg, SpatialsigWarning, stacklevel=4)
+        xy[lost] = np.nan
+    return xy
 
 
 def image_of(slide: Slide, image_key: str) -> DataArray | DataTree:
@@ -42,16 +92,29 @@ def um_per_global(slide: Slide) -> float:
     """
     pixel_um = slide.attrs.get("um_per_global_px")
     if pixel_um is not None:
-        return float(pixel_um)
-    for shapes in slide.sdata.shapes.values():
+        return _length(pixel_um, slide, "attrs['spatialsig']['um_per_global_px']")
+    for key, shapes in slide.sdata.shapes.items():
         transformation = get_transformation(shapes, get_all=True).get(_keys.GLOBAL)
         if isinstance(transformation, Scale):
-            return float(1 / transformation.to_scale_vector(XY)[0])
+            with np.errstate(divide="ignore"):
+                return _length(1 / transformation.to_scale_vector(XY)[0], slide, f"the scale of shapes {key!r}")
     msg = (
-        f"slide {slide.name!r}: micrometres per pixel of `global` are unknown (no scaled shapes). "
-        "Set sdata.attrs['spatialsig'] = {'um_per_global_px': pixel_size}, e.g. 0.2125 for Xenium."
+        f"slide {slide.name!r}: micrometres per pixel of `global` are unknown (no scaled shapes). {_SET_SCALE} "
+        f"{LOST_ATTRS}"
     )
     raise AlignmentError(msg)
+
+
+def _length(value: Any, slide: Slide, where: str) -> float:
+    """Micrometres per unit of ``global`` as a number above 0."""
+    try:
+        length = float(value)
+    except (TypeError, ValueError):
+        length = np.nan
+    if not (np.isfinite(length) and length > 0):
+        msg = f"slide {slide.name!r}: {where} gives {value!r} um per pixel of `global`; wanted a number above 0. {_SET_SCALE}"
+        raise AlignmentError(msg)
+    return length
 
 
 def matrix_to_global(element: Any) -> NDArray[np.float64] | None:

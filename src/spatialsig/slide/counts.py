@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import h5py
 import numpy as np
+import pandas as pd
+import zarr
 from scipy import sparse
 
+from spatialsig import _keys
+from spatialsig._checks import first_few
 from spatialsig.errors import InputError
 from spatialsig.stats.expression import value_range
 
@@ -17,29 +22,90 @@ if TYPE_CHECKING:
 
     from spatialsig.slide.slides import Slide
 
+LARGEST = 2**24  # whole numbers up to here are exact in float32
+LOST_ATTRS = (
+    "`spatialdata.concatenate` leaves `attrs` out: use the slides as they were, each by itself or in a `sp.Cohort`."
+)
+
 
 def counts_of(slide: Slide, table_key: str, genes: Sequence[str] | None = None) -> sparse.csr_matrix:
     """Counts ``(n_cells, n_genes)`` as CSR, columns in the order of ``genes`` (all of them when None).
 
-    Raises :class:`InputError` if ``X`` does not hold counts, or a gene is not measured on the slide (never filled with
-    zeros).
+    Raises :class:`InputError` if ``X`` does not hold counts, the table holds no cells or those of several slides, or a
+    gene is not measured on the slide (never filled with zeros).
     """
     table = slide.table(table_key)
+    refuse_several(slide, table, table_key)
     if genes is not None and list(genes) != list(table.var_names):  # no copy where nothing changes
         table = table[:, column_indices(table, genes, slide=slide)]
-    counts = sparse.csr_matrix(table.X)
+    return as_counts(table.X, where=f"slide {slide.name!r}: tables[{table_key!r}].X", fix="Put the counts into X.")
+
+
+def as_counts(values: Any, *, where: str, fix: str) -> sparse.csr_matrix:
+    """The same counts as CSR; :class:`InputError` saying ``where`` and ``fix`` if they are no counts, or none."""
+    if values is None or 0 in values.shape or values.dtype.kind not in "iuf":
+        found = "empty" if values is None else f"{values.dtype} of shape {values.shape}"
+        msg = f"{where} is {found}; wanted raw counts (n_cells, n_genes) of at least one cell and one gene. {fix}"
+        raise InputError(msg)
+    if values.dtype.kind == "f" and values.dtype.itemsize not in (4, 8):  # which scipy or numba do not know
+        values = values.astype(np.float64)
+    counts = sparse.csr_matrix(values)
     whole, low, high = value_range(counts.data)
-    if not (whole and low >= 0):
-        msg = (
-            f"slide {slide.name!r}: tables[{table_key!r}].X must hold raw counts (whole numbers from 0); "
-            f"found values from {low:g} to {high:g}. Put the counts into X."
-        )
+    if not (whole and low >= 0 and high <= LARGEST):
+        msg = f"{where} must hold raw counts (whole numbers from 0 to {LARGEST:,}); found values from {low:g} to {high:g}. {fix}"
         raise InputError(msg)
     return counts
 
 
+def refuse_lazy(table: ad.AnnData, *, where: str) -> None:
+    """Raise :class:`InputError` for a table that is not in memory: what was made from it could not be recorded."""
+    if not isinstance(table.obs, pd.DataFrame) or table.isbacked:
+        msg = f"{where} is not in memory: load it first, `sdata.tables[key] = table.to_memory()`."
+        raise InputError(msg)
+    sections = {"layers": table.layers, "obsm": table.obsm}
+    parts = {f"{name}[{key!r}]": values for name, section in sections.items() for key, values in section.items()}
+    lazy = [name for name, values in ({} if table.is_view else {"X": table.X} | parts).items() if is_lazy(values)]
+    if lazy:
+        msg = f"{where}.{lazy[0]} is not in memory: load it first, `sdata.tables[key] = table.to_memory()`."
+        raise InputError(msg)
+
+
+def is_lazy(values: Any) -> bool:
+    """Whether an array lies on disk, or is still to be computed."""
+    return any(hasattr(values, name) for name in ("compute", "to_memory")) or isinstance(
+        values, h5py.Dataset | zarr.Array
+    )
+
+
+def in_memory(values: Any) -> Any:
+    """The same array in memory, whatever it was before."""
+    if not is_lazy(values):
+        return values
+    load = getattr(values, "compute", getattr(values, "to_memory", None))
+    return values[...] if load is None else load()
+
+
+def gene_names(slide: Slide, table_key: str) -> list[str]:
+    """Names of the genes of a table; :class:`InputError` where two genes have one."""
+    names = slide.table(table_key).var_names
+    check_unique(names, where=f"slide {slide.name!r}: tables[{table_key!r}].var_names")
+    return list(names)
+
+
+def check_unique(names: pd.Index, *, where: str) -> None:
+    """Raise :class:`InputError` unless every gene has a name of its own, by which it can be found."""
+    if not names.is_unique:
+        repeated = list(map(str, names[names.duplicated()].unique()))
+        msg = (
+            f"{where} hold {len(repeated)} name(s) of several genes: {first_few(repeated)}. Call `var_names_make_unique()` of "
+            "the table, or name genes by their Ensembl ids."
+        )
+        raise InputError(msg)
+
+
 def column_indices(table: ad.AnnData, genes: Sequence[str], *, slide: Slide) -> np.ndarray:
     """Columns of ``genes`` in a table."""
+    check_unique(table.var_names, where=f"slide {slide.name!r}: var_names of the table")
     index = table.var_names.get_indexer(list(genes))
     if (index < 0).any():
         absent = [gene for gene, i in zip(genes, index, strict=True) if i < 0]
@@ -52,3 +118,18 @@ def common_genes(panels: Sequence[Sequence[str]]) -> list[str]:
     """Genes that all panels measure, in the order of the first."""
     shared = set(panels[0]).intersection(*panels[1:])
     return [gene for gene in panels[0] if gene in shared]
+
+
+def refuse_several(slide: Slide, table: ad.AnnData, table_key: str) -> None:
+    """Raise :class:`InputError` for a table of the cells of several slides, on an object that does not say whose it is."""
+    if _keys.SAMPLE in slide.attrs:
+        return
+    region_key = table.uns.get("spatialdata_attrs", {}).get("region_key")
+    for column in (_keys.SAMPLE, region_key):
+        names = sorted(map(str, table.obs[column].dropna().unique())) if column in table.obs else []
+        if len(names) > 1:
+            msg = (
+                f"tables[{table_key!r}] holds several slides: {column!r} is {first_few(names)}. Every function takes one slide "
+                f"at a time, or a `sp.Cohort` of stores. {LOST_ATTRS}"
+            )
+            raise InputError(msg)

@@ -107,6 +107,8 @@ class Numbers:
 
         That is so when the values that were kept are the same, and where nothing was left out also the sum of all.
         """
+        if not (self.rows.index.is_unique and self.columns.index.is_unique):
+            return False
         if list(self.values.shape) == list(spots["n"]):
             if self.form == spots["kept"] or not self._has_sum(float.fromhex(spots["sum"])):
                 return False

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialsig import _keys
 from spatialsig.errors import KeyMissingError
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def inner_group_folds(
 def block_folds(
     xy_um: NDArray[Any], *, block_um: float, buffer_um: float, n_folds: int, seed: int
 ) -> NDArray[np.int64]:
-    """Fold of each point by square blocks; :data:`BUFFER` where another fold is nearer than ``buffer_um / 2``.
+    """Fold of each point by square blocks; :data:`BUFFER` where another fold is nearer than ``buffer_um / 2``, and for NaN.
 
     Two points of different folds therefore differ by at least ``buffer_um`` in x or in y.
     """
@@ -82,14 +81,16 @@ def _buffered(
     xy_um: NDArray[Any], fold_of: Callable[[NDArray[np.int64]], NDArray[np.int64]], *, block_um: float,
     buffer_um: float, seed: int,
 ) -> NDArray[np.int64]:  # fmt: skip
-    xy = np.asarray(xy_um, np.float64)
+    given = np.asarray(xy_um, np.float64)
+    there = np.asarray(np.isfinite(given).all(axis=1))
+    xy = np.where(there[:, None], given, 0.0)
 
     def at(points: NDArray[np.float64]) -> NDArray[np.int64]:
         block = np.floor(points / block_um).astype(np.int64)
         # diagonal stripes: every fold meets every part of the slide, whatever its outline
         return fold_of(block[..., 0] + block[..., 1] * 2 + seed)
 
-    folds = at(xy)
+    folds = np.where(there, at(xy), BUFFER)
     for dx in (-0.5, 0.5):
         for dy in (-0.5, 0.5):
             for step in ((dx, 0.0), (0.0, dy), (dx, dy)):
@@ -99,12 +100,14 @@ def _buffered(
 
 def random_folds(xy_um: NDArray[Any], *, n_folds: int, seed: int) -> NDArray[np.int64]:
     """Fold of each point drawn by its position alone, whatever lies around it: the split that leaks."""
-    nm = np.ascontiguousarray(np.rint(np.asarray(xy_um, np.float64) * 1000).astype(np.int64)).view(np.uint64)
+    given = np.asarray(xy_um, np.float64)
+    there = np.asarray(np.isfinite(given).all(axis=1))
+    nm = np.ascontiguousarray(np.rint(np.where(there[:, None], given, 0.0) * 1000).astype(np.int64)).view(np.uint64)
     with np.errstate(over="ignore"):  # a hash of 64 bits, after Steele and others (2014)
         mixed = nm[:, 0] * np.uint64(0x9E3779B97F4A7C15) + nm[:, 1] * np.uint64(0xC2B2AE3D27D4EB4F) + np.uint64(seed)
         for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
             mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-    return ((mixed >> np.uint64(33)) % np.uint64(n_folds)).astype(np.int64)
+    return np.where(there, (mixed >> np.uint64(33)) % np.uint64(n_folds), BUFFER).astype(np.int64)
 
 
 def folds_of(slide: Slide, xy_um: NDArray[Any], *, extent_um: float = 0.0) -> NDArray[np.int64]:
@@ -166,9 +169,3 @@ def is_training(
     folds = folds_of(slide, xy_um, extent_um=extent_um)
     allowed: NDArray[np.bool_] = (folds != test_fold) & (folds != BUFFER)
     return allowed
-
-
-def positions(slide: Slide, table_key: str) -> NDArray[np.float64]:
-    """Positions of the rows of a table, µm ``(n, 2)``."""
-    table = slide.table(table_key)
-    return np.asarray(table.obsm[_keys.SPATIAL], np.float64)

@@ -18,6 +18,7 @@ from spatialsig.data.patches import PatchSource, image_levels
 from spatialsig.errors import InputError, KeyMissingError
 from spatialsig.geometry.affine import apply
 from spatialsig.slide.coordinates import image_to_um
+from spatialsig.slide.counts import LOST_ATTRS
 from spatialsig.slide.folds import folds_of, inner_folds_of, is_training
 from spatialsig.slide.lineage import pixels_of, stain_of
 from spatialsig.slide.table_rows import PatchMatrix, aligned, matrix_of, rows_of_patches
@@ -89,7 +90,8 @@ class Patches:
         check_key(slide.sdata.shapes, key, name="patches_key", where=where, fix="Call `sp.pp.make_patches` first.")
         recorded = slide.attrs.get("patches", {})
         where = f"the patches that `sp.pp.make_patches` laid on slide {slide.name!r}"
-        check_key(recorded, key, name="patches_key", where=where)
+        fix = f"Call `sp.pp.make_patches` again. {LOST_ATTRS}"
+        check_key(recorded, key, name="patches_key", where=where, fix=fix)
         slide.lineage.check(key)
         self.slide, self.key = slide, key
         self.shapes: gpd.GeoDataFrame = slide.sdata.shapes[key]

@@ -14,6 +14,7 @@ from spatialsig import _keys
 from spatialsig._checks import check_key
 from spatialsig._text import trimmed
 from spatialsig.errors import InputError, KeyMissingError, SpatialsigError, StoreError
+from spatialsig.slide.counts import refuse_lazy
 from spatialsig.slide.lineage import CONTENT, LINEAGE, Lineage, obsm_of
 from spatialsig.slide.patches import Patches
 from spatialsig.store.commit import commit_elements, write_attrs
@@ -67,12 +68,14 @@ class Slide:
 
     @property
     def patient(self) -> str:
-        """Patient of the sample; the sample itself where none was given."""
-        return trimmed(str(self.attrs.get("patient") or self.name))
+        """Patient of the sample; the sample itself where none was given, or NaN."""
+        patient = self.attrs.get("patient")
+        return trimmed(str(self.name if not patient or patient != patient else patient))
 
     def table(self, table_key: str, *, name: str = "table_key", fix: str = "") -> ad.AnnData:
         """Table ``table_key``, if it is there and fresh; the error names this slide and what exists."""
         check_key(self.sdata.tables, table_key, name=name, where=f"the tables of slide {self.name!r}", fix=fix)
+        refuse_lazy(self.sdata.tables[table_key], where=f"slide {self.name!r}: tables[{table_key!r}]")
         self.lineage.check(table_key)
         return self.sdata.tables[table_key]
 

@@ -13,7 +13,7 @@ from spatialsig._progress import track
 from spatialsig.errors import InputError, SpatialsigWarning
 from spatialsig.labels.scorers import METHODS, ScorerFit, fit_method, scores_under
 from spatialsig.signatures import Coverage, coverage_table, measured_genes, read_signatures, weights
-from spatialsig.slide.counts import common_genes, counts_of
+from spatialsig.slide.counts import common_genes, counts_of, gene_names
 from spatialsig.slide.lineage import counts_of_table
 from spatialsig.slide.slides import open_slides, slide_count
 
@@ -112,7 +112,7 @@ def score_cells(
     check_choice(method, METHODS, name="method")
     check_positive(n_bins=n_bins - 1, n_controls=n_controls)
     sets = read_signatures(signatures)
-    panels = [list(slide.table(table_key).var_names) for slide in open_slides(data)]
+    panels = [gene_names(slide, table_key) for slide in open_slides(data)]
     report = coverage_table(sets, panels, coverage=Coverage(min_genes, min_fraction))
     _check_coverage(report, panels)
     genes = common_genes(panels)
