@@ -51,6 +51,15 @@ def trimmed(text: str) -> str:
     return text
 
 
+def as_name(value: object) -> str:
+    """Value of a table as the name it stands for: a whole number without the ``.0`` that missing numbers beside it cause.
+
+    >>> as_name(7.0), as_name(" P1 ")
+    ('7', 'P1')
+    """
+    return trimmed(str(int(value) if isinstance(value, float) and value.is_integer() else value))
+
+
 def delimiter_of(text: str) -> str:
     """Character between the columns of a csv, by its first line: a comma unless there is none."""
     header = next((line for line in text.splitlines() if line.strip()), "")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import anndata as ad
+import dask.array as da
 import imagecodecs
 import numpy as np
 import pandas as pd
@@ -148,12 +149,13 @@ def test_positions_that_are_lost_are_dropped_up_to_one_percent(adata, pixels) ->
     adata.var_names_make_unique()
     many = ad.concat([adata] * 4, index_unique="-")
     many.obsm["spatial"][7] = np.nan
-    sdata = sp.io.from_anndata(many, pixels, um_per_px=UM)
+    with pytest.warns(SpatialsigWarning, match="1 of 120 positions are not finite; these cells are left out"):
+        sdata = sp.io.from_anndata(many, pixels, um_per_px=UM)
     assert sdata["table"].n_obs == 119
     assert many.obs_names[7] not in sdata["table"].obs_names
     assert sdata["table"].uns["spatialsig"]["from_anndata"]["cells_dropped_without_position"] == 1
     many.obsm["spatial"][8] = np.inf
-    with pytest.raises(InputError, match=r"2 of 120 positions in adata.obsm\['spatial'\] are not finite; at most 1%"):
+    with pytest.raises(InputError, match=r"adata.obsm\['spatial'\]: 2 of 120 positions are not finite; at most 1%"):
         sp.io.from_anndata(many, pixels, um_per_px=UM)
 
 
@@ -162,10 +164,10 @@ def normalised(adata: ad.AnnData) -> None:
 
 
 FAULTS = {
-    "normalised": (normalised, r"adata.X holds \d+ values that are no counts, as .*put raw counts into adata.X"),
-    "negative": (lambda a: setattr(a, "X", -a.X), "values that are no counts, as -"),
-    "NaN": (lambda a: setattr(a, "X", np.full(a.shape, np.nan)), "holds 150 values that are no counts, as nan"),
-    "no X": (lambda a: setattr(a, "X", None), "30 observations and no X"),
+    "normalised": (normalised, r"adata.X must hold raw counts .* Put raw counts into adata.X"),
+    "negative": (lambda a: setattr(a, "X", -a.X), "must hold raw counts .* found values from -"),
+    "NaN": (lambda a: setattr(a, "X", np.full(a.shape, np.nan)), "must hold raw counts"),
+    "no X": (lambda a: setattr(a, "X", None), "adata.X is empty; wanted raw counts"),
     "one name twice": (lambda a: setattr(a, "obs_names", ["x"] * 30), "obs_names are not unique, as 'x'"),
     "three columns": (
         lambda a: a.obsm.update(spatial=np.zeros((30, 3))),
@@ -203,3 +205,176 @@ def test_images_that_are_no_rgb_are_refused(adata, pixels) -> None:
         sp.io.from_anndata(adata, pixels / 255, um_per_px=UM)
     with pytest.raises(InputError, match=r"image 'array' is uint8 with axes YX of shape"):
         sp.io.from_anndata(adata, pixels[..., 0], um_per_px=UM)
+
+
+IMAGE = np.full((40, 60, 3), 200, np.uint8)
+
+
+def cells(**obs: object) -> ad.AnnData:
+    """Twelve cells on an image of 40 x 60 px, with these columns."""
+    names = [f"c{i}" for i in range(12)]
+    table = ad.AnnData(np.ones((12, 3), np.float32), obs=pd.DataFrame({"n": range(12)}, index=names))
+    table.obsm["spatial"] = np.linspace(1, 39, 24).reshape(12, 2)
+    for name, values in obs.items():
+        table.obs[name] = values
+    return table
+
+
+def read_back(table: ad.AnnData, tmp_path, *, stored: bool = True) -> ad.AnnData:
+    out = tmp_path / "s.zarr" if stored else None
+    return sp.io.from_anndata(table, IMAGE, um_per_px=UM, out=out)["table"]
+
+
+@pytest.mark.parametrize("name", ["patient", "Patient", "PATIENT"])
+@pytest.mark.parametrize(("value", "patient"), [("P7", "P7"), (7, "7"), (7.0, "7"), (" P7\u00a0", "P7")])
+def test_the_patient_of_the_table_is_the_patient(tmp_path, name, value, patient) -> None:
+    sdata = sp.io.from_anndata(cells(**{name: value, "sample": "S1"}), IMAGE, um_per_px=UM)
+    assert {key: sdata.attrs["spatialsig"][key] for key in ("sample", "patient")} == {
+        "sample": "S1",
+        "patient": patient,
+    }
+    assert set(sdata["table"].obs["patient"]) == {patient}
+
+
+@pytest.mark.parametrize("column", ["sample", "library_id", "slide", "slide_id", "batch"])
+def test_several_slides_in_one_table_are_refused_with_the_way_to_split_them(column) -> None:
+    table = cells(**{column: pd.Categorical(["A", "B"] * 6)})
+    message = (
+        rf"holds 2 slides: adata.obs\['{column}'\] has A, B; .*`adata\[adata.obs\['{column}'\] == name\].copy\(\)`"
+    )
+    with pytest.raises(InputError, match=message):
+        sp.io.from_anndata(table, IMAGE, um_per_px=UM)
+    one = table[table.obs[column] == "B"].copy()
+    assert sp.io.from_anndata(one, IMAGE, um_per_px=UM)["table"].n_obs == 6
+
+
+def test_what_the_table_and_the_caller_say_must_agree() -> None:
+    with pytest.raises(InputError, match="`patient='P2'`, but adata.obs\\['patient'\\] is 'P1'"):
+        sp.io.from_anndata(cells(patient="P1"), IMAGE, um_per_px=UM, patient="P2")
+    with pytest.raises(InputError, match=r"adata.obs\['patient'\] has 2 values: P1, P2"):
+        sp.io.from_anndata(cells(patient=["P1", "P2"] * 6), IMAGE, um_per_px=UM)
+    table = cells()
+    table.uns["spatial"] = {"A": {}, "B": {}}
+    with pytest.raises(InputError, match=r"holds 2 slides: adata.uns\['spatial'\] has A, B"):
+        sp.io.from_anndata(table, IMAGE, um_per_px=UM)
+
+
+def test_no_column_is_lost(tmp_path) -> None:
+    ids = [f"aaaa{i}-1" for i in range(12)]
+    with pytest.warns(SpatialsigWarning, match="kept under other names.*'region': 'region_original'"):
+        table = read_back(cells(cell_id=ids, region=["rim", "core"] * 6), tmp_path)
+    assert table.obs["cell_id"].tolist() == ids
+    assert table.obs_names.tolist() == [f"c{i}" for i in range(12)]
+    assert table.obs["region_original"].tolist() == ["rim", "core"] * 6
+    with pytest.warns(SpatialsigWarning, match="'cell_id': 'cell_id_original'"):  # it names two cells alike
+        again = read_back(cells(cell_id=["x"] * 12), tmp_path, stored=False)
+    assert again.obs["cell_id"].tolist() == again.obs_names.tolist()
+    mine = read_back(table, tmp_path, stored=False)  # a table of ours: nothing to say
+    assert not {name for name in mine.obs if name.endswith("_original_original")}
+
+
+TEXT, MISSING = ["a", "b", None, "c"] * 3, 3
+COLUMNS = {
+    "objects": pd.Series(TEXT, dtype=object),
+    "objects with NaN": pd.Series(TEXT, dtype=object).fillna(np.nan),
+    "string": pd.Series(TEXT, dtype="string"),
+    "arrow string": pd.Series(TEXT, dtype="string[pyarrow]"),
+    "str": pd.Series(TEXT, dtype=pd.StringDtype(na_value=np.nan)),
+    "categories": pd.Series(TEXT, dtype="category"),
+    "string categories": pd.Series(TEXT, dtype="string").astype("category"),
+    "Int64": pd.Series([1, 2, None, 3] * 3, dtype="Int64"),
+    "Float64": pd.Series([1, 2, None, 3] * 3, dtype="Float64"),
+    "boolean": pd.Series([True, False, None, True] * 3, dtype="boolean"),
+    "objects true or false": pd.Series([True, False, None, True] * 3, dtype=object),
+    "objects whole": pd.Series([1, 2, None, 3] * 3, dtype=object),
+    "objects numbers": pd.Series([1.5, 2.0, None, 3.0] * 3, dtype=object),
+    "floats": pd.Series([1.5, 2, np.nan, 3] * 3),
+    "arrow numbers": pd.Series([1.5, 2, None, 3] * 3, dtype="float64[pyarrow]"),
+    "names with bars": pd.Series(["T/NK", "B cell", None, "a::b"] * 3, dtype="category"),
+    "intervals": pd.cut(pd.Series([1.0, 2.0, np.nan, 3.0] * 3), 3),
+}
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_what_is_missing_stays_missing(tmp_path, kind, stored) -> None:
+    given = COLUMNS[kind].set_axis([f"c{i}" for i in range(12)])
+    column = read_back(cells(x=given), tmp_path, stored=stored).obs["x"]
+    assert column.isna().tolist() == [False, False, True, False] * 3
+    assert list(map(str, column.dropna())) == list(map(str, given.dropna()))
+    assert pd.api.types.is_numeric_dtype(column) or isinstance(column.dtype, pd.CategoricalDtype)
+
+
+REFUSED = {
+    "times": (pd.date_range("2020", periods=12), r"obs\['x'\] holds datetime64\[ns\], which cannot be stored"),
+    "durations": (pd.to_timedelta(np.arange(12)), "holds timedelta64"),
+    "periods": (pd.period_range("2020", periods=12, freq="D"), "holds period"),
+    "lists": ([[1]] * 12, r"holds objects that are mixed, which cannot be stored. Turn it into text"),
+    "text and numbers": (pd.array(["a", 1] * 6, dtype=object), "holds objects that are mixed-integer"),
+    "categories of times": (pd.Categorical(pd.date_range("2020", periods=12)), "has categories that are datetime64"),
+    "bytes": (pd.array([b"a"] * 12, dtype=object), "holds objects that are bytes"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_columns_that_no_store_keeps_are_named(tmp_path, kind) -> None:
+    values, message = REFUSED[kind]
+    with pytest.raises(InputError, match=message):
+        read_back(cells(x=pd.Series(values, index=[f"c{i}" for i in range(12)])), tmp_path)
+    assert not list(tmp_path.iterdir())
+    slide = sp.io.from_anndata(cells(), IMAGE, um_per_px=UM)
+    slide["table"].obs["x"] = pd.Series(values, index=slide["table"].obs_names)
+    with pytest.raises(InputError, match=message):
+        sp.io.write(slide, tmp_path / "s.zarr")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([1], r"adata.obs has 1, which cannot be stored: .*`rename\(columns=\{1: '1'\}\)`"),
+        (["area/um2"], r"has 'area/um2', .*\{'area/um2': 'area_um2'\}.*sanitize_table"),
+        (["_index"], r"\{'_index': 'index'\}"),
+        ([""], "'unnamed'"),
+        (["leiden", "Leiden"], r"has 'leiden', 'Leiden', which cannot be stored: names that differ in case only"),
+        (["x" * 300], "cannot be stored"),
+    ],
+)
+def test_names_of_columns_that_no_store_keeps(tmp_path, names, message) -> None:
+    table = cells()
+    table.obs = pd.DataFrame({name: range(12) for name in names}, index=table.obs_names)
+    with pytest.raises(InputError, match=message):
+        read_back(table, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("where", ["dask", "backed", "backed dense"])
+def test_counts_may_lie_anywhere(adata, pixels, tmp_path, where) -> None:
+    expected = adata.X.toarray()
+    if where == "dask":
+        adata.X = da.from_array(expected, chunks=(10, 5))
+    else:
+        adata.X = sparse.csr_matrix(adata.X) if where == "backed" else expected
+        adata.var_names_make_unique()
+        adata.write_h5ad(tmp_path / "a.h5ad")
+        adata = ad.read_h5ad(tmp_path / "a.h5ad", backed="r")
+    np.testing.assert_array_equal(sp.io.from_anndata(adata, pixels, um_per_px=UM)["table"].X.toarray(), expected)
+
+
+def test_genes_are_named_by_a_column(adata, pixels) -> None:
+    adata.var = pd.DataFrame({"symbol": ["A", "B", None, "", "A"]}, index=[f"ENSG{i}" for i in range(5)])
+    table = sp.io.from_anndata(adata, pixels, um_per_px=UM, gene_symbols="symbol")["table"]
+    assert table.var_names.tolist() == ["A", "B", "ENSG2", "ENSG3", "A-1"]
+    assert table.var["gene_ids"].tolist() == [f"ENSG{i}" for i in range(5)]
+    with pytest.raises(
+        KeyMissingError, match=r"`gene_symbols='name'` is not in adata.var; available: \['gene_ids', 'symbol'\]"
+    ):
+        sp.io.from_anndata(adata, pixels, um_per_px=UM, gene_symbols="name")
+
+
+def test_text_of_pandas_3_is_text(tmp_path) -> None:
+    with pd.option_context("future.infer_string", True):
+        table = read_back(cells(x=pd.Series(TEXT, index=[f"c{i}" for i in range(12)]), y="t"), tmp_path)
+        sdata = sp.io.read(tmp_path / "s.zarr")
+        sp.io.write(sdata, tmp_path / "again.zarr")
+    assert table.obs["x"].isna().sum() == MISSING
+    assert set(sp.io.read(tmp_path / "again.zarr")["table"].obs["y"]) == {"t"}

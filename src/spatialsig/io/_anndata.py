@@ -15,18 +15,20 @@ from spatialsig import _keys
 from spatialsig._checks import check_choice, check_key, check_positive
 from spatialsig.errors import InputError
 from spatialsig.geometry.affine import apply
+from spatialsig.io._anndata_identity import identify
 from spatialsig.io._elements import DEFAULT_RADIUS_UM, assemble, cell_circles, cell_table, labelled, slide_attrs
 from spatialsig.io.images.metadata import choose_um_per_px
 from spatialsig.io.images.open_rgb import image_name, open_rgb
 from spatialsig.io.images.rgb import MAX_OUTSIDE_IMAGE, RgbFile, RgbPixels
+from spatialsig.slide.coordinates import as_positions
+from spatialsig.slide.counts import as_counts, in_memory
 from spatialsig.store.commit import check_target
+from spatialsig.store.tables import check_names, storable_frame
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import ArrayLike, NDArray
     from spatialdata import SpatialData
-
-MAX_WITHOUT_POSITION = 0.01
 
 
 def from_anndata(
@@ -38,6 +40,7 @@ def from_anndata(
     spatial_unit: Literal["px", "um"] = "px",
     to_image: ArrayLike | None = None,
     spot_um: float | None = None,
+    gene_symbols: str | None = None,
     sample: str | None = None,
     patient: str | None = None,
     image_key: str = _keys.IMAGE,
@@ -65,9 +68,12 @@ def from_anndata(
         frame; ``spatial_unit`` then says the unit of that frame.
     spot_um
         Diameter of a spot, um; by default circles of 5 um radius are drawn.
+    gene_symbols
+        Column of ``adata.var`` to name genes by, where ``var_names`` are others, such as Ensembl ids; these then become
+        ``var["gene_ids"]``, unless that is there.
     sample, patient
-        Names of the slide and of its patient; by default the name of the image file (``"slide"`` for an array), and
-        the sample's.
+        Names of the slide and of its patient; by default what the columns ``sample`` and ``patient`` of ``adata.obs`` say,
+        else the name of the image file (``"slide"`` for an array), and the sample's.
     image_key, table_key
         Names of the image and of the table.
     out, overwrite
@@ -77,8 +83,10 @@ def from_anndata(
     -------
     Object whose ``global`` is px of the image, with
 
-    - ``tables[table_key]``: ``X`` raw counts, CSR float32; the columns of ``adata.obs`` and ``obs["cell_id"]``,
-      ``obs["sample"]``, ``obs["patient"]``, ``obs["region"]``; ``obsm["spatial"]`` um and the other ``obsm``;
+    - ``tables[table_key]``: ``X`` raw counts, CSR float32; the columns of ``adata.obs`` (text with missing values as
+      categories), ``obs["cell_id"]`` (that of ``adata.obs`` where it is one per row, else ``obs_names``), ``obs["sample"]``,
+      ``obs["patient"]``, ``obs["region"]``; columns of these names that hold something else as ``<name>_original``;
+      ``obsm["spatial"]`` um and the other ``obsm``;
       ``var["gene_ids"]``; ``uns["spatialsig"]["from_anndata"]`` counts what was left out;
     - ``shapes["cell_circles"]``: the cells or spots in um, which the table annotates;
     - ``images[image_key]``: ``(c, y, x)`` uint8 RGB, multi-scale;
@@ -87,10 +95,16 @@ def from_anndata(
     Raises
     ------
     KeyMissingError
-        If ``adata.obsm`` has no ``spatial_key``, or ``adata.obs`` not its columns.
+        If ``adata.obsm`` has no ``spatial_key``, or ``adata.obs`` or ``adata.var`` not the columns.
     InputError
         If ``X`` holds no counts, positions are no ``(n_obs, 2)`` numbers, more than 1 % of them are not finite,
-        more than 20 % lie outside the image, ``to_image`` is no affine matrix, or nothing says the size of a px.
+        more than 20 % lie outside the image, ``to_image`` is no affine matrix, or nothing says the size of a px; if the
+        table holds several slides or patients, or another than the argument says; if a column cannot be stored.
+
+    Warns
+    -----
+    SpatialsigWarning
+        If a column had to be renamed, or cells without a position are left out.
 
     References
     ----------
@@ -115,6 +129,8 @@ def from_anndata(
     check_choice(spatial_unit, ("px", "um"), name="spatial_unit")
     if out is not None:
         check_target(Path(out), overwrite=overwrite)
+    identity = identify(adata, sample=sample, patient=patient)
+    frame, var = storable_frame(identity.obs, where="adata.obs"), _var(adata, gene_symbols)
     counts = _counts(adata)
     xy = _positions(adata, spatial_key)
     matrix = None if to_image is None else _matrix(to_image)
@@ -124,15 +140,15 @@ def from_anndata(
     try:
         um_per_px = choose_um_per_px(where, um_per_px=um_per_px, in_file=file.pixel_size)
         xy_um = _in_um(xy, matrix, spatial_unit, um_per_px)
-        placed = np.isfinite(xy_um).all(axis=1)
+        placed: NDArray[np.bool_] = np.asarray(np.isfinite(xy_um).all(axis=1))
         outside = _count_outside(xy_um[placed] / um_per_px, file, spatial_unit)
     except InputError:
         file.close()
         raise
-    sample = (image_name(where) if where else "slide") if sample is None else sample
-    patient = sample if patient is None else patient
-    obs = labelled(adata.obs[placed], sample=sample, patient=patient)
-    obs[_keys.CELL_ID] = adata.obs_names[placed].astype(str).to_numpy(object)
+    sample = identity.sample or (image_name(where) if where else "slide")
+    patient = identity.patient or sample
+    obs = labelled(frame.loc[placed], sample=sample, patient=patient)
+    obs[_keys.CELL_ID] = identity.cell_ids[placed]
     info = {
         "n_cells": int(placed.sum()),
         "n_genes": adata.n_vars,
@@ -140,9 +156,10 @@ def from_anndata(
         "cells_dropped_without_position": int((~placed).sum()),
         "cells_outside_image": outside,
     }
-    table = cell_table(counts[placed], obs, _var(adata), xy_um[placed], info={"from_anndata": info})
+    table = cell_table(counts[placed], obs, var, xy_um[placed], info={"from_anndata": info})
+    table.obs_names = adata.obs_names[placed].astype(str).astype(object)
     for key in set(adata.obsm) - {str(spatial_key), _keys.SPATIAL}:
-        table.obsm[key] = adata.obsm[key][placed]
+        table.obsm[key] = in_memory(adata.obsm[key])[placed]
     radius = np.full(len(obs), DEFAULT_RADIUS_UM if spot_um is None else spot_um / 2)
     circles = cell_circles(xy_um[placed], radius, table.obs[_keys.CELL_ID], um_per_global_px=um_per_px)
     source = {"reader": "from_anndata", "he_image": None if where is None else str(where.resolve())}
@@ -158,48 +175,29 @@ def from_anndata(
 
 
 def _counts(adata: AnnData) -> sparse.csr_matrix:
-    """``adata.X`` as CSR float32, if it holds counts."""
-    fix = "put raw counts into adata.X (often adata.layers['counts'] or adata.raw.X)"
-    if adata.X is None or adata.n_obs == 0:
-        msg = f"`adata` has {adata.n_obs} observations and {'no X' if adata.X is None else 'an empty X'}: {fix}."
-        raise InputError(msg)
-    counts = sparse.csr_matrix(adata.X)
-    data = counts.data
-    wrong = ~np.isfinite(data) | (data < 0) | (data != np.floor(data))
-    if wrong.any():
-        msg = (
-            f"adata.X holds {int(wrong.sum())} values that are no counts, as {data[wrong][0]:.6g}; wanted whole "
-            f"numbers from 0: {fix}."
-        )
-        raise InputError(msg)
+    """``adata.X`` as CSR float32, if it holds counts; from wherever it lies."""
+    fix = "Put raw counts into adata.X (often adata.layers['counts'] or adata.raw.X)."
+    counts = as_counts(in_memory(adata.X), where="adata.X", fix=fix)
     if not adata.obs_names.is_unique:
         repeated = adata.obs_names[adata.obs_names.duplicated()][0]
         msg = f"adata.obs_names are not unique, as {repeated!r}: call adata.obs_names_make_unique() first."
         raise InputError(msg)
+    counts = sparse.csr_matrix(counts, dtype=np.float32, copy=True)
     counts.eliminate_zeros()
-    return counts.astype(np.float32)
+    return counts
 
 
 def _positions(adata: AnnData, spatial_key: str | tuple[str, str]) -> NDArray[np.float64]:
     """Positions ``(n_obs, 2)`` as they are given, from obsm or from two columns of obs."""
     if isinstance(spatial_key, str):
         check_key(adata.obsm.keys(), spatial_key, name="spatial_key", where="adata.obsm")
-        where, values = f"adata.obsm[{spatial_key!r}]", np.asarray(adata.obsm[spatial_key])
-    else:
-        for key in spatial_key:
-            check_key(adata.obs.columns, key, name="spatial_key", where="adata.obs")
-        where, values = f"adata.obs[{list(spatial_key)}]", adata.obs[list(spatial_key)].to_numpy()
-    if values.ndim != 2 or values.shape[1] != 2 or values.dtype.kind not in "iuf":
-        msg = f"{where} is {values.dtype} of shape {values.shape}; wanted (n_obs, 2) numbers x, y."
-        raise InputError(msg)
-    lost = int((~np.isfinite(values)).any(axis=1).sum())
-    if lost > MAX_WITHOUT_POSITION * len(values):
-        msg = (
-            f"{lost} of {len(values)} positions in {where} are not finite; at most "
-            f"{MAX_WITHOUT_POSITION:.0%} may be dropped: remove these observations yourself if that is right."
-        )
-        raise InputError(msg)
-    return values.astype(np.float64)
+        return as_positions(in_memory(adata.obsm[spatial_key]), where=f"adata.obsm[{spatial_key!r}]")
+    for key in spatial_key:
+        check_key(list(map(str, adata.obs.columns)), key, name="spatial_key", where="adata.obs")
+    columns = adata.obs[list(spatial_key)]
+    nullable = [pd.api.types.is_numeric_dtype(columns[key]) for key in spatial_key]
+    values = columns.to_numpy(np.float64, na_value=np.nan) if all(nullable) else columns.to_numpy()
+    return as_positions(values, where=f"adata.obs[{list(spatial_key)}]")
 
 
 def _matrix(to_image: ArrayLike) -> NDArray[np.float64]:
@@ -247,10 +245,16 @@ def _count_outside(xy_px: NDArray[np.float64], file: RgbFile, spatial_unit: str)
     return outside
 
 
-def _var(adata: AnnData) -> pd.DataFrame:
-    """Columns of ``adata.var`` with unique names and ``gene_ids``."""
-    var: pd.DataFrame = adata.var.copy()
+def _var(adata: AnnData, gene_symbols: str | None) -> pd.DataFrame:
+    """Columns of ``adata.var`` with unique names and ``gene_ids``; named by the column ``gene_symbols`` where given."""
+    check_names(adata.var.columns, where="adata.var")
+    var = storable_frame(adata.var.copy(), where="adata.var")
+    names = pd.Series(adata.var_names.astype(str).to_numpy(object), index=var.index)
     if "gene_ids" not in var:
-        var["gene_ids"] = adata.var_names.astype(str).to_numpy(object)
-    var.index = make_index_unique(pd.Index(adata.var_names.astype(str)))
+        var["gene_ids"] = names
+    if gene_symbols is not None:
+        check_key(list(map(str, var.columns)), gene_symbols, name="gene_symbols", where="adata.var")
+        symbols = var[gene_symbols].astype(object)
+        names = symbols.where(symbols.notna() & (symbols.astype(str) != ""), names).astype(str)
+    var.index = make_index_unique(pd.Index(names.to_numpy(object)))
     return var

@@ -43,6 +43,7 @@ from spatialsig.store.metadata import (
 )
 from spatialsig.store.stream import StreamedImage, as_streamed, check_pixels, fill, template
 from spatialsig.store.swap import clear_leftovers, staging_directory, swap_in
+from spatialsig.store.tables import storable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,7 +79,7 @@ def create_store(
     :class:`InputError` if a name, an attribute or the layout cannot be used.
     """
     path, layout = _behind_links(Path(path)), as_layout(image_layout)
-    elements = {name: element for _, name, element in sdata.gen_elements()} | dict(images or {})
+    elements = _storable({name: element for _, name, element in sdata.gen_elements()} | dict(images or {}))
     kinds = _kinds_of(elements)
     check_json(sdata.attrs)
     check_target(path, overwrite=overwrite)
@@ -127,6 +128,7 @@ def commit_elements(
     path = Path(path)
     root_document(path)
     check_json(attrs or {})
+    elements = _storable(elements)
     kinds = _kinds_of(elements)
     for name, kind in kinds.items():
         taken = [other for other in KINDS if other != kind and (path / other / name).exists()]
@@ -137,6 +139,13 @@ def commit_elements(
         return
     with writer_lock(path, f"writing {sorted(elements)}"):
         swap_in(path, kinds, lambda staging: _write(staging, elements, {}), attrs)
+
+
+def _storable(elements: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: storable(element, where=f"tables[{name!r}]") if isinstance(element, AnnData) else element
+        for name, element in elements.items()
+    }
 
 
 def _kinds_of(elements: Mapping[str, Any]) -> dict[str, str]:
