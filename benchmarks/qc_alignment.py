@@ -25,6 +25,7 @@ import spatialsig as sp
 
 HERE = Path(__file__).resolve().parent
 SEED = 7000  # other slides than those the thresholds were chosen on
+COPIES = (0.4, 0.73, 0.9, 1.12, 1.37, 2.6)  # of other sizes, by which a matrix is off
 SHIFTS_UM = (0.0, 5.0, 10.0, 25.0, 50.0)
 XY = ("x", "y")
 SWAP = np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]])
@@ -67,6 +68,7 @@ def plant(sdata: sd.SpatialData, name: str) -> None:
     flip_x = np.array([[-1.0, 0, width], [0, 1, 0], [0, 0, 1]])
     flip_y = np.array([[1.0, 0, 0], [0, -1, height], [0, 0, 1]])
     unit = np.diag([pixel, pixel, 1.0])
+    factor = COPIES[int(sdata.attrs["spatialsig"]["sample"][1:]) % len(COPIES)]
     wrong = {
         "axes_swapped": matrix @ SWAP,
         "flipped_x": matrix @ flip_x,
@@ -77,6 +79,9 @@ def plant(sdata: sd.SpatialData, name: str) -> None:
         "inverse": np.linalg.inv(matrix),
         "um_as_px": unit @ matrix,
         "px_as_um": np.linalg.inv(unit) @ matrix,
+        "he_half_size": matrix @ np.diag([2.0, 2.0, 1]),
+        "he_double_size": matrix @ np.diag([0.5, 0.5, 1]),
+        "he_rescaled": matrix @ np.diag([factor, factor, 1]),
     }
     positions = sdata["table"].obsm
     if name in wrong:
@@ -86,12 +91,14 @@ def plant(sdata: sd.SpatialData, name: str) -> None:
     elif name == "cells_in_px":
         positions["spatial"] = positions["spatial"] / pixel
     else:
-        sdata.attrs["spatialsig"]["um_per_global_px"] = pixel * {"too_large": 10, "too_small": 0.1}[name[-9:]]
+        times = float(name.split("_")[2])
+        sdata.attrs["spatialsig"]["um_per_global_px"] = pixel * (times if name.endswith("large") else 1 / times)
 
 
 MISTAKES = (
     "axes_swapped", "cells_swapped", "flipped_x", "flipped_y", "rotated_90", "rotated_180", "rotated_270", "inverse",
     "um_as_px", "px_as_um", "cells_in_px", "pixel_size_10_too_large", "pixel_size_10_too_small",
+    "pixel_size_2_too_large", "pixel_size_2_too_small", "he_half_size", "he_double_size", "he_rescaled",
 )  # fmt: skip
 
 

@@ -61,6 +61,7 @@ N_GENES_MEASURED = "n_genes_measured"
 
 # one dictionary of parameters per table (uns) and per object (attrs)
 NAMESPACE = "spatialsig"
+FILE_UM_PER_PX = "file_um_per_px"  # attrs: image -> edges of its px, x and y, as the file it was read from states them
 
 # between a table and an entry of its obsm, where one argument names both
 ENTRY = "/"

@@ -47,13 +47,16 @@ def test_each_mistake_is_undone() -> None:
         "inverse": np.linalg.inv(right),
         "um_as_px": unit @ right,
         "px_as_um": np.linalg.inv(unit) @ right,
+        "he_half_size": right @ np.diag([2.0, 2, 1]),
+        "he_double_size": right @ np.diag([0.5, 0.5, 1]),
     }
     he = np.array([[12.0, 34.0], [100, 5]])
     um = PIXEL * apply(right, he)
     for name, matrix in wrong.items():
         (reading,) = [h for h in hypotheses(matrix, um_per_global=PIXEL, shape=(500, 700)) if h.name == name]
         np.testing.assert_allclose(apply(reading.he_to_um, he), um, atol=1e-9)
-    for name, factor in {"pixel_size_10_too_large": 10, "pixel_size_10_too_small": 0.1}.items():
+    units = {f"pixel_size_{n}_too_{word}": n**power for n in (2, 10) for word, power in (("large", 1), ("small", -1))}
+    for name, factor in units.items():
         readings = hypotheses(right, um_per_global=PIXEL * factor, shape=(500, 700))
         (reading,) = [h for h in readings if h.name == name]
         np.testing.assert_allclose(apply(reading.he_to_um, he), um, atol=1e-9)
@@ -65,7 +68,7 @@ def test_as_set_comes_first_and_names_are_unique() -> None:
     found = hypotheses(np.eye(3), um_per_global=PIXEL, shape=(5, 7))
     assert found[0].name == "as_set"
     np.testing.assert_allclose(found[0].he_to_um, np.diag([PIXEL, PIXEL, 1]))
-    assert len({h.name for h in found}) == len(found) == 15
+    assert len({h.name for h in found}) == len(found) == 19
     assert all(h.mistake and h.fix and not h.fix.endswith(".") for h in found)
 
 

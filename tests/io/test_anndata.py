@@ -106,7 +106,7 @@ def test_the_file_says_the_pixel_size_when_nobody_else_does(adata, pixels, tmp_p
     metadata = {"axes": "YXS", "PhysicalSizeX": 0.35, "PhysicalSizeY": 0.35}
     tifffile.imwrite(tmp_path / "a.ome.tif", pixels, photometric="rgb", ome=True, metadata=metadata)
     assert sp.io.mpp(sp.io.from_anndata(adata, tmp_path / "a.ome.tif")) == pytest.approx(0.35)
-    with pytest.warns(SpatialsigWarning, match=r"`um_per_px=0.7` is used, but image .* says 0.35 um per px"):
+    with pytest.warns(SpatialsigWarning, match=r"says that its px are 0.35 um, but .* 0.7 um, 2 times"):
         sp.io.from_anndata(adata, tmp_path / "a.ome.tif", um_per_px=UM)
     with pytest.raises(InputError, match=r"image 'array' does not say how large its pixels are; pass `um_per_px=`"):
         sp.io.from_anndata(adata, pixels)

@@ -76,7 +76,10 @@ def test_planted_shifts_in_the_frame_of_the_cells(slides, which, dx, dy, n_cells
     assert row["shift_um"] == pytest.approx(np.hypot(dx, dy), abs=1)
 
 
-MISTAKES = ("axes_swapped", "flipped_x", "inverse", "um_as_px", "cells_swapped", "cells_in_px")
+MISTAKES = (
+    "axes_swapped", "flipped_x", "inverse", "um_as_px", "cells_swapped", "cells_in_px", "he_half_size", "he_double_size",
+    "he_rescaled", "pixel_size_2_too_large",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(("which", "mistake"), [(i % 3, mistake) for i, mistake in enumerate(MISTAKES)])
@@ -89,6 +92,9 @@ def test_planted_mistakes_are_named(slides, which, mistake) -> None:
         "flipped_x": matrix @ np.array([[-1.0, 0, width], [0, 1, 0], [0, 0, 1]]),
         "inverse": np.linalg.inv(matrix),
         "um_as_px": np.diag([pixel, pixel, 1]) @ matrix,
+        "he_half_size": matrix @ np.diag([2, 2, 1]),
+        "he_double_size": matrix @ np.diag([0.5, 0.5, 1]),
+        "he_rescaled": matrix @ np.diag([1.37, 1.37, 1]),
     }
     work = with_matrix(slide, wrong.get(mistake, matrix))
     cells = work["table"].obsm
@@ -96,6 +102,8 @@ def test_planted_mistakes_are_named(slides, which, mistake) -> None:
         cells["spatial"] = cells["spatial"][:, ::-1].copy()
     if mistake == "cells_in_px":
         cells["spatial"] = cells["spatial"] / pixel
+    if mistake == "pixel_size_2_too_large":
+        work.attrs["spatialsig"]["um_per_global_px"] = 2 * pixel
     with pytest.warns(SpatialsigWarning, match="does not fit the cells as it is aligned .* It fits"):
         row = sp.pp.qc_alignment(work).iloc[0]
     assert row["verdict"] == "wrong"
@@ -104,6 +112,18 @@ def test_planted_mistakes_are_named(slides, which, mistake) -> None:
     assert max(clear, key=lambda name: fits[name]["peak_height"]) == mistake
     assert row["mistake"]
     assert row["fix"]
+
+
+@pytest.mark.parametrize("stated", [None, 1.0])
+def test_a_copy_of_any_size_is_recognised_with_its_factor(slides, stated) -> None:
+    """By what the file of the image states, and from the nuclei alone where it states nothing."""
+    work = with_matrix(slides[0], matrix_of(slides[0]) @ np.diag([0.8, 0.8, 1]))
+    if stated is not None:
+        work.attrs["spatialsig"]["file_um_per_px"] = {"he_image": [stated, stated]}
+    with pytest.warns(SpatialsigWarning, match=r"It fits .* copy of the H&E with 1\.2[45]\d* times its px"):
+        row = sp.pp.qc_alignment(work).iloc[0]
+    assert row["verdict"] == "wrong"
+    assert work.attrs["spatialsig"]["qc_alignment"]["mistake_name"] == "he_rescaled"
 
 
 def test_h_and_e_of_another_slide_gets_no_number(slides) -> None:
@@ -188,7 +208,7 @@ def test_parameters_survive_the_store(slides, tmp_path) -> None:
     kept = sd.read_zarr(tmp_path / "s.zarr").attrs["spatialsig"]["qc_alignment"]
     assert {key: kept[key] for key in row.index} == row.to_dict()
     assert len(kept["regions"]) == 16
-    assert len(kept["hypotheses"]) == 15
+    assert len(kept["hypotheses"]) == 19
     assert "refined" not in kept
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
+_RGB_NAMES = {"r", "g", "b", "red", "green", "blue"}
 PROBE_PX = 128  # edge of the window of a level that is compared with the full image
 _SNAP = 1e-6  # px; closer to a pixel edge than this counts as on it
 
@@ -68,6 +69,7 @@ def image_levels(sdata: SpatialData, image_key: str) -> tuple[ImageLevel, ...]:
     """
     check_key(sdata.images, image_key, name="image_key", where="sdata.images")
     arrays = _arrays(sdata.images[image_key])
+    check_rgb_names(arrays[0], image_key)
     for array in arrays:
         if array.dims != ("c", "y", "x") or array.shape[0] != 3 or array.dtype != np.uint8:
             msg = (
@@ -82,6 +84,18 @@ def image_levels(sdata: SpatialData, image_key: str) -> tuple[ImageLevel, ...]:
         for array, path in zip(arrays, paths, strict=True)
         for h, w in [array.shape[1:]]
     )
+
+
+def check_rgb_names(full: DataArray, image_key: str) -> None:
+    """Raise :class:`InputError` if the channels of an image are called red, green and blue in another order."""
+    names = [str(name).strip().lower() for name in full.coords["c"].values] if "c" in full.coords else []
+    first = [name[:1] for name in names if name in _RGB_NAMES]
+    if sorted(first[:3]) == sorted("rgb") and first[:3] != list("rgb"):
+        msg = (
+            f"image {image_key!r} has channels {names}; wanted red, green and blue in this order: parse it again, with "
+            f"`Image2DModel.parse(image.sel(c=[...]), ...)` of its finest level or with `c_coords=` as they really are."
+        )
+        raise InputError(msg)
 
 
 def level_corner(full: ImageLevel, level: ImageLevel) -> tuple[float, float]:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spatialsig.errors import SpatialsigWarning
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike, NDArray
 
+RESCALED = "he_rescaled"  # reading of a matrix that was made on a copy of any size
+COPIES = {"he_half_size": 0.5, "he_double_size": 2.0}  # px of such a copy along an edge, per px of the H&E
+SAME_PX = 0.02  # share by which the px of a file and of its alignment may differ; a section shrinks less
 SWAP = np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]])
 
 
@@ -65,7 +73,8 @@ def hypotheses(he_to_global: ArrayLike, *, um_per_global: float, shape: tuple[in
             to_um @ inverse,
         )
     )
-    return readings + _lengths(matrix, to_um, um_per_global)
+    copies = [rescaled(matrix, factor, um_per_global=um_per_global, name=name) for name, factor in COPIES.items()]
+    return readings + copies + _lengths(matrix, to_um, um_per_global)
 
 
 def _turns(height: int, width: int) -> list[tuple[str, str, NDArray[np.float64]]]:
@@ -85,8 +94,6 @@ def _turns(height: int, width: int) -> list[tuple[str, str, NDArray[np.float64]]
 def _lengths(matrix: NDArray[np.float64], to_um: NDArray[np.float64], um_per_global: float) -> list[Hypothesis]:
     """Micrometres for pixels, and a wrong pixel size."""
     px = um_per_global
-    smaller, larger = f"{px / 10:g}", f"{px * 10:g}"
-    where = "attrs['spatialsig']['um_per_global_px']"
     return [
         Hypothesis(
             "um_as_px",
@@ -107,19 +114,42 @@ def _lengths(matrix: NDArray[np.float64], to_um: NDArray[np.float64], um_per_glo
             to_um @ matrix,
             to_um,
         ),
+    ] + [
         Hypothesis(
-            "pixel_size_10_too_large",
-            "the pixel size is ten times too large",
-            f"set {where} = {smaller}",
-            _scale(0.1) @ to_um @ matrix,
-        ),
-        Hypothesis(
-            "pixel_size_10_too_small",
-            "the pixel size is ten times too small",
-            f"set {where} = {larger}",
-            _scale(10.0) @ to_um @ matrix,
-        ),
+            f"pixel_size_{times}_too_{wrong}",
+            f"the pixel size is {word} times too {wrong}",
+            f"set attrs['spatialsig']['um_per_global_px'] = {px * factor:g}",
+            _scale(factor) @ to_um @ matrix,
+        )
+        for times, word in ((10, "ten"), (2, "two"))
+        for wrong, factor in (("large", 1 / times), ("small", float(times)))
     ]
+
+
+def rescaled(he_to_global: ArrayLike, factor: float, *, um_per_global: float, name: str = RESCALED) -> Hypothesis:
+    """Reading of an alignment that was made on a copy of the H&E with ``factor`` times its px along an edge."""
+    return Hypothesis(
+        name,
+        f"the matrix was made on a copy of the H&E with {factor:.4g} times its px along an edge",
+        f"multiply the matrix from the right by np.diag([{factor:.4g}, {factor:.4g}, 1]) and set it with sp.pp.align_he",
+        _scale(um_per_global) @ np.asarray(he_to_global, np.float64) @ _scale(factor),
+    )
+
+
+def warn_of_pixel_size(placed_um: float, file_um: Sequence[float], *, name: str, stacklevel: int) -> None:
+    """Warn with both numbers where an image is placed with px of another size, in um, than its file states.
+
+    ``file_um`` are the edges x and y that the file states; empty where it states none.
+    """
+    if not len(file_um) or abs(placed_um / (own := float(np.sqrt(np.prod(file_um)))) - 1) <= SAME_PX:
+        return
+    edges = [f"{edge:.4g}" for edge in file_um]
+    msg = (
+        f"image {name!r} says that its px are {' x '.join(dict.fromkeys(edges))} um, but as it is placed they are "
+        f"{placed_um:.4g} um, {placed_um / own:.3g} times that. The place is used as it is: check that the alignment (or "
+        f"`um_per_px=`) is for this image at this size, not for a smaller or larger copy; `sp.pp.qc_alignment` tries both."
+    )
+    warnings.warn(msg, SpatialsigWarning, stacklevel=stacklevel + 1)
 
 
 def _affine(a: float, b: float, tx: float, c: float, d: float, ty: float) -> NDArray[np.float64]:

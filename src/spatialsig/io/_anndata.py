@@ -17,7 +17,7 @@ from spatialsig.errors import InputError
 from spatialsig.geometry.affine import apply
 from spatialsig.io._anndata_identity import identify
 from spatialsig.io._elements import DEFAULT_RADIUS_UM, assemble, cell_circles, cell_table, labelled, slide_attrs
-from spatialsig.io.images.metadata import choose_um_per_px
+from spatialsig.io.images.metadata import BY_NAME, choose_um_per_px, rgb_order
 from spatialsig.io.images.open_rgb import image_name, open_rgb
 from spatialsig.io.images.rgb import MAX_OUTSIDE_IMAGE, RgbFile, RgbPixels
 from spatialsig.slide.coordinates import as_positions
@@ -228,7 +228,11 @@ def _in_um(
 def _open(image: str | Path | NDArray[np.uint8]) -> tuple[RgbFile, Path | None]:
     if isinstance(image, (str, Path)):
         return open_rgb(image), Path(image)
-    return RgbFile([RgbPixels(image, axes="YXS"[: np.ndim(image)], name="array")], None, []), None
+    names = [
+        str(name).strip().lower() for name in np.asarray(getattr(image, "coords", {}).get("c", []))
+    ]  # of an xarray
+    channels = rgb_order([BY_NAME.get(name) for name in names])
+    return RgbFile([RgbPixels(image, axes="YXS"[: np.ndim(image)], name="array", channels=channels)], None, []), None
 
 
 def _count_outside(xy_px: NDArray[np.float64], file: RgbFile, spatial_unit: str) -> int:

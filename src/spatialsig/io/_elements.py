@@ -15,6 +15,8 @@ from spatialdata.transformations import Scale
 
 from spatialsig import _keys
 from spatialsig._text import trimmed
+from spatialsig.geometry.affine import image_um_per_px
+from spatialsig.geometry.mistakes import warn_of_pixel_size
 from spatialsig.store.commit import create_store
 from spatialsig.store.layout import CHANNELS, level_shapes
 from spatialsig.store.stream import StreamedImage, halve
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from spatialdata.transformations import BaseTransformation
     from xarray import DataArray, DataTree
 
+    from spatialsig.io.images.metadata import PixelSize
     from spatialsig.io.images.rgb import RgbFile, RgbPixels
 
 DEFAULT_RADIUS_UM = 5.0
@@ -88,7 +91,10 @@ def assemble(
     """Object in memory with a lazy image, or (``out``) a store with a streamed one, read back.
 
     With ``out`` the ``elements`` are given up, the dict is empty afterwards: what is read back would be in memory twice.
+    The size of the px that the file states is kept, and compared with that of the place the image gets.
     """
+    if file is not None and file.pixel_size is not None:
+        attrs = _with_pixel_size(attrs, file.pixel_size, to_global[_keys.GLOBAL], image_key)
     if out is None:
         lazy = {} if file is None else {image_key: lazy_image(file, to_global)}
         return SpatialData.init_from_elements(elements | lazy, attrs=attrs)
@@ -102,6 +108,16 @@ def assemble(
     del sdata
     elements.clear()
     return read_zarr(out)
+
+
+def _with_pixel_size(
+    attrs: dict[str, Any], file_um: PixelSize, place: BaseTransformation, image_key: str
+) -> dict[str, Any]:
+    own = attrs[_keys.NAMESPACE]
+    matrix = place.to_affine_matrix(input_axes=("x", "y"), output_axes=("x", "y"))
+    placed_um = image_um_per_px(matrix, own["um_per_global_px"])
+    warn_of_pixel_size(placed_um, file_um, name=str(own["source"].get("he_image") or image_key), stacklevel=4)
+    return attrs | {_keys.NAMESPACE: own | {_keys.FILE_UM_PER_PX: {image_key: list(file_um)}}}
 
 
 def labelled(obs: pd.DataFrame, *, sample: str, patient: str) -> pd.DataFrame:

@@ -23,6 +23,7 @@ from spatialsig.geometry.affine import (
     um_to_he_px,
 )
 from spatialsig.geometry.landmarks import LAYOUTS, point_columns
+from spatialsig.geometry.mistakes import warn_of_pixel_size
 from spatialsig.pp._registration_image import place_image, refuse_patches
 from spatialsig.slide.coordinates import full_resolution, image_of, matrix_to_global, positions, um_per_global
 from spatialsig.slide.slides import open_slides
@@ -98,7 +99,8 @@ def align_he(
     Warns
     -----
     SpatialsigWarning
-        If the landmarks miss the fit by more than 10 um (root mean square).
+        If the landmarks miss the fit by more than 10 um (root mean square), or the px of the image become more than 2 %
+        larger or smaller than its file states.
 
     Examples
     --------
@@ -119,6 +121,8 @@ def align_he(
         msg = f"one `{how}` for {len(plans)} slides; give a mapping {{name of the slide: its own {how}}}."
         raise InputError(msg)
     for slide, (alignment, record) in zip(open_slides(data), plans, strict=True):
+        own_um = slide.attrs.get(_keys.FILE_UM_PER_PX, {}).get(image_key, [])
+        warn_of_pixel_size(record["he_um_per_px"], own_um, name=f"{image_key} of slide {slide.name}", stacklevel=2)
         place_image(slide, image_key, alignment.matrix)
         slide.attrs["align_he"] = record
         slide.attrs.pop("qc_alignment", None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,13 +14,17 @@ from spatialsig import _keys
 from spatialsig._checks import check_positive
 from spatialsig._progress import track
 from spatialsig.errors import AlignmentError, SpatialsigWarning
-from spatialsig.geometry.mistakes import hypotheses
+from spatialsig.geometry.affine import image_um_per_px
+from spatialsig.geometry.mistakes import COPIES, SAME_PX, hypotheses, rescaled
 from spatialsig.pp._registration_fits import Fitter, is_plausible, region_groups, sample_groups
 from spatialsig.pp._registration_image import NucleiRasters, place_image, refuse_patches
+from spatialsig.pp._registration_scale import find_rescaled
 from spatialsig.slide.coordinates import image_of, matrix_to_global, positions, um_per_global
 from spatialsig.slide.slides import open_slides, slide_count
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from spatialsig.geometry.mistakes import Hypothesis
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
 
 WARN_UM = 10.0  # a longer shift costs labels of 112-um patches more than .01 of r
 SMALL_REGION_UM = 1000.0
+ALIKE = 0.9  # of the best height: on a small slide two readings of one size differ by a shift alone
 CLEARLY = 1.3  # a mistake is named when its correction fits this much better
 
 GOOD, SHIFTED, WRONG, CANNOT_TELL = "good", "shifted", "wrong", "cannot tell"
@@ -61,7 +67,8 @@ def qc_alignment(
     Haematoxylin [2]_, above what surrounds it, is correlated with the positions of the cells at all shifts [1]_. A
     shift is given only where one peak stands out; "cannot tell" is an answer. The same fit is made for alignments that
     undo a usual mistake: x and y swapped, the H&E mirrored or turned, the inverse matrix, µm for pixels, a pixel size
-    ten times off.
+    two or ten times off, a matrix made on a copy of the H&E of half or double size, or with px as its file states them.
+    Where none of them fits and the file states none, copies of any size are tried.
 
     Parameters
     ----------
@@ -142,7 +149,8 @@ def _check(
     xy = _positions(slide, table_key)
     rasters = NucleiRasters(slide, image_key)
     fitter = Fitter(rasters, xy, max_shift_um=max_shift_um)
-    result = _judge(fitter, _readings(slide, image_key, rasters.shape), xy, n_regions)
+    search = partial(_rescaled, slide, image_key, fitter, xy, max_shift_um)
+    result = _judge(fitter, _readings(slide, image_key, rasters.shape), xy, n_regions, search)
     refined: dict[str, Any] = {}
     if refine and result.verdict in {GOOD, SHIFTED}:
         before = _matrix(slide, image_key)
@@ -150,7 +158,7 @@ def _check(
         moved[:2, 2] -= np.array([result.fit.dx_um, result.fit.dy_um]) / um_per_global(slide)
         place_image(slide, image_key, moved)
         first = result.fit
-        result = _judge(fitter, _readings(slide, image_key, rasters.shape), xy, n_regions)
+        result = _judge(fitter, _readings(slide, image_key, rasters.shape), xy, n_regions, search)
         refined = {
             "matrix_before": before.tolist(), "matrix_after": moved.tolist(),
             "before": first.as_dict(), "after": result.fit.as_dict(), "moved_um": first.shift_um,
@@ -185,11 +193,35 @@ def _matrix(slide: Slide, image_key: str) -> NDArray[np.float64]:
 
 
 def _readings(slide: Slide, image_key: str, shape: tuple[int, int]) -> list[Hypothesis]:
-    return hypotheses(_matrix(slide, image_key), um_per_global=um_per_global(slide), shape=shape)
+    """Ways to read the alignment, the one for px as large as the file of the image states among them."""
+    matrix, scale = _matrix(slide, image_key), um_per_global(slide)
+    readings = hypotheses(matrix, um_per_global=scale, shape=shape)
+    edges = slide.attrs.get(_keys.FILE_UM_PER_PX, {}).get(image_key)
+    factor = np.sqrt(np.prod(edges)) / image_um_per_px(matrix, scale) if edges else 1.0
+    if min(abs(np.log(factor / known)) for known in (1.0, *COPIES.values())) > SAME_PX:
+        readings.append(rescaled(matrix, float(factor), um_per_global=scale))
+    return readings
 
 
-def _judge(fitter: Fitter, readings: list[Hypothesis], xy: NDArray[np.float64], n_regions: int) -> Result:
-    """Fit the alignment as it is set to all cells, and every reading of it to some of them."""
+def _rescaled(
+    slide: Slide, image_key: str, fitter: Fitter, xy: NDArray[np.float64], max_shift_um: float
+) -> Hypothesis | None:
+    """Reading for a copy of the H&E of whatever size; None where the file of the image confirms the size that is set."""
+    matrix, scale = _matrix(slide, image_key), um_per_global(slide)
+    edges = slide.attrs.get(_keys.FILE_UM_PER_PX, {}).get(image_key)
+    if edges:
+        return None  # what it states is among the readings
+    return find_rescaled(fitter, matrix, xy, um_per_global=scale, max_shift_um=max_shift_um)
+
+
+def _judge(
+    fitter: Fitter, readings: list[Hypothesis], xy: NDArray[np.float64], n_regions: int,
+    search: Callable[[], Hypothesis | None],
+) -> Result:  # fmt: skip
+    """Fit the alignment as it is set to all cells, and every reading of it to some of them.
+
+    Where none stands out, ``search`` looks for one more.
+    """
     as_set = readings[0]
     groups, middles = region_groups(xy, n_regions)
     fit, parts = fitter.whole(as_set, groups)
@@ -198,8 +230,13 @@ def _judge(fitter: Fitter, readings: list[Hypothesis], xy: NDArray[np.float64], 
     some = sample_groups(xy)
     fits = {reading.name: fitter.whole(reading, some)[0] for reading in readings}
     shares = {reading.name: fitter.shares(reading) for reading in readings}
+    if not any(found.clear for found in [fit, *fits.values()]) and (copy := search()) is not None:
+        readings = [*readings, copy]
+        fits[copy.name], shares[copy.name] = fitter.whole(copy, some)[0], fitter.shares(copy)
     clear = [reading for reading in readings[1:] if fits[reading.name].clear]
-    best = max(clear, key=lambda reading: fits[reading.name].height, default=None)
+    top = max((fits[reading.name].height for reading in clear), default=0.0)
+    alike = [reading for reading in clear if ALIKE * top <= fits[reading.name].height]
+    best = min(alike, key=lambda reading: fits[reading.name].shift_um, default=None)  # what is right leaves no shift
     if best is not None and fit.clear:
         mine, other = fits[as_set.name], fits[best.name]
         best = best if other.ncc > CLEARLY * mine.ncc and other.height > CLEARLY * mine.height else None

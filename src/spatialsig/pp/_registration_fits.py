@@ -23,6 +23,7 @@ MIN_HEIGHT = 6.5
 MAX_SECOND = 0.6
 PLAUSIBLE_UM_PER_PX = (0.08, 4.0)  # no slide was ever scanned outside
 SQUARE_UM, N_SQUARES = 600.0, 8  # cells that the hypotheses are tried on
+MARGIN_UM = 40.0  # around the cells of a local fit: what is smooth is seen there too
 MIN_CELLS = 25  # fewer cells say nothing
 
 
@@ -82,30 +83,48 @@ class Fitter:
             return NO_FIT, [NO_FIT for _ in groups]
         um_per_px = _um_per_px(hypothesis)
         raster, corner, scale = self._rasters.at(um_per_px)
-        xy_px = (self._in_px(hypothesis) - corner) / scale
+        xy_px = (self.in_px(hypothesis) - corner) / scale
         radius = int(np.ceil(self._max_shift_um / raster.um_per_px)) + 1
         surfaces = [correlate(raster, xy_px[g], radius_px=radius, workers=settings.threads) for g in groups]
         to_um = hypothesis.he_to_um[:2, :2] * scale  # px of the raster (columns x, y) -> um
         counts = [len(group) for group in groups]
-        fits = [self._fit(s, to_um, raster.um_per_px, n) for s, n in zip(surfaces, counts, strict=True)]
-        return self._fit(add_up(surfaces), to_um, raster.um_per_px, sum(counts)), fits
+        reach = self._max_shift_um
+        fits = [_fit(s, to_um, raster.um_per_px, n, reach) for s, n in zip(surfaces, counts, strict=True)]
+        return _fit(add_up(surfaces), to_um, raster.um_per_px, sum(counts), reach), fits
+
+    def local(self, hypothesis: Hypothesis, group: NDArray[np.int64], *, max_shift_um: float) -> Fit:
+        """Fit of a few cells that lie together, of which only the part of the image around them is read."""
+        if not is_plausible(hypothesis):
+            return NO_FIT
+        um_per_px, xy = _um_per_px(hypothesis), self.in_px(hypothesis)[group]
+        margin = (max_shift_um + MARGIN_UM) / um_per_px
+        seen = self._rasters.near(um_per_px, xy.min(axis=0) - margin, xy.max(axis=0) + margin)
+        if seen is None:
+            return NO_FIT
+        raster, corner, scale = seen
+        radius = int(np.ceil(max_shift_um / raster.um_per_px)) + 1
+        surface = correlate(raster, (xy - corner) / scale, radius_px=radius, workers=settings.threads)
+        to_um = hypothesis.he_to_um[:2, :2] * scale
+        return _fit(surface, to_um, raster.um_per_px, len(group), max_shift_um)
 
     def shares(self, hypothesis: Hypothesis) -> tuple[float, float]:
         """Share of all cells on the image, and on its tissue."""
         if not is_plausible(hypothesis):
-            xy = self._in_px(hypothesis)
+            xy = self.in_px(hypothesis)
             height, width = self._rasters.shape
             return float(((xy >= 0) & (xy < (width, height))).all(axis=1).mean()), 0.0
         raster, corner, scale = self._rasters.at(_um_per_px(hypothesis))
-        return share_on(raster, (self._in_px(hypothesis) - corner) / scale)
+        return share_on(raster, (self.in_px(hypothesis) - corner) / scale)
 
-    def _in_px(self, hypothesis: Hypothesis) -> NDArray[np.float64]:
+    def in_px(self, hypothesis: Hypothesis) -> NDArray[np.float64]:
+        """Cells ``(n, 2)`` in px (x, y) of the H&E."""
         return apply(np.linalg.inv(hypothesis.he_to_um) @ hypothesis.cells_to_um, self._xy)
 
-    def _fit(self, surface: Surface, to_um: NDArray[np.float64], um_per_px: float, n_cells: int) -> Fit:
-        peak: Peak = find_peak(surface.ncc, um_per_px=um_per_px, max_shift_um=self._max_shift_um)
-        dx, dy = (to_um @ peak.shift_px).tolist()
-        return Fit(dx, dy, peak.ncc, peak.height, peak.second, n_cells)
+
+def _fit(surface: Surface, to_um: NDArray[np.float64], um_per_px: float, n_cells: int, max_shift_um: float) -> Fit:
+    peak: Peak = find_peak(surface.ncc, um_per_px=um_per_px, max_shift_um=max_shift_um)
+    dx, dy = (to_um @ peak.shift_px).tolist()
+    return Fit(dx, dy, peak.ncc, peak.height, peak.second, n_cells)
 
 
 def is_plausible(hypothesis: Hypothesis) -> bool:
@@ -129,9 +148,9 @@ def region_groups(xy: NDArray[np.float64], n_regions: int) -> tuple[list[NDArray
     return [np.flatnonzero(key == k) for k in range(n_regions**2)], middles
 
 
-def sample_groups(xy: NDArray[np.float64]) -> list[NDArray[np.int64]]:
+def sample_groups(xy: NDArray[np.float64], *, square_um: float = SQUARE_UM) -> list[NDArray[np.int64]]:
     """Rows of ``xy (n, 2)`` in a few squares spread over the slide, none of them emptier than most."""
-    square = np.floor((xy - xy.min(axis=0)) / SQUARE_UM).astype(np.int64)
+    square = np.floor((xy - xy.min(axis=0)) / square_um).astype(np.int64)
     _, key, count = np.unique(square, axis=0, return_inverse=True, return_counts=True)
     full = np.flatnonzero(count >= np.median(count))
     chosen = full[np.unique(np.linspace(0, len(full) - 1, N_SQUARES).round().astype(np.int64))]

@@ -59,6 +59,24 @@ class NucleiRasters:
             self._origins[level] = np.array(level_corner(self._levels[0], self._levels[level])[::-1])
         return self._rasters[key], self._origins[level], scale
 
+    def near(
+        self, um_per_px: float, low: NDArray[np.float64], high: NDArray[np.float64]
+    ) -> tuple[Raster, NDArray[np.float64], NDArray[np.float64]] | None:
+        """As :meth:`at`, of the window between two full-resolution px (x, y) alone; None where that lies off the image."""
+        level, factor = self._choose(um_per_px)
+        scale = np.array(self._levels[level].downsample[::-1]) * factor
+        origin = np.array(level_corner(self._levels[0], self._levels[level])[::-1])
+        limit = np.array(self._levels[level].shape[::-1]) // factor
+        first, last = (
+            np.clip(edge, 0, limit).astype(np.int64) for edge in ((low - origin) / scale, (high - origin) / scale)
+        )
+        last = np.minimum(last + 1, limit)
+        if (last <= first).any():
+            return None
+        stain, density = _read_stain(self._levels[level], factor, name=self._name, window=(first, last))
+        raster = nuclear_contrast(stain, density, um_per_px=um_per_px * float(scale.mean()))
+        return raster, origin + first * scale, scale
+
     def _choose(self, um_per_px: float) -> tuple[int, int]:
         """Coarsest level that is fine enough, and how many of its px become one."""
         sizes = [um_per_px * max(level.downsample) for level in self._levels]
@@ -80,19 +98,23 @@ def _open(level: ImageLevel) -> Any:
     return zarr.open_array(level.pixels, mode="r") if isinstance(level.pixels, Path) else level.pixels
 
 
-def _read_stain(level: ImageLevel, factor: int, *, name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Haematoxylin and optical density of a level, means over ``factor`` x ``factor`` px."""
+def _read_stain(
+    level: ImageLevel, factor: int, *, name: str, window: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Haematoxylin and optical density of a level or of a window (first and last x, y), means of ``factor`` x ``factor`` px."""
     height, width = (edge // factor for edge in level.shape)
-    stain, density = np.empty((height, width), np.float32), np.empty((height, width), np.float32)
+    (left, top), (right, bottom) = ((0, 0), (width, height)) if window is None else window
+    stain, density = (np.empty((bottom - top, right - left), np.float32) for _ in range(2))
     rows = max(1, STRIP_PX // (level.shape[1] * factor))
     try:
         pixels = _open(level)
-        for start in range(0, height, rows):
-            stop = min(start + rows, height)
-            strip = np.asarray(pixels[:, start * factor : stop * factor, : width * factor])
-            blocks = strip.reshape(3, stop - start, factor, width, factor)
+        for start in range(top, bottom, rows):
+            stop = min(start + rows, bottom)
+            strip = np.asarray(pixels[:, start * factor : stop * factor, left * factor : right * factor])
+            blocks = strip.reshape(3, stop - start, factor, right - left, factor)
             rgb = blocks[:, :, 0, :, 0] if factor == 1 else blocks.mean(axis=(2, 4), dtype=np.float32).round()
-            stain[start:stop], density[start:stop] = haematoxylin(np.moveaxis(rgb, 0, -1).astype(np.uint8))
+            into = slice(start - top, stop - top)
+            stain[into], density[into] = haematoxylin(np.moveaxis(rgb, 0, -1).astype(np.uint8))
     except (ValueError, OSError) as error:
         msg = f"{name} cannot be read: {error}"
         raise StoreError(msg) from error

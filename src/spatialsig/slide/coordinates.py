@@ -11,6 +11,7 @@ from xarray import DataArray, DataTree
 
 from spatialsig import _keys
 from spatialsig._checks import check_key
+from spatialsig.data.pyramid import check_rgb_names
 from spatialsig.errors import AlignmentError, InputError, SpatialsigWarning
 from spatialsig.geometry.affine import apply
 from spatialsig.slide.counts import LOST_ATTRS, refuse_several
@@ -72,9 +73,10 @@ def as_positions(values: Any, *, where: str) -> NDArray[np.float64]:
 
 
 def image_of(slide: Slide, image_key: str) -> DataArray | DataTree:
-    """Image element ``image_key``; the error names the slide and what exists."""
+    """H&E ``image_key``, red before green before blue; the error names the slide and what exists."""
     check_key(slide.sdata.images, image_key, name="image_key", where=f"the images of slide {slide.name!r}")
     image: DataArray | DataTree = slide.sdata.images[image_key]
+    check_rgb_names(full_resolution(image), image_key)
     return image
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spatialsig.errors import InputError
+from spatialsig.errors import InputError, SpatialsigWarning
 from spatialsig.io.images.plain import open_plain
 
 from .conftest import smooth
@@ -32,7 +32,8 @@ def test_the_orientation_of_a_camera_is_left_alone(tmp_path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turn it by 90 degrees
     (tmp_path / "a.jpg").write_bytes(jpeg(exif=exif))
-    assert open_plain(tmp_path / "a.jpg").pixels.shape == (60, 80, 3)
+    with pytest.warns(SpatialsigWarning, match="turned by 90 degrees clockwise"):
+        assert open_plain(tmp_path / "a.jpg").pixels.shape == (60, 80, 3)
 
 
 def test_the_end_of_a_thumbnail_is_not_the_end_of_the_image(tmp_path) -> None:

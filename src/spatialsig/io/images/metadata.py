@@ -53,6 +53,15 @@ _PLAUSIBLE_UM_PER_PX = (
     25.0,
 )  # no scanner of slides is finer, and outside it a TIFF resolution is a default of 72 dpi
 _SAME_SIZE_RTOL = 0.01
+_TURNS = {
+    2: "mirrored left to right",
+    3: "turned by 180 degrees",
+    4: "mirrored top to bottom",
+    5: "mirrored along a diagonal",
+    6: "turned by 90 degrees clockwise",
+    7: "mirrored along the other diagonal",
+    8: "turned by 90 degrees counter-clockwise",
+}
 
 
 def pick_slide(images: Sequence[tuple[str, int, int]], *, name: str) -> int:
@@ -96,6 +105,17 @@ def other_channels(name: str, labels: list[str]) -> InputError:
     return InputError(
         f"image {name!r} has channels {labels}; wanted red, green and blue: give the colour scan of the H&E."
     )
+
+
+def warn_turned(path: Path, orientation: int) -> None:
+    """Warn where a file says that viewers shall turn or mirror its pixels (TIFF and EXIF orientation other than 1)."""
+    if orientation in _TURNS:
+        msg = (
+            f"image {str(path)!r} says that viewers shall show it {_TURNS[orientation]} (orientation {orientation}). Its "
+            f"pixels are taken as they are stored, as tifffile, openslide and spatialdata-io do: an alignment or positions "
+            f"made in a viewer that turns it do not fit. Save it without the tag; `sp.pp.qc_alignment` tells whether it fits."
+        )
+        warnings.warn(msg, SpatialsigWarning, stacklevel=5)
 
 
 class PixelSize(NamedTuple):
@@ -162,6 +182,11 @@ def _number(text: str) -> float:
         return np.nan
 
 
+def tiff_orientation(page: Any) -> int:
+    """How viewers shall turn a page of a TIFF; 1: not at all."""
+    return _tag(page, "Orientation") or 1
+
+
 def _tag(page: Any, name: str) -> int:
     return int(page.tags[name].value) if name in page.tags else 0
 
@@ -174,17 +199,13 @@ def _ratio(page: Any, name: str) -> float:
 
 
 def choose_um_per_px(path: Path | None, *, um_per_px: float | None, in_file: PixelSize | None) -> float:
-    """Micrometres per full-resolution px: as the caller says, otherwise as the file does.
+    """Micrometres per full-resolution px: as the caller says, otherwise as the file does; ``assemble`` compares the two.
 
     Raises :class:`InputError` if neither says it, or the file says different edges for x and y.
     """
     name = "array" if path is None else str(path)
     if um_per_px is not None:
         check_positive(um_per_px=um_per_px)
-        if in_file is not None and not np.allclose(um_per_px, in_file, rtol=0.05):
-            says = " x ".join(f"{edge:.4g}" for edge in in_file[: 1 if in_file.is_square else 2])
-            msg = f"`um_per_px={um_per_px:g}` is used, but image {name!r} says {says} um per px; check which is right."
-            warnings.warn(msg, SpatialsigWarning, stacklevel=3)
         return float(um_per_px)
     if in_file is None:
         msg = f"image {name!r} does not say how large its pixels are; pass `um_per_px=` (um per full-resolution px)."

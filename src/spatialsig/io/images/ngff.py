@@ -119,11 +119,15 @@ def _pixel_size(scales: dict[str, Any], axes: list[tuple[str, str | None]]) -> P
 def _channel_order(metadata: dict[str, Any], name: str) -> list[int] | None:
     """Positions of red, green and blue by the channels' names or colours; None: as they come."""
     channels = metadata.get("omero", {}).get("channels", [])
-    if len(channels) != 3:
+    if len(channels) not in {3, 4}:
         return None
     labels = [str(channel.get("label", "")).lower() for channel in channels]
     order = rgb_order([BY_NAME.get(label) for label in labels])
     order = order or rgb_order([_COLOURS.get(str(channel.get("color", "")).lower()) for channel in channels])
-    if order is None and any(not re.fullmatch(r"(channel)?[\s:]*\d*", label) for label in labels):
+    if (
+        order is None
+        and len(channels) == 3
+        and any(not re.fullmatch(r"(channel)?[\s:]*\d*", label) for label in labels)
+    ):
         raise other_channels(name, labels)
     return order

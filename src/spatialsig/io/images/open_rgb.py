@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from spatialsig._checks import check_files
 from spatialsig.errors import InputError
-from spatialsig.io.images.metadata import PixelSize, stated_size
+from spatialsig.io.images.metadata import PixelSize, stated_size, tiff_orientation, warn_turned
 from spatialsig.io.images.rgb import DECODING_ERRORS, RgbFile, RgbPixels
 
 if TYPE_CHECKING:
@@ -147,6 +148,7 @@ def open_wsi(path: Path) -> RgbFile:
             f"belong to it (MRXS: the folder of the same name), or export a TIFF."
         )
         raise InputError(msg) from error
+    _warn_turned(path)
     colour = bytes.fromhex(slide.properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, _WHITE))
     background = np.frombuffer(colour, np.uint8)
     levels = [
@@ -154,6 +156,14 @@ def open_wsi(path: Path) -> RgbFile:
         for level in range(slide.level_count)
     ]
     return RgbFile(levels, _openslide_pixel_size(slide, openslide), [slide])
+
+
+def _warn_turned(path: Path) -> None:
+    """Openslide leaves out the orientation of what is a TIFF inside (SCN, BIF, NDPI)."""
+    import tifffile
+
+    with suppress(*DECODING_ERRORS), tifffile.TiffFile(path) as tif:
+        warn_turned(path, tiff_orientation(tif.pages.first))
 
 
 def _openslide_pixel_size(slide: Any, openslide: Any) -> PixelSize | None:

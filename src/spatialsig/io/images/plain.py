@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 from typing import TYPE_CHECKING
 
 from spatialsig.errors import InputError
+from spatialsig.io.images.metadata import warn_turned
 from spatialsig.io.images.rgb import DECODING_ERRORS, RgbFile, RgbPixels
 from spatialsig.io.images.tiff import MANY_PX, warn_decoded_at_once
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from PIL.JpegImagePlugin import JpegImageFile
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_EXIF = (b"Exif\x00", b"eXIf")
 _JPEG, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 
 
@@ -31,7 +34,23 @@ def open_plain(path: Path) -> RgbFile:
     except DECODING_ERRORS as error:
         msg = f"image {str(path)!r} cannot be decoded ({error}): copy or export the file again."
         raise InputError(msg) from error
+    warn_turned(path, _orientation(data))
     return RgbFile([RgbPixels(array, axes="YXS"[: array.ndim], name=str(path))], None, [])
+
+
+def _orientation(data: bytes) -> int:
+    """Orientation in the EXIF of a PNG or JPEG that was decoded; 1 without one, or where it is damaged."""
+    from PIL import ExifTags, Image
+
+    if not any(mark in data for mark in _EXIF):
+        return 1  # a PNG would be decoded to its end to find that out
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data)) as image:
+                return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except (SyntaxError, Image.DecompressionBombError, *DECODING_ERRORS):
+        return 1
 
 
 def _decode_jpeg(data: bytes, path: Path) -> NDArray[np.uint8]:

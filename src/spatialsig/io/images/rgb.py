@@ -89,6 +89,12 @@ class RgbPixels:
         self.chunks = None if chunks is None else tuple(int(chunks[axis]) for axis in self._order[:2])
         self._has_alpha = len(size) == 3 and size[2] == 4
         self._channels = None if channels is None or tuple(channels) == (0, 1, 2) else list(channels)
+        if channels is not None and max(channels) > 2:
+            msg = (
+                f"image {name!r}: red, green and blue are channels {[c + 1 for c in channels]} of {size[2]}; wanted them "
+                f"before any other: export the H&E as an 8-bit RGB image."
+            )
+            raise InputError(msg)
         self._alpha_over = alpha_over
         self.reopens_by: tuple[Callable[..., RgbPixels], tuple[Any, ...]] | None = None  # set where a file was opened
         self._divisor = 1 if np.dtype(array.dtype) == np.uint8 else self._find_divisor()

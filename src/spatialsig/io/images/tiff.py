@@ -10,7 +10,15 @@ import numpy as np
 import tifffile
 
 from spatialsig.errors import InputError, SpatialsigWarning
-from spatialsig.io.images.metadata import BY_NAME, other_channels, pick_slide, rgb_order, tiff_pixel_size
+from spatialsig.io.images.metadata import (
+    BY_NAME,
+    other_channels,
+    pick_slide,
+    rgb_order,
+    tiff_orientation,
+    tiff_pixel_size,
+    warn_turned,
+)
 from spatialsig.io.images.rgb import DECODING_ERRORS, RgbFile, RgbPixels
 from spatialsig.io.images.tiff_level import Bytes, TiffLevel
 
@@ -57,8 +65,10 @@ def _open(path: Path, file: Bytes) -> RgbFile:
         _check_colours(page, path)
         size = tiff_pixel_size(tif, page, index)
         channels = _channel_order(tif, index, levels[0])
+        orientation = tiff_orientation(page)
         windows = [TiffLevel(pages, file) for pages in levels]  # tifffile prepares its decoders from the open file
     _warn_one_piece(page, path)
+    warn_turned(path, orientation)
     pixels = [_rgb(level, page, str(path), channels) for level in windows]
     return RgbFile(pixels, size, [file])
 
@@ -150,22 +160,34 @@ def _palette(page: Any) -> NDArray[np.uint8]:
 
 
 def _channel_order(tif: tifffile.TiffFile, index: int, pages: list[Any]) -> list[int] | None:
-    """Positions of red, green and blue when each channel of an OME-TIFF is a page of its own; None: as they come.
+    """Positions of red, green and blue by the names or colours that a file gives its channels; None: as they come.
 
-    Raises :class:`InputError` if the channels are called something else: fluorescence, most likely.
+    Raises :class:`InputError` if channels that are pages of their own are called something else: fluorescence, most likely.
     """
-    if len(pages) == 1 or not tif.ome_metadata:
-        return None
-    images = ElementTree.fromstring(tif.ome_metadata).findall(".//{*}Image/{*}Pixels")
-    channels = images[min(index, len(images) - 1)].findall("{*}Channel")
-    names = [str(channel.get("Name", "")).strip().lower() for channel in channels]
-    colours = [int(channel.get("Color", "-1")) for channel in channels]
-    order = rgb_order(
-        [BY_NAME.get(name, _OME_RGB.get((colour >> 8) & 0xFFFFFF)) for name, colour in zip(names, colours, strict=True)]
-    )
-    if order is None and any(names) and any(name not in BY_NAME for name in names):
+    names, colours = _named_channels(tif, index)
+    alone = len(pages) > 1
+    by_name = [BY_NAME.get(name) for name in names]
+    by_colour = [_OME_RGB.get((colour >> 8) & 0xFFFFFF) if alone else None for colour in colours]
+    order = rgb_order([one if one is not None else other for one, other in zip(by_name, by_colour, strict=True)])
+    if order is None and alone and any(names) and any(name not in BY_NAME for name in names):
         raise other_channels(tif.filename, names)
     return order
+
+
+def _named_channels(tif: tifffile.TiffFile, index: int) -> tuple[list[str], list[int]]:
+    """Names of the channels and their colours, as OME or ImageJ write them; empty where they do not."""
+    if tif.ome_metadata:
+        images = ElementTree.fromstring(tif.ome_metadata).findall(".//{*}Image/{*}Pixels")
+        channels = images[min(index, len(images) - 1)].findall("{*}Channel") if images else []
+        names = [str(channel.get("Name", "")) for channel in channels]
+        colours = [int(channel.get("Color", "-1")) for channel in channels]
+    else:
+        labels = (tif.imagej_metadata or {}).get("Labels") or []
+        names = (
+            [str(label) for label in labels] if rgb_order([BY_NAME.get(str(n).strip().lower()) for n in labels]) else []
+        )
+        colours = [-1] * len(names)
+    return [name.strip().lower() for name in names], colours
 
 
 def has_pieces(path: Path) -> bool:
