@@ -74,6 +74,7 @@ def test_genes_that_a_spreadsheet_took_for_dates_are_named() -> None:
     assert describe_mangled(["1-Mar", "Sep-02", "1-Dec", "2001-03-01", "2001-03-01 00:00:00", "2.31E+13"]).startswith(
         "6 gene name(s)"
     )
+    assert describe_mangled(["3/1/2021", "1.3.2021", "44256", "TRUE", "#NAME?", "#REF!"]).startswith("6 gene name(s)")
     every_name = [
         gene for name in ("seed", "tumour_microenvironment") for g in sp.io.read_signatures(name).values() for gene in g
     ]
@@ -137,3 +138,119 @@ def test_parts(tmp_path: Path) -> None:
     check_alike(["P1", "P2", "P1"], what="patients")
     (tmp_path / "x").write_bytes("ä".encode("utf-8-sig"))
     assert decoded(tmp_path / "x") == "ä"
+
+
+MANIFEST = "sample,bundle,patient\nS1,a,P1\nS2,b,P2\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sep=;\nsample;bundle;patient\nS1;a;P1\nS2;b;P2\n",
+        "sep=,\r\n" + MANIFEST.replace("\n", "\r\n"),
+        MANIFEST + ",,\n,,\n",
+        MANIFEST.replace("patient", "patient,,").replace("P1", "P1,,").replace("P2", "P2,,"),
+        "\n\n" + MANIFEST,
+        MANIFEST.replace(",a,", ',"a",'),
+    ],
+)
+def test_what_spreadsheets_add_is_not_read(tmp_path: Path, text: str) -> None:
+    rows = manifest(tmp_path, text.encode())
+    assert rows[["sample", "patient"]].to_numpy().tolist() == [["S1", "P1"], ["S2", "P2"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sample,bundle,Patient\nS1,a,P1\n", r"bundles.csv' has column\(s\) 'Patient' \(did you mean 'patient'\?\)"),
+        ("sample,bundle,pateint\nS1,a,P1\n", r"'pateint' \(did you mean 'patient'\?\)"),
+        ("Sample ID,bundle\nS1,a\n", r"'Sample ID' \(did you mean 'sample'\?\)"),
+        ("sample,bundle,he image\nS1,a,x\n", r"'he image' \(did you mean 'he_image'\?\)"),
+        ("sample,bundle,patient,patient\nS1,a,P1,P2\n", r"column\(s\) \['patient'\] stand there twice"),
+        (
+            "sample,bundle,patient\nS1,a\nS2,b,P2\n",
+            r"line\(s\) \[2\] have 2 field\(s\), the header has 3; complete them",
+        ),
+        ("sample,bundle\nS1,a,P1\n", r"line\(s\) \[2\] have 3 field\(s\), the header has 2"),
+        ("sample,bundle,patient\nS1,a,7\nS2,b,007\n", r"patients \['7', '007'\] are one number"),
+        ("sample,bundle,patient\nS1,a,1\nS2,b,1.0\n", r"patients \['1', '1.0'\] are one number"),
+        ("sample,bundle,patient\nS1,a,3/1/2021\n", r"patients \{'S1': '3/1/2021'\} of these samples are a date"),
+        ("sample,bundle,patient\nS1,a,1-Mar\n", "are a date"),
+        ("sample,bundle,patient\nS1,a,TRUE\n", "'TRUE'} of these samples are a date, a truth value or an error"),
+        ("sample,bundle,patient\nS1,a,#NAME?\n", "'#NAME\\?'} of these"),
+    ],
+)
+def test_manifests_that_cannot_be_meant_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        manifest(tmp_path, text.encode())
+
+
+def test_other_columns_are_said_to_be_unused(tmp_path: Path) -> None:
+    text = b"sample,bundle,patient,patient_id,site,scanner,stain,batch,age\nS1,a,P1,x,K,A,H,1,60\n"
+    unused = r"column\(s\) \['patient_id', 'site', 'scanner', 'stain', 'batch', 'age'\] of .*bundles.csv' are not used"
+    with pytest.warns(SpatialsigWarning, match=unused) as caught:
+        manifest(tmp_path, text)
+    assert len(caught) == 1
+
+
+def test_numbers_and_homes_in_manifests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "m.csv").write_text("sample,bundle,patient\n1,~/a,7\n")
+    rows = read_manifest("~/m.csv")
+    assert rows.loc[0, ["sample", "patient", "bundle"]].tolist() == ["1", "7", (tmp_path / "a").resolve()]
+    numbers = pd.DataFrame({"sample": [1, 2], "patient": [7.0, None], "bundle": ["a", "b"]})
+    with pytest.warns(SpatialsigWarning, match="no patient is given for"):
+        assert read_manifest(numbers)["patient"].tolist() == ["7", "2"]
+
+
+def test_a_patient_missing_in_a_cohort_is_that_of_the_store(tmp_path: Path) -> None:
+    for sample in ("A", "B"):
+        sp.io.write(sp.datasets.toy(size_um=100, sample=sample, patient=f"P{sample}"), tmp_path / f"{sample}.zarr")
+    (tmp_path / "cohort.csv").write_text("sample,path,patient\nA,A.zarr,\nB,B.zarr,P9\n")
+    assert sp.Cohort(tmp_path).obs["patient"].tolist() == ["PA", "P9"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (
+            "s.gmt",
+            "T\tCD3D\tCD3E\nB\tMS4A1\tCD79A\n",
+            "second field of a set is its description, but CD3D, MS4A1 is a gene",
+        ),
+        ("s.gmt", "T\tZZZ1\tYYY2\nB\tXXX1\tWWW3\n", "but ZZZ1, XXX1 is a gene: put `na` between"),
+        ("s.gmt", "T\tna\tFoo1\nB\tFoo1\tBar2\n", "but Foo1 is a gene"),
+        (
+            "s.gmt",
+            "T\tna\tCD3D,CD3E\n",
+            "signature 'T' of .*'CD3D,CD3E' holds several names; wanted one gene in each field",
+        ),
+        ("s.csv", 'signature,gene\nT,"CD3D, CD3E"\n', "'CD3D, CD3E' holds several names"),
+        ("s.csv", "signature,genes\nT,CD3D\n", "there is no column 'gene', only .*did you mean 'gene' by 'genes'"),
+        ("s.csv", "signature,gene\nT,CD3D\nT,\n", "line 3 has no gene"),
+        ("s.csv", "signature,gene\nT,CD3D\n,CD3E\n", "line 3 has no signature"),
+        ("s.csv", "signature,gene\nT,CD3D\nCD3E\n", r"line\(s\) \[3\] have 1 field"),
+        ("s.csv", "signature,gene,gene\nT,CD3D,CD3E\n", r"\['gene'\] stand there twice"),
+        ("s.json", '{"T": ["CD3D CD3E"]}', "holds several names"),
+    ],
+)
+def test_gene_sets_that_cannot_be_meant_are_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=message):
+        sp.io.read_signatures(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("s.gmt", 'T_cells\t"from a, b"\t"CD3D"\tCD3E\nB_cells\tKEGG\tMS4A1\n'),
+        ("s.gmt", "T_cells\tKEGG\tCD3D\tCD3E\nB_cells\tPID\tMS4A1\t\t\n"),
+        ("s.gmt", "T_cells\tM5890\tCD3D\tCD3E\nB_cells\tR-HSA-202403\tMS4A1\n"),
+        ("s.gmt", "T_cells\tT_cells\tCD3D\tCD3E\nB_cells\tB_cells\tMS4A1\n"),
+        ("s.csv", "sep=;\nsignature;gene;source\nT_cells;CD3D;x\nT_cells;CD3E;\nB_cells;MS4A1;y\n;;\n"),
+        ("s.csv", 'signature,gene\n"T_cells","CD3D"\nT_cells,"CD3E"\nB_cells,MS4A1\n,\n'),
+    ],
+)
+def test_gene_sets_as_programs_write_them(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    assert sp.io.read_signatures(tmp_path / name) == SETS

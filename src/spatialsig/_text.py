@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import codecs
 import csv
+import difflib
 import re
+from io import StringIO
 from typing import TYPE_CHECKING
 
 from spatialsig._checks import first_few
@@ -12,7 +14,7 @@ from spatialsig.errors import InputError
 
 if TYPE_CHECKING:
     import zipfile
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from pathlib import Path
 
 _INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060\u00ad"  # byte order mark, spaces of no width, soft hyphen
@@ -21,8 +23,12 @@ _DELIMITERS = (",", ";", "\t")
 _MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
 # what Excel makes of gene names such as MARCH1, SEPT2 and 2310009E13
 _MANGLED = re.compile(
-    rf"\d{{1,2}}[-/. ]({_MONTHS})|({_MONTHS})[-/. ]\d{{1,4}}|\d{{4}}-\d\d-\d\d( .*)?|\d\.\d+E\+\d+", re.I
+    rf"\d{{1,2}}[-/. ]({_MONTHS})([-/. ]\d{{2,4}})?|({_MONTHS})[-/. ]\d{{1,4}}|\d{{4}}-\d\d-\d\d( .*)?"
+    r"|\d{1,2}(?P<sign>[/.])\d{1,2}(?P=sign)\d{2,4}|\d\.\d+E\+\d+|TRUE|FALSE|#(NAME|REF|VALUE|NUM|NULL|DIV/0)[?!]",
+    re.I,
 )
+_NUMBER = re.compile(r"0*(\d+)(\.0*)?")  # of which a spreadsheet drops and adds zeros
+_SEPARATOR = re.compile(r'"?sep=(.)"?')  # first line by which Excel says what stands between columns
 
 
 def decoded(path: Path | zipfile.Path) -> str:
@@ -61,28 +67,87 @@ def as_name(value: object) -> str:
 
 
 def delimiter_of(text: str) -> str:
-    """Character between the columns of a csv, by its first line: a comma unless there is none."""
+    """Character between the columns of a csv: as its first line ``sep=;`` says, or by its header, a comma unless there is none."""
     header = next((line for line in text.splitlines() if line.strip()), "")
+    if said := _SEPARATOR.fullmatch(header.strip()):
+        return said[1]
     fields = {delimiter: len(next(csv.reader([header], delimiter=delimiter), [])) for delimiter in _DELIMITERS}
     return max(_DELIMITERS, key=lambda delimiter: fields[delimiter])
 
 
+def csv_rows(text: str) -> tuple[list[str], dict[int, list[str]]]:
+    """Header of a csv, and its rows by the number of their line; lines and columns that are all empty are left out.
+
+    Raises :class:`ValueError` naming the lines that have another number of fields than the header, and columns of one name.
+    """
+    reader = csv.reader(StringIO(text), delimiter=delimiter_of(text), strict=True)
+    try:
+        rows = dict((reader.line_num, [trimmed(field) for field in row]) for row in reader)  # noqa: C402
+    except csv.Error as error:
+        msg = f"line {reader.line_num}: {error}"
+        raise ValueError(msg) from error
+    rows = {line: row for line, row in rows.items() if any(row)}
+    if rows and _SEPARATOR.fullmatch(text.lstrip().partition("\n")[0].strip()):
+        del rows[min(rows)]
+    if not rows:
+        msg = "it is empty"
+        raise ValueError(msg)
+    header = _without_end(rows.pop(min(rows)))
+    repeated = sorted({name for name in header if name and header.count(name) > 1})
+    if repeated:
+        msg = f"column(s) {repeated} stand there twice; give each a name of its own"
+        raise ValueError(msg)
+    ragged = [line for line, row in rows.items() if not len(_without_end(row)) <= len(header) <= len(row)]
+    if ragged:
+        msg = f"line(s) {ragged[:5]} have {len(rows[ragged[0]])} field(s), the header has {len(header)}; complete them"
+        raise ValueError(msg)
+    names = [name or f"column {place}" for place, name in enumerate(header, 1)]
+    return names, {line: row[: len(names)] for line, row in rows.items()}
+
+
+def _without_end(row: list[str]) -> list[str]:
+    """The same fields without the empty ones at the end."""
+    return row[: max((place for place, field in enumerate(row, 1) if field), default=0)]
+
+
+def near_misses(names: Iterable[str], known: Collection[str]) -> dict[str, str]:
+    """Names that are a known one but for case, blanks and signs, or nearly one that is not there: name -> the known one."""
+    names = list(names)
+    plain = {"".join(filter(str.isalnum, name.casefold())): name for name in known}
+    absent = {key: name for key, name in plain.items() if name not in names}
+    near = {}
+    for name in (name for name in names if name not in known):
+        key = "".join(filter(str.isalnum, name.casefold()))
+        close = difflib.get_close_matches(key, absent, n=1, cutoff=0.8)
+        if key in plain or close:
+            near[name] = plain[key if key in plain else close[0]]
+    return near
+
+
 def check_alike(names: Iterable[str], *, what: str) -> None:
-    """Raise :class:`InputError` naming two of the names that differ only in upper and lower case or in blanks."""
+    """Raise :class:`InputError` naming two of the names that differ only in case, in blanks, or in zeros of a number."""
     seen: dict[str, str] = {}
     for name in dict.fromkeys(names):
-        other = seen.setdefault("".join(trimmed(name).casefold().split()), name)
+        key = "".join(trimmed(name).casefold().split())
+        number = _NUMBER.fullmatch(key)
+        other = seen.setdefault(number[1] if number else key, name)
         if other != name:
+            how = "are one number" if number else "differ in upper and lower case or in blanks only"
             msg = (
-                f"{what} {[other, name]} differ in upper and lower case or in blanks only. If they are one, write them the "
-                "same way; if not, give them names that cannot be confused."
+                f"{what} {[other, name]} {how}. If they are one, write them the same way; if not, give them names that cannot "
+                "be confused."
             )
             raise InputError(msg)
 
 
+def is_mangled(name: str) -> bool:
+    """Whether a spreadsheet turned a name into a date, a number with an exponent, a truth value or an error."""
+    return _MANGLED.fullmatch(name) is not None
+
+
 def describe_mangled(names: Iterable[str]) -> str:
     """Sentence that names genes which a spreadsheet turned into dates or numbers, and the fix; empty where there are none."""
-    mangled = [name for name in names if _MANGLED.fullmatch(name)]
+    mangled = [name for name in names if is_mangled(name) or name.isdecimal()]  # 44256: a date as a number
     if not mangled:
         return ""
     return (

@@ -12,9 +12,19 @@ import pandas as pd
 from spatialsig import _keys
 from spatialsig._checks import check_choice, check_files, check_key
 from spatialsig._progress import progress_bar
-from spatialsig._text import check_alike, trimmed
+from spatialsig._text import as_name, check_alike
 from spatialsig.errors import FileMissingError, InputError, SpatialsigWarning, StoreError
-from spatialsig.io._cohort import COLUMNS, check_names, read_csv, read_manifest
+from spatialsig.io._cohort import (
+    COLUMNS,
+    at_home,
+    check_names,
+    compare_panels,
+    difference,
+    genes_of,
+    read_csv,
+    read_manifest,
+    read_panels,
+)  # fmt: skip
 from spatialsig.slide.slides import SLIDE_ERRORS, on_slide
 
 if TYPE_CHECKING:
@@ -102,7 +112,7 @@ class Cohort:
             If a column is missing, names are not unique or cannot name a file, or every slide fails.
         """
         rows = read_manifest(manifest)
-        out = Path(out)
+        out = at_home(out)
         out.mkdir(parents=True, exist_ok=True)
         failures: dict[str, str] = {}
         with progress_bar("reading bundles", total=len(rows), unit="slides") as bar:
@@ -145,8 +155,6 @@ class Cohort:
         KeyMissingError
             If a slide has no such table.
         """
-        from spatialsig.io._cohort import compare_panels, read_panels
-
         return compare_panels(read_panels(self.stores, table_key=table_key))
 
     def genes(self, how: str = "intersection", *, table_key: str = _keys.TABLE) -> list[str]:
@@ -159,8 +167,6 @@ class Cohort:
         KeyMissingError
             If a slide has no such table.
         """
-        from spatialsig.io._cohort import genes_of, read_panels
-
         check_choice(how, ("intersection", "union"), name="how")
         return genes_of(read_panels(self.stores, table_key=table_key), how=how)
 
@@ -211,13 +217,15 @@ def _many(count: int, noun: str) -> str:
 def _rows(source: str | Path | Mapping[str, str | Path]) -> pd.DataFrame:
     """One row per slide: sample, patient, absolute path; indexed by sample."""
     if isinstance(source, Mapping):
-        rows = pd.DataFrame({_keys.SAMPLE: list(source), _PATH: [Path(path) for path in source.values()]}, dtype=object)
+        rows = pd.DataFrame(
+            {_keys.SAMPLE: list(source), _PATH: [at_home(path) for path in source.values()]}, dtype=object
+        )
     else:
-        rows = _rows_on_disk(Path(source))
-    if _keys.PATIENT not in rows:
-        patients = [_patient(sample, path) for sample, path in zip(rows[_keys.SAMPLE], rows[_PATH], strict=True)]
-        rows[_keys.PATIENT] = pd.Series(patients, index=rows.index, dtype=object)
-    rows[_keys.PATIENT] = [trimmed(str(patient)) for patient in rows[_keys.PATIENT]]
+        rows = _rows_on_disk(at_home(source))
+    given = rows[_keys.PATIENT] if _keys.PATIENT in rows else [None] * len(rows)
+    of_rows = zip(rows[_keys.SAMPLE], rows[_PATH], given, strict=True)
+    patients = [as_name(_patient(sample, path) if pd.isna(patient) else patient) for sample, path, patient in of_rows]
+    rows[_keys.PATIENT] = pd.Series(patients, index=rows.index, dtype=object)
     check_alike(rows[_keys.PATIENT], what="patients of the cohort:")
     rows.index = pd.Index(rows[_keys.SAMPLE].to_numpy(object), dtype=object)
     return rows[[_keys.SAMPLE, _keys.PATIENT, _PATH]]
@@ -227,8 +235,8 @@ def _rows_on_disk(source: Path) -> pd.DataFrame:
     check_files([source], what="cohort", fix="Give a directory of stores, or make one with `Cohort.from_bundles`.")
     file = source / MANIFEST if source.is_dir() else source
     if file.exists():
-        rows = read_csv(file, needed=(_keys.SAMPLE, _PATH), exact=True)
-        rows[_PATH] = [(file.parent / path) for path in rows[_PATH]]
+        rows = read_csv(file, needed=(_keys.SAMPLE, _PATH), known=(_keys.SAMPLE, _keys.PATIENT, _PATH), exact=True)
+        rows[_PATH] = pd.Series([file.parent / at_home(path) for path in rows[_PATH]], dtype=object)
         return rows
     stores = sorted(path for path in source.glob("*.zarr") if path.is_dir())
     if not stores:
@@ -286,8 +294,6 @@ def _report(failures: dict[str, str], total: int) -> None:
 
 
 def _report_panels(cohort: Cohort) -> None:
-    from spatialsig.io._cohort import difference
-
     if len(cohort) > 1 and (what := difference(cohort.panels())) is not None:
         warnings.warn(what, SpatialsigWarning, stacklevel=3)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from anndata.io import read_elem
 from spatialsig import _keys
 from spatialsig._checks import check_files
 from spatialsig._hashing import content_hash
-from spatialsig._text import check_alike, decoded, delimiter_of, trimmed
+from spatialsig._text import as_name, check_alike, csv_rows, decoded, is_mangled, near_misses, trimmed
 from spatialsig.errors import InputError, KeyMissingError, SpatialsigWarning, StoreError
 
 if TYPE_CHECKING:
@@ -34,20 +34,23 @@ _MISSING = frozenset(
 )
 
 
-def read_csv(file: Path, *, needed: tuple[str, ...], exact: bool = False) -> pd.DataFrame:
+def read_csv(
+    file: Path, *, needed: tuple[str, ...], known: Collection[str] = COLUMNS, exact: bool = False
+) -> pd.DataFrame:
     """Read a csv of text; raise :class:`InputError` unless its ``needed`` columns are there and filled.
 
-    With ``exact`` only an empty field is missing (files that we wrote); otherwise also ``NA``, ``None``, ``nan``, ...
+    Columns that are nearly ``known`` ones are refused, others are said to be unused. With ``exact`` only an empty field is
+    missing (files that we wrote); otherwise also ``NA``, ``None``, ``nan``, ...
     """
     text = decoded(file)
     try:
-        rows: pd.DataFrame = pd.read_csv(StringIO(text), dtype=str, sep=delimiter_of(text), keep_default_na=False)
-    except (ValueError, pd.errors.EmptyDataError) as error:
+        header, lines = csv_rows(text)
+    except ValueError as error:
         msg = f"{str(file)!r} cannot be read as csv ({error}); wanted a header with {list(needed)}."
         raise InputError(msg) from error
-    rows.columns = pd.Index([trimmed(str(column)) for column in rows.columns])
+    rows = pd.DataFrame(list(lines.values()), columns=pd.Index(header, dtype=object), dtype=object)
     rows = without_blanks(rows, () if exact else _MISSING)
-    check_columns(rows, needed, name=str(file))
+    check_columns(rows, needed, known, name=str(file))
     return rows
 
 
@@ -63,8 +66,13 @@ def without_blanks(rows: pd.DataFrame, missing: Collection[str] = ()) -> pd.Data
     return rows.astype(object).map(text)
 
 
-def check_columns(rows: pd.DataFrame, needed: tuple[str, ...], *, name: str) -> None:
-    """Raise :class:`InputError` unless the ``needed`` columns are there and filled."""
+def check_columns(rows: pd.DataFrame, needed: tuple[str, ...], known: Collection[str], *, name: str) -> None:
+    """Raise :class:`InputError` unless the ``needed`` columns are there and filled, and none is nearly a known one."""
+    near = near_misses(map(str, rows.columns), known)
+    if near:
+        listed = ", ".join(f"{column!r} (did you mean {meant!r}?)" for column, meant in near.items())
+        msg = f"{name!r} has column(s) {listed}; write them as one of {list(known)}, or rename what is something else."
+        raise InputError(msg)
     missing = [column for column in needed if column not in rows]
     if missing:
         msg = (
@@ -76,6 +84,10 @@ def check_columns(rows: pd.DataFrame, needed: tuple[str, ...], *, name: str) -> 
         if empty:
             msg = f"column {column!r} of {name!r} is empty in row(s) {empty[:5]}; fill it in."
             raise InputError(msg)
+    unused = [str(column) for column in rows.columns if column not in known]
+    if unused:
+        msg = f"column(s) {unused} of {name!r} are not used; known are {list(known)}."
+        warnings.warn(msg, SpatialsigWarning, stacklevel=4)
 
 
 def check_names(samples: Sequence[str]) -> None:
@@ -101,18 +113,20 @@ def read_manifest(manifest: str | Path | pd.DataFrame) -> pd.DataFrame:
     needed = (_keys.SAMPLE, "bundle")
     if isinstance(manifest, pd.DataFrame):
         rows, base = without_blanks(manifest.reset_index(drop=True)), Path()
-        check_columns(rows, needed, name="manifest")
+        check_columns(rows, needed, COLUMNS, name="manifest")
     else:
-        check_files([Path(manifest)], what="manifest", fix=f"Write a csv with columns {list(COLUMNS)}.")
-        rows, base = read_csv(Path(manifest), needed=needed), Path(manifest).parent
+        file = at_home(manifest)
+        check_files([file], what="manifest", fix=f"Write a csv with columns {list(COLUMNS)}.")
+        rows, base = read_csv(file, needed=needed), file.parent
     rows = rows.reindex(columns=list(COLUMNS)).astype(object)
     rows = rows.where(rows.notna(), None)
-    rows[_keys.SAMPLE] = rows[_keys.SAMPLE].astype(str)
+    for column in (_keys.SAMPLE, _keys.PATIENT):
+        rows[column] = [None if value is None else as_name(value) for value in rows[column]]
     if rows.empty:
         msg = "the manifest has no rows; wanted one per slide."
         raise InputError(msg)
     check_names(rows[_keys.SAMPLE].tolist())
-    check_alike(rows[_keys.PATIENT].dropna().astype(str), what="patients")
+    _check_patients(rows)
     for column in ("bundle", "he_image", "he_alignment"):
         rows[column] = pd.Series([_absolute(base, value) for value in rows[column]], dtype=object)
     _check_bundles(rows)
@@ -132,7 +146,29 @@ def read_manifest(manifest: str | Path | pd.DataFrame) -> pd.DataFrame:
 
 def _absolute(base: Path, value: str | Path | None) -> str | Path | None:
     """Path as seen from the manifest; None and the word for an image that needs no alignment stay."""
-    return value if value is None or value == _IDENTITY else (base / value).resolve()
+    return value if value is None or value == _IDENTITY else (base / at_home(value)).resolve()
+
+
+def at_home(path: str | Path) -> Path:
+    """Path with ``~`` as the home of the user."""
+    return Path(os.path.expanduser(path))
+
+
+def _check_patients(rows: pd.DataFrame) -> None:
+    """Names of patients that no spreadsheet has spoilt, and none like another."""
+    patients = rows[_keys.PATIENT].dropna()
+    mangled = {
+        sample: name
+        for sample, name in zip(rows[_keys.SAMPLE], rows[_keys.PATIENT], strict=True)
+        if name in set(filter(is_mangled, patients))
+    }
+    if mangled:
+        msg = (
+            f"patients {mangled} of these samples are a date, a truth value or an error that a spreadsheet put in their place; "
+            "write the names back, and import the column as text."
+        )
+        raise InputError(msg)
+    check_alike(patients, what="patients")
 
 
 def _check_bundles(rows: pd.DataFrame) -> None:

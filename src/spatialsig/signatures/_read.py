@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import csv
 import json
+import os
+import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from spatialsig._text import check_alike, decoded, delimiter_of, describe_mangled, trimmed
+from spatialsig._checks import first_few
+from spatialsig._text import check_alike, csv_rows, decoded, describe_mangled, near_misses, trimmed
 from spatialsig.errors import FileMissingError, InputError, SpatialsigWarning
+
+_COLUMNS = ("signature", "gene")  # of a csv
+_GENE = re.compile(r"(?!M\d)[A-Z][A-Z0-9]*(-[A-Z0-9]+)?(?<!\d{5})|ENS[A-Z]*G\d{11}(\.\d+)?|[A-Z][a-z]{1,5}\d[a-z0-9]*")
+_BETWEEN = frozenset(',;|"\t ')  # stand between genes, never in the name of one
 
 Source = str | Path | Mapping[str, Sequence[str]]
 
@@ -43,13 +50,13 @@ def read_signatures(source: Source) -> dict[str, list[str]]:
     FileMissingError
         If ``source`` is neither a built-in set nor a file.
     InputError
-        If a signature is empty, a name stands there twice or differs from another in case or blanks only, or the file does
-        not have the layout of its ending.
+        If a signature is empty, a name stands there twice or differs from another in case or blanks only, a field holds
+        several genes, a GMT has genes where descriptions belong, or the file does not have the layout of its ending.
 
     Warns
     -----
     SpatialsigWarning
-        If a spreadsheet has turned genes into dates (``1-Mar``).
+        If a spreadsheet has turned genes into dates (``1-Mar``), numbers or errors (``#NAME?``).
 
     References
     ----------
@@ -67,7 +74,7 @@ def read_signatures(source: Source) -> dict[str, list[str]]:
     if str(source) in builtin_names():
         text = (resources.files("spatialsig.signatures") / f"{source}.json").read_text(encoding="utf-8")
         return _clean(_flat(json.loads(text)), where=str(source))
-    path = Path(source)
+    path = Path(os.path.expanduser(source))
     if not path.is_file():
         msg = f"signatures {str(source)!r}: no such file, and the built-in sets are {builtin_names()}."
         raise FileMissingError(msg)
@@ -95,6 +102,10 @@ def _clean(sets: Mapping[str, Sequence[str]], *, where: str) -> dict[str, list[s
             msg = f"signature {name!r} of {where}: wanted a list of gene names, got {genes!r}."
             raise InputError(msg)
         cleaned[name] = list(dict.fromkeys(trimmed(gene) for gene in genes if trimmed(gene)))
+        joined = [gene for gene in cleaned[name] if set(gene) & _BETWEEN]
+        if joined:
+            msg = f"signature {name!r} of {where}: {joined[0]!r} holds several names; wanted one gene in each field."
+            raise InputError(msg)
         if not cleaned[name]:
             msg = f"signature {name!r} of {where} has no genes."
             raise InputError(msg)
@@ -114,16 +125,57 @@ def _flat(loaded: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def _read_gmt(text: str) -> dict[str, list[str]]:
-    return _distinct((row[0], row[2:]) for row in (line.split("\t") for line in text.splitlines() if trimmed(line)))
+    rows = [[_unquoted(field) for field in line.split("\t")] for line in text.splitlines() if trimmed(line)]
+    sets = _distinct((row[0], row[2:]) for row in rows)
+    _check_descriptions(rows)
+    return sets
+
+
+def _unquoted(field: str) -> str:
+    """Field without the quotes that a spreadsheet puts around it."""
+    field = trimmed(field)
+    return trimmed(field[1:-1]) if len(field) > 1 and field[0] == field[-1] and field[0] in "\"'" else field
+
+
+def _check_descriptions(rows: list[list[str]]) -> None:
+    """The second field of a GMT describes the set; where it is a gene, that gene would be lost."""
+    second = [row[1] for row in rows if len(row) > 1 and row[1] != row[0]]
+    if len(set(second)) == 1 < len(rows):
+        return  # one source of all
+    genes = {gene for row in rows for gene in row[2:]} | _builtin_genes()
+    alike = [field for field in second if _GENE.fullmatch(field)]
+    # words in capitals, such as names of databases, have no digits; first genes of sets mostly do
+    every = len(alike) == len(rows) and 2 * sum(any(map(str.isdigit, field)) for field in alike) >= len(rows)
+    found = alike if every else [field for field in second if field in genes]
+    if found:
+        msg = (
+            f"the second field of a set is its description, but {first_few(found)} is a gene: put `na` between the name and the "
+            "genes of every set"
+        )
+        raise ValueError(msg)
+
+
+@cache
+def _builtin_genes() -> frozenset[str]:
+    return frozenset(gene for name in builtin_names() for genes in read_signatures(name).values() for gene in genes)
 
 
 def _read_csv(text: str) -> dict[str, list[str]]:
     sets: dict[str, list[str]] = {}
-    rows = csv.reader(text.splitlines(), delimiter=delimiter_of(text))
-    columns = [trimmed(column).lower() for column in next(rows)]
-    signature, gene = columns.index("signature"), columns.index("gene")
-    for row in (row for row in rows if any(map(trimmed, row))):
-        sets.setdefault(trimmed(row[signature]), []).append(row[gene])
+    header, rows = csv_rows(text)
+    columns = [column.lower() for column in header]
+    if wanted := [column for column in _COLUMNS if column not in columns]:
+        near = near_misses(columns, _COLUMNS)
+        meant = "".join(f"; did you mean {right!r} by {name!r}?" for name, right in near.items())
+        msg = f"there is no column {wanted[0]!r}, only {header}{meant}"
+        raise ValueError(msg)
+    places = [columns.index(column) for column in _COLUMNS]
+    for line, row in rows.items():
+        signature, gene = (row[place] for place in places)
+        if not (signature and gene):
+            msg = f"line {line} has no {'gene' if signature else 'signature'}"
+            raise ValueError(msg)
+        sets.setdefault(signature, []).append(gene)
     return sets
 
 
