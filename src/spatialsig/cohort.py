@@ -11,6 +11,7 @@ import pandas as pd
 
 from spatialsig import _keys
 from spatialsig._checks import check_choice, check_files, check_key
+from spatialsig._files import write_text
 from spatialsig._progress import progress_bar
 from spatialsig._text import as_name, check_alike
 from spatialsig.errors import FileMissingError, InputError, SpatialsigWarning, StoreError
@@ -26,6 +27,7 @@ from spatialsig.io._cohort import (
     read_panels,
 )  # fmt: skip
 from spatialsig.slide.slides import SLIDE_ERRORS, on_slide
+from spatialsig.store.metadata import elements_on_disk, read_attrs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -222,8 +224,7 @@ def _rows(source: str | Path | Mapping[str, str | Path]) -> pd.DataFrame:
         )
     else:
         rows = _rows_on_disk(at_home(source))
-    given = rows[_keys.PATIENT] if _keys.PATIENT in rows else [None] * len(rows)
-    of_rows = zip(rows[_keys.SAMPLE], rows[_PATH], given, strict=True)
+    of_rows = zip(rows[_keys.SAMPLE], rows[_PATH], rows.get(_keys.PATIENT, [None] * len(rows)), strict=True)
     patients = [as_name(_patient(sample, path) if pd.isna(patient) else patient) for sample, path, patient in of_rows]
     rows[_keys.PATIENT] = pd.Series(patients, index=rows.index, dtype=object)
     check_alike(rows[_keys.PATIENT], what="patients of the cohort:")
@@ -247,8 +248,6 @@ def _rows_on_disk(source: Path) -> pd.DataFrame:
 
 def _patient(sample: str, path: Path) -> str:
     """Patient as the store says; the sample where it does not."""
-    from spatialsig.store.metadata import read_attrs
-
     if not path.exists():
         return sample  # named with all other missing stores
     return str(read_attrs(path).get(_keys.NAMESPACE, {}).get(_keys.PATIENT, sample))
@@ -267,8 +266,6 @@ def _import(row: pd.Series[Any], path: Path, *, overwrite: bool) -> None:
 
 def _check_same(row: pd.Series[Any], path: Path) -> None:
     """Raise unless the store is whole and holds what the row describes."""
-    from spatialsig.store.metadata import elements_on_disk, read_attrs
-
     ours = read_attrs(path).get(_keys.NAMESPACE, {})
     stored = ours.get("source", {}) | {name: ours.get(name) for name in (_keys.SAMPLE, _keys.PATIENT)}
     described = {name: str(row[name]) for name in COLUMNS if row[name] is not None}
@@ -299,7 +296,5 @@ def _report_panels(cohort: Cohort) -> None:
 
 
 def _save(rows: pd.DataFrame, out: Path) -> None:
-    from spatialsig._files import write_text
-
     table = rows[[_keys.SAMPLE, _keys.PATIENT]].assign(**{_PATH: [f"{sample}.zarr" for sample in rows[_keys.SAMPLE]]})
     write_text(out / MANIFEST, table.to_csv(index=False))
