@@ -12,7 +12,7 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-
 OUT ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage screen lint docs bench-demo bench-her2st bench-qc-alignment bench-import bench-import-counts bench-render bench-fuzz-bundle bench-patch-reads bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology bench-pretraining bench-leak bench-seed-parity soak-store soak-training bench-bitflips bench-layout bench-conformal bench-whole-slide bench-traps bench-intervals bench-ceiling bench-vit-speed bench-ladder bench-ladder-1um bench-signs bench-report bench-walks clean
+.PHONY: help demo test coverage screen lint docs bench-demo bench-her2st bench-qc-alignment bench-import bench-import-counts bench-render bench-fuzz-bundle bench-fuzz-arguments bench-patch-reads bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology bench-pretraining bench-leak bench-seed-parity soak-store soak-training bench-bitflips bench-layout bench-conformal bench-whole-slide bench-traps bench-intervals bench-ceiling bench-vit-speed bench-ladder bench-ladder-1um bench-signs bench-report bench-walks clean
 
 help:  ## show the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -81,6 +81,9 @@ bench-fuzz-bundle: $(VENV)/.package  ## 10,000 changed bytes of bundles: no cras
 
 bench-real-slides: $(VENV)/.package  ## real slides through the readers, with figures
 	$(PY) benchmarks/real_slides.py
+
+bench-fuzz-arguments: $(VENV)/.package  ## 5,000 calls with one wrong argument: each ends in our error that names it, or works
+	$(PY) benchmarks/fuzz_arguments.py --json benchmarks/results/fuzz_arguments.json
 
 bench-patch-reads: $(VENV)/.test  ## CPU time of random patches, beside the readers people use today
 	$(PY) benchmarks/patch_reads.py

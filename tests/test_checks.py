@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import spatialdata as sd
 
+import spatialsig as sp
 from spatialsig._checks import (
     check_choice,
     check_files,
@@ -17,7 +19,7 @@ from spatialsig._checks import (
     check_positive,
     option_names,
 )
-from spatialsig.errors import FileMissingError, InputError, KeyMissingError, OptionError
+from spatialsig.errors import FileMissingError, InputError, KeyMissingError, OptionError, SpatialsigWarning
 
 INF, NAN = float("inf"), float("nan")
 
@@ -80,3 +82,12 @@ def test_an_unknown_option_is_told_with_the_nearest_or_all_of_them() -> None:
         check_options(["seed", "learnin_rate"], names, function="fit")
     with pytest.raises(OptionError, match=r"has no option `xyz`; it takes \['learning_rate', 'seed'\]"):
         check_options(["xyz"], names, function="fit")
+
+
+def test_a_warning_points_at_the_line_of_the_user(toy: sd.SpatialData) -> None:
+    """However deep in the package it was found."""
+    with pytest.warns(SpatialsigWarning, match="too high") as split:
+        sp.pp.split(toy, by="random", allow_leakage=True, n_folds=2)
+    with pytest.warns(SpatialsigWarning, match="not scored") as score:
+        sp.tl.score_cells(toy, {"T": ["CD3D", "CD3E", "CD2"], "other": ["none", "of", "these"]}, test_fold=None)
+    assert {w.filename for w in (*split, *score) if w.category is SpatialsigWarning} == {__file__}

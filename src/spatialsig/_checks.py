@@ -5,13 +5,35 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
+import os
+import re
+import sys
+import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spatialsig.errors import FileMissingError, InputError, KeyMissingError, OptionError
+from spatialsig.errors import FileMissingError, InputError, KeyMissingError, OptionError, SpatialsigWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
-    from pathlib import Path
+
+MAX_NAME = 100
+NAME_RULE = f"1-{MAX_NAME} letters, digits, '_', '-' or '.', not starting with '.' or '__'"
+_NAME = re.compile(r"(?!\.|__)[A-Za-z0-9_.-]+")
+_PACKAGE = f"{Path(__file__).parent}{os.sep}"
+
+
+def warn(message: str) -> None:
+    """Warn of something that the user should look at, at the line of the user's that led to it."""
+    frame, depth = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame, depth = frame.f_back, depth + 1
+    warnings.warn(message, SpatialsigWarning, stacklevel=depth)
+
+
+def names_element(name: str) -> bool:
+    """Whether ``name`` can name an element and its directory in a store, by :data:`NAME_RULE`."""
+    return len(name) <= MAX_NAME and _NAME.fullmatch(name) is not None
 
 
 def check_key(available: Collection[str], key: str, *, name: str, where: str, fix: str = "") -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from spatialsig import _keys
-from spatialsig._checks import check_choice, check_files, check_key
+from spatialsig._checks import check_choice, check_files, check_key, warn
 from spatialsig._files import write_text
 from spatialsig._progress import progress_bar
 from spatialsig._text import as_name, check_alike
-from spatialsig.errors import FileMissingError, InputError, SpatialsigWarning, StoreError
+from spatialsig.errors import FileMissingError, InputError, StoreError
 from spatialsig.io._cohort import (
     COLUMNS,
     at_home,
@@ -287,12 +286,12 @@ def _report(failures: dict[str, str], total: int) -> None:
         msg = f"none of {total} slides could be read:\n{listed}"
         raise InputError(msg)
     msg = f"{len(failures)} of {total} slides could not be read (see `cohort.failures`):\n{listed}"
-    warnings.warn(msg, SpatialsigWarning, stacklevel=3)
+    warn(msg)
 
 
 def _report_panels(cohort: Cohort) -> None:
     if len(cohort) > 1 and (what := difference(cohort.panels())) is not None:
-        warnings.warn(what, SpatialsigWarning, stacklevel=3)
+        warn(what)
 
 
 def _save(rows: pd.DataFrame, out: Path) -> None:

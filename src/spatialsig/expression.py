@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from spatialsig import _keys
-from spatialsig._checks import check_choice, check_options, option_names
+from spatialsig._arguments import Count, Fraction, Key, Natural, Seed, check_fit, checked_class
+from spatialsig._checks import check_choice, option_names
 from spatialsig._progress import track
 from spatialsig.data.cells import MemoryCells, StoredCells
 from spatialsig.errors import InputError
@@ -24,8 +27,7 @@ from spatialsig.stats.expression import gene_moments, library_size, scaler_from_
 from spatialsig.train import fit_autoencoder
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Collection
 
     from numpy.typing import NDArray
     from scipy import sparse
@@ -81,6 +83,7 @@ class TrainingCells:
         return mean.astype(np.float32), std.astype(np.float32)
 
 
+@checked_class
 @dataclass(frozen=True)
 class AutoencoderOptions:
     """Arguments of :func:`spatialsig.tl.train_autoencoder`, which describes them; unknown names in ``fit`` are refused."""
@@ -88,20 +91,21 @@ class AutoencoderOptions:
     signatures: str | Path | Mapping[str, Sequence[str]] = "tumour_microenvironment"
     exclude_signature_genes: bool = True
     panel: str = "intersection"
-    test_fold: int | None = 0
-    validation_fold: int | None = None
-    n_latent: int = 32
+    test_fold: Natural | None = 0
+    validation_fold: Natural | None = None
+    n_latent: Count = 32
     hidden: tuple[int, ...] = (1024, 256)
     loss: str = "mse"
-    denoise: float = 0.2
+    denoise: Fraction = 0.2
     slide_offsets: bool = False
     linear_path: bool = True
-    seed: int = 0
-    table_key: str = _keys.TABLE
+    seed: Seed = 0
+    table_key: Key = _keys.TABLE
     fit: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_options(self.fit, (*_NAMES, *FIT_OPTIONS), function="train_autoencoder")
+        fit = check_fit(self.fit, fit_autoencoder, (*_NAMES, *FIT_OPTIONS), function="train_autoencoder")
+        object.__setattr__(self, "fit", fit)
         check_choice(self.panel, PANELS, name="panel")
         self.config(0)  # which checks its numbers
 

@@ -92,7 +92,7 @@ def test_it_is_quick(toy):
 
 
 def test_bad_size_is_refused():
-    with pytest.raises(InputError, match="`size_um` must be a finite number above 0; got 0"):
+    with pytest.raises(InputError, match="`size_um=0` of `sp.datasets.toy` must be greater than 0"):
         sp.datasets.toy(size_um=0)
 
 

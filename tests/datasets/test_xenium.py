@@ -170,10 +170,10 @@ def test_rotation_can_be_chosen(smallest):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"n_slides": 0}, "`n_slides` must be a finite number above 0; got 0"),
-        ({"size_um": -1.0}, "`size_um` must be a finite number above 0"),
-        ({"image_signal": 1.5}, "`image_signal` must lie between 0 and 1; got 1.5"),
-        ({"stain_sd": -0.1}, "`stain_sd` must be a finite number of at least 0; got -0.1"),
+        ({"n_slides": 0}, "`n_slides=0` .* greater than or equal to 1"),
+        ({"size_um": -1.0}, "`size_um=-1.0` .* must be greater than 0"),
+        ({"image_signal": 1.5}, "`image_signal=1.5` .* less than or equal to 1"),
+        ({"stain_sd": -0.1}, "`stain_sd=-0.1` .* greater than or equal to 0"),
         ({"rotation_deg": [1.0, 2.0]}, r"one per slide \(1\); got 2 numbers"),
     ],
 )

@@ -134,7 +134,7 @@ def test_changes_stay_within_their_bounds(image: torch.Tensor) -> None:
     ("make", "message"),
     [
         (lambda: AugmentConfig(blur=0.3), "`blur=0.3` must be at most 0.25"),
-        (lambda: AugmentConfig(stain=-1), "`stain` must lie between"),
+        (lambda: AugmentConfig(stain=-1), "`stain=-1` of `AugmentConfig` must be"),
         (lambda: dihedral(torch.zeros(2, 3), 0), "2 x 3 px; only squares"),
         (lambda: dihedral(torch.zeros(3, 3), 8), "`k=8` must lie in 0..7"),
     ],

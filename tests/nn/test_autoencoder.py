@@ -65,7 +65,7 @@ def test_dropout_acts_on_the_input_while_training_only(z: torch.Tensor) -> None:
     [
         (lambda: AutoencoderConfig(hidden=(0,)), r"must be integers in 1\.\.65536"),
         (lambda: AutoencoderConfig(n_latent=10**9), r"`n_latent=1000000000`"),
-        (lambda: AutoencoderConfig(dropout=2), "`dropout` must lie between 0 and 1"),
+        (lambda: AutoencoderConfig(dropout=2), "`dropout=2` of `AutoencoderConfig` must be less than or equal to 1"),
         (lambda: AutoencoderNet(0, PLAIN), "`n_genes=0`"),
         (lambda: AutoencoderNet(4, PLAIN)(torch.zeros(2, 5)), r"shape \(2, 5\); wanted \(n_cells, 4\)"),
         (lambda: AutoencoderNet(4, PLAIN).start_from_components(torch.eye(4), torch.zeros(4)), "linear_path=True"),

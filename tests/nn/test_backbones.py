@@ -104,8 +104,8 @@ def test_an_answer_that_is_no_feature_vector_is_refused() -> None:
         ({"std": (1, 0, 1)}, "for red, green and blue, above 0"),
         ({"pool": "max"}, "`pool='max'` is not known"),
         ({"pool": "class"}, "asks for a class token, which this network has not"),
-        ({"input_px": 0}, "`input_px` must be a finite number above 0"),
-        ({"um_per_px": -1}, "`um_per_px` must be a finite number above 0"),
+        ({"input_px": 0}, "`input_px=0` of `Inputs` must be greater than or equal to 1"),
+        ({"um_per_px": -1}, "`um_per_px=-1` of `Inputs` must be greater than 0"),
     ],
 )
 def test_impossible_inputs_are_refused(arguments: dict, message: str) -> None:

@@ -130,8 +130,8 @@ def test_any_module_can_be_the_backbone() -> None:
         ),
         (lambda: SignatureConfig(VIT, 3, 5, "token", guess_code=True), "`fusion='token'` is not such"),
         (lambda: SignatureConfig(VIT, 3, guess_code=True), "`fusion='none'` is not such"),
-        (lambda: SignatureConfig(backbone=""), "`backbone=''` must be a name"),
-        (lambda: SignatureConfig(gaussian=2), "`gaussian=2` is not known"),
+        (lambda: SignatureConfig(backbone=""), "`backbone=''` of `SignatureConfig` must be a string that is not empty"),
+        (lambda: SignatureConfig(gaussian=2), "`gaussian=2` .* a valid boolean"),
         (lambda: SignatureConfig(image_px=-1), "`image_px=-1`"),
     ],
 )

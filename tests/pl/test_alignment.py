@@ -104,7 +104,7 @@ def test_one_row_per_slide_on_a_given_figure(toy, tmp_path) -> None:
         ({"image_key": "HE"}, KeyMissingError, "`image_key='HE'` is not in the images of slide 'toy'"),
         ({"table_key": "cells"}, KeyMissingError, "`table_key='cells'` is not in the tables"),
         ({"n_windows": 7}, InputError, "`n_windows=7` is not known; choose one of"),
-        ({"window_um": 0}, InputError, "`window_um` must be a finite number above 0"),
+        ({"window_um": 0}, InputError, "`window_um=0` .* must be greater than 0"),
     ],
 )
 def test_errors(toy, kwargs, error, message) -> None:

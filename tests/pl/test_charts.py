@@ -100,7 +100,7 @@ def test_history_of_one_epoch_and_of_steep_losses(drawn):
 
 
 def test_history_errors(drawn):
-    with pytest.raises(InputError, match=r"wanted a DataFrame.*got list"):
+    with pytest.raises(InputError, match=r"`history=<list>` .* a DataFrame"):
         sp.pl.history([1, 2])
     with pytest.raises(KeyMissingError, match=r"column='lr'.*training history.*train_loss"):
         sp.pl.history(drawn.make_history().drop(columns="lr"))

@@ -169,11 +169,11 @@ def test_identity_only_when_asked_for(toy) -> None:
         ({"matrix": np.eye(3), "file": "a.csv"}, InputError, r"got \['matrix', 'file'\]"),
         ({"matrix": "same"}, InputError, "`matrix='same'` is not known"),
         ({"matrix": np.eye(3), "image_key": "HE"}, KeyMissingError, "`image_key='HE'` is not in the images"),
-        ({"matrix": np.eye(3), "target": "px"}, InputError, "`target='px'` is not known"),
+        ({"matrix": np.eye(3), "target": "px"}, InputError, "`target='px'` .* 'global' or 'um'"),
         ({"matrix": np.eye(2)}, AlignmentError, r"'matrix of slide toy' has shape \(2, 2\)"),
         ({"matrix": np.diag([4.7, 4.7, 1]), "target": "um"}, AlignmentError, "implies an H&E pixel of 4.7 um"),
         ({"landmarks": (np.eye(2), np.eye(2))}, AlignmentError, r"slide toy' has 2 point\(s\)"),
-        ({"landmarks": 3}, InputError, "wanted two arrays .* or a DataFrame; got int"),
+        ({"landmarks": 3}, InputError, "`landmarks=3` .* a valid tuple or an instance of DataFrame"),
         ({"landmarks": pd.DataFrame({"x": [1]})}, InputError, r"has columns \['x'\]; wanted one of"),
     ],
 )

@@ -147,7 +147,7 @@ def test_without_loess_the_error_says_how_to_get_it(toy: sd.SpatialData, monkeyp
     [
         ({"flavor": "best"}, "`flavor='best'` is not known; choose one of .*'seurat_v3'"),
         ({"panel": "any"}, "`panel='any'` is not known"),
-        ({"span": 0}, "`span` must be a finite number above 0"),
+        ({"span": 0}, "`span=0` .* must be greater than 0"),
     ],
 )
 def test_errors(toy: sd.SpatialData, kwargs: dict, message: str) -> None:

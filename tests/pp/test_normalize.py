@@ -54,7 +54,7 @@ def test_normalised_values_are_refused(toy: sd.SpatialData) -> None:
 
 @pytest.mark.parametrize(
     ("kwargs", "message"),
-    [({"layer": "X"}, "would replace the raw counts"), ({"target_sum": 0}, "`target_sum` must be a finite number")],
+    [({"layer": "X"}, "would replace the raw counts"), ({"target_sum": 0}, "`target_sum=0` .* must be greater than 0")],
 )
 def test_errors(toy: sd.SpatialData, kwargs: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):

@@ -126,8 +126,8 @@ def test_survives_the_store(toy: sd.SpatialData, tmp_path) -> None:
     ("kwargs", "error", "message"),
     [
         ({"image_key": "HE"}, KeyMissingError, r"`image_key='HE'` is not in the images of slide 'toy'"),
-        ({"patch_px": 0}, InputError, "`patch_px` must be a finite number above 0; got 0"),
-        ({"stride_um": -5.0}, InputError, "`stride_um` must be a finite number above 0"),
+        ({"patch_px": 0}, InputError, "`patch_px=0` .* greater than or equal to 1"),
+        ({"stride_um": -5.0}, InputError, "`stride_um=-5.0` .* must be greater than 0"),
         ({"patch_px": 4000}, InputError, r"covers \d+ px of image 'he_image', which has only \d+ x \d+ px"),
         (
             {"patch_um": 100.0},
@@ -137,7 +137,7 @@ def test_survives_the_store(toy: sd.SpatialData, tmp_path) -> None:
         ({"stride_um": 5.0, "overlap": 0.5}, InputError, "say the same thing; pass one of them"),
         ({"overlap": 1.0}, InputError, "`overlap` must lie between 0 and 1, 1 not included; got 1.0"),
         ({"um_per_px": 0.1}, InputError, "is finer than the scan"),
-        ({"min_tissue": 1.2}, InputError, "`min_tissue` must lie between 0 and 1"),
+        ({"min_tissue": 1.2}, InputError, "`min_tissue=1.2` .* less than or equal to 1"),
         ({"around": "spots"}, KeyMissingError, "`around='spots'` is not in the tables"),
     ],
 )

@@ -267,8 +267,8 @@ def test_object_of_another_reader(tmp_path) -> None:
     [
         ({"image_key": "HE"}, KeyMissingError, "`image_key='HE'` is not in the images of slide 'toy'"),
         ({"table_key": "cells"}, KeyMissingError, "`table_key='cells'` is not in the tables of slide 'toy'"),
-        ({"max_shift_um": 0}, InputError, "`max_shift_um` must be a finite number above 0"),
-        ({"n_regions": -1}, InputError, "`n_regions` must be a finite number above 0"),
+        ({"max_shift_um": 0}, InputError, "`max_shift_um=0` .* must be greater than 0"),
+        ({"n_regions": -1}, InputError, "`n_regions=-1` .* greater than or equal to 1"),
     ],
 )
 def test_errors(toy: sd.SpatialData, kwargs: dict, error: type[Exception], message: str) -> None:

@@ -172,9 +172,9 @@ def test_errors(toy: sd.SpatialData) -> None:
     with pytest.raises(KeyMissingError, match=r"`patches_key='patches'` is not in the shapes .* `sp.pp.make_patches`"):
         sp.pp.qc_patches(toy)
     sp.pp.make_patches(toy, patch_px=56, um_per_px=1.0)
-    with pytest.raises(InputError, match="`max_pen` must lie between 0 and 1"):
+    with pytest.raises(InputError, match="`max_pen=.*` .* less than or equal to 1"):
         sp.pp.qc_patches(toy, max_pen=2)
-    with pytest.raises(InputError, match="`min_focus` must be a finite number above 0"):
+    with pytest.raises(InputError, match="`min_focus=.*` .* must be greater than 0"):
         sp.pp.qc_patches(toy, min_focus=0)
     with pytest.raises(KeyMissingError, match=r"`qc_key='qc'` is not in the tables .* `squidpy"):
         sp.pp.qc_patches(toy, qc_key="qc")

@@ -101,14 +101,14 @@ def test_missing_patient_is_said(cohort: sp.Cohort) -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"n_folds": 1}, "`n_folds` must be at least 2; got 1"),
+        ({"n_folds": 1}, "`n_folds=1` .* greater than or equal to 2"),
         ({"n_folds": 4}, "needs as many groups by 'patient'; there are 1: .* Use by='block' for a single slide"),
-        ({"by": "spots"}, r"`by='spots'` is not known; choose one of \['patient', 'slide', 'block', 'random'\]"),
-        ({"n_inner_folds": 1}, "`n_inner_folds` must be at least 2; got 1"),
-        ({"seed": -1}, "`seed` must be at least 0; got -1"),
-        ({"by": "block", "buffer_um": -1.0}, "`buffer_um` must be at least 0; got -1.0"),
+        ({"by": "spots"}, r"`by='spots'` of `sp.pp.split` must be 'patient', 'slide', 'block' or 'random'"),
+        ({"n_inner_folds": 1}, "`n_inner_folds=1` .* greater than or equal to 2"),
+        ({"seed": -1}, "`seed=-1` .* greater than or equal to 0"),
+        ({"by": "block", "buffer_um": -1.0}, "`buffer_um=-1.0` .* greater than or equal to 0"),
         ({"by": "block", "stratify": "tissue"}, "spreads whole slides over folds; it needs by='patient'"),
-        ({"by": "block", "block_um": -1.0}, "`block_um` must be a finite number above 0"),
+        ({"by": "block", "block_um": -1.0}, "`block_um=-1.0` .* must be greater than 0"),
     ],
 )
 def test_errors(toy: sd.SpatialData, kwargs: dict, message: str) -> None:

@@ -114,7 +114,7 @@ def test_one_bad_slide_does_not_stop_the_others(cohort: sp.Cohort, planted: Modu
     assert "after" in cohort["B"]
     with pytest.raises(sp.errors.StoreError, match="is not a SpatialData Zarr store"):
         sp.tl.predict(both, planted.tiny())
-    with pytest.raises(InputError, match="`on_error='ignore'` is not known"):
+    with pytest.raises(InputError, match="`on_error='ignore'` of `sp.tl.predict` must be 'raise' or 'collect'"):
         sp.tl.predict(both, planted.tiny(), on_error="ignore")
 
 

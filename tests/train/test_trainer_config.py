@@ -14,12 +14,12 @@ import training_kills as kills
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"resume": ""}, "`resume=''` is not known"),
-        ({"checkpoint_minutes": 0}, "`checkpoint_minutes` must be a finite number above 0"),
-        ({"accumulate": 0}, "`accumulate` must be a whole number of at least 1; got 0"),
-        ({"accumulate": 1.5}, "`accumulate` must be a whole number"),
-        ({"num_nodes": True}, "`num_nodes` must be a whole number"),
-        ({"devices": "two"}, "`devices` must be a whole number of at least 1; got 'two'"),
+        ({"resume": ""}, "`resume=''` .* a string that is not empty"),
+        ({"checkpoint_minutes": 0}, "`checkpoint_minutes=0` of `TrainerConfig` must be greater than 0"),
+        ({"accumulate": 0}, "`accumulate=0` .* greater than or equal to 1"),
+        ({"accumulate": 1.5}, "`accumulate=1.5` .* a valid integer"),
+        ({"num_nodes": True}, "`num_nodes=True` .* a valid integer"),
+        ({"devices": "two"}, "`devices='two'` .* a valid integer or 'auto'"),
         ({"precision": "64"}, "`precision='64'` is not known; choose one of .*'bf16'"),
         ({"strategy": "fsdp"}, "`strategy='fsdp'` is not known; choose one of .*'ddp'"),
         ({"logger": "wandb"}, "`logger='wandb'` is not known"),

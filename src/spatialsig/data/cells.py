@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import zarr
@@ -22,6 +22,7 @@ BLOCK_NNZ = 1_000_000  # non-zeros read at once: about one chunk of a store
 RUN_CELLS = 32  # neighbours in the store that are held out together: each run is read by itself
 
 
+@runtime_checkable
 class CellSource(Protocol):
     """Cells of one slide that can be read in contiguous blocks."""
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 import os
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from spatialsig._checks import check_positive
+from spatialsig._checks import check_positive, warn
 from spatialsig.data.cache import PatchCache, cache_capacity
 from spatialsig.data.labels import checked_weight, stacked
 from spatialsig.data.order import (
@@ -24,7 +23,7 @@ from spatialsig.data.order import (
     with_blocks,
 )
 from spatialsig.data.passes import ResumableOrder, ahead
-from spatialsig.errors import InputError, SpatialsigWarning
+from spatialsig.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -215,7 +214,7 @@ class PatchBatches(ResumableOrder):
                 f"room to mix {window}: neighbours will share batches. Allow at least `patch_cache_mb="
                 f"{int(np.ceil((FEW_BLOCKS * WAITING + 1) * largest * patch_mb))}`, or store the image again with `sp.io.write`."
             )
-            warnings.warn(msg, SpatialsigWarning, stacklevel=3)
+            warn(msg)
         return window
 
     def _cache_of(self, n_workers: int) -> PatchCache:

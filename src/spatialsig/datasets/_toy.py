@@ -13,10 +13,12 @@ from spatialdata.transformations import Affine, Scale
 
 from spatialsig import _keys as keys
 from spatialsig import pp, tl
+from spatialsig._arguments import Fraction, Key, Micrometres, NotNegative, Positive, Seed, UmPerPx, checked
 from spatialsig.datasets.synthetic.bundle.cells import cell_table, make_cell_ids, segment
 from spatialsig.datasets.synthetic.image.render import render_he
 from spatialsig.datasets.synthetic.slide import Recipe, check_recipe, make_slide
 from spatialsig.datasets.synthetic.truth import HE_PX, cell_scores, true_cells
+from spatialsig.models.vit import SignatureViT
 from spatialsig.nn.vit import ViTConfig
 
 if TYPE_CHECKING:
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from xarray import DataTree
 
     from spatialsig.datasets.synthetic.slide import SyntheticSlide
-    from spatialsig.models.vit import SignatureViT
 
 _CIRCLES = "cell_circles"
 _CHUNK_PX = 256
@@ -32,17 +33,18 @@ _PYRAMID = 2  # levels below full resolution
 _TINY = ViTConfig(dim=16, depth=1, heads=2, mlp_dim=16, stem=(4, 4), stem_blocks=(0, 0))
 
 
+@checked
 def toy(
     *,
-    seed: int = 0,
-    size_um: float = 500.0,
-    sample: str = "toy",
-    patient: str = "P1",
-    counts_per_cell: float = 150.0,
-    image_signal: float = 1.0,
-    registration_error_um: float = 0.0,
-    he_um_per_px: float = 1.0,
-    pixel_size_um: float = 0.2125,
+    seed: Seed = 0,
+    size_um: Micrometres = 500.0,
+    sample: Key = "toy",
+    patient: Key = "P1",
+    counts_per_cell: Positive = 150.0,
+    image_signal: Fraction = 1.0,
+    registration_error_um: NotNegative = 0.0,
+    he_um_per_px: UmPerPx = 1.0,
+    pixel_size_um: Micrometres = 0.2125,
 ) -> SpatialData:
     """Make one small synthetic slide, for examples and tests; nothing is written.
 
@@ -99,7 +101,8 @@ def toy(
     )
 
 
-def toy_study(*, seed: int = 0, predicted: bool = False) -> SpatialData:
+@checked
+def toy_study(*, seed: Seed = 0, predicted: bool = False) -> SpatialData:
     """Make a toy slide that is ready to train on, for examples and tests; nothing is written.
 
     Parameters
@@ -134,6 +137,7 @@ def toy_study(*, seed: int = 0, predicted: bool = False) -> SpatialData:
     return sdata
 
 
+@checked
 def toy_model(sdata: SpatialData) -> SignatureViT:
     """Train the smallest network for one epoch on a slide of :func:`toy_study`; what it predicts means nothing.
 

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from spatialsig._checks import check_positive
+from spatialsig._arguments import (
+    AnyPath,
+    Count,
+    Fraction,
+    Micrometres,
+    Natural,
+    NotNegative,
+    Positive,
+    Seed,
+    UmPerPx,
+    checked,
+)
 from spatialsig._progress import track
 from spatialsig._settings import settings
 from spatialsig.datasets.synthetic.bundle.layouts import LAYOUTS
@@ -20,38 +31,35 @@ from spatialsig.datasets.synthetic.slide import Recipe, SyntheticSlide, check_re
 from spatialsig.datasets.synthetic.truth import true_cells, true_masks, true_patches, write_masks
 from spatialsig.errors import InputError
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from os import PathLike
 
-
+@checked
 def synthetic_xenium(
-    directory: str | PathLike[str],
+    directory: AnyPath,
     *,
-    n_slides: int = 4,
-    seed: int = 0,
-    size_um: float = 1000.0,
-    n_patients: int | None = None,
-    counts_per_cell: float = 150.0,
-    density_per_mm2: float = 4500.0,
-    image_signal: float = 1.0,
-    stain_sd: float = 0.12,
-    slide_sd: float = 0.35,
-    gap_share: float = 0.03,
-    registration_error_um: float = 0.0,
-    warp_um: float = 0.0,
+    n_slides: Count = 4,
+    seed: Seed = 0,
+    size_um: Micrometres = 1000.0,
+    n_patients: Count | None = None,
+    counts_per_cell: Positive = 150.0,
+    density_per_mm2: Positive = 4500.0,
+    image_signal: Fraction = 1.0,
+    stain_sd: NotNegative = 0.12,
+    slide_sd: NotNegative = 0.35,
+    gap_share: Fraction = 0.03,
+    registration_error_um: NotNegative = 0.0,
+    warp_um: NotNegative = 0.0,
     rotation_deg: float | Sequence[float] | None = None,
-    he_um_per_px: float = 0.2738,
-    pixel_size_um: float = 0.2125,
+    he_um_per_px: UmPerPx = 0.2738,
+    pixel_size_um: Micrometres = 0.2125,
     transcripts: bool = True,
     version: str = "3.0",
     stains: int = 1,
     he_in_bundle: bool = True,
-    lumen_share: float = 0.0,
-    fat_share: float = 0.0,
-    n_folds: int = 0,
-    n_pen: int = 0,
-    defocus_share: float = 0.0,
+    lumen_share: Fraction = 0.0,
+    fat_share: Fraction = 0.0,
+    n_folds: Natural = 0,
+    n_pen: Natural = 0,
+    defocus_share: Fraction = 0.0,
 ) -> pd.DataFrame:
     """Write Xenium or Atera output folders, each with an H&E, its alignment and the planted truth.
 
@@ -165,7 +173,6 @@ def synthetic_xenium(
         version=version, stains=stains, he_in_bundle=he_in_bundle, lumen_share=lumen_share, fat_share=fat_share,
         n_folds=n_folds, n_pen=n_pen, defocus_share=defocus_share,
     )  # fmt: skip
-    check_positive(n_slides=n_slides, n_patients=n_slides if n_patients is None else n_patients)
     check_recipe(recipe)
     rotations = _rotations(rotation_deg, n_slides)
     root = Path(directory).absolute()

@@ -6,7 +6,6 @@ Three spaces meet here: micrometres, Xenium morphology pixels (``global``) and H
 
 from __future__ import annotations
 
-import warnings
 import zipfile
 import zlib
 from contextlib import contextmanager
@@ -16,9 +15,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from spatialsig._checks import check_files, check_positive, first_few
+from spatialsig._checks import check_files, check_positive, first_few, warn
 from spatialsig._text import decoded
-from spatialsig.errors import AlignmentError, InputError, SpatialsigWarning
+from spatialsig.errors import AlignmentError, InputError
 from spatialsig.geometry.landmarks import fit_affine, parse_keypoints, rms_length
 
 if TYPE_CHECKING:
@@ -52,9 +51,7 @@ class Alignment:
     n_points: int  # number of keypoints; 0 for a matrix
 
 
-def fit_landmarks(
-    he_px: ArrayLike, target_px: ArrayLike, *, um_per_target: float, name: str, stacklevel: int = 2
-) -> Alignment:
+def fit_landmarks(he_px: ArrayLike, target_px: ArrayLike, *, um_per_target: float, name: str) -> Alignment:
     """Alignment from pairs of points, ``(n, 2)`` each; ``um_per_target`` is the length of a unit of the target.
 
     Raises
@@ -79,7 +76,7 @@ def fit_landmarks(
             f"square; wanted at most {MAX_RMSE_UM:g}); the worst is point {int(lengths.argmax()) + 1} with "
             f"{lengths.max():.1f} um: place it again, or leave it out."
         )
-        warnings.warn(msg, SpatialsigWarning, stacklevel=stacklevel + 1)
+        warn(msg)
     return Alignment(matrix, "keypoints", rmse_um, len(residuals))
 
 
@@ -169,7 +166,7 @@ def _compare(
             f"alignment {str(file)!r} misses the points of {keypoints.name} beside it by {rmse_um:.1f} um (root mean square; "
             f"wanted at most {MAX_RMSE_UM:g}); the matrix is used. If the points are right, give {keypoints.name} itself."
         )
-        warnings.warn(msg, SpatialsigWarning, stacklevel=3)
+        warn(msg)
 
 
 def _read_text(path: Path | zipfile.Path) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spatialsig.errors import SpatialsigWarning
+from spatialsig._checks import warn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -136,7 +135,7 @@ def rescaled(he_to_global: ArrayLike, factor: float, *, um_per_global: float, na
     )
 
 
-def warn_of_pixel_size(placed_um: float, file_um: Sequence[float], *, name: str, stacklevel: int) -> None:
+def warn_of_pixel_size(placed_um: float, file_um: Sequence[float], *, name: str) -> None:
     """Warn with both numbers where an image is placed with px of another size, in um, than its file states.
 
     ``file_um`` are the edges x and y that the file states; empty where it states none.
@@ -149,7 +148,7 @@ def warn_of_pixel_size(placed_um: float, file_um: Sequence[float], *, name: str,
         f"{placed_um:.4g} um, {placed_um / own:.3g} times that. The place is used as it is: check that the alignment (or "
         f"`um_per_px=`) is for this image at this size, not for a smaller or larger copy; `sp.pp.qc_alignment` tries both."
     )
-    warnings.warn(msg, SpatialsigWarning, stacklevel=stacklevel + 1)
+    warn(msg)
 
 
 def _affine(a: float, b: float, tx: float, c: float, d: float, ty: float) -> NDArray[np.float64]:

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import warnings
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from spatialsig import _keys
-from spatialsig._checks import check_choice, check_options, option_names
-from spatialsig.errors import InputError, SpatialsigWarning
+from spatialsig._arguments import Count, Key, Natural, Positive, Seed, check_fit, checked_class
+from spatialsig._checks import check_choice, option_names, warn
+from spatialsig.errors import InputError
 from spatialsig.inference.provenance import FOLDS_OF, INPUTS
 from spatialsig.inference.training_set import FoldChoice, TrainingTables, gather_training_set
 from spatialsig.inference.tuning import FROZEN, TUNES, fit_tuned, plan_tuning
+from spatialsig.models.pretrained import PretrainedViT
 from spatialsig.nn.backbones import table_key
 from spatialsig.nn.fusion import FUSIONS
 from spatialsig.nn.seed_vit import SEED
 from spatialsig.nn.signature import VIT
+from spatialsig.nn.vit import ViTConfig
 from spatialsig.train import fit_vit
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Callable, Mapping
-
-    from torch import nn
-
     from spatialsig.inference.training_set import TrainingSet
     from spatialsig.models import SignatureViT
-    from spatialsig.models.pretrained import PretrainedViT
-    from spatialsig.nn.vit import ViTConfig
     from spatialsig.slide.slides import Data
 
 BATCH_SIZES = (8, 128)  # smallest and largest default
@@ -39,32 +38,33 @@ _DECIDED = (
 FIT_OPTIONS = option_names(fit_vit, without=_DECIDED)
 
 
+@checked_class
 @dataclass(frozen=True)
 class VitOptions:
     """Arguments of :func:`spatialsig.tl.train_vit`, which describes them; unknown names in ``fit`` are refused."""
 
-    test_fold: int | None = 0
-    validation_fold: int | None = None
-    inner_fold: int | None = None
+    test_fold: Natural | None = 0
+    validation_fold: Natural | None = None
+    inner_fold: Natural | None = None
     fusion: str | None = None
-    use_rep: str | None = _keys.X_AE
+    use_rep: Key | None = _keys.X_AE
     size: str | ViTConfig = "tiny"
     backbone: str | nn.Module | Callable[..., Any] = VIT
     backbone_options: Mapping[str, Any] | None = None
     pretrained: PretrainedViT | str | os.PathLike[str] | None = None
     tune: str | None = None
     lora: Mapping[str, Any] | None = None
-    layer_decay: float | None = None
-    batch_size: int | None = None
-    seed: int = 0
+    layer_decay: Positive | None = None
+    batch_size: Count | None = None
+    seed: Seed = 0
     weights: str | None = "n_cells"
-    targets_key: str | None = None
-    signatures_key: str = _keys.SIGNATURES
-    patches_key: str = _keys.PATCHES
+    targets_key: Key | None = None
+    signatures_key: Key = _keys.SIGNATURES
+    patches_key: Key = _keys.PATCHES
     fit: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_options(self.fit, (*_NAMES, *FIT_OPTIONS), function="train_vit")
+        object.__setattr__(self, "fit", check_fit(self.fit, fit_vit, (*_NAMES, *FIT_OPTIONS), function="train_vit"))
         check_choice(self.tune, (*TUNES, None), name="tune")
         check_choice(self.fusion, (*FUSIONS, None), name="fusion")
         _ = self.tables, self.folds  # which check what they are made of
@@ -135,12 +135,10 @@ def _warn_of_shared_genes(training_set: TrainingSet, use_rep: str | None) -> Non
     """Say that the embedding holds the answer, before hours are spent on learning it."""
     for name, shared in training_set.shared_genes.items():
         if shared:
-            warnings.warn(
+            warn(
                 f"slide {name!r}: the embedding {use_rep!r} was made from {len(shared)} genes of the signatures "
                 f"to predict ({', '.join(shared[:5])}, ...), so the model can read the answer from it and ignore the "
-                "image. Train the autoencoder with `signatures=` set to the same signatures.",
-                SpatialsigWarning,
-                stacklevel=4,
+                "image. Train the autoencoder with `signatures=` set to the same signatures."
             )
             return
 

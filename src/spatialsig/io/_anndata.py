@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 from anndata.utils import make_index_unique
+from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
+from spatialdata import SpatialData
 from spatialdata.transformations import Identity
 
 from spatialsig import _keys
+from spatialsig._arguments import AnyPath, Key, Micrometres, UmPerPx, checked
 from spatialsig._checks import check_choice, check_key, check_positive
 from spatialsig.errors import InputError
 from spatialsig.geometry.affine import apply
@@ -25,27 +29,23 @@ from spatialsig.slide.counts import as_counts, in_memory
 from spatialsig.store.commit import check_target
 from spatialsig.store.tables import check_names, storable_frame
 
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from numpy.typing import ArrayLike, NDArray
-    from spatialdata import SpatialData
 
-
+@checked
 def from_anndata(
     adata: AnnData,
-    image: str | Path | NDArray[np.uint8],
+    image: AnyPath | NDArray[np.uint8],
     *,
-    um_per_px: float | None = None,
-    spatial_key: str | tuple[str, str] = _keys.SPATIAL,
+    um_per_px: UmPerPx | None = None,
+    spatial_key: Key | tuple[str, str] = _keys.SPATIAL,
     spatial_unit: Literal["px", "um"] = "px",
     to_image: ArrayLike | None = None,
-    spot_um: float | None = None,
-    gene_symbols: str | None = None,
-    sample: str | None = None,
-    patient: str | None = None,
-    image_key: str = _keys.IMAGE,
-    table_key: str = _keys.TABLE,
-    out: str | Path | None = None,
+    spot_um: Micrometres | None = None,
+    gene_symbols: Key | None = None,
+    sample: Key | None = None,
+    patient: Key | None = None,
+    image_key: Key = _keys.IMAGE,
+    table_key: Key = _keys.TABLE,
+    out: AnyPath | None = None,
     overwrite: bool = False,
 ) -> SpatialData:
     """Make a slide of a table of cells or spots and the image they lie on.

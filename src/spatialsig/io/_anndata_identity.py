@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from spatialsig import _keys
-from spatialsig._checks import first_few
+from spatialsig._checks import first_few, warn
 from spatialsig._text import as_name, trimmed
-from spatialsig.errors import InputError, SpatialsigWarning
+from spatialsig.errors import InputError
 from spatialsig.store.tables import check_names
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def identify(adata: AnnData, *, sample: str | None, patient: str | None) -> Iden
     renamed = {name: f"{name}{_RENAMED}" for name in OWN if name in obs}
     if renamed:
         msg = f"columns of adata.obs are kept under other names, since these are taken: {renamed}."
-        warnings.warn(msg, SpatialsigWarning, stacklevel=3)
+        warn(msg)
     return Identity(**found, cell_ids=(ids if own is None else own).to_numpy(object), obs=obs.rename(columns=renamed))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +13,10 @@ import zarr
 from anndata.io import read_elem
 
 from spatialsig import _keys
-from spatialsig._checks import check_files
+from spatialsig._checks import check_files, warn
 from spatialsig._hashing import content_hash
 from spatialsig._text import as_name, check_alike, csv_rows, decoded, is_mangled, near_misses, trimmed
-from spatialsig.errors import InputError, KeyMissingError, SpatialsigWarning, StoreError
+from spatialsig.errors import InputError, KeyMissingError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -87,7 +86,7 @@ def check_columns(rows: pd.DataFrame, needed: tuple[str, ...], known: Collection
     unused = [str(column) for column in rows.columns if column not in known]
     if unused:
         msg = f"column(s) {unused} of {name!r} are not used; known are {list(known)}."
-        warnings.warn(msg, SpatialsigWarning, stacklevel=4)
+        warn(msg)
 
 
 def check_names(samples: Sequence[str]) -> None:
@@ -136,7 +135,7 @@ def read_manifest(manifest: str | Path | pd.DataFrame) -> pd.DataFrame:
             f"no patient is given for {unknown}: each counts as a patient of its own. Slides of one patient that are "
             f"split between training and test leak; add a column `patient`."
         )
-        warnings.warn(msg, SpatialsigWarning, stacklevel=4)
+        warn(msg)
     rows[_keys.PATIENT] = [
         str(sample if patient is None else patient)
         for sample, patient in zip(rows[_keys.SAMPLE], rows[_keys.PATIENT], strict=True)

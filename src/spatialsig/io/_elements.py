@@ -116,7 +116,7 @@ def _with_pixel_size(
     own = attrs[_keys.NAMESPACE]
     matrix = place.to_affine_matrix(input_axes=("x", "y"), output_axes=("x", "y"))
     placed_um = image_um_per_px(matrix, own["um_per_global_px"])
-    warn_of_pixel_size(placed_um, file_um, name=str(own["source"].get("he_image") or image_key), stacklevel=4)
+    warn_of_pixel_size(placed_um, file_um, name=str(own["source"].get("he_image") or image_key))
     return attrs | {_keys.NAMESPACE: own | {_keys.FILE_UM_PER_PX: {image_key: list(file_um)}}}
 
 

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from spatialdata import SpatialData
 from spatialdata.transformations import Identity
 
 from spatialsig import _keys
+from spatialsig._arguments import AnyPath, Key, UmPerPx, checked
 from spatialsig.errors import InputError
 from spatialsig.io._elements import assemble, slide_attrs
 from spatialsig.io.images.metadata import choose_um_per_px
 from spatialsig.io.images.open_rgb import image_name, open_rgb
 from spatialsig.slide.coordinates import image_um_per_px
-from spatialsig.slide.slides import open_slides, slide_count
+from spatialsig.slide.slides import Data, open_slides, slide_count
 from spatialsig.store.commit import check_target
 
-if TYPE_CHECKING:
-    from spatialdata import SpatialData
 
-
+@checked
 def read_he(
-    path: str | Path,
+    path: AnyPath,
     *,
-    um_per_px: float | None = None,
-    sample: str | None = None,
-    patient: str | None = None,
-    image_key: str = _keys.IMAGE,
-    out: str | Path | None = None,
+    um_per_px: UmPerPx | None = None,
+    sample: Key | None = None,
+    patient: Key | None = None,
+    image_key: Key = _keys.IMAGE,
+    out: AnyPath | None = None,
     overwrite: bool = False,
 ) -> SpatialData:
     """Read an H&E image into a slide without cells, for prediction.
@@ -105,7 +104,8 @@ def read_he(
     return assemble({}, file, to_global, attrs=attrs, image_key=image_key, out=out, overwrite=overwrite)
 
 
-def mpp(data: SpatialData | str | Path, *, image_key: str = _keys.IMAGE) -> float:
+@checked
+def mpp(data: Data, *, image_key: str = _keys.IMAGE) -> float:
     """Compute the micrometres per full-resolution px of an image.
 
     Parameters

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from spatialsig import _keys
-from spatialsig._checks import check_choice, check_key, check_positive
+from spatialsig._arguments import AnyPath, Key, checked
+from spatialsig._checks import check_choice, check_key
 from spatialsig.errors import InputError
-from spatialsig.slide.slides import open_slides
+from spatialsig.slide.slides import Data, open_slides
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     import anndata as ad
     from numpy.typing import NDArray
 
     from spatialsig.slide.patches import PatchSpec
-    from spatialsig.slide.slides import Data, Slide
+    from spatialsig.slide.slides import Slide
 
 OBJECT_TYPES = ("tile", "annotation", "detection")  # as QuPath names them
 CLASSES = 4
@@ -33,15 +36,16 @@ SMALLEST_LEVEL_PX = 256
 COLOURS = "viridis"
 
 
+@checked
 def export_geojson(
     data: Data,
-    path: str | Path,
+    path: AnyPath,
     *,
     signatures: Sequence[str] | None = None,
     classify_by: str | None = None,
     object_type: str = "tile",
-    table_key: str = _keys.SIGNATURES_PRED,
-    patches_key: str = _keys.PATCHES,
+    table_key: Key = _keys.SIGNATURES_PRED,
+    patches_key: Key = _keys.PATCHES,
 ) -> int:
     """Write the patches and their scores as GeoJSON that QuPath opens over the same H&E.
 
@@ -126,14 +130,15 @@ def _features(
         }
 
 
+@checked
 def export_heatmap(
     data: Data,
-    path: str | Path,
-    signature: str,
+    path: AnyPath,
+    signature: Key,
     *,
-    table_key: str = _keys.SIGNATURES_PRED,
-    patches_key: str = _keys.PATCHES,
-    px_per_patch: int = 8,
+    table_key: Key = _keys.SIGNATURES_PRED,
+    patches_key: Key = _keys.PATCHES,
+    px_per_patch: Annotated[int, Field(ge=1, le=1024)] = 8,
     limits: tuple[float, float] | None = None,
 ) -> None:
     """Write one signature as an image with a scale: numbers (OME-TIFF) or colours (PNG).
@@ -166,7 +171,6 @@ def export_heatmap(
     InputError
         If the ending is another, or ``data`` is several slides.
     """
-    check_positive(px_per_patch=px_per_patch)
     name = Path(path).name.lower()
     if not name.endswith((".ome.tif", ".ome.tiff", ".png")):
         msg = f"`path={str(path)!r}`: wanted *.ome.tif, *.ome.tiff or *.png."

@@ -9,33 +9,32 @@ import numpy as np
 import pandas as pd
 
 from spatialsig import _keys
+from spatialsig._arguments import AnyPath, Key, checked
 from spatialsig._progress import track
 from spatialsig.errors import InputError
-from spatialsig.slide.slides import open_slides, slide_count
+from spatialsig.models import Autoencoder
+from spatialsig.slide.slides import Data, open_slides, slide_count
 
 if TYPE_CHECKING:
-    import os
-
     from numpy.typing import NDArray
 
     from spatialsig.data.patches import PatchSource
-    from spatialsig.models import Autoencoder
     from spatialsig.slide.patches import Patches
-    from spatialsig.slide.slides import Data
 
 LABELS, EMBEDDINGS, PATCHES = "labels.csv", "embeddings", "patches"
 BATCH = 64  # patches read at a time
 
 
+@checked
 def export_seed_layout(
     data: Data,
-    directory: str | os.PathLike[str],
+    directory: AnyPath,
     *,
     autoencoder: Autoencoder | None = None,
     images: bool = False,
-    use_rep: str | None = _keys.X_AE,
-    patches_key: str = _keys.PATCHES,
-    signatures_key: str = _keys.SIGNATURES,
+    use_rep: Key | None = _keys.X_AE,
+    patches_key: Key = _keys.PATCHES,
+    signatures_key: Key = _keys.SIGNATURES,
 ) -> pd.DataFrame:
     """Write labels, embeddings, autoencoder and pictures of the patches as the prototype's files.
 

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
+from spatialdata import SpatialData
 
+from spatialsig._arguments import AnyPath, checked
 from spatialsig._checks import check_files
-from spatialsig.slide.slides import open_slides
+from spatialsig.slide.slides import Data, open_slides
 from spatialsig.store.commit import create_store
 from spatialsig.store.layout import as_layout
 from spatialsig.store.relayout import relayout
@@ -19,17 +21,15 @@ from spatialsig.store.verify import Finding, verify_store
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from spatialdata import SpatialData
-
-    from spatialsig.slide.slides import Data
 
 INTACT = frozenset({"ok", "not checksummed"})
 _COLUMNS: Mapping[str, str] = {"image": "object", "bytes_before": "int64", "bytes_after": "int64"}
 
 
+@checked
 def write(
     sdata: SpatialData,
-    path: str | Path,
+    path: AnyPath,
     *,
     overwrite: bool = False,
     image_layout: Literal["default", "speed"] = "default",
@@ -82,7 +82,8 @@ def write(
     sdata.path = Path(path)
 
 
-def read(path: str | Path) -> SpatialData:
+@checked
+def read(path: AnyPath) -> SpatialData:
     """Read a store into an object whose images and points stay on disk until they are asked for.
 
     Parameters
@@ -115,7 +116,8 @@ def read(path: str | Path) -> SpatialData:
     return read_store(Path(path))
 
 
-def verify(path: str | Path) -> pd.DataFrame:
+@checked
+def verify(path: AnyPath) -> pd.DataFrame:
     """Check every file of a store against the sizes and checksums recorded when it was written.
 
     Elements written by this package carry sizes and checksums of all their files: a missing chunk and any flipped
@@ -165,6 +167,7 @@ def verify(path: str | Path) -> pd.DataFrame:
     return pd.DataFrame(findings, columns=list(Finding._fields), dtype=object)
 
 
+@checked
 def status(data: Data) -> pd.DataFrame:
     """List what was made on each slide, by which function and from what, and whether that has changed since.
 
@@ -196,7 +199,8 @@ def status(data: Data) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["sample", "part", "made_by", "made_from", "state", "detail"])
 
 
-def repair(path: str | Path) -> pd.DataFrame:
+@checked
+def repair(path: AnyPath) -> pd.DataFrame:
     """Move what is unfinished out of a store and complete its metadata; no data are ever deleted.
 
     Leftovers and unfinished elements go to ``.<name>.quarantine-*`` beside the store. Metadata files that no longer
@@ -236,8 +240,9 @@ def repair(path: str | Path) -> pd.DataFrame:
     return pd.DataFrame(list(repair_store(Path(path).absolute())), columns=list(Action._fields), dtype=object)
 
 
+@checked
 def optimize(
-    path: str | Path, *, layout: Literal["default", "speed"] = "default", chunk_px: int | None = None
+    path: AnyPath, *, layout: Literal["default", "speed"] = "default", chunk_px: int | None = None
 ) -> pd.DataFrame:
     """Rewrite the images of a store in chunks that patches are read from quickly.
 

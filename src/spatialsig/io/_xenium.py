@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
+from spatialdata import SpatialData
 from spatialdata.transformations import Affine
 
 from spatialsig import _keys
+from spatialsig._arguments import AnyPath, Key, checked
 from spatialsig.errors import InputError
 from spatialsig.io._elements import DEFAULT_RADIUS_UM, assemble, cell_circles, cell_table, labelled, slide_attrs
 from spatialsig.io.images.open_rgb import open_rgb
@@ -33,25 +36,25 @@ from spatialsig.store.metadata import check_name
 if TYPE_CHECKING:
     from anndata import AnnData
     from geopandas import GeoDataFrame
-    from numpy.typing import ArrayLike, NDArray
-    from spatialdata import SpatialData
+    from numpy.typing import NDArray
 
     from spatialsig.io.xenium.bundle import Form, Layout
 
 
+@checked
 def read_xenium(
-    path: str | Path,
+    path: AnyPath,
     *,
-    he_image: str | Path | None = None,
-    he_alignment: str | Path | ArrayLike | None = None,
-    sample: str | None = None,
-    patient: str | None = None,
-    image_key: str = _keys.IMAGE,
-    table_key: str = _keys.TABLE,
+    he_image: AnyPath | None = None,
+    he_alignment: AnyPath | ArrayLike | None = None,
+    sample: Key | None = None,
+    patient: Key | None = None,
+    image_key: Key = _keys.IMAGE,
+    table_key: Key = _keys.TABLE,
     morphology: bool = False,
     boundaries: bool = False,
     transcripts: bool = False,
-    out: str | Path | None = None,
+    out: AnyPath | None = None,
     overwrite: bool = False,
 ) -> SpatialData:
     """Read a Xenium or Atera bundle and its H&E into a slide; ``read_atera`` is the same function.

@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 from contextlib import contextmanager
-from dataclasses import MISSING, fields, replace
+from dataclasses import MISSING, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -223,16 +223,16 @@ def config_from_json(cls: type[C], values: Mapping[str, Any], *, where: str) -> 
         raise InputError(msg)
     try:
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
-    except TypeError as error:
-        msg = f"{where}: {error}."
+    except InputError as error:
+        msg = f"{where}: {error}"
         raise InputError(msg) from error
 
 
 def signature_config(values: Any, *, where: str) -> SignatureConfig:
     """Build the config of a signature network, with that of its image network inside."""
-    vit = config_from_json(ViTConfig, values.get("vit", {}), where=where) if isinstance(values, dict) else ViTConfig()
-    config = config_from_json(SignatureConfig, {**values, "vit": None}, where=where)
-    return replace(config, vit=vit)
+    if isinstance(values, dict):
+        values = {**values, "vit": config_from_json(ViTConfig, values.get("vit", {}), where=where)}
+    return config_from_json(SignatureConfig, values, where=where)
 
 
 def number_field(values: Mapping[str, Any], name: str, *, where: Path) -> float:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from spatialsig._arguments import AnyPath, checked
 from spatialsig._checks import check_files
 from spatialsig._hashing import content_hash, file_hash
 from spatialsig.errors import InputError
@@ -171,7 +172,8 @@ class SignatureEnsemble:
 SignatureModel: TypeAlias = SignatureViT | SignatureEnsemble  # what predicts
 
 
-def load_signature_model(directory: str | os.PathLike[str]) -> SignatureModel:
+@checked
+def load_signature_model(directory: AnyPath) -> SignatureModel:
     """Read a model directory, of one signature model or of an ensemble of them.
 
     Raises

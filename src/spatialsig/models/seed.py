@@ -5,25 +5,24 @@ from __future__ import annotations
 import json
 import pickle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 import torch
 
+from spatialsig._arguments import AnyPath, checked
 from spatialsig._checks import check_files
 from spatialsig.errors import InputError
 from spatialsig.models.autoencoder import Autoencoder
 from spatialsig.nn.autoencoder import AutoencoderConfig
 
-if TYPE_CHECKING:
-    import os
-
 CHECKPOINT, GENES, SCALER = "ae.ckpt", "ae_genes.json", "scaler.npz"
 _DENSE = ("enc", "dec")
 
 
-def export_seed_autoencoder(model: Autoencoder, directory: str | os.PathLike[str]) -> None:
+@checked
+def export_seed_autoencoder(model: Autoencoder, directory: AnyPath) -> None:
     """Write a plain autoencoder in the prototype's layout.
 
     Parameters
@@ -71,7 +70,8 @@ def export_seed_autoencoder(model: Autoencoder, directory: str | os.PathLike[str
     np.savez(place / SCALER, mu=model.mean[None].astype(np.float32), sigma=model.std[None].astype(np.float32))
 
 
-def import_seed_autoencoder(directory: str | os.PathLike[str]) -> Autoencoder:
+@checked
+def import_seed_autoencoder(directory: AnyPath) -> Autoencoder:
     """Read the three files of the prototype; nothing in them is executed.
 
     Parameters

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spatialsig._checks import check_fraction
+from spatialsig._arguments import Fraction, checked_class
 from spatialsig._stains import STAINS
 from spatialsig.errors import InputError
 from spatialsig.nn.vit import optical_density
@@ -17,6 +17,7 @@ _GOLDEN, _FIRST, _SECOND = (  # constants of SplitMix64 (Steele, Lea and Flood 2
 )
 
 
+@checked_class
 @dataclass(frozen=True)
 class AugmentConfig:
     """How far a training patch may be changed.
@@ -34,12 +35,11 @@ class AugmentConfig:
     """
 
     dihedral: bool = True
-    stain: float = 0.12
-    offset: float = 0.02
-    blur: float = 0.15
+    stain: Fraction = 0.12
+    offset: Fraction = 0.02
+    blur: Fraction = 0.15
 
     def __post_init__(self) -> None:
-        check_fraction(stain=self.stain, offset=self.offset, blur=self.blur)
         if self.blur > 0.25:
             msg = f"`blur={self.blur}` must be at most 0.25, a [1, 2, 1] / 4 kernel."
             raise InputError(msg)

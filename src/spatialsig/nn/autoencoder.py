@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
-from spatialsig._checks import check_choice, check_fraction, check_integers
+from spatialsig._arguments import Count, Fraction, Natural, checked_class
+from spatialsig._checks import check_choice, check_integers
 from spatialsig.errors import InputError
 from spatialsig.nn.losses import gene_rates, negative_binomial_loss, poisson_loss, squared_error
 
@@ -20,6 +21,7 @@ MAX_WIDTH = 65_536
 LOSSES = ("mse", "nb", "poisson")
 
 
+@checked_class
 @dataclass(frozen=True)
 class AutoencoderConfig:
     """Shape of an autoencoder.
@@ -48,11 +50,11 @@ class AutoencoderConfig:
     """
 
     hidden: tuple[int, ...] = (1024, 256)
-    n_latent: int = 32
-    dropout: float = 0.2
+    n_latent: Count = 32
+    dropout: Fraction = 0.2
     linear_path: bool = True
     loss: str = "mse"
-    n_batches: int = 0
+    n_batches: Natural = 0
     masked: bool = False
 
     def __post_init__(self) -> None:
@@ -62,7 +64,6 @@ class AutoencoderConfig:
         if not all(isinstance(width, int) and 0 < width <= MAX_WIDTH for width in widths):
             msg = f"`hidden={self.hidden!r}` and `n_latent={self.n_latent!r}` must be integers in 1..{MAX_WIDTH}."
             raise InputError(msg)
-        check_fraction(dropout=self.dropout)
 
 
 class AutoencoderNet(nn.Module):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import warnings
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from spatialsig.errors import InputError, SpatialsigWarning
+from spatialsig._checks import warn
+from spatialsig.errors import InputError
 from spatialsig.nn.external import ExternalBackbone, Inputs, TableBackbone
 from spatialsig.nn.libraries import timm_network, transformers_network
 
@@ -176,7 +176,7 @@ def warn_of_scale(backbone: nn.Module, *, patch_px: int, um_per_px: float) -> No
             f"{um_per_px:g} µm/px, shown as {shown_px} px): its features are made for nuclei of another size. Cut "
             f"patches with `sp.pp.make_patches(..., patch_px={patch_px}, um_per_px={fitting:.3g})`."
         )
-        warnings.warn(msg, SpatialsigWarning, stacklevel=3)
+        warn(msg)
 
 
 def check_can_be_saved(spec: str) -> None:

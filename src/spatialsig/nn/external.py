@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spatialsig._checks import check_choice, check_positive
+from spatialsig._arguments import Count, Natural, UmPerPx, checked_class
+from spatialsig._checks import check_choice
 from spatialsig.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ POOLS = ("class", "mean")
 TRIAL_PX = 224  # edge of the image that tells the width of the features, where the network names no size
 
 
+@checked_class
 @dataclass(frozen=True)
 class Inputs:
     """What a network wants to be shown, and how to read its answer.
@@ -44,20 +46,16 @@ class Inputs:
 
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
-    input_px: int | None = None
-    um_per_px: float | None = None
+    input_px: Count | None = None
+    um_per_px: UmPerPx | None = None
     pool: str = "mean"
-    n_prefix: int = 0
+    n_prefix: Natural = 0
 
     def __post_init__(self) -> None:
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != 3 or not all(math.isfinite(v) and (v > 0 or name == "mean") for v in values):
                 msg = f"`{name}={values}` must be 3 finite numbers, for red, green and blue{', above 0' * (name == 'std')}."
                 raise InputError(msg)
-        if self.input_px is not None:
-            check_positive(input_px=self.input_px)
-        if self.um_per_px is not None:
-            check_positive(um_per_px=self.um_per_px)
         check_choice(self.pool, POOLS, name="pool")
         if self.pool == "class" and self.n_prefix < 1:
             msg = "`pool='class'` asks for a class token, which this network has not; use 'mean'."

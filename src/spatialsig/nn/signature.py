@@ -8,7 +8,8 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from spatialsig._checks import check_choice, check_integers
+from spatialsig._arguments import Count, Fraction, Key, Natural, checked_class
+from spatialsig._checks import check_integers
 from spatialsig.errors import InputError
 from spatialsig.nn.fusion import Fusion
 from spatialsig.nn.seed_vit import SeedViT
@@ -37,6 +38,7 @@ class Prediction(NamedTuple):
     code: Tensor | None = None
 
 
+@checked_class
 @dataclass(frozen=True)
 class SignatureConfig:
     """Shape of a signature network.
@@ -64,23 +66,18 @@ class SignatureConfig:
     """
 
     vit: ViTConfig = field(default_factory=ViTConfig)
-    n_targets: int = 1
-    n_latent: int = 0
+    n_targets: Count = 1
+    n_latent: Natural = 0
     fusion: str = "none"
-    modality_dropout: float = 0.3
-    backbone: str = VIT
+    modality_dropout: Fraction = 0.3
+    backbone: Key = VIT
     gaussian: bool = False
     guess_code: bool = False
-    image_px: int = 0
+    image_px: Natural = 0
 
     def __post_init__(self) -> None:
         check_integers(1, MAX_TARGETS, n_targets=self.n_targets)
         check_integers(0, MAX_TARGETS, n_latent=self.n_latent, image_px=self.image_px)
-        if not (isinstance(self.backbone, str) and self.backbone):
-            msg = f"`backbone={self.backbone!r}` must be a name."
-            raise InputError(msg)
-        check_choice(self.gaussian, (True, False), name="gaussian")
-        check_choice(self.guess_code, (True, False), name="guess_code")
         if self.guess_code and self.fusion in ("none", "token"):
             msg = (
                 f"an embedding can be guessed from the image only where the network is given one and the image's features "

@@ -11,7 +11,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from spatialsig._checks import check_choice, check_fraction, check_integers
+from spatialsig._arguments import Count, Fraction, Natural, checked_class
+from spatialsig._checks import check_choice, check_integers
 from spatialsig.errors import InputError
 from spatialsig.nn.seed_vit import seed_preset as seed_preset  # a public name of this module
 from spatialsig.nn.vit_layers import attend, attention_weights, conv_stem, stage_moments
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 MAX_DIM, MAX_DEPTH = 4096, 64
 
 
+@checked_class
 @dataclass(frozen=True)
 class ViTConfig:
     """Shape of a vision transformer.
@@ -46,16 +48,16 @@ class ViTConfig:
         scratch pad.
     """
 
-    dim: int = 128
-    depth: int = 2
-    heads: int = 4
-    mlp_dim: int = 256
+    dim: Count = 128
+    depth: Natural = 2
+    heads: Count = 4
+    mlp_dim: Count = 256
     stem: tuple[int, ...] = (32, 64, 96, 128)
     stem_blocks: tuple[int, ...] = (0, 2, 1, 0)
     pool: str = "mean"
     stem_features: bool = True
-    drop_path: float = 0.1
-    n_registers: int = 0
+    drop_path: Fraction = 0.1
+    n_registers: Natural = 0
 
     def __post_init__(self) -> None:
         widths = (self.dim, self.heads, self.mlp_dim, *self.stem)
@@ -74,8 +76,6 @@ class ViTConfig:
             raise InputError(msg)
         check_integers(0, MAX_DEPTH, n_registers=self.n_registers)
         check_choice(self.pool, ("mean", "class"), name="pool")
-        check_choice(self.stem_features, (True, False), name="stem_features")
-        check_fraction(drop_path=self.drop_path)
 
     @property
     def stride(self) -> int:

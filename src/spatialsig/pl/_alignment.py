@@ -6,27 +6,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.collections import EllipseCollection
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from spatialsig import _keys
-from spatialsig._checks import check_choice, check_positive
+from spatialsig._arguments import AnyPath, Count, Key, Micrometres, checked
+from spatialsig._checks import check_choice
 from spatialsig.errors import InputError
 from spatialsig.pl.drawing.canvas import FAINT, INK, canvas, save_figure
 from spatialsig.pl.drawing.slide_panels import background, draw_image, frame, scale_bar
 from spatialsig.slide.coordinates import full_resolution, image_of, image_to_um, positions, um_to_image
-from spatialsig.slide.slides import open_slides
+from spatialsig.slide.slides import Data, open_slides
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure, SubFigure
-    from numpy.typing import NDArray
+    from matplotlib.figure import SubFigure
 
     from spatialsig.pl.drawing.slide_panels import Box
-    from spatialsig.slide.slides import Data, Slide
+    from spatialsig.slide.slides import Slide
 
 CELLS = "#00e0ff"  # seen on pink, on purple and on glass
 ARROWS = "#111111"
@@ -40,15 +40,16 @@ SHOW_UM = 2.0  # shorter shifts are not drawn into the windows
 VISIBLE = 0.25  # a window narrower than this share of its quadrant is not searched more finely
 
 
+@checked
 def alignment(
     data: Data,
     *,
-    n_windows: int = 4,
-    window_um: float = 120.0,
-    image_key: str = _keys.IMAGE,
-    table_key: str = _keys.TABLE,
+    n_windows: Count = 4,
+    window_um: Micrometres = 120.0,
+    image_key: Key = _keys.IMAGE,
+    table_key: Key = _keys.TABLE,
     figure: Figure | None = None,
-    save: str | Path | None = None,
+    save: AnyPath | None = None,
 ) -> NDArray[Any]:
     """Draw the cells of each slide over its H&E: on the whole slide, and in windows at full detail.
 
@@ -94,7 +95,6 @@ def alignment(
     (1, 3)
     """
     check_choice(n_windows, N_WINDOWS, name="n_windows")
-    check_positive(window_um=window_um)
     slides = list(open_slides(data))
     cells = [_cells_px(slide, image_key, table_key) for slide in slides]
     drawing = canvas(figure, width_in=WIDTH_IN, height_in=HEIGHT_IN * len(slides))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,25 +10,23 @@ import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from spatialsig import _keys
-from spatialsig._checks import check_fraction, check_key
+from spatialsig._arguments import AnyPath, Count, Fraction, Key, checked
+from spatialsig._checks import check_key
 from spatialsig.data.patches import read_patches
 from spatialsig.errors import InputError, KeyMissingError, StaleError
 from spatialsig.pl.drawing.canvas import INK, RESIDUAL_MAP, SCORE_MAP, canvas, colour_bar, save_figure
 from spatialsig.pl.drawing.slide_panels import frame, greyed, scale_bar
 from spatialsig.pl.drawing.values import patch_values
-from spatialsig.slide.slides import open_slides
+from spatialsig.slide.slides import Data, open_slides
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
-    from spatialsig.slide.slides import Data, Slide
+    from spatialsig.slide.slides import Slide
 
 PANEL_IN = 1.9
 BEYOND = 99  # percentile of the map at which the colours end: a few cells must not make all others pale
@@ -45,17 +44,18 @@ class _Shown:
     score: float
 
 
+@checked
 def attention(
     data: Data,
-    signature: str | None = None,
+    signature: Key | None = None,
     *,
     patches: Sequence[int] | None = None,
-    n: int = 4,
-    attention_key: str = _keys.ATTENTION,
-    table_key: str = _keys.SIGNATURES_PRED,
-    alpha: float = 0.75,
+    n: Count = 4,
+    attention_key: Key = _keys.ATTENTION,
+    table_key: Key = _keys.SIGNATURES_PRED,
+    alpha: Fraction = 0.75,
     figure: Figure | None = None,
-    save: str | Path | None = None,
+    save: AnyPath | None = None,
 ) -> NDArray[Any]:
     """Draw patches of the H&E and, below each, the map of what in it adds to its score.
 
@@ -103,7 +103,6 @@ def attention(
     >>> sp.pl.attention(sdata, "Immune_T", n=1).shape
     (2, 2)
     """
-    check_fraction(alpha=alpha)
     slide = _only(data)
     record, channel = _record(slide, attention_key), _channel(slide, attention_key, signature)
     scores = _scores(slide, signature or channel, table_key, record)

@@ -2,43 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
 from spatialsig import _keys
-from spatialsig._checks import check_positive
+from spatialsig._arguments import AnyPath, Count, Key, Natural, checked
 from spatialsig.pl.drawing.canvas import FAINT, INK, save_figure
 from spatialsig.pl.drawing.values import MAX_NAMED, ScoreTables, collect_pairs, panel_grid, slide_colour
+from spatialsig.slide.slides import Data
 from spatialsig.stats.agreement import agreement
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Mapping
 
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
     from spatialsig.pl.drawing.values import Pairs
-    from spatialsig.slide.slides import Data
 
 N_BINS = 10
 MIN_PER_BIN = 5  # fewer patches make no mean worth a point
 
 
+@checked
 def calibration(
     data: Data,
     signature: str | Sequence[str] | None = None,
     *,
-    n_bins: int = N_BINS,
-    signatures_key: str = _keys.SIGNATURES,
-    predictions_key: str = _keys.SIGNATURES_PRED,
-    patches_key: str = _keys.PATCHES,
-    fold: int | None = None,
+    n_bins: Count = N_BINS,
+    signatures_key: Key = _keys.SIGNATURES,
+    predictions_key: Key = _keys.SIGNATURES_PRED,
+    patches_key: Key = _keys.PATCHES,
+    fold: Natural | None = None,
     figure: Figure | None = None,
-    save: str | Path | None = None,
+    save: AnyPath | None = None,
 ) -> NDArray[Any]:
     """Plot measured scores at each tenth of the predicted ones, one panel per signature.
 
@@ -76,7 +77,6 @@ def calibration(
     >>> sp.pl.calibration(sdata, "Immune_T").shape
     (1, 1)
     """
-    check_positive(n_bins=n_bins)
     tables = ScoreTables(signatures_key, predictions_key, patches_key, fold)
     axes = draw_calibration(collect_pairs(data, signature, tables), figure, n_bins=n_bins)
     save_figure(axes.flat[0].figure, save)

@@ -5,42 +5,39 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from spatialsig import _keys
-from spatialsig._checks import check_fraction
+from spatialsig._arguments import AnyPath, Fraction, Key, Natural, checked
 from spatialsig.errors import InputError
 from spatialsig.pl.drawing import slide_panels
 from spatialsig.pl.drawing.canvas import INK, RESIDUAL_MAP, SCORE_MAP, canvas, colour_bar, save_figure
 from spatialsig.pl.drawing.maps import slide_maps
-from spatialsig.slide.slides import open_slides
+from spatialsig.slide.slides import Data, open_slides
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from matplotlib.figure import Figure
-    from numpy.typing import NDArray
-
     from spatialsig.pl.drawing.maps import SlideMaps
-    from spatialsig.slide.slides import Data
 
 PANEL_IN = 3.3  # width of one map
 TALLEST_IN = 6.0
 TITLES = {"image": "H&E", "measured": "Measured", "predicted": "Predicted", "residual": "Measured − predicted"}  # noqa: RUF001
 
 
+@checked
 def compare(
     data: Data,
-    signature: str,
+    signature: Key,
     *,
-    signatures_key: str | None = _keys.SIGNATURES,
-    predictions_key: str = _keys.SIGNATURES_PRED,
-    image_key: str | None = None,
-    patches_key: str = _keys.PATCHES,
-    fold: int | None = None,
+    signatures_key: Key | None = _keys.SIGNATURES,
+    predictions_key: Key = _keys.SIGNATURES_PRED,
+    image_key: Key | None = None,
+    patches_key: Key = _keys.PATCHES,
+    fold: Natural | None = None,
     show_image: bool = True,
-    alpha: float = 0.75,
+    alpha: Fraction = 0.75,
     figure: Figure | None = None,
-    save: str | Path | None = None,
+    save: AnyPath | None = None,
 ) -> NDArray[Any]:
     """Map the measured and predicted scores of a signature, and their difference, over the H&E.
 
@@ -90,7 +87,6 @@ def compare(
     >>> sp.pl.compare(sdata, "Immune_T").shape  # H&E, measured, predicted, difference
     (1, 4)
     """
-    check_fraction(alpha=alpha)
     keys: dict[str, Any] = {
         "signatures_key": signatures_key,
         "predictions_key": predictions_key,

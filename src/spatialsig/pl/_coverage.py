@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from spatialsig import _keys
+from spatialsig._arguments import AnyPath, Key, checked
 from spatialsig.pl.drawing.canvas import INK, canvas, save_figure
 from spatialsig.signatures import measured_genes, overlap_matrix, read_signatures
-from spatialsig.slide.slides import open_slides
+from spatialsig.slide.slides import Data, open_slides
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
-    from spatialsig.slide.slides import Data
 
 ROW_IN, COLUMN_IN = 0.34, 0.62
 ALL = "all slides"
 
 
+@checked
 def coverage(
     data: Data,
-    signatures: str | Path | Mapping[str, Sequence[str]] = "tumour_microenvironment",
+    signatures: AnyPath | Mapping[str, Sequence[str]] = "tumour_microenvironment",
     *,
-    table_key: str = _keys.TABLE,
+    table_key: Key = _keys.TABLE,
     figure: Figure | None = None,
-    save: str | Path | None = None,
+    save: AnyPath | None = None,
 ) -> NDArray[Any]:
     """Draw which share of its genes a signature has on the panel of each slide, and which signatures share genes.
 

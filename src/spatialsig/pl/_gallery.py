@@ -6,25 +6,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
 from spatialsig import _keys
-from spatialsig._checks import check_positive
+from spatialsig._arguments import AnyPath, Count, Key, Natural, checked
 from spatialsig.data.patches import read_patches
 from spatialsig.errors import InputError
 from spatialsig.pl.drawing.canvas import INK, canvas, save_figure
 from spatialsig.pl.drawing.values import ScoreTables
-from spatialsig.slide.slides import open_slides
+from spatialsig.slide.slides import Data, open_slides
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from spatialsig.slide.slides import Data, Slide
+    from spatialsig.slide.slides import Slide
 
 CROP_IN, GAP_IN, LINE_IN = 1.35, 0.08, 0.22  # edge of a crop, between crops, for the text above
 LEFT_IN, TOP_IN = 1.2, 0.45  # for the names of the groups, and the heading
@@ -50,17 +49,18 @@ class Crop:
     predicted: float
 
 
+@checked
 def gallery(
     data: Data,
-    signature: str,
+    signature: Key,
     *,
-    n: int = N_CROPS,
-    signatures_key: str = _keys.SIGNATURES,
-    predictions_key: str = _keys.SIGNATURES_PRED,
-    patches_key: str = _keys.PATCHES,
-    fold: int | None = None,
+    n: Count = N_CROPS,
+    signatures_key: Key = _keys.SIGNATURES,
+    predictions_key: Key = _keys.SIGNATURES_PRED,
+    patches_key: Key = _keys.PATCHES,
+    fold: Natural | None = None,
     figure: Figure | None = None,
-    save: str | Path | None = None,
+    save: AnyPath | None = None,
 ) -> Axes:
     """Draw H&E crops of the patches the model gets right at both ends, and of those it gets most wrong.
 
@@ -102,7 +102,6 @@ def gallery(
     >>> len(axes.images) <= 8  # at most two crops in each of four rows
     True
     """
-    check_positive(n=n)
     tables = ScoreTables(signatures_key, predictions_key, patches_key, fold)
     crops = [crop for slide in open_slides(data) for crop in slide_crops(slide, signature, tables, n=n)]
     if not crops:

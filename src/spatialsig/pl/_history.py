@@ -6,23 +6,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
+from spatialsig._arguments import AnyPath, checked
 from spatialsig._checks import check_key
 from spatialsig.errors import InputError
 from spatialsig.pl.drawing.canvas import ACCENT, FAINT, INK, SECOND, canvas, save_figure
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
 PANEL_IN = (3.6, 2.7)
 LOG_RANGE = 20  # losses that fall by more than this factor are drawn on a logarithmic axis
 
 
-def history(history: Any, *, figure: Figure | None = None, save: str | Path | None = None) -> NDArray[Any]:
+@checked
+def history(history: Any, *, figure: Figure | None = None, save: AnyPath | None = None) -> NDArray[Any]:
     """Plot the training curves of a model: loss, validation correlation where there is one, learning rate.
 
     Parameters
@@ -79,8 +79,8 @@ def _table(history: Any) -> pd.DataFrame:
     table = pd.DataFrame(run["history"]) if "history" in run else history
     if not isinstance(table, pd.DataFrame):
         msg = (
-            'wanted a DataFrame of training curves or a model that carries them as `run["history"]`; '
-            f"got {type(history).__name__}."
+            f"`history=<{type(history).__name__}>` of `sp.pl.history` must be a DataFrame of training curves or a model "
+            'that carries them as `run["history"]`.'
         )
         raise InputError(msg)
     for column in ("epoch", "train_loss", "val_loss", "lr"):

@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
+from spatialsig._arguments import AnyPath, checked
 from spatialsig.pl.drawing.canvas import ACCENT, FAINT, GRID, INK, SECOND, canvas, save_figure
 from spatialsig.pl.drawing.methods import (
     MEAN,
@@ -22,22 +26,18 @@ from spatialsig.pl.drawing.methods import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    import pandas as pd
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
 WIDTH_IN, ROW_IN = 7.6, 0.34
 
 
+@checked
 def ladder(
     evaluation: pd.DataFrame,
     *,
     summary: pd.DataFrame | None = None,
     figure: Figure | None = None,
-    save: str | Path | None = None,
+    save: AnyPath | None = None,
 ) -> Axes:
     """Plot the mean Pearson r of every method beside the ceiling that noise in the labels sets.
 

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialsig import _keys
-from spatialsig._checks import check_fraction
+from spatialsig._arguments import Fraction, Key, checked
 from spatialsig.errors import InputError
 from spatialsig.pl.drawing.canvas import ACCENT, SCORE_MAP, SECOND
 from spatialsig.pl.drawing.slide_panels import robust_limits
 from spatialsig.pl.drawing.values import shown_values
 from spatialsig.slide.coordinates import image_of, placed
-from spatialsig.slide.slides import open_slides, slide_count
+from spatialsig.slide.slides import Data, open_slides, slide_count
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from spatialsig.slide.slides import Data, Slide
+    from spatialsig.slide.slides import Slide
 
 MAX_SQUARES = 20_000  # polygons napari draws without a wait; more patches are shown as one picture
 LINES_PER_EDGE = 300  # an outline is this share of the element's extent, in its own units: thin on any slide
@@ -26,16 +26,17 @@ WINDOW_PX = (1500, 1000)
 _INSTALL = "pip install 'spatialsig[viz]' and a Qt binding, e.g. pip install pyqt6"
 
 
+@checked
 def napari(
     data: Data,
-    signature: str | None = None,
+    signature: Key | None = None,
     *,
-    table_key: str = _keys.SIGNATURES,
-    patches_key: str = _keys.PATCHES,
-    image_key: str = _keys.IMAGE,
-    tissue_key: str = _keys.TISSUE,
-    cells_key: str = _keys.CIRCLES,
-    alpha: float = 0.6,
+    table_key: Key = _keys.SIGNATURES,
+    patches_key: Key = _keys.PATCHES,
+    image_key: Key = _keys.IMAGE,
+    tissue_key: Key = _keys.TISSUE,
+    cells_key: Key = _keys.CIRCLES,
+    alpha: Fraction = 0.6,
     run: bool = True,
 ) -> Any:
     """Open a slide in a napari window, with the panels of napari-spatialdata.
@@ -76,7 +77,6 @@ def napari(
     >>> import spatialsig as sp
     >>> viewer = sp.pl.napari("S1.zarr", "Immune_T")  # doctest: +SKIP
     """
-    check_fraction(alpha=alpha)
     if slide_count(data) != 1:
         msg = f"napari shows one slide; got {slide_count(data)}: pass one, such as `cohort['S1']`."
         raise InputError(msg)

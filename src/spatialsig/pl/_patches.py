@@ -7,44 +7,44 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 from matplotlib.collections import PolyCollection
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from spatialsig import _keys
-from spatialsig._checks import check_fraction, check_key
+from spatialsig._arguments import AnyPath, Fraction, Key, checked
+from spatialsig._checks import check_key
 from spatialsig.geometry.affine import apply
 from spatialsig.pl.drawing import slide_panels
 from spatialsig.pl.drawing.canvas import ACCENT, INK, SCORE_MAP, SECOND, canvas, colour_bar, save_figure
 from spatialsig.pl.drawing.maps import cell_corners
 from spatialsig.pl.drawing.values import shown_values
 from spatialsig.slide.coordinates import full_resolution, image_of, placed, positions, um_to_image
-from spatialsig.slide.slides import open_slides
+from spatialsig.slide.slides import Data, open_slides
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from matplotlib.axes import Axes
     from matplotlib.colors import Normalize
-    from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
-    from spatialsig.slide.slides import Data, Slide
+    from spatialsig.slide.slides import Slide
 
 PANEL_IN = 5.0
 TALLEST_IN = 7.0
 MAX_CELLS = 200_000  # more points than a figure has room for are thinned
 
 
+@checked
 def patches(
     data: Data,
-    signature: str | None = None,
+    signature: Key | None = None,
     *,
-    table_key: str = _keys.SIGNATURES,
-    patches_key: str = _keys.PATCHES,
-    image_key: str | None = None,
-    tissue_key: str | None = None,
-    cells_key: str | None = None,
-    alpha: float = 0.7,
+    table_key: Key = _keys.SIGNATURES,
+    patches_key: Key = _keys.PATCHES,
+    image_key: Key | None = None,
+    tissue_key: Key | None = None,
+    cells_key: Key | None = None,
+    alpha: Fraction = 0.7,
     figure: Figure | None = None,
-    save: str | Path | None = None,
+    save: AnyPath | None = None,
 ) -> NDArray[Any]:
     """Draw the patches over the H&E, coloured by a signature or by a column when asked.
 
@@ -86,7 +86,6 @@ def patches(
     >>> sp.pl.patches(sdata, "Immune_T").shape
     (1,)
     """
-    check_fraction(alpha=alpha)
     slides = list(open_slides(data))
     values = [None if signature is None else shown_values(s.patches(patches_key), signature, table_key) for s in slides]
     shown = [v for v in values if v is not None]

@@ -2,41 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
 from spatialsig import _keys
+from spatialsig._arguments import AnyPath, Key, Natural, checked
 from spatialsig.pl.drawing.canvas import FAINT, INK, save_figure
 from spatialsig.pl.drawing.values import MAX_NAMED, ScoreTables, collect_pairs, panel_grid, slide_colour
+from spatialsig.slide.slides import Data
 from spatialsig.stats.agreement import agreement
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Mapping
 
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
     from spatialsig.pl.drawing.values import Pairs
-    from spatialsig.slide.slides import Data
 
 MAX_POINTS = 5_000  # beyond, points hide each other: show their density
 MIDDLE = (0.2, 99.8)  # percentiles of the axes: a few extreme patches must not press all others into a corner
 
 
+@checked
 def scatter(
     data: Data,
     signature: str | Sequence[str] | None = None,
     *,
-    signatures_key: str = _keys.SIGNATURES,
-    predictions_key: str = _keys.SIGNATURES_PRED,
-    patches_key: str = _keys.PATCHES,
-    fold: int | None = None,
+    signatures_key: Key = _keys.SIGNATURES,
+    predictions_key: Key = _keys.SIGNATURES_PRED,
+    patches_key: Key = _keys.PATCHES,
+    fold: Natural | None = None,
     figure: Figure | None = None,
-    save: str | Path | None = None,
+    save: AnyPath | None = None,
 ) -> NDArray[Any]:
     """Plot predicted against measured scores of every labelled patch, one panel per signature.
 

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from spatialsig import _keys
+from spatialsig._arguments import AnyPath, Key, checked
 from spatialsig._checks import check_choice
 from spatialsig.errors import AlignmentError, InputError
 from spatialsig.geometry.affine import (
@@ -26,14 +27,12 @@ from spatialsig.geometry.landmarks import LAYOUTS, point_columns
 from spatialsig.geometry.mistakes import warn_of_pixel_size
 from spatialsig.pp._registration_image import place_image, refuse_patches
 from spatialsig.slide.coordinates import full_resolution, image_of, matrix_to_global, positions, um_per_global
-from spatialsig.slide.slides import open_slides
+from spatialsig.slide.slides import Data, open_slides
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
-    from spatialsig.slide.slides import Data, Slide
+    from spatialsig.slide.slides import Slide
 
 MIN_INSIDE = 0.8  # share of the cells that must lie on the image
 IDENTITY = "identity"
@@ -41,15 +40,16 @@ IDENTITY = "identity"
 Landmarks: TypeAlias = tuple[ArrayLike, ArrayLike] | pd.DataFrame
 
 
+@checked
 def align_he(
     data: Data,
     *,
     matrix: ArrayLike | str | Mapping[str, Any] | None = None,
     landmarks: Landmarks | Mapping[str, Landmarks] | None = None,
-    file: str | Path | Mapping[str, str | Path] | None = None,
+    file: AnyPath | Mapping[str, AnyPath] | None = None,
     target: Literal["global", "um"] = "global",
-    image_key: str = _keys.IMAGE,
-    table_key: str = _keys.TABLE,
+    image_key: Key = _keys.IMAGE,
+    table_key: Key = _keys.TABLE,
 ) -> pd.DataFrame:
     """Write the transformation of the H&E from a matrix, landmarks or a file; its pixels stay as they are.
 
@@ -114,7 +114,6 @@ def align_he(
     >>> done["n_points"].item(), round(done["rmse_um"].item(), 3)
     (5, 0.0)
     """
-    check_choice(target, ("global", "um"), name="target")
     how, placement = _only_one(matrix, landmarks, file)
     plans = [_plan(slide, how, placement, target, image_key, table_key) for slide in open_slides(data)]
     if len(plans) > 1 and not isinstance(placement, Mapping):
@@ -122,7 +121,7 @@ def align_he(
         raise InputError(msg)
     for slide, (alignment, record) in zip(open_slides(data), plans, strict=True):
         own_um = slide.attrs.get(_keys.FILE_UM_PER_PX, {}).get(image_key, [])
-        warn_of_pixel_size(record["he_um_per_px"], own_um, name=f"{image_key} of slide {slide.name}", stacklevel=2)
+        warn_of_pixel_size(record["he_um_per_px"], own_um, name=f"{image_key} of slide {slide.name}")
         place_image(slide, image_key, alignment.matrix)
         slide.attrs["align_he"] = record
         slide.attrs.pop("qc_alignment", None)
@@ -183,7 +182,7 @@ def _alignment(how: str, placement: Any, *, um_per_target: float, name: str) -> 
     if how == "file":
         return read_alignment(placement, pixel_size=um_per_target)
     if how == "landmarks":
-        return fit_landmarks(*_points(placement, name), um_per_target=um_per_target, name=name, stacklevel=5)
+        return fit_landmarks(*_points(placement, name), um_per_target=um_per_target, name=name)
     if isinstance(placement, str):
         check_choice(placement, (IDENTITY,), name="matrix")
         placement = np.eye(3)

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from spatialsig import _keys
-from spatialsig.errors import AlignmentError, SpatialsigWarning
+from spatialsig._arguments import checked
+from spatialsig._checks import warn
+from spatialsig.errors import AlignmentError
 from spatialsig.geometry.grid import points_in_patches
 from spatialsig.slide.coordinates import full_resolution, image_of, positions, um_to_image
 from spatialsig.slide.lineage import obsm_of, place_of
-from spatialsig.slide.slides import open_slides
+from spatialsig.slide.slides import Data, open_slides
 
 if TYPE_CHECKING:
-    from spatialsig.slide.slides import Data, Slide
+    from spatialsig.slide.slides import Slide
 
 MIN_INSIDE = 0.05  # with fewer cells on the image the alignment must be wrong
 WARN_INSIDE = 0.8
 
 
+@checked
 def assign_cells(data: Data, *, patches_key: str = _keys.PATCHES, table_key: str = _keys.TABLE) -> None:
     """Write which patches hold each cell, from the positions of the cells and the alignment of the H&E.
 
@@ -92,5 +94,5 @@ def _share_on_image(slide: Slide, image_key: str, xy: np.ndarray) -> float:
         msg = f"{finding}; {fix}."
         raise AlignmentError(msg)
     if share < WARN_INSIDE:
-        warnings.warn(f"{finding}, fewer than {WARN_INSIDE:.0%}; {fix}.", SpatialsigWarning, stacklevel=4)
+        warn(f"{finding}, fewer than {WARN_INSIDE:.0%}; {fix}.")
     return share

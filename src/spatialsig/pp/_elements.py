@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,8 @@ from spatialdata.transformations import Identity, get_transformation
 from xarray import DataTree
 
 from spatialsig import _keys
-from spatialsig.errors import AlignmentError, InputError, KeyMissingError, SpatialsigWarning
+from spatialsig._checks import warn
+from spatialsig.errors import AlignmentError, InputError, KeyMissingError
 from spatialsig.pp._segmentation import MASK_UM_PER_PX, TissueMask, blue_before_red, coarse_pixels, segment
 from spatialsig.slide.coordinates import XY, full_resolution, image_of, image_um_per_px
 from spatialsig.slide.lineage import pixels_of, place_of
@@ -65,7 +65,7 @@ def segmented(slide: Slide, image_key: str, *, um_per_px: float, sensitivity: fl
             f"haematoxylin absorbs red. If nuclei look brown or orange, the channels are in the order BGR (as OpenCV "
             f"reads them): give the image as RGB, e.g. `image[..., ::-1]`. On a slide full of blood this is no fault."
         )
-        warnings.warn(msg, SpatialsigWarning, stacklevel=5)
+        warn(msg)
     return TissueMask(mask, scale)
 
 

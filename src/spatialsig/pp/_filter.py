@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spatialsig import _keys
+from spatialsig._arguments import checked
 from spatialsig.errors import InputError
 from spatialsig.slide.counts import counts_of
-from spatialsig.slide.slides import Slide, open_slides
+from spatialsig.slide.slides import Data, Slide, open_slides
 
 if TYPE_CHECKING:
     import anndata as ad
 
-    from spatialsig.slide.slides import Data
 
 GENE_EXPRESSION = "Gene Expression"
 
 
+@checked
 def filter_cells(data: Data, *, min_counts: int = 10, min_genes: int = 5, table_key: str = _keys.TABLE) -> None:
     """Keep the cells of a table that have enough counts and genes, and only the columns that are genes.
 

@@ -12,32 +12,33 @@ from spatialdata.models import ShapesModel
 from spatialdata.transformations import get_transformation
 
 from spatialsig import _keys
-from spatialsig._checks import check_positive
+from spatialsig._arguments import Key, NewKey, NotNegative, Positive, UmPerPx, checked
 from spatialsig._progress import track
 from spatialsig.errors import InputError
 from spatialsig.pp._elements import segmented
 from spatialsig.pp._segmentation import MASK_UM_PER_PX, tidy
 from spatialsig.slide.coordinates import full_resolution, image_of, image_um_per_px
 from spatialsig.slide.lineage import pixels_of, place_of
-from spatialsig.slide.slides import open_slides, slide_count
+from spatialsig.slide.slides import Data, open_slides, slide_count
 
 if TYPE_CHECKING:
     from typing import Any
 
     from numpy.typing import NDArray
 
-    from spatialsig.slide.slides import Data, Slide
+    from spatialsig.slide.slides import Slide
 
 
+@checked
 def find_tissue(
     data: Data,
     *,
-    um_per_px: float = MASK_UM_PER_PX,
-    min_area_um2: float = 10_000.0,
-    max_hole_um2: float = 5_000.0,
-    sensitivity: float = 1.0,
-    image_key: str = _keys.IMAGE,
-    key_added: str = _keys.TISSUE,
+    um_per_px: UmPerPx = MASK_UM_PER_PX,
+    min_area_um2: NotNegative = 10_000.0,
+    max_hole_um2: NotNegative = 5_000.0,
+    sensitivity: Positive = 1.0,
+    image_key: Key = _keys.IMAGE,
+    key_added: NewKey = _keys.TISSUE,
 ) -> None:
     """Outline the tissue on the H&E as polygons in its pixels.
 
@@ -88,10 +89,6 @@ def find_tissue(
     >>> sdata["tissue"].columns.tolist()
     ['geometry', 'area_um2']
     """
-    check_positive(um_per_px=um_per_px, sensitivity=sensitivity)
-    if min(min_area_um2, max_hole_um2) < 0:
-        msg = f"`min_area_um2={min_area_um2}` and `max_hole_um2={max_hole_um2}` must be 0 or more."
-        raise InputError(msg)
     params = {
         "image_key": image_key,
         "um_per_px": um_per_px,

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spatialsig import _keys
-from spatialsig._checks import check_choice, check_positive
+from spatialsig._arguments import Count, Key, Natural, Positive, checked
+from spatialsig._checks import check_choice
 from spatialsig._progress import track
 from spatialsig.errors import InputError
 from spatialsig.slide.coordinates import positions
 from spatialsig.slide.counts import common_genes, counts_of, gene_names
 from spatialsig.slide.folds import is_training
 from spatialsig.slide.lineage import counts_of_table
-from spatialsig.slide.slides import open_slides, slide_count
+from spatialsig.slide.slides import Data, open_slides, slide_count
 from spatialsig.stats.expression import clipped_moments, gene_moments, library_size
 from spatialsig.stats.variable import (
     Moments,
@@ -31,22 +32,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy import sparse
 
-    from spatialsig.slide.slides import Data
 
 FLAVORS = ("seed", "seurat", "cell_ranger", "seurat_v3")
 PANELS = ("intersection", "union")
 
 
+@checked
 def highly_variable_genes(
     data: Data,
     *,
-    n_top_genes: int = 2000,
+    n_top_genes: Count = 2000,
     flavor: str = "seed",
     panel: str = "intersection",
-    n_bins: int = 20,
-    span: float = 0.3,
-    test_fold: int | None = 0,
-    table_key: str = _keys.TABLE,
+    n_bins: Count = 20,
+    span: Positive = 0.3,
+    test_fold: Natural | None = 0,
+    table_key: Key = _keys.TABLE,
 ) -> None:
     """Mark the genes whose counts vary most over the training cells of all slides.
 
@@ -112,7 +113,6 @@ def highly_variable_genes(
     >>> int(sdata["table"].var["highly_variable"].sum())
     50
     """
-    check_positive(n_top_genes=n_top_genes, n_bins=n_bins, span=span)
     check_choice(flavor, FLAVORS, name="flavor")
     check_choice(panel, PANELS, name="panel")
     panels = [gene_names(slide, table_key) for slide in open_slides(data)]

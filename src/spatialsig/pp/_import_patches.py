@@ -9,20 +9,21 @@ import numpy as np
 import shapely
 
 from spatialsig import _keys
-from spatialsig._checks import check_choice, check_fraction, check_key, check_positive
+from spatialsig._arguments import Fraction, Key, NewKey, UmPerPx, checked
+from spatialsig._checks import check_choice, check_key
 from spatialsig.errors import InputError
 from spatialsig.pp._elements import LAZYSLIDE_COLUMN, check_resolution, geometries_on_image, tissue_of, write_patches
 from spatialsig.pp._segmentation import tissue_fraction
 from spatialsig.slide.coordinates import full_resolution, image_of, image_um_per_px
 from spatialsig.slide.patches import PatchSpec, level_read
-from spatialsig.slide.slides import open_slides
+from spatialsig.slide.slides import Data, open_slides
 
 if TYPE_CHECKING:
     from typing import Any
 
     from numpy.typing import NDArray
 
-    from spatialsig.slide.slides import Data, Slide
+    from spatialsig.slide.slides import Slide
 
 TOOLS = {"squidpy": "pixel_y0", "sopa": "bboxes", "lazyslide": LAZYSLIDE_COLUMN}  # the column that gives each away
 LAZYSLIDE_SPEC = "tile_spec"
@@ -30,16 +31,17 @@ UPRIGHT = 0.01  # share of its bounds that a tile may leave empty: a turn of a q
 TOLERANCE_PX = 1.0  # level-0 px by which a side may differ after a change of frame
 
 
+@checked
 def import_patches(
     data: Data,
-    source_key: str,
+    source_key: Key,
     *,
     tool: str | None = None,
-    um_per_px: float | None = None,
-    min_tissue: float | None = None,
-    tissue_key: str | None = None,
-    image_key: str = _keys.IMAGE,
-    key_added: str = _keys.PATCHES,
+    um_per_px: UmPerPx | None = None,
+    min_tissue: Fraction | None = None,
+    tissue_key: Key | None = None,
+    image_key: Key = _keys.IMAGE,
+    key_added: NewKey = _keys.PATCHES,
 ) -> None:
     """Make patches of the tiles that another tool cut, so that every later function works on them.
 
@@ -99,10 +101,6 @@ def import_patches(
     """
     if tool is not None:
         check_choice(tool, TOOLS, name="tool")
-    if um_per_px is not None:
-        check_positive(um_per_px=um_per_px)
-    if min_tissue is not None:
-        check_fraction(min_tissue=min_tissue)
     for slide in open_slides(data):
         check_key(slide.sdata.shapes, source_key, name="source_key", where=f"the shapes of slide {slide.name!r}")
     for slide in open_slides(data):

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from spatialsig import _keys
-from spatialsig._checks import check_positive
+from spatialsig._arguments import Key, NewKey, Positive, checked
 from spatialsig._progress import track
 from spatialsig.errors import InputError
 from spatialsig.slide.counts import counts_of
 from spatialsig.slide.lineage import counts_of_table
-from spatialsig.slide.slides import open_slides, slide_count
+from spatialsig.slide.slides import Data, open_slides, slide_count
 from spatialsig.stats.expression import TARGET_SUM, library_size, log1p_cp10k, scaled_counts
 
-if TYPE_CHECKING:
-    from spatialsig.slide.slides import Data
 
-
+@checked
 def normalize(
     data: Data,
     *,
-    target_sum: float = TARGET_SUM,
+    target_sum: Positive = TARGET_SUM,
     log1p: bool = True,
-    layer: str = "lognorm",
-    table_key: str = _keys.TABLE,
+    layer: NewKey = "lognorm",
+    table_key: Key = _keys.TABLE,
 ) -> None:
     """Write the counts of each cell, scaled to ``target_sum`` and as ``log1p``, into a layer.
 
@@ -61,7 +57,6 @@ def normalize(
     >>> sdata["table"].layers["lognorm"].shape == sdata["table"].shape
     True
     """
-    check_positive(target_sum=target_sum)
     if layer == "X":
         msg = "`layer='X'` would replace the raw counts; choose another name."
         raise InputError(msg)

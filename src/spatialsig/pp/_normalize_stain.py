@@ -9,19 +9,20 @@ import numpy as np
 import pandas as pd
 
 from spatialsig import _keys
-from spatialsig._checks import check_choice, check_positive
+from spatialsig._arguments import checked
+from spatialsig._checks import check_choice
 from spatialsig._progress import track
 from spatialsig._stains import STAINS
 from spatialsig.data.patches import read_patches
 from spatialsig.errors import InputError
 from spatialsig.slide.lineage import pixels_of, stain_of
-from spatialsig.slide.slides import open_slides, slide_count
+from spatialsig.slide.slides import Data, open_slides, slide_count
 from spatialsig.stats.stain import TISSUE_OD, optical_density, recolouring, stain_strength
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from spatialsig.slide.slides import Data, Slide
+    from spatialsig.slide.slides import Slide
 
 METHODS = ("macenko", "vahadane")
 REFERENCE_STRENGTH = (1.5, 0.95)  # OD of a well-stained slide; any would do, as long as all slides are given the same
@@ -38,6 +39,7 @@ class StainFit:
     matrix: list[list[float]]
 
 
+@checked
 def normalize_stain(
     data: Data, *, method: str = "macenko", n_patches: int = 100, seed: int = 0, patches_key: str = _keys.PATCHES
 ) -> pd.DataFrame:
@@ -93,7 +95,6 @@ def normalize_stain(
     ['matrix', 'method', 'strength', 'vectors']
     """
     check_choice(method, METHODS, name="method")
-    check_positive(n_patches=n_patches)
     slides = track(open_slides(data), "stains", total=slide_count(data), unit="slide")
     fits = {slide.name: _fit(slide, method, n_patches, seed, patches_key) for slide in slides}
     for slide in open_slides(data):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spatialsig import _keys
-from spatialsig._checks import check_fraction, check_positive
+from spatialsig._arguments import Count, Fraction, Key, Micrometres, Natural, NewKey, UmPerPx, checked
 from spatialsig._progress import track
 from spatialsig.errors import InputError
 from spatialsig.geometry.grid import patch_origins, points_in_patches
@@ -16,31 +16,32 @@ from spatialsig.pp._elements import check_resolution, tissue_of, write_patches
 from spatialsig.pp._segmentation import tissue_fraction
 from spatialsig.slide.coordinates import full_resolution, image_of, image_um_per_px, positions, um_to_image
 from spatialsig.slide.patches import PatchSpec, level_read
-from spatialsig.slide.slides import open_slides, slide_count
+from spatialsig.slide.slides import Data, open_slides, slide_count
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from spatialsig.slide.slides import Data, Slide
+    from spatialsig.slide.slides import Slide
 
 PATCH_PX, UM_PER_PX = 224, 0.5
 
 
+@checked
 def make_patches(
     data: Data,
     *,
-    patch_px: int | None = None,
-    um_per_px: float | None = None,
-    patch_um: float | None = None,
-    stride_um: float | None = None,
-    overlap: float | None = None,
-    around: str | None = None,
-    min_tissue: float = 0.25,
-    tissue_key: str | None = None,
-    min_cells: int = 0,
-    table_key: str = _keys.TABLE,
-    image_key: str = _keys.IMAGE,
-    key_added: str = _keys.PATCHES,
+    patch_px: Count | None = None,
+    um_per_px: UmPerPx | None = None,
+    patch_um: Micrometres | None = None,
+    stride_um: Micrometres | None = None,
+    overlap: Fraction | None = None,
+    around: Key | None = None,
+    min_tissue: Fraction = 0.25,
+    tissue_key: Key | None = None,
+    min_cells: Natural = 0,
+    table_key: Key = _keys.TABLE,
+    image_key: Key = _keys.IMAGE,
+    key_added: NewKey = _keys.PATCHES,
 ) -> None:
     """Cut the H&E into square patches: a grid over its tissue, or one patch around each spot.
 
@@ -98,7 +99,6 @@ def make_patches(
     """
     size = _size(patch_px, um_per_px, patch_um)
     stride = _stride(size, stride_um, overlap)
-    check_fraction(min_tissue=min_tissue)
     cells = (table_key, min_cells) if min_cells > 0 else None
     # every slide is checked before any is written
     specs = [_spec(slide, size, stride, min_tissue, image_key) for slide in open_slides(data)]
@@ -121,8 +121,6 @@ class _Size:
 
 def _size(patch_px: int | None, um_per_px: float | None, patch_um: float | None) -> _Size:
     """Size from any two of the three, or the defaults."""
-    sizes = {"patch_px": patch_px, "um_per_px": um_per_px, "patch_um": patch_um}
-    check_positive(**{name: value for name, value in sizes.items() if value is not None})
     if um_per_px is None:
         um_per_px = UM_PER_PX if patch_um is None or patch_px is None else patch_um / patch_px
     if patch_px is None:
@@ -148,7 +146,6 @@ def _stride(size: _Size, stride_um: float | None, overlap: float | None) -> floa
             raise InputError(msg)
         return size.um * (1 - overlap)
     if stride_um is not None:
-        check_positive(stride_um=stride_um)
         return stride_um
     return size.um
 

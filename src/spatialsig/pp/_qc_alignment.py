@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
 from spatialsig import _keys
-from spatialsig._checks import check_positive
+from spatialsig._arguments import Count, Key, checked
+from spatialsig._checks import warn
 from spatialsig._progress import track
-from spatialsig.errors import AlignmentError, SpatialsigWarning
+from spatialsig.errors import AlignmentError
 from spatialsig.geometry.affine import image_um_per_px
 from spatialsig.geometry.mistakes import COPIES, SAME_PX, hypotheses, rescaled
 from spatialsig.pp._registration_fits import Fitter, is_plausible, region_groups, sample_groups
 from spatialsig.pp._registration_image import NucleiRasters, place_image, refuse_patches
 from spatialsig.pp._registration_scale import find_rescaled
 from spatialsig.slide.coordinates import image_of, matrix_to_global, positions, um_per_global
-from spatialsig.slide.slides import open_slides, slide_count
+from spatialsig.slide.slides import Data, open_slides, slide_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from spatialsig.geometry.mistakes import Hypothesis
     from spatialsig.pp._registration_fits import Fit
-    from spatialsig.slide.slides import Data, Slide
+    from spatialsig.slide.slides import Slide
 
 WARN_UM = 10.0  # a longer shift costs labels of 112-um patches more than .01 of r
 SMALL_REGION_UM = 1000.0
@@ -53,14 +54,15 @@ class Result:
     n_cells: int
 
 
+@checked
 def qc_alignment(
     data: Data,
     *,
-    max_shift_um: float = 75.0,
-    n_regions: int = 4,
+    max_shift_um: Annotated[float, Field(gt=0, le=2000)] = 75.0,
+    n_regions: Count = 4,
     refine: bool = False,
-    image_key: str = _keys.IMAGE,
-    table_key: str = _keys.TABLE,
+    image_key: Key = _keys.IMAGE,
+    table_key: Key = _keys.TABLE,
 ) -> pd.DataFrame:
     """Measure how far the H&E lies off the cells, and name the mistake where its alignment is wrong.
 
@@ -128,7 +130,6 @@ def qc_alignment(
     >>> qc["verdict"].item(), round(qc["shift_um"].item())
     ('good', 6)
     """
-    check_positive(max_shift_um=max_shift_um, n_regions=n_regions)
     for slide in open_slides(data):  # every slide is checked before any is written
         _positions(slide, table_key)
         _matrix(slide, image_key)
@@ -289,4 +290,4 @@ def _warn(slide: Slide, result: Result, max_shift_um: float) -> None:
         )
     else:
         return
-    warnings.warn(msg, SpatialsigWarning, stacklevel=4)
+    warn(msg)

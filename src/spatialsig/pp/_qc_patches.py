@@ -11,14 +11,15 @@ import shapely
 from scipy import sparse
 
 from spatialsig import _keys
-from spatialsig._checks import check_fraction, check_key, check_positive
+from spatialsig._arguments import Fraction, Key, Positive, checked
+from spatialsig._checks import check_key
 from spatialsig._progress import progress_bar
 from spatialsig.data.patches import read_patches
 from spatialsig.errors import InputError
 from spatialsig.pp._elements import geometries_on_image
 from spatialsig.pp._segmentation import MASK_UM_PER_PX, TissueMask, coarse_pixels, segment, tissue_fraction
 from spatialsig.slide.coordinates import image_of, image_um_per_px
-from spatialsig.slide.slides import open_slides
+from spatialsig.slide.slides import Data, open_slides
 from spatialsig.stats import patch_quality as quality
 from spatialsig.stats.stain import optical_density
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import NDArray
 
-    from spatialsig.slide.slides import Data, Slide
+    from spatialsig.slide.slides import Slide
 
 BLOCK_UM = 8.0  # colours are judged on blocks of about a cell
 BATCH_MB = 64
@@ -44,16 +45,17 @@ class _Limits:
     max_stain: float
 
 
+@checked
 def qc_patches(
     data: Data,
     *,
-    patches_key: str = _keys.PATCHES,
-    min_focus: float = 0.75,
-    max_white: float = 0.75,
-    max_pen: float = 0.03,
-    max_fold: float = 0.08,
-    max_stain: float = 5.0,
-    qc_key: str | None = None,
+    patches_key: Key = _keys.PATCHES,
+    min_focus: Positive = 0.75,
+    max_white: Fraction = 0.75,
+    max_pen: Fraction = 0.03,
+    max_fold: Fraction = 0.08,
+    max_stain: Positive = 5.0,
+    qc_key: Key | None = None,
     drop: bool = False,
 ) -> pd.DataFrame:
     """Measure the quality of every patch from its pixels, and mark those that pass.
@@ -101,8 +103,6 @@ def qc_patches(
     >>> sorted(report.columns)[-3:]
     ['pen_share', 'stain_outlier', 'white_share']
     """
-    check_positive(min_focus=min_focus, max_stain=max_stain)
-    check_fraction(max_white=max_white, max_pen=max_pen, max_fold=max_fold)
     limits = _Limits(min_focus, max_white, max_pen, max_fold, max_stain)
     for slide in open_slides(data):
         slide.patches(patches_key)

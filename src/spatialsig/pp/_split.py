@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from spatialsig import _keys
-from spatialsig._checks import check_choice, check_positive
+from spatialsig._arguments import Key, Micrometres, NotNegative, Seed, Several, checked
+from spatialsig._checks import warn
 from spatialsig._text import check_alike
-from spatialsig.errors import InputError, LeakageError, SpatialsigWarning
+from spatialsig.errors import InputError, LeakageError
 from spatialsig.slide.coordinates import positions
 from spatialsig.slide.folds import folds_of, group_folds, inner_group_folds
-from spatialsig.slide.slides import open_slides
+from spatialsig.slide.slides import Data, open_slides
 
 if TYPE_CHECKING:
-    from spatialsig.slide.slides import Data, Slide
+    from spatialsig.slide.slides import Slide
 
 INSIDE = ("block", "random")  # folds of places on a slide; the others are of whole slides
 
 
+@checked
 def split(
     data: Data,
     *,
-    by: str = "patient",
-    n_folds: int = 4,
-    block_um: float = 1000.0,
-    buffer_um: float = 256.0,
-    n_inner_folds: int = 3,
+    by: Literal["patient", "slide", "block", "random"] = "patient",
+    n_folds: Several = 4,
+    block_um: Micrometres = 1000.0,
+    buffer_um: NotNegative = 256.0,
+    n_inner_folds: Several = 3,
     stratify: str | None = None,
     allow_leakage: bool = False,
-    seed: int = 0,
-    table_key: str = _keys.TABLE,
+    seed: Seed = 0,
+    table_key: Key = _keys.TABLE,
 ) -> None:
     """Assign a fold to every slide, or to every block of a slide.
 
@@ -104,8 +105,6 @@ def split(
             "pass `allow_leakage=True` to show what a leak looks like."
         )
         raise LeakageError(msg)
-    check_choice(by, ("patient", "slide", "block", "random"), name="by")
-    _check_numbers(n_folds, n_inner_folds, seed)
     params: dict[str, Any] = {"by": by, "n_folds": n_folds, "n_inner_folds": n_inner_folds, "seed": seed}
     if by in INSIDE:
         specs = _inside_slides(data, params, block_um, buffer_um, stratify)
@@ -118,16 +117,6 @@ def split(
         slide.commit_attrs()
 
 
-def _check_numbers(n_folds: int, n_inner_folds: int, seed: int) -> None:
-    for name, value in (("n_folds", n_folds), ("n_inner_folds", n_inner_folds)):
-        if value < 2:
-            msg = f"`{name}` must be at least 2; got {value}."
-            raise InputError(msg)
-    if seed < 0:
-        msg = f"`seed` must be at least 0; got {seed}."
-        raise InputError(msg)
-
-
 def _inside_slides(
     data: Data, params: dict[str, Any], block_um: float, buffer_um: float, stratify: str | None
 ) -> dict[str, dict[str, Any]]:
@@ -135,17 +124,11 @@ def _inside_slides(
         msg = f"`stratify={stratify!r}` spreads whole slides over folds; it needs by='patient' or by='slide'."
         raise InputError(msg)
     if params["by"] == "block":
-        check_positive(block_um=block_um)
-        if not buffer_um >= 0:
-            msg = f"`buffer_um` must be at least 0; got {buffer_um!r}."
-            raise InputError(msg)
         params = params | {"block_um": block_um, "buffer_um": buffer_um}
     else:
         params = params | {"allow_leakage": True}
-        warnings.warn(
-            "`by='random'`: neighbours of test patches are in training, so every score will be too high. Never report it.",
-            SpatialsigWarning,
-            stacklevel=3,
+        warn(
+            "`by='random'`: neighbours of test patches are in training, so every score will be too high. Never report it."
         )
     return {slide.name: params for slide in open_slides(data)}
 
@@ -166,11 +149,9 @@ def _groups(data: Data, by: str) -> dict[str, str]:
             without_patient.append(slide.name)
     check_alike(groups.values(), what=f"names of the groups by {by!r}:")
     if by == "patient" and without_patient:
-        warnings.warn(
+        warn(
             f"no patient is known for {without_patient}; each counts as its own patient. Two sections of one patient "
-            "in different folds leak: set sdata.attrs['spatialsig']['patient'].",
-            SpatialsigWarning,
-            stacklevel=3,
+            "in different folds leak: set sdata.attrs['spatialsig']['patient']."
         )
     return groups
 

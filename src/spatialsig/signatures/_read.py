@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import resources
@@ -14,15 +13,16 @@ from typing import Any
 
 import yaml
 
-from spatialsig._checks import first_few
+from spatialsig._arguments import Key, checked
+from spatialsig._checks import first_few, warn
 from spatialsig._text import check_alike, csv_rows, decoded, describe_mangled, near_misses, trimmed
-from spatialsig.errors import FileMissingError, InputError, SpatialsigWarning
+from spatialsig.errors import FileMissingError, InputError
 
 _COLUMNS = ("signature", "gene")  # of a csv
 _GENE = re.compile(r"(?!M\d)[A-Z][A-Z0-9]*(-[A-Z0-9]+)?(?<!\d{5})|ENS[A-Z]*G\d{11}(\.\d+)?|[A-Z][a-z]{1,5}\d[a-z0-9]*")
 _BETWEEN = frozenset(',;|"\t ')  # stand between genes, never in the name of one
 
-Source = str | Path | Mapping[str, Sequence[str]]
+Source = Key | Path | Mapping[str, Sequence[str]]
 
 
 def builtin_names() -> list[str]:
@@ -31,6 +31,7 @@ def builtin_names() -> list[str]:
     return sorted(file.name.removesuffix(".json") for file in files if file.name.endswith(".json"))
 
 
+@checked
 def read_signatures(source: Source) -> dict[str, list[str]]:
     """Read gene signatures from a mapping, a built-in set or a file into ``{name: [genes]}``.
 
@@ -115,7 +116,7 @@ def _clean(sets: Mapping[str, Sequence[str]], *, where: str) -> dict[str, list[s
     check_alike(cleaned, what=f"signatures of {where}:")
     for name, genes in cleaned.items():
         if mangled := describe_mangled(genes):
-            warnings.warn(f"signature {name!r} of {where}: {mangled}", SpatialsigWarning, stacklevel=3)
+            warn(f"signature {name!r} of {where}: {mangled}")
     return cleaned
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,9 +9,9 @@ from spatialdata.transformations import Scale, get_transformation
 from xarray import DataArray, DataTree
 
 from spatialsig import _keys
-from spatialsig._checks import check_key
+from spatialsig._checks import check_key, warn
 from spatialsig.data.pyramid import check_rgb_names
-from spatialsig.errors import AlignmentError, InputError, SpatialsigWarning
+from spatialsig.errors import AlignmentError, InputError
 from spatialsig.geometry.affine import apply
 from spatialsig.slide.counts import LOST_ATTRS, refuse_several
 
@@ -67,7 +66,7 @@ def as_positions(values: Any, *, where: str) -> NDArray[np.float64]:
         raise InputError(msg)
     if lost.any():
         msg = f"{where}: {lost.sum()} of {len(xy)} positions are not finite; these cells are left out, in no patch or block."
-        warnings.warn(msg, SpatialsigWarning, stacklevel=4)
+        warn(msg)
         xy[lost] = np.nan
     return xy
 

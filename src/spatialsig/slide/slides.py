@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 import spatialdata as sd
 
 from spatialsig import _keys
+from spatialsig._arguments import Key
 from spatialsig._checks import check_key
 from spatialsig._text import trimmed
 from spatialsig.errors import InputError, KeyMissingError, SpatialsigError, StoreError
@@ -39,7 +40,7 @@ class Stores(Protocol):
 
 SLIDE_ERRORS = (SpatialsigError, OSError)  # of a bad slide; anything else is a fault of ours and must be seen
 
-Data: TypeAlias = sd.SpatialData | str | Path | Stores  # what every function takes
+Data: TypeAlias = sd.SpatialData | Key | Path | Stores  # what every function takes
 
 
 @dataclass

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from spatialsig._checks import check_files
+from spatialsig._checks import NAME_RULE, check_files, names_element
 from spatialsig._files import flush_entry, object_or_empty, write_text
 from spatialsig.errors import InputError, StoreError
 from spatialsig.store.atomic import link_or_copy
@@ -24,8 +23,6 @@ FILE = "zarr.json"
 KINDS = ("images", "labels", "points", "shapes", "tables")
 ROOT_FILES = (FILE, *(f"{kind}/{FILE}" for kind in KINDS))
 SPATIALDATA_ATTRS = "spatialdata_attrs"
-MAX_NAME = 100
-_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 # attributes that spatialdata writes last: an element without them was never finished
 _FINISHED = dict.fromkeys(KINDS, frozenset({SPATIALDATA_ATTRS})) | {"tables": frozenset({"version"})}
 
@@ -156,12 +153,8 @@ def read_attrs(path: Path) -> dict[str, Any]:
 
 def check_name(name: str) -> None:
     """Raise :class:`InputError` unless ``name`` can name an element (and its directory)."""
-    plain = _NAME.fullmatch(name) is not None and not name.startswith(("__", "."))
-    if not plain or len(name) > MAX_NAME:
-        msg = (
-            f"element name {name!r} cannot be stored; wanted 1-{MAX_NAME} letters, digits, '_', '-' or '.', "
-            f"not starting with '.' or '__'."
-        )
+    if not names_element(name):
+        msg = f"element name {name!r} cannot be stored; wanted {NAME_RULE}."
         raise InputError(msg)
 
 

@@ -7,12 +7,11 @@ import os
 import secrets
 import shutil
 import socket
-import warnings
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from spatialsig._checks import warn
 from spatialsig._files import flush_entry, write_text
-from spatialsig.errors import SpatialsigWarning
 from spatialsig.store.atomic import ASIDE, exchange, flush_tree, link_or_copy
 from spatialsig.store.lock import dead_lock_files, process_lives
 from spatialsig.store.manifest import record
@@ -103,7 +102,7 @@ def quarantine_unfinished(path: Path) -> None:
     if broken:
         quarantine_dir = quarantine([path / name for name in broken], path)
         msg = f"{str(path)!r}: moved unfinished {broken} to {str(quarantine_dir)!r}."
-        warnings.warn(msg, SpatialsigWarning, stacklevel=5)
+        warn(msg)
 
 
 def quarantine(entries: Iterable[Path], path: Path) -> Path:

@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 from spatialsig import _keys
+from spatialsig._arguments import Fraction, Key, Natural, NewKey, checked
 from spatialsig._checks import check_choice
 from spatialsig._progress import track
 from spatialsig.errors import InputError
 from spatialsig.labels.patch_labels import LabelRequest, check_slides, patch_labels
 from spatialsig.labels.statistics import PSEUDOBULK, STATISTICS
 from spatialsig.labels.targets import Targets
-from spatialsig.slide.slides import open_slides, slide_count
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from spatialsig.slide.slides import Data
+from spatialsig.slide.slides import Data, open_slides, slide_count
 
 
+@checked
 def aggregate_patches(
     data: Data,
     *,
     stat: str = "mean",
-    trim: float = 0.1,
-    min_cells: int = 10,
+    trim: Fraction = 0.1,
+    min_cells: Natural = 10,
     targets: Mapping[str, str | Sequence[str]] | None = None,
-    use_rep: str | None = _keys.X_AE,
+    use_rep: Key | None = _keys.X_AE,
     obs: Sequence[str] = (),
     obsm: Sequence[str] = (),
     layers: Sequence[str] = (),
-    patches_key: str = _keys.PATCHES,
-    table_key: str = _keys.TABLE,
-    key_added: str = _keys.SIGNATURES,
+    patches_key: Key = _keys.PATCHES,
+    table_key: Key = _keys.TABLE,
+    key_added: NewKey = _keys.SIGNATURES,
 ) -> None:
     """Label every patch from its cells: signature scores, embedding, number of cells, and whatever else is asked for.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as ListLike
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,29 +12,27 @@ from spatialdata.models import Image2DModel
 from spatialdata.transformations import Scale, Sequence, Translation, get_transformation
 
 from spatialsig import _keys
-from spatialsig._checks import check_choice, check_key, check_positive
+from spatialsig._arguments import Count, Key, NewKey, checked
+from spatialsig._checks import check_choice, check_key
 from spatialsig._progress import progress_bar
 from spatialsig.data.features import in_batches
 from spatialsig.data.passes import ahead
 from spatialsig.errors import InputError
 from spatialsig.inference.inputs import AHEAD, check_patches, inputs_name
-from spatialsig.models.ensemble import members_of, weights_hash
+from spatialsig.models.ensemble import SignatureModel, members_of, weights_hash
 from spatialsig.models.scalers import standardised_embedding
 from spatialsig.nn.saliency import can_roll_out, integrated_gradients, rollout, summed_cells
 from spatialsig.slide.coordinates import XY, image_of
 from spatialsig.slide.lineage import obsm_of
-from spatialsig.slide.slides import open_slides
+from spatialsig.slide.slides import Data, open_slides
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence as ListLike
-
     from numpy.typing import NDArray
     from torch import Tensor
 
     from spatialsig.models import SignatureViT
-    from spatialsig.models.ensemble import SignatureModel
     from spatialsig.slide.patches import PatchSpec
-    from spatialsig.slide.slides import Data, Slide
+    from spatialsig.slide.slides import Slide
 
 METHODS = ("gradient", "rollout")
 ROLLOUT = "attention"  # name of the one channel: attention does not tell signatures apart
@@ -50,6 +49,7 @@ class _Asked:
     n_steps: int
 
 
+@checked
 def attention(
     data: Data,
     model: SignatureModel,
@@ -57,12 +57,12 @@ def attention(
     method: str = "gradient",
     signatures: ListLike[str] | None = None,
     patches: ListLike[int] | None = None,
-    use_rep: str | None = None,
-    cell_px: int | None = None,
-    n_steps: int = 16,
-    patches_key: str = _keys.PATCHES,
-    signatures_key: str = _keys.SIGNATURES,
-    key_added: str = _keys.ATTENTION,
+    use_rep: Key | None = None,
+    cell_px: Count | None = None,
+    n_steps: Count = 16,
+    patches_key: Key = _keys.PATCHES,
+    signatures_key: Key = _keys.SIGNATURES,
+    key_added: NewKey = _keys.ATTENTION,
 ) -> None:
     """Draw a map over the H&E of what each place in the patches adds to the predicted scores.
 
@@ -130,7 +130,6 @@ def attention(
     (1, 4, 4)
     """
     check_choice(method, METHODS, name="method")
-    check_positive(n_steps=n_steps)
     asked = _asked(model, method, signatures, cell_px, n_steps)
     for slide in open_slides(data):
         shown = slide.patches(patches_key)

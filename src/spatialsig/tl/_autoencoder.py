@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from spatialsig import _keys
+from spatialsig._arguments import AnyPath, Count, Fraction, Key, Natural, Seed, checked
 from spatialsig._progress import track
 from spatialsig.expression import AutoencoderOptions, embed_slide, train_expression_autoencoder
+from spatialsig.models import Autoencoder
 from spatialsig.slide.lineage import counts_of_table
-from spatialsig.slide.slides import open_slides, slide_count
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from spatialsig.models import Autoencoder
-    from spatialsig.slide.slides import Data
+from spatialsig.slide.slides import Data, open_slides, slide_count
 
 
+@checked
 def train_autoencoder(
     data: Data,
     *,
-    signatures: str | Path | Mapping[str, Sequence[str]] = "tumour_microenvironment",
+    signatures: AnyPath | Mapping[str, Sequence[str]] = "tumour_microenvironment",
     exclude_signature_genes: bool = True,
     panel: str = "intersection",
-    test_fold: int | None = 0,
-    validation_fold: int | None = None,
-    n_latent: int = 32,
+    test_fold: Natural | None = 0,
+    validation_fold: Natural | None = None,
+    n_latent: Count = 32,
     hidden: tuple[int, ...] = (1024, 256),
     loss: str = "mse",
-    denoise: float = 0.2,
+    denoise: Fraction = 0.2,
     slide_offsets: bool = False,
     linear_path: bool = True,
-    seed: int = 0,
-    table_key: str = _keys.TABLE,
+    seed: Seed = 0,
+    table_key: Key = _keys.TABLE,
     **fit_options: Any,
 ) -> Autoencoder:
     """Train an autoencoder on the cell-by-gene counts of all training slides together.
@@ -112,6 +109,7 @@ def train_autoencoder(
     return train_expression_autoencoder(data, options)
 
 
+@checked
 def embed_cells(data: Data, model: Autoencoder, *, table_key: str = _keys.TABLE, key_added: str = _keys.X_AE) -> None:
     """Write the embedding of every cell that a trained autoencoder makes from its counts.
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import nn
 
 from spatialsig import _keys
-from spatialsig._checks import check_options, check_positive, option_names
+from spatialsig._arguments import Count, Key, Natural, NewKey, Seed, check_fit, checked
+from spatialsig._checks import option_names
 from spatialsig._hashing import content_hash
 from spatialsig.data.features import compute_features
 from spatialsig.data.loader import PatchBatches
@@ -16,32 +19,28 @@ from spatialsig.inference.inputs import check_patches
 from spatialsig.models.pretrained import PretrainedViT
 from spatialsig.models.vit import SignatureViT
 from spatialsig.nn.backbones import build_backbone, warn_of_scale
-from spatialsig.nn.vit import ViT
-from spatialsig.slide.slides import open_slides
+from spatialsig.nn.vit import ViT, ViTConfig
+from spatialsig.slide.slides import Data, open_slides
 from spatialsig.train.pretrain import fit_masked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from torch import nn
-
     from spatialsig.data.patches import PatchSource
-    from spatialsig.nn.vit import ViTConfig
     from spatialsig.slide.patches import PatchSpec
-    from spatialsig.slide.slides import Data, Slide
+    from spatialsig.slide.slides import Slide
 
 FIT_OPTIONS = option_names(fit_masked, without=("um_per_px", "validation", "size", "seed"))
 
 
+@checked
 def pretrain_vit(
     data: Data,
     *,
     size: str | ViTConfig = "tiny",
-    test_fold: int | None = 0,
-    batch_size: int = 32,
-    seed: int = 0,
-    patches_key: str = _keys.PATCHES,
-    signatures_key: str = _keys.SIGNATURES,
+    test_fold: Natural | None = 0,
+    batch_size: Count = 32,
+    seed: Seed = 0,
+    patches_key: Key = _keys.PATCHES,
+    signatures_key: Key = _keys.SIGNATURES,
     **fit_options: Any,
 ) -> PretrainedViT:
     """Train an image network on patches without labels: blocks of each are hidden, and it paints what was there.
@@ -95,7 +94,7 @@ def pretrain_vit(
     >>> network.run["training_samples"]
     ['toy']
     """
-    check_options(fit_options, FIT_OPTIONS, function="pretrain_vit")
+    fit_options = check_fit(fit_options, fit_masked, FIT_OPTIONS, function="pretrain_vit")
     spec, sources = _sources(data, test_fold, patches_key, signatures_key)
     nothing = [np.empty((len(source), 0), np.float32) for source in sources]
     batches = PatchBatches(sources, targets=nothing, batch_size=batch_size, seed=seed)
@@ -144,14 +143,15 @@ def _same(slide: Slide, spec: PatchSpec, first: PatchSpec | None) -> PatchSpec:
     return spec
 
 
+@checked
 def embed_patches(
     data: Data,
     backbone: str | nn.Module | Callable[..., Any] | SignatureViT | PretrainedViT,
     *,
-    batch_size: int = 64,
-    patches_key: str = _keys.PATCHES,
-    signatures_key: str = _keys.SIGNATURES,
-    key_added: str = "embedding",
+    batch_size: Count = 64,
+    patches_key: Key = _keys.PATCHES,
+    signatures_key: Key = _keys.SIGNATURES,
+    key_added: NewKey = "embedding",
     **backbone_options: Any,
 ) -> None:
     """Write the features that an image network makes of every patch as a table, for scanpy and :func:`train_vit`.
@@ -196,7 +196,6 @@ def embed_patches(
     >>> len(sdata["embedding"]) == len(sdata["patches"])
     True
     """
-    check_positive(batch_size=batch_size)
     network = _network(backbone, backbone_options)
     record = {"backbone": str(getattr(network, "spec", type(network).__name__)), "weights_sha256": _hash(network)}
     for slide in open_slides(data):

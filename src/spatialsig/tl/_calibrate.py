@@ -9,21 +9,22 @@ import numpy as np
 import pandas as pd
 
 from spatialsig import _keys
+from spatialsig._arguments import Count, Key, Natural, Share, checked
 from spatialsig._checks import check_choice
 from spatialsig._progress import track
 from spatialsig.errors import InputError, KeyMissingError, LeakageError
 from spatialsig.inference.inputs import ModelInputs, inputs_name, usable
 from spatialsig.inference.provenance import backbone_of, check_folds
+from spatialsig.models.ensemble import SignatureModel
 from spatialsig.slide.folds import BUFFER
-from spatialsig.slide.slides import open_slides, slide_count
+from spatialsig.slide.slides import Data, open_slides, slide_count
 from spatialsig.stats.conformal import GUARANTEES, check_coverage, conformal_quantile, left_out_coverage, slides_needed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from spatialsig.models.ensemble import SignatureModel
     from spatialsig.slide.patches import Patches
-    from spatialsig.slide.slides import Data, Slide
+    from spatialsig.slide.slides import Slide
 
 _SMALLEST_STD = 1e-12  # a deviation of 0 would make an error infinitely large
 
@@ -37,17 +38,18 @@ class _Errors:
     std: NDArray[np.float64] | None  # of the model
 
 
+@checked
 def calibrate(
     data: Data,
     model: SignatureModel,
     *,
-    fold: int | None = None,
-    coverage: float = 0.95,
+    fold: Natural | None = None,
+    coverage: Share = 0.95,
     guarantee: str = "patches",
-    use_rep: str | None = None,
-    n_views: int = 1,
-    patches_key: str = _keys.PATCHES,
-    signatures_key: str = _keys.SIGNATURES,
+    use_rep: Key | None = None,
+    n_views: Count = 1,
+    patches_key: Key = _keys.PATCHES,
+    signatures_key: Key = _keys.SIGNATURES,
 ) -> pd.DataFrame:
     """Measure the prediction intervals of a model on slides it has not learned from, and keep them in the model.
 

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Collection
 
 import pandas as pd
 
 from spatialsig import _keys
+from spatialsig._arguments import Count, Key, Seed, checked
 from spatialsig.evaluation.ceiling import N_REPEATS, slide_ceiling
-from spatialsig.slide.slides import open_slides
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from spatialsig.slide.slides import Data
+from spatialsig.slide.slides import Data, open_slides
 
 
+@checked
 def noise_ceiling(
     data: Data,
     *,
-    n_repeats: int = N_REPEATS,
-    seed: int = 0,
+    n_repeats: Count = N_REPEATS,
+    seed: Seed = 0,
     samples: Collection[str] | None = None,
-    table_key: str = _keys.TABLE,
-    signatures_key: str = _keys.SIGNATURES,
+    table_key: Key = _keys.TABLE,
+    signatures_key: Key = _keys.SIGNATURES,
 ) -> pd.DataFrame:
     """Estimate the largest correlation that a perfect predictor could have with the labels of each slide.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +12,11 @@ import numpy as np
 import pandas as pd
 
 from spatialsig import _keys
+from spatialsig._arguments import AnyPath, Key, NewKey, Seed, checked
+from spatialsig._checks import warn
 from spatialsig._hashing import json_hash
 from spatialsig._progress import track
-from spatialsig.errors import InputError, KeyMissingError, SpatialsigWarning
+from spatialsig.errors import InputError, KeyMissingError
 from spatialsig.evaluation.evaluate import evaluate_model
 from spatialsig.evaluation.schema import ERROR
 from spatialsig.expression import AutoencoderOptions, embed_slide, train_expression_autoencoder
@@ -26,15 +28,14 @@ from spatialsig.models.vit import SignatureViT
 from spatialsig.slide.folds import BUFFER
 from spatialsig.slide.ledger import Ledger, data_hash, run_hash
 from spatialsig.slide.lineage import counts_of_table, obsm_of
-from spatialsig.slide.slides import open_slides
+from spatialsig.slide.slides import Data, open_slides
 from spatialsig.stats.grouped import grouped_mean
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from spatialsig.models import Autoencoder
-    from spatialsig.slide.slides import Data, Slide
+    from spatialsig.slide.slides import Slide
 
 MANIFEST = "cross_validation.json"
 FRAME = "evaluation.parquet"
@@ -78,18 +79,19 @@ class _Plan:
         return f"{self.use_rep}_fold{fold}" if self.refit and self.use_rep is not None else self.use_rep
 
 
+@checked
 def cross_validate(
     data: Data,
     *,
-    run_dir: str | os.PathLike[str],
-    use_rep: str | None = _keys.X_AE,
+    run_dir: AnyPath,
+    use_rep: Key | None = _keys.X_AE,
     refit_autoencoder: bool = True,
     autoencoder: Mapping[str, Any] | None = None,
-    seed: int = 0,
-    patches_key: str = _keys.PATCHES,
-    signatures_key: str = _keys.SIGNATURES,
-    table_key: str = _keys.TABLE,
-    key_added: str = _keys.SIGNATURES_PRED,
+    seed: Seed = 0,
+    patches_key: Key = _keys.PATCHES,
+    signatures_key: Key = _keys.SIGNATURES,
+    table_key: Key = _keys.TABLE,
+    key_added: NewKey = _keys.SIGNATURES_PRED,
     **train_options: Any,
 ) -> pd.DataFrame:
     """Evaluate and predict every fold of the split by a model that was trained on the others.
@@ -201,7 +203,7 @@ def _run_fold(plan: _Plan, fold: int) -> None:
     frame, findings = evaluate_model(plan.data, vit, seed=plan.seed, table_key=plan.table_key, **keys)
     for finding in findings:
         if finding.severity == ERROR and finding.name not in _SAME_FOR_ALL:
-            warnings.warn(finding.text, SpatialsigWarning, stacklevel=3)
+            warn(finding.text)
     frame.insert(0, _keys.FOLD, fold)
     frame.to_parquet(plan.directory(fold) / FRAME, index=False)
 

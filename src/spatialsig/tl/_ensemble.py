@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from spatialsig import _keys
+from spatialsig._arguments import AnyPath, Count, Key, Seed, checked
 from spatialsig._progress import track
 from spatialsig.errors import InputError
 from spatialsig.inference.vit import VitOptions, train_signature_vit
 from spatialsig.models.ensemble import SignatureEnsemble
 from spatialsig.models.vit import SignatureViT
 from spatialsig.slide.ledger import Ledger, data_hash, run_hash
-
-if TYPE_CHECKING:
-    import os
-
-    from spatialsig.slide.slides import Data
+from spatialsig.slide.slides import Data
 
 MANIFEST = "ensemble.json"
 
 
+@checked
 def train_ensemble(
     data: Data,
     *,
-    n_members: int = 5,
-    seed: int = 0,
-    run_dir: str | os.PathLike[str] | None = None,
-    use_rep: str | None = _keys.X_AE,
-    signatures_key: str = _keys.SIGNATURES,
-    patches_key: str = _keys.PATCHES,
+    n_members: Count = 5,
+    seed: Seed = 0,
+    run_dir: AnyPath | None = None,
+    use_rep: Key | None = _keys.X_AE,
+    signatures_key: Key = _keys.SIGNATURES,
+    patches_key: Key = _keys.PATCHES,
     **train_options: Any,
 ) -> SignatureEnsemble:
     """Train several image models on the same slides from different seeds, to predict as one.

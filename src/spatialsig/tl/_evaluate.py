@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import warnings
-from typing import TYPE_CHECKING
+import pandas as pd
 
 from spatialsig import _keys
-from spatialsig.errors import SpatialsigWarning
+from spatialsig._arguments import Key, Natural, Seed, checked
+from spatialsig._checks import warn
 from spatialsig.evaluation.evaluate import all_findings, evaluate_model, evaluate_request, findings_table
 from spatialsig.evaluation.findings_slides import slide_facts
 from spatialsig.evaluation.rows import Request
 from spatialsig.evaluation.schema import ERROR
-from spatialsig.slide.slides import open_slides
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from spatialsig.models.ensemble import SignatureModel
-    from spatialsig.slide.slides import Data
+from spatialsig.models.ensemble import SignatureModel
+from spatialsig.slide.slides import Data, open_slides
 
 
+@checked
 def evaluate(
     data: Data,
     model: SignatureModel,
     *,
-    embedding_key: str | None = None,
+    embedding_key: Key | None = None,
     pooled: bool = False,
-    seed: int = 0,
-    patches_key: str = _keys.PATCHES,
-    signatures_key: str = _keys.SIGNATURES,
-    table_key: str = _keys.TABLE,
+    seed: Seed = 0,
+    patches_key: Key = _keys.PATCHES,
+    signatures_key: Key = _keys.SIGNATURES,
+    table_key: Key = _keys.TABLE,
 ) -> pd.DataFrame:
     """Evaluate a model on the fold it has not seen, beside simple predictors and the noise ceiling.
 
@@ -109,21 +105,22 @@ def evaluate(
     )  # fmt: skip
     for finding in faults:
         if finding.severity == ERROR:
-            warnings.warn(finding.text, SpatialsigWarning, stacklevel=2)
+            warn(finding.text)
     return table
 
 
+@checked
 def baselines(
     data: Data,
     *,
-    test_fold: int = 0,
-    use_rep: str | None = None,
-    embedding_key: str | None = None,
+    test_fold: Natural = 0,
+    use_rep: Key | None = None,
+    embedding_key: Key | None = None,
     pooled: bool = False,
-    seed: int = 0,
-    patches_key: str = _keys.PATCHES,
-    signatures_key: str = _keys.SIGNATURES,
-    table_key: str = _keys.TABLE,
+    seed: Seed = 0,
+    patches_key: Key = _keys.PATCHES,
+    signatures_key: Key = _keys.SIGNATURES,
+    table_key: Key = _keys.TABLE,
 ) -> pd.DataFrame:
     """Evaluate simple predictors on the labels of a cohort, before (or without) a model.
 
@@ -180,13 +177,14 @@ def baselines(
     return evaluate_request(data, request, pooled=pooled)[0]
 
 
+@checked
 def findings(
     data: Data,
     model: SignatureModel | None = None,
     evaluation: pd.DataFrame | None = None,
     *,
-    signatures_key: str = _keys.SIGNATURES,
-    table_key: str = _keys.TABLE,
+    signatures_key: Key = _keys.SIGNATURES,
+    table_key: Key = _keys.TABLE,
 ) -> pd.DataFrame:
     """List the reasons to doubt a result that the slides, the model and its evaluation give.
 

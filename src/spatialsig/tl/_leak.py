@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,29 +9,32 @@ import numpy as np
 import pandas as pd
 
 from spatialsig import _keys
-from spatialsig.errors import InputError, SpatialsigWarning
+from spatialsig._arguments import Count, Key, Natural, Seed, checked
+from spatialsig._checks import warn
+from spatialsig.errors import InputError
 from spatialsig.evaluation.ceiling import N_REPEATS, slide_ceiling
 from spatialsig.signatures import scored_genes, shared_genes
-from spatialsig.slide.slides import open_slides
+from spatialsig.slide.slides import Data, open_slides
 from spatialsig.stats.agreement import pearson
 from spatialsig.stats.baselines import ridge
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from spatialsig.slide.slides import Data, Slide
+    from spatialsig.slide.slides import Slide
 
 
+@checked
 def embedding_leak(
     data: Data,
     *,
-    test_fold: int = 0,
-    use_rep: str = _keys.X_AE,
-    n_repeats: int = N_REPEATS,
-    seed: int = 0,
-    patches_key: str = _keys.PATCHES,
-    signatures_key: str = _keys.SIGNATURES,
-    table_key: str = _keys.TABLE,
+    test_fold: Natural = 0,
+    use_rep: Key = _keys.X_AE,
+    n_repeats: Count = N_REPEATS,
+    seed: Seed = 0,
+    patches_key: Key = _keys.PATCHES,
+    signatures_key: Key = _keys.SIGNATURES,
+    table_key: Key = _keys.TABLE,
 ) -> pd.DataFrame:
     """Predict the labels from the expression embedding alone, and say which genes both were made of.
 
@@ -162,12 +164,10 @@ def _warn(frame: pd.DataFrame, use_rep: str) -> None:
     if leaking.empty:
         return
     worst = leaking.sort_values("share_of_ceiling", na_position="first").iloc[-1]
-    warnings.warn(
+    warn(
         f"the embedding {use_rep!r} was made from genes of {len(leaking)} of {len(frame)} signatures "
         f"({leaking['n_shared'].sum()} of {leaking['n_genes'].sum()} of their genes). Alone, without any image, it reaches "
         f"r = {leaking['pearson'].mean():.2f} on them, {leaking['share_of_ceiling'].mean():.0%} of the noise ceiling "
         f"({worst['signature']}: {worst['share_of_ceiling']:.0%}). Train the autoencoder with `signatures=` set to the "
-        "same signatures and `exclude_signature_genes=True`.",
-        SpatialsigWarning,
-        stacklevel=3,
+        "same signatures and `exclude_signature_genes=True`."
     )

@@ -3,44 +3,43 @@
 from __future__ import annotations
 
 import time
-import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from spatialsig import _keys
-from spatialsig._checks import check_choice
-from spatialsig.errors import SpatialsigWarning
+from spatialsig._arguments import Count, Key, NewKey, checked
+from spatialsig._checks import warn
 from spatialsig.inference.inputs import ModelInputs, inputs_name
 from spatialsig.inference.provenance import result_hashes
-from spatialsig.models.ensemble import weights_hash
+from spatialsig.models.ensemble import SignatureModel, weights_hash
 from spatialsig.models.intervals import bounds
-from spatialsig.slide.slides import SLIDE_ERRORS, each_alone, on_slide, open_slides
+from spatialsig.slide.slides import SLIDE_ERRORS, Data, each_alone, on_slide, open_slides
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import anndata as ad
 
-    from spatialsig.models.ensemble import SignatureModel
-    from spatialsig.slide.slides import Data, Slide
+    from spatialsig.slide.slides import Slide
 
 PREDICTED, SKIPPED, FAILED = "predicted", "skipped", "failed"
 
 
+@checked
 def predict(
     data: Data,
     model: SignatureModel,
     *,
-    use_rep: str | None = None,
-    n_views: int = 1,
+    use_rep: Key | None = None,
+    n_views: Count = 1,
     skip_done: bool = False,
-    on_error: str = "raise",
-    patches_key: str = _keys.PATCHES,
-    signatures_key: str = _keys.SIGNATURES,
-    key_added: str = _keys.SIGNATURES_PRED,
+    on_error: Literal["raise", "collect"] = "raise",
+    patches_key: Key = _keys.PATCHES,
+    signatures_key: Key = _keys.SIGNATURES,
+    key_added: NewKey = _keys.SIGNATURES_PRED,
 ) -> pd.DataFrame:
     """Predict the signature scores of every patch from its H&E, with or without an expression embedding.
 
@@ -95,7 +94,6 @@ def predict(
     >>> sdata["signatures_pred"].shape == (len(sdata["patches"]), 6)
     True
     """
-    check_choice(on_error, ("raise", "collect"), name="on_error")
     run = _Prediction(
         model=model, weights=weights_hash(model), intervals=intervals_for(model, use_rep, n_views), use_rep=use_rep,
         n_views=n_views, skip_done=skip_done, patches_key=patches_key, signatures_key=signatures_key,
@@ -174,11 +172,9 @@ def intervals_for(model: SignatureModel, use_rep: str | None, n_views: int) -> M
     if record is not None and record["n_views"] == n_views:
         return dict(record)
     calibrated = ", ".join(f"{inputs!r} with n_views={r['n_views']}" for inputs, r in model.intervals.items())
-    warnings.warn(
+    warn(
         f"the model was calibrated for {calibrated}, not for {inputs_name(use_rep)!r} with n_views={n_views}: no intervals "
-        "are written. Call `sp.tl.calibrate` with the same `use_rep` and `n_views`.",
-        SpatialsigWarning,
-        stacklevel=3,
+        "are written. Call `sp.tl.calibrate` with the same `use_rep` and `n_views`."
     )
     return None
 
@@ -188,4 +184,4 @@ def _warn_of_failures(outcome: pd.DataFrame) -> None:
     if len(failed):
         listed = "\n".join(f"  {sample}: {why}" for sample, why in zip(failed["sample"], failed["error"], strict=True))
         msg = f"{len(failed)} of {len(outcome)} slides could not be predicted:\n{listed}"
-        warnings.warn(msg, SpatialsigWarning, stacklevel=3)
+        warn(msg)

@@ -2,45 +2,42 @@
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from spatialsig import _keys
-from spatialsig._checks import check_choice, check_positive
+from spatialsig._arguments import AnyPath, Count, Fraction, Key, Natural, NewKey, Seed, Several, checked
+from spatialsig._checks import check_choice, warn
 from spatialsig._progress import track
-from spatialsig.errors import InputError, SpatialsigWarning
+from spatialsig.errors import InputError
 from spatialsig.labels.scorers import METHODS, ScorerFit, fit_method, scores_under
 from spatialsig.signatures import Coverage, coverage_table, measured_genes, read_signatures, weights
 from spatialsig.slide.counts import common_genes, counts_of, gene_names
 from spatialsig.slide.lineage import counts_of_table
-from spatialsig.slide.slides import open_slides, slide_count
+from spatialsig.slide.slides import Data, open_slides, slide_count
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    import pandas as pd
     from numpy.typing import NDArray
 
-    from spatialsig.slide.slides import Data
 
-
+@checked
 def score_cells(
     data: Data,
-    signatures: str | Path | Mapping[str, Sequence[str]] = "tumour_microenvironment",
+    signatures: AnyPath | Mapping[str, Sequence[str]] = "tumour_microenvironment",
     *,
     method: str = "zscore",
-    test_fold: int | None = 0,
-    min_genes: int = 3,
-    min_fraction: float = 0.5,
-    max_rank: int | None = None,
-    n_bins: int = 10,
-    n_controls: int = 50,
-    seed: int = 0,
-    table_key: str = _keys.TABLE,
-    key_added: str = _keys.CELL_SIGNATURES,
+    test_fold: Natural | None = 0,
+    min_genes: Natural = 3,
+    min_fraction: Fraction = 0.5,
+    max_rank: Count | None = None,
+    n_bins: Several = 10,
+    n_controls: Count = 50,
+    seed: Seed = 0,
+    table_key: Key = _keys.TABLE,
+    key_added: NewKey = _keys.CELL_SIGNATURES,
 ) -> pd.DataFrame:
     """Score every cell for every signature from its counts.
 
@@ -110,7 +107,6 @@ def score_cells(
     True
     """
     check_choice(method, METHODS, name="method")
-    check_positive(n_bins=n_bins - 1, n_controls=n_controls)
     sets = read_signatures(signatures)
     panels = [gene_names(slide, table_key) for slide in open_slides(data)]
     report = coverage_table(sets, panels, coverage=Coverage(min_genes, min_fraction))
@@ -166,4 +162,4 @@ def _check_coverage(report: pd.DataFrame, panels: list[list[str]]) -> None:
         raise InputError(msg)
     if len(dropped):
         reasons = "; ".join(f"{name} ({reason})" for name, reason in dropped["reason"].items())
-        warnings.warn(f"not scored, NaN on every slide: {reasons}.", SpatialsigWarning, stacklevel=3)
+        warn(f"not scored, NaN on every slide: {reasons}.")

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from spatialsig._arguments import Share, checked
 from spatialsig._checks import check_choice, check_key
 from spatialsig.errors import InputError
 from spatialsig.evaluation.schema import slide_rows
 from spatialsig.stats.significance import benjamini_hochberg, cluster_interval, combine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
 MEAN = "mean"  # in the column of signatures: the mean over all of them
 UNITS = ("patient", "sample")
@@ -31,6 +33,7 @@ QUESTIONS = (
 )
 
 
+@checked
 def summarise(
     evaluation: pd.DataFrame, *, by: str = "patient", interval: str = "fisher", level: float = 0.95, seed: int = 0
 ) -> pd.DataFrame:
@@ -113,12 +116,13 @@ def summarise(
     return result
 
 
+@checked
 def compare_methods(
     evaluation: pd.DataFrame,
     *,
     pairs: Sequence[tuple[str, str]] | None = None,
     by: str = "patient",
-    level: float = 0.95,
+    level: Share = 0.95,
 ) -> pd.DataFrame:
     """Compare methods in pairs on the same patients: does fusion help, does the H&E help beyond density?
 

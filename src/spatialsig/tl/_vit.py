@@ -2,45 +2,43 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
 
 from spatialsig import _keys
+from spatialsig._arguments import AnyPath, Count, Key, Natural, Positive, Seed, checked
 from spatialsig.inference.vit import VitOptions, train_signature_vit
+from spatialsig.models import SignatureViT
+from spatialsig.models.pretrained import PretrainedViT
 from spatialsig.nn.signature import VIT
-
-if TYPE_CHECKING:
-    import os
-    from collections.abc import Callable, Mapping
-
-    from torch import nn
-
-    from spatialsig.models import SignatureViT
-    from spatialsig.models.pretrained import PretrainedViT
-    from spatialsig.nn.vit import ViTConfig
-    from spatialsig.slide.slides import Data
+from spatialsig.nn.vit import ViTConfig
+from spatialsig.slide.slides import Data
 
 
+@checked
 def train_vit(
     data: Data,
     *,
-    test_fold: int | None = 0,
-    validation_fold: int | None = None,
-    inner_fold: int | None = None,
+    test_fold: Natural | None = 0,
+    validation_fold: Natural | None = None,
+    inner_fold: Natural | None = None,
     fusion: str | None = None,
-    use_rep: str | None = _keys.X_AE,
+    use_rep: Key | None = _keys.X_AE,
     size: str | ViTConfig = "tiny",
     backbone: str | nn.Module | Callable[..., Any] = VIT,
     backbone_options: Mapping[str, Any] | None = None,
-    pretrained: PretrainedViT | str | os.PathLike[str] | None = None,
+    pretrained: PretrainedViT | AnyPath | None = None,
     tune: str | None = None,
     lora: Mapping[str, Any] | None = None,
-    layer_decay: float | None = None,
-    batch_size: int | None = None,
-    seed: int = 0,
+    layer_decay: Positive | None = None,
+    batch_size: Count | None = None,
+    seed: Seed = 0,
     weights: str | None = "n_cells",
-    targets_key: str | None = None,
-    signatures_key: str = _keys.SIGNATURES,
-    patches_key: str = _keys.PATCHES,
+    targets_key: Key | None = None,
+    signatures_key: Key = _keys.SIGNATURES,
+    patches_key: Key = _keys.PATCHES,
     **fit_options: Any,
 ) -> SignatureViT:
     """Train a vision transformer to predict the signature scores of a patch from its H&E.

@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
+from numpy.typing import NDArray
 from scipy import sparse
 
-from spatialsig._checks import check_fraction, check_positive
+from spatialsig._arguments import AnyPath, Count, Fraction, NotNegative, Positive, Seed, checked
 from spatialsig._progress import progress_bar
-from spatialsig.data.cells import MemoryCells, hold_out, read_some
+from spatialsig.data.cells import CellSource, MemoryCells, hold_out, read_some
 from spatialsig.models.autoencoder import Autoencoder
 from spatialsig.models.scalers import check_scaler
 from spatialsig.nn.autoencoder import AutoencoderConfig, AutoencoderNet
 from spatialsig.train.cells import CellBatches
 from spatialsig.train.latent_axes import principal_components, scale_by_signal
-from spatialsig.train.loop import History, check_finite, fit, reproducible, resumes
+from spatialsig.train.loop import History, TrainerConfig, check_finite, fit, reproducible, resumes
 from spatialsig.train.module import TrainedModule
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
 
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    from spatialsig.data.cells import CellSource
     from spatialsig.train.cells import CellBatch
-    from spatialsig.train.loop import TrainerConfig
 
 
 MOST_HELD_OUT, FEWEST_TO_SPLIT = 20_000, 1_000  # cells
@@ -80,6 +77,7 @@ class AutoencoderModule(TrainedModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
+@checked
 def fit_autoencoder(
     slides: Sequence[sparse.csr_matrix | CellSource],
     *,
@@ -89,15 +87,15 @@ def fit_autoencoder(
     validation: Sequence[sparse.csr_matrix | CellSource] | None = None,
     measured: NDArray[np.bool_] | None = None,
     validation_measured: NDArray[np.bool_] | None = None,
-    held_out: float = 0.1,
+    held_out: Fraction = 0.1,
     config: AutoencoderConfig | None = None,
-    max_epochs: int = 12,
-    batch_size: int = 512,
-    learning_rate: float = 1e-3,
-    weight_decay: float = 0.0,
-    patience: int | None = 4,
-    seed: int = 0,
-    run_dir: str | os.PathLike[str] | None = None,
+    max_epochs: Count = 12,
+    batch_size: Count = 512,
+    learning_rate: Positive = 1e-3,
+    weight_decay: NotNegative = 0.0,
+    patience: Count | None = 4,
+    seed: Seed = 0,
+    run_dir: AnyPath | None = None,
     run: dict[str, Any] | None = None,
     trainer: TrainerConfig | None = None,
 ) -> tuple[Autoencoder, pd.DataFrame]:
@@ -149,7 +147,6 @@ def fit_autoencoder(
     config = AutoencoderConfig() if config is None else config
     mean, std = np.asarray(mean, np.float64), np.asarray(std, np.float64)
     check_scaler(genes, mean, std)
-    check_positive(max_epochs=max_epochs, learning_rate=learning_rate)
     config = replace(config, masked=config.masked or measured is not None)
     with_counts = config.loss != "mse"
     shared: dict[str, Any] = {"mean": mean, "std": std, "with_counts": with_counts}
@@ -190,7 +187,6 @@ def _parted(
     slides: Sequence[sparse.csr_matrix | CellSource], share: float, seed: int
 ) -> tuple[Sequence[sparse.csr_matrix | CellSource], list[CellSource]]:
     """Training cells and cells to choose the epoch by, of every slide."""
-    check_fraction(held_out=share)
     sources = [MemoryCells(sparse.csr_matrix(s)) if sparse.issparse(s) else s for s in slides]
     n_cells = sum(source.n_cells for source in sources)
     if share == 0 or n_cells < FEWEST_TO_SPLIT:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,9 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from spatialsig._checks import warn
 from spatialsig._files import flush_entry
-from spatialsig.errors import FileMissingError, InputError, SpatialsigWarning
+from spatialsig.errors import FileMissingError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,7 +101,7 @@ def newest_checkpoint(directory: Path) -> tuple[Path, dict[str, Any]] | None:
         try:
             return path, read_checkpoint(path)
         except (InputError, FileMissingError) as error:  # the one before was kept for this
-            warnings.warn(f"passed over: {error}", SpatialsigWarning, stacklevel=2)
+            warn(f"passed over: {error}")
     return None
 
 
@@ -123,7 +123,7 @@ class PlainCheckpointIO(CheckpointIO):
             write_checkpoint(Path(path), checkpoint)
         except (OSError, SafetensorError) as error:
             msg = f"checkpoint {path} could not be written: {error}. The training goes on; make room, or be ready to lose it."
-            warnings.warn(msg, SpatialsigWarning, stacklevel=2)
+            warn(msg)
             return
         self._written(Path(path))
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import torch
 
-from spatialsig._checks import check_fraction, check_positive
+from spatialsig._arguments import AnyPath, Count, Fraction, NotNegative, Positive, Seed, Share, UmPerPx, checked
 from spatialsig._progress import progress_bar
+from spatialsig.data.loader import PatchBatches
 from spatialsig.models.pretrained import PretrainedViT
 from spatialsig.nn.augment import Augment, AugmentConfig
 from spatialsig.nn.device import kept_memory
@@ -15,17 +17,13 @@ from spatialsig.nn.fine_tuning import parameter_groups
 from spatialsig.nn.masked import MaskedViT, check_maskable
 from spatialsig.nn.vit import ViT, ViTConfig, vit_config
 from spatialsig.train.autoencoder import history_file
-from spatialsig.train.loop import History, check_finite, fit, reproducible
+from spatialsig.train.loop import History, TrainerConfig, check_finite, fit, reproducible
 from spatialsig.train.module import TrainedModule
 
 if TYPE_CHECKING:
-    import os
-
-    import pandas as pd
     from torch import Tensor
 
-    from spatialsig.data.loader import Batch, PatchBatches
-    from spatialsig.train.loop import TrainerConfig
+    from spatialsig.data.loader import Batch
 
 
 class MaskedModule(TrainedModule):
@@ -63,23 +61,24 @@ class MaskedModule(TrainedModule):
         return self.net.loss(image, mask)
 
 
+@checked
 def fit_masked(
     batches: PatchBatches,
     *,
-    um_per_px: float,
+    um_per_px: UmPerPx,
     validation: PatchBatches | None = None,
     size: str | ViTConfig = "tiny",
-    mask_share: float = 0.6,
-    block_tokens: int = 2,
+    mask_share: Share = 0.6,
+    block_tokens: Count = 2,
     augment: AugmentConfig | None = None,
-    max_epochs: int = 20,
-    learning_rate: float = 1e-3,
-    weight_decay: float = 0.05,
-    warmup: float = 0.1,
-    clip: float = 1.0,
-    patience: int | None = None,
-    seed: int = 0,
-    run_dir: str | os.PathLike[str] | None = None,
+    max_epochs: Count = 20,
+    learning_rate: Positive = 1e-3,
+    weight_decay: NotNegative = 0.05,
+    warmup: Fraction = 0.1,
+    clip: Positive = 1.0,
+    patience: Count | None = None,
+    seed: Seed = 0,
+    run_dir: AnyPath | None = None,
     run: dict[str, Any] | None = None,
     trainer: TrainerConfig | None = None,
 ) -> tuple[PretrainedViT, pd.DataFrame]:
@@ -115,8 +114,6 @@ def fit_masked(
     TrainingError
         If the loss becomes NaN.
     """
-    check_positive(max_epochs=max_epochs, learning_rate=learning_rate, clip=clip)
-    check_fraction(warmup=warmup)
     config = size if isinstance(size, ViTConfig) else vit_config(size)
     check_maskable(batches.out_px, config.stride, block_tokens)
     n_steps = max_epochs * len(batches)

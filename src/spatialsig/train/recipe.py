@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialsig._checks import check_choice, check_fraction, check_positive
+from spatialsig._arguments import Count, Fraction, NotNegative, Positive, checked_class
+from spatialsig._checks import check_choice
 from spatialsig.errors import InputError
 from spatialsig.models.vit import SignatureViT
 from spatialsig.nn.losses import LOSSES
@@ -29,6 +30,7 @@ MIN_WARMUP = 40  # steps: Adam's estimates of the gradients' size are noise befo
 FULL_RATE = 400  # steps from which the whole learning rate is used
 
 
+@checked_class
 @dataclass(frozen=True)
 class Recipe:
     """Settings of a training run.
@@ -61,25 +63,20 @@ class Recipe:
         Start from a ridge regression.
     """
 
-    max_epochs: int = 24
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.05
-    warmup: float = 0.1
-    clip: float | None = 1.0
-    ema_decay: float = 0.995
+    max_epochs: Count = 24
+    learning_rate: Positive = 2e-3
+    weight_decay: NotNegative = 0.05
+    warmup: Fraction = 0.1
+    clip: Positive | None = 1.0
+    ema_decay: Fraction = 0.995
     loss: str = "huber"
-    beta: float = 0.5
-    auxiliary: float = 0.0
-    distil: float = 0.0
+    beta: Fraction = 0.5
+    auxiliary: Fraction = 0.0
+    distil: Fraction = 0.0
     schedule: str = "cycle"
     ridge: bool = True
 
     def __post_init__(self) -> None:
-        check_positive(max_epochs=self.max_epochs, learning_rate=self.learning_rate)
-        if self.clip is not None:
-            check_positive(clip=self.clip)
-        check_fraction(warmup=self.warmup, ema_decay=self.ema_decay, beta=self.beta)
-        check_fraction(auxiliary=self.auxiliary, distil=self.distil)
         check_choice(self.loss, LOSSES, name="loss")
         check_choice(self.schedule, SCHEDULES, name="schedule")
 

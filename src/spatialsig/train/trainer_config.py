@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import Literal
 
-from spatialsig._checks import check_choice, check_positive
+from spatialsig._arguments import Count, Key, Positive, checked_class
+from spatialsig._checks import check_choice
 from spatialsig.errors import InputError
-
-if TYPE_CHECKING:
-    import os
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}  # ours: Lightning's
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
 LOGGERS = ("csv", "tensorboard", None)
 
 
+@checked_class
 @dataclass(frozen=True)
 class TrainerConfig:
     """Settings of a training run; the same for every network.
@@ -49,33 +49,19 @@ class TrainerConfig:
         If a value is unknown, or TensorBoard is asked for and not installed.
     """
 
-    resume: str | os.PathLike[str] = "auto"
-    checkpoint_minutes: float = 10.0
+    resume: Key | os.PathLike[str] = "auto"
+    checkpoint_minutes: Positive = 10.0
     precision: str | None = None
-    accumulate: int = 1
-    devices: int | str = 1
-    num_nodes: int = 1
+    accumulate: Count = 1
+    devices: Count | Literal["auto"] = 1
+    num_nodes: Count = 1
     strategy: str = "auto"
     logger: str | None = "csv"
 
     def __post_init__(self) -> None:
-        check_positive(checkpoint_minutes=self.checkpoint_minutes)
-        _check_count(accumulate=self.accumulate, num_nodes=self.num_nodes)
-        if self.devices != "auto":
-            _check_count(devices=self.devices)
         check_choice(self.precision, (None, *PRECISIONS), name="precision")
         check_choice(self.strategy, STRATEGIES, name="strategy")
         check_choice(self.logger, LOGGERS, name="logger")
-        if not str(self.resume):
-            msg = "`resume=''` is not known; choose 'auto', 'never', or the path of a checkpoint."
-            raise InputError(msg)
         if self.logger == "tensorboard" and not (find_spec("tensorboard") or find_spec("tensorboardX")):
             msg = "`logger='tensorboard'` needs TensorBoard, which is not installed: pip install tensorboard."
-            raise InputError(msg)
-
-
-def _check_count(**values: object) -> None:
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            msg = f"`{name}` must be a whole number of at least 1; got {value!r}."
             raise InputError(msg)

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
+import pandas as pd
+from torch import nn
+
+from spatialsig._arguments import AnyPath, Count, Fraction, NotNegative, Positive, Seed, UmPerPx, checked
 from spatialsig._progress import progress_bar
 from spatialsig.data.features import FeatureBatches
+from spatialsig.data.loader import PatchBatches
 from spatialsig.errors import InputError
+from spatialsig.models.vit import SignatureViT
 from spatialsig.nn.augment import Augment, AugmentConfig
 from spatialsig.nn.device import kept_memory
 from spatialsig.nn.seed_vit import SEED
 from spatialsig.nn.signature import VIT
+from spatialsig.nn.vit import ViTConfig
 from spatialsig.train.autoencoder import history_file
-from spatialsig.train.loop import History, fit, reproducible, resumes
+from spatialsig.train.loop import History, TrainerConfig, fit, reproducible, resumes
 from spatialsig.train.recipe import (
     PROTOTYPE,
     Recipe,
@@ -26,44 +34,33 @@ from spatialsig.train.recipe import (
 from spatialsig.train.ridge import start_from_ridge
 from spatialsig.train.vit_module import VitModule
 
-if TYPE_CHECKING:
-    import os
-    from collections.abc import Sequence
 
-    import pandas as pd
-    from torch import nn
-
-    from spatialsig.data.loader import PatchBatches
-    from spatialsig.models.vit import SignatureViT
-    from spatialsig.nn.vit import ViTConfig
-    from spatialsig.train.loop import TrainerConfig
-
-
+@checked
 def fit_vit(
     batches: PatchBatches,
     *,
     signatures: Sequence[str],
-    um_per_px: float,
+    um_per_px: UmPerPx,
     validation: PatchBatches | None = None,
     size: str | ViTConfig = "tiny",
     backbone: str | nn.Module = VIT,
     fusion: str | None = None,
-    modality_dropout: float = 0.3,
+    modality_dropout: Fraction = 0.3,
     augment: AugmentConfig | None = None,
-    max_epochs: int | None = None,
-    learning_rate: float | None = None,
-    weight_decay: float | None = None,
-    warmup: float | None = None,
-    clip: float | None = None,
-    ema_decay: float | None = None,
+    max_epochs: Count | None = None,
+    learning_rate: Positive | None = None,
+    weight_decay: NotNegative | None = None,
+    warmup: Fraction | None = None,
+    clip: Positive | None = None,
+    ema_decay: Fraction | None = None,
     loss: str | None = None,
-    beta: float | None = None,
-    auxiliary: float | None = None,
-    distil: float | None = None,
-    layer_decay: float = 1.0,
-    patience: int | None = None,
-    seed: int = 0,
-    run_dir: str | os.PathLike[str] | None = None,
+    beta: Fraction | None = None,
+    auxiliary: Fraction | None = None,
+    distil: Fraction | None = None,
+    layer_decay: Positive = 1.0,
+    patience: Count | None = None,
+    seed: Seed = 0,
+    run_dir: AnyPath | None = None,
     run: dict[str, Any] | None = None,
     trainer: TrainerConfig | None = None,
 ) -> tuple[SignatureViT, pd.DataFrame]:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from spatialsig._checks import check_choice, check_fraction, check_positive
+from spatialsig._arguments import Fraction, Natural, NotNegative, Positive, UmPerPx, checked_class
+from spatialsig._checks import check_choice
 from spatialsig.datasets.synthetic.bundle.layouts import LAYOUTS
 from spatialsig.datasets.synthetic.bundle.morphology import N_STAINS
 from spatialsig.datasets.synthetic.coordinates import Frames, make_frames, usual_orientation
@@ -22,67 +23,51 @@ _STREAMS = ("frames", "tissue", "counts", "nuclei", "stain", "pixels", "files", 
 _PATIENT_KEY = 1_000_000
 
 
+@checked_class
 @dataclass(frozen=True)
 class Recipe:
     """Settings that the slides of a cohort share; the fields are documented in :func:`synthetic_xenium`."""
 
-    size_um: float
-    counts_per_cell: float = 150.0
-    density_per_mm2: float = 4500.0
-    image_signal: float = 1.0
-    stain_sd: float = 0.12
-    slide_sd: float = 0.35
-    gap_share: float = 0.03
-    registration_error_um: float = 0.0
-    warp_um: float = 0.0
-    he_um_per_px: float = 0.2738
-    pixel_size_um: float = 0.2125
+    size_um: Positive
+    counts_per_cell: Positive = 150.0
+    density_per_mm2: Positive = 4500.0
+    image_signal: Fraction = 1.0
+    stain_sd: NotNegative = 0.12
+    slide_sd: NotNegative = 0.35
+    gap_share: Fraction = 0.03
+    registration_error_um: NotNegative = 0.0
+    warp_um: NotNegative = 0.0
+    he_um_per_px: UmPerPx = 0.2738
+    pixel_size_um: Positive = 0.2125
     transcripts: bool = True
     version: str = "3.0"
     stains: int = 1
     he_in_bundle: bool = True
-    lumen_share: float = 0.0
-    fat_share: float = 0.0
-    n_folds: int = 0
-    n_pen: int = 0
+    lumen_share: Fraction = 0.0
+    fat_share: Fraction = 0.0
+    n_folds: Natural = 0
+    n_pen: Natural = 0
     defocus_share: float = 0.0
 
 
 def check_recipe(recipe: Recipe) -> None:
     """Raise :class:`InputError` for a number no slide can be made with."""
-    check_positive(
-        size_um=recipe.size_um, counts_per_cell=recipe.counts_per_cell, density_per_mm2=recipe.density_per_mm2,
-        he_um_per_px=recipe.he_um_per_px, pixel_size_um=recipe.pixel_size_um,
-    )  # fmt: skip
     check_choice(recipe.version, LAYOUTS, name="version")
     check_choice(recipe.stains, N_STAINS, name="stains")
     if recipe.stains > 1 and LAYOUTS[recipe.version].morphology == "projections":
         msg = f'`stains={recipe.stains}` needs `version` "2.0" or later; got `version={recipe.version!r}`.'
         raise InputError(msg)
-    check_fraction(image_signal=recipe.image_signal, gap_share=recipe.gap_share)
     _check_difficulty(recipe)
-    for name in ("stain_sd", "slide_sd", "registration_error_um", "warp_um"):
-        value = getattr(recipe, name)
-        if not (np.isfinite(value) and value >= 0):
-            msg = f"`{name}` must be a finite number of at least 0; got {value!r}."
-            raise InputError(msg)
 
 
 def _check_difficulty(recipe: Recipe) -> None:
-    """Shares that leave room for tissue, and whole numbers of strokes."""
-    shares = ("lumen_share", "fat_share", "defocus_share")
-    check_fraction(**{name: getattr(recipe, name) for name in shares})
+    """Shares that leave room for tissue."""
     if recipe.lumen_share + recipe.fat_share > _MOST_HOLLOW:
         msg = (
             f"`lumen_share={recipe.lumen_share!r}` and `fat_share={recipe.fat_share!r}` together leave too little "
             f"tissue; their sum may be at most {_MOST_HOLLOW}."
         )
         raise InputError(msg)
-    for name in ("n_folds", "n_pen"):
-        value = getattr(recipe, name)
-        if not isinstance(value, (int, np.integer)) or value < 0:
-            msg = f"`{name}` must be a whole number of at least 0; got {value!r}."
-            raise InputError(msg)
 
 
 @dataclass(frozen=True)

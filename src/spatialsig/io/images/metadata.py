@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
 
-from spatialsig._checks import check_positive
-from spatialsig.errors import InputError, SpatialsigWarning
+from spatialsig._checks import check_positive, warn
+from spatialsig.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -115,7 +114,7 @@ def warn_turned(path: Path, orientation: int) -> None:
             f"pixels are taken as they are stored, as tifffile, openslide and spatialdata-io do: an alignment or positions "
             f"made in a viewer that turns it do not fit. Save it without the tag; `sp.pp.qc_alignment` tells whether it fits."
         )
-        warnings.warn(msg, SpatialsigWarning, stacklevel=5)
+        warn(msg)
 
 
 class PixelSize(NamedTuple):
@@ -169,7 +168,7 @@ def stated_size(stated: Sequence[tuple[str | None, str]]) -> PixelSize | None:
         f"an image states a pixel size of {listed}, which is not taken: scans of slides have {_PLAUSIBLE_UM_PER_PX[0]:g} to "
         f"{_PLAUSIBLE_UM_PER_PX[1]:g} um per px. Pass `um_per_px=` where a size is needed."
     )
-    warnings.warn(msg, SpatialsigWarning, stacklevel=5)
+    warn(msg)
     return None
 
 

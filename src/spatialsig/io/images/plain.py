@@ -98,4 +98,4 @@ def _decode_png(data: bytes, path: Path) -> NDArray[np.uint8]:
 
 def _warn_many_pixels(path: Path, pixels: int) -> None:
     if pixels > MANY_PX:
-        warn_decoded_at_once(path, pixels, stacklevel=5)
+        warn_decoded_at_once(path, pixels)

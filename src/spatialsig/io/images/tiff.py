@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
 
-from spatialsig.errors import InputError, SpatialsigWarning
+from spatialsig._checks import warn
+from spatialsig.errors import InputError
 from spatialsig.io.images.metadata import (
     BY_NAME,
     other_channels,
@@ -143,13 +143,13 @@ def _warn_one_piece(page: Any, path: Path) -> None:
         warn_decoded_at_once(path, pixels)
 
 
-def warn_decoded_at_once(path: Path, pixels: int, *, stacklevel: int = 3) -> None:
+def warn_decoded_at_once(path: Path, pixels: int) -> None:
     """Warn that a file is not tiled, and of the memory that this takes."""
     msg = (
         f"image {str(path)!r} cannot be read piece by piece: {pixels / 1e6:.0f} million px are decoded at once and need "
         f"about {2 * 3 * pixels / 2**30:.1f} GiB of memory. Save it as a tiled TIFF if that is too much."
     )
-    warnings.warn(msg, SpatialsigWarning, stacklevel=stacklevel)
+    warn(msg)
 
 
 def _palette(page: Any) -> NDArray[np.uint8]:

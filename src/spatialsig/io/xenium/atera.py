@@ -45,7 +45,7 @@ def read_atera_axes(path: Path) -> tuple[Axes, Cells]:
         _check_shape(path, root["X"], frame, n_features=len(kinds))
         axes = Axes(frame[_keys.CELL_ID].to_numpy(str), kinds, genes_of(path, kinds, ids=ids, names=names))
     check_unique(path, axes.cell_ids)
-    return axes, Cells(frame, count_unplaced(path, frame, stacklevel=5), "text", in_order=True)
+    return axes, Cells(frame, count_unplaced(path, frame), "text", in_order=True)
 
 
 def read_atera_counts(path: Path, axes: Axes, keep: NDArray[np.bool_]) -> CountMatrix:

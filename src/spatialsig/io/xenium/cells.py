@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from spatialsig import _keys
-from spatialsig.errors import InputError, SpatialsigWarning
+from spatialsig._checks import warn
+from spatialsig.errors import InputError
 from spatialsig.io.xenium.bundle import XENIUM
 from spatialsig.io.xenium.columns import as_text, check_columns, id_kind, naming_parquet, read_parquet
 
@@ -53,10 +53,10 @@ def read_cells(path: Path, cell_ids: NDArray[np.str_]) -> Cells:
     _check_ids(path, ids_in_file, cell_ids)
     cells = cells.set_index(_keys.CELL_ID, drop=False).loc[cell_ids].reset_index(drop=True)
     kind = id_kind(table.schema.field(_keys.CELL_ID).type)
-    return Cells(cells, count_unplaced(file, cells, stacklevel=5), kind, bool(np.array_equal(ids_in_file, cell_ids)))
+    return Cells(cells, count_unplaced(file, cells), kind, bool(np.array_equal(ids_in_file, cell_ids)))
 
 
-def count_unplaced(file: Path, cells: pd.DataFrame, *, stacklevel: int) -> int:
+def count_unplaced(file: Path, cells: pd.DataFrame) -> int:
     """Count the cells without a finite centroid, with a warning; :class:`InputError` if they are more than 1 %."""
     lost = int((~np.isfinite(cells[[X_COLUMN, Y_COLUMN]].to_numpy(float))).any(axis=1).sum())
     if lost > MAX_WITHOUT_POSITION * len(cells):
@@ -67,7 +67,7 @@ def count_unplaced(file: Path, cells: pd.DataFrame, *, stacklevel: int) -> int:
         raise InputError(msg)
     if lost:
         msg = f"{lost} of {len(cells)} cells in {str(file)!r} have no finite centroid and are left out."
-        warnings.warn(msg, SpatialsigWarning, stacklevel=stacklevel)
+        warn(msg)
     return lost
 
 
@@ -108,4 +108,4 @@ def check_counts(path: Path, form: Form, cells: pd.DataFrame, per_cell: dict[str
             f"bundle {str(path)!r}: {form.cells} and the counts in {form.matrix} do not agree on {listed} of {len(cells)} "
             f"cells: are they of one run? The counts are those of {form.matrix}."
         )
-        warnings.warn(msg, SpatialsigWarning, stacklevel=4)
+        warn(msg)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialsig.errors import AlignmentError, FileMissingError, InputError, SpatialsigWarning
+from spatialsig._checks import warn
+from spatialsig.errors import AlignmentError, FileMissingError, InputError
 from spatialsig.geometry.affine import apply, check_alignment, read_alignment, um_to_he_px
 from spatialsig.geometry.mistakes import SWAP
 from spatialsig.io.images.rgb import MAX_OUTSIDE_IMAGE
@@ -92,7 +92,7 @@ def _without_names_of_others(path: Path, images: Sequence[Path]) -> list[Path]:
             f"bundle {str(path)!r} shares its folder with {len(others)} other(s), so none of the H&E images there "
             f"is taken: {[image.name for image in left]}; pass `he_image=` if one belongs to it."
         )
-        warnings.warn(msg, SpatialsigWarning, stacklevel=4)
+        warn(msg)
     return []
 
 

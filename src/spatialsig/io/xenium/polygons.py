@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +12,8 @@ from spatialdata.models import ShapesModel
 from spatialdata.transformations import Scale
 
 from spatialsig import _keys
-from spatialsig.errors import InputError, SpatialsigWarning
+from spatialsig._checks import warn
+from spatialsig.errors import InputError
 from spatialsig.io.xenium.counts import refuse
 from spatialsig.io.xenium.segmentation import cell_names
 from spatialsig.io.xenium.zipped import check_names, open_zip
@@ -46,7 +46,7 @@ def read_outlines(file: Path, centres: pd.DataFrame, *, pixel_size: float) -> tu
             f"{n_lost} outlines of cells and {n_lost_nuclei} of nuclei in {str(file)!r} have less than {_FEWEST} vertices "
             f"and are left out."
         )
-        warnings.warn(msg, SpatialsigWarning, stacklevel=4)
+        warn(msg)
     _check_places(file, cells, owners, centres)
     index = pd.Index(owners.astype(object), name=_keys.CELL_ID)
     columns = {_keys.CELL_ID: owners_of_nuclei.astype(object), "geometry": nuclei}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from spatialsig.errors import InputError, SpatialsigWarning
+from spatialsig._checks import warn
+from spatialsig.errors import InputError
 from spatialsig.io.xenium.bundle import BYTE_IDS, CELLS_ZARR, INTEGER_IDS, TEXT_IDS
 from spatialsig.io.xenium.zipped import open_zip
 
@@ -127,7 +127,7 @@ def check_cells(segmentation: Segmentation, cells: pd.DataFrame, *, name: str, n
     )
     if needed:
         raise InputError(msg)
-    warnings.warn(msg, SpatialsigWarning, stacklevel=4)
+    warn(msg)
 
 
 def _check_methods(segmentation: Segmentation, cells: pd.DataFrame, *, name: str) -> None:
@@ -139,4 +139,4 @@ def _check_methods(segmentation: Segmentation, cells: pd.DataFrame, *, name: str
             f"{_METHOD} in {name!r} is {unknown.iloc[0]!r} for {len(unknown)} cells, which {str(segmentation.path)!r} does "
             f"not list: {sorted(segmentation.methods)}. Take both files from one bundle."
         )
-        warnings.warn(msg, SpatialsigWarning, stacklevel=5)
+        warn(msg)

@@ -228,11 +228,14 @@ def test_files(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lumen_share": 1.2}, "`lumen_share` must lie between 0 and 1; got 1.2"),
+        ({"lumen_share": 1.2}, "`lumen_share=1.2` of `sp.datasets.synthetic_xenium` must be less than or equal to 1"),
         ({"lumen_share": 0.4, "fat_share": 0.3}, "their sum may be at most 0.6"),
-        ({"defocus_share": -0.1}, "`defocus_share` must lie between 0 and 1"),
-        ({"n_folds": 1.5}, "`n_folds` must be a whole number of at least 0; got 1.5"),
-        ({"n_pen": -1}, "`n_pen` must be a whole number of at least 0; got -1"),
+        (
+            {"defocus_share": -0.1},
+            "`defocus_share=-0.1` of `sp.datasets.synthetic_xenium` must be greater than or equal to 0",
+        ),
+        ({"n_folds": 1.5}, "`n_folds=1.5` of `sp.datasets.synthetic_xenium` must be a valid integer"),
+        ({"n_pen": -1}, "`n_pen=-1` of `sp.datasets.synthetic_xenium` must be greater than or equal to 0"),
     ],
 )
 def test_impossible_artefacts_are_refused(tmp_path, options, message):

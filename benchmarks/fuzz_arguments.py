@@ -1,0 +1,263 @@
+"""Calls of every public function with one wrong argument: each ends in our error that names it, or does what it says.
+
+python benchmarks/fuzz_arguments.py [--n 5000] [--seed 0] [--json FILE] [--functions NAME ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import inspect
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import spatialdata as sd
+
+import spatialsig as sp
+from spatialsig.errors import SpatialsigError
+from spatialsig.slide.coordinates import full_resolution
+
+mpl.use("Agg")
+LIMIT_S = 60
+TINY = sp.ViTConfig(dim=16, depth=1, heads=2, mlp_dim=16, stem=(4, 4), stem_blocks=(0, 0))
+NAMED, UNNAMED, RAW, ACCEPTED, CHANGED, HANGS = "named", "not named", "raw", "accepted", "changed", "does not end"
+
+WRONG: list[Any] = [
+    None, True, 0, 1, -1, 1.5, float("nan"), float("inf"), 10**30, "", "no such thing", "a/b", "a::b", "..", "\0",
+    "Käse ☃", b"bytes", [], ["a"], [1], {}, {"a": 1}, {"a": ["b"]}, (), object(), np.arange(3.0), np.array(["x", "y"]),
+    Path("no/such/place"), {1, 2}, len, pd.DataFrame({"a": [1]}), np.eye(3), 2**63, -(2**70), np.int64(2), 1e-300,
+]  # fmt: skip
+
+
+class Study:
+    """One small slide with everything that a function may read, and valid calls of all of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        slide = sp.datasets.toy(size_um=300)
+        slide["table"].obs["cell_type"] = slide["table"].obs["cell_type"].astype("category")
+        sp.pp.split(slide, by="block", n_folds=2, block_um=100, buffer_um=0)
+        sp.pp.find_tissue(slide)
+        sp.pp.make_patches(slide, patch_px=28, um_per_px=2.0)
+        sp.pp.assign_cells(slide)
+        sp.tl.score_cells(slide, "seed")
+        self.autoencoder = sp.tl.train_autoencoder(slide, signatures="seed", n_latent=4, hidden=(16,), max_epochs=1)
+        prototype = {"linear_path": False, "loss": "mse", "hidden": (1024, 256), "n_latent": 32, "denoise": 0.0}
+        self.prototype = sp.tl.train_autoencoder(slide, signatures="seed", max_epochs=1, **prototype)
+        sp.models.export_seed_autoencoder(self.prototype, folder / "prototype")
+        sp.tl.embed_cells(slide, self.autoencoder)
+        sp.tl.aggregate_patches(slide, min_cells=3)
+        self.model = sp.tl.train_vit(slide, size=TINY, max_epochs=1)
+        sp.tl.predict(slide, self.model)
+        sp.tl.attention(slide, self.model, signatures=["Immune_T"], patches=[0, 1], n_steps=2)
+        self.evaluation = sp.tl.evaluate(slide, self.model)
+        self.slide, self.before = slide, state(slide)
+        self.adata = slide["table"].copy()
+        self.image = np.moveaxis(full_resolution(slide["he_image"]).to_numpy(), 0, -1)
+        sp.io.write(slide, folder / "slide.zarr")
+        bundles = sp.datasets.synthetic_xenium(folder / "bundles", n_slides=1, size_um=100, transcripts=False)
+        self.bundle = bundles.iloc[0].to_dict()
+        self.model.save(folder / "vit")
+
+    def calls(self, n: int) -> dict[str, dict[str, Any]]:
+        """Function -> arguments with which it works; ``n`` makes the names of what is written new ones."""
+        out, store = self.folder / f"out{n}", self.folder / "slide.zarr"
+        slide: dict[str, Any] = {"data": self.slide}
+        fit: dict[str, Any] = {"size": TINY, "max_epochs": 1}
+        ladder = {"evaluation": self.evaluation}
+        return {
+            "io.export_geojson": slide | {"path": out / "a.geojson"},
+            "io.export_heatmap": slide | {"path": out / "a.ome.tif", "signature": "Immune_T"},
+            "io.export_seed_layout": slide | {"directory": out},
+            "io.from_anndata": {
+                "adata": self.adata,
+                "image": self.image,
+                "um_per_px": sp.io.mpp(self.slide),
+                "spatial_unit": "um",
+            },
+            "io.mpp": slide,
+            "io.optimize": {"path": store},
+            "io.read": {"path": store},
+            "io.read_he": {"path": self.bundle["he_image"], "um_per_px": 0.5},
+            "io.read_signatures": {"source": "seed"},
+            "io.read_xenium": {"path": self.bundle["bundle"]},
+            "io.repair": {"path": store},
+            "io.status": slide,
+            "io.verify": {"path": store},
+            "io.write": {"sdata": self.slide, "path": out / "new.zarr"},
+            "pp.align_he": slide | {"matrix": np.eye(3)},
+            "pp.assign_cells": slide,
+            "pp.filter_cells": slide | {"min_counts": 1},
+            "pp.find_tissue": slide,
+            "pp.highly_variable_genes": slide | {"n_top_genes": 50},
+            "pp.import_patches": slide | {"source_key": "patches", "key_added": "more"},
+            "pp.make_patches": slide | {"patch_px": 28, "um_per_px": 2.0},
+            "pp.normalize": slide,
+            "pp.normalize_stain": slide,
+            "pp.qc_alignment": slide,
+            "pp.qc_patches": slide,
+            "pp.split": slide | {"by": "block", "n_folds": 2, "block_um": 100.0, "buffer_um": 0.0},
+            "tl.aggregate_patches": slide | {"min_cells": 3},
+            "tl.attention": slide | {"model": self.model, "signatures": ["Immune_T"], "patches": [0], "n_steps": 1},
+            "tl.baselines": slide,
+            "tl.calibrate": slide | {"model": self.model, "fold": 0, "coverage": 0.8},
+            "tl.compare_methods": ladder,
+            "tl.cross_validate": slide | {"run_dir": out} | fit | {"autoencoder": {"max_epochs": 1, "hidden": (8,)}},
+            "tl.embed_cells": slide | {"model": self.autoencoder},
+            "tl.embed_patches": slide | {"backbone": self.model},
+            "tl.embedding_leak": slide,
+            "tl.evaluate": slide | {"model": self.model},
+            "tl.findings": slide,
+            "tl.noise_ceiling": slide | {"n_repeats": 2},
+            "tl.predict": slide | {"model": self.model},
+            "tl.pretrain_vit": slide | fit,
+            "tl.score_cells": slide | {"signatures": "seed"},
+            "tl.summarise": ladder,
+            "tl.train_autoencoder": slide | {"signatures": "seed", "n_latent": 4, "hidden": (16,), "max_epochs": 1},
+            "tl.train_ensemble": slide | {"n_members": 2} | fit,
+            "tl.train_vit": slide | fit,
+            "pl.alignment": slide,
+            "pl.attention": slide | {"signature": "Immune_T"},
+            "pl.calibration": slide,
+            "pl.compare": slide | {"signature": "Immune_T"},
+            "pl.coverage": slide | {"signatures": "seed"},
+            "pl.gallery": slide | {"signature": "Immune_T", "n": 1},
+            "pl.history": {"history": self.model},
+            "pl.ladder": ladder,
+            "pl.napari": slide | {"run": False},
+            "pl.patches": slide | {"signature": "Immune_T"},
+            "pl.scatter": slide,
+            "datasets.synthetic_xenium": {"directory": out, "n_slides": 1, "size_um": 100.0, "transcripts": False},
+            "datasets.toy": {"size_um": 100.0},
+            "datasets.toy_model": {"sdata": self.slide},
+            "datasets.toy_study": {},
+            "models.export_seed_autoencoder": {"model": self.prototype, "directory": out},
+            "models.import_seed_autoencoder": {"directory": self.folder / "prototype"},
+            "models.load_signature_model": {"directory": self.folder / "vit"},
+            "ViTConfig": {},
+            "TrainerConfig": {},
+            "AugmentConfig": {},
+        }
+
+
+# what is not drawn: needs a window, or runs minutes for every value that it takes
+SLOW = {"pl.napari", "tl.cross_validate", "tl.train_ensemble", "tl.embedding_leak", "datasets.toy_study"}
+
+
+def function(name: str) -> Any:
+    """Public function ``room.name``."""
+    found: Any = sp
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def state(slide: sd.SpatialData) -> str:
+    """Hash of all that functions may change."""
+    parts: list[str] = [json.dumps(slide.attrs, sort_keys=True, default=str)]
+    for key, table in sorted(slide.tables.items()):
+        x = table.X.data if hasattr(table.X, "indptr") else table.X
+        parts += [key, str(table.shape), repr(np.asarray(x).tobytes().__hash__())]
+        parts += [*map(str, table.obs.columns), *map(str, table.obsm), *map(str, table.layers), *map(str, table.var)]
+        parts += [str(pd.util.hash_pandas_object(table.obs.astype(str)).sum()), repr(sorted(map(str, table.uns)))]
+    parts += [
+        f"{key}{len(shapes)}{list(shapes.columns)}{shapes.total_bounds}" for key, shapes in sorted(slide.shapes.items())
+    ]
+    parts += [f"{key}{full_resolution(slide[key]).shape}" for key in sorted(slide.images)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+class Hangs(BaseException):
+    """A call took longer than :data:`LIMIT_S`."""
+
+
+def _alarm(*_: Any) -> None:
+    raise Hangs
+
+
+def outcome(study: Study, name: str, argument: str, value: Any, n: int) -> tuple[str, str]:
+    """How a call ends, and what was said."""
+    arguments = study.calls(n)[name] | {argument: value}
+    target = function(name)
+    signal.alarm(LIMIT_S)
+    try:
+        target(**arguments)
+        ended, said = ACCEPTED, ""
+    except Hangs:
+        ended, said = HANGS, ""
+    except SpatialsigError as error:
+        told = argument in str(error) or (isinstance(value, str | Path) and str(value) and str(value) in str(error))
+        ended, said = NAMED if told else UNNAMED, str(error)
+    except TypeError as error:
+        missing = "missing" in str(error) and "argument" in str(error)
+        ended, said = NAMED if missing else RAW, "".join(traceback.format_exception(error)[-4:])
+    except Exception as error:  # noqa: BLE001 - this is what is looked for
+        ended, said = RAW, "".join(traceback.format_exception(error)[-4:])
+    finally:
+        signal.alarm(0)
+        mpl.pyplot.close("all")
+    if ended != ACCEPTED and state(study.slide) != study.before:
+        ended = CHANGED
+    return ended, said
+
+
+def draw(rng: np.random.Generator, names: list[str]) -> tuple[str, str, Any]:
+    """Function, argument and value."""
+    name = names[rng.integers(len(names))]
+    parameters = [p.name for p in inspect.signature(function(name)).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    return name, parameters[rng.integers(len(parameters))], WRONG[rng.integers(len(WRONG))]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--n", type=int, default=5000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--functions", nargs="*", help="only these")
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    sp.settings.progress = False
+    signal.signal(signal.SIGALRM, _alarm)
+    rng, counts, bad, started = np.random.default_rng(args.seed), Counter(), [], time.perf_counter()
+    args.json = args.json and args.json.absolute()
+    here = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)  # some values are relative paths
+        study = Study(Path(folder))
+        pristine = sd.deepcopy(study.slide)
+        names = args.functions or sorted(set(study.calls(0)) - SLOW)
+        for n in range(args.n):
+            name, argument, value = draw(rng, names)
+            (study.folder / f"out{n}").mkdir()
+            ended, said = outcome(study, name, argument, value, n)
+            counts[ended] += 1
+            if ended in (RAW, UNNAMED, CHANGED, HANGS):
+                bad.append({"call": f"{name}({argument}={value!r:.60})", "ended": ended, "said": said})
+                print(f"{ended:12} {name}({argument}={value!r:.60})\n    {said[-600:]}", file=sys.stderr, flush=True)
+            if state(study.slide) != study.before:
+                study.slide = sd.deepcopy(pristine)
+        os.chdir(here)
+    report = {
+        "n": args.n, "seed": args.seed, "functions": len(names), "seconds": round(time.perf_counter() - started, 1),
+        "counts": dict(counts), "bad": bad[:50],
+    }  # fmt: skip
+    print(json.dumps({key: value for key, value in report.items() if key != "bad"}))
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    sys.exit(bool(bad))
+
+
+if __name__ == "__main__":
+    main()

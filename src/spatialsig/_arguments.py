@@ -1,0 +1,182 @@
+"""Types and ranges of arguments: written once, as annotations, and checked before a function does anything.
+
+>>> @checked
+... def density(n_cells: Natural, *, area_mm2: Positive) -> float:
+...     return n_cells / area_mm2
+>>> density(12, area_mm2=0)
+Traceback (most recent call last):
+spatialsig.errors.InputError: `area_mm2=0` of `density` must be greater than 0.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import reprlib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec, TypeAlias, TypeVar, get_type_hints
+
+import numpy as np
+import pandas as pd
+from pydantic import AfterValidator, ConfigDict, Field, InstanceOf, TypeAdapter, ValidationError
+
+from spatialsig._checks import NAME_RULE, check_options, names_element
+from spatialsig.errors import InputError
+
+
+def _element_name(key: str) -> str:
+    if not names_element(key):
+        raise ValueError(NAME_RULE)
+    return key
+
+
+Positive: TypeAlias = Annotated[float, Field(gt=0)]
+NotNegative: TypeAlias = Annotated[float, Field(ge=0)]
+Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+Share: TypeAlias = Annotated[float, Field(gt=0, lt=1)]  # neither none nor all
+Micrometres: TypeAlias = Annotated[float, Field(gt=0, le=50_000)]  # up to the length of a slide
+UmPerPx: TypeAlias = Annotated[float, Field(gt=0, le=1000)]
+Natural: TypeAlias = Annotated[int, Field(ge=0, le=10**9)]
+Count: TypeAlias = Annotated[int, Field(ge=1, le=10**6)]  # of what is made or done: a larger one would never end
+Several: TypeAlias = Annotated[int, Field(ge=2, le=10**6)]
+Seed: TypeAlias = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Key: TypeAlias = Annotated[str, Field(min_length=1)]
+AnyPath: TypeAlias = Key | Path
+NewKey: TypeAlias = Annotated[str, AfterValidator(_element_name)]
+
+_WORDS = {
+    "String should have at least 1 character": "a string that is not empty",
+    "'str' instances are not allowed as a Sequence value": "a list, not one string",
+    "Field required": "a tuple with more values",
+}
+PUBLIC_ROOMS = ("datasets", "io", "models", "pl", "pp", "tl")
+_STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_T = TypeVar("_T")
+
+
+def checked(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """``function``, which refuses arguments that do not fit their annotations, by name, before it does anything.
+
+    Numbers and arrays of NumPy and pandas are handed on as Python's where the annotation asks for these.
+
+    Raises
+    ------
+    InputError
+        Naming argument, value, function, and what is wanted.
+    OptionError
+        If there is no argument of that name; with the nearest one.
+    """
+    return _guarded(function, _public_name(function))
+
+
+def checked_class(cls: type[_T]) -> type[_T]:
+    """``cls``, whose constructor refuses what :func:`checked` refuses; for a dataclass the types of its fields."""
+    cls.__init__ = _guarded(cls.__init__, cls.__name__)  # type: ignore[method-assign]
+    return cls
+
+
+def _guarded(function: Callable[_P, _R], name: str) -> Callable[_P, _R]:
+    signature = inspect.signature(function)
+    options = [p.name for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD]
+
+    @functools.wraps(function)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        if not options:
+            check_options(kwargs, signature.parameters, function=name)
+        try:
+            bound = signature.bind_partial(*args, **kwargs)
+        except TypeError:  # too many, or one twice: Python's own words say so
+            return function(*args, **kwargs)
+        bound.arguments |= fitting(function, bound.arguments, of=name)
+        return function(*bound.args, **bound.kwargs)
+
+    return call
+
+
+def check_fit(
+    options: Mapping[str, Any], fit: Callable[..., Any], allowed: Collection[str], *, function: str
+) -> dict[str, Any]:
+    """Options that ``function`` hands on to ``fit``, which have to be ``allowed`` and to fit its annotations."""
+    check_options(options, allowed, function=function)
+    return dict(options) | fitting(fit, options, of=f"sp.tl.{function}")
+
+
+def fitting(owner: Any, given: Mapping[str, Any], *, of: str) -> dict[str, Any]:
+    """Those of the values ``given`` to a function ``owner`` that have a type, as it wants them."""
+    adapters = _adapters(inspect.unwrap(owner))
+    return {
+        name: _fitting(adapters[name], value, f"`{name}={_short(value)}` of `{of}`")
+        for name, value in given.items()
+        if name in adapters
+    }
+
+
+@functools.cache
+def _adapters(owner: Any) -> dict[str, TypeAdapter[Any]]:
+    hints = get_type_hints(owner, include_extras=True)
+    parameters = inspect.signature(owner).parameters.values()
+    others = {"return", *(p.name for p in parameters if p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL))}
+    return {name: _adapter(hint) for name, hint in hints.items() if name not in others}
+
+
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    if is_dataclass(hint):  # pydantic would take it apart
+        return TypeAdapter(InstanceOf[hint])
+    return TypeAdapter(hint, config=_STRICT)
+
+
+def _fitting(adapter: TypeAdapter[Any], value: Any, what: str) -> Any:
+    if isinstance(value, str | os.PathLike) and "\0" in str(value):
+        msg = f"{what} holds a zero byte, which no name or path can."
+        raise InputError(msg)
+    try:
+        adapter.validate_python(value)
+    except ValidationError as error:
+        plain = _plain(value)
+        try:
+            adapter.validate_python(plain)
+        except ValidationError:
+            wanted = dict.fromkeys(_words(found["msg"]) for found in error.errors())
+            msg = f"{what} must be {' or '.join(wanted)}."
+            raise InputError(msg) from None
+        return plain
+    return value
+
+
+def _words(message: str) -> str:
+    """What pydantic wants, in words that follow "must be"."""
+    return _WORDS.get(message) or message.removeprefix("Input should be ").removeprefix("Value error, ")
+
+
+def _plain(value: Any) -> Any:
+    """Python's own form of numbers and lists."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, os.PathLike):
+        return Path(value)
+    if isinstance(value, np.ndarray | pd.Index | pd.Series):
+        return tuple(value.tolist())
+    if isinstance(value, Mapping):
+        return {name: _plain(entry) for name, entry in value.items()}
+    if isinstance(value, set | frozenset):
+        return tuple(sorted(value, key=str))
+    return tuple(_plain(entry) for entry in value) if isinstance(value, list | tuple | range) else value
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, str | int | float | None.__class__):
+        return reprlib.repr(value) if not isinstance(value, str) else repr(value[:80])
+    return f"<{type(value).__name__}>"
+
+
+def _public_name(function: Callable[..., Any]) -> str:
+    """``sp.tl.predict`` for what users call, the name alone for others."""
+    package, _, rest = function.__module__.partition(".")
+    room = rest.partition(".")[0]
+    public = package == "spatialsig" and room in PUBLIC_ROOMS and "." not in function.__qualname__
+    return f"sp.{room}.{function.__qualname__}" if public else function.__qualname__

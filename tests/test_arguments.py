@@ -1,0 +1,117 @@
+"""Every public function refuses arguments of a wrong type or range by name, before it does anything."""
+
+import inspect
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import spatialsig as sp
+from spatialsig._arguments import PUBLIC_ROOMS, AnyPath, Count, Fraction, NewKey, Seed, checked, checked_class, fitting
+from spatialsig.errors import InputError, OptionError
+
+FUNCTIONS = {
+    f"{room}.{name}": getattr(getattr(sp, room), name)
+    for room in PUBLIC_ROOMS
+    for name in getattr(sp, room).__all__
+    if inspect.isfunction(getattr(getattr(sp, room), name))
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_public_function_is_checked(name: str) -> None:
+    function = FUNCTIONS[name]
+    first = next(iter(inspect.signature(function).parameters))
+    with pytest.raises(
+        InputError, match=rf"^`{first}=<object>` of `(sp\.{name}|read_signatures|sp\.io\.read_xenium)` must be "
+    ):
+        function(**{first: object()})
+
+
+@checked
+def example(
+    names: Sequence[str] | None = None,
+    *,
+    n: Count = 1,
+    share: Fraction = 0.5,
+    seed: Seed = 0,
+    path: AnyPath = "here",
+    sets: Mapping[str, Sequence[str]] | None = None,
+    key_added: NewKey = "new",
+    widths: tuple[int, ...] = (1,),
+    call: Callable[..., Any] = len,
+    **more: Any,
+) -> tuple[Any, ...]:
+    return names, n, share, seed, path, sets, key_added, widths, call, more
+
+
+TAKEN: list[tuple[str, Any, Any]] = [
+    ("names", ["a"], ["a"]), ("names", np.array(["a"]), ("a",)), ("names", pd.Index(["a", "b"]), ("a", "b")),
+    ("names", pd.Series(["a"]), ("a",)), ("n", np.int64(3), 3), ("share", np.float32(0.5), 0.5), ("share", 1, 1),
+    ("seed", np.uint8(7), 7), ("path", Path("a"), Path("a")), ("widths", [8, 4], (8, 4)), ("widths", range(2), (0, 1)),
+    ("sets", {"a": np.array(["x"])}, {"a": ("x",)}), ("sets", {"a": {"y", "x"}}, {"a": ("x", "y")}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "given", "wanted"), TAKEN)
+def test_numbers_and_lists_of_other_libraries_are_taken(name: str, given: Any, wanted: Any) -> None:
+    (order,) = [list(inspect.signature(example).parameters).index(name)]
+    assert example(**{name: given})[order] == wanted
+
+
+REFUSED: list[tuple[str, Any, str]] = [
+    ("names", "abc", "a list, not one string"), ("names", [1], "a valid string"), ("n", 0, "greater than or equal to 1"),
+    ("n", True, "a valid integer"), ("n", 2.0, "a valid integer"), ("n", "2", "a valid integer"), ("n", 10**30, "less than"),
+    ("share", float("nan"), "a finite number"), ("share", 1.1, "less than or equal to 1"), ("seed", -1, "greater than"),
+    ("path", "", "a string that is not empty"), ("path", 3, "a valid string or an instance of Path"), ("path", "a\0b", "zero byte"),
+    ("sets", {"a": "CD3D"}, "a list, not one string"), ("sets", {1: ["a"]}, "a valid string"), ("key_added", "a/b", "1-100"),
+    ("widths", ("a",), "a valid integer"), ("call", 3, "callable"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "given", "wanted"), REFUSED)
+def test_what_does_not_fit_is_refused_by_name(name: str, given: Any, wanted: str) -> None:
+    with pytest.raises(InputError, match=wanted) as caught:
+        example(**{name: given})
+    assert str(caught.value).startswith(f"`{name}=")
+
+
+def test_names_of_arguments() -> None:
+    with pytest.raises(OptionError, match="`sp.tl.predict` has no option `n_view`; did you mean `n_views`"):
+        sp.tl.predict("here", n_view=2)
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'model'"):
+        sp.tl.predict("here")
+    assert example(other=1)[-1] == {"other": 1}
+
+
+def test_settings_are_checked_when_they_are_made() -> None:
+    with pytest.raises(InputError, match="`dim='a'` of `ViTConfig` must be a valid integer"):
+        sp.ViTConfig(dim="a")
+
+    @checked_class
+    class Example:
+        def __init__(self, n: Count) -> None:
+            self.n = n
+
+    assert Example(np.int64(2)).n == 2
+    assert fitting(example, {"n": np.int64(4), "unknown": 1}, of="x") == {"n": 4}
+
+
+@pytest.mark.timeout(900)
+def test_drawn_calls_end_well(tmp_path: Path) -> None:
+    """500 calls with one wrong argument: an error of ours that names it, or a result; objects stay as they were."""
+    script = Path(__file__).parents[1] / "benchmarks" / "fuzz_arguments.py"
+    ended = subprocess.run(
+        [sys.executable, str(script), "--n", "500", "--seed", "7", "--json", str(tmp_path / "a.json")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    report = json.loads((tmp_path / "a.json").read_text())
+    assert not report["bad"], ended.stderr[-3000:]
