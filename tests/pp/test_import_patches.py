@@ -4,11 +4,11 @@ import pytest
 import shapely
 import spatialdata as sd
 from spatialdata.models import ShapesModel
-from spatialdata.transformations import Affine, Identity, Sequence, get_transformation
+from spatialdata.transformations import Affine, Identity, Sequence, get_transformation, set_transformation
 
 import spatialsig as sp
 from spatialsig.data.patches import read_patches
-from spatialsig.errors import AlignmentError, InputError, KeyMissingError
+from spatialsig.errors import AlignmentError, InputError, KeyMissingError, StaleError
 from spatialsig.slide.slides import Slide
 
 SIDE = 80
@@ -122,6 +122,45 @@ def test_later_verbs_work(toy: sd.SpatialData, tmp_path) -> None:
     counted = np.asarray(back["table"].obsm["patch_membership"].sum(axis=0)).ravel()
     assert np.abs(counted - expected).sum() <= 2  # the float32 truth may sit on an edge
     assert set(back["signatures"].obs["patch_id"]) <= set(back["patches"].index)
+
+
+@pytest.mark.parametrize("make", [squidpy_tiles, sopa_patches, lazyslide_tiles])
+def test_tiles_that_lost_their_transformation_are_placed_by_their_pixels(toy: sd.SpatialData, make) -> None:
+    key = make(toy)
+    sp.pp.import_patches(toy, key, min_tissue=0)
+    expected = toy["patches"][["y0", "x0"]].to_numpy()
+    set_transformation(toy[key], {"global": Identity()}, set_all=True)
+    sp.pp.import_patches(toy, key, min_tissue=0)
+    np.testing.assert_array_equal(toy["patches"][["y0", "x0"]], expected)
+
+
+@pytest.mark.parametrize("columns", [("pixel_y0", "pixel_x0"), ("y0", "x0")])
+def test_tiles_whose_columns_say_another_place_are_refused(toy: sd.SpatialData, columns) -> None:
+    frame = gpd.GeoDataFrame({"geometry": boxes(), columns[0]: CORNERS[:, 0], columns[1]: CORNERS[:, 1]})
+    toy["tiles"] = ShapesModel.parse(frame, transformations=own(toy))
+    sp.pp.import_patches(toy, "tiles")
+    toy["tiles"].loc[5, columns[1]] += 40
+    with pytest.raises(InputError, match=r"row 5 of 'tiles' lies at \[400.0, 0.0\] px .* say \[440.0, 0.0\]"):
+        sp.pp.import_patches(toy, "tiles")
+
+
+def test_patches_are_stale_when_their_tiles_change(toy: sd.SpatialData) -> None:
+    sp.pp.import_patches(toy, sopa_patches(toy))
+    assert "image_patches" in sp.io.status(toy)["made_from"].item()
+    toy["image_patches"] = toy["image_patches"].iloc[1:]
+    with pytest.raises(StaleError, match=r"made from shapes 'image_patches', .* call `sp.pp.import_patches` again"):
+        sp.pp.qc_patches(toy)
+
+
+@pytest.mark.parametrize("make", ["make_patches", "import_patches"])
+def test_patches_whose_outlines_were_edited_are_refused(toy: sd.SpatialData, make) -> None:
+    if make == "make_patches":
+        sp.pp.make_patches(toy, patch_px=56, um_per_px=1.0)
+    else:
+        sp.pp.import_patches(toy, sopa_patches(toy))
+    toy["patches"].geometry = toy["patches"].geometry.translate(20, 0)
+    with pytest.raises(InputError, match=r"'patches': the outlines of \d+ patches are not the squares"):
+        sp.pp.assign_cells(toy)
 
 
 def test_tiles_beyond_the_border_are_left_out(toy: sd.SpatialData) -> None:

@@ -21,13 +21,18 @@ from spatialsig.slide.coordinates import XY, full_resolution, image_of, image_um
 from spatialsig.slide.lineage import pixels_of, place_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from geopandas import GeoDataFrame
     from numpy.typing import NDArray
 
     from spatialsig.slide.patches import PatchSpec
     from spatialsig.slide.slides import Slide
 
+CORNERS = (("pixel_y0", "pixel_x0"), ("y0", "x0"))  # columns that repeat where tiles lie: of squidpy, and ours
 LAZYSLIDE_COLUMN = "tissue_id"  # on the tissues and tiles of LazySlide / wsidata
+IN_PIXELS = {LAZYSLIDE_COLUMN, "bboxes", "pixel_y0"}  # columns of tools that cut in pixels of the image
+TOLERANCE_PX = 1.0  # level-0 px by which tiles may differ after a change of frame
 MAX_UPSAMPLING = 1.05  # a patch finer than the scan would be made of invented pixels
 
 
@@ -116,14 +121,15 @@ def _mask_of_labels(slide: Slide, image_key: str, key: str) -> TissueMask:
 def to_image(slide: Slide, key: str, image_key: str) -> NDArray[np.float64]:
     """Matrix ``(3, 3)`` from the coordinates (x, y) of element ``key`` to pixels of the image.
 
-    LazySlide keeps its shapes in level-0 px and gives them no transformation, which SpatialData reads as the identity;
-    those, on an image that has one, are taken as the pixels they are.
+    Shapes without a transformation of their own, which SpatialData reads as the identity, are taken as pixels of the image
+    where columns say that they are: as LazySlide leaves them, and tiles of other tools that lost theirs.
     Element and image must share a coordinate system.
     """
     element = slide.sdata[key]
     own = get_transformation(element, get_all=True)
     image = get_transformation(image_of(slide, image_key), get_all=True)
-    if LAZYSLIDE_COLUMN in getattr(element, "columns", ()) and all(isinstance(one, Identity) for one in own.values()):
+    columns = set(getattr(element, "columns", ()))
+    if columns & IN_PIXELS and all(isinstance(one, Identity) for one in own.values()):
         return np.eye(3)
     shared = [name for name in (_keys.GLOBAL, *own) if name in own and name in image]
     if not shared:
@@ -173,16 +179,39 @@ def check_resolution(slide: Slide, um_per_px: float, scan_um_per_px: float) -> N
         raise InputError(msg)
 
 
+def check_corners(slide: Slide, key: str, placed: NDArray[np.float64]) -> None:
+    """Refuse tiles ``placed`` on the image (bounds ``(n, 4)``) whose columns say that they lie elsewhere.
+
+    Columns are pixels of the image, or of the level that a tool cut on, as the geometries themselves are.
+    """
+    shapes = slide.sdata.shapes[key]
+    own = shapely.bounds(np.asarray(shapes.geometry))
+    for y, x in CORNERS:
+        if not {y, x} <= set(shapes.columns):
+            continue
+        said = shapes[[x, y]].to_numpy(np.float64)
+        off = [np.abs(found[:, :2] - said).max(axis=1) for found in (placed, own)]
+        if min(distance.max() for distance in off) > TOLERANCE_PX:
+            row = int(off[1].argmax())
+            msg = (
+                f"slide {slide.name!r}: row {row} of {key!r} lies at {np.round(placed[row, :2], 1).tolist()} px (x, y) by its "
+                f"geometry and transformation, but its columns {x!r}, {y!r} say {said[row].tolist()}. Mend the one that is "
+                f"wrong, or remove the columns."
+            )
+            raise InputError(msg)
+
+
 def write_patches(
-    slide: Slide, key: str, spec: PatchSpec, origins: NDArray[np.int64], tissue: NDArray[np.float64], made_by: str
-) -> None:
-    """Write squares with the transformations of their image, how they were cut, and by which function."""
+    slide: Slide, key: str, spec: PatchSpec, origins: NDArray[np.int64], tissue: NDArray[np.float64], made_by: str,
+    *, sources: Iterable[str] = (),
+) -> None:  # fmt: skip
+    """Write squares with the transformations of their image, how they were cut, by which function and from what."""
     frames = get_transformation(image_of(slide, spec.image_key), get_all=True)
     slide.put(
         key,
         ShapesModel.parse(_squares(origins, spec, tissue), transformations=frames),
         made_by=made_by,
-        sources=[pixels_of(spec.image_key), place_of(spec.image_key), *filter(None, [spec.tissue_key])],
+        sources=[pixels_of(spec.image_key), place_of(spec.image_key), *filter(None, [spec.tissue_key]), *sources],
         attrs={"patches": asdict(spec)},
     )
 

@@ -12,7 +12,15 @@ from spatialsig import _keys
 from spatialsig._arguments import Fraction, Key, NewKey, UmPerPx, checked
 from spatialsig._checks import check_choice, check_key
 from spatialsig.errors import InputError
-from spatialsig.pp._elements import LAZYSLIDE_COLUMN, check_resolution, geometries_on_image, tissue_of, write_patches
+from spatialsig.pp._elements import (
+    LAZYSLIDE_COLUMN,
+    TOLERANCE_PX,
+    check_corners,
+    check_resolution,
+    geometries_on_image,
+    tissue_of,
+    write_patches,
+)
 from spatialsig.pp._segmentation import tissue_fraction
 from spatialsig.slide.coordinates import full_resolution, image_of, image_um_per_px
 from spatialsig.slide.patches import PatchSpec, level_read
@@ -28,7 +36,6 @@ if TYPE_CHECKING:
 TOOLS = {"squidpy": "pixel_y0", "sopa": "bboxes", "lazyslide": LAZYSLIDE_COLUMN}  # the column that gives each away
 LAZYSLIDE_SPEC = "tile_spec"
 UPRIGHT = 0.01  # share of its bounds that a tile may leave empty: a turn of a quarter of a degree
-TOLERANCE_PX = 1.0  # level-0 px by which a side may differ after a change of frame
 
 
 @checked
@@ -80,7 +87,8 @@ def import_patches(
     KeyMissingError
         If there are no shapes ``source_key``.
     InputError
-        If the tiles are not squares of one size, finer than the scan, or none is left.
+        If the tiles are not squares of one size, finer than the scan, or none is left, or columns say that they lie
+        elsewhere than their geometries.
     AlignmentError
         If they lie off the image.
 
@@ -135,6 +143,7 @@ def _import(
     if tool == "sopa":  # its geometries are cut along the tissue, its boxes are whole
         boxes = shapely.box(*np.stack([np.asarray(box, np.float64) for box in tiles["bboxes"]], axis=1))
     corners = shapely.bounds(_upright(slide, source_key, geometries_on_image(slide, source_key, image_key, boxes)))
+    check_corners(slide, source_key, corners)
     origins, size, whole = _squares_of(slide, source_key, image_key, corners)
     spec = _spec(slide, tool, source_key, image_key, size, origins[whole], um_per_px, min_tissue)
     mask, used = tissue_of(slide, image_key, tissue_key)
@@ -148,7 +157,7 @@ def _import(
         )
         raise InputError(msg)
     spec = replace(spec, tissue_key=used, made_by=f"{tool}: {keep.sum()} of {len(tiles)} {source_key!r}")
-    write_patches(slide, key_added, spec, origins[keep], tissue[keep], "pp.import_patches")
+    write_patches(slide, key_added, spec, origins[keep], tissue[keep], "pp.import_patches", sources=[source_key])
 
 
 def _upright(slide: Slide, source_key: str, boxes: NDArray[Any]) -> NDArray[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import shapely
 from spatialdata.transformations import Scale, get_transformation
 from xarray import DataArray, DataTree
 
@@ -16,11 +17,13 @@ from spatialsig.geometry.affine import apply
 from spatialsig.slide.counts import LOST_ATTRS, refuse_several
 
 if TYPE_CHECKING:
+    from geopandas import GeoDataFrame
     from numpy.typing import NDArray
 
     from spatialsig.slide.slides import Slide
 
 XY = ("x", "y")
+MAX_OFF_PX = 1.0  # between the outline of a patch and its columns: tools round
 MAX_WITHOUT_POSITION = 0.01  # share of the rows of a table
 _SET_SCALE = "Set sdata.attrs['spatialsig'] = {'um_per_global_px': pixel_size}, e.g. 0.2125 for Xenium."
 
@@ -152,3 +155,18 @@ def um_to_image(slide: Slide, image_key: str, xy_um: NDArray[Any]) -> NDArray[np
 def image_um_per_px(slide: Slide, image_key: str) -> float:
     """Edge of an image pixel in micrometres."""
     return float(np.sqrt(abs(np.linalg.det(image_to_um(slide, image_key)[:2, :2]))))
+
+
+def check_squares(shapes: GeoDataFrame, size: int, *, name: str) -> None:
+    """Refuse patches whose outlines were edited: what is read are the columns ``y0``, ``x0``, in level-0 px."""
+    corners = shapes[[_keys.X0, _keys.Y0]].to_numpy(np.float64)
+    squares = np.hstack([corners, corners + size])
+    off = np.abs(shapely.bounds(np.asarray(shapes.geometry)) - squares).max(axis=1, initial=0) > MAX_OFF_PX
+    if off.any():
+        row = int(np.flatnonzero(off)[0])
+        msg = (
+            f"{name}: the outlines of {int(off.sum())} patches are not the squares that their columns x0, y0 say, as patch "
+            f"{shapes.index[row]!r} at {corners[row].tolist()}. To lay patches elsewhere call `sp.pp.make_patches` again, or "
+            f"drop the columns and call `sp.pp.import_patches`."
+        )
+        raise InputError(msg)
