@@ -1,31 +1,90 @@
-"""Text and JSON files: replaced whole or not at all, and read with errors that name the file."""
+"""Files: replaced whole or not at all, and written and read with errors that name them."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import secrets
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from spatialsig.errors import InputError
+from spatialsig.errors import InputError, SpatialsigError, StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
     from pathlib import Path
+
+    import pandas as pd
+    from torch import Tensor
+
+FULL = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG})
+NOT_WRITABLE = FULL | {errno.EROFS, errno.EACCES, errno.EPERM}
+_CODE = re.compile(r"os error (\d+)")
+
+
+@contextmanager
+def writing(target: str | os.PathLike[str], *, codes: Collection[int] = ()) -> Iterator[None]:
+    """Turn what a full or read-only disk raises while ``target`` is written into a :class:`StoreError` that names it.
+
+    With ``codes`` only errors of these numbers: where files are also read meanwhile, others have names of their own.
+    """
+    try:
+        yield
+    except SpatialsigError:
+        raise
+    except OSError as error:
+        if codes and error.errno not in codes:
+            raise
+        fix = "Free some space on the disk" if error.errno in FULL else "Choose a place that you may write to"
+        where = f" ({error.filename!r})" if error.filename else ""
+        msg = f"{os.fspath(target)!r} cannot be written: {error.strerror or error}{where}. {fix}; what was there before is kept."
+        failure = StoreError(msg)
+        failure.errno = error.errno
+        raise failure from error
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Give another path to write to, which takes the place of ``path`` once it is whole and on the disk."""
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield partial
+            flush_entry(partial)
+            os.replace(partial, path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        flush_entry(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file by another content: a reader sees the old one or the new one, whole; its directory must exist."""
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+    """Replace a file by another content: a reader sees the old one or the new one, whole."""
+    with replaced(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_csv(path: Path, table: pd.DataFrame, *, index: bool = False) -> None:
+    """Replace a csv file by a table."""
+    with replaced(path) as partial:
+        table.to_csv(partial, index=index)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write tensors as safetensors, whose own error of a disk is an ``OSError`` here as that of every other file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
     try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    flush_entry(path.parent)
+        save_file(tensors, path, metadata=metadata)
+    except SafetensorError as error:
+        code = _CODE.search(str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
 
 
 def flush_entry(path: Path) -> None:

@@ -67,7 +67,7 @@ trees = st.recursive(
 def test_every_tree_of_plain_values_comes_back(tree: dict) -> None:
     path = Path(os.environ.get("TMPDIR", "/tmp")) / f"tree-{os.getpid()}"
     try:
-        with patch("spatialsig.train.checkpoint_file.flush_entry"):  # nothing is to survive
+        with patch("spatialsig._files.flush_entry"):  # nothing is to survive
             files.write_checkpoint(path, tree)
         assert same(tree, files.read_checkpoint(path))
     finally:
@@ -122,7 +122,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_a_warning(tmp_path: Path, 
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("spatialsig.train.checkpoint_file.flush_entry", full)
+    monkeypatch.setattr("spatialsig._files.flush_entry", full)
     with pytest.warns(SpatialsigWarning, match="could not be written: .*No space left"):
         files.PlainCheckpointIO(written.append).save_checkpoint({"step": 2}, path)
     assert files.read_checkpoint(path) == {"step": 1}
@@ -147,7 +147,7 @@ def run_dir(stopped: Path, tmp_path: Path) -> Path:
 def test_two_checkpoints_are_kept_while_training_and_one_after(run_dir: Path) -> None:
     kept = files.checkpoint_files(run_dir / "checkpoints")
     assert [path.stem for path in kept] == ["step-000000010", "step-000000009"]
-    (run_dir / "checkpoints" / ".step-draft").write_bytes(b"half")
+    (run_dir / "checkpoints" / "step-000000009.safetensors.ab12.partial").write_bytes(b"half")
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
     model, history = kills.train_autoencoder(run_dir, FLOAT32)
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)] == before

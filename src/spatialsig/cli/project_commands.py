@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from spatialsig._files import write_csv
 from spatialsig.cli.model_commands import ModelIn  # noqa: TC001 -- typer reads the annotations
 from spatialsig.cli.options import Further, Quiet, Seed, Slides, Store, keywords, prepare, slides_at
 
@@ -79,10 +80,9 @@ def evaluate(
     prepare(quiet=quiet)
     data, loaded = slides_at(stores), SignatureViT.load(model)
     found = tl.evaluate(data, loaded, seed=seed, **keywords(further, tl.evaluate))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    found.to_csv(out, index=False)
+    write_csv(out, found)
     doubts = tl.findings(data, loaded, found)
-    doubts.to_csv(out.with_name("findings.csv"), index=False)
+    write_csv(out.with_name("findings.csv"), doubts)
     summary = tl.summarise(found)
     means = summary[summary["signature"] == "mean"].set_index("method").sort_values("pearson", ascending=False)
     typer.echo(

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from spatialsig._files import write_csv
 from spatialsig.cli.options import (
     DEFAULT_SIGNATURES,
     AllSlides,
@@ -129,7 +130,7 @@ def label(
     tl.aggregate_patches(data, stat=stat, min_cells=min_cells, use_rep=X_AE if embedded else None)
     typer.echo(scored.to_string())
     if coverage is not None:
-        scored.to_csv(coverage)
+        write_csv(coverage, scored, index=True)
 
 
 def verify(store: Store, *, quiet: Quiet = False) -> None:

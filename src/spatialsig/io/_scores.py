@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +15,7 @@ from pydantic import Field
 from spatialsig import _keys
 from spatialsig._arguments import AnyPath, Key, checked
 from spatialsig._checks import check_choice, check_key
+from spatialsig._files import replaced
 from spatialsig.errors import InputError
 from spatialsig.slide.slides import Data, open_slides
 
@@ -287,14 +287,3 @@ def scored_patches(data: Data, table_key: str, patches_key: str) -> ScoredPatche
         raise InputError(msg)
     ids = np.asarray(patches.ids, np.int64)[there]
     return ScoredPatches(slide, patches.spec, ids, patches.origins[there], table[rows[there]], table_key)
-
-
-@contextmanager
-def replaced(path: Path) -> Iterator[Path]:
-    """Give another path to write to, which takes the place of ``path`` once it is whole."""
-    partial = path.with_name(f".partial-{path.name}")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

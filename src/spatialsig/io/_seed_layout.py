@@ -10,6 +10,7 @@ import pandas as pd
 
 from spatialsig import _keys
 from spatialsig._arguments import AnyPath, Key, checked
+from spatialsig._files import replaced, write_csv, writing
 from spatialsig._progress import track
 from spatialsig.errors import InputError
 from spatialsig.models import Autoencoder
@@ -74,7 +75,6 @@ def export_seed_layout(
     """
     _check(data, use_rep, patches_key, signatures_key)
     place = Path(directory)
-    place.mkdir(parents=True, exist_ok=True)
     if autoencoder is not None:
         from spatialsig.models import export_seed_autoencoder
 
@@ -90,7 +90,7 @@ def export_seed_layout(
             frame["png_path"] = _write_images(place, frame.index, patches.source(rows))
         frames.append(frame)
     labels = pd.concat(frames, ignore_index=True)
-    labels.to_csv(place / LABELS, index=False)
+    write_csv(place / LABELS, labels)
     return labels
 
 
@@ -139,10 +139,11 @@ def _labels(patches: Patches, signatures_key: str) -> tuple[pd.DataFrame, NDArra
 
 
 def _write_embeddings(place: Path, names: pd.Index, vectors: NDArray[np.float32]) -> list[str]:
-    (place / EMBEDDINGS).mkdir(exist_ok=True)
     paths = [f"{EMBEDDINGS}/{name}.npy" for name in names]
-    for path, vector in zip(paths, vectors, strict=True):
-        np.save(place / path, vector)
+    with writing(place / EMBEDDINGS):
+        (place / EMBEDDINGS).mkdir(parents=True, exist_ok=True)
+        for path, vector in zip(paths, vectors, strict=True):
+            np.save(place / path, vector)
     return paths
 
 
@@ -151,10 +152,10 @@ def _write_images(place: Path, names: pd.Index, source: PatchSource) -> list[str
 
     from spatialsig.data.patches import read_patches
 
-    (place / PATCHES).mkdir(exist_ok=True)
     paths = [f"{PATCHES}/{name}.png" for name in names]
     for start in range(0, len(source), BATCH):
         batch = np.arange(start, min(start + BATCH, len(source)))
         for i, picture in zip(batch, read_patches(source, batch), strict=True):
-            (place / paths[i]).write_bytes(png_encode(np.ascontiguousarray(picture.transpose(1, 2, 0))))
+            with replaced(place / paths[i]) as partial:
+                partial.write_bytes(png_encode(np.ascontiguousarray(picture.transpose(1, 2, 0))))
     return paths

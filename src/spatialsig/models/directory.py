@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from spatialsig import _files
 from spatialsig._checks import check_files
-from spatialsig._files import flush_entry
+from spatialsig._files import flush_entry, write_tensors, writing
 from spatialsig._hashing import file_hash
 from spatialsig.errors import InputError
 from spatialsig.nn.signature import SignatureConfig
 from spatialsig.nn.vit import ViTConfig
+from spatialsig.store.atomic import exchange
 
 if TYPE_CHECKING:
     import os
@@ -69,7 +70,7 @@ def save_model(
         for stem, names in lists.items():
             write_json(draft / f"{stem}.json", names)
         np.savez(draft / SCALER, **dict(scaler))  # type: ignore[arg-type]
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, draft / WEIGHTS)
+        write_tensors(draft / WEIGHTS, {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
         digests = {path.name: file_hash(path) for path in sorted(draft.iterdir())}
         write_json(draft / RUN, {"spatialsig": version("spatialsig"), "sha256": digests, "run": dict(run)})
 
@@ -169,7 +170,6 @@ def load_weights(directory: Path, net: nn.Module) -> None:
 @contextmanager
 def replacing(directory: Path) -> Iterator[Path]:
     """Give an empty directory beside ``directory``; put it in its place once it is filled and on disk."""
-    directory.parent.mkdir(parents=True, exist_ok=True)
     if (
         directory.exists()
         and not (directory / CONFIG).is_file()
@@ -177,20 +177,25 @@ def replacing(directory: Path) -> Iterator[Path]:
     ):
         msg = f"{directory} exists and is no model directory; choose another place."
         raise InputError(msg)
-    draft = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    try:
+    with writing(directory), _draft_beside(directory) as draft:
         yield draft
         for path in (*draft.iterdir(), draft):
             flush_entry(path)
         draft.chmod(0o755)
         if directory.exists():
-            old = draft.with_name(f"{draft.name}.old")
-            directory.replace(old)
-            draft.replace(directory)
-            shutil.rmtree(old)
+            exchange(draft, directory)
         else:
             draft.replace(directory)
         flush_entry(directory.parent)
+
+
+@contextmanager
+def _draft_beside(directory: Path) -> Iterator[Path]:
+    """Directory beside another, gone afterwards whatever happens, with what lies in it then."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    try:
+        yield draft
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

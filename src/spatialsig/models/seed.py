@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 
 from spatialsig._arguments import AnyPath, checked
 from spatialsig._checks import check_files
+from spatialsig._files import replaced, write_text
 from spatialsig.errors import InputError
 from spatialsig.models.autoencoder import Autoencoder
 from spatialsig.nn.autoencoder import AutoencoderConfig
@@ -62,12 +64,14 @@ def export_seed_autoencoder(model: Autoencoder, directory: AnyPath) -> None:
         )
         raise InputError(msg)
     place = Path(directory)
-    place.mkdir(parents=True, exist_ok=True)
-    torch.save(
-        {name: value.detach().cpu().clone() for name, value in model.net.state_dict().items()}, place / CHECKPOINT
-    )
-    (place / GENES).write_text(json.dumps(list(model.genes)), encoding="utf-8")
-    np.savez(place / SCALER, mu=model.mean[None].astype(np.float32), sigma=model.std[None].astype(np.float32))
+    weights = {name: value.detach().cpu().clone() for name, value in model.net.state_dict().items()}
+    packed = io.BytesIO()  # torch hides what the disk says
+    torch.save(weights, packed)
+    with replaced(place / CHECKPOINT) as partial:
+        partial.write_bytes(packed.getbuffer())
+    write_text(place / GENES, json.dumps(list(model.genes)))
+    with replaced(place / SCALER) as partial, partial.open("wb") as file:
+        np.savez(file, mu=model.mean[None].astype(np.float32), sigma=model.std[None].astype(np.float32))
 
 
 @checked

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from spatialsig import pp, tl
+from spatialsig._files import write_csv
 from spatialsig._hashing import json_hash
 from spatialsig.cohort import Cohort
 from spatialsig.errors import SpatialsigWarning
@@ -145,7 +146,7 @@ class _Job:
         pp.make_patches(cohort, **self.config.patches.model_dump(exclude={"normalize_stain"}))
         if self.config.patches.normalize_stain:
             stains = pp.normalize_stain(cohort)
-            stains.to_csv(self.files.table("stains"))
+            write_csv(self.files.table("stains"), stains, index=True)
         pp.assign_cells(cohort)
         coverage = tl.score_cells(
             cohort,
@@ -154,7 +155,7 @@ class _Job:
             min_genes=labels.min_genes,
             min_fraction=labels.min_fraction,
         )
-        coverage.to_csv(self.files.table("coverage"))
+        write_csv(self.files.table("coverage"), coverage, index=True)
         tl.aggregate_patches(cohort, stat=labels.stat, min_cells=labels.min_cells)
 
     def _train_vit(self) -> None:
@@ -176,4 +177,4 @@ class _Job:
             "evaluation": evaluation,
         }
         for name, table in tables.items():
-            table.to_csv(self.files.table(name), index=False)
+            write_csv(self.files.table(name), table)

@@ -14,6 +14,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from spatialsig import pl
+from spatialsig._files import writing
 from spatialsig.errors import SpatialsigError
 from spatialsig.pl._calibration import draw_calibration
 from spatialsig.pl._coverage import draw_coverage
@@ -144,10 +145,11 @@ class Figures:
     def _save(self, figure: Figure, name: str, *endings: str) -> None:
         if self.directory is None:
             return
-        self.directory.mkdir(parents=True, exist_ok=True)
         stem = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._") or "figure"
-        for ending in endings:
-            figure.savefig(self.directory / f"{stem}.{ending}", dpi=SAVED_DPI, facecolor="white")
+        with writing(self.directory):
+            self.directory.mkdir(parents=True, exist_ok=True)
+            for ending in endings:
+                figure.savefig(self.directory / f"{stem}.{ending}", dpi=SAVED_DPI, facecolor="white")
 
 
 def inline_svg(figure: Figure, *, name: str, alt: str) -> Markup:

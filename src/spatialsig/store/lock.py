@@ -5,7 +5,6 @@ The file is made by linking a complete one into place, which is atomic on networ
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import secrets
@@ -18,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spatialsig._files import FULL, NOT_WRITABLE, writing
 from spatialsig._settings import settings
 from spatialsig.errors import StoreError
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _POLL_S = 0.05
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT}) if hasattr(errno, "EDQUOT") else frozenset({errno.ENOSPC})
 _TAKEOVER_S = 30.0  # a takeover takes milliseconds; one that is older died in the middle
 _held: dict[Path, threading.RLock] = {}  # one per store, so that threads of this process queue up
 _depth: dict[Path, int] = {}
@@ -66,7 +65,8 @@ def writer_lock(path: Path, what: str) -> Iterator[None]:
             token = _acquire(path, what)
         _depth[path] = _depth.get(path, 0) + 1
         try:
-            yield
+            with writing(path, codes=NOT_WRITABLE):
+                yield
         finally:
             _depth[path] -= 1
             if _depth[path] == 0:
@@ -122,7 +122,7 @@ def _create(file: Path, entry: dict[str, Any]) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        if not own.exists() or error.errno in _FULL:
+        if not own.exists() or error.errno in FULL:
             raise StoreError(_not_writable(file, error)) from error
         return _create_exclusively(file, text)  # no hard links on this file system: created, then filled
     finally:
@@ -143,7 +143,7 @@ def _write_new(file: Path, text: str) -> None:
 
 def _not_writable(file: Path, error: OSError) -> str:
     store = file.with_name(file.name.removeprefix(".").removesuffix(".lock"))
-    fix = "Free some space on the disk" if error.errno in _FULL else "Copy the store to a place that you may write to"
+    fix = "Free some space on the disk" if error.errno in FULL else "Copy the store to a place that you may write to"
     return f"store {str(store)!r} cannot be written: {error.strerror} in directory {str(file.parent)!r}. {fix}."
 
 

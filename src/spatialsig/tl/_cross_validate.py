@@ -14,6 +14,7 @@ import pandas as pd
 from spatialsig import _keys
 from spatialsig._arguments import AnyPath, Key, NewKey, Seed, checked
 from spatialsig._checks import warn
+from spatialsig._files import replaced, write_csv
 from spatialsig._hashing import json_hash
 from spatialsig._progress import track
 from spatialsig.errors import InputError, KeyMissingError
@@ -187,7 +188,7 @@ def cross_validate(
                 finished.note(f"fold-{fold}", decides)
     _write_predictions(plan, folds, key_added)
     result = pd.concat([pd.read_parquet(plan.directory(fold) / FRAME) for fold in folds], ignore_index=True)
-    result.to_csv(plan.place / "evaluation.csv", index=False)
+    write_csv(plan.place / "evaluation.csv", result)
     return result
 
 
@@ -205,7 +206,8 @@ def _run_fold(plan: _Plan, fold: int) -> None:
         if finding.severity == ERROR and finding.name not in _SAME_FOR_ALL:
             warn(finding.text)
     frame.insert(0, _keys.FOLD, fold)
-    frame.to_parquet(plan.directory(fold) / FRAME, index=False)
+    with replaced(plan.directory(fold) / FRAME) as partial:
+        frame.to_parquet(partial, index=False)
 
 
 @contextmanager

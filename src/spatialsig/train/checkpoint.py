@@ -153,7 +153,11 @@ class Checkpoints(Callback):
     def _clear(self, *, keep: list[Path]) -> None:
         if self.directory is None:
             return
-        for path in (*checkpoint_files(self.directory), *self.directory.glob(".step-*")):
+        halves = [
+            *self.directory.glob("step-*.partial"),
+            *self.directory.glob(".step-*"),
+        ]  # the latter of early versions
+        for path in (*checkpoint_files(self.directory), *halves):
             if path not in keep:
                 path.unlink(missing_ok=True)
 

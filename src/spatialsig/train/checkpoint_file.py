@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +11,9 @@ import numpy as np
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from spatialsig._checks import warn
-from spatialsig._files import flush_entry
+from spatialsig._files import replaced, write_tensors
 from spatialsig.errors import FileMissingError, InputError
 
 if TYPE_CHECKING:
@@ -42,19 +40,14 @@ def write_checkpoint(path: Path, tree: dict[str, Any]) -> None:
     ------
     InputError
         If something in ``tree`` is none of these.
+    StoreError
+        If the disk refuses it.
     """
     tensors: dict[str, torch.Tensor] = {}
     text = json.dumps(_encoded(tree, tensors, "state"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        header = {"format": FORMAT, "tree": text, "crc32": str(_sum(text, tensors))}
-        save_file(_apart(tensors), draft, metadata=header)
-        flush_entry(draft)
-        draft.replace(path)
-        flush_entry(path.parent)
-    finally:
-        draft.unlink(missing_ok=True)
+    header = {"format": FORMAT, "tree": text, "crc32": str(_sum(text, tensors))}
+    with replaced(path) as draft:
+        write_tensors(draft, _apart(tensors), metadata=header)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -121,7 +114,7 @@ class PlainCheckpointIO(CheckpointIO):
         """Write a checkpoint; where the disk refuses it, warn and let the run continue."""
         try:
             write_checkpoint(Path(path), checkpoint)
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             msg = f"checkpoint {path} could not be written: {error}. The training goes on; make room, or be ready to lose it."
             warn(msg)
             return

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from lightning.pytorch import Callback
 
+from spatialsig._files import write_csv
 from spatialsig.train.distributed import gathered, mean_over_ranks, own
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class History(Callback):
         if not trainer.is_global_zero:
             return
         if self.csv is not None:
-            self.frame.to_csv(self.csv, index=False)
+            write_csv(self.csv, self.frame)
         for logger in trainer.loggers:
             known = {name: value for name, value in row.items() if value == value and name != "epoch"}
             logger.log_metrics(known, step=int(row["epoch"]))

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.ticker import MaxNLocator
 
+from spatialsig._files import writing
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
@@ -47,4 +49,5 @@ def colour_bar(figure: Figure, artist: ScalarMappable, axes: Iterable[Axes], **s
 def save_figure(figure: Figure, save: str | Path | None) -> None:
     """Write the figure where the caller wants it; the ending decides the format."""
     if save is not None:
-        figure.savefig(save, dpi=DPI, bbox_inches="tight")
+        with writing(save):
+            figure.savefig(save, dpi=DPI, bbox_inches="tight")
