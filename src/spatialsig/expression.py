@@ -17,9 +17,9 @@ from spatialsig._progress import track
 from spatialsig.data.cells import MemoryCells, StoredCells
 from spatialsig.errors import InputError
 from spatialsig.nn.autoencoder import AutoencoderConfig
-from spatialsig.signatures import read_signatures
+from spatialsig.signatures import describe_names, in_panel_names, read_signatures
 from spatialsig.slide.coordinates import positions
-from spatialsig.slide.counts import common_genes, counts_of, gene_names
+from spatialsig.slide.counts import common_genes, counts_of, gene_names, named_genes
 from spatialsig.slide.folds import folds_of, is_training
 from spatialsig.slide.slides import open_slides, slide_count
 from spatialsig.stats.cell_rows import sub_matrix
@@ -90,6 +90,7 @@ class AutoencoderOptions:
 
     signatures: str | Path | Mapping[str, Sequence[str]] = "tumour_microenvironment"
     exclude_signature_genes: bool = True
+    gene_symbols: str | None = None
     panel: str = "intersection"
     test_fold: Natural | None = 0
     validation_fold: Natural | None = None
@@ -134,8 +135,7 @@ _NAMES = tuple(f.name for f in fields(AutoencoderOptions) if f.name != "fit")
 
 def train_expression_autoencoder(data: Data, options: AutoencoderOptions) -> Autoencoder:
     """Train an autoencoder; all options are checked before the first slide is opened."""
-    excluded = read_signatures(options.signatures) if options.exclude_signature_genes else {}
-    samples, genes = _genes(data, {gene for names in excluded.values() for gene in names}, options)
+    samples, genes = _genes(data, _excluded(data, options), options)
     training, validation = _cells(data, genes, options)
     if not training.sources:
         msg = (
@@ -183,6 +183,23 @@ def embed_slide(slide: Slide, model: Autoencoder, *, table_key: str) -> NDArray[
     columns = model.align_genes(slide.table(table_key).var_names, where=f"slide {slide.name!r}")
     counts, measured = sub_matrix(counts_of(slide, table_key), columns), columns >= 0
     return model.get_latent_representation(counts, measured=None if measured.all() else measured)
+
+
+def _excluded(data: Data, options: AutoencoderOptions) -> set[str]:
+    """Genes of the signatures, by the names of the tables; refused where they have other names there and none is found."""
+    if not options.exclude_signature_genes:
+        return set()
+    signatures = read_signatures(options.signatures)
+    var = {slide.name: named_genes(slide, options.table_key) for slide in open_slides(data)}
+    excluded = {gene for genes in in_panel_names(signatures, var, options.gene_symbols).values() for gene in genes}
+    for slide, frame in var.items():
+        if excluded.isdisjoint(frame.index) and (hint := describe_names(excluded, frame)):
+            msg = (
+                f"slide {slide!r} has none of the {len(excluded)} signature genes to leave out by their names, so that the "
+                f"embedding would hold the answer. {hint}"
+            )
+            raise InputError(msg)
+    return excluded
 
 
 def _genes(data: Data, excluded: Collection[str], options: AutoencoderOptions) -> tuple[list[str], list[str]]:

@@ -1,5 +1,7 @@
 """Columns of the cells become means, shares and standard errors of the patches, as pandas has them."""
 
+from pathlib import Path
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -7,6 +9,7 @@ import pytest
 import spatialdata as sd
 from scipy import sparse
 
+import spatialsig as sp
 from spatialsig.errors import InputError, KeyMissingError
 from spatialsig.labels import targets as module
 from spatialsig.labels.targets import Targets, add_layers, add_obs, add_obsm, check_columns, is_category
@@ -190,3 +193,32 @@ def test_what_a_slide_lacks_is_named(toy: sd.SpatialData) -> None:
         Targets(layers=("X",), genes=(first, "NONE")).check(slide, "table")
     with pytest.raises(KeyMissingError, match="`obs='none'` is not in the obs of slide 'toy'"):
         Targets(obs=("none",)).check(slide, "table")
+
+
+@pytest.mark.parametrize("word", ["nan", "None", "<NA>", ""])
+@pytest.mark.parametrize("option", ["targets", "obs"])
+def test_a_word_for_missing_is_no_class(patched: sd.SpatialData, option: str, word: str) -> None:
+    n = patched["table"].n_obs
+    types = pd.Series(["A", None] * (n // 2) + ["A"] * (n % 2), index=patched["table"].obs_names)
+    patched["table"].obs["kind"] = types.fillna(word).astype("category")
+    request = {"targets": {"obs": "kind"}} if option == "targets" else {"obs": ["kind"]}
+    with pytest.raises(InputError, match=rf"has {n // 2} cells of the category '{word}', a word for missing"):
+        sp.tl.aggregate_patches(patched, use_rep=None, min_cells=5, key_added="k", **request)
+    patched["table"].obs["kind"] = patched["table"].obs["kind"].cat.remove_categories([word])
+    sp.tl.aggregate_patches(patched, use_rep=None, min_cells=5, key_added="k", **request)
+    shares = patched["k"].X[:, 0] if option == "targets" else patched["k"].obsm["kind_fraction"]["A"].to_numpy()
+    assert np.nanmin(shares) == np.nanmax(shares) == 1
+
+
+def test_infinite_values_are_no_label(patched: sd.SpatialData) -> None:
+    patched["table"].obs["size"] = np.r_[np.inf, np.ones(patched["table"].n_obs - 1)]
+    with pytest.raises(InputError, match=r"`obs='size'` has infinite values, whose mean is no label"):
+        sp.tl.aggregate_patches(patched, use_rep=None, min_cells=5, targets={"obs": "size"})
+
+
+def test_names_with_a_bar_are_stored(patched: sd.SpatialData, tmp_path: Path) -> None:
+    n = patched["table"].n_obs
+    patched["table"].obs["kind"] = pd.Categorical((["T/NK", "B cell", None] * n)[:n])
+    sp.tl.aggregate_patches(patched, use_rep=None, min_cells=5, obs=["kind"], key_added="k")
+    sp.io.write(patched, tmp_path / "s.zarr")
+    assert list(sp.io.read(tmp_path / "s.zarr")["k"].obsm["kind_fraction"].columns) == ["B cell", "T_NK"]

@@ -107,6 +107,7 @@ def label(
     method: Annotated[str, typer.Option(help="zscore, score_genes, ucell, aucell or ulm.")] = "zscore",
     stat: Annotated[str, typer.Option(help="mean, median, trimmed_mean or pseudobulk.")] = "mean",
     min_cells: Annotated[int, typer.Option(help="Minimum cells of a labelled patch.")] = 10,
+    gene_symbols: Annotated[str | None, typer.Option(help="Column of var with gene symbols, beside ids.")] = None,
     test_fold: TestFold = 0,
     coverage: Annotated[Path | None, typer.Option(help="CSV file to write: measured genes per signature.")] = None,
     *,
@@ -125,7 +126,8 @@ def label(
     if normalize_stain:
         pp.normalize_stain(data)
     pp.assign_cells(data)
-    scored = tl.score_cells(data, signatures, method=method, test_fold=held_out(test_fold, all_slides=all_slides))
+    fold = held_out(test_fold, all_slides=all_slides)
+    scored = tl.score_cells(data, signatures, method=method, gene_symbols=gene_symbols, test_fold=fold)
     embedded = all(X_AE in slide.table(TABLE).obsm for slide in open_slides(data))
     tl.aggregate_patches(data, stat=stat, min_cells=min_cells, use_rep=X_AE if embedded else None)
     typer.echo(scored.to_string())

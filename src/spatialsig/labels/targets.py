@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 COUNTS = "X"  # stands for the counts among the layers
 SOURCES = ("obs", "obsm", "layers", "genes")
+MISSING = frozenset({"nan", "NaN", "None", "<NA>", "NaT", ""})  # as programs write what is missing
 BLOCK_BYTES = 64 * 2**20  # of a layer that are dense at a time
 
 
@@ -37,6 +38,7 @@ def check_columns(
     for column in obs:
         check_key(cells.obs.columns, column, name="obs", where=f"the obs of slide {slide.name!r}")
         values = cells.obs[column]
+        _check_values(values, where=f"slide {slide.name!r}: `obs={column!r}`")
         if not (is_category(values) or pd.api.types.is_numeric_dtype(values)):
             msg = (
                 f"slide {slide.name!r}: `obs={column!r}` holds {values.dtype}, wanted numbers, booleans or categories; "
@@ -49,6 +51,21 @@ def check_columns(
         check_key([COUNTS, *cells.layers], layer, name="layers", where=f"the layers of slide {slide.name!r}")
 
 
+def _check_values(values: pd.Series[Any], *, where: str) -> None:
+    """Raise :class:`InputError` for infinite numbers, and categories that are words for missing."""
+    if is_category(values):
+        words = [str(category) for category in values.cat.categories if str(category) in MISSING]
+        if words:
+            msg = (
+                f"{where} has {int(values.isin(words).sum())} cells of the category {words[0]!r}, a word for missing that would "
+                f"count as a class: `.cat.remove_categories({words})` makes them missing, another name a class."
+            )
+            raise InputError(msg)
+    elif values.dtype.kind == "f" and np.isinf(values.to_numpy(np.float64, na_value=np.nan)).any():
+        msg = f"{where} has infinite values, whose mean is no label; make them missing (NaN) or leave these cells out."
+        raise InputError(msg)
+
+
 def add_obs(table: ad.AnnData, cells: ad.AnnData, membership: sparse.csr_matrix, columns: Sequence[str]) -> None:
     """Mean of numeric columns into ``obs``; share of each category into ``obsm["<column>_fraction"]``.
 
@@ -57,7 +74,7 @@ def add_obs(table: ad.AnnData, cells: ad.AnnData, membership: sparse.csr_matrix,
     for column in columns:
         values = cells.obs[column]
         if is_category(values):
-            categories = [str(category) for category in values.cat.categories]
+            categories = [str(category).replace("/", "_") for category in values.cat.categories]  # no keys of a store
             shares = grouped_shares(values.cat.codes.to_numpy(), len(categories), membership)
             n = grouped_count(np.where(values.isna(), np.nan, 0.0)[:, None], membership)
             # the variance of a share over n - 1, as of any mean of zeros and ones

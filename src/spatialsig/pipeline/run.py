@@ -136,7 +136,7 @@ class _Job:
             signatures=config.labels.signatures,
             test_fold=config.split.test_fold,
             seed=config.seed,
-            **config.autoencoder,
+            **({"gene_symbols": config.labels.gene_symbols} | config.autoencoder),
         )
         model.save(self.autoencoder)
         tl.embed_cells(cohort, model)
@@ -154,6 +154,7 @@ class _Job:
             test_fold=self.config.split.test_fold,
             min_genes=labels.min_genes,
             min_fraction=labels.min_fraction,
+            gene_symbols=labels.gene_symbols,
         )
         write_csv(self.files.table("coverage"), coverage, index=True)
         tl.aggregate_patches(cohort, stat=labels.stat, min_cells=labels.min_cells)

@@ -56,6 +56,7 @@ class LabelsConfig(_Section):
     min_cells: int = Field(10, ge=1)
     min_genes: int = Field(3, ge=1)
     min_fraction: float = Field(0.5, ge=0, le=1)
+    gene_symbols: str | None = None
 
 
 class RunConfig(_Section):

@@ -12,12 +12,15 @@ from ._coverage import (
     shared_genes,
     weights,
 )
+from ._names import describe_names, in_panel_names
 from ._read import builtin_names, read_signatures
 
 __all__ = [
     "Coverage",
     "builtin_names",
     "coverage_table",
+    "describe_names",
+    "in_panel_names",
     "measured_genes",
     "overlap_matrix",
     "read_signatures",

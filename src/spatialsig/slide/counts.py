@@ -85,11 +85,16 @@ def in_memory(values: Any) -> Any:
     return values[...] if load is None else load()
 
 
+def named_genes(slide: Slide, table_key: str) -> pd.DataFrame:
+    """``var`` of a table, which names its genes; :class:`InputError` where two genes have one name."""
+    var: pd.DataFrame = slide.table(table_key).var
+    check_unique(var.index, where=f"slide {slide.name!r}: tables[{table_key!r}].var_names")
+    return var
+
+
 def gene_names(slide: Slide, table_key: str) -> list[str]:
-    """Names of the genes of a table; :class:`InputError` where two genes have one."""
-    names = slide.table(table_key).var_names
-    check_unique(names, where=f"slide {slide.name!r}: tables[{table_key!r}].var_names")
-    return list(names)
+    """Names of the genes of a table, each its own."""
+    return list(named_genes(slide, table_key).index)
 
 
 def check_unique(names: pd.Index, *, where: str) -> None:

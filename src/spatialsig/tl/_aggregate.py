@@ -74,7 +74,7 @@ def aggregate_patches(
     - ``obs``: ``region``, ``patch_id``, ``sample``, ``patient``, ``fold``, ``n_cells``, ``n_counts`` (mean counts per
       cell), every numeric column of ``obs`` and its standard error ``<column>_sem`` (float64);
     - ``obsm``: ``spatial`` (patch centres, µm); ``use_rep`` and ``obsm`` float32; ``<column>_fraction``, a DataFrame with
-      one column per category; ``<layer>_mean``, CSR ``(n_patches, n_genes)`` float32, its genes in
+      one column per category (its ``/`` written as ``_``); ``<layer>_mean``, CSR ``(n_patches, n_genes)`` float32, its genes in
       ``uns["spatialsig"]["aggregate_patches"]["genes"]``; each with its standard error, named ``<key>_sem``,
       ``<column>_fraction_sem`` or ``<layer>_sem``;
     - ``var``: ``n_genes_panel``, ``n_genes_measured`` (not for ``targets``);

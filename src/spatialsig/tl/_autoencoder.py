@@ -20,6 +20,7 @@ def train_autoencoder(
     *,
     signatures: AnyPath | Mapping[str, Sequence[str]] = "tumour_microenvironment",
     exclude_signature_genes: bool = True,
+    gene_symbols: Key | None = None,
     panel: str = "intersection",
     test_fold: Natural | None = 0,
     validation_fold: Natural | None = None,
@@ -48,6 +49,8 @@ def train_autoencoder(
         Signatures that will be predicted; see :func:`spatialsig.io.read_signatures`.
     exclude_signature_genes
         Leave their genes out. ``False`` is a leak wherever the embedding is given to the image model.
+    gene_symbols
+        Column of ``var`` with the names that signatures use, where ``var_names`` are others, such as Ensembl ids.
     panel
         Genes to learn from where slides differ: ``"intersection"`` (default) those that every slide measures, or
         ``"union"`` all of them. A gene that a slide does not measure is then left out of its input and of its loss,
@@ -102,8 +105,8 @@ def train_autoencoder(
     True
     """
     options = AutoencoderOptions(
-        signatures=signatures, exclude_signature_genes=exclude_signature_genes, panel=panel, test_fold=test_fold,
-        validation_fold=validation_fold, n_latent=n_latent, hidden=tuple(hidden), loss=loss, denoise=denoise,
+        signatures=signatures, exclude_signature_genes=exclude_signature_genes, gene_symbols=gene_symbols,
+        panel=panel, test_fold=test_fold, validation_fold=validation_fold, n_latent=n_latent, hidden=tuple(hidden), loss=loss, denoise=denoise,
         slide_offsets=slide_offsets, linear_path=linear_path, seed=seed, table_key=table_key, fit=fit_options,
     )  # fmt: skip
     return train_expression_autoencoder(data, options)

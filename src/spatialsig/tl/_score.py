@@ -14,8 +14,16 @@ from spatialsig._checks import check_choice, warn
 from spatialsig._progress import track
 from spatialsig.errors import InputError
 from spatialsig.labels.scorers import METHODS, ScorerFit, fit_method, scores_under
-from spatialsig.signatures import Coverage, coverage_table, measured_genes, read_signatures, weights
-from spatialsig.slide.counts import common_genes, counts_of, gene_names
+from spatialsig.signatures import (
+    Coverage,
+    coverage_table,
+    describe_names,
+    in_panel_names,
+    measured_genes,
+    read_signatures,
+    weights,
+)  # fmt: skip
+from spatialsig.slide.counts import common_genes, counts_of, named_genes
 from spatialsig.slide.lineage import counts_of_table
 from spatialsig.slide.slides import Data, open_slides, slide_count
 
@@ -36,6 +44,7 @@ def score_cells(
     n_bins: Several = 10,
     n_controls: Count = 50,
     seed: Seed = 0,
+    gene_symbols: Key | None = None,
     table_key: Key = _keys.TABLE,
     key_added: NewKey = _keys.CELL_SIGNATURES,
 ) -> pd.DataFrame:
@@ -69,6 +78,8 @@ def score_cells(
     n_bins, n_controls, seed
         Expression bins of ``"score_genes"``, controls drawn from each (at most), and seed of the draw. On a panel of a
         few hundred genes more bins leave too few controls.
+    gene_symbols
+        Column of ``var`` with the names that signatures use, where ``var_names`` are others, such as Ensembl ids.
     table_key
         Table of the cells, raw counts in ``X``.
     key_added
@@ -107,10 +118,11 @@ def score_cells(
     True
     """
     check_choice(method, METHODS, name="method")
-    sets = read_signatures(signatures)
-    panels = [gene_names(slide, table_key) for slide in open_slides(data)]
+    var = {slide.name: named_genes(slide, table_key) for slide in open_slides(data)}
+    sets = in_panel_names(read_signatures(signatures), var, gene_symbols)
+    panels = [list(frame.index) for frame in var.values()]
     report = coverage_table(sets, panels, coverage=Coverage(min_genes, min_fraction))
-    _check_coverage(report, panels)
+    _check_coverage(report, sets, next(iter(var.values())), len(var))
     genes = common_genes(panels)
     usable = weights(measured_genes(sets, panels), genes)
     excluded = np.asarray(usable.any(axis=1))
@@ -150,16 +162,17 @@ def _check_max_rank(max_rank: int | None, usable: NDArray[np.float64]) -> None:
         raise InputError(msg)
 
 
-def _check_coverage(report: pd.DataFrame, panels: list[list[str]]) -> None:
+def _check_coverage(report: pd.DataFrame, sets: Mapping[str, Sequence[str]], var: pd.DataFrame, n_slides: int) -> None:
     dropped = report[report["reason"] != ""]
+    hint = describe_names([gene for name in dropped.index for gene in sets[name]], var)
     if len(dropped) == len(report):
         zero = report.index[report["n_genes_measured"] == 0].tolist()
         reasons = "; ".join(f"{name}: {reason}" for name, reason in report["reason"].items())
         msg = (
-            f"no signature is measured well enough on all {len(panels)} slides ({reasons}). Without any gene on the panel: "
-            f"{zero}; the panel names its genes like {panels[0][:3]}. Use another set, or lower `min_fraction`."
+            f"no signature is measured well enough on all {n_slides} slides ({reasons}). Without any gene on the panel: "
+            f"{zero}; the panel names its genes like {list(var.index[:3])}. {hint or 'Use another set, or lower `min_fraction`.'}"
         )
         raise InputError(msg)
     if len(dropped):
         reasons = "; ".join(f"{name} ({reason})" for name, reason in dropped["reason"].items())
-        warn(f"not scored, NaN on every slide: {reasons}.")
+        warn(f"not scored, NaN on every slide: {reasons}. {hint}".rstrip())
