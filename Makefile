@@ -12,7 +12,7 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-
 OUT ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage screen lint docs bench-demo bench-her2st bench-qc-alignment bench-import bench-import-counts bench-render bench-fuzz-bundle bench-fuzz-arguments bench-patch-reads bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology bench-pretraining bench-leak bench-seed-parity soak-store soak-training bench-bitflips bench-layout bench-conformal bench-whole-slide bench-traps bench-intervals bench-ceiling bench-vit-speed bench-ladder bench-ladder-1um bench-signs bench-report bench-walks clean
+.PHONY: help demo test test-slow coverage screen lint docs bench-demo bench-her2st bench-qc-alignment bench-import bench-import-counts bench-render bench-fuzz-bundle bench-fuzz-arguments bench-patch-reads bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology bench-pretraining bench-leak bench-seed-parity soak-store soak-training bench-bitflips bench-layout bench-conformal bench-whole-slide bench-traps bench-intervals bench-ceiling bench-vit-speed bench-ladder bench-ladder-1um bench-signs bench-report bench-walks clean
 
 help:  ## show the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -45,9 +45,12 @@ lint: $(VENV)/.test  ## style and types
 	$(PY) -m mypy
 
 test: lint  ## style, types, tests, notebooks, documentation
-	$(PYTEST)
+	$(PYTEST) -m "not slow"
 	$(PY) -m pytest -o addopts= --nbmake notebooks --nbmake-timeout 300
 	$(MAKE) docs
+
+test-slow: $(VENV)/.test  ## the long forms of tests that `make test` runs small
+	$(PYTEST) -m slow
 
 coverage: $(VENV)/.test  ## share of lines and branches that the tests run, page by page in build/coverage
 	$(PYTEST) --cov --cov-report=term:skip-covered --cov-report=html:build/coverage

@@ -105,7 +105,6 @@ def finished(stores: Path) -> Path:
     return root
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_steps_one_by_one_leave_what_a_run_leaves(finished: Path) -> None:
     for path in sorted((finished / "stores").glob("*.zarr")):
@@ -119,7 +118,6 @@ def test_the_steps_one_by_one_leave_what_a_run_leaves(finished: Path) -> None:
     assert "Immune_T" in pd.read_csv(finished / "coverage.csv")["signature"].tolist()
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_report_of_a_finished_run(finished: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("spatialsig.report.figures.SAVED_DPI", 30)
@@ -133,7 +131,6 @@ def test_report_of_a_finished_run(finished: Path, tmp_path: Path, monkeypatch) -
     assert not (finished / "report.html").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_predict_cuts_a_slide_that_has_no_patches(finished: Path, tmp_path: Path) -> None:
     he = sp.datasets.toy(seed=7, size_um=250.0, sample="new")
@@ -146,7 +143,6 @@ def test_predict_cuts_a_slide_that_has_no_patches(finished: Path, tmp_path: Path
     assert found.attrs["spatialsig"]["patches"][_keys.PATCHES]["stain"]["method"] == "macenko"  # as the model learned
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_scores_are_handed_to_other_programs(finished: Path, tmp_path: Path) -> None:
     result = call("export", "geojson", finished / "stores" / "A.zarr", "--out", tmp_path / "a.geojson")

@@ -12,7 +12,6 @@ from spatialsig.errors import SpatialsigError, SpatialsigWarning
 
 from .table import EQUAL, FAULTS, WARNED, Fault
 
-pytestmark = pytest.mark.slow
 CASES = [(name, layout) for name, fault in FAULTS.items() for layout in fault.layouts]
 
 

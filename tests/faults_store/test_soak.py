@@ -15,7 +15,6 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 MEMORY = Path("/dev/shm")  # a killed process leaves the same files there, and nothing waits for a disk
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.timeout(600),
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
 ]
@@ -23,28 +22,38 @@ pytestmark = [
 KILLED = ["attrs", "parts", "add", "replace", "create"]
 # side by side, as a small machine has two cores
 FAULTS = ["crash", "full", "limit", "space", "readers", "flips"]
-RUNS = {
-    "kill": ["--n", "30", "--parts", "kill", "second", "plain", "--plain", "6", "--actions", *KILLED],
-    # `make soak-store` fails every call of every action; here a sample of the calls, and all renames
-    "others": [
-        *("--parts", *FAULTS, "--actions", "attrs", "add"),
-        *("--coarse", "5", "--sample", "2", "--commits", "8", "--flips", "200"),
-    ],
-}
+# writers killed, writers of spatialdata killed, every how many-th limit, commits read meanwhile, bits flipped
+FEW, MANY = (6, 6, 5, 8, 60), (30, 6, 5, 8, 200)
 
 
-def start(name: str, directory: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-W", "ignore", str(BENCHMARKS / "soak_store.py"), *RUNS[name]]
+def runs(n: int, plain: int, coarse: int, commits: int, flips: int) -> dict[str, list[str]]:
+    return {
+        "kill": f"--n {n} --parts kill second plain --plain {plain} --actions".split() + KILLED,
+        # `make soak-store` fails every call of every action; here a sample of the calls, and all renames
+        "others": [
+            *("--parts", *FAULTS, "--actions", "attrs", "add"),
+            *f"--coarse {coarse} --sample 2 --commits {commits} --flips {flips}".split(),
+        ],
+    }
+
+
+def start(name: str, options: list[str], directory: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-W", "ignore", str(BENCHMARKS / "soak_store.py"), *options]
     space = os.environ | ({"TMPDIR": str(MEMORY)} if os.access(MEMORY, os.W_OK) else {})
     out = ["--json", str(directory / f"{name}.json")]
     return subprocess.Popen([*command, *out], env=space, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.fixture(scope="module", params=[FEW, pytest.param(MANY, marks=pytest.mark.slow)], ids=["few", "many"])
+def numbers(request) -> tuple[int, int, int, int, int]:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def found(tmp_path_factory) -> dict[str, Any]:
+def found(numbers, tmp_path_factory) -> dict[str, Any]:
     directory = tmp_path_factory.mktemp("soak")
     results: dict[str, Any] = {}
-    running = {name: start(name, directory) for name in RUNS}
+    running = {name: start(name, options, directory) for name, options in runs(*numbers).items()}
     try:
         errors = {name: process.communicate(timeout=500)[1] for name, process in running.items()}
     finally:
@@ -56,11 +65,11 @@ def found(tmp_path_factory) -> dict[str, Any]:
     return results
 
 
-def test_killed_writers_leave_old_or_new_and_may_try_again(found) -> None:
+def test_killed_writers_leave_old_or_new_and_may_try_again(found, numbers) -> None:
     kill = found["kill"]
     assert kill["failures"] == []
-    assert kill["n"] == sum(kill["states"].values()) == 30
-    assert sum(n for state, n in kill["states"].items() if state.startswith("killed")) >= 10
+    assert kill["n"] == sum(kill["states"].values()) == numbers[0]
+    assert sum(n for state, n in kill["states"].items() if state.startswith("killed")) >= numbers[0] / 3
 
 
 def test_a_crash_at_every_call_leaves_old_or_new(found) -> None:
@@ -101,14 +110,14 @@ def test_a_second_writer_is_told_of_the_first_and_follows_it_once_it_is_dead(fou
     assert found["second"] == {"names_missing": [], "readers_wait": False, "after_the_kill": "written"}
 
 
-def test_stores_that_other_writers_left_half_written_are_repaired(found) -> None:
+def test_stores_that_other_writers_left_half_written_are_repaired(found, numbers) -> None:
     plain = found["plain"]
     assert plain["failures"] == []
-    assert sum(plain["states"].values()) == 6
+    assert sum(plain["states"].values()) == numbers[1]
     assert any("unreadable" in state for state in plain["states"])
 
 
-def test_every_flipped_bit_is_found_and_its_element_named(found) -> None:
+def test_every_flipped_bit_is_found_and_its_element_named(found, numbers) -> None:
     flips = found["flips"]
-    assert flips["n"] == 200
+    assert flips["n"] == numbers[4]
     assert flips["missed"] == flips["misnamed"] == []

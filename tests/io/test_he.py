@@ -184,7 +184,6 @@ def test_a_turned_mirrored_image_has_the_size_of_its_scale(bundle) -> None:
     assert sp.io.mpp(sp.io.read_xenium(bundle.path)) == pytest.approx(0.2125 * scale)
 
 
-@pytest.mark.slow  # makes a bundle and loads the other reader
 def test_the_object_of_the_unmodified_reader_gives_the_same(tmp_path) -> None:
     from spatialdata_io import xenium
 

@@ -12,7 +12,6 @@ from spatialdata.transformations import get_transformation
 import spatialsig as sp
 from spatialsig.geometry.affine import apply
 
-pytestmark = pytest.mark.slow  # four bundles are generated and read
 SLIDES = ["S1", "S2", "S3", "S4"]  # turned by about 90, mirrored, -90 and 180 degrees
 
 

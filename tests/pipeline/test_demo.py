@@ -36,7 +36,6 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return where
 
 
-@pytest.mark.slow
 def test_demo_leaves_a_report_and_readable_stores(out: Path) -> None:
     report = (out / "report.html").read_text(encoding="utf-8")
     assert "Immune_T" in report
@@ -48,7 +47,6 @@ def test_demo_leaves_a_report_and_readable_stores(out: Path) -> None:
     assert json.loads((out / "steps.json").read_text())
 
 
-@pytest.mark.slow
 def test_slides_are_read_in_one_stain_and_the_run_says_which(out: Path) -> None:
     stains = pd.read_csv(out / "stains.csv", index_col=0)
     assert sorted(stains.index) == sorted(path.stem for path in (out / "stores").glob("*.zarr"))
@@ -68,7 +66,6 @@ def test_errors_are_one_line(
     assert "does not exist" in line
 
 
-@pytest.mark.slow
 def test_no_step_wrote_into_the_arrays_that_steps_share(out: Path) -> None:
     kept = {path: table for path, (_, table) in tables._kept.items() if out in path.parents}
     assert len(kept) > 4

@@ -18,23 +18,22 @@ from spatialsig.errors import InputError, KeyMissingError
 from spatialsig.pl.drawing.slide_panels import robust_limits
 
 WINDOW = Path(__file__).with_name("napari_window.py")
-KINDS = ("squares", "outlines", "raster")  # the raster last: it lowers the limit of what is drawn as squares
-Shots = dict[str, dict[str, np.ndarray]]
+Shot = dict[str, np.ndarray]
+SLOW = {kind: pytest.param(kind, marks=pytest.mark.slow) for kind in ("outlines", "raster")}
 
 
-@pytest.fixture(scope="module")
-def shots(tmp_path_factory: pytest.TempPathFactory) -> Shots:
-    """Screenshots of three windows, made in another process: a driver that fails must not end the tests."""
+@pytest.fixture
+def shot(kind: str, tmp_path: Path) -> Shot:
+    """Screenshot of a window, made in another process: a driver that fails must not end the tests."""
     screen = [] if os.environ.get("DISPLAY") else ["xvfb-run", "-a", "-s", "-screen 0 1600x1200x24"]
     if screen and not shutil.which("xvfb-run"):
         pytest.skip("no display and no xvfb-run")
     pytest.importorskip("napari_spatialdata", reason="napari is not installed")
     pytest.importorskip("qtpy.QtWidgets", reason="no Qt binding", exc_type=ImportError)
-    out = tmp_path_factory.mktemp("windows")
-    command = [*screen, sys.executable, "-W", "ignore", str(WINDOW), str(out), *KINDS]
+    command = [*screen, sys.executable, "-W", "ignore", str(WINDOW), str(tmp_path), kind]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    return {kind: dict(np.load(out / f"{kind}.npz")) for kind in KINDS}
+    return dict(np.load(tmp_path / f"{kind}.npz"))
 
 
 def on_screen(shot: dict[str, np.ndarray], sdata: sd.SpatialData, xy_px: np.ndarray) -> np.ndarray:
@@ -47,10 +46,8 @@ def on_screen(shot: dict[str, np.ndarray], sdata: sd.SpatialData, xy_px: np.ndar
     return shot["screen"][y, x, :3].astype(int)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["squares", "raster"])
-def test_colours_are_where_their_patches_are(kind: str, shots: Shots, slide: sd.SpatialData) -> None:
-    shot = shots[kind]
+@pytest.mark.parametrize("kind", ["squares", SLOW["raster"]])
+def test_colours_are_where_their_patches_are(kind: str, shot: Shot, slide: sd.SpatialData) -> None:
     patches, table = slide.shapes[_keys.PATCHES], slide.tables[_keys.SIGNATURES]
     values = np.asarray(table[:, "Immune_T"].X, float)[:, 0]
     known = np.isfinite(values)
@@ -68,9 +65,8 @@ def test_colours_are_where_their_patches_are(kind: str, shots: Shots, slide: sd.
     assert shot["layers"].tolist() == ["he_image", "tissue", first]
 
 
-@pytest.mark.slow
-def test_outlines_lie_on_the_edges_of_the_patches(shots: Shots, slide: sd.SpatialData) -> None:
-    shot = shots["outlines"]
+@pytest.mark.parametrize("kind", [SLOW["outlines"]])
+def test_outlines_lie_on_the_edges_of_the_patches(shot: Shot, slide: sd.SpatialData) -> None:
     patches = slide.shapes[_keys.PATCHES]
     inner = patches[(patches[_keys.X0] > 100) & (patches[_keys.Y0] > 100)]
     edges = np.stack([inner[_keys.X0], inner[_keys.Y0] + 20], axis=1)

@@ -18,6 +18,11 @@ def oracle(sdata: sd.SpatialData, rows: np.ndarray) -> np.ndarray:
     return np.log1p(1e4 * dense / np.maximum(dense.sum(axis=1, keepdims=True), 1)).var(axis=0, ddof=1)
 
 
+def write_cells(sdata: sd.SpatialData, path: Path) -> None:
+    """Store without the image, which takes most of the time and which nothing here looks at."""
+    sp.io.write(sd.SpatialData(tables={"table": sdata["table"]}, attrs=sdata.attrs), path)
+
+
 def test_variance_equals_the_dense_formula_on_training_cells(toy: sd.SpatialData) -> None:
     sp.pp.split(toy, by="block", block_um=150, buffer_um=20, n_folds=2)
     train = (toy["table"].obs["fold"] == 1).to_numpy()
@@ -46,7 +51,7 @@ def test_slides_with_other_panels_share_their_common_genes(toy: sd.SpatialData, 
     keep = np.random.default_rng(0).permutation(other["table"].n_vars)[:200]
     other["table"] = other["table"][:, keep].copy()
     for name, sdata in {"toy": toy, "other": other}.items():
-        sp.io.write(sdata, tmp_path / f"{name}.zarr")
+        write_cells(sdata, tmp_path / f"{name}.zarr")
     cohort = sp.Cohort({name: tmp_path / f"{name}.zarr" for name in ("toy", "other")})
     sp.pp.highly_variable_genes(cohort, n_top_genes=30, test_fold=None)
     first, second = cohort["toy"]["table"].var, cohort["other"]["table"].var
@@ -66,7 +71,7 @@ def test_no_gene_in_common(toy: sd.SpatialData, tmp_path: Path) -> None:
     other.attrs["spatialsig"]["sample"] = "other"
     other["table"].var_names = [f"mouse-{name}" for name in other["table"].var_names]
     for name, sdata in {"toy": toy, "other": other}.items():
-        sp.io.write(sdata, tmp_path / f"{name}.zarr")
+        write_cells(sdata, tmp_path / f"{name}.zarr")
     cohort = sp.Cohort({name: tmp_path / f"{name}.zarr" for name in ("toy", "other")})
     with pytest.raises(InputError, match="the 2 slides have no gene in common"):
         sp.pp.highly_variable_genes(cohort, test_fold=None)
@@ -81,7 +86,7 @@ def pair(toy: sd.SpatialData, tmp_path: Path) -> sp.Cohort:
     x[:, 5] = 0
     other["table"].X = sparse.csr_matrix(x, dtype=np.float32)
     for name, sdata in {"toy": toy, "other": other}.items():
-        sp.io.write(sdata, tmp_path / f"{name}.zarr")
+        write_cells(sdata, tmp_path / f"{name}.zarr")
     return sp.Cohort({name: tmp_path / f"{name}.zarr" for name in ("toy", "other")})
 
 
@@ -116,7 +121,7 @@ def test_union_takes_each_gene_where_it_is_measured(pair: sp.Cohort) -> None:
     kept, dropped = list(short["table"].var_names[:-40]), list(short["table"].var_names[-40:])
     short["table"] = short["table"][:, kept].copy()
     cut = pair.stores["other"].with_name("cut.zarr")
-    sp.io.write(short, cut)
+    write_cells(short, cut)
     cohort = sp.Cohort({"toy": pair.stores["toy"], "other": cut})
 
     sp.pp.highly_variable_genes(cohort, n_top_genes=50, test_fold=None)

@@ -245,7 +245,6 @@ def test_levels_that_leave_out_pixels_do_not_shift_it(slides, side) -> None:
     assert sp.pp.qc_alignment(work)["shift_um"].item() < 0.2
 
 
-@pytest.mark.slow
 def test_object_of_another_reader(tmp_path) -> None:
     from spatialdata_io import xenium
 

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import anndata as ad
@@ -15,14 +16,23 @@ def cells() -> ad.AnnData:
     return sp.datasets.toy(size_um=120)["table"]
 
 
-@pytest.fixture
-def cohort(tmp_path: Path, cells: ad.AnnData) -> sp.Cohort:
-    """Three slides of two patients, on disk; without images, which no split by slide looks at."""
-    slides = {"A1": "A", "A2": "A", "B1": "B"}
-    for sample, patient in slides.items():
+SLIDES = {"A1": "A", "A2": "A", "B1": "B"}
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory, cells: ad.AnnData) -> Path:
+    root = tmp_path_factory.mktemp("stores")
+    for sample, patient in SLIDES.items():
         attrs = {"spatialsig": {"sample": sample, "patient": patient, "um_per_global_px": 0.2125}}
-        sp.io.write(sd.SpatialData(tables={"table": cells.copy()}, attrs=attrs), tmp_path / f"{sample}.zarr")
-    return sp.Cohort({sample: tmp_path / f"{sample}.zarr" for sample in slides})
+        sp.io.write(sd.SpatialData(tables={"table": cells.copy()}, attrs=attrs), root / f"{sample}.zarr")
+    return root
+
+
+@pytest.fixture
+def cohort(tmp_path: Path, stores: Path) -> sp.Cohort:
+    """Three slides of two patients, on disk; without images, which no split by slide looks at."""
+    shutil.copytree(stores, tmp_path / "stores")
+    return sp.Cohort({sample: tmp_path / "stores" / f"{sample}.zarr" for sample in SLIDES})
 
 
 def fold(cohort: sp.Cohort, sample: str) -> int:

@@ -13,7 +13,8 @@ from spatialsig.errors import InputError, SpatialsigWarning
 from spatialsig.inference.vit import default_batch_size
 
 pytestmark = pytest.mark.timeout(900)  # trains several models, on machines that may be slow
-TRAIN = {"max_epochs": 1, "batch_size": 16}
+TINY = sp.ViTConfig(dim=16, depth=1, heads=2, mlp_dim=16, stem=(4, 8, 8), stem_blocks=(0, 0, 0))
+TRAIN = {"max_epochs": 1, "batch_size": 16, "size": TINY}
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> sp.Cohort:
     where = tmp_path_factory.mktemp("cohort")
     sp.settings.progress = False
     for seed, sample in enumerate(("S1", "S2")):
-        sdata = sp.datasets.toy(seed=seed)
+        sdata = sp.datasets.toy(seed=seed, size_um=350.0)
         sdata.attrs["spatialsig"] |= {"sample": sample, "patient": f"P{seed}"}
         sp.io.write(sdata, where / f"{sample}.zarr")
     cohort = sp.Cohort({s: where / f"{s}.zarr" for s in ("S1", "S2")})

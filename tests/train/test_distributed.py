@@ -97,7 +97,6 @@ def cells_in_two(rank: int, directory: Path, run_dir: Path | None, *, strike: in
     np.savez(directory / f"{rank}.npz", losses=history["train_loss"], steps=seen[0], **weights)
 
 
-@pytest.mark.slow
 def test_a_signal_to_one_process_stops_both_and_both_go_on_exactly(tmp_path: Path) -> None:
     for name in ("whole", "stopped"):
         (tmp_path / name).mkdir()

@@ -33,8 +33,6 @@ if os.environ.get("HYPOTHESIS_PROFILE") == "thorough":
 PIXEL_SIZE = 0.2125
 AXES = {"input_axes": ("x", "y"), "output_axes": ("x", "y")}
 
-pytestmark = pytest.mark.slow
-
 
 @dataclass(frozen=True)
 class Placement:
