@@ -77,7 +77,7 @@ def test_errors(mapped: sd.SpatialData, cohort: object) -> None:
         sp.pl.attention(mapped, patches=[1])
     with pytest.raises(KeyMissingError, match="`signature='Nope'`"):
         sp.pl.attention(mapped, "Nope")
-    with pytest.raises(InputError, match="`n=0` must be at least 1"):
+    with pytest.raises(InputError, match="`n=0` of `sp.pl.attention` must be greater than or equal to 1"):
         sp.pl.attention(mapped, n=0)
     with pytest.raises(InputError, match="holds 2 slides"):
         sp.pl.attention(cohort)
