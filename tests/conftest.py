@@ -98,8 +98,45 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
+# habits of other people's files and scripts that once gave a wrong result without a word -> tests that try their kind
+HABITS = {
+    "A 1-3 a result whose sources changed: every change x every reader": ("slide/test_lineage.py", "slide/test_fingerprints.py"),
+    "B 4-5 names, manifests and gene sets as spreadsheets write them": ("test_text.py",),
+    "B 6   patient, sample and ids that a table has": ("io/test_anndata.py::test_the_patient", "io/test_anndata.py::test_several",
+        "io/test_anndata.py::test_what_the_table", "io/test_anndata.py::test_no_column"),
+    "B 7   missing values": ("io/test_anndata.py::test_what_is_missing", "labels/test_targets.py"),
+    "B 8   columns and counts of other kinds": ("io/test_anndata.py::test_columns", "io/test_anndata.py::test_names_of",
+        "io/test_anndata.py::test_counts_may", "io/test_anndata.py::test_text_of_pandas"),
+    "C 9   the file's pixel size against the one its place implies": ("io/test_pixel_size.py", "geometry/test_mistakes.py",
+        "pp/test_qc_alignment.py::test_a_copy_of_any_size"),
+    "C 10  pixel sizes that are none": ("io/images/test_metadata.py",),
+    "C 11  tiles that lost their transformation": ("pp/test_import_patches.py",),
+    "C 12  turned images, channels in another order": ("io/images/test_orientation_and_channels.py",),
+    "D 13-15 stores of another format, links, read-only places, names": ("io/test_paths.py", "geometry/test_affine.py",
+        "io/xenium/test_he.py"),
+    "E     Atera": ("io/test_atera.py",),
+    "F     arguments of a wrong type or range": ("test_arguments.py", "tl/test_options.py"),
+    "F     values that are no counts, positions or genes": ("slide/test_values.py", "signatures/test_names.py"),
+    "G     full disk": ("test_full_disk.py", "faults_store/"),
+    "H     damaged models": ("models/",),
+}  # fmt: skip
+
+
+def _print_habits(terminalreporter) -> None:
+    passed = [report.nodeid.partition("tests/")[2] for report in terminalreporter.stats.get("passed", [])]
+    counts = {habit: sum(name.startswith(tests) for name in passed) for habit, tests in HABITS.items()}
+    if len(passed) > 1000:  # the whole suite was run
+        terminalreporter.section("habits of others, and tests of their kind")
+        for habit, count in counts.items():
+            terminalreporter.write_line(f"{habit:<70}{count:>6}")
+
+
 def pytest_terminal_summary(terminalreporter) -> None:
-    """Print which fault of a bundle gets which answer; here, since only this file is read by a parallel run."""
+    """Print what is tried of other people's habits, and which fault of a bundle gets which answer.
+
+    It stands here since only this file is read by a parallel run.
+    """
+    _print_habits(terminalreporter)
     answers: dict[tuple[str, str], list[str]] = defaultdict(list)
     for report in terminalreporter.stats.get("passed", []):
         found = dict(getattr(report, "user_properties", []))
