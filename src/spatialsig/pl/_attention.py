@@ -175,9 +175,6 @@ def _chosen(record: dict[str, Any], scores: dict[int, float], patches: Sequence[
             msg = f"`patches`: {unknown or 'none given'}; there are maps of {len(scores)} patches, such as {some}."
             raise KeyMissingError(msg)
         return list(patches)
-    if n < 1:
-        msg = f"`n={n}` must be at least 1."
-        raise InputError(msg)
     by_score = sorted((patch for patch in scores if np.isfinite(scores[patch])), key=lambda p: -scores[p])
     order = by_score or list(scores)
     return order if len(order) <= 2 * n else [*order[:n], *order[-n:]]
