@@ -378,3 +378,18 @@ def test_text_of_pandas_3_is_text(tmp_path) -> None:
         sp.io.write(sdata, tmp_path / "again.zarr")
     assert table.obs["x"].isna().sum() == MISSING
     assert set(sp.io.read(tmp_path / "again.zarr")["table"].obs["y"]) == {"t"}
+
+
+def test_every_step_works_with_the_text_of_pandas_3(tmp_path) -> None:
+    with pd.option_context("future.infer_string", True):
+        sp.datasets.synthetic_xenium(tmp_path / "b", n_slides=1, size_um=200)
+        cohort = sp.Cohort.from_bundles(tmp_path / "b" / "bundles.csv", tmp_path / "stores")
+        sp.pp.filter_cells(cohort)
+        sp.pp.split(cohort, by="block", n_folds=2, block_um=100, buffer_um=0)
+        sp.pp.highly_variable_genes(cohort, n_top_genes=40)
+        sp.pp.make_patches(cohort, patch_px=56, um_per_px=1.0)
+        sp.pp.assign_cells(cohort)
+        sp.tl.score_cells(cohort, "seed")
+        sp.tl.aggregate_patches(cohort, use_rep=None, min_cells=3)
+        status = sp.io.status(cohort)
+    assert set(sp.io.status(cohort)["state"]) == set(status["state"]) == {"fresh"}  # made there, read here

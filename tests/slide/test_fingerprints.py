@@ -6,10 +6,11 @@ import json
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse
 
-from spatialsig.slide.fingerprints import Names, Numbers
+from spatialsig.slide.fingerprints import Names, Numbers, of_column
 
 RNG = np.random.default_rng(0)
 COUNTS = RNG.poisson(0.5, (90, 12)).astype(np.float32)
@@ -55,3 +56,15 @@ def test_one_value_that_no_spot_holds_shows_in_the_sum() -> None:
 
 def test_a_table_without_cells_has_no_spots() -> None:
     assert numbers(COUNTS, np.arange(0)).spots == {}
+
+
+@pytest.mark.parametrize("values", [["a", "b", None], [1.5, None, 2], [True, False, True]])
+def test_a_column_has_one_fingerprint_whatever_kind_of_text_pandas_uses(values: list[object]) -> None:
+    prints = set()
+    for infer in (False, True):
+        with pd.option_context("future.infer_string", infer):
+            obs = pd.DataFrame({"x": values}, index=pd.Index(["c1", "c2", "c3"]))
+            obs["kind"] = obs["x"].astype("category")
+            table = ad.AnnData(np.zeros((3, 1)), obs=obs)
+            prints.add((of_column(table, "obs/x"), of_column(table, "obs/kind")))
+    assert len(prints) == 1

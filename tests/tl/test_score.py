@@ -48,7 +48,7 @@ def test_poorly_covered_signature_is_nan_and_said(toy: sd.SpatialData) -> None:
         ({"mouse": ["Cd3d", "Cd3e", "Cd2"]}, {}, InputError, r"Without any gene on the panel: \['mouse'\]"),
         ("seed", {"method": "mean"}, InputError, "`method='mean'` is not known; choose one of .*'ucell'"),
         ("seed", {"method": "ucell", "max_rank": 2}, InputError, "`max_rank=2` is smaller than the largest signature"),
-        ("seed", {"n_bins": 1}, InputError, "`n_bins` must be"),
+        ("seed", {"n_bins": 1}, InputError, "`n_bins=1` of `sp.tl.score_cells` must be"),
     ],
 )
 def test_errors_write_nothing(

@@ -30,6 +30,7 @@ from spatialsig.datasets.synthetic.image.tiff import write_he
 from spatialsig.datasets.synthetic.slide import Recipe, SyntheticSlide, check_recipe, make_slide
 from spatialsig.datasets.synthetic.truth import true_cells, true_masks, true_patches, write_masks
 from spatialsig.errors import InputError
+from spatialsig.store.tables import storable
 
 
 @checked
@@ -222,7 +223,7 @@ def _write_slide(root: Path, slide: SyntheticSlide) -> dict[str, str]:
         painted = pool.submit(lambda: write_he(image, paint_he(slide), um_per_px=slide.recipe.he_um_per_px))
         cell_ids, _ = packed.result(), painted.result()
     np.savetxt(alignment, slide.frames.alignment, delimiter=",", fmt="%.18e")
-    true_cells(slide, cell_ids).write_h5ad(root / f"{slide.sample}_truth.h5ad")
+    storable(true_cells(slide, cell_ids), where="the truth").write_h5ad(root / f"{slide.sample}_truth.h5ad")
     masks = true_masks(slide)
     write_masks(root / f"{slide.sample}_truth_masks.tif", masks, um_per_px=slide.recipe.he_um_per_px)
     true_patches(slide, masks).to_parquet(root / f"{slide.sample}_truth_patches.parquet", index=False)

@@ -148,7 +148,9 @@ def of_column(table: ad.AnnData, aspect: str) -> str | None:
     frame = getattr(table, section)
     if key not in frame:
         return None
-    by_name = pd.util.hash_pandas_object(frame[key].astype(str), index=True)  # a sum of them knows no order
+    # objects, and one word for what is missing: the same whatever kind of text pandas uses
+    text = frame[key].astype(str).astype(object).where(frame[key].notna(), "nan").set_axis(frame.index.astype(object))
+    by_name = pd.util.hash_pandas_object(text, index=True)  # a sum of them knows no order
     return json_hash([len(frame), int(by_name.to_numpy().sum(dtype=np.uint64))])
 
 
