@@ -120,7 +120,8 @@ def test_the_steps_one_by_one_leave_what_a_run_leaves(finished: Path) -> None:
 
 @pytest.mark.timeout(900)
 def test_report_of_a_finished_run(finished: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("spatialsig.report.figures.SAVED_DPI", 30)
+    for name in ("DPI", "SAVED_DPI"):
+        monkeypatch.setattr(f"spatialsig.report.figures.{name}", 30)
     result = call("report", finished, "--out", tmp_path / "r.html", "--title", "Mine", "--figures")
     assert result.exit_code == 0, result.output
     page = (tmp_path / "r.html").read_text(encoding="utf-8")

@@ -12,24 +12,33 @@ from typer.testing import CliRunner
 
 from spatialsig import models
 from spatialsig.cli import app, main
+from spatialsig.io import read_signatures
 from spatialsig.pipeline import demo
+from spatialsig.pipeline.run_config import LabelsConfig
 from spatialsig.store import snapshot as tables
 
 pytestmark = pytest.mark.timeout(900)  # two whole runs, on machines that may be slow
-# the alignment has tests of its own
-TINY = {"autoencoder": {"max_epochs": 1}, "vit": {"max_epochs": 1}, "check_alignment": False}
+GENES = read_signatures("seed")
+# the alignment has tests of its own; of every signature the report draws maps and a gallery
+TINY = {
+    "autoencoder": {"max_epochs": 1},
+    "vit": {"max_epochs": 1},
+    "check_alignment": False,
+    "labels": LabelsConfig(signatures={name: GENES[name] for name in ("Immune_T", "Fibroblast")}),
+}
 
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     where = tmp_path_factory.mktemp("demo")
     patch = pytest.MonkeyPatch()
+    patch.setattr("spatialsig.report.figures.DPI", 30)
     whole = demo.demo_config
     patch.setattr(demo, "demo_config", lambda out, *, seed: whole(out, seed=seed).model_copy(update=TINY))
-    result = CliRunner().invoke(app, ["demo", "--out", str(where), "--size-um", "450", "--quiet"])
+    result = CliRunner().invoke(app, ["demo", "--out", str(where), "--size-um", "360", "--quiet"])
     assert result.exit_code == 0, result.output
     # a second call finds everything done
-    again = CliRunner().invoke(app, ["demo", "--out", str(where), "--size-um", "450", "--quiet"])
+    again = CliRunner().invoke(app, ["demo", "--out", str(where), "--size-um", "360", "--quiet"])
     patch.undo()
     assert again.exit_code == 0
     assert again.output.count("done before") == again.output.count("[") > 0

@@ -65,6 +65,12 @@ def read(path):
     return Page(path.read_text(encoding="utf-8"))
 
 
+@pytest.fixture(autouse=True)
+def _coarse(monkeypatch):
+    """Small pictures: nothing here looks at their pixels."""
+    monkeypatch.setattr("spatialsig.report.figures.DPI", 30)
+
+
 @pytest.fixture(scope="module")
 def written(given, report_path):
     """One report that many tests read, and the arguments it was made from."""
@@ -201,6 +207,7 @@ def other(given, drawn, tmp_path_factory):
     root = tmp_path_factory.mktemp("other")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("spatialsig.report.figures.GALLERIES_MAX_CHARS", 10)
+        patch.setattr("spatialsig.report.figures.DPI", 30)
         patch.setattr("spatialsig.report.figures.SAVED_DPI", 30)
         patch.setattr(report_slides, "MAPS_MAX_CHARS", 10_000)
         return read(write_report(root / "r.html", **(given | changes), figures=root / "figures")), root / "figures"
