@@ -48,6 +48,7 @@ class Study:
         self.folder = folder
         slide = sp.datasets.toy(size_um=300)
         slide["table"].obs["cell_type"] = slide["table"].obs["cell_type"].astype("category")
+        self.bare = sd.deepcopy(slide)
         sp.pp.split(slide, by="block", n_folds=2, block_um=100, buffer_um=0)
         sp.pp.find_tissue(slide)
         sp.pp.make_patches(slide, patch_px=28, um_per_px=2.0)
@@ -97,7 +98,7 @@ class Study:
             "io.status": slide,
             "io.verify": {"path": store},
             "io.write": {"sdata": self.slide, "path": out / "new.zarr"},
-            "pp.align_he": slide | {"matrix": np.eye(3)},
+            "pp.align_he": {"data": self.bare, "matrix": np.eye(3)},
             "pp.assign_cells": slide,
             "pp.filter_cells": slide | {"min_counts": 1},
             "pp.find_tissue": slide,
@@ -198,7 +199,7 @@ def outcome(study: Study, name: str, argument: str, value: Any, n: int) -> tuple
     except Hangs:
         ended, said = HANGS, ""
     except SpatialsigError as error:
-        told = argument in str(error) or (isinstance(value, str | Path) and str(value) and str(value) in str(error))
+        told = argument in str(error) or (str(value) and str(value) in str(error))
         ended, said = NAMED if told else UNNAMED, str(error)
     except TypeError as error:
         missing = "missing" in str(error) and "argument" in str(error)

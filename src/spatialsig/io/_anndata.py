@@ -15,7 +15,7 @@ from spatialdata import SpatialData
 from spatialdata.transformations import Identity
 
 from spatialsig import _keys
-from spatialsig._arguments import AnyPath, Key, Micrometres, UmPerPx, checked
+from spatialsig._arguments import AnyPath, Key, Micrometres, NewKey, UmPerPx, checked
 from spatialsig._checks import check_choice, check_key, check_positive
 from spatialsig.errors import InputError
 from spatialsig.geometry.affine import apply
@@ -43,8 +43,8 @@ def from_anndata(
     gene_symbols: Key | None = None,
     sample: Key | None = None,
     patient: Key | None = None,
-    image_key: Key = _keys.IMAGE,
-    table_key: Key = _keys.TABLE,
+    image_key: NewKey = _keys.IMAGE,
+    table_key: NewKey = _keys.TABLE,
     out: AnyPath | None = None,
     overwrite: bool = False,
 ) -> SpatialData:

@@ -8,7 +8,7 @@ from spatialdata import SpatialData
 from spatialdata.transformations import Identity
 
 from spatialsig import _keys
-from spatialsig._arguments import AnyPath, Key, UmPerPx, checked
+from spatialsig._arguments import AnyPath, Key, NewKey, UmPerPx, checked
 from spatialsig.errors import InputError
 from spatialsig.io._elements import assemble, slide_attrs
 from spatialsig.io.images.metadata import choose_um_per_px
@@ -25,7 +25,7 @@ def read_he(
     um_per_px: UmPerPx | None = None,
     sample: Key | None = None,
     patient: Key | None = None,
-    image_key: Key = _keys.IMAGE,
+    image_key: NewKey = _keys.IMAGE,
     out: AnyPath | None = None,
     overwrite: bool = False,
 ) -> SpatialData:

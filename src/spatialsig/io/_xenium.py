@@ -12,7 +12,7 @@ from spatialdata import SpatialData
 from spatialdata.transformations import Affine
 
 from spatialsig import _keys
-from spatialsig._arguments import AnyPath, Key, checked
+from spatialsig._arguments import AnyPath, Key, NewKey, checked
 from spatialsig.errors import InputError
 from spatialsig.io._elements import DEFAULT_RADIUS_UM, assemble, cell_circles, cell_table, labelled, slide_attrs
 from spatialsig.io.images.open_rgb import open_rgb
@@ -49,8 +49,8 @@ def read_xenium(
     he_alignment: AnyPath | ArrayLike | None = None,
     sample: Key | None = None,
     patient: Key | None = None,
-    image_key: Key = _keys.IMAGE,
-    table_key: Key = _keys.TABLE,
+    image_key: NewKey = _keys.IMAGE,
+    table_key: NewKey = _keys.TABLE,
     morphology: bool = False,
     boundaries: bool = False,
     transcripts: bool = False,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
+from typing import Annotated
 
 import pandas as pd
+from pydantic import Field
 
 from spatialsig import _keys
 from spatialsig._arguments import Count, Key, Seed, checked
+from spatialsig._checks import check_key
 from spatialsig.evaluation.ceiling import N_REPEATS, slide_ceiling
 from spatialsig.slide.slides import Data, open_slides
 
@@ -18,7 +21,7 @@ def noise_ceiling(
     *,
     n_repeats: Count = N_REPEATS,
     seed: Seed = 0,
-    samples: Collection[str] | None = None,
+    samples: Annotated[Sequence[str], Field(min_length=1)] | None = None,
     table_key: Key = _keys.TABLE,
     signatures_key: Key = _keys.SIGNATURES,
 ) -> pd.DataFrame:
@@ -66,6 +69,8 @@ def noise_ceiling(
     >>> ceiling.columns.tolist()
     ['sample', 'signature', 'ceiling']
     """
+    for sample in samples or ():
+        check_key([slide.name for slide in open_slides(data)], sample, name="samples", where="the slides of `data`")
     options = {"table_key": table_key, "signatures_key": signatures_key, "seed": seed, "n_repeats": n_repeats}
     ceilings = [
         slide_ceiling(slide, **options)  # type: ignore[arg-type]

@@ -161,7 +161,7 @@ def read_he_alignment(
         matrix, name = read.matrix, str(Path(he_alignment).resolve())
         fit = {"he_alignment_kind": read.kind, "keypoints": read.n_points, "keypoints_rmse_um": read.rmse_um}
     else:
-        matrix, name = _as_matrix(he_alignment), "given as a matrix"
+        matrix, name = _as_matrix(he_alignment), "given as a matrix (`he_alignment`)"
     check_alignment(matrix, pixel_size=pixel_size, name=name)
     return matrix, {"he_alignment": name, "he_alignment_found": where} | fit
 
