@@ -50,6 +50,8 @@ NewKey: TypeAlias = Annotated[str, AfterValidator(_element_name)]
 _WORDS = {
     "String should have at least 1 character": "a string that is not empty",
     "'str' instances are not allowed as a Sequence value": "a list, not one string",
+    "'bytes' instances are not allowed as a Sequence value": "a list, not bytes",
+    "Value should have at least 1 item after validation, not 0": "a list with at least one entry",
     "Field required": "a tuple with more values",
 }
 PUBLIC_ROOMS = ("datasets", "io", "models", "pl", "pp", "tl")
