@@ -492,7 +492,7 @@ FAULTS: dict[str, Fault] = {
     "corrupt tile": Fault(corrupt_tile, InputError, (IMAGE, "opy")),
     # names
     **{
-        f"image name {name[:8]!r}": Fault(lambda b: None, InputError, ("element name", "letters"), options={"image_key": name})
+        f"image name {name[:8]!r}": Fault(lambda b: None, InputError, ("`image_key=", "letters"), options={"image_key": name})
         for name in ("a/b", "..", "a b", "x" * 101, "")
     },
     "table and image of one name": Fault(

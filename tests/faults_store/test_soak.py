@@ -62,6 +62,7 @@ def found(numbers, tmp_path_factory) -> dict[str, Any]:
     for name, error in errors.items():
         assert (directory / f"{name}.json").exists(), error[-2000:]
         results |= json.loads((directory / f"{name}.json").read_text())
+    assert {"kill", "second", "plain", *FAULTS} <= results.keys(), "\n".join(error[-2000:] for error in errors.values())
     return results
 
 
