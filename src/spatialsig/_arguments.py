@@ -33,8 +33,8 @@ def _element_name(key: str) -> str:
     return key
 
 
-Positive: TypeAlias = Annotated[float, Field(gt=0, le=10**9)]
-NotNegative: TypeAlias = Annotated[float, Field(ge=0, le=10**9)]
+Positive: TypeAlias = Annotated[float, Field(gt=0, le=10**18)]
+NotNegative: TypeAlias = Annotated[float, Field(ge=0, le=10**18)]
 Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Share: TypeAlias = Annotated[float, Field(gt=0, lt=1)]  # neither none nor all
 Micrometres: TypeAlias = Annotated[float, Field(gt=0, le=50_000)]  # up to the length of a slide

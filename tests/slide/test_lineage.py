@@ -373,7 +373,8 @@ def test_a_store_knows_what_was_changed_by_others(slide: sd.SpatialData, tmp_pat
     assert set(sp.io.status(path)["state"]) == {"fresh"}
     assert "stale" not in set(sp.io.verify(path)["status"])
     theirs = sd.read_zarr(path)
-    theirs["patches"] = theirs["patches"].assign(y0=theirs["patches"]["y0"] + 3)
+    patches = theirs["patches"]
+    theirs["patches"] = patches.assign(y0=patches["y0"] + 3, geometry=patches.geometry.translate(0, 3))
     theirs.delete_element_from_disk("patches")
     theirs.write_element("patches")
     stale = sp.io.status(path).query("state == 'stale'")["part"]

@@ -30,7 +30,7 @@ class Config:
 
 
 @dataclass
-class Brightness:
+class Brightness(sp.models.SignatureViT):
     """Predicts the brightness of a patch plus a little noise-free constant, and the embedding where it gets one."""
 
     signatures: tuple[str, ...]
@@ -39,7 +39,7 @@ class Brightness:
     config: Config = field(default_factory=Config)
     run: dict[str, Any] = field(default_factory=lambda: {"test_fold": 0, "use_rep": "X_ae"})
 
-    def predict(self, images: np.ndarray, ae: np.ndarray | None = None) -> np.ndarray:
+    def predict(self, images: np.ndarray, ae: np.ndarray | None = None, **_: Any) -> np.ndarray:
         bright = images.mean(axis=(1, 2, 3), dtype=np.float64)[:, None] / 255
         known = 0.0 if ae is None else 2.0 * ae[:, :1]
         return np.repeat(bright + known, len(self.signatures), axis=1).astype(np.float32)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import anndata as ad
 import numpy as np
 import pandas as pd
+from pydantic import Field
 from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, ShapesModel, TableModel
 from spatialdata.transformations import Affine, Scale
 
 from spatialsig import _keys as keys
 from spatialsig import pp, tl
-from spatialsig._arguments import Fraction, Key, Micrometres, NotNegative, Positive, Seed, UmPerPx, checked
+from spatialsig._arguments import Fraction, Key, Micrometres, NotNegative, Seed, UmPerPx, checked
 from spatialsig.datasets.synthetic.bundle.cells import cell_table, make_cell_ids, segment
 from spatialsig.datasets.synthetic.image.render import render_he
 from spatialsig.datasets.synthetic.slide import Recipe, check_recipe, make_slide
@@ -40,7 +41,7 @@ def toy(
     size_um: Micrometres = 500.0,
     sample: Key = "toy",
     patient: Key = "P1",
-    counts_per_cell: Positive = 150.0,
+    counts_per_cell: Annotated[float, Field(gt=0, le=10**6)] = 150.0,
     image_signal: Fraction = 1.0,
     registration_error_um: NotNegative = 0.0,
     he_um_per_px: UmPerPx = 1.0,

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
 from spatialsig._arguments import (
     AnyPath,
@@ -41,7 +43,7 @@ def synthetic_xenium(
     seed: Seed = 0,
     size_um: Micrometres = 1000.0,
     n_patients: Count | None = None,
-    counts_per_cell: Positive = 150.0,
+    counts_per_cell: Annotated[float, Field(gt=0, le=10**6)] = 150.0,
     density_per_mm2: Positive = 4500.0,
     image_signal: Fraction = 1.0,
     stain_sd: NotNegative = 0.12,

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from spatialdata import SpatialData
 from spatialdata.transformations import Identity
+from xarray import DataArray
 
 from spatialsig import _keys
 from spatialsig._arguments import AnyPath, Key, Micrometres, NewKey, UmPerPx, checked
@@ -33,7 +34,7 @@ from spatialsig.store.tables import check_names, storable_frame
 @checked
 def from_anndata(
     adata: AnnData,
-    image: AnyPath | NDArray[np.uint8],
+    image: AnyPath | NDArray[np.uint8] | DataArray,
     *,
     um_per_px: UmPerPx | None = None,
     spatial_key: Key | tuple[str, str] = _keys.SPATIAL,
