@@ -226,7 +226,7 @@ def _in_um(
     return xy * um_per_px if spatial_unit == "px" else xy
 
 
-def _open(image: str | Path | NDArray[np.uint8]) -> tuple[RgbFile, Path | None]:
+def _open(image: str | Path | NDArray[np.uint8] | DataArray) -> tuple[RgbFile, Path | None]:
     if isinstance(image, (str, Path)):
         return open_rgb(image), Path(image)
     names = [
