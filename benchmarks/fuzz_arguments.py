@@ -209,8 +209,6 @@ def outcome(study: Study, name: str, argument: str, value: Any, n: int) -> tuple
     finally:
         signal.alarm(0)
         mpl.pyplot.close("all")
-    if ended != ACCEPTED and state(study.slide) != study.before:
-        ended = CHANGED
     return ended, said
 
 
@@ -243,12 +241,13 @@ def main() -> None:
             name, argument, value = draw(rng, names)
             (study.folder / f"out{n}").mkdir()
             ended, said = outcome(study, name, argument, value, n)
+            if state(study.slide) != study.before:
+                study.slide = sd.deepcopy(pristine)
+                ended = ended if ended == ACCEPTED else CHANGED
             counts[ended] += 1
             if ended in (RAW, UNNAMED, CHANGED, HANGS):
                 bad.append({"call": f"{name}({argument}={value!r:.60})", "ended": ended, "said": said})
                 print(f"{ended:12} {name}({argument}={value!r:.60})\n    {said[-600:]}", file=sys.stderr, flush=True)
-            if state(study.slide) != study.before:
-                study.slide = sd.deepcopy(pristine)
         os.chdir(here)
     report = {
         "n": args.n, "seed": args.seed, "functions": len(names), "seconds": round(time.perf_counter() - started, 1),

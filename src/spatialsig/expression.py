@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from spatialsig import _keys
 from spatialsig._arguments import Count, Fraction, Key, Natural, Seed, check_fit, checked_class
@@ -19,7 +18,7 @@ from spatialsig.errors import InputError
 from spatialsig.nn.autoencoder import AutoencoderConfig
 from spatialsig.signatures import describe_names, in_panel_names, read_signatures
 from spatialsig.slide.coordinates import positions
-from spatialsig.slide.counts import common_genes, counts_of, gene_names, named_genes
+from spatialsig.slide.counts import common_genes, counts_of, named_genes
 from spatialsig.slide.folds import folds_of, is_training
 from spatialsig.slide.slides import open_slides, slide_count
 from spatialsig.stats.cell_rows import sub_matrix
@@ -27,8 +26,7 @@ from spatialsig.stats.expression import gene_moments, library_size, scaler_from_
 from spatialsig.train import fit_autoencoder
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
+    import pandas as pd
     from numpy.typing import NDArray
     from scipy import sparse
 
@@ -135,7 +133,7 @@ _NAMES = tuple(f.name for f in fields(AutoencoderOptions) if f.name != "fit")
 
 def train_expression_autoencoder(data: Data, options: AutoencoderOptions) -> Autoencoder:
     """Train an autoencoder; all options are checked before the first slide is opened."""
-    samples, genes = _genes(data, _excluded(data, options), options)
+    samples, genes = _genes(data, options)
     training, validation = _cells(data, genes, options)
     if not training.sources:
         msg = (
@@ -185,13 +183,12 @@ def embed_slide(slide: Slide, model: Autoencoder, *, table_key: str) -> NDArray[
     return model.get_latent_representation(counts, measured=None if measured.all() else measured)
 
 
-def _excluded(data: Data, options: AutoencoderOptions) -> set[str]:
+def _excluded(var: Mapping[str, pd.DataFrame], options: AutoencoderOptions) -> set[str]:
     """Genes of the signatures, by the names of the tables; refused where they have other names there and none is found."""
     if not options.exclude_signature_genes:
         return set()
-    signatures = read_signatures(options.signatures)
-    var = {slide.name: named_genes(slide, options.table_key) for slide in open_slides(data)}
-    excluded = {gene for genes in in_panel_names(signatures, var, options.gene_symbols).values() for gene in genes}
+    signatures = in_panel_names(read_signatures(options.signatures), var, options.gene_symbols)
+    excluded = {gene for genes in signatures.values() for gene in genes}
     for slide, frame in var.items():
         if excluded.isdisjoint(frame.index) and (hint := describe_names(excluded, frame)):
             msg = (
@@ -202,22 +199,29 @@ def _excluded(data: Data, options: AutoencoderOptions) -> set[str]:
     return excluded
 
 
-def _genes(data: Data, excluded: Collection[str], options: AutoencoderOptions) -> tuple[list[str], list[str]]:
+def _marked(slide: Slide, table_key: str) -> NDArray[np.bool_]:
+    """Which genes of a table to learn from: the variable ones where they were looked for."""
+    slide.lineage.check(f"{table_key}/var/{_keys.HIGHLY_VARIABLE}")
+    var = slide.table(table_key).var
+    if _keys.HIGHLY_VARIABLE not in var:
+        return np.ones(len(var), bool)
+    marked = var[_keys.HIGHLY_VARIABLE]
+    if marked.isna().any():
+        msg = (
+            f"slide {slide.name!r}: var[{_keys.HIGHLY_VARIABLE!r}] is missing for {marked.isna().sum()} of {len(var)} "
+            "genes; call `sp.pp.highly_variable_genes` again."
+        )
+        raise InputError(msg)
+    return np.asarray(marked, bool)
+
+
+def _genes(data: Data, options: AutoencoderOptions) -> tuple[list[str], list[str]]:
     """Names of the slides, and the genes to learn from."""
-    samples, panels = [], []
+    var, panels = {}, []
     for slide in open_slides(data):
-        slide.lineage.check(f"{options.table_key}/var/{_keys.HIGHLY_VARIABLE}")
-        var = slide.table(options.table_key).var
-        marked = var[_keys.HIGHLY_VARIABLE] if _keys.HIGHLY_VARIABLE in var else pd.Series(data=True, index=var.index)
-        if marked.isna().any():
-            msg = (
-                f"slide {slide.name!r}: var[{_keys.HIGHLY_VARIABLE!r}] is missing for {marked.isna().sum()} of {len(var)} "
-                "genes; call `sp.pp.highly_variable_genes` again."
-            )
-            raise InputError(msg)
-        samples.append(slide.name)
-        names = np.array(gene_names(slide, options.table_key), object)
-        panels.append(names[np.asarray(marked, bool)].tolist())
+        var[slide.name] = named_genes(slide, options.table_key)
+        panels.append(list(var[slide.name].index[_marked(slide, options.table_key)]))
+    excluded = _excluded(var, options)
     everywhere = options.panel == "intersection"
     variable = common_genes(panels) if everywhere else list(dict.fromkeys(gene for genes in panels for gene in genes))
     genes = [gene for gene in variable if gene not in excluded]
@@ -228,7 +232,7 @@ def _genes(data: Data, excluded: Collection[str], options: AutoencoderOptions) -
             "`n_top_genes` in `sp.pp.highly_variable_genes`, use fewer signatures, or `panel='union'`."
         )
         raise InputError(msg)
-    return samples, genes
+    return list(var), genes
 
 
 def _cells(data: Data, genes: list[str], options: AutoencoderOptions) -> tuple[TrainingCells, TrainingCells]:

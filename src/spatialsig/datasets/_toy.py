@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import anndata as ad
 import numpy as np
 import pandas as pd
-from pydantic import Field
 from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, ShapesModel, TableModel
 from spatialdata.transformations import Affine, Scale
@@ -17,7 +16,7 @@ from spatialsig import pp, tl
 from spatialsig._arguments import Fraction, Key, Micrometres, NotNegative, Seed, UmPerPx, checked
 from spatialsig.datasets.synthetic.bundle.cells import cell_table, make_cell_ids, segment
 from spatialsig.datasets.synthetic.image.render import render_he
-from spatialsig.datasets.synthetic.slide import Recipe, check_recipe, make_slide
+from spatialsig.datasets.synthetic.slide import Depth, Recipe, check_recipe, make_slide
 from spatialsig.datasets.synthetic.truth import HE_PX, cell_scores, true_cells
 from spatialsig.models.vit import SignatureViT
 from spatialsig.nn.vit import ViTConfig
@@ -41,7 +40,7 @@ def toy(
     size_um: Micrometres = 500.0,
     sample: Key = "toy",
     patient: Key = "P1",
-    counts_per_cell: Annotated[float, Field(gt=0, le=10**6)] = 150.0,
+    counts_per_cell: Depth = 150.0,
     image_signal: Fraction = 1.0,
     registration_error_um: NotNegative = 0.0,
     he_um_per_px: UmPerPx = 1.0,

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
 
 from spatialsig._arguments import (
     AnyPath,
@@ -29,7 +27,7 @@ from spatialsig.datasets.synthetic.bundle.layouts import LAYOUTS
 from spatialsig.datasets.synthetic.bundle.write import write_bundle
 from spatialsig.datasets.synthetic.image.render import paint_he
 from spatialsig.datasets.synthetic.image.tiff import write_he
-from spatialsig.datasets.synthetic.slide import Recipe, SyntheticSlide, check_recipe, make_slide
+from spatialsig.datasets.synthetic.slide import Depth, Recipe, SyntheticSlide, check_recipe, make_slide
 from spatialsig.datasets.synthetic.truth import true_cells, true_masks, true_patches, write_masks
 from spatialsig.errors import InputError
 from spatialsig.store.tables import storable
@@ -43,7 +41,7 @@ def synthetic_xenium(
     seed: Seed = 0,
     size_um: Micrometres = 1000.0,
     n_patients: Count | None = None,
-    counts_per_cell: Annotated[float, Field(gt=0, le=10**6)] = 150.0,
+    counts_per_cell: Depth = 150.0,
     density_per_mm2: Positive = 4500.0,
     image_signal: Fraction = 1.0,
     stain_sd: NotNegative = 0.12,

@@ -17,7 +17,7 @@ from xarray import DataArray
 
 from spatialsig import _keys
 from spatialsig._arguments import AnyPath, Key, Micrometres, NewKey, UmPerPx, checked
-from spatialsig._checks import check_choice, check_key, check_positive
+from spatialsig._checks import check_key
 from spatialsig.errors import InputError
 from spatialsig.geometry.affine import apply
 from spatialsig.io._anndata_identity import identify
@@ -123,11 +123,6 @@ def from_anndata(
     array([[15., 20.],
            [35., 10.]])
     """
-    if um_per_px is not None:
-        check_positive(um_per_px=um_per_px)
-    if spot_um is not None:
-        check_positive(spot_um=spot_um)
-    check_choice(spatial_unit, ("px", "um"), name="spatial_unit")
     if out is not None:
         check_target(Path(out), overwrite=overwrite)
     identity = identify(adata, sample=sample, patient=patient)
@@ -229,9 +224,8 @@ def _in_um(
 def _open(image: str | Path | NDArray[np.uint8] | DataArray) -> tuple[RgbFile, Path | None]:
     if isinstance(image, (str, Path)):
         return open_rgb(image), Path(image)
-    names = [
-        str(name).strip().lower() for name in np.asarray(getattr(image, "coords", {}).get("c", []))
-    ]  # of an xarray
+    of_xarray = np.asarray(getattr(image, "coords", {}).get("c", []))
+    names = [str(name).strip().lower() for name in of_xarray]
     channels = rgb_order([BY_NAME.get(name) for name in names])
     return RgbFile([RgbPixels(image, axes="YXS"[: np.ndim(image)], name="array", channels=channels)], None, []), None
 

@@ -39,9 +39,8 @@ def identify(adata: AnnData, *, sample: str | None, patient: str | None) -> Iden
     check_names(adata.obsm.keys(), where="adata.obsm")
     link = adata.uns.get("spatialdata_attrs", {}).get("region_key")
     _refuse_several(adata, obs, SLIDES if link is None else (*SLIDES, link))
-    obs = obs.drop(
-        columns=[link] if link == _keys.REGION_KEY else [], errors="ignore"
-    )  # it says what the rows annotated
+    if link == _keys.REGION_KEY:
+        obs = obs.drop(columns=link, errors="ignore")  # it says what the rows annotated
     ids = pd.Series(adata.obs_names.astype(str).to_numpy(object), index=obs.index)
     own = _ids(obs)
     found = {

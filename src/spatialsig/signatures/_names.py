@@ -13,7 +13,7 @@ from spatialsig.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-_ENSEMBL = re.compile(r"ENS[A-Z]*G\d{11}(\.\d+)?")
+ENSEMBL = re.compile(r"ENS[A-Z]*G\d{11}(\.\d+)?")
 _VERSION = re.compile(r"(ENS[A-Z]*G\d{11})\.\d+")
 _FAMILIES = {re.compile(r"MARCH(\d+)"): r"MARCHF\1", re.compile(r"SEPT(\d+)"): r"SEPTIN\1"}
 # approved symbol -> the one before it, of genes that signatures use (HGNC)
@@ -63,8 +63,8 @@ def describe_names(wanted: Iterable[str], var: pd.DataFrame) -> str:
     if renamed:
         listed = first_few([f"{gene} is {other} there" for gene, other in renamed.items()])
         return f"Genes have other names on the panel ({listed}): write those into the signature, or rename `var_names`."
-    n_ids = sum(_ENSEMBL.fullmatch(name) is not None for name in panel)
-    if missing and 2 * n_ids > len(panel) and not any(map(_ENSEMBL.fullmatch, missing)):
+    n_ids = sum(ENSEMBL.fullmatch(name) is not None for name in panel)
+    if missing and 2 * n_ids > len(panel) and not any(map(ENSEMBL.fullmatch, missing)):
         return "`var_names` are Ensembl ids, and no column of `var` holds symbols: add one and pass its name as `gene_symbols=`."
     return ""
 

@@ -17,9 +17,10 @@ from spatialsig._arguments import Key, checked
 from spatialsig._checks import first_few, warn
 from spatialsig._text import check_alike, csv_rows, decoded, describe_mangled, near_misses, trimmed
 from spatialsig.errors import FileMissingError, InputError
+from spatialsig.signatures._names import ENSEMBL
 
 _COLUMNS = ("signature", "gene")  # of a csv
-_GENE = re.compile(r"(?!M\d)[A-Z][A-Z0-9]*(-[A-Z0-9]+)?(?<!\d{5})|ENS[A-Z]*G\d{11}(\.\d+)?|[A-Z][a-z]{1,5}\d[a-z0-9]*")
+_GENE = re.compile(rf"(?!M\d)[A-Z][A-Z0-9]*(-[A-Z0-9]+)?(?<!\d{{5}})|{ENSEMBL.pattern}|[A-Z][a-z]{{1,5}}\d[a-z0-9]*")
 _BETWEEN = frozenset(',;|"\t ')  # stand between genes, never in the name of one
 
 Source = Key | Path | Mapping[str, Sequence[str]]

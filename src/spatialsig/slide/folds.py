@@ -81,9 +81,7 @@ def _buffered(
     xy_um: NDArray[Any], fold_of: Callable[[NDArray[np.int64]], NDArray[np.int64]], *, block_um: float,
     buffer_um: float, seed: int,
 ) -> NDArray[np.int64]:  # fmt: skip
-    given = np.asarray(xy_um, np.float64)
-    there = np.asarray(np.isfinite(given).all(axis=1))
-    xy = np.where(there[:, None], given, 0.0)
+    xy, there = _finite(xy_um)
 
     def at(points: NDArray[np.float64]) -> NDArray[np.int64]:
         block = np.floor(points / block_um).astype(np.int64)
@@ -98,11 +96,17 @@ def _buffered(
     return folds
 
 
+def _finite(xy_um: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Points with zeros for those that are nowhere, and which are somewhere."""
+    xy = np.asarray(xy_um, np.float64)
+    there = np.asarray(np.isfinite(xy).all(axis=1))
+    return np.where(there[:, None], xy, 0.0), there
+
+
 def random_folds(xy_um: NDArray[Any], *, n_folds: int, seed: int) -> NDArray[np.int64]:
     """Fold of each point drawn by its position alone, whatever lies around it: the split that leaks."""
-    given = np.asarray(xy_um, np.float64)
-    there = np.asarray(np.isfinite(given).all(axis=1))
-    nm = np.ascontiguousarray(np.rint(np.where(there[:, None], given, 0.0) * 1000).astype(np.int64)).view(np.uint64)
+    xy, there = _finite(xy_um)
+    nm = np.ascontiguousarray(np.rint(xy * 1000).astype(np.int64)).view(np.uint64)
     with np.errstate(over="ignore"):  # a hash of 64 bits, after Steele and others (2014)
         mixed = nm[:, 0] * np.uint64(0x9E3779B97F4A7C15) + nm[:, 1] * np.uint64(0xC2B2AE3D27D4EB4F) + np.uint64(seed)
         for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):

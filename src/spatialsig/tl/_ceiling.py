@@ -69,8 +69,9 @@ def noise_ceiling(
     >>> ceiling.columns.tolist()
     ['sample', 'signature', 'ceiling']
     """
+    names = [slide.name for slide in open_slides(data)] if samples else []
     for sample in samples or ():
-        check_key([slide.name for slide in open_slides(data)], sample, name="samples", where="the slides of `data`")
+        check_key(names, sample, name="samples", where="the slides of `data`")
     options = {"table_key": table_key, "signatures_key": signatures_key, "seed": seed, "n_repeats": n_repeats}
     ceilings = [
         slide_ceiling(slide, **options)  # type: ignore[arg-type]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated, TypeAlias
 
 import numpy as np
+from pydantic import Field
 
 from spatialsig._arguments import Fraction, Natural, NotNegative, Positive, UmPerPx, checked_class
 from spatialsig._checks import check_choice
@@ -16,6 +18,8 @@ from spatialsig.datasets.synthetic.tissue.expression import Counts, Panel, draw_
 from spatialsig.datasets.synthetic.tissue.grow import Tissue, composition_shift, grow_tissue
 from spatialsig.datasets.synthetic.tissue.nuclei import Nuclei, draw_nuclei
 from spatialsig.errors import InputError
+
+Depth: TypeAlias = Annotated[float, Field(gt=0, le=10**6)]  # counts of a cell
 
 _MOST_HOLLOW = 0.6
 _STREAMS = ("frames", "tissue", "counts", "nuclei", "stain", "pixels", "files", "structures", "artefacts")
@@ -29,7 +33,7 @@ class Recipe:
     """Settings that the slides of a cohort share; the fields are documented in :func:`synthetic_xenium`."""
 
     size_um: Positive
-    counts_per_cell: Positive = 150.0
+    counts_per_cell: Depth = 150.0
     density_per_mm2: Positive = 4500.0
     image_signal: Fraction = 1.0
     stain_sd: NotNegative = 0.12

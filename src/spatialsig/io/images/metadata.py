@@ -204,7 +204,6 @@ def choose_um_per_px(path: Path | None, *, um_per_px: float | None, in_file: Pix
     """
     name = "array" if path is None else str(path)
     if um_per_px is not None:
-        check_positive(um_per_px=um_per_px)
         return float(um_per_px)
     if in_file is None:
         msg = f"image {name!r} does not say how large its pixels are; pass `um_per_px=` (um per full-resolution px)."
