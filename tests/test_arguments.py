@@ -55,7 +55,7 @@ TAKEN: list[tuple[str, Any, Any]] = [
     ("names", ["a"], ["a"]), ("names", np.array(["a"]), ("a",)), ("names", pd.Index(["a", "b"]), ("a", "b")),
     ("names", pd.Series(["a"]), ("a",)), ("n", np.int64(3), 3), ("share", np.float32(0.5), 0.5), ("share", 1, 1),
     ("seed", np.uint8(7), 7), ("path", Path("a"), Path("a")), ("widths", [8, 4], (8, 4)), ("widths", range(2), (0, 1)),
-    ("sets", {"a": np.array(["x"])}, {"a": ("x",)}), ("sets", {"a": {"y", "x"}}, {"a": ("x", "y")}),
+    ("share", np.array(0.5), 0.5), ("n", np.array(3), 3), ("sets", {"a": np.array(["x"])}, {"a": ("x",)}), ("sets", {"a": {"y", "x"}}, {"a": ("x", "y")}),
 ]  # fmt: skip
 
 

@@ -157,12 +157,11 @@ def _words(message: str) -> str:
 
 def _plain(value: Any) -> Any:
     """Python's own form of numbers and lists."""
-    if isinstance(value, np.generic):
-        return value.item()
     if isinstance(value, os.PathLike):
         return Path(value)
-    if isinstance(value, np.ndarray | pd.Index | pd.Series):
-        return tuple(value.tolist())
+    if isinstance(value, np.generic | np.ndarray | pd.Index | pd.Series):
+        plain = value.tolist()  # an array without axes is a number
+        return _plain(plain) if isinstance(plain, list) else plain
     if isinstance(value, Mapping):
         return {name: _plain(entry) for name, entry in value.items()}
     if isinstance(value, set | frozenset):
