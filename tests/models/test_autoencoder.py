@@ -7,6 +7,7 @@ from scipy import sparse
 
 from spatialsig.errors import FileMissingError, InputError
 from spatialsig.models import Autoencoder, SignatureViT
+from spatialsig.models.record import write_record
 from spatialsig.nn.autoencoder import AutoencoderConfig
 
 GENES = [f"G{k}" for k in range(12)]
@@ -105,12 +106,9 @@ def test_an_altered_file_is_refused(model: Autoencoder, tmp_path, name: str, fli
 
 def resealed(directory, name: str, data: bytes) -> None:
     """Alter a file and make its digest fit, as somebody would who edits a model on purpose."""
-    import hashlib
-
     (directory / name).write_bytes(data)
     record = json.loads((directory / "run.json").read_text())
-    record["sha256"][name] = hashlib.sha256(data).hexdigest()
-    (directory / "run.json").write_text(json.dumps(record))
+    write_record(directory, set(record["sha256"]) - {"run.json"}, record["run"])
 
 
 @pytest.mark.parametrize(

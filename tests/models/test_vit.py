@@ -6,6 +6,7 @@ import torch
 
 from spatialsig.errors import InputError
 from spatialsig.models import SignatureViT
+from spatialsig.models.record import write_record
 from spatialsig.nn.device import microbatch_size
 from spatialsig.nn.signature import SignatureConfig, SignatureNet
 from spatialsig.nn.vit import ViTConfig
@@ -175,8 +176,6 @@ def test_uncertainty_is_the_networks_in_score_units(images: np.ndarray, tmp_path
 
 
 def test_config_that_does_not_fit_the_weights_is_refused(tmp_path) -> None:
-    import hashlib
-
     build().save(tmp_path / "vit")
     for old, new, message in (
         ('"depth": 1', '"depth": 2', "does not fit config.json: .* tensors differ"),
@@ -192,8 +191,7 @@ def test_config_that_does_not_fit_the_weights_is_refused(tmp_path) -> None:
         edited = text.replace(old, new)
         assert edited != text
         (tmp_path / "vit" / "config.json").write_text(edited)
-        record["sha256"]["config.json"] = hashlib.sha256(edited.encode()).hexdigest()
-        (tmp_path / "vit" / "run.json").write_text(json.dumps(record))
+        write_record(tmp_path / "vit", set(record["sha256"]) - {"run.json"}, record["run"])
         with pytest.raises(InputError, match=message):
             SignatureViT.load(tmp_path / "vit")
         (tmp_path / "vit" / "config.json").write_text(text)

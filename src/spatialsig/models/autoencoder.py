@@ -18,11 +18,11 @@ from spatialsig.models.directory import (
     check_model,
     config_from_json,
     load_weights,
-    read_json,
     read_names,
     read_scaler,
     save_model,
 )
+from spatialsig.models.record import read_json, reads_model
 from spatialsig.models.scalers import check_same_genes, check_scaler, scaler_hash
 from spatialsig.nn.autoencoder import AutoencoderConfig, AutoencoderNet
 from spatialsig.nn.losses import gene_rates
@@ -228,6 +228,7 @@ class Autoencoder:
         )
 
     @classmethod
+    @reads_model
     def load(cls, directory: str | os.PathLike[str], *, genes: Sequence[str] | None = None) -> Autoencoder:
         """Read a model directory.
 

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from contextlib import contextmanager
 from dataclasses import MISSING, fields
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from spatialsig import _files
 from spatialsig._checks import check_files
 from spatialsig._files import flush_entry, write_tensors, writing
-from spatialsig._hashing import file_hash
 from spatialsig.errors import InputError
+from spatialsig.models.record import DAMAGE, FIX, RUN, read_json, read_record, write_json, write_record
 from spatialsig.nn.signature import SignatureConfig
 from spatialsig.nn.vit import ViTConfig
 from spatialsig.store.atomic import exchange
@@ -33,10 +29,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 FORMAT = 1
-CONFIG, WEIGHTS, SCALER, RUN = "config.json", "weights.safetensors", "scaler.npz", "run.json"
-MAX_JSON_BYTES = 64 * 2**20
+CONFIG, WEIGHTS, SCALER = "config.json", "weights.safetensors", "scaler.npz"
 MAX_WEIGHT_BYTES = 16 * 2**30
-_FIX = "Save the model again, or fetch an undamaged copy."
 C = TypeVar("C")
 
 
@@ -71,8 +65,7 @@ def save_model(
             write_json(draft / f"{stem}.json", names)
         np.savez(draft / SCALER, **dict(scaler))  # type: ignore[arg-type]
         write_tensors(draft / WEIGHTS, {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
-        digests = {path.name: file_hash(path) for path in sorted(draft.iterdir())}
-        write_json(draft / RUN, {"spatialsig": version("spatialsig"), "sha256": digests, "run": dict(run)})
+        write_record(draft, [path.name for path in draft.iterdir()], run)
 
 
 def check_model(directory: Path, *, kind: str, lists: tuple[str, ...]) -> dict[str, Any]:
@@ -86,13 +79,8 @@ def check_model(directory: Path, *, kind: str, lists: tuple[str, ...]) -> dict[s
         If a file was altered, or the directory holds another kind of model.
     """
     names = [CONFIG, WEIGHTS, SCALER, *(f"{stem}.json" for stem in lists)]
-    check_files([directory / name for name in (*names, RUN)], what=f"model directory {directory}", fix=_FIX)
-    record = read_json(directory / RUN, dict)
-    digests = record.get("sha256")
-    for name in names:
-        if not isinstance(digests, dict) or digests.get(name) != file_hash(directory / name):
-            msg = f"{directory / name} is not what was saved (its SHA-256 differs from {RUN}). {_FIX}"
-            raise InputError(msg)
+    check_files([directory / name for name in (*names, RUN)], what=f"model directory {directory}", fix=FIX)
+    run = read_record(directory, names)
     config = read_json(directory / CONFIG, dict)
     if config.get("kind") != kind or config.get("format") != FORMAT:
         msg = (
@@ -100,20 +88,14 @@ def check_model(directory: Path, *, kind: str, lists: tuple[str, ...]) -> dict[s
             f"wanted {kind!r} of format {FORMAT}."
         )
         raise InputError(msg)
-    run = record.get("run")
-    return run if isinstance(run, dict) else {}
-
-
-def read_json(path: Path, kind: type) -> Any:
-    """JSON of a file of a model, which must hold a ``kind``."""
-    return _files.read_json(path, kind, fix=_FIX, max_bytes=MAX_JSON_BYTES)
+    return run
 
 
 def read_names(path: Path) -> tuple[str, ...]:
     """Distinct strings of a JSON list."""
     names = read_json(path, list)
     if not names or not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
-        msg = f"{path}: wanted a list of distinct names, at least one. {_FIX}"
+        msg = f"{path}: wanted a list of distinct names, at least one. {FIX}"
         raise InputError(msg)
     return tuple(names)
 
@@ -124,16 +106,16 @@ def read_scaler(directory: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: np.asarray(file[name], np.float64) for name in file.files}
-    except (ValueError, OSError, EOFError, KeyError) as error:
-        msg = f"{path} cannot be read as plain arrays: {error}. {_FIX}"
+    except DAMAGE as error:
+        msg = f"{path} cannot be read as plain arrays: {error}. {FIX}"
         raise InputError(msg) from error
     found = {name: array.shape for name, array in arrays.items()}
     if found != dict(shapes):
-        msg = f"{path} holds {found}; wanted {dict(shapes)}. {_FIX}"
+        msg = f"{path} holds {found}; wanted {dict(shapes)}. {FIX}"
         raise InputError(msg)
     for name, array in arrays.items():
         if not np.isfinite(array).all() or (name.endswith("std") and (array <= 0).any()):
-            msg = f"{path}: `{name}` must be finite{' and above 0' if name.endswith('std') else ''}. {_FIX}"
+            msg = f"{path}: `{name}` must be finite{' and above 0' if name.endswith('std') else ''}. {FIX}"
             raise InputError(msg)
     return arrays
 
@@ -142,12 +124,12 @@ def load_weights(directory: Path, net: nn.Module) -> None:
     """Load weights into ``net`` (built on the meta device): exactly its names, shapes and types, all finite."""
     path = directory / WEIGHTS
     if path.stat().st_size > MAX_WEIGHT_BYTES:
-        msg = f"{path} has {path.stat().st_size} bytes; at most {MAX_WEIGHT_BYTES} are read. {_FIX}"
+        msg = f"{path} has {path.stat().st_size} bytes; at most {MAX_WEIGHT_BYTES} are read. {FIX}"
         raise InputError(msg)
     try:
         found = load_file(path)
-    except (SafetensorError, ValueError, OSError) as error:
-        msg = f"{path} is not a safetensors file: {error}. {_FIX}"
+    except DAMAGE as error:
+        msg = f"{path} is not a safetensors file: {error}. {FIX}"
         raise InputError(msg) from error
     wanted = net.state_dict()
     differing = sorted(
@@ -162,7 +144,7 @@ def load_weights(directory: Path, net: nn.Module) -> None:
         raise InputError(msg)
     broken = sorted(name for name, tensor in found.items() if not torch.isfinite(tensor).all())
     if broken:
-        msg = f"{path}: NaN or infinite weights in {broken[:8]}. {_FIX}"
+        msg = f"{path}: NaN or infinite weights in {broken[:8]}. {FIX}"
         raise InputError(msg)
     net.load_state_dict(found, assign=True)
 
@@ -198,21 +180,6 @@ def _draft_beside(directory: Path) -> Iterator[Path]:
         yield draft
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write ``value`` with its numbers and paths as plain JSON."""
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False, sort_keys=False, default=_plain), encoding="utf-8")
-
-
-def _plain(value: object) -> object:
-    """JSON form of numpy numbers and arrays and of paths."""
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    if isinstance(value, Path):
-        return str(value)
-    msg = f"cannot write {type(value).__name__} {value!r} as JSON."
-    raise InputError(msg)
 
 
 def config_from_json(cls: type[C], values: Mapping[str, Any], *, where: str) -> C:

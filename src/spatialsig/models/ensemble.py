@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -12,8 +11,9 @@ from spatialsig._arguments import AnyPath, checked
 from spatialsig._checks import check_files
 from spatialsig._hashing import content_hash, file_hash
 from spatialsig.errors import InputError
-from spatialsig.models.directory import CONFIG, FORMAT, RUN, read_json, replacing, write_json
+from spatialsig.models.directory import CONFIG, FORMAT, replacing
 from spatialsig.models.intervals import checked_intervals
+from spatialsig.models.record import RUN, read_json, read_record, reads_model, write_json, write_record
 from spatialsig.models.vit import SignatureViT
 
 if TYPE_CHECKING:
@@ -131,14 +131,10 @@ class SignatureEnsemble:
             listed = [{"directory": name, "sha256": file_hash(draft / name / RUN)} for name in names]
             config = {"format": FORMAT, "kind": self.kind, "members": listed, "intervals": self.intervals}
             write_json(draft / CONFIG, config)
-            record = {
-                "spatialsig": version("spatialsig"),
-                "sha256": {CONFIG: file_hash(draft / CONFIG)},
-                "run": self.run,
-            }
-            write_json(draft / RUN, record)
+            write_record(draft, [CONFIG], self.run)
 
     @classmethod
+    @reads_model
     def load(cls, directory: str | os.PathLike[str]) -> SignatureEnsemble:
         """Read the directory of an ensemble.
 
@@ -151,11 +147,7 @@ class SignatureEnsemble:
         """
         place = Path(directory)
         check_files([place / CONFIG, place / RUN], what=f"ensemble directory {place}", fix=_FIX)
-        record, config = read_json(place / RUN, dict), read_json(place / CONFIG, dict)
-        digests = record.get("sha256")
-        if not isinstance(digests, dict) or digests.get(CONFIG) != file_hash(place / CONFIG):
-            msg = f"{place / CONFIG} is not what was saved (its SHA-256 differs from {RUN}). {_FIX}"
-            raise InputError(msg)
+        run, config = read_record(place, [CONFIG]), read_json(place / CONFIG, dict)
         if config.get("kind") != cls.kind or config.get("format") != FORMAT:
             msg = (
                 f"{place / CONFIG}: a {config.get('kind')!r} of format {config.get('format')!r}; "
@@ -163,8 +155,7 @@ class SignatureEnsemble:
             )
             raise InputError(msg)
         members = [_load_member(place, entry) for entry in config.get("members", [])]
-        run = record.get("run")
-        ensemble = cls(members, run=run if isinstance(run, dict) else None)
+        ensemble = cls(members, run=run)
         ensemble.intervals = checked_intervals(config.get("intervals"), ensemble.signatures, where=str(place / CONFIG))
         return ensemble
 

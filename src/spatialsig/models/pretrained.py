@@ -10,15 +10,8 @@ import torch
 
 from spatialsig._checks import check_positive
 from spatialsig.errors import InputError
-from spatialsig.models.directory import (
-    CONFIG,
-    check_model,
-    config_from_json,
-    load_weights,
-    read_json,
-    read_scaler,
-    save_model,
-)
+from spatialsig.models.directory import CONFIG, check_model, config_from_json, load_weights, read_scaler, save_model
+from spatialsig.models.record import read_json, reads_model
 from spatialsig.nn.vit import ViT, ViTConfig
 
 if TYPE_CHECKING:
@@ -72,6 +65,7 @@ class PretrainedViT:
         save_model(directory, kind=self.kind, config=config, weights=weights, scaler={}, lists={}, run=self.run)
 
     @classmethod
+    @reads_model
     def load(cls, directory: str | os.PathLike[str]) -> PretrainedViT:
         """Read what :meth:`save` wrote.
 

@@ -17,13 +17,13 @@ from spatialsig.models.directory import (
     check_model,
     load_weights,
     number_field,
-    read_json,
     read_names,
     read_scaler,
     save_model,
     signature_config,
 )
 from spatialsig.models.intervals import checked_intervals
+from spatialsig.models.record import read_json, reads_model
 from spatialsig.models.scalers import standardised_embedding
 from spatialsig.nn.augment import dihedral
 from spatialsig.nn.backbones import check_can_be_saved
@@ -187,6 +187,7 @@ class SignatureViT:
         )
 
     @classmethod
+    @reads_model
     def load(cls, directory: str | os.PathLike[str]) -> SignatureViT:
         """Read a model directory.
 

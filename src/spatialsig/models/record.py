@@ -1,0 +1,119 @@
+"""The record of a model, which holds the SHA-256 of its files and its own, and the JSON that models are made of."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zipfile
+import zlib
+from functools import wraps
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
+
+import numpy as np
+from safetensors import SafetensorError
+
+from spatialsig import _files
+from spatialsig._hashing import content_hash, file_hash
+from spatialsig.errors import InputError, SpatialsigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+RUN = "run.json"
+MAX_JSON_BYTES = 64 * 2**20
+FIX = "Save the model again, or fetch an undamaged copy."
+M = TypeVar("M")
+P = ParamSpec("P")
+# what damaged bytes raise in numpy, zipfile, safetensors and in networks that are built from wrong numbers
+DAMAGE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SafetensorError,
+    struct.error,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+_UNKNOWN = "0" * 64  # stands for the digest of the record while it is taken
+
+
+def write_record(directory: Path, files: Iterable[str], run: Mapping[str, Any]) -> None:
+    """Write the record of a model: its provenance and the SHA-256 of its files, of the record itself among them."""
+    digests = {name: file_hash(directory / name) for name in sorted(files)} | {RUN: _UNKNOWN}
+    text = _as_json({"spatialsig": version("spatialsig"), "sha256": digests, "run": dict(run)})
+    whole = content_hash([text])
+    (directory / RUN).write_text(text.replace(_UNKNOWN, whole), encoding="utf-8")
+
+
+def read_record(directory: Path, files: Sequence[str]) -> dict[str, Any]:
+    """Provenance of a model whose files, the record among them, are those that were saved.
+
+    Records of early versions do not hold a digest of their own. Raises :class:`InputError` naming the file that differs.
+    """
+    record = read_json(directory / RUN, dict)
+    digests, run = record.get("sha256"), record.get("run")
+    if not isinstance(digests, dict) or not isinstance(run, dict):
+        _refuse_altered(directory / RUN)
+    for name in files:
+        if digests.get(name) != file_hash(directory / name):
+            _refuse_altered(directory / name)
+    own = digests.get(RUN, "")
+    as_hashed = (directory / RUN).read_bytes().replace(str(own).encode() or b" ", _UNKNOWN.encode())
+    if content_hash([as_hashed]) != own and (own or set(digests) != set(files)):
+        _refuse_altered(directory / RUN)
+    return run
+
+
+def _refuse_altered(file: Path) -> NoReturn:
+    msg = f"{file} is not what was saved (its SHA-256 differs from {RUN}). {FIX}"
+    raise InputError(msg)
+
+
+def reads_model(load: Callable[P, M]) -> Callable[P, M]:
+    """Turn whatever damaged files raise in the ``load`` of a class into an :class:`InputError` that names the directory."""
+
+    @wraps(load)
+    def loaded(*args: P.args, **options: P.kwargs) -> M:
+        try:
+            return load(*args, **options)
+        except SpatialsigError:
+            raise
+        except DAMAGE as error:
+            place = options.get("directory", args[-1])
+            msg = f"model {place} cannot be read ({type(error).__name__}: {error}). {FIX}"
+            raise InputError(msg) from error
+
+    return loaded
+
+
+def read_json(path: Path, kind: type) -> Any:
+    """JSON of a file of a model, which must hold a ``kind``."""
+    return _files.read_json(path, kind, fix=FIX, max_bytes=MAX_JSON_BYTES)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write ``value`` with its numbers and paths as plain JSON."""
+    path.write_text(_as_json(value), encoding="utf-8")
+
+
+def _as_json(value: object) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False, sort_keys=False, default=_plain)
+
+
+def _plain(value: object) -> object:
+    """JSON form of numpy numbers and arrays and of paths."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    msg = f"cannot write {type(value).__name__} {value!r} as JSON."
+    raise InputError(msg)

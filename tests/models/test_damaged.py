@@ -1,0 +1,65 @@
+"""Damaged and altered model directories are refused with our error, or load bit for bit; nothing in them is executed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spatialsig.errors import InputError
+from spatialsig.models.record import RUN
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import damaged_models as damaged
+
+
+def test_two_hundred_alterations_are_refused_or_harmless() -> None:
+    found = damaged.run(200, seed=1)
+    assert found["bad"] == []
+    assert found["ends"]["refused"] > 100
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> dict[Path, type]:
+    return damaged.make_models(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["Autoencoder", "SignatureViT", "PretrainedViT", "SignatureEnsemble"])
+def test_the_record_is_covered_by_a_digest_of_its_own(models, kind) -> None:
+    place, cls = next((place, cls) for place, cls in models.items() if place.name == f"{kind}-1")
+    text = (place / RUN).read_text()
+    changed = text.replace('"S1"', '"S2"').replace('"seed": 1', '"seed": 2')
+    assert changed != text
+    (place / RUN).write_text(changed)
+    with pytest.raises(InputError, match=r"run\.json is not what was saved \(its SHA-256 differs"):
+        cls.load(place)
+    record = json.loads(text)
+    del record["sha256"][RUN]  # as early versions wrote it
+    (place / RUN).write_text(json.dumps(record))
+    assert cls.load(place).run == record["run"]
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04 no zip", b"", b"\x80\x04K\x01.", "encrypted"])
+def test_a_damaged_scaler_is_named_though_it_was_signed(models, content) -> None:
+    place, cls = next(iter(models.items()))
+    if content == "encrypted":
+        data = bytearray((place / "scaler.npz").read_bytes())
+        data[6] |= 1  # the flag of the first member
+        data[data.index(b"PK\x01\x02") + 8] |= 1
+        content = bytes(data)
+    (place / "scaler.npz").write_bytes(content)
+    damaged.sign_again(place)
+    with pytest.raises(InputError, match=r"scaler\.npz cannot be read as plain arrays"):
+        cls.load(place)
+
+
+def test_weights_that_are_no_numbers_are_refused_though_they_were_signed(models) -> None:
+    place, cls = next(iter(models.items()))
+    model = cls.load(place)
+    next(model.net.parameters()).data[...] = np.nan
+    model.save(place)
+    with pytest.raises(InputError, match="NaN or infinite weights"):
+        cls.load(place)
