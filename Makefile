@@ -12,7 +12,7 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-
 OUT ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow coverage screen lint docs bench-demo bench-her2st bench-qc-alignment bench-import bench-import-counts bench-render bench-fuzz-bundle bench-fuzz-arguments bench-patch-reads bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology bench-pretraining bench-leak bench-seed-parity soak-store soak-training bench-bitflips bench-layout bench-conformal bench-whole-slide bench-traps bench-intervals bench-ceiling bench-vit-speed bench-ladder bench-ladder-1um bench-signs bench-report bench-walks clean
+.PHONY: help demo test test-slow coverage screen lint docs bench-demo bench-her2st bench-qc-alignment bench-import bench-import-counts bench-render bench-fuzz-bundle bench-fuzz-arguments bench-patch-reads bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology bench-pretraining bench-leak bench-seed-parity soak-store soak-training bench-bitflips bench-layout bench-conformal bench-whole-slide bench-traps bench-intervals bench-ceiling bench-vit-speed bench-ladder bench-ladder-1um bench-signs bench-report bench-walks bench-damaged-models clean
 
 help:  ## show the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -118,6 +118,9 @@ soak-training: $(VENV)/.package  ## 50 trainings killed at random moments, 20 to
 
 bench-bitflips: $(VENV)/.package  ## 10,000 flipped bits, all to be found
 	$(PY) benchmarks/bitflips.py --n 10000
+
+bench-damaged-models: $(VENV)/.package  ## 10,000 altered model directories: refused or harmless, nothing executed
+	$(PY) benchmarks/damaged_models.py
 
 bench-layout: $(VENV)/.package  ## time and size of writing an H&E, against sdata.write
 	$(PY) benchmarks/layout.py

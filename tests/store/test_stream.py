@@ -167,13 +167,13 @@ def test_dask_and_zarr_sources(tmp_path) -> None:
         np.testing.assert_array_equal(sdata["he"]["scale0"]["image"].values, np.moveaxis(pixels, 2, 0))
 
 
-def test_multi_scale_and_single_scale_elements_become_the_same_store(tmp_path) -> None:
+def test_a_single_scale_element_gets_levels_and_a_multi_scale_one_keeps_its_own(tmp_path) -> None:
     for name, factors in (("a", None), ("b", [4])):
         create_store(tmp_path / f"{name}.zarr", sd.SpatialData(images={"he": image(scale_factors=factors)}))
     a, b = (sd.read_zarr(tmp_path / f"{n}.zarr")["he"] for n in "ab")
     assert list(a.children) == list(b.children) == ["scale0", "scale1"]
-    for scale in a.children:
-        np.testing.assert_array_equal(a[scale]["image"].values, b[scale]["image"].values)
+    np.testing.assert_array_equal(a["scale1"]["image"].values, halve(a["scale0"]["image"].values))
+    np.testing.assert_array_equal(b["scale1"]["image"].values, image(scale_factors=[4])["scale1"]["image"].values)
     written = get_transformation(image(), get_all=True)
     for system, transformation in get_transformation(a, get_all=True).items():
         axes = {"input_axes": ("x", "y"), "output_axes": ("x", "y")}

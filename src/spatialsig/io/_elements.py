@@ -19,7 +19,8 @@ from spatialsig.geometry.affine import image_um_per_px
 from spatialsig.geometry.mistakes import warn_of_pixel_size
 from spatialsig.store.commit import create_store
 from spatialsig.store.layout import CHANNELS, level_shapes
-from spatialsig.store.stream import StreamedImage, halve
+from spatialsig.store.metadata import check_new_names
+from spatialsig.store.stream import HALVED, StreamedImage, halve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -93,12 +94,13 @@ def assemble(
     With ``out`` the ``elements`` are given up, the dict is empty afterwards: what is read back would be in memory twice.
     The size of the px that the file states is kept, and compared with that of the place the image gets.
     """
+    check_new_names([*elements, *([] if file is None else [image_key])])
     if file is not None and file.pixel_size is not None:
         attrs = _with_pixel_size(attrs, file.pixel_size, to_global[_keys.GLOBAL], image_key)
     if out is None:
         lazy = {} if file is None else {image_key: lazy_image(file, to_global)}
         return SpatialData.init_from_elements(elements | lazy, attrs=attrs)
-    streamed = {} if file is None else {image_key: StreamedImage(file.pixels, to_global)}
+    streamed = {} if file is None else {image_key: StreamedImage(file.pixels, to_global, coarser=_coarser(file))}
     sdata = SpatialData.init_from_elements(elements, attrs=attrs)
     try:
         create_store(out, sdata, images=streamed, overwrite=overwrite)
@@ -136,24 +138,29 @@ def lazy_image(file: RgbFile, transformations: Mapping[str, BaseTransformation])
     Levels that the file brings are used where they fit; the others are 2 x 2 means of the level before.
     """
     height, width = file.pixels.shape[:2]
-    shapes = level_shapes(height, width)
-    own = {level.shape[:2]: level for level in file.levels}
-    levels: list[da.Array] = []
-    for shape in shapes:
-        levels.append(_lazy(own[shape]) if shape in own else _lazy_half(levels[-1]))
+    levels = [_lazy(file.levels[0])]
+    for own in _coarser(file):
+        levels.append(_lazy_half(levels[-1]) if isinstance(own, tuple) else _lazy(own))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", da.PerformanceWarning)
         tree: DataTree = Image2DModel.parse(
             da.zeros((len(CHANNELS), height, width), dtype=np.uint8, chunks=-1),
             dims=("c", "y", "x"),
             c_coords=list(CHANNELS),
-            scale_factors=[2] * (len(shapes) - 1),
+            scale_factors=[2] * (len(levels) - 1),
             transformations=dict(transformations),
         )
     for scale, level in enumerate(levels):
         node = tree[f"scale{scale}"]
         node["image"] = cast("DataArray", node["image"]).copy(data=level)
     return tree
+
+
+def _coarser(file: RgbFile) -> tuple[RgbPixels | tuple[int, int], ...]:
+    """Levels below the finest: the file's own where one has the right size, otherwise the size of means; in memory and on disk."""
+    own = {level.shape[:2]: level for level in file.levels[1:]}
+    shapes = level_shapes(file.pixels.shape[0], file.pixels.shape[1])[1:]
+    return tuple(own.get(shape, shape) for shape in shapes)
 
 
 def _lazy(pixels: RgbPixels) -> da.Array:
@@ -173,4 +180,9 @@ def _lazy_half(array: da.Array) -> da.Array:
     even = array[:, :height, :width].rechunk((-1, 2 * _LAZY_CHUNK_PX, 2 * _LAZY_CHUNK_PX))
     chunks = (even.chunks[0], *(tuple(edge // 2 for edge in axis) for axis in even.chunks[1:]))
     map_blocks: Any = da.map_blocks  # untyped in dask
-    return cast("da.Array", map_blocks(halve, even, dtype=np.uint8, chunks=chunks, meta=np.empty((0, 0, 0), np.uint8)))
+    return cast(
+        "da.Array",
+        map_blocks(
+            halve, even, name=HALVED + even.name, dtype=np.uint8, chunks=chunks, meta=np.empty((0, 0, 0), np.uint8)
+        ),
+    )

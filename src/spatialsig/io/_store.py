@@ -53,7 +53,7 @@ def write(
     Returns
     -------
     None; ``sdata.path`` is the store, where functions put further results. RGB images are stored with all channels
-    in chunks of 256 px and a pyramid of 2 x 2 means.
+    in chunks of 256 px; their levels are kept as they are, and one without any gets a pyramid of 2 x 2 means.
 
     Raises
     ------

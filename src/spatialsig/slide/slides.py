@@ -19,6 +19,7 @@ from spatialsig.slide.counts import refuse_lazy
 from spatialsig.slide.lineage import CONTENT, LINEAGE, Lineage, obsm_of
 from spatialsig.slide.patches import Patches
 from spatialsig.store.commit import commit_elements, write_attrs
+from spatialsig.store.metadata import check_new_names
 from spatialsig.store.parts import commit_table_parts, has_rows_of
 from spatialsig.store.snapshot import read_store
 
@@ -138,6 +139,7 @@ class Slide:
         self.commit(key, sections=attrs or {}, parts=[key])
 
     def _put(self, key: str, element: Any, attrs: Mapping[str, Any]) -> None:
+        check_new_names([key], [name for _, name, _ in self.sdata.gen_elements()])
         if key in self.sdata:
             del self.sdata[key]
         self.sdata[key] = element

@@ -24,6 +24,7 @@ from spatialdata.models import (
     get_model,
 )
 
+from spatialsig._checks import first_few
 from spatialsig._files import flush_entry
 from spatialsig.errors import InputError, StoreError
 from spatialsig.store.atomic import exchange, flush_tree
@@ -31,11 +32,14 @@ from spatialsig.store.layout import DEFAULT, Layout, LayoutName, as_layout
 from spatialsig.store.lock import writer_lock
 from spatialsig.store.manifest import record
 from spatialsig.store.metadata import (
+    FILE,
     KINDS,
     SPATIALDATA_ATTRS,
     KeptRoot,
     check_name,
+    check_new_names,
     consolidate,
+    elements_on_disk,
     read_attrs,
     replace_root,
     root_document,
@@ -72,8 +76,9 @@ def create_store(
 ) -> None:
     """Write a whole object, which is left as it is, into a new store.
 
-    RGB uint8 images are stored in ``image_layout``, with a pyramid of 2 x 2 means, and so are ``images``, further
-    elements that are streamed from their source; every other element as ``sdata.write`` does it. With ``overwrite`` the
+    RGB uint8 images are stored in ``image_layout``, with their levels as they are (one without any gets a pyramid of 2 x 2
+    means), and so are ``images``, further elements that are streamed from their source; every other element as
+    ``sdata.write`` does it. With ``overwrite`` the
     store that is there stays until the new one is complete.
     Raises :class:`StoreError` if ``path`` exists and ``overwrite`` is False, or is something else than a store, and
     :class:`InputError` if a name, an attribute or the layout cannot be used.
@@ -81,6 +86,7 @@ def create_store(
     path, layout = _behind_links(Path(path)), as_layout(image_layout)
     elements = _storable({name: element for _, name, element in sdata.gen_elements()} | dict(images or {}))
     kinds = _kinds_of(elements)
+    check_new_names(kinds)
     check_json(sdata.attrs)
     check_target(path, overwrite=overwrite)
     with writer_lock(path, "writing the store"):
@@ -104,13 +110,44 @@ def _behind_links(path: Path) -> Path:
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
-    """Raise :class:`StoreError` if a store cannot be written at ``path``."""
+    """Raise :class:`StoreError` if a store cannot be written at ``path``, or if what it would replace holds other things."""
+    _check_outside(path)
     if not path.exists():
         return
     if not overwrite:
         msg = f"store {str(path)!r} already exists; pass `overwrite=True` to replace it, or choose another path."
         raise StoreError(msg)
     root_document(path)  # never replace a directory that is not a store
+    foreign = [
+        entry
+        for entry in (*path.iterdir(), *(file for kind in KINDS for file in path.glob(f"{kind}/*")))
+        if _is_foreign(entry)
+    ]
+    if foreign:
+        msg = (
+            f"store {str(path)!r} holds {first_few(sorted(str(entry.relative_to(path)) for entry in foreign))}, which no store "
+            f"does and which would be deleted with it: move it elsewhere, or choose another path."
+        )
+        raise StoreError(msg)
+
+
+def _is_foreign(entry: Path) -> bool:
+    """Whether what lies in the root of a store or of a kind belongs to somebody else; hidden files are the system's."""
+    if entry.name.startswith(".") or entry.suffix == ".partial":
+        return False
+    if entry.parent.name in KINDS:
+        return entry.name != FILE and not entry.is_dir()
+    return entry.name not in {FILE, *KINDS}
+
+
+def _check_outside(path: Path) -> None:
+    """No store inside another one, or inside any other Zarr hierarchy: its owner would lose or overwrite it."""
+    for parent in path.absolute().parents:
+        if (parent / FILE).is_file() or (parent / ".zgroup").is_file():
+            msg = (
+                f"store {str(path)!r} would lie inside {str(parent)!r}, which is a Zarr store; choose a path beside it."
+            )
+            raise StoreError(msg)
 
 
 def commit_elements(
@@ -130,6 +167,7 @@ def commit_elements(
     check_json(attrs or {})
     elements = _storable(elements)
     kinds = _kinds_of(elements)
+    check_new_names(kinds, [name for _, name, _ in elements_on_disk(path)])
     for name, kind in kinds.items():
         taken = [other for other in KINDS if other != kind and (path / other / name).exists()]
         if taken:
@@ -183,7 +221,7 @@ def _write(
         warnings.filterwarnings("ignore", message=".*annotat.*", category=UserWarning)
         warnings.filterwarnings("ignore", message=".*autosharding.*", category=UserWarning)
         SpatialData.init_from_elements(small, attrs=dict(attrs)).write(staging, update_sdata_path=False)
-    known = {name: fill(staging / "images" / name, image.pixels, image.layout) for name, image in pixels.items()}
+    known = {name: fill(staging / "images" / name, image) for name, image in pixels.items()}
     consolidate(staging)
     return known
 

@@ -14,7 +14,7 @@ from spatialsig.store.atomic import link_or_copy
 from spatialsig.store.manifest import NAME, checksums, entry_of, read_manifest, write_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from spatialsig.store.manifest import Entry
@@ -23,6 +23,7 @@ FILE = "zarr.json"
 KINDS = ("images", "labels", "points", "shapes", "tables")
 ROOT_FILES = (FILE, *(f"{kind}/{FILE}" for kind in KINDS))
 SPATIALDATA_ATTRS = "spatialdata_attrs"
+FORMAT_2 = (".zgroup", ".zattrs", ".zmetadata", ".zarray")  # files of the Zarr format before
 # attributes that spatialdata writes last: an element without them was never finished
 _FINISHED = dict.fromkeys(KINDS, frozenset({SPATIALDATA_ATTRS})) | {"tables": frozenset({"version"})}
 
@@ -158,6 +159,20 @@ def check_name(name: str) -> None:
         raise InputError(msg)
 
 
+def check_new_names(new: Iterable[str], there: Iterable[str] = ()) -> None:
+    """Raise :class:`InputError` unless these names can name elements beside those that are there, on any file system."""
+    spelt = {name.casefold(): name for name in there}
+    for name in new:
+        check_name(name)
+        other = spelt.setdefault(name.casefold(), name)
+        if other != name:
+            msg = (
+                f"element name {name!r} differs from {other!r} only in upper and lower case, which many file systems do not "
+                f"tell apart; choose another name."
+            )
+            raise InputError(msg)
+
+
 def elements_on_disk(path: Path) -> Iterator[tuple[str, str, bool]]:
     """Yield ``(kind, name, finished)`` of every element directory of a store."""
     for kind in KINDS:
@@ -173,6 +188,21 @@ def is_finished(element: Path, kind: str) -> bool:
     """Whether spatialdata had written the element to its end."""
     attributes = object_or_empty(element / "zarr.json").get("attributes")
     return isinstance(attributes, dict) and _FINISHED[kind] <= attributes.keys()
+
+
+def why_unfinished(element: Path, kind: str) -> str:
+    """What an element lacks that is not finished, and what to do about it."""
+    foreign = any((element / name).exists() for name in FORMAT_2)
+    table = object_or_empty(element / FILE).get("attributes", {})
+    if kind == "tables" and (foreign or table.get("encoding-type") == "anndata"):
+        how = "in Zarr format 2" if foreign else "without what links it to its shapes"
+        name = repr(element.name)
+        return (
+            f"it was written {how}, as anndata alone does (or its writer was killed): table = anndata.read_zarr({str(element)!r}), "
+            f"move that directory out of the store and call `sp.io.repair`, then sdata = sp.io.read(...); "
+            f"sdata[{name}] = table; sdata.write_element({name})"
+        )
+    return "its metadata are not complete or not readable; `sp.io.repair` moves it out of the store"
 
 
 def without_consolidated(document: Mapping[str, Any]) -> dict[str, Any]:

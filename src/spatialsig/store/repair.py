@@ -14,6 +14,7 @@ from spatialsig.store.lock import lock_file, writer_lock
 from spatialsig.store.manifest import NAME, checksums, entry_of, manifest_file, read_manifest
 from spatialsig.store.metadata import (
     FILE,
+    FORMAT_2,
     KINDS,
     ROOT_FILES,
     SPATIALDATA_ATTRS,
@@ -24,6 +25,7 @@ from spatialsig.store.metadata import (
     record_coming,
     record_current,
     root_document,
+    why_unfinished,
 )
 from spatialsig.store.swap import leftovers, list_labels, quarantine, restore_interrupted_swaps
 
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CONTAINER_VERSION = "0.2"  # of spatialdata stores in Zarr format 3
-_FORMAT_2 = (".zgroup", ".zattrs", ".zmetadata", ".zarray")  # files of the format before
 
 
 class Action(NamedTuple):
@@ -79,7 +80,12 @@ def _prove_nothing_lost(path: Path, before: set[str]) -> None:
 def _require_store(path: Path) -> None:
     """Never touch a directory that was not meant to be a store."""
     known = {FILE, *KINDS}
-    old = [name for name in _FORMAT_2 if (path / name).exists() or any(path.glob(f"*/*/{name}"))]
+    tables = [file for name in FORMAT_2 for file in path.glob(f"tables/*/{name}")]
+    if (path / FILE).is_file() and tables:
+        element = tables[0].parent
+        msg = f"{str(path)!r}: table {element.name!r} cannot be repaired, nothing was changed: {why_unfinished(element, 'tables')}."
+        raise StoreError(msg)
+    old = [name for name in FORMAT_2 if (path / name).exists() or any(path.glob(f"*/*/{name}"))]
     if old:
         msg = (
             f"{str(path)!r} is a store of Zarr format 2 ({old[0]} lies in it), which is not repaired; nothing was changed. "

@@ -23,7 +23,7 @@ from spatialdata.models import TableModel
 
 from spatialsig._settings import settings
 from spatialsig.errors import StoreError
-from spatialsig.store.metadata import FILE, KINDS, elements_on_disk, root_document
+from spatialsig.store.metadata import FILE, KINDS, elements_on_disk, root_document, why_unfinished
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,8 +77,11 @@ def _identity_of_root(path: Path) -> tuple[int, int, int, int]:
 
 
 def _damaged(path: Path, error: BaseException) -> str:
-    unfinished = [f"{kind}/{name}" for kind, name, finished in elements_on_disk(path) if not finished]
-    what = f"elements {unfinished} were never finished" if unfinished else f"{type(error).__name__}: {error}"
+    unfinished = [(kind, name) for kind, name, finished in elements_on_disk(path) if not finished]
+    names = [f"{kind}/{name}" for kind, name in unfinished]
+    what = f"elements {names} were never finished" if unfinished else f"{type(error).__name__}: {error}"
+    if unfinished and unfinished[0][0] == "tables":
+        what += f"; {names[0]}: {why_unfinished(path / names[0], 'tables')}"
     return (
         f"store {str(path)!r} cannot be read: {what}. `sp.io.verify` names what is damaged and `sp.io.repair` moves "
         f"unfinished elements out. Restore it from a copy, or import the slide again, where that does not help."

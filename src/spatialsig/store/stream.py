@@ -6,6 +6,7 @@ reads; the arrays are then created in our layout and filled. The full image is n
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -23,7 +24,7 @@ from spatialsig.store.chunk_writer import ChunkWriter, in_threads
 from spatialsig.store.layout import CHANNELS, CHUNK_PX, DEFAULT, Layout, LayoutName, as_layout, halve, level_shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ChannelsLast", "Pixels", "StreamedImage", "as_streamed", "check_pixels", "fill", "halve", "template"]
 
+HALVED = "spatialsig-halved-"  # name of lazy levels that are the means of the one before
 BLOCK_CHUNKS = 8  # along an edge: three halvings of a block still end on whole chunks
 MAX_BLOCK_AREA_PX = 2**25  # 96 MiB of RGB
 MAX_WORKING_BYTES = 2**30  # of all threads
@@ -62,22 +64,38 @@ class StreamedImage:
     transformations: Mapping[str, BaseTransformation]  # of the full-resolution pixels (x, y), by coordinate system
     channels: tuple[str, ...] = CHANNELS  # their names
     layout: Layout | LayoutName = DEFAULT
+    # coarser levels, whose pixels are kept as they are; a shape (y, x) alone stands for the 2 x 2 means of the level before
+    coarser: tuple[Pixels | tuple[int, int], ...] | None = None  # None: means of all levels that belong to the size
+
+    @property
+    def levels(self) -> list[Pixels | tuple[int, int]]:
+        """All levels, the finest first."""
+        shapes = level_shapes(self.pixels.shape[0], self.pixels.shape[1])[1:]
+        return [self.pixels, *(shapes if self.coarser is None else self.coarser)]
 
 
 def as_streamed(element: object, layout: Layout | LayoutName = DEFAULT) -> StreamedImage | None:
     """View an image element of any chunking as a stream; None for what is no RGB uint8 image."""
-    full = element["scale0"]["image"] if isinstance(element, DataTree) else element
-    if not isinstance(full, DataArray) or full.dims != ("c", "y", "x") or full.dtype != np.uint8:
+    is_tree = isinstance(element, DataTree)
+    levels: list[Any] = [element[name]["image"] for name in element.children] if is_tree else [element]  # type: ignore[index,attr-defined]
+    full = levels[0]
+    if not isinstance(full, DataArray) or any(one.dims != ("c", "y", "x") or one.dtype != np.uint8 for one in levels):
         return None
     channels = tuple(str(label) for label in full.coords["c"].values) if "c" in full.coords else ()
     if tuple(label.lower() for label in channels) != CHANNELS or min(full.shape[1:]) < 2:
         return None
-    return StreamedImage(ChannelsLast(full.data), get_transformation(element, get_all=True), channels, layout)
+    coarser = tuple(one.shape[1:] if is_halved(one.data) else ChannelsLast(one.data) for one in levels[1:]) or None
+    return StreamedImage(ChannelsLast(full.data), get_transformation(element, get_all=True), channels, layout, coarser)
+
+
+def is_halved(array: Any) -> bool:
+    """Whether a lazy level is the 2 x 2 means of the one before, by its name: writing makes the same ones of its blocks."""
+    return str(getattr(array, "name", "")).startswith(HALVED)
 
 
 def template(image: StreamedImage) -> DataTree:
     """Tiny black image element with the number of levels, channels and transformations of the image to come."""
-    n_levels = len(level_shapes(image.pixels.shape[0], image.pixels.shape[1]))
+    n_levels = len(image.levels)
     pixels = np.zeros((len(CHANNELS), 2**n_levels, 2**n_levels), np.uint8)
     tree: DataTree = Image2DModel.parse(
         pixels,
@@ -97,16 +115,17 @@ def check_pixels(pixels: Pixels, *, name: str) -> None:
         raise InputError(msg)
 
 
-def fill(group_path: Path, pixels: Pixels, layout: Layout | LayoutName = DEFAULT) -> dict[str, Entry]:
+def fill(group_path: Path, image: StreamedImage) -> dict[str, Entry]:
     """Put the real pixels into the image element at ``group_path`` that ``spatialdata`` wrote from :func:`template`.
 
     The pixels, ``(y, x, 3)`` uint8, are read in blocks of about 8 x 8 chunks from ``settings.threads`` threads; the
     element then holds all levels, ``(c, y, x)``. Returns the manifest entries of the chunk files. Raises
     :class:`InputError` if the pixels are not RGB uint8, or the layout is not known.
     """
-    check_pixels(pixels, name=group_path.name)
-    layout = as_layout(layout)
-    shapes = level_shapes(pixels.shape[0], pixels.shape[1])
+    check_pixels(image.pixels, name=group_path.name)
+    layout = as_layout(image.layout)
+    sources = image.levels
+    shapes = [(one[0], one[1]) if isinstance(one, tuple) else (one.shape[0], one.shape[1]) for one in sources]
     group = zarr.open_group(group_path, mode="r+", use_consolidated=False)
     ome = cast("dict[str, Any]", group.attrs.asdict()["ome"])
     datasets = ome["multiscales"][0]["datasets"]
@@ -119,8 +138,15 @@ def fill(group_path: Path, pixels: Pixels, layout: Layout | LayoutName = DEFAULT
         levels.append(ChunkWriter(group_path / dataset["path"], shape, ("c", "y", "x"), layout))
     group.attrs["ome"] = ome
     with progress_bar(f"writing {group_path.name}", total=_work(shapes), unit="Mpx") as bar:
-        _stream(pixels, levels, 0, bar)
+        for first, last in _runs(sources):
+            _stream(cast("Pixels", sources[first]), levels[first:last], 0, bar)
     return {f"{level.path.name}/{file}": entry for level in levels for file, entry in level.entries.items()}
+
+
+def _runs(sources: Sequence[Pixels | tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """First and last-plus-one level of each run that is made of one source: it and the means after it."""
+    starts = [i for i, one in enumerate(sources) if not isinstance(one, tuple)]
+    yield from itertools.pairwise([*starts, len(sources)])
 
 
 def _work(shapes: Sequence[tuple[int, int]]) -> float:

@@ -16,7 +16,7 @@ from spatialsig._settings import settings
 from spatialsig.errors import StoreError
 from spatialsig.store.lock import is_stale, lock_file, read_lock
 from spatialsig.store.manifest import NAME, Entry, checksums, files_below, manifest_file, read_manifest
-from spatialsig.store.metadata import ROOT_FILES, consolidated, elements_on_disk, root_document
+from spatialsig.store.metadata import ROOT_FILES, consolidated, elements_on_disk, root_document, why_unfinished
 from spatialsig.store.swap import leftovers
 
 if TYPE_CHECKING:
@@ -94,8 +94,7 @@ def verify_store(path: Path) -> Iterator[Finding]:
         if finished or manifest_file(path / kind / name, kind).exists():
             yield from verify_element(path / kind / name, kind, name)
         else:
-            detail = "its metadata are not complete or not readable; `sp.io.repair` moves it out of the store"
-            yield Finding(name, kind, "unfinished", detail)
+            yield Finding(name, kind, "unfinished", why_unfinished(path / kind / name, kind))
 
 
 def _beside(path: Path) -> Iterator[Finding]:
