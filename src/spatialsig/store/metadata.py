@@ -161,8 +161,11 @@ def check_name(name: str) -> None:
 
 def check_new_names(new: Iterable[str], there: Iterable[str] = ()) -> None:
     """Raise :class:`InputError` unless these names can name elements beside those that are there, on any file system."""
+    there = set(there)
     spelt = {name.casefold(): name for name in there}
     for name in new:
+        if name in there:
+            continue
         check_name(name)
         other = spelt.setdefault(name.casefold(), name)
         if other != name:
