@@ -1,4 +1,4 @@
-"""Calls of every public function with one wrong argument: each ends in our error that names it, or does what it says.
+"""Calls of every public function, method and setting with one wrong argument: each ends in our error that names it, or works.
 
 python benchmarks/fuzz_arguments.py [--n 5000] [--seed 0] [--json FILE] [--functions NAME ...]
 """
@@ -71,6 +71,13 @@ class Study:
         bundles = sp.datasets.synthetic_xenium(folder / "bundles", n_slides=1, size_um=100, transcripts=False)
         self.bundle = bundles.iloc[0].to_dict()
         self.model.save(folder / "vit")
+        self.autoencoder.save(folder / "ae")
+        self.cohort = sp.Cohort({"S1": folder / "slide.zarr"})
+        self.ensemble = sp.models.SignatureEnsemble([self.model, self.model])
+        self.ensemble.save(folder / "ensemble")
+        self.pretrained = sp.tl.pretrain_vit(slide, size=TINY, max_epochs=1)
+        self.pretrained.save(folder / "pretrained")
+        self.settings = dict(vars(sp.settings))
 
     def calls(self, n: int) -> dict[str, dict[str, Any]]:
         """Function -> arguments with which it works; ``n`` makes the names of what is written new ones."""
@@ -150,15 +157,78 @@ class Study:
             "ViTConfig": {},
             "TrainerConfig": {},
             "AugmentConfig": {},
+            "Settings.assign": dict(self.settings),
+            "register_backbone": {"name": f"ours{n}", "factory": len},
+        } | self.methods(out)
+
+    def methods(self, out: Path) -> dict[str, dict[str, Any]]:
+        """Method of a class, or of :attr:`owners` -> arguments with which it works."""
+        model, ae = self.model, self.autoencoder
+        counts = self.slide["table"][:20, list(ae.genes)].X
+        images = {"images": np.full((2, 3, 28, 28), 200, np.uint8), "ae": np.zeros((2, 4), np.float32)}
+        scale = {name: getattr(model, name) for name in ("target_mean", "target_std", "patch_px", "um_per_px")}
+        save, manifest = (
+            {"directory": out / "model"},
+            pd.DataFrame([self.bundle]).drop(columns=["n_cells"], errors="ignore"),
+        )
+        return {
+            "Cohort": {"source": {"S1": self.folder / "slide.zarr"}},
+            "Cohort.open": {"directory": self.folder},
+            "Cohort.from_bundles": {"manifest": manifest, "out": out},
+            "Cohort.panels": {},
+            "Cohort.genes": {},
+            "Cohort.subset": {"samples": ["S1"]},
+            "Cohort.__getitem__": {"sample": "S1"},
+            "models.SignatureViT": scale | {"config": model.config, "signatures": list(model.signatures)},
+            "models.SignatureViT.predict": images,
+            "models.SignatureViT.save": save,
+            "models.SignatureViT.load": {"directory": self.folder / "vit"},
+            "models.SignatureEnsemble": {"members": [model, model]},
+            "models.SignatureEnsemble.predict": images,
+            "models.SignatureEnsemble.predict_distribution": images,
+            "models.SignatureEnsemble.save": save,
+            "models.SignatureEnsemble.load": {"directory": self.folder / "ensemble"},
+            "models.PretrainedViT": {"net": self.pretrained.net, "patch_px": 28, "um_per_px": 2.0},
+            "models.PretrainedViT.save": save,
+            "models.PretrainedViT.load": {"directory": self.folder / "pretrained"},
+            "models.Autoencoder": {"config": ae.config, "genes": list(ae.genes), "mean": ae.mean, "std": ae.std},
+            "models.Autoencoder.align_genes": {"var_names": list(ae.genes)},
+            "models.Autoencoder.get_latent_representation": {"counts": counts},
+            "models.Autoencoder.reconstruct": {"counts": counts},
+            "models.Autoencoder.get_reconstruction_error": {"counts": counts},
+            "models.Autoencoder.save": save,
+            "models.Autoencoder.load": {"directory": self.folder / "ae"},
         }
+
+    def target(self, name: str) -> Any:
+        """What is called: a function, a class, a method of one of our objects, or the assignment of a setting."""
+        if name == "Settings.assign":
+            return assign
+        owners = {
+            "Cohort": self.cohort, "models.SignatureViT": self.model, "models.SignatureEnsemble": self.ensemble,
+            "models.PretrainedViT": self.pretrained, "models.Autoencoder": self.autoencoder,
+        }  # fmt: skip
+        owner, _, method = name.rpartition(".")
+        return getattr(owners[owner], method) if owner in owners else function(name)
 
 
 # what is not drawn: needs a window, or runs minutes for every value that it takes
 SLOW = {"pl.napari", "tl.cross_validate", "tl.train_ensemble", "tl.embedding_leak", "datasets.toy_study"}
 
 
+def assign(**settings: Any) -> None:
+    """Assign all settings of this package."""
+    before = dict(vars(sp.settings))
+    try:
+        for name, value in settings.items():
+            setattr(sp.settings, name, value)
+    finally:
+        for name, value in before.items():
+            setattr(sp.settings, name, value)
+
+
 def function(name: str) -> Any:
-    """Public function ``room.name``."""
+    """Public function or class ``room.name``."""
     found: Any = sp
     for part in name.split("."):
         found = getattr(found, part)
@@ -191,7 +261,7 @@ def _alarm(*_: Any) -> None:
 def outcome(study: Study, name: str, argument: str, value: Any, n: int) -> tuple[str, str]:
     """How a call ends, and what was said."""
     arguments = study.calls(n)[name] | {argument: value}
-    target = function(name)
+    target = study.target(name)
     signal.alarm(LIMIT_S)
     try:
         target(**arguments)
@@ -212,10 +282,11 @@ def outcome(study: Study, name: str, argument: str, value: Any, n: int) -> tuple
     return ended, said
 
 
-def draw(rng: np.random.Generator, names: list[str]) -> tuple[str, str, Any]:
+def draw(rng: np.random.Generator, names: list[str], study: Study) -> tuple[str, str, Any]:
     """Function, argument and value."""
     name = names[rng.integers(len(names))]
-    parameters = [p.name for p in inspect.signature(function(name)).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    known = inspect.signature(study.target(name)).parameters.values()
+    parameters = [p.name for p in known if p.kind is not p.VAR_KEYWORD] or [*study.settings, "no_such_setting"]
     return name, parameters[rng.integers(len(parameters))], WRONG[rng.integers(len(WRONG))]
 
 
@@ -238,7 +309,7 @@ def main() -> None:
         pristine = sd.deepcopy(study.slide)
         names = args.functions or sorted(set(study.calls(0)) - SLOW)
         for n in range(args.n):
-            name, argument, value = draw(rng, names)
+            name, argument, value = draw(rng, names, study)
             (study.folder / f"out{n}").mkdir()
             ended, said = outcome(study, name, argument, value, n)
             if state(study.slide) != study.before:

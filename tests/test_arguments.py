@@ -34,6 +34,41 @@ def test_every_public_function_is_checked(name: str) -> None:
         function(**{first: object()})
 
 
+CLASSES = [sp.Cohort, *(found for name in sp.models.__all__ if inspect.isclass(found := getattr(sp.models, name)))]
+METHODS = {
+    f"{cls.__name__}.{name}": (cls, name)
+    for cls in CLASSES
+    for name, found in vars(cls).items()
+    if (name in ("__init__", "__getitem__") or not name.startswith("_"))
+    and (inspect.isfunction(found) or isinstance(found, classmethod))
+    and len(inspect.signature(getattr(cls, name)).parameters) > (not isinstance(found, classmethod))
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_public_method_is_checked(method: str) -> None:
+    cls, name = METHODS[method]
+    itself = [] if isinstance(vars(cls)[name], classmethod) else [cls.__new__(cls)]
+    first = list(inspect.signature(getattr(cls, name)).parameters)[len(itself)]
+    with pytest.raises(InputError, match=rf"^`{first}=<object>` of `{method.removesuffix('.__init__')}` must be "):
+        getattr(cls, name)(*itself, **{first: object()})
+
+
+@pytest.mark.parametrize("name", sp.settings.__dataclass_fields__)
+def test_every_setting_is_checked(name: str) -> None:
+    before = getattr(sp.settings, name)
+    for wrong in (object(), None, "3", -1, float("nan"), [1]):
+        with pytest.raises(InputError, match=rf"^`{name}=.*` of `sp.settings` must be "):
+            setattr(sp.settings, name, wrong)
+    setattr(sp.settings, name, before)
+    assert getattr(sp.settings, name) == before
+
+
+def test_a_setting_that_is_not_there_is_no_setting() -> None:
+    with pytest.raises(OptionError, match="`sp.settings` has no option `thread`; did you mean `threads`"):
+        sp.settings.thread = 2
+
+
 @checked
 def example(
     names: Sequence[str] | None = None,

@@ -85,11 +85,12 @@ def checked_class(cls: type[_T]) -> type[_T]:
 def _guarded(function: Callable[_P, _R], name: str) -> Callable[_P, _R]:
     signature = inspect.signature(function)
     options = [p.name for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD]
+    names = [name for name in signature.parameters if name not in ("self", "cls")]
 
     @functools.wraps(function)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         if not options:
-            check_options(kwargs, signature.parameters, function=name)
+            check_options(kwargs, names, function=name)
         try:
             bound = signature.bind_partial(*args, **kwargs)
         except TypeError:  # too many, or one twice: Python's own words say so
@@ -179,5 +180,6 @@ def _public_name(function: Callable[..., Any]) -> str:
     """``sp.tl.predict`` for what users call, the name alone for others."""
     package, _, rest = function.__module__.partition(".")
     room = rest.partition(".")[0]
+    name = function.__qualname__.removesuffix(".__init__")
     public = package == "spatialsig" and room in PUBLIC_ROOMS and "." not in function.__qualname__
-    return f"sp.{room}.{function.__qualname__}" if public else function.__qualname__
+    return f"sp.{room}.{name}" if public else name

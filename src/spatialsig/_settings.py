@@ -1,9 +1,12 @@
-"""Settings of one process, changed by assignment: ``sp.settings.progress = False``."""
+"""Settings of one process, changed by assignment: ``sp.settings.progress = False``; what does not fit is refused."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from annotated_types import Ge, Le
 
 
 def _available_cores() -> int:
@@ -39,12 +42,21 @@ class Settings:
     """
 
     progress: bool = True
-    threads: int = field(default_factory=_available_cores)
-    patch_cache_mb: int = 512
-    cells_mb: int = 1024
-    table_cache_mb: int = 512
+    threads: Annotated[int, Ge(1), Le(4096)] = field(default_factory=_available_cores)
+    patch_cache_mb: Annotated[float, Ge(0), Le(10**9)] = 512
+    cells_mb: Annotated[float, Ge(0), Le(10**9)] = 1024
+    table_cache_mb: Annotated[float, Ge(0), Le(10**9)] = 512
     keep_memory: bool = True
-    lock_wait_s: float = 10.0
+    lock_wait_s: Annotated[float, Ge(0), Le(10**6)] = 10.0
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.__dict__ or name not in self.__dataclass_fields__:  # else it is being made
+            from spatialsig._arguments import fitting  # what it needs takes longer than all else of a bare import
+            from spatialsig._checks import check_options
+
+            check_options([name], self.__dataclass_fields__, function="sp.settings")
+            value = fitting(Settings, {name: value}, of="sp.settings")[name]
+        super().__setattr__(name, value)
 
 
 settings = Settings()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
+from spatialdata import SpatialData
 
 from spatialsig import _keys
-from spatialsig._checks import check_choice, check_files, check_key, warn
+from spatialsig._arguments import AnyPath, Key, checked
+from spatialsig._checks import check_files, check_key, warn
 from spatialsig._files import write_text
 from spatialsig._progress import progress_bar
 from spatialsig._text import as_name, check_alike
@@ -17,7 +19,7 @@ from spatialsig.errors import FileMissingError, InputError, StoreError
 from spatialsig.io._cohort import (
     COLUMNS,
     at_home,
-    check_names,
+    check_samples,
     compare_panels,
     difference,
     genes_of,
@@ -29,9 +31,7 @@ from spatialsig.slide.slides import SLIDE_ERRORS, on_slide
 from spatialsig.store.metadata import elements_on_disk, read_attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from spatialdata import SpatialData
+    from collections.abc import Iterator
 
 MANIFEST = "cohort.csv"
 _PATH = "path"
@@ -70,21 +70,24 @@ class Cohort:
     Cohort of 0 slides, 0 patients
     """
 
-    def __init__(self, source: str | Path | Mapping[str, str | Path]) -> None:
+    @checked
+    def __init__(self, source: AnyPath | Mapping[str, AnyPath]) -> None:
         rows = _rows(source)
-        check_names(rows[_keys.SAMPLE].tolist())
+        check_samples(rows[_keys.SAMPLE].tolist())
         check_files(rows[_PATH], what="stores of the cohort", fix="Move them back, or read the bundles again.")
         self.obs = rows
         self.stores: dict[str, Path] = dict(zip(rows[_keys.SAMPLE], rows[_PATH], strict=True))
         self.failures: dict[str, str] = {}
 
     @classmethod
-    def open(cls, directory: str | Path) -> Cohort:
+    @checked
+    def open(cls, directory: AnyPath) -> Cohort:
         """Open the cohort that lies in ``directory``."""
         return cls(Path(directory))
 
     @classmethod
-    def from_bundles(cls, manifest: str | Path | pd.DataFrame, out: str | Path, *, overwrite: bool = False) -> Cohort:
+    @checked
+    def from_bundles(cls, manifest: AnyPath | pd.DataFrame, out: AnyPath, *, overwrite: bool = False) -> Cohort:
         """Read Xenium bundles into stores, one per slide.
 
         A slide whose store is there, whole and from the same bundle is not read again, so that an interrupted import
@@ -133,7 +136,8 @@ class Cohort:
         _report_panels(cohort)
         return cohort
 
-    def panels(self, *, table_key: str = _keys.TABLE) -> pd.DataFrame:
+    @checked
+    def panels(self, *, table_key: Key = _keys.TABLE) -> pd.DataFrame:
         """Compare the genes that the slides measure.
 
         Parameters
@@ -158,7 +162,10 @@ class Cohort:
         """
         return compare_panels(read_panels(self.stores, table_key=table_key))
 
-    def genes(self, how: str = "intersection", *, table_key: str = _keys.TABLE) -> list[str]:
+    @checked
+    def genes(
+        self, how: Literal["intersection", "union"] = "intersection", *, table_key: Key = _keys.TABLE
+    ) -> list[str]:
         """Symbols that every slide measures (``"intersection"``) or at least one (``"union"``), in their order.
 
         Raises
@@ -168,20 +175,21 @@ class Cohort:
         KeyMissingError
             If a slide has no such table.
         """
-        check_choice(how, ("intersection", "union"), name="how")
         return genes_of(read_panels(self.stores, table_key=table_key), how=how)
 
-    def subset(self, samples: Iterable[str]) -> Cohort:
+    @checked
+    def subset(self, samples: Sequence[str]) -> Cohort:
         """Cohort of the named slides, in the given order."""
         samples = list(samples)
         for sample in samples:
             check_key(self.stores, sample, name="sample", where="the cohort")
-        check_names(samples)
+        check_samples(samples)
         chosen = Cohort({})
         chosen.obs = self.obs.loc[samples].copy()
         chosen.stores = {sample: self.stores[sample] for sample in samples}
         return chosen
 
+    @checked
     def __getitem__(self, sample: str) -> SpatialData:
         """Read one slide from its store."""
         from spatialsig.io import read
@@ -196,7 +204,7 @@ class Cohort:
         return iter(self.stores)
 
     def __contains__(self, sample: object) -> bool:
-        return sample in self.stores
+        return isinstance(sample, str) and sample in self.stores
 
     def __repr__(self) -> str:
         slides = self.obs[_keys.PATIENT].value_counts(sort=False)
@@ -215,7 +223,7 @@ def _many(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _rows(source: str | Path | Mapping[str, str | Path]) -> pd.DataFrame:
+def _rows(source: AnyPath | Mapping[str, AnyPath]) -> pd.DataFrame:
     """One row per slide: sample, patient, absolute path; indexed by sample."""
     if isinstance(source, Mapping):
         rows = pd.DataFrame(

@@ -66,5 +66,5 @@ def test_a_column_has_one_fingerprint_whatever_kind_of_text_pandas_uses(values: 
             obs = pd.DataFrame({"x": values}, index=pd.Index(["c1", "c2", "c3"]))
             obs["kind"] = obs["x"].astype("category")
             table = ad.AnnData(np.zeros((3, 1)), obs=obs)
-            prints.add((of_column(table, "obs/x"), of_column(table, "obs/kind")))
+            prints.add((of_column(table.obs, "x"), of_column(table.obs, "kind")))
     assert len(prints) == 1

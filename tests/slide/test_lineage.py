@@ -6,8 +6,10 @@ import copy
 from collections.abc import Callable
 from pathlib import Path
 
+import anndata as ad
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import spatialdata as sd
 from spatialdata.models import Image2DModel
@@ -16,7 +18,8 @@ from typer.testing import CliRunner
 
 import spatialsig as sp
 from spatialsig.cli import app
-from spatialsig.errors import InputError, StaleError
+from spatialsig.errors import InputError, SpatialsigWarning, StaleError
+from spatialsig.slide.slides import Slide
 from spatialsig.store.metadata import read_attrs
 
 TINY = sp.ViTConfig(dim=16, depth=1, heads=2, mlp_dim=16, stem=(4, 4), stem_blocks=(0, 0))
@@ -434,3 +437,149 @@ def test_maps_of_another_model_are_not_drawn_beside_its_scores(
     sp.tl.attention(data, other, signatures=["Immune_T"], patches=[0, 1], n_steps=2)
     sp.pl.attention(data, "Immune_T", n=1)
     plt.close("all")
+
+
+def edit(slide: sd.SpatialData, part: str, aspect: str) -> None:
+    """Change one value of a derived part, or of what an element holds beside, in place as users do."""
+    key, _, inside = part.partition("/")
+    section, _, name = (aspect or inside or "X").partition("/")
+    if inside == "stain":
+        slide.attrs["spatialsig"]["patches"][key]["stain"]["matrix"][0][0] += 0.01
+    elif key in slide.images:
+        slide[key].data[0, 0, 0] = 7.0
+    elif key in slide.tables and section in {"X", "obsm", "layers"}:
+        values = getattr(slide[key], section)
+        values = values if section == "X" else values[name]
+        values = values.data if hasattr(values, "indptr") else values
+        if isinstance(values, pd.DataFrame):
+            values.iloc[0, 0] += 1
+        else:
+            values[(0,) * values.ndim] += 1
+    else:
+        frame = getattr(slide[key], section) if key in slide.tables else slide[key]
+        column = name or ("y0" if key == "patches" else "geometry")
+        frame[column] = other_values(frame[column])
+
+
+def other_values(column: pd.Series) -> pd.Series:
+    if column.name == "geometry":
+        return column.translate(1, 0)
+    values = column.astype(object)
+    values.iloc[0] = {bool: True, str: "another"}.get(type(values.iloc[0]), 99) if values.iloc[0] is not True else False
+    return values
+
+
+def test_whatever_is_changed_by_hand_is_reported_and_taken(slide: sd.SpatialData) -> None:
+    """Every derived part, one at a time: it is ``changed``, what was made from it is stale, nothing else is."""
+    parts = list(slide.attrs["spatialsig"]["lineage"])
+    assert len(parts) >= 18
+    for part in parts:
+        data = sd.deepcopy(slide)
+        edit(data, part, "")
+        found = sp.io.status(data).set_index("part")
+        assert list(found.index[found["state"] == "changed"]) == [part]
+        assert f"changed since `{found.loc[part, 'made_by']}` wrote it" in found.loc[part, "detail"]
+        name = next((name for name, named in PARTS.items() if named == part and name != "labels"), None)
+        expected = set() if name is None else {PARTS[other] for other in PARTS if is_stale(other, {name})}
+        assert set(found.index[found["state"] == "stale"]) == expected, part  # fused reads no labels, but their obsm
+
+
+def test_so_is_whatever_elements_hold_beside(slide: sd.SpatialData) -> None:
+    """Columns of patches and of labels, and their obsm and layers: more than 60 of them."""
+    data = sd.deepcopy(slide)
+    recorded = data.attrs["spatialsig"]["lineage"]
+    held = {(part, aspect) for part, entry in recorded.items() for aspect in entry["held"]}
+    assert len(held) >= 60
+    for part, aspect in sorted(held):
+        edit(data, part, aspect)
+    lineage = Slide(data).lineage
+    assert {(part, aspect) for part in recorded for aspect in lineage.by_hand(part)} == held
+    found = sp.io.status(data).set_index("part")
+    assert set(found.index[found["state"] == "changed"]) == {part for part, _ in held} - {"fused"}
+    assert found.loc["fused", "state"] == "stale"  # made from the embedding of the patches
+    assert "changed since `sp.tl.predict` wrote" in found.loc["fused", "detail"]
+
+
+def test_what_was_changed_by_hand_is_never_booked_as_ours(slide: sd.SpatialData, tmp_path: Path) -> None:
+    data = sd.deepcopy(slide)
+    data["patches"].loc[3, "tissue"] = 0.123
+    data["signatures"].X[2] += 1
+    data["signatures"].obs["fold"] = 1
+    data["signatures"].obs["mine"] = data["patches"]["mine"] = 1  # columns of the user's own are no change
+    sp.pp.qc_patches(data)  # writes the patches again
+    with pytest.warns(SpatialsigWarning, match=r"`tables\['signatures'\]\.obs\['fold'\]` was changed by hand"):
+        model = sp.tl.train_vit(data, **TRAIN)
+    assert model.run["inputs"]["targets"]["changed_by_hand"]
+    path = tmp_path / "a.zarr"
+    data.write(path)
+    for where in (data, path):
+        found = sp.io.status(where).set_index("part")
+        assert list(found.index[found["state"] == "changed"]) == ["patches", "signatures"]
+    assert "`shapes['patches']['tissue']` changed since `sp.pp.make_patches` wrote it" in found.loc["patches", "detail"]
+    assert set(sp.io.verify(path).query("status == 'changed'")["element"]) == {"patches", "signatures"}
+    shown = CliRunner().invoke(app, ["status", str(path), "--quiet"])
+    assert shown.exit_code == 0
+    assert "table 'signatures' changed since `sp.tl.aggregate_patches` wrote it" in shown.stdout
+    sp.pp.split(path, by="block", n_folds=2, block_um=100, buffer_um=0)
+    sp.tl.aggregate_patches(path, min_cells=3)
+    assert set(sp.io.status(path).query("part == 'signatures'")["state"]) == {"fresh"}
+
+
+def of_no_patches(table: ad.AnnData) -> ad.AnnData:
+    return table[:0].copy()
+
+
+def of_another_slide(table: ad.AnnData) -> ad.AnnData:
+    table = table.copy()
+    table.obs["sample"] = "another"
+    return table
+
+
+def of_more_patches(table: ad.AnnData) -> ad.AnnData:
+    table = table.copy()
+    table.obs["patch_id"] = table.obs["patch_id"] + 1000
+    return table
+
+
+FOREIGN = {
+    of_no_patches: r"slide 'toy': table '\w+' has no rows; wanted those of the \d+ patches 'patches' of this slide \(0, 1, 2 and",
+    of_another_slide: r"slide 'toy': \d+ of \d+ rows of table '\w+' belong to slide 'another' .* wanted those of the \d+ patches",
+    of_more_patches: r"table '\w+' of slide 'toy' describes \d+ patches that are not in 'patches' \(1000, .* another slide\. Make",
+}
+OF_PATCHES = {"labels", "types", "mean layer", "features", "predictions", "fused", "by features"}
+TABLE_READERS = [reader for reader, (reads, _) in READERS.items() if reads & OF_PATCHES and reader != "pl.attention"]
+
+
+@pytest.fixture(scope="module")
+def foreign(slide: sd.SpatialData) -> dict[object, sd.SpatialData]:
+    """The slide with tables that are those of other patches, and no record that says so."""
+    made = {}
+    for change in FOREIGN:
+        made[change] = data = sd.deepcopy(slide)
+        del data.attrs["spatialsig"]["lineage"]
+        data.attrs["spatialsig"]["sample"] = "toy"
+        for key in set(data.tables) - {"table"}:
+            data[key] = change(data[key])
+    return made
+
+
+@pytest.mark.parametrize("change", FOREIGN, ids=lambda change: change.__name__)
+@pytest.mark.parametrize("reader", TABLE_READERS)
+def test_tables_of_other_patches_are_refused(
+    change: object, reader: str, foreign: dict[object, sd.SpatialData], models: dict[str, object], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=FOREIGN[change]):
+        READERS[reader][1](foreign[change], models, tmp_path)
+    plt.close("all")
+
+
+def test_rows_of_labels_may_be_left_out_and_in_any_order(slide: sd.SpatialData, models: dict[str, object]) -> None:
+    """Where rows were read by their number: the noise ceiling, and with it every evaluation."""
+    assert len(TABLE_READERS) >= 18
+    data = sd.deepcopy(slide)
+    del data.attrs["spatialsig"]["lineage"]
+    before = sp.tl.noise_ceiling(data)
+    data["signatures"] = data["signatures"][::-1].copy()
+    pd.testing.assert_frame_equal(sp.tl.noise_ceiling(data), before)
+    data["signatures"] = data["signatures"][5:].copy()
+    assert len(sp.tl.evaluate(data, models["vit"]))

@@ -136,13 +136,13 @@ def label(
 
 
 def verify(store: Store, *, quiet: Quiet = False) -> None:
-    """Check every file of a store; exits with 1 if anything is missing, altered or left over."""
+    """Check every file of a store; exits with 1 if anything is missing, altered, left over or stale."""
     from spatialsig.io import verify as verify_store
 
     prepare(quiet=quiet)
     found = verify_store(store)
     typer.echo(found.to_string(index=False))
-    if not found["status"].isin(["ok", "not checksummed"]).all():
+    if not found["status"].isin(["ok", "not checksummed", "changed"]).all():
         raise typer.Exit(1)
 
 
@@ -153,7 +153,7 @@ def status(stores: Slides, *, quiet: Quiet = False) -> None:
     prepare(quiet=quiet)
     made = status_of(slides_at(stores))
     typer.echo(made.drop(columns="detail").to_string(index=False) if len(made) else "nothing was made here yet")
-    for detail in made.loc[made["state"] == "stale", "detail"].drop_duplicates():
+    for detail in made.loc[made["state"] != "fresh", "detail"].drop_duplicates():
         typer.echo(detail)
     if (made["state"] == "stale").any():
         raise typer.Exit(1)

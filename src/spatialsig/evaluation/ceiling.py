@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from spatialsig.slide.patches import Patches
     from spatialsig.slide.slides import Slide
 
 N_REPEATS = 3
@@ -34,12 +35,13 @@ def slide_ceiling(
     if "weights" not in scored:
         ceiling = np.full(labels.n_vars, np.nan)
     else:
-        ceiling = _ceiling(slide, scored, record, np.isfinite(labels.X).any(axis=1), n_repeats, seed, table_key)
+        patches = slide.patches(str(record.get("patches_key", _keys.PATCHES)))
+        ceiling = _ceiling(patches, scored, record, patches.labels(signatures_key).measured, n_repeats, seed, table_key)
     return pd.DataFrame({"sample": slide.name, "signature": list(labels.var_names), "ceiling": ceiling})
 
 
 def _ceiling(
-    slide: Slide,
+    patches: Patches,
     scored: Mapping[str, Any],
     record: Mapping[str, Any],
     labelled: NDArray[np.bool_],
@@ -47,9 +49,10 @@ def _ceiling(
     seed: int,
     table_key: str,
 ) -> NDArray[np.float64]:
+    slide = patches.slide
     cells = slide.table(table_key)
     counts = counts_of(slide, table_key, list(scored["genes"]))
-    membership = slide.patches(str(record.get("patches_key", _keys.PATCHES))).membership(table_key)
+    membership = patches.membership(table_key)
     stat, trim = str(record.get("stat", "mean")), float(record.get("trim", 0.0))
     centre = np.mean(cells.obsm[scored["key"]], axis=0, dtype=np.float64)
     rs = []

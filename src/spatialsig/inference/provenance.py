@@ -13,7 +13,7 @@ from spatialsig.models.ensemble import members_of
 from spatialsig.nn.backbones import table_key
 from spatialsig.nn.signature import VIT
 from spatialsig.signatures import scored_genes
-from spatialsig.slide.lineage import FOLDS
+from spatialsig.slide.lineage import FOLDS, obsm_of
 from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ _STEPS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 _SHOWN = 5  # names that a message lists
 INPUTS, FOLDS_OF = "inputs", "folds"  # in the run of a model
+BY_HAND = "changed_by_hand"  # fact of what is no longer what its record says
 
 
 def recorded(
@@ -55,7 +56,7 @@ def recorded(
     patches
         Patches whose pixels are read, where no table of features takes their place.
     """
-    facts = {}
+    facts: dict[str, dict[str, Any]] = {}
     if patches is not None and features_key is None:
         facts[IMAGE] = {"stain": _stain(patches)}
     if embedding is not None and _params(slide, embedding[0], EMBEDDING).get("key", embedding[1]) == embedding[1]:
@@ -64,6 +65,12 @@ def recorded(
         facts[FEATURES] = _facts(_params(slide, features_key, FEATURES), FEATURES)
     if targets_key is not None and _keys.ENTRY not in targets_key:
         facts[TARGETS] = _facts(_params(slide, targets_key, TARGETS), TARGETS)
+    parts = {
+        EMBEDDING: None if embedding is None else obsm_of(*embedding), FEATURES: features_key, TARGETS: targets_key
+    }  # fmt: skip
+    for kind, part in parts.items():
+        if part is not None and slide.lineage.is_edited(part):
+            facts[kind] = facts.get(kind, {}) | {BY_HAND: True}
     return {kind: of_kind for kind, of_kind in facts.items() if of_kind}
 
 

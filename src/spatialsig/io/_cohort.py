@@ -13,9 +13,9 @@ import zarr
 from anndata.io import read_elem
 
 from spatialsig import _keys
-from spatialsig._checks import check_files, warn
+from spatialsig._checks import MAX_NAME, check_files, warn
 from spatialsig._hashing import content_hash
-from spatialsig._text import as_name, check_alike, csv_rows, decoded, is_mangled, near_misses, trimmed
+from spatialsig._text import MISSING, as_name, check_alike, csv_rows, decoded, is_mangled, near_misses, trimmed
 from spatialsig.errors import InputError, KeyMissingError, StoreError
 
 if TYPE_CHECKING:
@@ -23,14 +23,9 @@ if TYPE_CHECKING:
 
 COLUMNS = (_keys.SAMPLE, _keys.PATIENT, "bundle", "he_image", "he_alignment")
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_MAX_NAME = 100
 _IDENTITY = "identity"
 _HASH_LENGTH = 12
 _IDS = "gene_ids"
-# words that mean that a field is empty, as pandas takes them
-_MISSING = frozenset(
-    "#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null".split("|")
-)
 
 
 def read_csv(
@@ -48,7 +43,7 @@ def read_csv(
         msg = f"{str(file)!r} cannot be read as csv ({error}); wanted a header with {list(needed)}."
         raise InputError(msg) from error
     rows = pd.DataFrame(list(lines.values()), columns=pd.Index(header, dtype=object), dtype=object)
-    rows = without_blanks(rows, () if exact else _MISSING)
+    rows = without_blanks(rows, () if exact else MISSING)
     check_columns(rows, needed, known, name=str(file))
     return rows
 
@@ -89,7 +84,7 @@ def check_columns(rows: pd.DataFrame, needed: tuple[str, ...], known: Collection
         warn(msg)
 
 
-def check_names(samples: Sequence[str]) -> None:
+def check_samples(samples: Sequence[str]) -> None:
     """Raise :class:`InputError` unless the names are unique and can name files."""
     repeated = sorted({sample for sample in samples if samples.count(sample) > 1})
     if repeated:
@@ -101,9 +96,9 @@ def check_names(samples: Sequence[str]) -> None:
         if other != sample:
             msg = f"sample names {[other, sample]} differ in upper and lower case only; some disks store both as one."
             raise InputError(msg)
-    unsafe = [sample for sample in samples if _SAFE_NAME.fullmatch(sample) is None or len(sample) > _MAX_NAME]
+    unsafe = [sample for sample in samples if _SAFE_NAME.fullmatch(sample) is None or len(sample) > MAX_NAME]
     if unsafe:
-        msg = f"sample name(s) {unsafe} cannot name a file; use up to {_MAX_NAME} letters, digits, '_', '-' and '.'."
+        msg = f"sample name(s) {unsafe} cannot name a file; use up to {MAX_NAME} letters, digits, '_', '-' and '.'."
         raise InputError(msg)
 
 
@@ -124,7 +119,7 @@ def read_manifest(manifest: str | Path | pd.DataFrame) -> pd.DataFrame:
     if rows.empty:
         msg = "the manifest has no rows; wanted one per slide."
         raise InputError(msg)
-    check_names(rows[_keys.SAMPLE].tolist())
+    check_samples(rows[_keys.SAMPLE].tolist())
     _check_patients(rows)
     for column in ("bundle", "he_image", "he_alignment"):
         rows[column] = pd.Series([_absolute(base, value) for value in rows[column]], dtype=object)

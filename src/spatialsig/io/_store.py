@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import pandas as pd
 from spatialdata import SpatialData
 
 from spatialsig._arguments import AnyPath, checked
 from spatialsig._checks import check_files
+from spatialsig.slide.lineage import FRESH
 from spatialsig.slide.slides import Data, open_slides
 from spatialsig.store.commit import create_store
 from spatialsig.store.layout import as_layout
@@ -20,6 +21,8 @@ from spatialsig.store.verify import Finding, verify_store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from spatialsig.store.verify import Status
 
 
 INTACT = frozenset({"ok", "not checksummed"})
@@ -132,8 +135,8 @@ def verify(path: AnyPath) -> pd.DataFrame:
     -------
     ``element`` (empty for the root), ``kind``, ``status`` and ``detail``: one row per element that is right
     (``ok``, or ``not checksummed``) and one per fault (``missing chunk``, ``altered``, ``unfinished``, ``leftover``; ``stale``
-    for a result whose sources changed after it was made, see :func:`status`). A file that another program rewrote on
-    purpose also counts as altered.
+    for a result whose sources changed after it was made, ``changed`` for one that was itself changed by hand since, see
+    :func:`status`). A file that another program rewrote on purpose also counts as altered.
 
     Raises
     ------
@@ -159,17 +162,17 @@ def verify(path: AnyPath) -> pd.DataFrame:
     findings = list(verify_store(path))
     if all(finding.status in INTACT for finding in findings):
         findings += [
-            Finding(row["part"], "lineage", "stale", row["detail"])
+            Finding(row["part"], "lineage", cast("Status", row["state"]), row["detail"])
             for slide in open_slides(path)
             for row in slide.lineage.rows()
-            if row["state"] == "stale"
+            if row["state"] != FRESH
         ]
     return pd.DataFrame(findings, columns=list(Finding._fields), dtype=object)
 
 
 @checked
 def status(data: Data) -> pd.DataFrame:
-    """List what was made on each slide, by which function and from what, and whether that has changed since.
+    """List what was made on each slide, by which function and from what, and whether it or that has changed since.
 
     Parameters
     ----------
@@ -179,8 +182,9 @@ def status(data: Data) -> pd.DataFrame:
     Returns
     -------
     One row per result that this package made: ``sample``; ``part`` (an element, or ``table/obsm/key``); ``made_by``, the
-    function to call again; ``made_from``, the parts it read; ``state``, ``"fresh"`` or ``"stale"``; ``detail``, what
-    changed. What carries no record, because other software or an early version made it, is not listed.
+    function to call again; ``made_from``, the parts it read; ``state``: ``"fresh"``, ``"stale"`` (what it was made from
+    changed; functions refuse it) or ``"changed"`` (by hand, since it was written; functions take it as it is);
+    ``detail``, what changed. What carries no record, because other software or an early version made it, is not listed.
 
     Raises
     ------

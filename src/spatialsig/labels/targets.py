@@ -10,6 +10,7 @@ import pandas as pd
 from scipy import sparse
 
 from spatialsig._checks import check_choice, check_key
+from spatialsig._text import MISSING
 from spatialsig.errors import InputError
 from spatialsig.slide.counts import gene_names
 from spatialsig.stats.grouped import group_sizes, grouped_count, grouped_mean, grouped_sem, grouped_shares, pseudobulk
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 COUNTS = "X"  # stands for the counts among the layers
 SOURCES = ("obs", "obsm", "layers", "genes")
-MISSING = frozenset({"nan", "NaN", "None", "<NA>", "NaT", ""})  # as programs write what is missing
 BLOCK_BYTES = 64 * 2**20  # of a layer that are dense at a time
 
 
@@ -54,7 +54,7 @@ def check_columns(
 def _check_values(values: pd.Series[Any], *, where: str) -> None:
     """Raise :class:`InputError` for infinite numbers, and categories that are words for missing."""
     if is_category(values):
-        words = [str(category) for category in values.cat.categories if str(category) in MISSING]
+        words = [str(category) for category in values.cat.categories if str(category) in {"", *MISSING}]
         if words:
             msg = (
                 f"{where} has {int(values.isin(words).sum())} cells of the category {words[0]!r}, a word for missing that would "

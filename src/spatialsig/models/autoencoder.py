@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy import sparse
 
-from spatialsig._checks import check_positive
+from spatialsig._arguments import AnyPath, Count, checked
 from spatialsig._hashing import content_hash
 from spatialsig.errors import InputError
 from spatialsig.models.directory import (
@@ -23,19 +26,16 @@ from spatialsig.models.directory import (
     save_model,
 )
 from spatialsig.models.record import read_json, reads_model
-from spatialsig.models.scalers import check_same_genes, check_scaler, scaler_hash
+from spatialsig.models.scalers import as_floats, check_same_genes, check_scaler, scaler_hash
 from spatialsig.nn.autoencoder import AutoencoderConfig, AutoencoderNet
 from spatialsig.nn.losses import gene_rates
 from spatialsig.stats.cell_rows import dense_rows, zscore_rows
 from spatialsig.stats.expression import library_size
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-    from numpy.typing import NDArray
-    from scipy import sparse
-
+Counts: TypeAlias = sparse.csr_matrix | sparse.csr_array
 _SHOWN = 10
 
 
@@ -82,6 +82,7 @@ class Autoencoder:
 
     kind = "Autoencoder"
 
+    @checked
     def __init__(
         self,
         config: AutoencoderConfig,
@@ -93,7 +94,7 @@ class Autoencoder:
         net: AutoencoderNet | None = None,
     ) -> None:
         self.config, self.genes = config, tuple(genes)
-        self.mean, self.std = np.asarray(mean, np.float64), np.asarray(std, np.float64)
+        self.mean, self.std = as_floats(mean, name="mean"), as_floats(std, name="std")
         check_scaler(self.genes, self.mean, self.std)
         self.run = dict(run or {})
         self.net = AutoencoderNet(len(self.genes), config) if net is None else net
@@ -119,6 +120,7 @@ class Autoencoder:
             "model_sha256": model_hash(self.scaler_sha256, self.net),
         }
 
+    @checked
     def align_genes(self, var_names: Sequence[str], *, where: str = "the table") -> NDArray[np.int64]:
         """Columns of a table that hold the model's genes, in the model's order, ``(n_genes,)``.
 
@@ -154,8 +156,9 @@ class Autoencoder:
                 raise InputError(msg)
         return np.array([place.get(gene, -1) for gene in self.genes], np.int64)
 
+    @checked
     def get_latent_representation(
-        self, counts: sparse.csr_matrix, *, measured: NDArray[np.bool_] | None = None, batch_size: int = 4096
+        self, counts: Counts, *, measured: NDArray[np.bool_] | None = None, batch_size: Count = 4096
     ) -> NDArray[np.float32]:
         """Embed cells.
 
@@ -178,7 +181,8 @@ class Autoencoder:
                 out[start : start + len(z)] = self.net.encode(z).cpu().numpy()
         return out
 
-    def reconstruct(self, counts: sparse.csr_matrix, *, batch_size: int = 4096) -> NDArray[np.float32]:
+    @checked
+    def reconstruct(self, counts: Counts, *, batch_size: Count = 4096) -> NDArray[np.float32]:
         """What the model makes of cells, ``(n_cells, n_genes)`` float32: z-scores, or expected counts of a count loss.
 
         Dense: meant for some cells, not for a whole slide.
@@ -193,15 +197,15 @@ class Autoencoder:
                 out[start : start + len(z)] = rebuilt.cpu().numpy()
         return out
 
+    @checked
     def get_reconstruction_error(
-        self, counts: sparse.csr_matrix, *, measured: NDArray[np.bool_] | None = None, batch_size: int = 4096
+        self, counts: Counts, *, measured: NDArray[np.bool_] | None = None, batch_size: Count = 4096
     ) -> float:
         """Loss per cell and measured gene: squared error of the z-scores, or negative log-likelihood of the counts."""
         total = 0.0
-        shown = None if measured is None else torch.from_numpy(measured)[None]
         with torch.inference_mode():
             for start, z in self._batches(counts, batch_size, measured):
-                known = None if shown is None else shown.expand(len(z), -1).to(z.device)
+                known = None if measured is None else torch.from_numpy(measured)[None].expand(len(z), -1).to(z.device)
                 total += len(z) * float(self._loss(z, counts[start : start + len(z)], known))
         return total / max(int(counts.shape[0]), 1)
 
@@ -215,7 +219,8 @@ class Autoencoder:
     def _tensor(self, values: NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(np.asarray(values, np.float32)).to(next(self.net.parameters()).device)
 
-    def save(self, directory: str | os.PathLike[str]) -> None:
+    @checked
+    def save(self, directory: AnyPath) -> None:
         """Write the model directory, whole or not at all."""
         save_model(
             directory,
@@ -228,8 +233,9 @@ class Autoencoder:
         )
 
     @classmethod
+    @checked
     @reads_model
-    def load(cls, directory: str | os.PathLike[str], *, genes: Sequence[str] | None = None) -> Autoencoder:
+    def load(cls, directory: AnyPath, *, genes: Sequence[str] | None = None) -> Autoencoder:
         """Read a model directory.
 
         Parameters
@@ -267,9 +273,11 @@ class Autoencoder:
     def _batches(
         self, counts: sparse.csr_matrix, batch_size: int, measured: NDArray[np.bool_] | None
     ) -> Iterator[tuple[int, torch.Tensor]]:
-        check_positive(batch_size=batch_size)
         if counts.shape[1] != len(self.genes):
             msg = f"counts of {counts.shape[1]} genes; wanted the {len(self.genes)} of this model (see `align_genes`)."
+            raise InputError(msg)
+        if measured is not None and (measured.shape != (len(self.genes),) or measured.dtype != bool):
+            msg = f"`measured` {measured.shape} of {measured.dtype}; wanted ({len(self.genes)},) of bool."
             raise InputError(msg)
         device = next(self.net.parameters()).device
         library = library_size(counts)

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from spatialsig._arguments import AnyPath, checked
+from spatialsig._arguments import AnyPath, Count, checked
 from spatialsig._checks import check_files
 from spatialsig._hashing import content_hash, file_hash
 from spatialsig.errors import InputError
 from spatialsig.models.directory import CONFIG, FORMAT, replacing
 from spatialsig.models.intervals import checked_intervals
 from spatialsig.models.record import RUN, read_json, read_record, reads_model, write_json, write_record
-from spatialsig.models.vit import SignatureViT
+from spatialsig.models.vit import Codes, Pixels, Scores, SignatureViT
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
-
-    from spatialsig.models.vit import Codes, Pixels, Scores
 
 _FIX = "Save the ensemble again, or fetch an undamaged copy."
 _SAME_RUN = ("test_fold", "use_rep")  # what decides on which slides and with which inputs a model may be judged
@@ -74,6 +72,7 @@ class SignatureEnsemble:
 
     kind = "SignatureEnsemble"
 
+    @checked
     def __init__(self, members: Sequence[SignatureViT], *, run: dict[str, Any] | None = None) -> None:
         if len(members) < 2:
             msg = f"an ensemble of {len(members)} model(s); wanted at least 2."
@@ -97,15 +96,19 @@ class SignatureEnsemble:
         """Whether :meth:`predict_distribution` can be asked: always, by how far the members disagree."""
         return True
 
-    def predict(self, images: Pixels, ae: Codes = None, *, batch_size: int | None = None, n_views: int = 1) -> Scores:
+    @checked
+    def predict(
+        self, images: Pixels, ae: Codes = None, *, batch_size: Count | None = None, n_views: Count = 1
+    ) -> Scores:
         """Mean of the members' scores, ``(n, n_signatures)`` float32; arguments as of :meth:`SignatureViT.predict`."""
         total = np.zeros((len(images), len(self.signatures)))
         for member in self.members:
             total += member.predict(images, ae, batch_size=batch_size, n_views=n_views)
         return (total / len(self.members)).astype(np.float32)
 
+    @checked
     def predict_distribution(
-        self, images: Pixels, ae: Codes = None, *, batch_size: int | None = None, n_views: int = 1
+        self, images: Pixels, ae: Codes = None, *, batch_size: Count | None = None, n_views: Count = 1
     ) -> tuple[Scores, Scores]:
         """Mean and standard deviation of the mixture of the members, ``(n, n_signatures)`` float32 each.
 
@@ -122,7 +125,8 @@ class SignatureEnsemble:
         std = np.sqrt(variance + stacked.var(axis=0, ddof=1))
         return stacked.mean(axis=0).astype(np.float32), std.astype(np.float32)
 
-    def save(self, directory: str | os.PathLike[str]) -> None:
+    @checked
+    def save(self, directory: AnyPath) -> None:
         """Write a directory with one model directory per member and a manifest, whole or not at all."""
         with replacing(Path(directory)) as draft:
             names = [f"member-{index:02d}" for index in range(len(self.members))]
@@ -134,8 +138,9 @@ class SignatureEnsemble:
             write_record(draft, [CONFIG], self.run)
 
     @classmethod
+    @checked
     @reads_model
-    def load(cls, directory: str | os.PathLike[str]) -> SignatureEnsemble:
+    def load(cls, directory: AnyPath) -> SignatureEnsemble:
         """Read the directory of an ensemble.
 
         Raises

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from spatialsig._checks import check_positive
+from spatialsig._arguments import AnyPath, Count, UmPerPx, checked
 from spatialsig.errors import InputError
 from spatialsig.models.directory import CONFIG, check_model, config_from_json, load_weights, read_scaler, save_model
 from spatialsig.models.record import read_json, reads_model
 from spatialsig.nn.vit import ViT, ViTConfig
-
-if TYPE_CHECKING:
-    import os
 
 
 class PretrainedViT:
@@ -47,10 +44,10 @@ class PretrainedViT:
 
     kind = "PretrainedViT"
 
-    def __init__(self, net: ViT, *, patch_px: int, um_per_px: float, run: dict[str, Any] | None = None) -> None:
-        check_positive(patch_px=patch_px, um_per_px=um_per_px)
+    @checked
+    def __init__(self, net: ViT, *, patch_px: Count, um_per_px: UmPerPx, run: dict[str, Any] | None = None) -> None:
         self.net = net.eval()
-        self.patch_px, self.um_per_px = int(patch_px), float(um_per_px)
+        self.patch_px, self.um_per_px = patch_px, float(um_per_px)
         self.run = dict(run or {})
 
     @property
@@ -58,15 +55,17 @@ class PretrainedViT:
         """Shape of the network."""
         return self.net.config
 
-    def save(self, directory: str | os.PathLike[str]) -> None:
+    @checked
+    def save(self, directory: AnyPath) -> None:
         """Write the model directory, whole or not at all."""
         config = {"vit": asdict(self.config), "patch_px": self.patch_px, "um_per_px": self.um_per_px}
         weights = self.net.state_dict()
         save_model(directory, kind=self.kind, config=config, weights=weights, scaler={}, lists={}, run=self.run)
 
     @classmethod
+    @checked
     @reads_model
-    def load(cls, directory: str | os.PathLike[str]) -> PretrainedViT:
+    def load(cls, directory: AnyPath) -> PretrainedViT:
         """Read what :meth:`save` wrote.
 
         Raises

@@ -21,6 +21,15 @@ _SHOWN, _COMPARED = 10, 5  # names in one message
 SCALER_HASH, MODEL_HASH = "scaler_sha256", "model_sha256"
 
 
+def as_floats(values: Any, *, name: str) -> NDArray[np.float64]:
+    """Values as an array of floats, or an :class:`InputError` that names the argument."""
+    try:
+        return np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        msg = f"`{name}` must be numbers; got {np.asarray(values).dtype}."
+        raise InputError(msg) from None
+
+
 def check_scaler(genes: Sequence[str], mean: NDArray[np.float64], std: NDArray[np.float64]) -> None:
     """Raise :class:`InputError` unless genes are distinct and the scaler is finite, positive and as long."""
     if not genes or len(set(genes)) != len(genes):

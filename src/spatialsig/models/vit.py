@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from spatialsig._checks import check_choice, check_positive
+from spatialsig._arguments import AnyPath, Count, UmPerPx, checked
+from spatialsig._checks import check_choice
 from spatialsig.errors import InputError
 from spatialsig.models.directory import (
     CONFIG,
@@ -24,7 +27,7 @@ from spatialsig.models.directory import (
 )
 from spatialsig.models.intervals import checked_intervals
 from spatialsig.models.record import read_json, reads_model
-from spatialsig.models.scalers import standardised_embedding
+from spatialsig.models.scalers import as_floats, standardised_embedding
 from spatialsig.nn.augment import dihedral
 from spatialsig.nn.backbones import check_can_be_saved
 from spatialsig.nn.device import fast_matmul, kept_memory, microbatch_size
@@ -32,16 +35,9 @@ from spatialsig.nn.external import TableBackbone
 from spatialsig.nn.seed_vit import SEED
 from spatialsig.nn.signature import VIT, SeedNet, SignatureConfig, SignatureNet
 
-if TYPE_CHECKING:
-    import os
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    Pixels = NDArray[np.uint8]
-    Scores = NDArray[np.float32]
-    Codes = NDArray[np.floating[Any]] | None  # embeddings of expression
-
+Pixels: TypeAlias = NDArray[np.uint8]
+Scores: TypeAlias = NDArray[np.float32]
+Codes: TypeAlias = NDArray[np.floating[Any]] | None  # embeddings of expression
 _VIEWS = {1: (0,), 2: (0, 4), 4: (0, 1, 2, 3), 8: tuple(range(8))}
 
 
@@ -91,6 +87,7 @@ class SignatureViT:
 
     kind = "SignatureViT"
 
+    @checked
     def __init__(
         self,
         config: SignatureConfig,
@@ -100,17 +97,17 @@ class SignatureViT:
         target_std: NDArray[Any],
         ae_mean: NDArray[Any] | None = None,
         ae_std: NDArray[Any] | None = None,
-        patch_px: int,
-        um_per_px: float,
+        patch_px: Count,
+        um_per_px: UmPerPx,
         run: dict[str, Any] | None = None,
         net: SignatureNet | SeedNet | None = None,
     ) -> None:
-        check_positive(patch_px=patch_px, um_per_px=um_per_px)
         self.config, self.signatures = config, tuple(signatures)
-        self.patch_px, self.um_per_px = int(patch_px), float(um_per_px)
-        self.target_mean, self.target_std = np.asarray(target_mean, np.float64), np.asarray(target_std, np.float64)
-        self.ae_mean = np.zeros(config.n_latent) if ae_mean is None else np.asarray(ae_mean, np.float64)
-        self.ae_std = np.ones(config.n_latent) if ae_std is None else np.asarray(ae_std, np.float64)
+        self.patch_px, self.um_per_px = patch_px, float(um_per_px)
+        self.target_mean = as_floats(target_mean, name="target_mean")
+        self.target_std = as_floats(target_std, name="target_std")
+        self.ae_mean = as_floats(np.zeros(config.n_latent) if ae_mean is None else ae_mean, name="ae_mean")
+        self.ae_std = as_floats(np.ones(config.n_latent) if ae_std is None else ae_std, name="ae_std")
         _check_shapes(self)
         self.run = dict(run or {})
         self.intervals: dict[str, Any] | None = None
@@ -132,7 +129,10 @@ class SignatureViT:
         """Whether :meth:`predict_distribution` can be asked."""
         return self.config.gaussian
 
-    def predict(self, images: Pixels, ae: Codes = None, *, batch_size: int | None = None, n_views: int = 1) -> Scores:
+    @checked
+    def predict(
+        self, images: Pixels, ae: Codes = None, *, batch_size: Count | None = None, n_views: Count = 1
+    ) -> Scores:
         """Scores ``(n, n_signatures)`` float32 in the units of the training scores.
 
         Parameters
@@ -149,8 +149,9 @@ class SignatureViT:
         """
         return self._predicted(images, ae, batch_size, n_views)[0]
 
+    @checked
     def predict_distribution(
-        self, images: Pixels, ae: Codes = None, *, batch_size: int | None = None, n_views: int = 1
+        self, images: Pixels, ae: Codes = None, *, batch_size: Count | None = None, n_views: Count = 1
     ) -> tuple[Scores, Scores]:
         """Scores and the standard deviation expected around them, ``(n, n_signatures)`` float32 each, in score units.
 
@@ -168,7 +169,8 @@ class SignatureViT:
             raise InputError(msg)
         return self._predicted(images, ae, batch_size, n_views)
 
-    def save(self, directory: str | os.PathLike[str]) -> None:
+    @checked
+    def save(self, directory: AnyPath) -> None:
         """Write the model directory, whole or not at all."""
         check_can_be_saved(self.config.backbone)
         save_model(
@@ -187,8 +189,9 @@ class SignatureViT:
         )
 
     @classmethod
+    @checked
     @reads_model
-    def load(cls, directory: str | os.PathLike[str]) -> SignatureViT:
+    def load(cls, directory: AnyPath) -> SignatureViT:
         """Read a model directory.
 
         Raises
@@ -236,7 +239,6 @@ class SignatureViT:
         self._check_inputs(images, ae, n_views)
         if batch_size is None:
             batch_size = microbatch_size(images.shape, next(self.net.parameters()).device)
-        check_positive(batch_size=batch_size)
         scores, deviations = np.zeros((2, len(images), len(self.signatures)), np.float32)
         with fast_matmul(), kept_memory():
             for start in range(0, len(images), batch_size):

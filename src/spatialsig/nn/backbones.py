@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from spatialsig._arguments import Key, checked
 from spatialsig._checks import warn
 from spatialsig.errors import InputError
 from spatialsig.nn.external import ExternalBackbone, Inputs, TableBackbone
 from spatialsig.nn.libraries import timm_network, transformers_network
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 TABLE, REGISTERED, MEMORY = "table", "registered", "memory"
 LIBRARIES = ("timm", "transformers", REGISTERED, TABLE)
@@ -139,7 +141,8 @@ def build_backbone(
     return ExternalBackbone(found.model, str(BackboneSpec(parsed.library, found.name, options)), inputs)
 
 
-def register_backbone(name: str, factory: Callable[[], Any]) -> None:
+@checked
+def register_backbone(name: Key, factory: Callable[[], Any]) -> None:
     """Let ``"registered:NAME"`` stand for what ``factory()`` builds: a module that takes scaled RGB ``(b, 3, h, w)``.
 
     A model directory holds data only and never says which code to run. So that a model with a network of your own can be
@@ -157,8 +160,8 @@ def register_backbone(name: str, factory: Callable[[], Any]) -> None:
     InputError
         If the name is taken.
     """
-    if not name or _FACTORIES.setdefault(name, factory) is not factory:
-        msg = f"backbone name {name!r} is empty or taken by another factory; registered: {sorted(_FACTORIES)}."
+    if _FACTORIES.setdefault(name, factory) is not factory:
+        msg = f"backbone name {name!r} is taken by another factory; registered: {sorted(_FACTORIES)}."
         raise InputError(msg)
 
 

@@ -193,15 +193,14 @@ def _judge(
     }
     passed = ~pd.DataFrame(fails).any(axis=1)
     shapes = slide.sdata.shapes[patches_key].copy()
-    for name, values in columns.items():
-        shapes[name] = values.to_numpy()
-    shapes[_keys.QC_PASS] = passed.to_numpy()
+    new = {str(name): values.to_numpy() for name, values in columns.items()} | {_keys.QC_PASS: passed.to_numpy()}
     if qc_key is not None:
-        for name, metric in _squidpy_metrics(slide, patches_key, qc_key).items():
-            shapes[name] = metric
+        new |= _squidpy_metrics(slide, patches_key, qc_key)
+    for name, values in new.items():
+        shapes[name] = values
     shapes.attrs = slide.sdata.shapes[patches_key].attrs
     recorded = {"limits": asdict(limits), "min_focus_used": least, "focus_reference": reference, "qc_key": qc_key}
-    slide.replace(patches_key, shapes, attrs={"qc_patches": recorded})
+    slide.replace(patches_key, shapes, attrs={"qc_patches": recorded}, columns=new)
     counts = {name: int(fail.sum()) for name, fail in fails.items()}
     row = {_keys.SAMPLE: slide.name, "n_patches": len(passed), "n_pass": int(passed.sum()), **counts}
     return {**row, "focus_median": middle}

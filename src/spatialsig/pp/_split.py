@@ -15,6 +15,7 @@ from spatialsig._text import check_alike
 from spatialsig.errors import InputError, LeakageError
 from spatialsig.slide.coordinates import positions
 from spatialsig.slide.folds import folds_of, group_folds, inner_group_folds
+from spatialsig.slide.lineage import FOLDS
 from spatialsig.slide.slides import Data, open_slides
 
 if TYPE_CHECKING:
@@ -207,4 +208,4 @@ def _write_folds(slide: Slide, table_key: str) -> None:
         else:
             inside = slide.attrs["split"]["by"] in INSIDE
             table.obs[_keys.FOLD] = folds_of(slide, positions(slide, key) if inside else np.zeros((table.n_obs, 2)))
-        slide.commit_table(key, obs=[_keys.FOLD])
+        slide.commit_table(key, obs=[_keys.FOLD], made_by="pp.split", sources=[FOLDS])

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from xarray import DataArray, DataTree
 
 BLOCK_PX = 256  # edge of the three blocks of an image that stand for its pixels, and of the chunks we write
+WHOLE = 2**20  # values of an image that are few enough to look at all of them
 N_SPOTS = 64  # values of a table that tell a selection of its rows and columns from other numbers
 _SPARSE = (sparse.csr_matrix, sparse.csr_array, sparse.csc_matrix, sparse.csc_array)
 
@@ -132,9 +133,11 @@ def of_shapes(shapes: pd.DataFrame, spec: Mapping[str, Any] | None) -> str:
 
 
 def of_pixels(image: DataArray | DataTree) -> str:
-    """Size of an image, and three blocks of it at full resolution: the same in memory and in any layout of a store."""
+    """Size of an image, and three blocks of it at full resolution (a small one whole): the same in any layout of a store."""
     full = full_resolution(image)
     height, width = full.sizes["y"], full.sizes["x"]
+    if full.size <= WHOLE:
+        return json_hash([height, width, _checksums(full.to_numpy())])
     blocks = []
     for share in (0.25, 0.5, 0.75):
         y, x = (int(share * size) // BLOCK_PX * BLOCK_PX for size in (height, width))  # no block lies in two chunks
@@ -142,10 +145,8 @@ def of_pixels(image: DataArray | DataTree) -> str:
     return json_hash([height, width, blocks])
 
 
-def of_column(table: ad.AnnData, aspect: str) -> str | None:
-    """Hash of a column of ``obs`` or ``var`` by the names of its rows, whatever their order; None where it is not there."""
-    section, _, key = aspect.partition("/")
-    frame = getattr(table, section)
+def of_column(frame: pd.DataFrame, key: str) -> str | None:
+    """Hash of a column by the names of its rows, whatever their order; None where it is not there."""
     if key not in frame:
         return None
     # objects, and one word for what is missing: the same whatever kind of text pandas uses

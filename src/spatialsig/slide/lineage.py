@@ -3,6 +3,7 @@
 A part is an element of the object or something in it: ``patches``, ``table/X``, ``table/obsm/X_ae``,
 ``he_image/pixels``, ``he_image/place``. What a function writes is recorded in ``attrs["spatialsig"]["lineage"]`` with the
 fingerprints of what it was made from. A part without a record, made in memory or by other software, is taken as it is.
+So is one that was changed by hand since: it is reported, and what was made from it before is stale.
 """
 
 from __future__ import annotations
@@ -11,21 +12,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spatialsig import _keys
+from spatialsig._checks import first_few
 from spatialsig._hashing import json_hash
 from spatialsig.errors import AlignmentError, StaleError
 from spatialsig.slide.coordinates import image_to_um
 from spatialsig.slide.fingerprints import Names, Numbers, of_column, of_pixels, of_shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
+
+    import pandas as pd
 
     from spatialsig.slide.slides import Slide
 
 LINEAGE = "lineage"  # under attrs["spatialsig"]
-MADE_BY, CONTENT, SOURCES, SPOTS = "made_by", "content", "from", "spots"
+MADE_BY, CONTENT, HELD, SOURCES, SPOTS = "made_by", "content", "held", "from", "spots"
+FRESH, STALE, CHANGED = "fresh", "stale", "changed"  # states of a part
 PIXELS, PLACE, STAIN = "pixels", "place", "stain"  # of an image; of patches
 FOLDS = "/folds"  # part that is the folds of the slide; no element has a name like this
-COLUMNS = ("obs/", "var/")  # of a table, by name
+COLUMNS_OF_SHAPES = "columns/"
+COLUMNS = ("obs/", "var/", COLUMNS_OF_SHAPES)  # by name
 
 
 def pixels_of(image_key: str) -> str:
@@ -77,16 +84,67 @@ class Lineage:
         self._fresh.clear()
 
     def record(self, part: str, sources: Iterable[str], *, made_by: str) -> None:
-        """Record on the object what a part was made from; sources that are not there are left out."""
+        """Record on the object what a part holds and was made from; sources that are not there are left out."""
         prints = {source: self.fingerprint(source) for source in sources}
         self.slide.attrs.setdefault(LINEAGE, {})[part] = {
             MADE_BY: made_by,
-            CONTENT: self.fingerprint(part),
             SOURCES: {source: found for source, found in prints.items() if found is not None},
-            SPOTS: {
-                source: found.spots for source in sorted(prints) if (found := self._numbers_of(source)) and found.spots
-            },
+            SPOTS: {source: spots for source in sorted(prints) if (spots := self._spots(source))},
         }
+        self.note(part)
+
+    def note(self, part: str, *, but: Collection[str] = ()) -> None:
+        """Note what a recorded part holds now, ``but`` what had been changed by hand before: other values are not ours."""
+        entry = self.entries.get(part)
+        if not entry:
+            return
+        if "" not in but:
+            entry[CONTENT] = self.fingerprint(part)
+            entry[SPOTS].pop(part, None)
+            entry[SPOTS] |= {part: spots} if (spots := self._spots(part)) else {}
+        aspects = [aspect for aspect in self._aspects(part) if aspect not in but]
+        found = {aspect: self.fingerprint(f"{part}/{aspect}") for aspect in aspects}
+        entry[HELD] = entry.get(HELD, {}) | {aspect: print_ for aspect, print_ in found.items() if print_ is not None}
+
+    def void_inside(self, key: str) -> list[str]:
+        """Empty the records of what was in an element that is made anew; returns their parts."""
+        inside = [part for part in self.entries if part.startswith(f"{key}/")]
+        self.entries.update({part: {} for part in inside})
+        return inside
+
+    def by_hand(self, part: str) -> list[str]:
+        """What of a part is other than when we wrote it: ``""`` for itself, ``obs/key`` for what it holds beside."""
+        entry = self.entries.get(part, {})
+        before, spots = entry.get(CONTENT), entry.get(SPOTS, {}).get(part)
+        if before is not None and not self._is_same(part, before, spots, by_row="/" in part):
+            # a column of which rows were left out cannot be told from another one
+            return [""] if self._numbers_of(part) is not None or spots == (self._spots(part) or None) else []
+        held = [(aspect, print_) for aspect, print_ in entry.get(HELD, {}).items() if not self._has_own(part, aspect)]
+        return [aspect for aspect, print_ in held if self.fingerprint(f"{part}/{aspect}") not in (None, print_)]
+
+    def is_edited(self, part: str) -> bool:
+        """Whether the values of a part are no longer those that the function which wrote it made."""
+        key, _, aspect = part.partition("/")
+        edited = self.by_hand(part) or self.by_hand(key)
+        return bool({"", aspect} & set(edited))
+
+    def _has_own(self, part: str, aspect: str) -> bool:
+        """Whether something in an element was written after it, with a record of its own."""
+        return bool(self.entries.get(f"{part}/{aspect}"))
+
+    def _aspects(self, part: str) -> Iterator[str]:
+        """What an element holds beside what its fingerprint is of."""
+        if part in self.slide.sdata.shapes:
+            of_places = (_keys.Y0, _keys.X0) if part in self.slide.attrs.get("patches", {}) else ()
+            yield from (
+                f"{COLUMNS_OF_SHAPES}{name}"
+                for name in self.slide.sdata.shapes[part]
+                if name not in ("geometry", *of_places)
+            )
+        if part in self.slide.sdata.tables:
+            table = self.slide.sdata.tables[part]
+            for section in ("obs", "var", "obsm", "layers"):
+                yield from (f"{section}/{key}" for key in getattr(table, section))
 
     def check(self, part: str) -> None:
         """Refuse a stale part; whatever reads a part of a slide, in any room above too, calls this first.
@@ -103,7 +161,7 @@ class Lineage:
         """What has changed since a part was made, one sentence each, in the order in which to make things again."""
         if part in self._fresh:
             return
-        recorded = self.entries.get(part, self.entries.get(part.partition("/")[0], {SOURCES: {}}))
+        recorded = self.entries.get(part) or self.entries.get(part.partition("/")[0]) or {SOURCES: {}}
         fresh = True
         for source, before in sorted(recorded[SOURCES].items()):
             for message in self.stale(source):
@@ -123,11 +181,23 @@ class Lineage:
     def rows(self) -> Iterator[dict[str, str]]:
         """Every part that a function of ours made: ``part``, ``made_by``, ``made_from``, ``state``, ``detail``."""
         for part, entry in self.entries.items():
-            if self.fingerprint(part) is None or not entry[MADE_BY]:
+            if not entry.get(MADE_BY) or self.fingerprint(part) is None:
                 continue
-            reasons = list(dict.fromkeys(self.stale(part)))
+            reasons, edited = list(dict.fromkeys(self.stale(part))), list(self._edits(part))
             made = {"part": part, "made_by": f"sp.{entry[MADE_BY]}", "made_from": ", ".join(entry[SOURCES])}
-            yield made | {"state": "stale" if reasons else "fresh", "detail": " ".join(reasons)}
+            state = STALE if reasons else CHANGED if edited else FRESH
+            yield made | {"state": state, "detail": " ".join(reasons + edited)}
+
+    def _edits(self, part: str) -> Iterator[str]:
+        """A sentence where a part was changed by hand."""
+        aspects = self.by_hand(part)
+        if aspects:
+            what = first_few([self._described(f"{part}/{aspect}" if aspect else part) for aspect in aspects])
+            made_by = self.entries[part][MADE_BY]
+            yield (
+                f"slide {self.slide.name!r}: {what} changed since `sp.{made_by}` wrote {'it' if len(aspects) == 1 else 'them'}; "
+                f"what was changed by hand is used as it is, until `sp.{made_by}` is called again."
+            )
 
     def fingerprint(self, part: str) -> str | None:
         """Hash of what a part holds now; None where it is not there or holds what is not in memory."""
@@ -140,9 +210,9 @@ class Lineage:
         key, _, aspect = part.partition("/")
         if part == FOLDS:
             return json_hash(attrs["split"]) if "split" in attrs else None
+        if aspect.startswith(COLUMNS):
+            return None if (frame := self._frame(part)) is None else of_column(frame, aspect.partition("/")[2])
         if key in sdata.tables:
-            if aspect.startswith(COLUMNS):
-                return of_column(sdata.tables[key], aspect)
             numbers = self._numbers_of(part)
             return None if numbers is None else numbers.fingerprint
         if key in sdata.images:
@@ -153,6 +223,21 @@ class Lineage:
         if aspect == STAIN:
             return json_hash((spec or {}).get(STAIN))
         return of_shapes(sdata.shapes[key], spec)
+
+    def _frame(self, part: str) -> pd.DataFrame | None:
+        """Frame that holds a column of a table or of shapes."""
+        key, _, aspect = part.partition("/")
+        if key in self.slide.sdata.shapes:
+            return self.slide.sdata.shapes[key]
+        table = self.slide.sdata.tables.get(key)
+        return None if table is None else table.var if aspect.startswith("var/") else table.obs
+
+    def _spots(self, part: str) -> dict[str, Any]:
+        """What tells a selection of a part from another one; empty where nothing does."""
+        if part.partition("/")[2].startswith(COLUMNS):
+            return {} if (frame := self._frame(part)) is None else {"n": [len(frame)]}
+        numbers = self._numbers_of(part)
+        return {} if numbers is None else numbers.spots
 
     def _of_place(self, image_key: str) -> str | None:
         try:
@@ -172,8 +257,8 @@ class Lineage:
                 self._numbers[part] = Numbers.of(table, aspect or "X", rows=rows, columns=columns)
         return self._numbers[part]
 
-    def _is_same(self, source: str, before: str, spots: Mapping[str, Any] | None, *, by_row: bool) -> bool:
-        now, numbers = self.fingerprint(source), self._numbers_of(source)
+    def _is_same(self, part: str, before: str, spots: Mapping[str, Any] | None, *, by_row: bool) -> bool:
+        now, numbers = self.fingerprint(part), self._numbers_of(part)
         if now is None or now == before or spots is None or numbers is None:
             return now is None or now == before
         return numbers.is_selection(spots) and (by_row or list(numbers.values.shape) == list(spots["n"]))
@@ -186,6 +271,8 @@ class Lineage:
         if section in {PIXELS, PLACE, STAIN}:
             what = {PIXELS: "the pixels of image", PLACE: "the alignment of image", STAIN: "the stain of patches"}
             return f"{what[section]} {key!r}"
+        if section == "columns":
+            return f"`shapes[{key!r}][{name!r}]`"
         if section:
             return f"`tables[{key!r}].{section}[{name!r}]`" if name else f"`tables[{key!r}].{section}`"
         sdata = self.slide.sdata

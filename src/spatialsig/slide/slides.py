@@ -16,7 +16,7 @@ from spatialsig._checks import check_key
 from spatialsig._text import trimmed
 from spatialsig.errors import InputError, KeyMissingError, SpatialsigError, StoreError
 from spatialsig.slide.counts import refuse_lazy
-from spatialsig.slide.lineage import CONTENT, LINEAGE, Lineage, obsm_of
+from spatialsig.slide.lineage import COLUMNS_OF_SHAPES, LINEAGE, Lineage, obsm_of
 from spatialsig.slide.patches import Patches
 from spatialsig.store.commit import commit_elements, write_attrs
 from spatialsig.store.metadata import check_new_names
@@ -24,7 +24,7 @@ from spatialsig.store.parts import commit_table_parts, has_rows_of
 from spatialsig.store.snapshot import read_store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     import anndata as ad
 
@@ -128,14 +128,18 @@ class Slide:
             Section of the attributes -> what is kept there about this element.
         """
         self._put(key, element, attrs or {})
+        parts = [key, *self.lineage.void_inside(key)]
         self.lineage.record(key, sources, made_by=made_by)
-        self.commit(key, sections=attrs or {}, parts=[key])
+        self.commit(key, sections=attrs or {}, parts=parts)
 
-    def replace(self, key: str, element: Any, *, attrs: Mapping[str, Any] | None = None) -> None:
-        """As :meth:`put`, for an element of which a part is kept and the rest left out or added to."""
+    def replace(
+        self, key: str, element: Any, *, attrs: Mapping[str, Any] | None = None, columns: Collection[str] = ()
+    ) -> None:
+        """As :meth:`put`, for an element of which a part is kept and the rest left out; ``columns`` of it are new."""
+        self.lineage.forget()
+        edited = set(self.lineage.by_hand(key)) - {f"{COLUMNS_OF_SHAPES}{column}" for column in columns}
         self._put(key, element, attrs or {})
-        if key in self.lineage.entries:
-            self.lineage.entries[key][CONTENT] = self.lineage.fingerprint(key)
+        self.lineage.note(key, but=edited)
         self.commit(key, sections=attrs or {}, parts=[key])
 
     def _put(self, key: str, element: Any, attrs: Mapping[str, Any]) -> None:
@@ -180,7 +184,7 @@ class Slide:
         same rows.
         """
         self.changed()
-        sections = {"obsm": list(obsm), "layers": list(layers), "var": list(var)}
+        sections = {"obsm": list(obsm), "layers": list(layers), "var": list(var), "obs": list(obs)}
         made = [f"{table_key}/{section}/{key}" for section, keys in sections.items() for key in keys]
         sources = list(sources)
         for part in made:
@@ -196,7 +200,7 @@ class Slide:
             table_key,
             obsm={key: table.obsm[key] for key in sections["obsm"]},
             layers={key: table.layers[key] for key in sections["layers"]},
-            obs={key: table.obs[key] for key in obs},
+            obs={key: table.obs[key] for key in sections["obs"]},
             var={key: table.var[key] for key in sections["var"]},
             uns={key: table.uns[key] for key in uns}
             | {f"{_keys.NAMESPACE}/{step}": self.params(table_key)[step] for step in steps},

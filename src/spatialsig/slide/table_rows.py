@@ -12,7 +12,8 @@ from scipy import sparse
 from scipy.spatial import cKDTree
 
 from spatialsig import _keys
-from spatialsig._checks import check_key
+from spatialsig._checks import check_key, first_few, warn
+from spatialsig._text import trimmed
 from spatialsig.errors import InputError
 from spatialsig.geometry.affine import apply
 from spatialsig.slide.coordinates import matrix_to_global
@@ -65,6 +66,11 @@ def matrix_of(patches: Patches, key: str, *, name: str, fix: str = "") -> PatchM
     if not (rows >= 0).any():
         msg = f"slide {slide.name!r}: no row of table {table_key!r} belongs to one of the patches {patches.key!r}."
         raise InputError(msg)
+    if slide.lineage.is_edited(f"{table_key}/obs/{_keys.FOLD}"):
+        warn(
+            f"slide {slide.name!r}: `tables[{table_key!r}].obs[{_keys.FOLD!r}]` was changed by hand; folds are those that "
+            "`sp.pp.split` laid, whatever this column says. Call `sp.pp.split` for others."
+        )
     source: Any = table.X
     names = list(table.var_names)
     if entry:
@@ -98,6 +104,7 @@ def aligned(source: Any, rows: NDArray[np.int64], dtype: type[np.floating[Any]] 
 
 def rows_of_patches(patches: Patches, table: ad.AnnData, table_key: str) -> NDArray[np.int64]:
     """Row of the table for every patch, -1 where there is none."""
+    _refuse_foreign(patches, table, table_key)
     ids, regions = _ids_and_regions(patches, table, table_key)
     region = patches.key if patches.key in regions else str(regions[0])
     here = np.flatnonzero(regions == region)
@@ -129,13 +136,40 @@ def _ids_and_regions(patches: Patches, table: ad.AnnData, table_key: str) -> tup
     raise InputError(msg)
 
 
+def _refuse_foreign(patches: Patches, table: ad.AnnData, table_key: str) -> None:
+    """Rows of a table of ours that name another slide, and a table without any, say nothing about these patches."""
+    slide, fix = patches.slide, "Call the function that makes the table on this slide."
+    if not table.n_obs:
+        msg = f"slide {slide.name!r}: table {table_key!r} has no rows; wanted those of {_expected(patches)}. {fix}"
+        raise InputError(msg)
+    # only what we wrote, on a slide that says its name: others mean other things by "sample"
+    if _keys.NAMESPACE not in table.uns or _keys.SAMPLE not in table.obs or not slide.attrs.get(_keys.SAMPLE):
+        return
+    samples = table.obs[_keys.SAMPLE].dropna().astype(str)
+    others = samples[samples.map(trimmed) != trimmed(slide.name)]
+    if len(others):
+        named = first_few([repr(name) for name in others.unique()])
+        msg = (
+            f"slide {slide.name!r}: {len(others)} of {table.n_obs} rows of table {table_key!r} belong to slide {named} (its "
+            f"`obs[{_keys.SAMPLE!r}]`); wanted those of {_expected(patches)}. Leave out the rows of other slides, or: "
+            f"{fix[0].lower()}{fix[1:]}"
+        )
+        raise InputError(msg)
+
+
+def _expected(patches: Patches) -> str:
+    ids = list(map(str, patches.ids))
+    return f"the {len(ids)} patches {patches.key!r} of this slide ({first_few(ids)})"
+
+
 def _refuse_unknown(ids: pd.Index, patches: Patches, table_key: str) -> None:
     """Rows that describe patches which are not there were made from other patches of the same name."""
-    unknown = int((patches.ids.get_indexer(ids) < 0).sum())
+    unknown = [str(patch) for patch in ids[patches.ids.get_indexer(ids) < 0]]
     if unknown:
         msg = (
-            f"table {table_key!r} of slide {patches.slide.name!r} describes {unknown} patches that are not in "
-            f"{patches.key!r}: the patches were laid anew after the table was made. Make the table again."
+            f"table {table_key!r} of slide {patches.slide.name!r} describes {len(unknown)} patches that are not in "
+            f"{patches.key!r} ({first_few(unknown)}); wanted those of {_expected(patches)}. The patches were laid anew after "
+            "the table was made, or it is the table of another slide. Make the table again."
         )
         raise InputError(msg)
 

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-Status: TypeAlias = Literal["ok", "missing chunk", "altered", "unfinished", "leftover", "not checksummed", "stale"]
+Status: TypeAlias = Literal[
+    "ok", "missing chunk", "altered", "unfinished", "leftover", "not checksummed", "stale", "changed"
+]
 _UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, EOFError)
 
 

@@ -228,9 +228,12 @@ def _embed(plan: _Plan, model: Autoencoder, fold: int) -> None:
     """Mean embedding of the cells of every patch; that of single cells is not kept, it would fill the store."""
     key = plan.rep(fold)
     for slide in open_slides(plan.data):
-        membership = slide.patches(plan.patches_key).membership(plan.table_key)
+        patches, labels = slide.patches(plan.patches_key), slide.table(plan.signatures_key)
         code = embed_slide(slide, model, table_key=plan.table_key)
-        slide.table(plan.signatures_key).obsm[key] = grouped_mean(code, membership).astype(np.float32)
+        of_patches = grouped_mean(code, patches.membership(plan.table_key)).astype(np.float32)
+        rows = patches.rows_in(plan.signatures_key)
+        labels.obsm[key] = np.full((labels.n_obs, of_patches.shape[1]), np.nan, np.float32)
+        labels.obsm[key][rows[rows >= 0]] = of_patches[rows >= 0]
         record = {"key": key, "test_fold": fold, **model.record()}
         slide.params(plan.signatures_key)["embed_cells"] = record
         slide.commit_table(
