@@ -227,10 +227,11 @@ class Lineage:
     def _frame(self, part: str) -> pd.DataFrame | None:
         """Frame that holds a column of a table or of shapes."""
         key, _, aspect = part.partition("/")
-        if key in self.slide.sdata.shapes:
-            return self.slide.sdata.shapes[key]
         table = self.slide.sdata.tables.get(key)
-        return None if table is None else table.var if aspect.startswith("var/") else table.obs
+        frame: pd.DataFrame | None = self.slide.sdata.shapes.get(key)
+        if table is not None:
+            frame = table.var if aspect.startswith("var/") else table.obs
+        return frame
 
     def _spots(self, part: str) -> dict[str, Any]:
         """What tells a selection of a part from another one; empty where nothing does."""
