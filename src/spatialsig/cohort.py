@@ -17,15 +17,7 @@ from spatialsig._progress import progress_bar
 from spatialsig._text import as_name, check_alike
 from spatialsig.errors import FileMissingError, InputError, StoreError
 from spatialsig.io._cohort import (
-    COLUMNS,
-    at_home,
-    check_samples,
-    compare_panels,
-    difference,
-    genes_of,
-    read_csv,
-    read_manifest,
-    read_panels,
+    COLUMNS, at_home, check_samples, compare_panels, difference, genes_of, read_csv, read_manifest, read_panels,
 )  # fmt: skip
 from spatialsig.slide.slides import SLIDE_ERRORS, on_slide
 from spatialsig.store.metadata import elements_on_disk, read_attrs
