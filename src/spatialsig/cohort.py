@@ -17,7 +17,15 @@ from spatialsig._progress import progress_bar
 from spatialsig._text import as_name, check_alike
 from spatialsig.errors import FileMissingError, InputError, StoreError
 from spatialsig.io._cohort import (
-    COLUMNS, at_home, check_samples, compare_panels, difference, genes_of, read_csv, read_manifest, read_panels,
+    COLUMNS,
+    at_home,
+    check_samples,
+    compare_panels,
+    difference,
+    genes_of,
+    read_csv,
+    read_manifest,
+    read_panels,
 )  # fmt: skip
 from spatialsig.slide.slides import SLIDE_ERRORS, on_slide
 from spatialsig.store.metadata import elements_on_disk, read_attrs
@@ -147,10 +155,7 @@ class Cohort:
         - ``n_other_ids``: symbols that have another ``gene_ids`` on the first slide;
         - ``panel``: hash of the sorted symbols; equal where the panels are.
 
-        Raises
-        ------
-        KeyMissingError
-            If a slide has no such table.
+        A slide without such a table is a :class:`KeyMissingError`.
         """
         return compare_panels(read_panels(self.stores, table_key=table_key))
 
@@ -160,12 +165,7 @@ class Cohort:
     ) -> list[str]:
         """Symbols that every slide measures (``"intersection"``) or at least one (``"union"``), in their order.
 
-        Raises
-        ------
-        InputError
-            If ``how`` is neither.
-        KeyMissingError
-            If a slide has no such table.
+        A slide without such a table is a :class:`KeyMissingError`.
         """
         return genes_of(read_panels(self.stores, table_key=table_key), how=how)
 
