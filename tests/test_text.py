@@ -254,3 +254,8 @@ def test_gene_sets_that_cannot_be_meant_are_refused(tmp_path: Path, name: str, t
 def test_gene_sets_as_programs_write_them(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
     assert sp.io.read_signatures(tmp_path / name) == SETS
+
+
+def test_a_directory_is_no_text(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a directory; give the path of a text file"):
+        decoded(tmp_path)

@@ -41,8 +41,11 @@ def decoded(path: Path | zipfile.Path) -> str:
     Raises
     ------
     InputError
-        If it is neither UTF-8 nor marked UTF-16.
+        If it is neither UTF-8 nor marked UTF-16, or a directory.
     """
+    if path.is_dir():
+        msg = f"{str(path)!r} is a directory; give the path of a text file."
+        raise InputError(msg)
     data = path.read_bytes()
     try:
         # two bytes can begin anything: text in a table has at least one plain letter
