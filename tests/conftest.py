@@ -138,10 +138,12 @@ def pytest_terminal_summary(terminalreporter) -> None:
     """
     _print_habits(terminalreporter)
     answers: dict[tuple[str, str], list[str]] = defaultdict(list)
+    by_command = 0
     for report in terminalreporter.stats.get("passed", []):
         found = dict(getattr(report, "user_properties", []))
         if "fault" in found:
             answers[found["fault"], found["answer"]].append(found["layout"])
+            by_command += found.get("door") == "command"
     if not answers:
         return
     terminalreporter.section("faults and their answers")
@@ -149,4 +151,10 @@ def pytest_terminal_summary(terminalreporter) -> None:
     for (fault, answer), layouts in answers.items():
         which = "all" if len(set(layouts)) == N_LAYOUTS else " ".join(sorted(set(layouts)))
         terminalreporter.write_line(f"{fault:<{width}}  {which:<15}  {answer}")
-    terminalreporter.write_line(f"{len(answers)} faults, {sum(map(len, answers.values()))} with their layouts")
+    names, tries = len({fault for fault, _ in answers}), sum(map(len, answers.values()))
+    terminalreporter.write_line(
+        f"{names} faults, {tries} with their layouts, {by_command} of them through the command line"
+    )
+    terminalreporter.write_line(
+        "(those that are alike in all layouts: in two by default, in the others by `make test-slow`)"
+    )

@@ -75,11 +75,22 @@ def check_fraction(**values: float) -> None:
 
 
 def check_files(paths: Iterable[Path], *, what: str, fix: str) -> None:
-    """Raise :class:`FileMissingError` naming all ``paths`` that are not there."""
-    missing = [str(path) for path in paths if not path.exists()]
+    """Raise :class:`FileMissingError` naming all ``paths`` that are not there, and the targets of links that lead nowhere."""
+    paths = list(paths)
+    missing = [path for path in paths if not path.exists()]
     if missing:
-        msg = f"{what}: missing {missing}. {fix}"
+        links = [
+            f"{path.name!r} is a link to {os.readlink(path)!r}, which is not there"
+            for path in missing
+            if path.is_symlink()
+        ]
+        also = f" {'; '.join(links)}: mount its disk or mend the link." if links else ""
+        msg = f"{what}: missing {[str(path) for path in missing]}.{also} {fix}"
         raise FileMissingError(msg)
+    for path in paths:
+        if not (path.is_file() or path.is_dir()):  # reading would wait without end
+            msg = f"{what}: {str(path)!r} is a pipe, a socket or a device; wanted a file. {fix}"
+            raise InputError(msg)
 
 
 def check_options(options: Iterable[str], allowed: Collection[str], *, function: str) -> None:

@@ -22,6 +22,23 @@ if TYPE_CHECKING:
 FULL = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG})
 NOT_WRITABLE = FULL | {errno.EROFS, errno.EACCES, errno.EPERM}
 _CODE = re.compile(r"os error (\d+)")
+_LOOKED_AT = 4096  # bytes
+# beginning of a file, in small letters -> what it is, and the names under which it is at home
+_CONTENT = (
+    (b"version https://git-lfs", "a pointer of Git LFS instead of the file: fetch the file with `git lfs pull`", ()),
+    (b"<!doctype html", "a web page, as a failed download leaves it: download the file again", ()),
+    (b"<html", "a web page, as a failed download leaves it: download the file again", ()),
+    (b"\x1f\x8b", "compressed with gzip: unpack it", (".gz", ".tgz")),
+    (b"bzh", "compressed with bzip2: unpack it", (".bz2",)),
+    (b"\xfd7zxz", "compressed with xz: unpack it", (".xz",)),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd: unpack it", (".zst",)),
+    (b"pk\x03\x04", "a zip: unpack it", (".zip",)),
+    (b"\x89hdf", "an HDF5 file", (".h5", ".h5ad")),
+    (b"par1", "a parquet file", (".parquet",)),
+    (b"\xff\xd8\xff", "a JPEG: export the image, or give the file its right ending", (".jpg", ".jpeg")),
+    (b"\x89png", "a PNG: export the image, or give the file its right ending", (".png",)),
+    (b"%pdf", "a PDF: export the image", (".pdf",)),
+)
 
 
 @contextmanager
@@ -96,6 +113,22 @@ def flush_entry(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def content_hint(path: Any) -> str:
+    """Sentence with a blank before it on what a file that cannot be read is instead; empty where its first bytes do not say."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(_LOOKED_AT)
+    except OSError:
+        return ""
+    if start and not any(start):
+        return " It begins with zeros, as a copy does that was not finished."
+    lower = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    for beginning, what, suffixes in _CONTENT:
+        if lower.startswith(beginning) and not path.name.lower().endswith(suffixes):
+            return f" It is {what}."
+    return ""
 
 
 def read_json(path: Path, kind: type | None = None, *, fix: str, max_bytes: int | None = None) -> Any:

@@ -200,9 +200,15 @@ class Broken:
     def image(self, change: Callable[[np.ndarray], np.ndarray] = lambda pixels: pixels, **options: object) -> None:
         """Write the H&E again, plain, after a change of its pixels ``(y, x, 3)``."""
         pixels = change(tifffile.imread(self.path / IMAGE, series=0, level=0))
-        kwargs = {"photometric": "rgb", "tile": (256, 256), "compression": "zlib", "metadata": {"axes": "YXS"}}
+        kwargs = {
+            "photometric": "rgb",
+            "tile": (256, 256),
+            "compression": "zlib",
+            "ome": True,
+            "metadata": {"axes": "YXS"},
+        }
         self.remove(IMAGE)
-        tifffile.imwrite(self.path / IMAGE, pixels, ome=True, **(kwargs | options))
+        tifffile.imwrite(self.path / IMAGE, pixels, **(kwargs | options))
 
 
 @pytest.fixture(scope="session")

@@ -428,7 +428,9 @@ FAULTS: dict[str, Fault] = {
             ("without area", {"num_vertices": lambda v: np.r_[2, v[1:]]}, WARNED, ("1 outlines of cells", "left out")),
         )
     },
-    # the H&E and its alignment
+}  # fmt: skip
+# alike in all layouts: the H&E and its alignment
+OF_HE: dict[str, Fault] = {
     "no alignment": Fault(lambda b: b.remove(ALIGNMENT), AlignmentError, (IMAGE, ALIGNMENT, "no alignment", "he_alignment=")),
     "two images": Fault(second_image, InputError, (IMAGE, "b_he_image.tif", "he_image=")),
     "two alignments": Fault(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from spatialsig._checks import check_files, check_positive, first_few, warn
+from spatialsig._files import content_hint
 from spatialsig._text import decoded
 from spatialsig.errors import AlignmentError, InputError
 from spatialsig.geometry.landmarks import fit_affine, parse_keypoints, rms_length
@@ -174,7 +175,7 @@ def _read_text(path: Path | zipfile.Path) -> str:
         try:
             return decoded(path)
         except InputError as error:
-            msg = f"alignment {str(path)!r} is not a text file; wanted {_WANTED}: {_EXPORT_AGAIN}."
+            msg = f"alignment {str(path)!r} is not a text file; wanted {_WANTED}: {_EXPORT_AGAIN}.{content_hint(path)}"
             raise AlignmentError(msg) from error
 
 
@@ -194,7 +195,7 @@ def _parse_matrix(text: str, path: Path | zipfile.Path) -> NDArray[np.float64]:
     try:
         numbers = [[float(field) for field in row] for row in rows]
     except ValueError as error:
-        msg = f"alignment {str(path)!r} holds text ({error}); wanted {_WANTED}: remove the header, or {_EXPORT_AGAIN}."
+        msg = f"alignment {str(path)!r} holds text ({error}); wanted {_WANTED}: remove the header, or {_EXPORT_AGAIN}.{content_hint(path)}"
         raise AlignmentError(msg) from error
     if shape != (3, [3]):
         msg = f"alignment {str(path)!r} has {shape[0]} row(s) of {shape[1]} numbers; wanted {_WANTED}: {_EXPORT_AGAIN}."
@@ -204,6 +205,7 @@ def _parse_matrix(text: str, path: Path | zipfile.Path) -> NDArray[np.float64]:
 
 def _fields(line: str) -> list[str]:
     """Split one line; a semicolon between numbers means that commas are decimal."""
+    line = line.replace('"', "")
     if ";" in line:
         return [field.strip().replace(",", ".") for field in line.strip().strip(";").split(";")]
     return line.replace(",", " ").split()

@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from spatialsig import _keys
-from spatialsig._checks import first_few, warn
+from spatialsig._checks import first_few
 from spatialsig._text import as_name, trimmed
 from spatialsig.errors import InputError
+from spatialsig.io._elements import OWN_COLUMNS, without_own
 from spatialsig.store.tables import check_names
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-OWN = (_keys.SAMPLE, _keys.PATIENT, _keys.REGION_KEY, _keys.CELL_ID)  # columns that a table of ours has
 SLIDES = (_keys.SAMPLE, "library_id", "slide", "slide_id", "batch")  # columns that tell slides apart in joined tables
-_RENAMED = "_original"
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,9 @@ class Identity:
 
 def identify(adata: AnnData, *, sample: str | None, patient: str | None) -> Identity:
     """Read them; :class:`InputError` where the table holds several slides or patients, or others than the caller says."""
-    obs = adata.obs.rename(columns={name: str(name).casefold() for name in adata.obs if str(name).casefold() in OWN})
+    obs = adata.obs.rename(
+        columns={name: str(name).casefold() for name in adata.obs if str(name).casefold() in OWN_COLUMNS}
+    )
     check_names(obs.columns, where="adata.obs")
     check_names(adata.obsm.keys(), where="adata.obsm")
     link = adata.uns.get("spatialdata_attrs", {}).get("region_key")
@@ -49,11 +50,8 @@ def identify(adata: AnnData, *, sample: str | None, patient: str | None) -> Iden
     }
     kept = [name for name in (*found, *([] if own is None else [_keys.CELL_ID])) if name in obs]
     obs = obs.drop(columns=kept)
-    renamed = {name: f"{name}{_RENAMED}" for name in OWN if name in obs}
-    if renamed:
-        msg = f"columns of adata.obs are kept under other names, since these are taken: {renamed}."
-        warn(msg)
-    return Identity(**found, cell_ids=(ids if own is None else own).to_numpy(object), obs=obs.rename(columns=renamed))
+    obs = without_own(obs, where="adata.obs")
+    return Identity(**found, cell_ids=(ids if own is None else own).to_numpy(object), obs=obs)
 
 
 def _refuse_several(adata: AnnData, obs: pd.DataFrame, columns: tuple[str, ...]) -> None:

@@ -14,6 +14,7 @@ from spatialdata.models import Image2DModel, ShapesModel, TableModel
 from spatialdata.transformations import Scale
 
 from spatialsig import _keys
+from spatialsig._checks import warn
 from spatialsig._text import trimmed
 from spatialsig.geometry.affine import image_um_per_px
 from spatialsig.geometry.mistakes import warn_of_pixel_size
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from spatialsig.io.images.rgb import RgbFile, RgbPixels
 
 DEFAULT_RADIUS_UM = 5.0
+OWN_COLUMNS = (_keys.SAMPLE, _keys.PATIENT, _keys.REGION_KEY, _keys.CELL_ID)  # that a table of ours has
 _LAZY_CHUNK_PX = 1024
 
 
@@ -130,6 +132,15 @@ def labelled(obs: pd.DataFrame, *, sample: str, patient: str) -> pd.DataFrame:
             _keys.PATIENT: pd.Categorical([trimmed(patient)] * len(obs)),
         }
     )
+
+
+def without_own(obs: pd.DataFrame, *, where: str) -> pd.DataFrame:
+    """``obs`` with other names for columns that a table of ours has itself; a warning says which."""
+    renamed = {name: f"{name}_original" for name in obs if str(name).casefold() in OWN_COLUMNS}
+    if renamed:
+        msg = f"columns of {where} are kept under other names, since these are taken: {renamed}."
+        warn(msg)
+    return obs.rename(columns=renamed)
 
 
 def lazy_image(file: RgbFile, transformations: Mapping[str, BaseTransformation]) -> DataTree:

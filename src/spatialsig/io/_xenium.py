@@ -14,7 +14,15 @@ from spatialdata.transformations import Affine
 from spatialsig import _keys
 from spatialsig._arguments import AnyPath, Key, NewKey, checked
 from spatialsig.errors import InputError
-from spatialsig.io._elements import DEFAULT_RADIUS_UM, assemble, cell_circles, cell_table, labelled, slide_attrs
+from spatialsig.io._elements import (
+    DEFAULT_RADIUS_UM,
+    assemble,
+    cell_circles,
+    cell_table,
+    labelled,
+    slide_attrs,
+    without_own,
+)
 from spatialsig.io.images.open_rgb import open_rgb
 from spatialsig.io.xenium.atera import read_atera_axes, read_atera_counts
 from spatialsig.io.xenium.bundle import ATERA, check_bundle, detect_layout, form_of, pixel_size_of, read_specs
@@ -32,6 +40,7 @@ from spatialsig.io.xenium.matrix import read_h5_axes, read_h5_counts
 from spatialsig.io.xenium.segmentation import check_cells, check_pixel_size, read_segmentation
 from spatialsig.store.commit import check_target
 from spatialsig.store.metadata import check_name
+from spatialsig.store.tables import check_names, storable_frame
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -224,10 +233,20 @@ def _cells(
         "features_dropped": matrix.features_dropped,
         "counts_dropped": matrix.counts_dropped,
     }
-    obs = labelled(cells.drop(columns=[X_COLUMN, Y_COLUMN]), sample=sample, patient=patient)
+    obs = labelled(_kept(cells.drop(columns=[X_COLUMN, Y_COLUMN]), path / form.cells), sample=sample, patient=patient)
     table = cell_table(matrix.counts, obs, axes.var, xy_um, info={"read_xenium": info})
     circles = cell_circles(xy_um, _radius_um(cells), table.obs[_keys.CELL_ID], um_per_global_px=pixel_size)
     return table, circles, layout, read.in_order
+
+
+def _kept(cells: pd.DataFrame, file: Path) -> pd.DataFrame:
+    """Columns of the file as a store keeps them; :class:`InputError` names those that none does."""
+    where = f"{file}: obs"
+    others = without_own(cells.drop(columns=_keys.CELL_ID), where=where)
+    check_names(others.columns, where=where)
+    kept = storable_frame(others, where=where).copy()
+    kept.insert(0, _keys.CELL_ID, cells[_keys.CELL_ID])
+    return kept
 
 
 def _radius_um(cells: Any) -> NDArray[np.float64]:

@@ -7,6 +7,7 @@ import struct
 import warnings
 from typing import TYPE_CHECKING
 
+from spatialsig._files import content_hint
 from spatialsig.errors import InputError
 from spatialsig.io.images.metadata import warn_turned
 from spatialsig.io.images.rgb import DECODING_ERRORS, RgbFile, RgbPixels
@@ -32,7 +33,7 @@ def open_plain(path: Path) -> RgbFile:
     except InputError:
         raise
     except DECODING_ERRORS as error:
-        msg = f"image {str(path)!r} cannot be decoded ({error}): copy or export the file again."
+        msg = f"image {str(path)!r} cannot be decoded ({error}): copy or export the file again.{content_hint(path)}"
         raise InputError(msg) from error
     warn_turned(path, _orientation(data))
     return RgbFile([RgbPixels(array, axes="YXS"[: array.ndim], name=str(path))], None, [])

@@ -9,6 +9,7 @@ import numpy as np
 import tifffile
 
 from spatialsig._checks import warn
+from spatialsig._files import content_hint
 from spatialsig.errors import InputError
 from spatialsig.io.images.metadata import (
     BY_NAME,
@@ -51,7 +52,9 @@ def open_tiff(path: Path) -> RgbFile:
     except BaseException as error:
         file.close()
         if isinstance(error, DECODING_ERRORS) and not isinstance(error, InputError):
-            msg = f"image {str(path)!r} is not a whole TIFF ({error}): copy or export the file again."
+            msg = (
+                f"image {str(path)!r} is not a whole TIFF ({error}): copy or export the file again.{content_hint(path)}"
+            )
             raise InputError(msg) from error
         raise
 
@@ -115,6 +118,9 @@ def _pages(level: Any, path: Path) -> list[Any]:
 def _check_whole(levels: list[list[Any]], path: Path) -> None:
     """Raise when pixels would lie beyond the end of the file."""
     size = path.stat().st_size
+    if not any(np.any(page.databytecounts) for page in levels[0]):
+        msg = f"image {str(path)!r} holds no pixels, all its tiles are empty: copy or export the file again."
+        raise InputError(msg)
     for page in (page for pages in levels for page in pages):
         ends = np.add(page.dataoffsets, page.databytecounts)
         if len(ends) and int(ends.max()) > size:

@@ -12,7 +12,7 @@ from anndata.io import read_elem
 from spatialdata import sanitize_name
 
 from spatialsig import _keys
-from spatialsig.io.xenium.cells import X_COLUMN, Y_COLUMN, Cells, check_unique, count_unplaced
+from spatialsig.io.xenium.cells import NUMBERS, X_COLUMN, Y_COLUMN, Cells, check_unique, count_unplaced, is_numeric
 from spatialsig.io.xenium.columns import as_text
 from spatialsig.io.xenium.counts import Axes, genes_of, read_counts, refuse
 from spatialsig.io.xenium.zipped import check_names, open_zip
@@ -96,6 +96,9 @@ def _cells(path: Path, root: Any) -> pd.DataFrame:
     lengths = {name: len(values) for name, values in (places | read).items() if len(values) != len(ids)}
     if lengths:
         refuse(path, f"has columns of other lengths than the {len(ids)} barcodes in /obs: {lengths}")
+    text = [name for name in NUMBERS if name in read and not is_numeric(pd.Series(read[name]))]
+    if text:
+        refuse(path, f"has column(s) {text} in /obs that hold no numbers")
     return pd.DataFrame({_keys.CELL_ID: ids.astype(object), **places, **read}).rename(columns=_CENTROID)
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from spatialsig._checks import check_files
+from spatialsig._files import content_hint
+from spatialsig._text import decoded
 from spatialsig.errors import FileMissingError, InputError
 
 if TYPE_CHECKING:
@@ -59,24 +62,62 @@ def check_bundle(path: Path, form: Form, extra: Sequence[str] = ()) -> None:
     """Raise :class:`FileMissingError` naming all files of the bundle that are needed and not there."""
     if not path.is_dir():
         directory = f": {str(path.parent)!r}" if path.name in SPECS else ""
-        msg = f"bundle {str(path)!r} is not a directory; give the output directory of one Xenium or Atera region{directory}."
+        packed = " It is a file: if it holds the packed bundle, unpack it." if path.is_file() and not directory else ""
+        msg = (
+            f"bundle {str(path)!r} is not a directory; give the output directory of one Xenium or Atera region{directory}."
+            f"{packed}"
+        )
         raise FileMissingError(msg)
     fix = f"Copy them from the output of the instrument; {', '.join(form.needed)} are always needed"
     fix += f", here also {sorted(extra)}." if extra else ", other files only for what you ask for."
-    check_files([path / name for name in (*form.needed, *extra)], what=f"bundle {str(path)!r}", fix=fix)
+    optional = [CELLS_ZARR] if os.path.lexists(path / CELLS_ZARR) else []
+    files = [path / name for name in dict.fromkeys((*form.needed, *extra, *optional))]
+    check_files(files, what=f"bundle {str(path)!r}", fix=_instead(path, files) + fix)
+    folders = [file.name for file in files if file.is_dir()]
+    if folders:
+        msg = f"bundle {str(path)!r}: {', '.join(folders)} is a folder; wanted a file, not unpacked. {fix}"
+        raise InputError(msg)
+
+
+def _instead(path: Path, files: Sequence[Path]) -> str:
+    """Sentence on what is there in place of files that are missing: another spelling, a half download, a folder deeper."""
+    missing = [file.name for file in files if not file.exists()]
+    there = sorted(file.name for file in path.iterdir() if file.name not in missing and not file.name.startswith("."))
+    near = [name for name in there if any(_stands_for(name, wanted) for wanted in missing)]
+    if near:
+        return f"There are {near}: let the download end, unpack and rename them. "
+    inner = [name for name in there if any((path / name / specs).is_file() for specs in SPECS)]
+    return f"The bundle seems to lie in {inner[0]!r}: give {str(path / inner[0])!r}. " if missing and inner else ""
+
+
+def _stands_for(name: str, wanted: str) -> bool:
+    """Whether a file is another spelling, a numbered copy, a half download or the unpacked form of the one wanted."""
+    stem, _, ending = wanted.lower().partition(".")
+    plain = re.sub(r"( \(\d+\)| - copy| copy)(?=\.)", "", name.lower())
+    return plain.startswith(f"{stem}.{ending}") or f"{plain}.zip" == wanted.lower()
 
 
 def read_specs(file: Path) -> dict[str, Any]:
     """Read ``experiment.xenium`` or ``experiment.spatial`` into its fields."""
     try:
-        specs = json.loads(file.read_text(encoding="utf-8"))
+        specs = json.loads(decoded(file), object_pairs_hook=_fields)
     except (OSError, ValueError, RecursionError) as error:
-        msg = f"{str(file)!r} is no valid JSON ({error}): copy it from the output of the instrument again."
+        msg = f"{str(file)!r} is no valid JSON ({error}): copy it from the output of the instrument again.{content_hint(file)}"
         raise InputError(msg) from error
     if not isinstance(specs, dict):
         msg = f"{str(file)!r} holds a {type(specs).__name__}; wanted fields as `pixel_size`: restore the original file."
         raise InputError(msg)
     return specs
+
+
+def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Fields of one object; a name twice would be the last one without a word."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        twice = sorted({name for name, _ in pairs if sum(name == other for other, _ in pairs) > 1})
+        msg = f"field(s) {twice} stand there twice, restore the original file"
+        raise ValueError(msg)
+    return fields
 
 
 def pixel_size_of(specs: dict[str, Any], *, file: Path) -> float:

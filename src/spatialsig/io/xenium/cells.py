@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from spatialsig.io.xenium.bundle import Form
 
 X_COLUMN, Y_COLUMN, AREA_COLUMN = "x_centroid", "y_centroid", "cell_area"
+NUMBERS = (X_COLUMN, Y_COLUMN, AREA_COLUMN, "nucleus_area", "nucleus_count")
 MAX_WITHOUT_POSITION = 0.01
 _PANDAS_INDEX = "__index_level_"
 
@@ -44,9 +45,9 @@ def read_cells(path: Path, cell_ids: NDArray[np.str_]) -> Cells:
     with naming_parquet(file):
         cells = table.to_pandas(ignore_metadata=True)
     cells = cells.drop(columns=[name for name in cells if str(name).startswith(_PANDAS_INDEX)])
-    text = cells[[X_COLUMN, Y_COLUMN]].select_dtypes(exclude="number").columns.tolist()
+    text = [name for name in NUMBERS if name in cells and not is_numeric(cells[name])]
     if text:
-        msg = f"column(s) {text} of {str(file)!r} hold no numbers; wanted um. Use the original file."
+        msg = f"column(s) {text} of {str(file)!r} hold no numbers. Use the original file."
         raise InputError(msg)
     cells[_keys.CELL_ID] = as_text(cells[_keys.CELL_ID], name=f"{file}: cell_id")
     ids_in_file = cells[_keys.CELL_ID].to_numpy(str)
@@ -54,6 +55,11 @@ def read_cells(path: Path, cell_ids: NDArray[np.str_]) -> Cells:
     cells = cells.set_index(_keys.CELL_ID, drop=False).loc[cell_ids].reset_index(drop=True)
     kind = id_kind(table.schema.field(_keys.CELL_ID).type)
     return Cells(cells, count_unplaced(file, cells), kind, bool(np.array_equal(ids_in_file, cell_ids)))
+
+
+def is_numeric(values: pd.Series[Any]) -> bool:
+    """Whether a column holds numbers, or nothing at all."""
+    return pd.api.types.is_numeric_dtype(values) or bool(values.isna().all())
 
 
 def count_unplaced(file: Path, cells: pd.DataFrame) -> int:

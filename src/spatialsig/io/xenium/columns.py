@@ -6,9 +6,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from spatialsig._files import content_hint
 from spatialsig.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ def naming_parquet(file: Path) -> Iterator[None]:
     except InputError:
         raise
     except _DAMAGE as error:
-        msg = f"{str(file)!r} cannot be read as parquet ({error}): copy it from the output of the instrument again."
+        msg = f"{str(file)!r} cannot be read as parquet ({error}): copy it from the output of the instrument again.{content_hint(file)}"
         raise InputError(msg) from error
 
 
@@ -45,8 +47,14 @@ def read_parquet(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def _check_names(file: Path, metadata: pq.FileMetaData) -> None:
-    """Raise where the footer, which names every column twice, disagrees with itself: a name is damaged."""
+    """Raise where two columns have one name, and where the footer, which names every column twice, disagrees with itself."""
     names = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        msg = (
+            f"{str(file)!r} has column(s) {repeated} twice, and which is meant cannot be known: use the original file."
+        )
+        raise InputError(msg)
     for group in range(metadata.num_row_groups):
         in_group = [metadata.row_group(group).column(i).path_in_schema for i in range(metadata.num_columns)]
         if in_group != names:
@@ -72,6 +80,10 @@ def check_columns(file: Path, names: Sequence[str], needed: Sequence[str]) -> No
 def as_text(values: Any, *, name: str) -> NDArray[np.str_]:
     """Turn identifiers of ``name`` into str, however they were stored; :class:`InputError` if bytes are no text."""
     array = np.asarray(values)
+    missing = int(pd.isna(array).sum()) if array.dtype.kind in "fO" else 0
+    if missing:
+        msg = f"{name!r} has {missing} missing value(s): copy the file from the instrument again."
+        raise InputError(msg)
     if array.dtype.kind == "f" and np.isfinite(array).all() and (array == np.floor(array)).all():
         array = array.astype(np.int64)
     try:

@@ -31,6 +31,7 @@ COUNT_COLUMNS = {  # feature type -> column of cells.parquet
 }
 _BLOCK = 2**20  # values looked at together
 _MAX_INT32 = 2**31 - 1
+_MAX_COUNT = 2**24  # float32 does not hold every larger whole number
 
 
 class StoredList(Protocol):
@@ -71,9 +72,10 @@ def genes_of(path: Path, kinds: NDArray[np.str_], *, ids: Any, names: Any, **mor
         name: as_text(values, name=f"{path}: {name}")[keep]
         for name, values in {"id": ids, "name": names, **more}.items()
     }
+    gene_ids = text.pop("id")
+    names = np.where(text["name"] == "", gene_ids, text.pop("name"))  # a gene without a name has an id
     var = pd.DataFrame(
-        {"gene_ids": text.pop("id"), "feature_types": GENE_EXPRESSION},
-        index=make_index_unique(pd.Index(text.pop("name"))),
+        {"gene_ids": gene_ids, "feature_types": GENE_EXPRESSION}, index=make_index_unique(pd.Index(names))
     )
     return var.assign(**text)
 
@@ -216,6 +218,8 @@ def _take_block(
             path,
             f"has {int(wrong.sum())} counts that are negative or no whole numbers {where}, as {data[wrong][0]!r}",
         )
+    if len(data) and data.max() > _MAX_COUNT:
+        refuse(path, f"has a count of {data.max():g} {where}; wanted at most 2^24, as no cell has more of one gene")
     # a copy: rows are sorted in place, and what was read belongs to the next block too
     parts = (data.astype(np.float32), indices.astype(np.int32), starts[rows.start : rows.stop + 1] - starts[rows.start])
     block = sparse.csr_matrix(parts, shape=(rows.stop - rows.start, n_features))

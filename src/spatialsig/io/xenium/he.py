@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from spatialsig.io.images.rgb import RgbFile
 
 _HE = re.compile(r"^(?P<stem>|.*[^A-Za-z])he_image\.(ome\.tiff?|ome\.btf|tiff?|btf|svs|ndpi)$", re.IGNORECASE)
+_HE_WORDS = re.compile(r"(^|[^A-Za-z])he_image\.", re.IGNORECASE)
 _ALIGNMENT = re.compile(r"(image|he_)alignment\.csv$", re.IGNORECASE)  # of Xenium, of Atera
 _IMAGE_SUFFIX = re.compile(r"(\.ome)?\.[A-Za-z0-9]+$", re.IGNORECASE)
 _OUTPUT = re.compile(r"(?:^|[-_.\s]+)(?:xe_)?(?:outs?|output)$", re.IGNORECASE)
@@ -58,6 +59,9 @@ def _images(folder: Path) -> list[Path]:
     """H&E images by name; dot files are what macOS leaves beside the real ones."""
     files = [file for file in folder.iterdir() if _HE.match(file.name) and not file.name.startswith(".")]
     for file in files:
+        if file.exists() and not file.is_file():
+            msg = f"H&E image {str(file)!r} is a folder or a pipe; wanted a file: move it away, or give the file with `he_image=`."
+            raise InputError(msg)
         if file.is_symlink() and not file.exists():
             msg = (
                 f"H&E image {str(file)!r} is a link to {str(file.readlink())!r}, which is not there: mount its disk or mend "
@@ -150,6 +154,7 @@ def read_he_alignment(
         if he_alignment is not None:
             msg = f"`he_alignment` is given but bundle {str(path)!r} has no H&E image; give `he_image=` too."
             raise InputError(msg)
+        _warn_left_over(path)
         return None, {"he_alignment": None, "he_alignment_found": None}
     where, fit = GIVEN, {}
     if he_alignment is None:
@@ -164,6 +169,18 @@ def read_he_alignment(
         matrix, name = _as_matrix(he_alignment), "given as a matrix (`he_alignment`)"
     check_alignment(matrix, pixel_size=pixel_size, name=name)
     return matrix, {"he_alignment": name, "he_alignment_found": where} | fit
+
+
+def _warn_left_over(path: Path) -> None:
+    """Warn of files in a bundle that speak of an H&E, where none is read."""
+    files = (file.name for file in path.iterdir() if not file.name.startswith("."))
+    left = sorted(name for name in files if _HE_WORDS.search(name) or _ALIGNMENT.search(name))
+    if left:
+        msg = (
+            f"bundle {str(path)!r} is read without an H&E, though it has {left}; wanted a *he_image.ome.tif (.tif, .svs, "
+            f".ndpi): let its download end, or give the image with `he_image=`."
+        )
+        warn(msg)
 
 
 def _as_matrix(he_alignment: ArrayLike) -> NDArray[np.float64]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 
+from spatialsig._files import content_hint
 from spatialsig.errors import InputError
 from spatialsig.io.xenium.columns import as_text
 from spatialsig.io.xenium.counts import Axes, genes_of, read_counts, refuse
@@ -66,13 +67,15 @@ def _opened(path: Path) -> Iterator[Any]:
     """Group of the matrix; what a damaged file raises becomes an :class:`InputError` that names it."""
     try:
         with h5py.File(path, "r") as file:
+            if "matrix" not in file:
+                refuse(path, f"has no group /matrix; it has {sorted(file)}")
             yield file["matrix"]
     except InputError:
         raise
     except _DAMAGE as error:
         msg = (
             f"{str(path)!r} cannot be read as HDF5 ({type(error).__name__}: {error}). Copy {path.name} from the "
-            f"instrument again."
+            f"instrument again.{content_hint(path)}"
         )
         raise InputError(msg) from error
 
