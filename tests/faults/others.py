@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tifffile
 
-from spatialsig.errors import AlignmentError, FileMissingError, InputError
+from spatialsig.errors import AlignmentError, FileMissingError, InputError, SpatialsigError
 
 from .conftest import ALIGNMENT, FILES, IMAGE, LAYOUTS, MATRIX_ZARR, ZARR, Broken
 from .table import CELLS, EQUAL, MATRIX, MORE, SPECS, STAINED, WARNED, ZIP, Fault, put
@@ -329,7 +329,7 @@ OTHERS: dict[str, Fault] = {
     # the folder
     "what file managers leave": Fault(clutter, EQUAL),
     "what file managers leave, morphology": Fault(clutter, EQUAL, (), STAINED, MORE["morphology"]),
-    "the bundle as a zip": Fault(bundle_as_zip, FileMissingError, ("S1.zip", "unpack")),
+    "the bundle as a zip": Fault(bundle_as_zip, SpatialsigError, ("S1.zip", "unpack")),
     "the bundle one folder deeper": Fault(nested, FileMissingError, ("outs", "give")),
     "the bundle through a link": Fault(through_a_link, EQUAL),
     **{
@@ -432,7 +432,7 @@ OTHERS: dict[str, Fault] = {
         for name in ("Cell_ID", "sample", "Region")
     },
     "centroids in px": Fault(
-        lambda b: b.cells(lambda r: r.assign(x_centroid=r.x_centroid / 0.2125, y_centroid=r.y_centroid / 0.2125)),
+        lambda b: (b.remove(ZIP), b.cells(lambda r: r.assign(x_centroid=r.x_centroid / 0.2125, y_centroid=r.y_centroid / 0.2125))),
         AlignmentError, (ALIGNMENT, "outside the H&E"),
     ),
     "centroids swapped": Fault(

@@ -21,6 +21,7 @@ NDPI_SUFFIX = ".ndpi"
 OPENSLIDE_SUFFIXES = (".mrxs", ".scn", ".bif", ".svslide", ".vms", ".vmu", ".czi", ".dcm")
 PLAIN_SUFFIXES = (".png", ".jpg", ".jpeg")
 ZARR_SUFFIX = ".zarr"
+PACKED_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 SUFFIXES = (*TIFF_SUFFIXES, NDPI_SUFFIX, *OPENSLIDE_SUFFIXES, *PLAIN_SUFFIXES, ZARR_SUFFIX)
 _WHITE = "FFFFFF"
 
@@ -88,7 +89,8 @@ def _open(path: Path, backend: Literal["openslide"] | None) -> RgbFile:
     if suffix == ".xenium":
         msg = f"{str(path)!r} is the settings file of a Xenium bundle: give its directory, {str(path.parent)!r}."
         raise InputError(msg)
-    msg = f"image {str(path)!r} has an unknown format; wanted one of {list(SUFFIXES)}: convert it."
+    fix = "unpack it, and give the image or the directory in it" if suffix in PACKED_SUFFIXES else "convert it"
+    msg = f"image {str(path)!r} has an unknown format; wanted one of {list(SUFFIXES)}: {fix}."
     raise InputError(msg)
 
 
