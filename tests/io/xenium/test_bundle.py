@@ -86,7 +86,7 @@ def linked(root: Path, version: str, placement: Placement | None, folder: Path) 
     """Bundle of a layout with the H&E of a placement, all of it links."""
     folder.mkdir(parents=True)
     for file in (root / version / "S1").iterdir():
-        if "_he_image" not in file.name:
+        if "_he_" not in file.name:
             (folder / file.name).symlink_to(file)
     if placement is not None:
         (folder / "x_he_image.ome.tif").symlink_to(placement.image)
