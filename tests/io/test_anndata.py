@@ -306,7 +306,7 @@ def test_what_is_missing_stays_missing(tmp_path, kind, stored) -> None:
 
 
 REFUSED = {
-    "times": (pd.date_range("2020", periods=12), r"obs\['x'\] holds datetime64\[ns\], which cannot be stored"),
+    "times": (pd.date_range("2020", periods=12), r"obs\['x'\] holds datetime64\[(ns|us)\], which cannot be stored"),
     "durations": (pd.to_timedelta(np.arange(12)), "holds timedelta64"),
     "periods": (pd.period_range("2020", periods=12, freq="D"), "holds period"),
     "lists": ([[1]] * 12, r"holds objects that are mixed, which cannot be stored. Turn it into text"),

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import json
+import zlib
+from collections.abc import Callable
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import spatialdata as sd
 from scipy import sparse
 
-from spatialsig.slide.fingerprints import Names, Numbers, of_column
+import spatialsig as sp
+from spatialsig._hashing import json_hash
+from spatialsig.slide.fingerprints import Kept, Numbers, of_column
+from spatialsig.slide.slides import open_slides
+from spatialsig.store import snapshot
+from spatialsig.store.tables import parts_of
+
+Change = Callable[[ad.AnnData], None]
 
 RNG = np.random.default_rng(0)
 COUNTS = RNG.poisson(0.5, (90, 12)).astype(np.float32)
@@ -20,7 +31,7 @@ WITH = {"numbers": 1.0, "NaN": np.nan, "infinity": np.inf, "minus infinity": -np
 def numbers(values: np.ndarray | sparse.csr_matrix, order: np.ndarray) -> Numbers:
     table = ad.AnnData(values[order])
     table.obs_names = [f"cell {i}" for i in order]
-    found = Numbers.of(table, "X", rows=Names(table.obs_names), columns=Names(table.var_names))
+    found = Numbers.of(table, "X", Kept())
     assert found is not None
     return found
 
@@ -68,3 +79,111 @@ def test_a_column_has_one_fingerprint_whatever_kind_of_text_pandas_uses(values: 
             table = ad.AnnData(np.zeros((3, 1)), obs=obs)
             prints.add((of_column(table.obs, "x"), of_column(table.obs, "kind")))
     assert len(prints) == 1
+
+
+def names_sum(names: list[object]) -> list[int]:
+    return [len(names), zlib.crc32("\n".join(map(str, names)).encode())]
+
+
+def bytes_sum(values: np.ndarray) -> list[object]:
+    return [values.shape, values.dtype.str, zlib.crc32(values.tobytes())]
+
+
+@pytest.mark.parametrize("index", [[f"cell {i}" for i in range(90)], list(range(90)), [*range(89), "Zelle ä"]])
+def test_fingerprints_stay_those_of_stores_that_exist(index: list[object]) -> None:
+    """Written by hand with the standard library: another hash would make every older result look stale."""
+    table = ad.AnnData(COUNTS, obs=pd.DataFrame(index=pd.Index(index, dtype=object if "Zelle ä" in index else None)))
+    names = [names_sum(index), names_sum(list(table.var_names))]
+    found = Numbers.of(table, "X", Kept())
+    assert found.fingerprint == json_hash([*names, bytes_sum(COUNTS)])
+    table.X = held = sparse.csr_matrix(COUNTS)
+    parts = [held.shape, *(bytes_sum(part) for part in (held.data, held.indices, held.indptr))]
+    assert Numbers.of(table, "X", Kept()).fingerprint == json_hash([*names, parts])
+
+
+def test_what_was_found_of_an_object_goes_with_it() -> None:
+    kept, seen = Kept(), []
+
+    def count(values: np.ndarray) -> int:
+        seen.append(values.sum())
+        return len(seen)
+
+    first = np.arange(3)
+    assert [kept.of(first, count), kept.of(first, count), kept.of(first + 1, count), kept.of(first + 2, count)] == [
+        1,
+        1,
+        2,
+        3,
+    ]
+    assert [kept.of(first, count), seen] == [1, [3, 6, 9]]
+    del first
+    assert kept._found == {}
+
+
+def one_value(table: ad.AnnData) -> None:
+    table.X = table.X.copy()
+    table.X.data[len(table.X.data) // 3] += 1
+
+
+def one_name(table: ad.AnnData) -> None:
+    table.obs_names = ["another", *table.obs_names[1:]]
+
+
+def two_names(table: ad.AnnData) -> None:
+    names = list(table.obs_names)
+    table.obs_names = [names[1], names[0], *names[2:]]
+
+
+def in_place(table: ad.AnnData) -> None:
+    table.X.data[len(table.X.data) // 3] += 1
+
+
+def looked_at(data: sd.SpatialData | Path) -> tuple[str | None, str]:
+    """Fingerprint of the counts, and whether the scores made of them are fresh."""
+    (slide,) = open_slides(data)
+    rows = {row["part"]: row["state"] for row in slide.lineage.rows()}
+    return slide.lineage.fingerprint("table/X"), rows["table/obsm/signatures"]
+
+
+@pytest.mark.parametrize("change", [one_value, in_place, one_name, two_names])
+@pytest.mark.parametrize("where", ["memory", "store"])
+def test_one_value_one_name_or_their_order_is_seen(patched, tmp_path: Path, where: str, change: Change) -> None:
+    """Also where the same process has just looked at the slide, so that nothing old is believed."""
+    path = tmp_path / "a.zarr"
+    data = patched if where == "memory" else path
+    if data is path:
+        sp.io.write(patched, path)
+    before, state = looked_at(data)
+    assert (before, state) == looked_at(data)
+    assert state == "fresh"
+    change(patched["table"])
+    if data is path:
+        sp.io.write(patched, path, overwrite=True)
+    now, state = looked_at(data)
+    assert now != before
+    assert state == ("fresh" if change is one_name else "stale")  # scores stay right when a cell is called another name
+
+
+def test_no_step_writes_into_the_tables_of_a_store(patched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was found of their arrays is kept, so that it would be wrong afterwards."""
+
+    def frozen(path: Path) -> ad.AnnData:
+        table = read(path)
+        parts = [table.X, *table.obsm.values(), *parts_of(table, "layers").values()]
+        for part in (getattr(part, "data", part) if sparse.issparse(part) else part for part in parts):
+            if isinstance(part, np.ndarray):
+                part.setflags(write=False)
+        return table
+
+    read = snapshot._read
+    monkeypatch.setattr(snapshot, "_read", frozen)
+    path = tmp_path / "a.zarr"
+    sp.io.write(patched, path)
+    sp.pp.assign_cells(path)
+    sp.tl.score_cells(path, "seed")
+    sp.pp.normalize(path)
+    sp.pp.highly_variable_genes(path, n_top_genes=50)
+    model = sp.tl.train_autoencoder(path, signatures="seed", n_latent=4, hidden=(16,), max_epochs=1)
+    sp.tl.embed_cells(path, model)
+    sp.tl.aggregate_patches(path, min_cells=5)
+    sp.pp.filter_cells(path, min_counts=1)

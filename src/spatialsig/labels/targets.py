@@ -14,6 +14,7 @@ from spatialsig._text import MISSING
 from spatialsig.errors import InputError
 from spatialsig.slide.counts import gene_names
 from spatialsig.stats.grouped import group_sizes, grouped_count, grouped_mean, grouped_sem, grouped_shares, pseudobulk
+from spatialsig.store.tables import parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -48,7 +49,9 @@ def check_columns(
     for key in obsm:
         check_key(cells.obsm, key, name="obsm", where=f"the obsm of slide {slide.name!r}")
     for layer in layers:
-        check_key([COUNTS, *cells.layers], layer, name="layers", where=f"the layers of slide {slide.name!r}")
+        check_key(
+            [COUNTS, *parts_of(cells, "layers")], layer, name="layers", where=f"the layers of slide {slide.name!r}"
+        )
 
 
 def _check_values(values: pd.Series[Any], *, where: str) -> None:

@@ -14,6 +14,7 @@ from spatialsig import _keys
 from spatialsig._checks import first_few
 from spatialsig.errors import InputError
 from spatialsig.stats.expression import value_range
+from spatialsig.store.tables import parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,8 +63,7 @@ def refuse_lazy(table: ad.AnnData, *, where: str) -> None:
     if not isinstance(table.obs, pd.DataFrame) or table.isbacked:
         msg = f"{where} is not in memory: load it first, `sdata.tables[key] = table.to_memory()`."
         raise InputError(msg)
-    sections = {"layers": table.layers, "obsm": table.obsm}
-    parts = {f"{name}[{key!r}]": values for name, section in sections.items() for key, values in section.items()}
+    parts = {f"{name}[{key!r}]": values for name in ("layers", "obsm") for key, values in parts_of(table, name).items()}
     lazy = [name for name, values in ({} if table.is_view else {"X": table.X} | parts).items() if is_lazy(values)]
     if lazy:
         msg = f"{where}.{lazy[0]} is not in memory: load it first, `sdata.tables[key] = table.to_memory()`."

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import zlib
+import weakref
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import compress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import dask
 import numpy as np
 import pandas as pd
 import shapely
+from imagecodecs import deflate_crc32 as crc32  # the numbers of `zlib.crc32`, five times as fast
 from scipy import sparse
 
 from spatialsig import _keys
@@ -18,7 +20,7 @@ from spatialsig._hashing import json_hash
 from spatialsig.slide.coordinates import full_resolution
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import anndata as ad
     from numpy.typing import NDArray
@@ -27,19 +29,37 @@ if TYPE_CHECKING:
 BLOCK_PX = 256  # edge of the three blocks of an image that stand for its pixels, and of the chunks we write
 WHOLE = 2**20  # values of an image that are few enough to look at all of them
 N_SPOTS = 64  # values of a table that tell a selection of its rows and columns from other numbers
+T = TypeVar("T")
 _SPARSE = (sparse.csr_matrix, sparse.csr_array, sparse.csc_matrix, sparse.csc_array)
+
+
+class Kept:
+    """What was found of objects, as long as they live; right where nobody writes into them."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[int, str], tuple[weakref.ref[Any], Any]] = {}
+
+    def of(self, value: Any, what: Callable[[Any], T]) -> T:
+        """``what(value)``, found once for each object."""
+        key = id(value), what.__name__
+        reference, found = self._found.get(key, (None, None))
+        if reference is None or reference() is not value:  # an id is given anew once its object is gone
+            found = what(value)
+            self._found[key] = weakref.ref(value, lambda _: self._found.pop(key, None)), found
+        return cast("T", found)
 
 
 @dataclass(frozen=True)
 class Names:
-    """Names of rows or columns, which all parts of a table share, and their checksum, taken once."""
+    """Names of rows or columns, which all parts of a table share."""
 
     index: pd.Index
+    kept: Kept
 
-    @cached_property
+    @property
     def checksum(self) -> list[int]:
         """Length and checksum."""
-        return _text(self.index)
+        return self.kept.of(self.index, _text)
 
 
 @dataclass(frozen=True)
@@ -49,9 +69,10 @@ class Numbers:
     values: Any  # array or sparse matrix
     rows: Names
     columns: Names
+    kept: Kept
 
     @classmethod
-    def of(cls, table: ad.AnnData, aspect: str, *, rows: Names, columns: Names) -> Numbers | None:
+    def of(cls, table: ad.AnnData, aspect: str, kept: Kept) -> Numbers | None:
         """Numbers of ``X``, ``obsm/key`` or ``layers/key``; None where there are none in memory."""
         section, _, key = aspect.partition("/")
         if section not in {"X", "obsm", "layers"}:
@@ -60,13 +81,13 @@ class Numbers:
         values = values.to_numpy() if isinstance(values, pd.DataFrame) else values
         if not (isinstance(values, _SPARSE) or (isinstance(values, np.ndarray) and not values.dtype.hasobject)):
             return None
-        own = Names(pd.RangeIndex(values.shape[1]).astype(str)) if section == "obsm" else columns
-        return cls(values, rows, own)
+        columns = pd.RangeIndex(values.shape[1]).astype(str) if section == "obsm" else table.var_names
+        return cls(values, Names(table.obs_names, kept), Names(columns, kept), kept)
 
     @property
     def fingerprint(self) -> str:
         """Hash of names and values."""
-        return json_hash([self.rows.checksum, self.columns.checksum, _checksums(self.values)])
+        return json_hash([self.rows.checksum, self.columns.checksum, self.kept.of(self.values, _checksums)])
 
     @property
     def form(self) -> list[Any]:
@@ -89,15 +110,9 @@ class Numbers:
             "row": self.rows.index[row].astype(str).tolist(),
             "column": self.columns.index[column].astype(str).tolist(),
             "value": self._at(row, column),
-            "sum": self._sum().hex(),
+            "sum": self.kept.of(self.values, _sum).hex(),
             "kept": self.form,
         }
-
-    def _sum(self) -> float:
-        """Sum of what is a number; rows without a label are NaN."""
-        total = float(self.values.sum(dtype=np.float64))
-        held = self.values.data if sparse.issparse(self.values) else self.values
-        return total if np.isfinite(total) else float(np.nansum(held, dtype=np.float64))
 
     def _at(self, rows: NDArray[Any], columns: NDArray[Any]) -> list[str]:
         """Values exactly, as text: JSON knows neither NaN nor infinity."""
@@ -121,13 +136,13 @@ class Numbers:
         return bool(kept.any()) and self._at(row[kept], column[kept]) == before
 
     def _has_sum(self, before: float) -> bool:
-        return bool(np.isclose(self._sum(), before, rtol=1e-9, atol=0, equal_nan=True))
+        return bool(np.isclose(self.kept.of(self.values, _sum), before, rtol=1e-9, atol=0, equal_nan=True))
 
 
 def of_shapes(shapes: pd.DataFrame, spec: Mapping[str, Any] | None) -> str:
     """Places of patches; outlines of other shapes."""
     if spec is None or not {_keys.Y0, _keys.X0} <= set(shapes):
-        return json_hash([_text(shapes.index), zlib.crc32(b"".join(shapely.to_wkb(np.asarray(shapes["geometry"]))))])
+        return json_hash([_text(shapes.index), crc32(b"".join(shapely.to_wkb(np.asarray(shapes["geometry"]))))])
     origins = np.asarray(shapes[[_keys.Y0, _keys.X0]], np.int64)
     return json_hash([_text(shapes.index), _checksums(origins), spec["size_l0"], spec["image_key"]])
 
@@ -141,8 +156,8 @@ def of_pixels(image: DataArray | DataTree) -> str:
     blocks = []
     for share in (0.25, 0.5, 0.75):
         y, x = (int(share * size) // BLOCK_PX * BLOCK_PX for size in (height, width))  # no block lies in two chunks
-        blocks.append(_checksums(full[:, y : y + BLOCK_PX, x : x + BLOCK_PX].to_numpy()))
-    return json_hash([height, width, blocks])
+        blocks.append(full[:, y : y + BLOCK_PX, x : x + BLOCK_PX].data)
+    return json_hash([height, width, [_checksums(np.asarray(block)) for block in dask.compute(*blocks)]])
 
 
 def of_column(frame: pd.DataFrame, key: str) -> str | None:
@@ -159,9 +174,21 @@ def _checksums(values: Any) -> list[Any]:
     """Shape, type and checksum of an array, or of the arrays of a sparse matrix."""
     if isinstance(values, _SPARSE):
         return [values.shape, *(_checksums(part) for part in (values.data, values.indices, values.indptr))]
-    return [values.shape, values.dtype.str, zlib.crc32(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)]
+    return [values.shape, values.dtype.str, crc32(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)]
+
+
+def _sum(values: Any) -> float:
+    """Sum of what is a number; rows without a label are NaN."""
+    held = values.data if sparse.issparse(values) else values
+    total = float(held.sum(dtype=np.float64))
+    return total if np.isfinite(total) else float(np.nansum(held, dtype=np.float64))
 
 
 def _text(names: pd.Index) -> list[int]:
     """Length and checksum of names."""
-    return [len(names), zlib.crc32("\n".join(map(str, names)).encode())]
+    texts = names.tolist()
+    try:
+        joined = "\n".join(texts)
+    except TypeError:  # numbers, dates, missing ones
+        joined = "\n".join(map(str, texts))
+    return [len(texts), crc32(joined.encode())]

@@ -17,7 +17,8 @@ from spatialsig._checks import first_few
 from spatialsig._hashing import json_hash
 from spatialsig.errors import AlignmentError, StaleError
 from spatialsig.slide.coordinates import image_to_um
-from spatialsig.slide.fingerprints import Names, Numbers, of_column, of_pixels, of_shapes
+from spatialsig.slide.fingerprints import Kept, Numbers, of_column, of_pixels, of_shapes
+from spatialsig.store.tables import parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -33,6 +34,7 @@ PIXELS, PLACE, STAIN = "pixels", "place", "stain"  # of an image; of patches
 FOLDS = "/folds"  # part that is the folds of the slide; no element has a name like this
 COLUMNS_OF_SHAPES = "columns/"
 COLUMNS = ("obs/", "var/", COLUMNS_OF_SHAPES)  # by name
+_KEPT = Kept()  # of tables that were read from stores, see `store/snapshot.py`
 
 
 def pixels_of(image_key: str) -> str:
@@ -67,8 +69,9 @@ class Lineage:
         self.slide = slide
         self._prints: dict[str, str | None] = {}
         self._numbers: dict[str, Numbers | None] = {}
-        self._names: dict[str, tuple[Names, Names]] = {}
+        self._kept = Kept()
         self._fresh: set[str] = set()
+        self.forget()
 
     @property
     def entries(self) -> dict[str, dict[str, Any]]:
@@ -78,9 +81,10 @@ class Lineage:
 
     def forget(self) -> None:
         """Look at every part anew: something was replaced."""
+        # nobody writes into the tables of stores, which are shared; into those of an object its owner may
+        self._kept = Kept() if self.slide.path is None else _KEPT
         self._prints.clear()
         self._numbers.clear()
-        self._names.clear()
         self._fresh.clear()
 
     def record(self, part: str, sources: Iterable[str], *, made_by: str) -> None:
@@ -144,7 +148,7 @@ class Lineage:
         if part in self.slide.sdata.tables:
             table = self.slide.sdata.tables[part]
             for section in ("obs", "var", "obsm", "layers"):
-                yield from (f"{section}/{key}" for key in getattr(table, section))
+                yield from (f"{section}/{key}" for key in parts_of(table, section))
 
     def check(self, part: str) -> None:
         """Refuse a stale part; whatever reads a part of a slide, in any room above too, calls this first.
@@ -254,8 +258,7 @@ class Lineage:
             table = self.slide.sdata.tables.get(key)
             self._numbers[part] = None
             if table is not None:
-                rows, columns = self._names.setdefault(key, (Names(table.obs_names), Names(table.var_names)))
-                self._numbers[part] = Numbers.of(table, aspect or "X", rows=rows, columns=columns)
+                self._numbers[part] = Numbers.of(table, aspect or "X", self._kept)
         return self._numbers[part]
 
     def _is_same(self, part: str, before: str, spots: Mapping[str, Any] | None, *, by_row: bool) -> bool:

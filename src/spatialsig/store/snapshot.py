@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 from scipy import sparse
 from spatialdata import SpatialData, read_zarr
 from spatialdata.models import TableModel
@@ -24,6 +25,7 @@ from spatialdata.models import TableModel
 from spatialsig._settings import settings
 from spatialsig.errors import StoreError
 from spatialsig.store.metadata import FILE, KINDS, elements_on_disk, root_document, why_unfinished
+from spatialsig.store.tables import parts_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -110,6 +112,8 @@ def read_table(path: Path) -> ad.AnnData:
 
 def _read(path: Path) -> ad.AnnData:
     table = ad.read_zarr(path)
+    for frame in (values for values in table.obsm.values() if isinstance(values, pd.DataFrame)):
+        frame.index = table.obs_names  # the same object: AnnData compares all names whenever `obsm` is looked at
     links = table.uns.get(TableModel.ATTRS_KEY)
     if links is not None:
         links |= {name: links.get(name) for name in _LINKS}
@@ -156,7 +160,7 @@ def _bytes(array: Any) -> int:
 
 
 def _axes(table: ad.AnnData) -> dict[str, dict[str, object]]:
-    return {name: dict(getattr(table, name)) for name in ("obsm", "varm", "layers", "obsp", "varp")}
+    return {name: parts_of(table, name) for name in ("obsm", "varm", "layers", "obsp", "varp")}
 
 
 def _own(table: ad.AnnData) -> ad.AnnData:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SECTIONS = ("obs", "var", "obsm", "varm", "obsp", "varp", "layers", "uns")
 FRAMES = ("obs", "var")
+X_AMONG_LAYERS = ("layers", None)
 MAX_NAME = 200  # of a column, which is a directory
 _CATEGORIES = frozenset({"string", "integer", "floating", "mixed-integer-float", "boolean", "empty"})
 _FLOATS = ("float64", "float64")
@@ -28,19 +29,24 @@ _OBJECTS = {
 _FIX = "Turn it into text, numbers or categories, for example with `.astype(str)`, or leave it out."
 
 
+def parts_of(table: ad.AnnData, section: str) -> dict[str, Any]:
+    """Entries of a section of a table; ``X``, which AnnData 0.13 lists among the layers as None, is none of them."""
+    return {name: values for name, values in getattr(table, section).items() if (section, name) != X_AMONG_LAYERS}
+
+
 def storable(table: ad.AnnData, *, where: str) -> ad.AnnData:
     """The same table if a store can keep it as it is, else a new one of the same arrays whose frames it can keep.
 
     Raises :class:`InputError` naming the parts that no store keeps, and the fix; ``where`` names the table.
     """
     for section in SECTIONS:
-        check_names(getattr(table, section).keys(), where=f"{where}.{section}")
+        check_names(parts_of(table, section), where=f"{where}.{section}")
     frames = {name: storable_frame(getattr(table, name), where=f"{where}.{name}") for name in FRAMES}
     framed = {key: values for key, values in table.obsm.items() if isinstance(values, pd.DataFrame)}
     kept = {key: storable_frame(values, where=f"{where}.obsm[{key!r}]") for key, values in framed.items()}
     if all(frames[name] is getattr(table, name) for name in FRAMES) and all(kept[key] is framed[key] for key in kept):
         return table
-    others = {name: dict(getattr(table, name)) for name in ("varm", "obsp", "varp", "layers")}
+    others = {name: parts_of(table, name) for name in ("varm", "obsp", "varp", "layers")}
     new = ad.AnnData(X=table.X, uns=dict(table.uns), obsm=dict(table.obsm) | kept, **frames, **others)
     if table.raw is not None:
         new.raw = table.raw.to_adata()
