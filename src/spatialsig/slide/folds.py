@@ -111,7 +111,7 @@ def random_folds(xy_um: NDArray[Any], *, n_folds: int, seed: int) -> NDArray[np.
         mixed = nm[:, 0] * np.uint64(0x9E3779B97F4A7C15) + nm[:, 1] * np.uint64(0xC2B2AE3D27D4EB4F) + np.uint64(seed)
         for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
             mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-    return np.where(there, (mixed >> np.uint64(33)) % np.uint64(n_folds), BUFFER).astype(np.int64)
+    return np.where(there, ((mixed >> np.uint64(33)) % np.uint64(n_folds)).astype(np.int64), BUFFER)
 
 
 def folds_of(slide: Slide, xy_um: NDArray[Any], *, extent_um: float = 0.0) -> NDArray[np.int64]:
