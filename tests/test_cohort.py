@@ -235,7 +235,7 @@ def test_panels_are_compared_and_named(three, tmp_path) -> None:
     assert cohort.genes() == [f"G{i}" for i in range(3, 12)]
     assert cohort.genes("union") == [f"G{i}" for i in range(15)]
     assert cohort.subset(["S3", "S1"]).genes() == [f"G{i}" for i in reversed(range(12))]
-    with pytest.raises(InputError, match=r"`how='both'` is not known; choose one of \['intersection', 'union'\]"):
+    with pytest.raises(InputError, match=r"`how='both'` of `Cohort.genes` must be 'intersection' or 'union'"):
         cohort.genes("both")
     with pytest.raises(
         KeyMissingError, match=r"`table_key='cells'` is not in the tables of slide 'S1'; available: \['table'\]"

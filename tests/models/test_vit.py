@@ -182,7 +182,7 @@ def test_config_that_does_not_fit_the_weights_is_refused(tmp_path) -> None:
         ('"depth": 1', '"depth": 99999', "`depth=99999`"),
         ('"heads": 2', '"heads": 3', "`dim=32` must be a multiple of 4 x `heads=3`"),
         ('"um_per_px": 0.5', '"um_per_px": "x"', "`um_per_px='x'` must be a number"),
-        ('"um_per_px": 0.5', '"um_per_px": NaN', "`um_per_px` must be a finite number above 0"),
+        ('"um_per_px": 0.5', '"um_per_px": NaN', "`um_per_px=nan` of `SignatureViT` must be a finite number"),
         ('"fusion": "gated"', '"fusion": "sum"', "`fusion='sum'` is not known"),
         ('"pool": "mean"', '"pool": ["mean"]', r"`pool=.*` of `ViTConfig` must be a valid string"),
     ):

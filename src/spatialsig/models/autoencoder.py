@@ -88,8 +88,8 @@ class Autoencoder:
         config: AutoencoderConfig,
         genes: Sequence[str],
         *,
-        mean: NDArray[Any],
-        std: NDArray[Any],
+        mean: NDArray[Any] | Sequence[float],
+        std: NDArray[Any] | Sequence[float],
         run: dict[str, Any] | None = None,
         net: AutoencoderNet | None = None,
     ) -> None:
