@@ -17,7 +17,7 @@ import reprlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, TypeAlias, TypeVar, get_type_hints
+from typing import Annotated, Any, ParamSpec, TypeAlias, TypeVar, get_args, get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -113,10 +113,19 @@ def fitting(owner: Any, given: Mapping[str, Any], *, of: str) -> dict[str, Any]:
     """Those of the values ``given`` to a function ``owner`` that have a type, as it wants them."""
     adapters = _adapters(inspect.unwrap(owner))
     return {
-        name: _fitting(adapters[name], value, f"`{name}={_short(value)}` of `{of}`")
+        name: _configured(owner, name, value) or _fitting(adapters[name], value, f"`{name}={_short(value)}` of `{of}`")
         for name, value in given.items()
         if name in adapters
     }
+
+
+def _configured(owner: Any, name: str, value: Any) -> Any:
+    """Configuration that is given by its fields, as in YAML; None where ``value`` is no such."""
+    if not isinstance(value, Mapping):
+        return None
+    hint = get_type_hints(inspect.unwrap(owner))[name]
+    classes = [option for option in (hint, *get_args(hint)) if is_dataclass(option)]
+    return classes[0](**value) if classes and isinstance(classes[0], type) else None
 
 
 @functools.cache

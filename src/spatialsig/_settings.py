@@ -37,6 +37,9 @@ class Settings:
         ``M_MMAP_THRESHOLD`` and ``M_TRIM_THRESHOLD``) for the whole process, other libraries in it included, which then
         may hold up to about half a GiB more; afterwards the limits are those that glibc ends up with by itself. False
         leaves the allocator alone; so do environment variables that set these limits, and other systems.
+    device
+        Where networks are trained and predict when a call does not say it: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, or
+        ``"auto"``, the first CUDA GPU where there is one (of a network that already lies on a GPU, that one), else the CPU.
     lock_wait_s
         Seconds to wait for another process that is writing to the same store.
     """
@@ -47,6 +50,7 @@ class Settings:
     cells_mb: Annotated[float, Ge(0), Le(10**9)] = 1024
     table_cache_mb: Annotated[float, Ge(0), Le(10**9)] = 512
     keep_memory: bool = True
+    device: str = "auto"
     lock_wait_s: Annotated[float, Ge(0), Le(10**6)] = 10.0
 
     def __setattr__(self, name: str, value: Any) -> None:

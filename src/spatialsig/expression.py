@@ -16,6 +16,7 @@ from spatialsig._progress import track
 from spatialsig.data.cells import MemoryCells, StoredCells
 from spatialsig.errors import InputError
 from spatialsig.nn.autoencoder import AutoencoderConfig
+from spatialsig.nn.device import choose_device
 from spatialsig.signatures import describe_names, in_panel_names, read_signatures
 from spatialsig.slide.coordinates import positions
 from spatialsig.slide.counts import common_genes, counts_of, named_genes
@@ -133,6 +134,7 @@ _NAMES = tuple(f.name for f in fields(AutoencoderOptions) if f.name != "fit")
 
 def train_expression_autoencoder(data: Data, options: AutoencoderOptions) -> Autoencoder:
     """Train an autoencoder; all options are checked before the first slide is opened."""
+    choose_device(None)  # which checks that it is there
     samples, genes = _genes(data, options)
     training, validation = _cells(data, genes, options)
     if not training.sources:

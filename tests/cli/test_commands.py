@@ -200,6 +200,19 @@ def test_a_wrong_option_exits_with_two(stores: Path) -> None:
     assert call("train", stores).exit_code == 2  # no --out
 
 
+def test_the_device_is_chosen_for_every_command(stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sp.settings, "device", "auto")
+    for words, env in ((["--device", "cuda:7"], {}), ([], {"SPATIALSIG_DEVICE": "cuda:7"})):
+        command = [*words, "train-ae", str(stores), "--out", str(tmp_path / "ae"), "--all-slides", "--quiet"]
+        error = CliRunner().invoke(app, command, env=env).exception
+        assert "sp.settings.device='cuda:7'" in str(error)
+
+
+def test_a_configuration_is_given_by_its_fields() -> None:
+    found = keywords(["trainer={devices: 2}"], fit_vit)
+    assert found == {"trainer": {"devices": 2}}
+
+
 def test_interruption_is_said(monkeypatch, capsys) -> None:
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

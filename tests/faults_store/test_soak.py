@@ -23,7 +23,7 @@ KILLED = ["attrs", "parts", "add", "replace", "create"]
 # side by side, as a small machine has two cores
 FAULTS = ["crash", "full", "limit", "space", "readers", "flips"]
 # writers killed, writers of spatialdata killed, every how many-th limit, commits read meanwhile, bits flipped
-FEW, MANY = (6, 6, 5, 8, 60), (30, 6, 5, 8, 200)
+FEW, MANY = (4, 3, 5, 4, 30), (30, 6, 5, 8, 200)
 
 
 def runs(n: int, plain: int, coarse: int, commits: int, flips: int) -> dict[str, list[str]]:

@@ -82,6 +82,7 @@ def test_the_best_epoch_is_kept_and_training_stops_after_patience(data: dict) ->
     assert model.get_reconstruction_error(data["test"]) == pytest.approx(history["val_loss"].min(), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_cells_of_the_training_slides_choose_the_epoch_where_no_slide_does(data: dict) -> None:
     large = {
         "config": AutoencoderConfig(hidden=(512, 256), n_latent=8, dropout=0.0),
@@ -267,6 +268,7 @@ def test_genes_a_slide_lacks_are_neither_seen_nor_judged(data: dict) -> None:
     assert np.isfinite(history["train_loss"]).all()
 
 
+@pytest.mark.slow
 def test_slide_offsets_take_a_batch_effect_out_of_the_embedding(data: dict) -> None:
     """The second slide's chemistry triples ten genes; told the slide, the decoder explains it by an offset."""
     shifted = data["train"][1].tolil()

@@ -26,7 +26,9 @@ def clipped_vit(run_dir: None, trainer: TrainerConfig):
     return kills.train_vit(run_dir, trainer, clip=0.5)
 
 
-@pytest.mark.parametrize("train", [clipped_vit, kills.train_autoencoder, pretrain])
+@pytest.mark.parametrize(
+    "train", [clipped_vit, *(pytest.param(one, marks=pytest.mark.slow) for one in (kills.train_autoencoder, pretrain))]
+)
 def test_bfloat16_trains_as_float32_does(train) -> None:
     losses = [train(None, TrainerConfig(precision=name))[1]["train_loss"] for name in ("bf16", "32")]
     np.testing.assert_allclose(*losses, rtol=0.03)

@@ -77,11 +77,11 @@ def without_best(state: dict) -> None:
     ("left_out", "seen_in"),
     [
         (without_random, "weights"),
-        (without_average, "module average"),
-        (without_losses, "history of epoch 1"),
         (without_moments, "optimizer"),
-        (without_schedule, "module net"),
-        (without_best, "history of epoch 0"),
+        pytest.param(without_average, "module average", marks=pytest.mark.slow),
+        pytest.param(without_losses, "history of epoch 1", marks=pytest.mark.slow),
+        pytest.param(without_schedule, "module net", marks=pytest.mark.slow),
+        pytest.param(without_best, "history of epoch 0", marks=pytest.mark.slow),
     ],
 )
 def test_the_comparison_sees_what_a_checkpoint_lacks(

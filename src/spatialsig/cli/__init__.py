@@ -7,10 +7,12 @@ expression, inference, labels, evaluation, io, pl, pp, tl, datasets, cohort, rep
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from spatialsig._settings import settings
 from spatialsig.errors import SpatialsigError
 
 from . import model_commands, project_commands, slide_commands
@@ -48,6 +50,15 @@ for name, command, panel in (
 ):
     app.command(name, rich_help_panel=panel)(command)
 app.add_typer(project_commands.export, name="export", rich_help_panel=STORES)
+
+
+@app.callback()
+def common(
+    device: Annotated[
+        str, typer.Option(envvar="SPATIALSIG_DEVICE", help="Where networks compute: auto, cpu, cuda, cuda:1 or mps.")
+    ] = "auto",
+) -> None:
+    settings.device = device
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from spatialsig.data.order import blocks_of
 from spatialsig.data.passes import ahead
 from spatialsig.data.patches import PatchSource, read_patches
 from spatialsig.errors import InputError
-from spatialsig.nn.device import fast_matmul, kept_memory
+from spatialsig.nn.device import fast_matmul, kept_memory, on_device
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,19 +111,13 @@ def in_batches(
 
 @torch.inference_mode()
 def compute_features(source: PatchSource, backbone: nn.Module, *, batch_size: int = 64) -> FeatureSource:
-    """Features of every patch by a network, each patch seen once as it is; on the GPU where there is one."""
+    """Features of every patch by a network, each patch seen once as it is; on ``sp.settings.device``."""
     check_positive(batch_size=batch_size)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    was = next((p.device for p in backbone.parameters()), torch.device("cpu"))
-    backbone.to(device).eval()
     features = np.empty((len(source), int(backbone.num_features)), np.float32)  # type: ignore[arg-type]
-    try:
-        bar_of = progress_bar(f"features of {source.sample}", total=len(source), unit="patch")
-        with fast_matmul(), kept_memory(), bar_of as bar:
-            for chosen, images in ahead(in_batches(source, batch_size), depth=AHEAD):
-                pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device)
-                features[chosen] = backbone(pixels).float().cpu().numpy()
-                bar.advance(len(chosen))
-    finally:
-        backbone.to(was)
+    bar_of = progress_bar(f"features of {source.sample}", total=len(source), unit="patch")
+    with on_device(backbone.eval()) as device, fast_matmul(), kept_memory(), bar_of as bar:
+        for chosen, images in ahead(in_batches(source, batch_size), depth=AHEAD):
+            pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device)
+            features[chosen] = backbone(pixels).float().cpu().numpy()
+            bar.advance(len(chosen))
     return FeatureSource(source.sample, features, source.out_px)

@@ -13,9 +13,9 @@ from spatialsig.data.features import FeatureSource, in_batches
 from spatialsig.data.passes import ahead
 from spatialsig.errors import InputError
 from spatialsig.inference.provenance import backbone_of, check_inputs
-from spatialsig.models.ensemble import predict_with_deviation
+from spatialsig.models.ensemble import placed, predict_with_deviation
 from spatialsig.nn.backbones import table_key
-from spatialsig.nn.device import kept_memory
+from spatialsig.nn.device import FLOAT32, kept_memory
 from spatialsig.slide.lineage import obsm_of
 
 if TYPE_CHECKING:
@@ -118,17 +118,19 @@ class ModelInputs:
         return self.predict_with_deviation(rows)[0]
 
     def predict_with_deviation(
-        self, rows: NDArray[np.int64], *, n_views: int = 1
+        self, rows: NDArray[np.int64], *, n_views: int = 1, precision: str = FLOAT32
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Scores and, where the model knows it, their deviation; patches are read while others are computed."""
         model, embedding = self.model, self.embedding_of(rows)
         mean = np.empty((len(rows), len(model.signatures)), np.float32)
         std = np.empty_like(mean) if model.knows_uncertainty else None
         title = f"predict {self.patches.slide.name}"
-        with kept_memory(), progress_bar(title, total=len(rows), unit="patch") as bar:
+        with placed(model), kept_memory(), progress_bar(title, total=len(rows), unit="patch") as bar:
             for batch, images in ahead(in_batches(self.source(rows), BATCH), depth=AHEAD):
                 of_batch = None if embedding is None else embedding[batch]
-                mean[batch], spread = predict_with_deviation(model, images, of_batch, n_views=n_views)
+                mean[batch], spread = predict_with_deviation(
+                    model, images, of_batch, n_views=n_views, precision=precision
+                )
                 if std is not None:
                     std[batch] = spread
                 bar.advance(len(batch))

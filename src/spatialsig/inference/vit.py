@@ -18,6 +18,7 @@ from spatialsig.inference.training_set import FoldChoice, TrainingTables, gather
 from spatialsig.inference.tuning import FROZEN, TUNES, fit_tuned, plan_tuning
 from spatialsig.models.pretrained import PretrainedViT
 from spatialsig.nn.backbones import table_key
+from spatialsig.nn.device import choose_device
 from spatialsig.nn.fusion import FUSIONS
 from spatialsig.nn.seed_vit import SEED
 from spatialsig.nn.signature import VIT
@@ -101,6 +102,7 @@ _NAMES = tuple(f.name for f in fields(VitOptions) if f.name != "fit")
 
 def train_signature_vit(data: Data, options: VitOptions) -> SignatureViT:
     """Train an image model; all options are checked before the first slide is opened."""
+    choose_device(None)  # which checks that it is there
     tables, folds = options.tables, options.folds
     tuning = plan_tuning(
         options.backbone,

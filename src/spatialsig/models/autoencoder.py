@@ -28,6 +28,7 @@ from spatialsig.models.directory import (
 from spatialsig.models.record import read_json, reads_model
 from spatialsig.models.scalers import as_floats, check_same_genes, check_scaler, scaler_hash
 from spatialsig.nn.autoencoder import AutoencoderConfig, AutoencoderNet
+from spatialsig.nn.device import on_device
 from spatialsig.nn.losses import gene_rates
 from spatialsig.stats.cell_rows import dense_rows, zscore_rows
 from spatialsig.stats.expression import library_size
@@ -176,7 +177,7 @@ class Autoencoder:
         ``(n_cells, n_latent)`` float32.
         """
         out = np.empty((counts.shape[0], self.n_latent), np.float32)
-        with torch.inference_mode():
+        with on_device(self.net), torch.inference_mode():
             for start, z in self._batches(counts, batch_size, measured):
                 out[start : start + len(z)] = self.net.encode(z).cpu().numpy()
         return out
@@ -188,7 +189,7 @@ class Autoencoder:
         Dense: meant for some cells, not for a whole slide.
         """
         out = np.empty(counts.shape, np.float32)
-        with torch.inference_mode():
+        with on_device(self.net), torch.inference_mode():
             for start, z in self._batches(counts, batch_size, None):
                 rebuilt = self.net(z)
                 if self.config.loss != "mse":
@@ -203,7 +204,7 @@ class Autoencoder:
     ) -> float:
         """Loss per cell and measured gene: squared error of the z-scores, or negative log-likelihood of the counts."""
         total = 0.0
-        with torch.inference_mode():
+        with on_device(self.net), torch.inference_mode():
             for start, z in self._batches(counts, batch_size, measured):
                 known = None if measured is None else torch.from_numpy(measured)[None].expand(len(z), -1).to(z.device)
                 total += len(z) * float(self._loss(z, counts[start : start + len(z)], known))

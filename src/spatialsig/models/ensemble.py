@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -16,10 +17,12 @@ from spatialsig.models.directory import CONFIG, FORMAT, replacing
 from spatialsig.models.intervals import checked_intervals
 from spatialsig.models.record import RUN, read_json, read_record, reads_model, write_json, write_record
 from spatialsig.models.vit import Codes, Pixels, Scores, SignatureViT
+from spatialsig.nn.device import on_device
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import torch
     from numpy.typing import NDArray
 
 _FIX = "Save the ensemble again, or fetch an undamaged copy."
@@ -97,27 +100,25 @@ class SignatureEnsemble:
         return True
 
     @checked
-    def predict(
-        self, images: Pixels, ae: Codes = None, *, batch_size: Count | None = None, n_views: Count = 1
-    ) -> Scores:
-        """Mean of the members' scores, ``(n, n_signatures)`` float32; arguments as of :meth:`SignatureViT.predict`."""
+    def predict(self, images: Pixels, ae: Codes = None, **options: Any) -> Scores:
+        """Mean of the members' scores, ``(n, n_signatures)`` float32; options as of :meth:`SignatureViT.predict`."""
         total = np.zeros((len(images), len(self.signatures)))
         for member in self.members:
-            total += member.predict(images, ae, batch_size=batch_size, n_views=n_views)
+            total += member.predict(images, ae, **options)
         return (total / len(self.members)).astype(np.float32)
 
     @checked
-    def predict_distribution(
-        self, images: Pixels, ae: Codes = None, *, batch_size: Count | None = None, n_views: Count = 1
-    ) -> tuple[Scores, Scores]:
+    def predict_distribution(self, images: Pixels, ae: Codes = None, **options: Any) -> tuple[Scores, Scores]:
         """Mean and standard deviation of the mixture of the members, ``(n, n_signatures)`` float32 each.
+
+        Options as of :meth:`SignatureViT.predict`.
 
         The variance is that between the members' means (with ``n - 1``, since they are a few out of many that could have
         been trained) and, where the members know one, the mean of their own variances.
         """
         means, variance = [], np.zeros((len(images), len(self.signatures)))
         for member in self.members:
-            mean, std = predict_with_deviation(member, images, ae, batch_size=batch_size, n_views=n_views)
+            mean, std = predict_with_deviation(member, images, ae, **options)
             means.append(mean.astype(np.float64))
             if std is not None:
                 variance += std.astype(np.float64) ** 2 / len(self.members)
@@ -203,13 +204,20 @@ def members_of(model: SignatureModel) -> tuple[SignatureViT, ...]:
     return model.members if isinstance(model, SignatureEnsemble) else (model,)
 
 
+@contextmanager
+def placed(model: SignatureModel, device: str | None = None) -> Iterator[torch.device]:
+    """Device on which a model lies for the length of a call, see :func:`spatialsig.nn.device.on_device`."""
+    with on_device(*(member.net for member in members_of(model)), device=device) as chosen:
+        yield chosen
+
+
 def predict_with_deviation(
-    model: SignatureModel, images: Pixels, ae: Codes = None, *, batch_size: int | None = None, n_views: int = 1
+    model: SignatureModel, images: Pixels, ae: Codes = None, **options: Any
 ) -> tuple[Scores, Scores | None]:
     """Scores ``(n, n_signatures)``, and their standard deviation where the model knows it."""
     if model.knows_uncertainty:
-        return model.predict_distribution(images, ae, batch_size=batch_size, n_views=n_views)
-    return model.predict(images, ae, batch_size=batch_size, n_views=n_views), None
+        return model.predict_distribution(images, ae, **options)
+    return model.predict(images, ae, **options), None
 
 
 def weights_hash(model: SignatureModel) -> str:

@@ -1,4 +1,4 @@
-"""How a network is computed fastest on this machine: memory kept between batches, exact but fast products, batches that fit."""
+"""Where and how a network is computed: its device, memory kept between batches, exact but fast products, batches that fit."""
 
 from __future__ import annotations
 
@@ -6,17 +6,23 @@ import ctypes
 import os
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from spatialsig._checks import check_choice
 from spatialsig._settings import settings
+from spatialsig.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+    from torch import nn
 
 TRIM_S = 5.0
 KEPT_MB = 512  # blocks above go back to the system at once, as by default; a step of the small networks has none
@@ -30,6 +36,85 @@ _ACCURATE = 1e-5  # relative error of a float32 product; bfloat16 would give 1e-
 CPU_PIXELS = 2**19  # more is slower where the allocator gives large blocks back to the system, and never faster
 FEWEST, ON_GPU = 4, 64
 ROWS = 4096  # of features
+AUTO = "auto"
+BFLOAT16, FLOAT32 = "bf16", "32"  # precisions of a prediction
+_of_call: ContextVar[torch.device | None] = ContextVar("device of the call", default=None)
+
+
+@contextmanager
+def on_device(*nets: nn.Module, device: str | None = None) -> Iterator[torch.device]:
+    """Device on which networks lie for the length of a call; at its end they are back where they were.
+
+    Parameters
+    ----------
+    nets
+        Networks to move.
+    device
+        Name of the device; None takes that of the call around this one, else ``sp.settings.device``.
+
+    Raises
+    ------
+    InputError
+        If this machine has no such device.
+    """
+    chosen = choose_device(device, *nets)
+    before = [next((part.device for part in net.parameters()), chosen) for net in nets]
+    outer = _of_call.set(chosen)
+    try:
+        _move(nets, [chosen] * len(nets))
+        yield chosen
+    finally:
+        _of_call.reset(outer)
+        _move(nets, before)
+
+
+def _move(nets: tuple[nn.Module, ...], places: list[torch.device]) -> None:
+    with torch.inference_mode(mode=False):  # weights moved in that mode could never be trained again
+        for net, place in zip(nets, places, strict=True):
+            net.to(place)
+
+
+def choose_device(device: str | None, *nets: nn.Module) -> torch.device:
+    """Device for ``nets`` by the rule of :func:`on_device`; raises :class:`InputError` where there is no such device."""
+    if device is None:
+        outer = _of_call.get()
+        if outer is not None:
+            return outer
+    name = settings.device if device is None else device
+    if name == AUTO:
+        placed = (part.device for net in nets for part in net.parameters())
+        default = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return next((place for place in placed if place.type != "cpu"), default)
+    setting = "device" if device is not None else "sp.settings.device"
+    try:
+        chosen = torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        msg = f"`{setting}={name!r}` is not a device; use 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'."
+        raise InputError(msg) from error
+    if not _is_there(chosen):
+        msg = (
+            f"`{setting}={name!r}`: torch {torch.__version__} sees no such device here; available: {_devices()}. "
+            "Choose one of these or 'auto'; for a GPU, install the torch build for its driver."
+        )
+        raise InputError(msg)
+    return chosen
+
+
+def _is_there(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
+    return device.type == "cpu" or (device.type == "mps" and torch.backends.mps.is_available())
+
+
+def _devices() -> str:
+    gpus = [f"'cuda:{index}'" for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)]
+    return ", ".join(["'cpu'", *gpus, *(["'mps'"] if torch.backends.mps.is_available() else [])])
+
+
+def computed_in(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """Context in which a network computes in ``"32"`` (float32) or ``"bf16"`` (products in bfloat16)."""
+    check_choice(precision, (FLOAT32, BFLOAT16), name="precision")
+    return nullcontext() if precision == FLOAT32 else torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 class Trim:
@@ -122,9 +207,9 @@ def _medium_is_accurate() -> bool:
     return float(error) < _ACCURATE
 
 
-def training_precision() -> str:
-    """Lightning's name of the precision to train in: bfloat16 where the hardware computes it, else float32."""
-    native = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else _cpu_has_bfloat16()
+def training_precision(device: torch.device) -> str:
+    """Lightning's name of the precision to train in: bfloat16 where the device computes it, else float32."""
+    native = torch.cuda.is_bf16_supported() if device.type == "cuda" else device.type == "cpu" and _cpu_has_bfloat16()
     return "bf16-mixed" if native else "32-true"
 
 

@@ -19,7 +19,7 @@ from spatialsig.data.features import in_batches
 from spatialsig.data.passes import ahead
 from spatialsig.errors import InputError
 from spatialsig.inference.inputs import AHEAD, check_patches, inputs_name
-from spatialsig.models.ensemble import SignatureModel, members_of, weights_hash
+from spatialsig.models.ensemble import SignatureModel, members_of, placed, weights_hash
 from spatialsig.models.scalers import standardised_embedding
 from spatialsig.nn.saliency import can_roll_out, integrated_gradients, rollout, summed_cells
 from spatialsig.slide.coordinates import XY, image_of
@@ -60,6 +60,7 @@ def attention(
     use_rep: Key | None = None,
     cell_px: Count | None = None,
     n_steps: Count = 16,
+    device: str | None = None,
     patches_key: Key = _keys.PATCHES,
     signatures_key: Key = _keys.SIGNATURES,
     key_added: NewKey = _keys.ATTENTION,
@@ -93,6 +94,9 @@ def attention(
         ``"gradient"``, the model's tokens for ``"rollout"`` (which has no other).
     n_steps
         Steps of ``"gradient"``.
+    device
+        Where the network computes: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"`` or ``"auto"``; None takes
+        ``sp.settings.device``.
     patches_key, signatures_key
         Shapes element of the patches, table that holds ``use_rep``.
     key_added
@@ -138,7 +142,7 @@ def attention(
         embedding = shown.embedding(signatures_key, use_rep)
         ae = None if embedding is None else embedding[rows]
         raster = _Raster(shown.spec, shown.origins[rows], asked)
-        with progress_bar(f"attention {slide.name}", total=len(rows), unit="patch") as bar:
+        with placed(model, device), progress_bar(f"attention {slide.name}", total=len(rows), unit="patch") as bar:
             for batch, images in ahead(in_batches(shown.source(rows), BATCH), depth=AHEAD):
                 raster.add(batch, _maps(model, images, None if ae is None else ae[batch], asked))
                 bar.advance(len(batch))

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spatialsig import _keys
-from spatialsig._arguments import AnyPath, Count, Fraction, Key, Natural, Seed, checked
+from spatialsig._arguments import AnyPath, Count, Fraction, Key, Natural, NewKey, Seed, checked
 from spatialsig._progress import track
 from spatialsig.expression import AutoencoderOptions, embed_slide, train_expression_autoencoder
 from spatialsig.models import Autoencoder
+from spatialsig.nn.device import on_device
 from spatialsig.slide.lineage import counts_of_table
 from spatialsig.slide.slides import Data, open_slides, slide_count
 
@@ -113,7 +114,14 @@ def train_autoencoder(
 
 
 @checked
-def embed_cells(data: Data, model: Autoencoder, *, table_key: str = _keys.TABLE, key_added: str = _keys.X_AE) -> None:
+def embed_cells(
+    data: Data,
+    model: Autoencoder,
+    *,
+    device: str | None = None,
+    table_key: Key = _keys.TABLE,
+    key_added: NewKey = _keys.X_AE,
+) -> None:
     """Write the embedding of every cell that a trained autoencoder makes from its counts.
 
     Parameters
@@ -122,6 +130,9 @@ def embed_cells(data: Data, model: Autoencoder, *, table_key: str = _keys.TABLE,
         SpatialData, path of a store, or Cohort; modified in place.
     model
         Autoencoder; its genes are looked up by name.
+    device
+        Where the network computes: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"`` or ``"auto"``; None takes
+        ``sp.settings.device``.
     table_key
         Table of the cells, raw counts in ``X``.
     key_added
@@ -149,7 +160,8 @@ def embed_cells(data: Data, model: Autoencoder, *, table_key: str = _keys.TABLE,
     True
     """
     for slide in track(open_slides(data), "embed cells", total=slide_count(data), unit="slide"):
-        slide.table(table_key).obsm[key_added] = embed_slide(slide, model, table_key=table_key)
+        with on_device(model.net, device=device):
+            slide.table(table_key).obsm[key_added] = embed_slide(slide, model, table_key=table_key)
         slide.params(table_key)["embed_cells"] = {"key": key_added, **_held_out(model), **model.record()}
         slide.commit_table(
             table_key,

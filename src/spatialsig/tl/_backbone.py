@@ -19,6 +19,7 @@ from spatialsig.inference.inputs import check_patches
 from spatialsig.models.pretrained import PretrainedViT
 from spatialsig.models.vit import SignatureViT
 from spatialsig.nn.backbones import build_backbone, warn_of_scale
+from spatialsig.nn.device import choose_device, on_device
 from spatialsig.nn.vit import ViT, ViTConfig
 from spatialsig.slide.slides import Data, open_slides
 from spatialsig.train.pretrain import fit_masked
@@ -95,6 +96,7 @@ def pretrain_vit(
     ['toy']
     """
     fit_options = check_fit(fit_options, fit_masked, FIT_OPTIONS, function="pretrain_vit")
+    choose_device(None)  # which checks that it is there
     spec, sources = _sources(data, test_fold, patches_key, signatures_key)
     nothing = [np.empty((len(source), 0), np.float32) for source in sources]
     batches = PatchBatches(sources, targets=nothing, batch_size=batch_size, seed=seed)
@@ -149,6 +151,7 @@ def embed_patches(
     backbone: str | nn.Module | Callable[..., Any] | SignatureViT | PretrainedViT,
     *,
     batch_size: Count = 64,
+    device: str | None = None,
     patches_key: Key = _keys.PATCHES,
     signatures_key: Key = _keys.SIGNATURES,
     key_added: NewKey = "embedding",
@@ -165,6 +168,9 @@ def embed_patches(
         of which the image network is taken.
     batch_size
         Patches per forward pass.
+    device
+        Where the network computes: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"`` or ``"auto"``; None takes
+        ``sp.settings.device``.
     patches_key, signatures_key
         Shapes element of the patches; table that counts their cells, where there is one.
     key_added
@@ -204,7 +210,8 @@ def embed_patches(
             check_patches(patches, backbone)
         sizes = {"patch_px": patches.spec.patch_px, "um_per_px": patches.spec.um_per_px}
         warn_of_scale(network, **sizes)  # type: ignore[arg-type]
-        features = compute_features(patches.source(), network, batch_size=batch_size).features
+        with on_device(network, device=device):
+            features = compute_features(patches.source(), network, batch_size=batch_size).features
         names = [f"feature_{k}" for k in range(features.shape[1])]
         table = patches.table(features, names, n_cells=patches.n_cells(signatures_key))
         table.uns[_keys.NAMESPACE] = {"embed_patches": record | sizes}

@@ -15,7 +15,7 @@ from spatialsig._progress import track
 from spatialsig.errors import InputError, KeyMissingError, LeakageError
 from spatialsig.inference.inputs import ModelInputs, inputs_name, usable
 from spatialsig.inference.provenance import backbone_of, check_folds
-from spatialsig.models.ensemble import SignatureModel
+from spatialsig.models.ensemble import SignatureModel, placed
 from spatialsig.slide.folds import BUFFER
 from spatialsig.slide.slides import Data, open_slides, slide_count
 from spatialsig.stats.conformal import GUARANTEES, check_coverage, conformal_quantile, left_out_coverage, slides_needed
@@ -48,6 +48,7 @@ def calibrate(
     guarantee: str = "patches",
     use_rep: Key | None = None,
     n_views: Count = 1,
+    device: str | None = None,
     patches_key: Key = _keys.PATCHES,
     signatures_key: Key = _keys.SIGNATURES,
 ) -> pd.DataFrame:
@@ -78,6 +79,9 @@ def calibrate(
         of calibration slides from ``coverage / (1 - coverage)`` on (19 for 0.95), and its intervals are wider.
     use_rep, n_views
         As of :func:`predict`; intervals of different inputs are kept beside each other.
+    device
+        Where the network computes: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"`` or ``"auto"``; None takes
+        ``sp.settings.device``.
     patches_key, signatures_key
         Patches and table of the labels.
 
@@ -118,7 +122,8 @@ def calibrate(
     check_choice(guarantee, GUARANTEES, name="guarantee")
     fold = model.run.get("validation_fold") if fold is None else fold
     slides = track(open_slides(data), "calibrate", total=slide_count(data), unit="slide")
-    parts = [_errors(slide, model, fold, use_rep, n_views, patches_key, signatures_key) for slide in slides]
+    with placed(model, device):
+        parts = [_errors(slide, model, fold, use_rep, n_views, patches_key, signatures_key) for slide in slides]
     errors = _joined([part for part in parts if part is not None], fold)
     size = errors.error if errors.std is None else errors.error / errors.std
     width = [

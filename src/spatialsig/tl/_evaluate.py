@@ -11,7 +11,7 @@ from spatialsig.evaluation.evaluate import all_findings, evaluate_model, evaluat
 from spatialsig.evaluation.findings_slides import slide_facts
 from spatialsig.evaluation.rows import Request
 from spatialsig.evaluation.schema import ERROR
-from spatialsig.models.ensemble import SignatureModel
+from spatialsig.models.ensemble import SignatureModel, placed
 from spatialsig.slide.slides import Data, open_slides
 
 
@@ -23,6 +23,7 @@ def evaluate(
     embedding_key: Key | None = None,
     pooled: bool = False,
     seed: Seed = 0,
+    device: str | None = None,
     patches_key: Key = _keys.PATCHES,
     signatures_key: Key = _keys.SIGNATURES,
     table_key: Key = _keys.TABLE,
@@ -52,6 +53,9 @@ def evaluate(
         slides count too.
     seed
         Of the shuffled images and the noise ceiling.
+    device
+        Where the network computes: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"`` or ``"auto"``; None takes
+        ``sp.settings.device``.
     patches_key, signatures_key, table_key
         Patches, labels, cells.
 
@@ -99,10 +103,11 @@ def evaluate(
     >>> sp.tl.evaluate(sdata, model).query("method == 'he_only'")["signature"].nunique()
     6
     """
-    table, faults = evaluate_model(
-        data, model, pooled=pooled, embedding_key=embedding_key, seed=seed, patches_key=patches_key,
-        signatures_key=signatures_key, table_key=table_key,
-    )  # fmt: skip
+    with placed(model, device):
+        table, faults = evaluate_model(
+            data, model, pooled=pooled, embedding_key=embedding_key, seed=seed, patches_key=patches_key,
+            signatures_key=signatures_key, table_key=table_key,
+        )  # fmt: skip
     for finding in faults:
         if finding.severity == ERROR:
             warn(finding.text)

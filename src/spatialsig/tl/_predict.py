@@ -14,8 +14,9 @@ from spatialsig._arguments import Count, Key, NewKey, checked
 from spatialsig._checks import warn
 from spatialsig.inference.inputs import ModelInputs, inputs_name
 from spatialsig.inference.provenance import result_hashes
-from spatialsig.models.ensemble import SignatureModel, weights_hash
+from spatialsig.models.ensemble import SignatureModel, placed, weights_hash
 from spatialsig.models.intervals import bounds
+from spatialsig.nn.device import FLOAT32
 from spatialsig.slide.slides import SLIDE_ERRORS, Data, each_alone, on_slide, open_slides
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ def predict(
     n_views: Count = 1,
     skip_done: bool = False,
     on_error: Literal["raise", "collect"] = "raise",
+    device: str | None = None,
+    precision: Literal["32", "bf16"] = "32",
     patches_key: Key = _keys.PATCHES,
     signatures_key: Key = _keys.SIGNATURES,
     key_added: NewKey = _keys.SIGNATURES_PRED,
@@ -58,6 +61,12 @@ def predict(
         Leave slides alone whose table was made by the same weights from the same patches, inputs, views and intervals.
     on_error
         ``"raise"`` stops at the first slide that fails; ``"collect"`` takes the next, warns at the end, and lists it.
+    device
+        Where the network computes: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"`` or ``"auto"``; None takes
+        ``sp.settings.device``.
+    precision
+        ``"32"`` computes in float32; ``"bf16"`` multiplies in bfloat16, faster where the hardware does so (GPUs since Ampere,
+        some CPUs). Scores then differ in the third digit, see the page on performance.
     patches_key, signatures_key
         Shapes element of the patches, table of the labels (only read for ``use_rep`` and the number of cells).
     key_added
@@ -96,7 +105,7 @@ def predict(
     """
     run = _Prediction(
         model=model, weights=weights_hash(model), intervals=intervals_for(model, use_rep, n_views), use_rep=use_rep,
-        n_views=n_views, skip_done=skip_done, patches_key=patches_key, signatures_key=signatures_key,
+        n_views=n_views, precision=precision, skip_done=skip_done, patches_key=patches_key, signatures_key=signatures_key,
         key_added=key_added,
     )  # fmt: skip
     rows = []
@@ -106,7 +115,8 @@ def predict(
             with on_slide(name):
                 (slide,) = open_slides(part)
                 row["sample"] = slide.name
-                run.on(slide, row)
+                with placed(model, device):
+                    run.on(slide, row)
         except SLIDE_ERRORS as error:
             if on_error == "raise":
                 raise
@@ -126,6 +136,7 @@ class _Prediction:
     intervals: Mapping[str, Any] | None
     use_rep: str | None
     n_views: int
+    precision: str
     skip_done: bool
     patches_key: str
     signatures_key: str
@@ -136,6 +147,7 @@ class _Prediction:
         patches = slide.patches(self.patches_key)
         inputs = ModelInputs.of(patches, self.model, signatures_key=self.signatures_key, use_rep=self.use_rep)
         made_by = {"inputs": inputs_name(self.use_rep), "n_views": self.n_views, "weights_sha256": self.weights}
+        made_by |= {} if self.precision == FLOAT32 else {"precision": self.precision}
         made_by |= result_hashes(patches, self.model, inputs.embedding, self.intervals)
         row["n_patches"] = len(patches)
         if self.skip_done and self._is_done(slide, made_by):
@@ -149,7 +161,9 @@ class _Prediction:
 
     def _table(self, inputs: ModelInputs) -> ad.AnnData:
         patches = inputs.patches
-        mean, std = inputs.predict_with_deviation(np.arange(len(patches)), n_views=self.n_views)
+        mean, std = inputs.predict_with_deviation(
+            np.arange(len(patches)), n_views=self.n_views, precision=self.precision
+        )
         table = patches.table(mean, self.model.signatures, n_cells=patches.n_cells(self.signatures_key))
         if std is not None:
             table.layers[_keys.STD] = std
@@ -161,7 +175,8 @@ class _Prediction:
         if self.key_added not in slide.sdata.tables:
             return False
         recorded = slide.params(self.key_added).get("predict", {})
-        return all(recorded.get(name) == value for name, value in made_by.items())
+        wanted = {"precision": None, **made_by}
+        return all(recorded.get(name) == value for name, value in wanted.items())
 
 
 def intervals_for(model: SignatureModel, use_rep: str | None, n_views: int) -> Mapping[str, Any] | None:

@@ -15,7 +15,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from spatialsig.errors import InputError, TrainingError
-from spatialsig.nn.device import fast_matmul, training_precision
+from spatialsig.nn.device import choose_device, fast_matmul, training_precision
 from spatialsig.train.checkpoint import CheckpointedBatches, Checkpoints, find_checkpoint, is_finished
 from spatialsig.train.checkpoint_file import DIRECTORY
 from spatialsig.train.distributed import shared_batches, synchronised_norms
@@ -141,19 +141,19 @@ def _directory(run_dir: Path | None) -> Path | None:
 def _trainer(
     config: TrainerConfig, history: History, checkpoints: Checkpoints, *, max_epochs: int, clip: float | None
 ) -> Trainer:
-    cuda = torch.cuda.is_available()
-    if config.precision == "16" and not cuda:
-        msg = "`precision='16'` needs a GPU, and there is none; choose 'bf16' or '32'."
+    device = choose_device(None)
+    if config.precision == "16" and device.type != "cuda":
+        msg = f"`precision='16'` needs a GPU, and the run is on {device.type!r}; choose 'bf16' or '32'."
         raise InputError(msg)
-    precision = training_precision() if config.precision is None else PRECISIONS[config.precision]
+    precision = training_precision(device) if config.precision is None else PRECISIONS[config.precision]
     logger: Any = False
     if config.logger == "tensorboard" and history.csv is not None:
         logger = TensorBoardLogger(history.csv.parent, name="", version="tensorboard")
     if config.logger is None:
         history.csv = None
     return Trainer(
-        accelerator="gpu" if cuda else "cpu",
-        devices=config.devices,
+        accelerator="gpu" if device.type == "cuda" else device.type,
+        devices=config.devices if device.index is None else [device.index],
         num_nodes=config.num_nodes,
         strategy=config.strategy,
         precision=precision,  # type: ignore[arg-type]
