@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from spatialsig.data.cells import MemoryCells, StoredCells
 from spatialsig.errors import InputError
 from spatialsig.nn.autoencoder import AutoencoderConfig
 from spatialsig.nn.device import choose_device
-from spatialsig.signatures import describe_names, in_panel_names, read_signatures
+from spatialsig.signatures import Source, describe_names, in_panel_names, read_signatures
 from spatialsig.slide.coordinates import positions
 from spatialsig.slide.counts import common_genes, counts_of, named_genes
 from spatialsig.slide.folds import folds_of, is_training
@@ -87,7 +86,7 @@ class TrainingCells:
 class AutoencoderOptions:
     """Arguments of :func:`spatialsig.tl.train_autoencoder`, which describes them; unknown names in ``fit`` are refused."""
 
-    signatures: str | Path | Mapping[str, Sequence[str]] = "tumour_microenvironment"
+    signatures: Source = "tumour_microenvironment"
     exclude_signature_genes: bool = True
     gene_symbols: str | None = None
     panel: str = "intersection"

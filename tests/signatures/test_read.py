@@ -65,3 +65,47 @@ def test_file_of_another_layout_is_refused(tmp_path: Path, name: str, text: str)
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=name):
         read_signatures(tmp_path / name)
+
+
+SIGNED = {"T cell": {"CD3D": 1.0, "CD3E": 1.0, "DCN": -1.0}}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("s.json", '{"T cell": ["CD3D+", "CD3E", "DCN-"]}'),
+        ("s.json", '{"T cell": {"CD3D": 1, "CD3E": 1, "DCN": -1}}'),
+        ("s.json", '{"signatures": {"T cell": {"genes": ["CD3D", "CD3E", "DCN-"], "source": "a paper"}}}'),
+        ("s.yaml", "T cell: {CD3D: 1, CD3E: 1.0, DCN: -1}"),
+        ("s.yaml", "T cell: [CD3D, CD3E+, DCN-]"),
+        ("s.gmt", "T cell\tna\tCD3D\tCD3E\tDCN-"),
+        ("s.csv", "signature,gene\nT cell,CD3D\nT cell,CD3E\nT cell,DCN-\n"),
+        ("s.csv", "signature,gene,weight\nT cell,CD3D,1\nT cell,CD3E,1.0\nT cell,DCN,-1\n"),
+    ],
+)
+def test_signs_and_weights_are_read_from_every_format(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    assert read_signatures(tmp_path / name) == SIGNED
+
+
+def test_weights_of_1_are_a_plain_signature() -> None:
+    assert read_signatures({"T": {"CD3D": 1, "CD3E": 1.0}}) == {"T": ["CD3D", "CD3E"]}
+    assert read_signatures({"T": ["CD3D+", "CD3D"]}) == {"T": ["CD3D"]}
+
+
+@pytest.mark.parametrize(
+    ("genes", "message"),
+    [
+        (["CD3D", "CD3D-"], "signature 'T' of the given mapping: gene 'CD3D' has the weights 1 and -1; wanted one"),
+        ({"CD3D": 0, "CD2": 1}, "gene 'CD3D' has the weight 0; wanted a number other than 0"),
+    ],
+)
+def test_weights_that_contradict_are_refused(genes: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_signatures({"T": genes})
+
+
+def test_a_csv_with_a_weight_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "s.csv").write_text("signature,gene,weight\nT,CD3D,x\n")
+    with pytest.raises(InputError, match="gene 'CD3D' has the weight 'x'; wanted a number other than 0"):
+        read_signatures(tmp_path / "s.csv")

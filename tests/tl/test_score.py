@@ -190,3 +190,67 @@ def test_every_method_finds_the_planted_cells_and_keeps_its_parameters(
     table = sd.read_zarr(tmp_path / "s.zarr")["table"]
     again = scorers.scores_under(table.uns["spatialsig"]["score_cells"], table.X)
     np.testing.assert_allclose(again, scores, rtol=1e-5, atol=1e-6)
+
+
+SIGNED = {
+    "T": {"CD3D": 1.0, "CD3E": 1.0, "CD2": 1.0, "ACTA2": -1.0, "DCN": -1.0},
+    "weighted": {"CD3D": 3.0, "CD3E": 1.0, "ACTA2": -2.0},
+    "plain": dict.fromkeys(["CD3D", "CD3E", "CD2"], 1.0),
+}
+
+
+def test_zscore_uses_signs_and_weights(toy: sd.SpatialData) -> None:
+    sp.tl.score_cells(toy, SIGNED, test_fold=None)
+    z, names = zscores(toy, np.ones(toy["table"].n_obs, bool)), toy["table"].var_names
+    for column, weights in enumerate(SIGNED.values()):
+        w = np.array(list(weights.values()))
+        expected = z[:, names.get_indexer(list(weights))] @ w / np.abs(w).sum()
+        np.testing.assert_allclose(toy["table"].obsm["signatures"][:, column], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_score_genes_with_a_minus_is_what_both_parts_give(toy: sd.SpatialData) -> None:
+    up, down = ["CD3D", "CD3E", "CD2"], ["ACTA2", "DCN"]
+    every = {"method": "score_genes", "test_fold": None, "n_controls": 10**6, "min_genes": 2}
+    sp.tl.score_cells(toy, {"up": up, "down": down}, **every)
+    alone = toy["table"].obsm["signatures"]
+    sp.tl.score_cells(toy, {"S": SIGNED["T"]}, **every)
+    np.testing.assert_allclose(toy["table"].obsm["signatures"][:, 0], (3 * alone[:, 0] - 2 * alone[:, 1]) / 5, atol=1e-5)
+
+
+def test_ucell_takes_off_what_has_a_minus(toy: sd.SpatialData) -> None:
+    up, down = ["CD3D", "CD3E", "CD2"], ["ACTA2", "DCN"]
+    sp.tl.score_cells(toy, {"up": up, "down": down, "S": [*up, *(f"{gene}-" for gene in down)]}, method="ucell",
+                      test_fold=None, min_genes=2)  # fmt: skip
+    alone = toy["table"].obsm["signatures"]
+    np.testing.assert_allclose(alone[:, 2], np.maximum(alone[:, 0] - alone[:, 1], 0), atol=1e-6)
+    assert (alone[:, 2] < alone[:, 0]).any()
+
+
+def test_ulm_is_that_of_decoupler_with_weights(toy: sd.SpatialData) -> None:
+    dc = pytest.importorskip("decoupler")
+    sp.tl.score_cells(toy, SIGNED, method="ulm", test_fold=None)
+    rows = [(name, gene, weight) for name, weights in SIGNED.items() for gene, weight in weights.items()]
+    adata = lognorm(toy)
+    dc.mt.ulm(adata, pd.DataFrame(rows, columns=["source", "target", "weight"]), tmin=1, empty=False)
+    np.testing.assert_allclose(
+        toy["table"].obsm["signatures"], adata.obsm["score_ulm"][list(SIGNED)], rtol=1e-3, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "lost"),
+    [("aucell", "T", "genes with a minus"), ("aucell", "weighted", "weights"), ("ucell", "weighted", "weights"),
+     ("ucell", "none", "only genes with a minus")],
+)  # fmt: skip
+def test_signs_that_a_method_would_lose_are_refused(toy: sd.SpatialData, method: str, name: str, lost: str) -> None:
+    signature = SIGNED.get(name, ["CD3D-", "CD3E-", "CD2-"])
+    with pytest.raises(InputError, match=f"has {lost}, which `method='{method}'` does not use; choose one of"):
+        sp.tl.score_cells(toy, {"S": signature}, method=method, test_fold=None)
+    assert "signatures" not in toy["table"].obsm
+
+
+def test_all_genes_of_a_signed_signature_are_left_out_of_the_embedding(toy: sd.SpatialData) -> None:
+    model = sp.tl.train_autoencoder(
+        toy, signatures={"S": SIGNED["T"]}, n_latent=2, hidden=(4,), test_fold=None, max_epochs=1
+    )
+    assert not {"CD3D", "ACTA2"} & set(model.genes)

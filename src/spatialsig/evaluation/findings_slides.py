@@ -49,7 +49,7 @@ class SlideFacts:
     @property
     def members(self) -> NDArray[np.bool_]:
         """Mask of the genes that each signature is scored by, ``(n_genes, n_signatures)``."""
-        return np.asarray(np.asarray(self.scored["weights"]) > 0)
+        return np.asarray(np.asarray(self.scored["weights"]) != 0)
 
 
 def slide_facts(slide: Slide, *, signatures_key: str, table_key: str) -> SlideFacts:

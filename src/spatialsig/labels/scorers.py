@@ -43,12 +43,34 @@ class ScorerFit:
     seed: int
 
 
+def check_weights(method: str, weights: NDArray[np.float64], names: list[str]) -> None:
+    """Refuse signs and weights of genes that ``method`` would not use; ``weights`` is ``(n_genes, n_signatures)``."""
+    for name, own in zip(names, weights.T, strict=True):
+        signed, weighted = (own < 0).any(), _is_weighted(np.abs(own))
+        lost = {"aucell": signed or weighted, "ucell": weighted or (signed and not (own > 0).any())}
+        if lost.get(method, False):
+            what = "weights" if weighted else "only genes with a minus" if method == "ucell" else "genes with a minus"
+            others = [other for other in METHODS if other not in {method, "aucell", *(["ucell"] if weighted else [])}]
+            msg = f"signature {name!r} has {what}, which `method={method!r}` does not use; choose one of {others}."
+            raise InputError(msg)
+
+
+def _is_weighted(weights: NDArray[np.float64]) -> bool:
+    """Whether genes of one signature ``(n_genes,)`` weigh differently."""
+    return len(np.unique(weights[weights != 0])) > 1
+
+
+def largest_set(weights: NDArray[np.float64]) -> int:
+    """Genes of the largest set that is ranked: those of a signature, with a minus apart from the others."""
+    return int(max((sign * weights > 0).sum(axis=0).max() for sign in (1, -1)))
+
+
 def fit_method(
     method: str, weights: NDArray[np.float64], excluded: NDArray[np.bool_], fit: ScorerFit
 ) -> dict[str, Any]:
     """Parameters of ``method`` from the training cells of all slides together; they hold for every slide.
 
-    ``weights`` is ``(n_genes, n_signatures)``, ``1 / n`` at the genes of a signature. ``excluded`` ``(n_genes,)`` marks
+    ``weights`` is ``(n_genes, n_signatures)``, not 0 at the genes of a signature, whose sizes add up to 1. ``excluded`` ``(n_genes,)`` marks
     the genes of any signature, which are no controls.
     """
     if method == "zscore":
@@ -58,7 +80,11 @@ def fit_method(
     if method == "score_genes":
         mean, _, _ = _moments(fit)
         rng = np.random.default_rng(fit.seed)
-        controls = control_genes(mean, weights > 0, excluded, n_bins=fit.n_bins, n_controls=fit.n_controls, rng=rng)
+        options: dict[str, Any] = {"n_bins": fit.n_bins, "n_controls": fit.n_controls, "rng": rng}
+        controls = control_genes(mean, weights > 0, excluded, **options)
+        if (weights < 0).any():
+            down = control_genes(mean, weights < 0, excluded, **options)
+            controls = controls * weights.clip(min=0).sum(axis=0) + down * weights.clip(max=0).sum(axis=0)
         return {"n_bins": fit.n_bins, "weights": weights, "controls": controls}
     if method == "ucell":
         return {"max_rank": fit.max_rank or _max_rank(weights, fit), "weights": weights}
@@ -78,6 +104,9 @@ def scores_under(params: Mapping[str, Any], counts: sparse.csr_matrix) -> NDArra
         scores = signature_scores(counts, library_size(counts), zeros, ones, weights - params["controls"])
     elif method == "ucell":
         scores = rank_scores(counts, weights > 0, max_rank=int(params["max_rank"]))
+        if (weights < 0).any():
+            down = np.nan_to_num(rank_scores(counts, weights < 0, max_rank=int(params["max_rank"])))
+            scores = np.maximum(scores - down, 0)
     else:
         scores = _by_decoupler(params, counts)
     scores[:, ~weights.any(axis=0)] = np.nan
@@ -122,8 +151,7 @@ def _max_rank(weights: NDArray[np.float64], fit: ScorerFit) -> int:
     if not medians:
         msg = f"`test_fold={fit.test_fold}` leaves 0 training cells; choose another fold."
         raise InputError(msg)
-    largest = int((weights > 0).sum(axis=0).max())
-    return int(np.clip(min(medians), largest, len(fit.genes)))
+    return int(np.clip(min(medians), largest_set(weights), len(fit.genes)))
 
 
 def _by_decoupler(params: Mapping[str, Any], counts: sparse.csr_matrix) -> NDArray[np.float32]:
@@ -131,8 +159,11 @@ def _by_decoupler(params: Mapping[str, Any], counts: sparse.csr_matrix) -> NDArr
 
     # numbers for names: symbols may hold what another package treats specially
     genes = np.arange(counts.shape[1]).astype(str)
-    target, source = np.nonzero(np.asarray(params["weights"]) > 0)
+    weights = np.asarray(params["weights"])
+    target, source = np.nonzero(weights)
     net = pd.DataFrame({"source": source.astype(str), "target": genes[target]})
+    if (weights < 0).any() or any(map(_is_weighted, weights.T)):
+        net["weight"] = weights[target, source]
     cells = ad.AnnData(
         log1p_cp10k(counts, library_size(counts)),
         obs=pd.DataFrame(index=np.arange(counts.shape[0]).astype(str)),

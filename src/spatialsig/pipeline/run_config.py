@@ -51,7 +51,7 @@ class PatchesConfig(_Section):
 class LabelsConfig(_Section):
     """What is predicted."""
 
-    signatures: str | dict[str, list[str]] = "tumour_microenvironment"
+    signatures: str | dict[str, list[str] | dict[str, float]] = "tumour_microenvironment"
     stat: Literal["mean", "median"] = "mean"
     min_cells: int = Field(10, ge=1)
     min_genes: int = Field(3, ge=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,11 +12,15 @@ from numpy.typing import NDArray
 from spatialsig import _keys
 from spatialsig._arguments import AnyPath, Key, checked
 from spatialsig.pl.drawing.canvas import INK, canvas, save_figure
-from spatialsig.signatures import measured_genes, overlap_matrix, read_signatures
+from spatialsig.signatures import Source, measured_genes, overlap_matrix, read_signatures
 from spatialsig.slide.slides import Data, open_slides
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from matplotlib.axes import Axes
+
+    from spatialsig.signatures import Genes
 
 
 ROW_IN, COLUMN_IN = 0.34, 0.62
@@ -27,7 +30,7 @@ ALL = "all slides"
 @checked
 def coverage(
     data: Data,
-    signatures: AnyPath | Mapping[str, Sequence[str]] = "tumour_microenvironment",
+    signatures: Source = "tumour_microenvironment",
     *,
     table_key: Key = _keys.TABLE,
     figure: Figure | None = None,
@@ -73,7 +76,7 @@ def coverage(
 
 
 def draw_coverage(
-    signatures: Mapping[str, Sequence[str]], panels: Mapping[str, Sequence[str]], figure: Figure | None
+    signatures: Mapping[str, Genes], panels: Mapping[str, Sequence[str]], figure: Figure | None
 ) -> NDArray[Any]:
     """Both panels of :func:`coverage`, from the genes on the panel of each slide."""
     names = list(signatures)

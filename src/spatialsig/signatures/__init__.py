@@ -13,10 +13,12 @@ from ._coverage import (
     weights,
 )
 from ._names import describe_names, in_panel_names
-from ._read import builtin_names, read_signatures
+from ._read import Genes, Source, builtin_names, read_signatures
 
 __all__ = [
     "Coverage",
+    "Genes",
+    "Source",
     "builtin_names",
     "coverage_table",
     "describe_names",

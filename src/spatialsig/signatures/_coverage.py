@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    from spatialsig.signatures._read import Genes
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,19 @@ class Coverage:
         return ""
 
 
-def measured_genes(signatures: Mapping[str, Sequence[str]], panels: Sequence[Sequence[str]]) -> dict[str, list[str]]:
+def measured_genes(signatures: Mapping[str, Genes], panels: Sequence[Sequence[str]]) -> dict[str, Genes]:
     """Genes of each signature that every one of ``panels`` measures: the same set on all slides of a cohort."""
     common = set(panels[0]).intersection(*panels[1:])
-    return {name: [gene for gene in genes if gene in common] for name, genes in signatures.items()}
+    return {
+        name: {gene: weight for gene, weight in genes.items() if gene in common}
+        if isinstance(genes, dict)
+        else [gene for gene in genes if gene in common]
+        for name, genes in signatures.items()
+    }
 
 
 def coverage_table(
-    signatures: Mapping[str, Sequence[str]], panels: Sequence[Sequence[str]], *, coverage: Coverage
+    signatures: Mapping[str, Genes], panels: Sequence[Sequence[str]], *, coverage: Coverage
 ) -> pd.DataFrame:
     """One row per signature: number of genes, how many all ``panels`` measure, which are missing, the reason if NaN."""
     measured = measured_genes(signatures, panels)
@@ -62,21 +69,25 @@ def coverage_table(
     return pd.DataFrame(rows).set_index("signature")
 
 
-def overlap_matrix(signatures: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+def overlap_matrix(signatures: Mapping[str, Collection[str]]) -> pd.DataFrame:
     """Number of genes that each pair of signatures shares; the diagonal holds the sizes."""
     sets = [set(genes) for genes in signatures.values()]
     shared = [[len(a & b) for b in sets] for a in sets]
     return pd.DataFrame(shared, index=list(signatures), columns=list(signatures))
 
 
-def weights(signatures: Mapping[str, Sequence[str]], genes: Sequence[str]) -> NDArray[np.float64]:
-    """Mean-of-genes weights ``(n_genes, n_signatures)``: ``1 / n`` at the ``n`` genes of a signature, else 0."""
+def weights(signatures: Mapping[str, Genes], genes: Sequence[str]) -> NDArray[np.float64]:
+    """Weights ``(n_genes, n_signatures)`` of a mean: those of the genes over the sum of their sizes (``1 / n`` without any), else 0."""
     position = {gene: i for i, gene in enumerate(genes)}
     matrix = np.zeros((len(genes), len(signatures)))
     for column, members in enumerate(signatures.values()):
-        rows = [position[gene] for gene in members if gene in position]
-        if rows:
-            matrix[rows, column] = 1 / len(rows)
+        own = {
+            position[gene]: weight
+            for gene, weight in (members if isinstance(members, dict) else dict.fromkeys(members, 1.0)).items()
+            if gene in position
+        }
+        if own:
+            matrix[list(own), column] = np.array(list(own.values())) / np.abs(list(own.values())).sum()
     return matrix
 
 

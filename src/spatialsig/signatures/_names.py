@@ -11,7 +11,9 @@ from spatialsig._checks import check_key, first_few
 from spatialsig.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping
+
+    from spatialsig.signatures._read import Genes
 
 ENSEMBL = re.compile(r"ENS[A-Z]*G\d{11}(\.\d+)?")
 _VERSION = re.compile(r"(ENS[A-Z]*G\d{11})\.\d+")
@@ -28,15 +30,15 @@ _AFTER = {before: now for now, before in _BEFORE.items()}
 
 
 def in_panel_names(
-    signatures: Mapping[str, Sequence[str]], panels: Mapping[str, pd.DataFrame], gene_symbols: str | None
-) -> dict[str, list[str]]:
+    signatures: Mapping[str, Genes], panels: Mapping[str, pd.DataFrame], gene_symbols: str | None
+) -> dict[str, Genes]:
     """Genes of each signature by the names (index) of the panels, whose column ``gene_symbols`` holds the symbols.
 
     ``panels`` is ``var`` of each slide. Genes that no panel has keep their name. Raises :class:`KeyMissingError` without the
     column, and :class:`InputError` where a symbol stands for several genes.
     """
     if gene_symbols is None:
-        return {name: list(genes) for name, genes in signatures.items()}
+        return dict(signatures)
     wanted = {gene for genes in signatures.values() for gene in genes}
     names: dict[str, str] = {}
     for slide, var in panels.items():
@@ -49,7 +51,19 @@ def in_panel_names(
                     "wanted one gene, the same on all slides: remove one, or name the gene by its id in the signature."
                 )
                 raise InputError(msg)
-    return {name: list(dict.fromkeys(names.get(gene, gene) for gene in genes)) for name, genes in signatures.items()}
+    return {name: _renamed(genes, names, name) for name, genes in signatures.items()}
+
+
+def _renamed(genes: Genes, names: Mapping[str, str], signature: str) -> Genes:
+    if not isinstance(genes, dict):
+        return list(dict.fromkeys(names.get(gene, gene) for gene in genes))
+    renamed: dict[str, float] = {}
+    for gene, weight in genes.items():
+        now = names.get(gene, gene)
+        if renamed.setdefault(now, weight) != weight:
+            msg = f"signature {signature!r}: {now!r} stands there by two names with the weights {renamed[now]:g} and {weight:g}."
+            raise InputError(msg)
+    return renamed
 
 
 def describe_names(wanted: Iterable[str], var: pd.DataFrame) -> str:

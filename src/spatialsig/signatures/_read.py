@@ -1,15 +1,16 @@
-"""Gene sets in any usual form read into ``{name: [genes]}``."""
+"""Gene sets in any usual form read into ``{name: [genes]}``, or ``{name: {gene: weight}}`` where genes have signs or weights."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 
@@ -20,10 +21,13 @@ from spatialsig.errors import FileMissingError, InputError
 from spatialsig.signatures._names import ENSEMBL
 
 _COLUMNS = ("signature", "gene")  # of a csv
+_WEIGHT = "weight"  # further column
+_SIGNED = re.compile(r"(.*[^+-])([+-])")  # as in UCell: "CD3D+", "DCN-"
 _GENE = re.compile(rf"(?!M\d)[A-Z][A-Z0-9]*(-[A-Z0-9]+)?(?<!\d{{5}})|{ENSEMBL.pattern}|[A-Z][a-z]{{1,5}}\d[a-z0-9]*")
 _BETWEEN = frozenset(',;|"\t ')  # stand between genes, never in the name of one
 
-Source = Key | Path | Mapping[str, Sequence[str]]
+Source: TypeAlias = Key | Path | Mapping[str, Sequence[str] | Mapping[str, float]]
+Genes: TypeAlias = list[str] | dict[str, float]
 
 
 def builtin_names() -> list[str]:
@@ -33,19 +37,24 @@ def builtin_names() -> list[str]:
 
 
 @checked
-def read_signatures(source: Source) -> dict[str, list[str]]:
+def read_signatures(source: Source) -> dict[str, Genes]:
     """Read gene signatures from a mapping, a built-in set or a file into ``{name: [genes]}``.
+
+    Genes that a signature lacks end in a minus (``"DCN-"``), others may end in a plus, as in UCell. Weights are given by a
+    mapping, ``{"T cell": {"CD3D": 2, "DCN": -1}}``, or by the column ``weight`` of a csv. :func:`spatialsig.tl.score_cells`
+    says which methods use them.
 
     Parameters
     ----------
     source
-        A mapping of names to genes; the name of a built-in set (``"seed"``, ``"tumour_microenvironment"``); or a file:
-        ``.gmt`` (name, description, genes; tab separated [1]_), ``.csv`` (columns ``signature`` and ``gene``, between
-        commas, semicolons or tabs), ``.json`` or ``.yaml`` (name to list of genes, or the layout of the built-in sets).
+        A mapping of names to genes, or to weights by gene; the name of a built-in set (``"seed"``, ``"tumour_microenvironment"``); or a file:
+        ``.gmt`` (name, description, genes; tab separated [1]_), ``.csv`` (columns ``signature`` and ``gene``, and
+        ``weight`` where wanted, between commas, semicolons or tabs), ``.json`` or ``.yaml`` (name to list of genes or to
+        weights by gene, or the layout of the built-in sets).
 
     Returns
     -------
-    Genes of each signature, duplicates removed, order kept.
+    Genes of each signature, duplicates removed, order kept: a list, or weights by gene where any has a sign or a weight.
 
     Raises
     ------
@@ -53,7 +62,7 @@ def read_signatures(source: Source) -> dict[str, list[str]]:
         If ``source`` is neither a built-in set nor a file.
     InputError
         If a signature is empty, a name stands there twice or differs from another in case or blanks only, a field holds
-        several genes, a GMT has genes where descriptions belong, or the file does not have the layout of its ending.
+        several genes, a gene has two weights or one of 0, a GMT has genes where descriptions belong, or the file does not have the layout of its ending.
 
     Warns
     -----
@@ -93,17 +102,21 @@ def read_signatures(source: Source) -> dict[str, list[str]]:
     return _clean(sets, where=str(path))
 
 
-def _clean(sets: Mapping[str, Sequence[str]], *, where: str) -> dict[str, list[str]]:
-    cleaned: dict[str, list[str]] = {}
+def _clean(sets: Mapping[str, Any], *, where: str) -> dict[str, Genes]:
+    cleaned: dict[str, Genes] = {}
     for raw_name, genes in sets.items():
         name = trimmed(str(raw_name))
         if name in cleaned:
             msg = f"{where} holds signature {name!r} twice; give each a name of its own, or join their genes."
             raise InputError(msg)
         if isinstance(genes, str) or not all(isinstance(gene, str) for gene in genes):
-            msg = f"signature {name!r} of {where}: wanted a list of gene names, got {genes!r}."
+            msg = f"signature {name!r} of {where}: wanted a list of gene names, or weights by gene name, got {genes!r}."
             raise InputError(msg)
-        cleaned[name] = list(dict.fromkeys(trimmed(gene) for gene in genes if trimmed(gene)))
+        try:
+            cleaned[name] = _weighted(genes)
+        except ValueError as error:
+            msg = f"signature {name!r} of {where}: {error}."
+            raise InputError(msg) from None
         joined = [gene for gene in cleaned[name] if set(gene) & _BETWEEN]
         if joined:
             msg = f"signature {name!r} of {where}: {joined[0]!r} holds several names; wanted one gene in each field."
@@ -121,12 +134,30 @@ def _clean(sets: Mapping[str, Sequence[str]], *, where: str) -> dict[str, list[s
     return cleaned
 
 
-def _flat(loaded: Mapping[str, Any]) -> dict[str, list[str]]:
+def _weighted(genes: Sequence[str] | Mapping[str, Any]) -> Genes:
+    """Weights by gene where one has a sign or a weight, else the genes; raises :class:`ValueError` where they contradict."""
+    pairs = genes.items() if isinstance(genes, Mapping) else [(gene, 1.0) for gene in genes]
+    found: dict[str, float] = {}
+    for text, given in pairs:
+        gene, sign = match.groups() if (match := _SIGNED.fullmatch(trimmed(text))) else (trimmed(text), "")
+        if not gene:
+            continue
+        if isinstance(given, bool) or not isinstance(given, int | float) or not math.isfinite(given) or not given:
+            msg = f"gene {gene!r} has the weight {given!r}; wanted a number other than 0"
+            raise ValueError(msg)
+        weight = -float(given) if sign == "-" else float(given)
+        if found.setdefault(gene, weight) != weight:
+            msg = f"gene {gene!r} has the weights {found[gene]:g} and {weight:g}; wanted one"
+            raise ValueError(msg)
+    return found if any(weight != 1 for weight in found.values()) else list(found)
+
+
+def _flat(loaded: Mapping[str, Any]) -> dict[str, Any]:
     sets = loaded.get("signatures", loaded)
-    return {name: entry["genes"] if isinstance(entry, Mapping) else entry for name, entry in sets.items()}
+    return {name: entry.get("genes", entry) if isinstance(entry, Mapping) else entry for name, entry in sets.items()}
 
 
-def _read_gmt(text: str) -> dict[str, list[str]]:
+def _read_gmt(text: str) -> dict[str, Any]:
     rows = [[_unquoted(field) for field in line.split("\t")] for line in text.splitlines() if trimmed(line)]
     sets = _distinct((row[0], row[2:]) for row in rows)
     _check_descriptions(rows)
@@ -162,8 +193,8 @@ def _builtin_genes() -> frozenset[str]:
     return frozenset(gene for name in builtin_names() for genes in read_signatures(name).values() for gene in genes)
 
 
-def _read_csv(text: str) -> dict[str, list[str]]:
-    sets: dict[str, list[str]] = {}
+def _read_csv(text: str) -> dict[str, Any]:
+    sets: dict[str, Any] = {}
     header, rows = csv_rows(text)
     columns = [column.lower() for column in header]
     if wanted := [column for column in _COLUMNS if column not in columns]:
@@ -177,15 +208,30 @@ def _read_csv(text: str) -> dict[str, list[str]]:
         if not (signature and gene):
             msg = f"line {line} has no {'gene' if signature else 'signature'}"
             raise ValueError(msg)
-        sets.setdefault(signature, []).append(gene)
+        if _WEIGHT not in columns:
+            sets.setdefault(signature, []).append(gene)
+            continue
+        text = row[columns.index(_WEIGHT)]
+        weight = _number(text)
+        if sets.setdefault(signature, {}).setdefault(gene, weight) != weight:
+            msg = f"line {line} gives gene {gene!r} of {signature!r} another weight than a line before, {text!r}"
+            raise ValueError(msg)
     return sets
 
 
-def _read_json(text: str) -> dict[str, list[str]]:
+def _number(text: str) -> float | str:
+    """Number that a field holds, or the field, which is then refused by name of its gene."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _read_json(text: str) -> dict[str, Any]:
     return _flat(json.loads(text, object_pairs_hook=_distinct))
 
 
-def _read_yaml(text: str) -> dict[str, list[str]]:
+def _read_yaml(text: str) -> dict[str, Any]:
     return _flat(yaml.load(text, _StrictLoader))
 
 

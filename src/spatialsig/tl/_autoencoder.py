@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spatialsig import _keys
-from spatialsig._arguments import AnyPath, Count, Fraction, Key, Natural, NewKey, Seed, checked
+from spatialsig._arguments import Count, Fraction, Key, Natural, NewKey, Seed, checked
 from spatialsig._progress import track
 from spatialsig.expression import AutoencoderOptions, embed_slide, train_expression_autoencoder
 from spatialsig.models import Autoencoder
 from spatialsig.nn.device import on_device
+from spatialsig.signatures import Source
 from spatialsig.slide.lineage import counts_of_table
 from spatialsig.slide.slides import Data, open_slides, slide_count
 
@@ -19,7 +19,7 @@ from spatialsig.slide.slides import Data, open_slides, slide_count
 def train_autoencoder(
     data: Data,
     *,
-    signatures: AnyPath | Mapping[str, Sequence[str]] = "tumour_microenvironment",
+    signatures: Source = "tumour_microenvironment",
     exclude_signature_genes: bool = True,
     gene_symbols: Key | None = None,
     panel: str = "intersection",

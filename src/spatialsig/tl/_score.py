@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from spatialsig import _keys
-from spatialsig._arguments import AnyPath, Count, Fraction, Key, Natural, NewKey, Seed, Several, checked
+from spatialsig._arguments import Count, Fraction, Key, Natural, NewKey, Seed, Several, checked
 from spatialsig._checks import check_choice, warn
 from spatialsig._progress import track
 from spatialsig.errors import InputError
-from spatialsig.labels.scorers import METHODS, ScorerFit, fit_method, scores_under
+from spatialsig.labels.scorers import METHODS, ScorerFit, check_weights, fit_method, largest_set, scores_under
 from spatialsig.signatures import (
     Coverage,
+    Source,
     coverage_table,
     describe_names,
     in_panel_names,
@@ -28,13 +28,17 @@ from spatialsig.slide.lineage import counts_of_table
 from spatialsig.slide.slides import Data, open_slides, slide_count
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
+
+    from spatialsig.signatures import Genes
 
 
 @checked
 def score_cells(
     data: Data,
-    signatures: AnyPath | Mapping[str, Sequence[str]] = "tumour_microenvironment",
+    signatures: Source = "tumour_microenvironment",
     *,
     method: str = "zscore",
     test_fold: Natural | None = 0,
@@ -59,15 +63,19 @@ def score_cells(
     data
         SpatialData, path of a store, or Cohort; modified in place.
     signatures
-        Name of a built-in set, file, or mapping of names to genes; see :func:`spatialsig.io.read_signatures`.
+        Name of a built-in set, file, or mapping of names to genes or to weights by gene; see
+        :func:`spatialsig.io.read_signatures`.
     method
         With ``x = log1p(1e4 * count / library)``:
 
-        - ``"zscore"`` (default): mean z-score of ``x`` over the genes of the signature.
+        - ``"zscore"`` (default): mean z-score of ``x`` over the genes of the signature; weighted where they have weights.
         - ``"score_genes"``: mean of ``x`` minus the mean of control genes from the same expression bins [1]_, as in
-          :func:`scanpy.tl.score_genes`, except that no gene of any signature is a control.
-        - ``"ucell"``: Mann-Whitney U of the genes' ranks within the cell [2]_, with exact ties.
-        - ``"aucell"`` [3]_, ``"ulm"`` [4]_: by the package decoupler, which has to be installed.
+          :func:`scanpy.tl.score_genes`, except that no gene of any signature is a control. Weights are used; genes with a minus have
+          controls of their own.
+        - ``"ucell"``: Mann-Whitney U of the genes' ranks within the cell [2]_, with exact ties. That of the genes with a
+          minus is taken off, and what is below 0 becomes 0, as UCell does; other weights are refused.
+        - ``"aucell"`` [3]_, ``"ulm"`` [4]_: by the package decoupler, which has to be installed. ``"ulm"`` uses weights,
+          ``"aucell"`` refuses them.
     test_fold
         Fold whose cells nothing is learnt from; ``None`` uses every cell.
     min_genes, min_fraction
@@ -94,7 +102,7 @@ def score_cells(
     Raises
     ------
     InputError
-        If no signature is measured well enough, ``max_rank`` is smaller than a signature, no gene is left as control,
+        If no signature is measured well enough, the method cannot use signs or weights that are there, ``max_rank`` is smaller than a signature, no gene is left as control,
         or decoupler is not installed; nothing is written.
 
     References
@@ -127,6 +135,7 @@ def score_cells(
     usable = weights(measured_genes(sets, panels), genes)
     excluded = np.asarray(usable.any(axis=1))
     usable[:, (report["reason"] != "").to_numpy()] = 0
+    check_weights(method, usable, list(sets))
     _check_max_rank(max_rank, usable)
     fit = ScorerFit(data, genes, test_fold, table_key, max_rank, n_bins, n_controls, seed)
     learnt = fit_method(method, usable, excluded, fit)
@@ -156,13 +165,13 @@ def score_cells(
 
 
 def _check_max_rank(max_rank: int | None, usable: NDArray[np.float64]) -> None:
-    largest = int((usable > 0).sum(axis=0).max())
+    largest = largest_set(usable)
     if max_rank is not None and max_rank < largest:
         msg = f"`max_rank={max_rank}` is smaller than the largest signature ({largest} genes measured)."
         raise InputError(msg)
 
 
-def _check_coverage(report: pd.DataFrame, sets: Mapping[str, Sequence[str]], var: pd.DataFrame, n_slides: int) -> None:
+def _check_coverage(report: pd.DataFrame, sets: Mapping[str, Genes], var: pd.DataFrame, n_slides: int) -> None:
     dropped = report[report["reason"] != ""]
     hint = describe_names([gene for name in dropped.index for gene in sets[name]], var)
     if len(dropped) == len(report):
