@@ -214,7 +214,9 @@ def test_score_genes_with_a_minus_is_what_both_parts_give(toy: sd.SpatialData) -
     sp.tl.score_cells(toy, {"up": up, "down": down}, **every)
     alone = toy["table"].obsm["signatures"]
     sp.tl.score_cells(toy, {"S": SIGNED["T"]}, **every)
-    np.testing.assert_allclose(toy["table"].obsm["signatures"][:, 0], (3 * alone[:, 0] - 2 * alone[:, 1]) / 5, atol=1e-5)
+    np.testing.assert_allclose(
+        toy["table"].obsm["signatures"][:, 0], (3 * alone[:, 0] - 2 * alone[:, 1]) / 5, atol=1e-5
+    )
 
 
 def test_ucell_takes_off_what_has_a_minus(toy: sd.SpatialData) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from spatialsig._arguments import AnyPath, Count, checked
+from spatialsig._arguments import AnyPath, checked
 from spatialsig._checks import check_files
 from spatialsig._hashing import content_hash, file_hash
 from spatialsig.errors import InputError
