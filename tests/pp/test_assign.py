@@ -1,5 +1,7 @@
 """Cells in patches against a brute-force computation through the alignment, whatever way the slide lies."""
 
+import re
+
 import numpy as np
 import pytest
 import spatialdata as sd
@@ -50,6 +52,23 @@ def test_pixels_taken_for_micrometres_are_refused(toy: sd.SpatialData) -> None:
     with pytest.raises(AlignmentError, match=r"of the cells lie on image 'he_image'; check the alignment file"):
         sp.pp.assign_cells(toy)
     assert "patch_membership" not in toy["table"].obsm
+
+
+@pytest.mark.parametrize(
+    ("he_um", "px_um", "what"), [(0.5, 0.5, "px of the image (0.5 µm)"), (1.0, 0.4, "px of the platform (0.4 µm)")]
+)
+def test_positions_in_px_are_refused_with_the_factor(he_um: float, px_um: float, what: str) -> None:
+    sdata = sp.datasets.toy(size_um=250.0, he_um_per_px=he_um, pixel_size_um=px_um)
+    sp.pp.make_patches(sdata, patch_px=56, um_per_px=1.0)
+    sdata["table"].obsm["spatial"] = sdata["table"].obsm["spatial"] / px_um
+    with pytest.raises(
+        AlignmentError, match=rf"% do if obsm\['spatial'\] holds {re.escape(what)}, not µm: multiply it by {px_um}"
+    ):
+        sp.pp.assign_cells(sdata)
+    assert "patch_membership" not in sdata["table"].obsm
+    sdata.attrs["spatialsig"]["qc_alignment"] = {"verdict": "good"}  # an image of a part of the section
+    with pytest.warns(SpatialsigWarning, match="fewer than 80%"):
+        sp.pp.assign_cells(sdata)
 
 
 def test_half_a_slide_off_the_image_is_said(toy: sd.SpatialData) -> None:

@@ -55,7 +55,11 @@ def scored(**changes: Any) -> dict[str, Any]:
         ),
         (
             {"labelled": {"stat": "median", "tie_fraction": np.array([0.41, np.nan])}}, "labels_tie", "warning",
-            r"41% of the patches have one identical label of T \(stat='median'\)",
+            r"41% of the patches have one identical label of T \(stat='median'\).* Use `stat='mean'`\.",
+        ),
+        (
+            {"labelled": {"stat": "mean", "tie_fraction": np.array([0.41, np.nan])}}, "labels_tie", "warning",
+            r"41% of the patches have one identical label of T \(stat='mean'\).*Most of its cells score alike",
         ),
         ({"controls": ["NegControlProbe_1"]}, "controls_in_counts", "warning", "1 columns of the counts are no genes"),
         (

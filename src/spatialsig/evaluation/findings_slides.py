@@ -207,7 +207,7 @@ def _findings_on(facts: SlideFacts) -> Iterator[Finding]:
         yield Finding(
             "labels_tie", WARNING, name,
             f"Slide {name}: {ties[worst]:.0%} of the patches have one identical label of {facts.signatures[worst]} "
-            f"(stat={str(facts.labelled.get('stat'))!r}), which no image can explain. Use `stat='mean'`.",
+            f"(stat={str(facts.labelled.get('stat'))!r}), which no image can explain. {_fix_of_ties(facts)}",
         )  # fmt: skip
     if facts.controls:
         yield Finding(
@@ -215,6 +215,12 @@ def _findings_on(facts: SlideFacts) -> Iterator[Finding]:
             f"Slide {name}: {len(facts.controls)} columns of the counts are no genes ({first_few(facts.controls, n=SHOWN)}) and went "
             "into library sizes and variable genes. Call `sp.pp.filter_cells` first.",
         )  # fmt: skip
+
+
+def _fix_of_ties(facts: SlideFacts) -> str:
+    if facts.labelled.get("stat") != "mean":
+        return "Use `stat='mean'`."
+    return "Most of its cells score alike: use a signature of more genes, `method='zscore'`, or leave it out."
 
 
 def _registration(facts: SlideFacts) -> Iterator[Finding]:
