@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Le, Predicate
 
 
 def _available_cores() -> int:
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def is_device_name(name: str) -> bool:
+    """Whether torch may know a device of this name; whether this machine has it is asked when it is used."""
+    return re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name) is not None
 
 
 @dataclass
@@ -50,7 +56,7 @@ class Settings:
     cells_mb: Annotated[float, Ge(0), Le(10**9)] = 1024
     table_cache_mb: Annotated[float, Ge(0), Le(10**9)] = 512
     keep_memory: bool = True
-    device: str = "auto"
+    device: Annotated[str, Predicate(is_device_name)] = "auto"
     lock_wait_s: Annotated[float, Ge(0), Le(10**6)] = 10.0
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -174,7 +174,7 @@ class Cohort:
         """Cohort of the named slides, in the given order."""
         samples = list(samples)
         for sample in samples:
-            check_key(self.stores, sample, name="sample", where="the cohort")
+            check_key(self.stores, sample, name="samples", where="the cohort")
         check_samples(samples)
         chosen = Cohort({})
         chosen.obs = self.obs.loc[samples].copy()

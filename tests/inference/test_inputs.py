@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import spatialdata as sd
+import torch
 
 from spatialsig.data.features import FeatureSource
 from spatialsig.data.patches import PatchSource
@@ -27,6 +28,7 @@ class Brightness:
     patch_px: int = 56
     um_per_px: float = 1.0
     config: Config = field(default_factory=Config)
+    net: torch.nn.Module = field(default_factory=torch.nn.Identity)
     run: dict[str, Any] = field(default_factory=dict)
     knows_uncertainty: bool = False
 

@@ -51,7 +51,7 @@ def test_what_cannot_be_written_is_said_before(patched: sd.SpatialData, tmp_path
     with pytest.raises(InputError, match="'a/b' holds a path separator; files are named by slide"):
         sp.io.export_seed_layout(patched, tmp_path / "a", use_rep=None)
     assert not (tmp_path / "a").exists()
-    patched.attrs["spatialsig"]["sample"] = "a"
+    patched.attrs["spatialsig"]["sample"] = "toy"
     labels = sp.io.export_seed_layout(patched, tmp_path / "a", use_rep=None)
     assert (labels["ae_path"] == "").all()
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["labels.csv"]

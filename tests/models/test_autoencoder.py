@@ -171,7 +171,7 @@ def test_the_wrong_kind_and_other_genes_are_refused(model: Autoencoder, tmp_path
     [
         (
             lambda m, c: m.align_genes(GENES[2:]),
-            r"2 of the 12 genes .* are not in the table, which has 10 genes: \['G0', 'G1'\]",
+            r"2 of the 12 genes .* are not in the table, whose `var_names` are 10 genes: \['G0', 'G1'\]",
         ),
         (lambda m, c: m.align_genes([*GENES, "G3"]), r"more than once: \['G3'\]"),
         (lambda m, c: m.get_latent_representation(c[:, :5]), "counts of 5 genes; wanted the 12"),

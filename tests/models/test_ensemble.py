@@ -98,7 +98,7 @@ def test_a_member_that_cannot_be_saved_leaves_the_old_ensemble(images: np.ndarra
 
 
 def test_all_differences_are_named() -> None:
-    with pytest.raises(InputError, match="an ensemble of 1 model") as caught:
+    with pytest.raises(InputError, match="`members` are 1 model") as caught:
         SignatureEnsemble([member(0)])
     with pytest.raises(InputError, match=r"model 1 has um_per_px 1\.0, model 0 0\.5") as caught:
         SignatureEnsemble([member(0), member(1, um_per_px=1.0, test_fold=1), member(2, names=("A", "C"))])

@@ -14,6 +14,7 @@ import spatialsig as sp
 from spatialsig.errors import AlignmentError, InputError, KeyMissingError, SpatialsigWarning
 from spatialsig.pp._find_tissue import polygons
 from spatialsig.pp._segmentation import TissueMask, coarse_pixels, segment, tidy, tissue_fraction
+from spatialsig.slide import fingerprints
 
 GLASS = (242, 240, 243)
 EDGE = 300  # px; tissue lies left of it
@@ -111,7 +112,8 @@ def test_a_slide_without_tissue_says_so(half: sd.SpatialData) -> None:
         sp.pp.find_tissue(half)
 
 
-def test_only_a_coarse_level_is_read(toy: sd.SpatialData) -> None:
+def test_only_a_coarse_level_is_read(toy: sd.SpatialData, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fingerprints, "WHOLE", 0)  # as for a large image
     read: list[tuple[str, tuple[int, ...]]] = []
 
     def seen(block: np.ndarray, level: str, block_info: Any = None) -> np.ndarray:

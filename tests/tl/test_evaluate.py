@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import spatialdata as sd
+import torch
 
 import spatialsig as sp
 from spatialsig.errors import InputError, KeyMissingError, SpatialsigWarning
@@ -38,6 +39,7 @@ class Brightness(sp.models.SignatureViT):
     um_per_px: float = 1.0
     config: Config = field(default_factory=Config)
     run: dict[str, Any] = field(default_factory=lambda: {"test_fold": 0, "use_rep": "X_ae"})
+    net: torch.nn.Module = field(default_factory=torch.nn.Identity)
 
     def predict(self, images: np.ndarray, ae: np.ndarray | None = None, **_: Any) -> np.ndarray:
         bright = images.mean(axis=(1, 2, 3), dtype=np.float64)[:, None] / 255

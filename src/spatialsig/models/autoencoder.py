@@ -145,8 +145,8 @@ class Autoencoder:
         allowed = len(self.genes) // 2 if self.config.masked else 0
         if len(missing) > allowed:
             msg = (
-                f"{len(missing)} of the {len(self.genes)} genes of this autoencoder are not in {where}, which "
-                f"has {len(names)} genes: {missing[:_SHOWN]}{' ...' if len(missing) > _SHOWN else ''}. "
+                f"{len(missing)} of the {len(self.genes)} genes of this autoencoder are not in {where}, whose "
+                f"`var_names` are {len(names)} genes: {missing[:_SHOWN]}{' ...' if len(missing) > _SHOWN else ''}. "
                 "Use slides of the same panel, or train an autoencoder on the shared genes."
             )
             raise InputError(msg)

@@ -78,7 +78,7 @@ class SignatureEnsemble:
     @checked
     def __init__(self, members: Sequence[SignatureViT], *, run: dict[str, Any] | None = None) -> None:
         if len(members) < 2:
-            msg = f"an ensemble of {len(members)} model(s); wanted at least 2."
+            msg = f"`members` are {len(members)} model(s); wanted at least 2."
             raise InputError(msg)
         if differences := _differences(members):
             msg = "the models of an ensemble must agree:\n  " + "\n  ".join(differences)

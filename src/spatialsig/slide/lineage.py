@@ -129,8 +129,13 @@ class Lineage:
     def is_edited(self, part: str) -> bool:
         """Whether the values of a part are no longer those that the function which wrote it made."""
         key, _, aspect = part.partition("/")
-        edited = self.by_hand(part) or self.by_hand(key)
-        return bool({"", aspect} & set(edited))
+        if not aspect or self._has_own(key, aspect):
+            return "" in self.by_hand(part)
+        entry, table = self.entries.get(key, {}), self.slide.sdata.tables.get(key)
+        held, spots = entry.get(HELD, {}).get(aspect), entry.get(SPOTS, {}).get(key)
+        # of a table of which rows were left out nothing is known
+        whole = table is None or not spots or spots["n"][0] == table.n_obs
+        return held is not None and whole and self.fingerprint(part) not in (None, held)
 
     def _has_own(self, part: str, aspect: str) -> bool:
         """Whether something in an element was written after it, with a record of its own."""
