@@ -162,14 +162,32 @@ def of_pixels(image: DataArray | DataTree) -> str:
     return json_hash([height, width, [_checksums(np.asarray(block)) for block in pixels]])
 
 
-def of_column(frame: pd.DataFrame, key: str) -> str | None:
-    """Hash of a column by the names of its rows, whatever their order; None where it is not there."""
+def of_column(frame: pd.DataFrame, key: str, kept: Kept) -> str | None:
+    """Hash of a column by the names of its rows, whatever their order; None where it is not there.
+
+    The sum of ``pandas.util.hash_pandas_object`` over the rows as text, with each name and each distinct value hashed once.
+    """
     if key not in frame:
         return None
+    if pd.api.types.is_float_dtype(frame[key]):  # hardly any value twice, and 0.0 is not -0.0
+        codes, values = np.arange(len(frame)), frame[key]
+    else:
+        codes, distinct = pd.factorize(frame[key], use_na_sentinel=False)
+        values = pd.Series(distinct)
     # objects, and one word for what is missing: the same whatever kind of text pandas uses
-    text = frame[key].astype(str).astype(object).where(frame[key].notna(), "nan").set_axis(frame.index.astype(object))
-    by_name = pd.util.hash_pandas_object(text, index=True)  # a sum of them knows no order
-    return json_hash([len(frame), int(by_name.to_numpy().sum(dtype=np.uint64))])
+    text = values.astype(str).astype(object).where(values.notna(), "nan").to_numpy()
+    by_name = np.full(len(frame), 0x345678, np.uint64)
+    for number, hashes in enumerate((_hashes(text)[codes], kept.of(frame.index, _hashes_of_names))):
+        by_name = (by_name ^ hashes) * np.uint64(1000003 + number * (82520 + 4))
+    return json_hash([len(frame), int((by_name + np.uint64(97531)).sum(dtype=np.uint64))])
+
+
+def _hashes_of_names(names: pd.Index) -> NDArray[np.uint64]:
+    return _hashes(names.astype(object).to_numpy())
+
+
+def _hashes(values: NDArray[np.object_]) -> NDArray[np.uint64]:
+    return pd.util.hash_array(values, categorize=False)
 
 
 def _checksums(values: Any) -> list[Any]:

@@ -220,7 +220,9 @@ class Lineage:
         if part == FOLDS:
             return json_hash(attrs["split"]) if "split" in attrs else None
         if aspect.startswith(COLUMNS):
-            return None if (frame := self._frame(part)) is None else of_column(frame, aspect.partition("/")[2])
+            return (
+                None if (frame := self._frame(part)) is None else of_column(frame, aspect.partition("/")[2], self._kept)
+            )
         if key in sdata.tables:
             numbers = self._numbers_of(part)
             return None if numbers is None else numbers.fingerprint
