@@ -311,6 +311,8 @@ def main() -> None:
         for n in range(args.n):
             name, argument, value = draw(rng, names, study)
             (study.folder / f"out{n}").mkdir()
+            (study.folder / f"here{n}").mkdir()
+            os.chdir(study.folder / f"here{n}")  # a relative path that one call writes to is not there for the next
             ended, said = outcome(study, name, argument, value, n)
             if state(study.slide) != study.before:
                 study.slide = sd.deepcopy(pristine)

@@ -106,3 +106,9 @@ def test_the_room_imports_nothing_heavy():
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="attribute nothing"):
         sp.datasets.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("size_um", [1, 40])
+def test_a_slide_without_room_for_cells_is_refused(size_um: float) -> None:
+    with pytest.raises(InputError, match="a slide of this `size_um` has . cells at .*; wanted at least 2"):
+        sp.datasets.toy(size_um=size_um)

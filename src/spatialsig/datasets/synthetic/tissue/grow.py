@@ -12,6 +12,7 @@ from scipy.spatial import cKDTree
 from spatialsig.datasets.synthetic.tissue.expression import CELL_TYPES
 from spatialsig.datasets.synthetic.tissue.fields import Field, line_field, outline_distance, smooth_field
 from spatialsig.datasets.synthetic.tissue.structures import STEP_UM, Structures, grow_structures
+from spatialsig.errors import InputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,6 +71,12 @@ def _positions(
     _hard_core(pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))], keep)
     area_mm2 = 1e-6 * outline.step_um**2 * float((outline.values > _EDGE_UM).sum())
     cells: NDArray[np.float64] = xy[keep][: rng.poisson(density_per_mm2 * area_mm2)]
+    if len(cells) < 2:
+        msg = (
+            f"a slide of this `size_um` has {len(cells)} cells at {density_per_mm2:g} cells per mm²; wanted at least 2. "
+            "Choose a larger `size_um`, such as 100."
+        )
+        raise InputError(msg)
     return cells
 
 
