@@ -52,7 +52,7 @@ _WORDS = {
     "'str' instances are not allowed as a Sequence value": "a list, not one string",
     "'bytes' instances are not allowed as a Sequence value": "a list, not bytes",
     "Value should have at least 1 item after validation, not 0": "a list with at least one entry",
-    "Predicate is_device_name failed": "'auto', 'cpu', 'cuda', 'cuda:1' (a GPU by its number) or 'mps'",
+    "Predicate 'is_device_name' failed": "'auto', 'cpu', 'cuda', 'cuda:1' (a GPU by its number) or 'mps'",
     "Field required": "a tuple with more values",
 }
 PUBLIC_ROOMS = ("datasets", "io", "models", "pl", "pp", "tl")
@@ -163,7 +163,9 @@ def _fitting(adapter: TypeAdapter[Any], value: Any, what: str) -> Any:
 
 def _words(message: str) -> str:
     """What pydantic wants, in words that follow "must be"."""
-    return _WORDS.get(message) or message.removeprefix("Input should be ").removeprefix("Value error, ")
+    return _WORDS.get(message.removesuffix(".")) or message.removeprefix("Input should be ").removeprefix(
+        "Value error, "
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -3,6 +3,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from spatialsig.errors import FileMissingError, InputError
@@ -79,25 +80,45 @@ SIGNED = {"T cell": {"CD3D": 1.0, "CD3E": 1.0, "DCN": -1.0}}
         ("s.yaml", "T cell: {CD3D: 1, CD3E: 1.0, DCN: -1}"),
         ("s.yaml", "T cell: [CD3D, CD3E+, DCN-]"),
         ("s.gmt", "T cell\tna\tCD3D\tCD3E\tDCN-"),
+        ("s.gmt", "T cell\t\tCD3D\tCD3E\tDCN-\t\t"),
+        ("s.gmt", "T cell\tna\tCD3D\tCD3E\tDCN\u2212"),
         ("s.csv", "signature,gene\nT cell,CD3D\nT cell,CD3E\nT cell,DCN-\n"),
         ("s.csv", "signature,gene,weight\nT cell,CD3D,1\nT cell,CD3E,1.0\nT cell,DCN,-1\n"),
     ],
 )
 def test_signs_and_weights_are_read_from_every_format(tmp_path: Path, name: str, text: str) -> None:
-    (tmp_path / name).write_text(text)
+    (tmp_path / name).write_text(text, encoding="utf-8")
     assert read_signatures(tmp_path / name) == SIGNED
 
 
 def test_weights_of_1_are_a_plain_signature() -> None:
     assert read_signatures({"T": {"CD3D": 1, "CD3E": 1.0}}) == {"T": ["CD3D", "CD3E"]}
     assert read_signatures({"T": ["CD3D+", "CD3D"]}) == {"T": ["CD3D"]}
+    assert read_signatures({"T": {"CD3D": np.float32(2), "CD2": np.int64(-1)}}) == {"T": {"CD3D": 2.0, "CD2": -1.0}}
+
+
+@pytest.mark.parametrize(("name", "text"), [("s.yaml", "T:\nU: [CD3D]"), ("s.json", '{"T": 3}')])
+def test_a_signature_that_is_nothing_is_refused_by_name(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match="signature 'T' of .*: wanted a list of gene names, or weights by gene name"):
+        read_signatures(tmp_path / name)
+
+
+def test_decimal_commas_are_read(tmp_path: Path) -> None:
+    (tmp_path / "s.csv").write_text("signature;gene;weight\nT;CD3D;0,5\nT;DCN;\u22121\n", encoding="utf-8")
+    assert read_signatures(tmp_path / "s.csv") == {"T": {"CD3D": 0.5, "DCN": -1.0}}
 
 
 @pytest.mark.parametrize(
     ("genes", "message"),
     [
         (["CD3D", "CD3D-"], "signature 'T' of the given mapping: gene 'CD3D' has the weights 1 and -1; wanted one"),
-        ({"CD3D": 0, "CD2": 1}, "gene 'CD3D' has the weight 0; wanted a number other than 0"),
+        ({"DCN-": -1.0}, "gene 'DCN-' has the sign '-' and the weight -1; write one of them"),
+        ({"CD3D": 0, "CD2": 1}, "gene 'CD3D' has the weight 0; wanted a number from 1e-06"),
+        ({"CD3D": float("nan")}, "gene 'CD3D' has the weight nan; wanted a number"),
+        ({"CD3D": 1e308}, r"gene 'CD3D' has the weight 1e\+308; wanted a number"),
+        (["CD3D--"], "'CD3D--' is no gene with a sign"),
+        (["-", "CD3D"], "'-' is no gene with a sign"),
     ],
 )
 def test_weights_that_contradict_are_refused(genes: object, message: str) -> None:
@@ -107,5 +128,8 @@ def test_weights_that_contradict_are_refused(genes: object, message: str) -> Non
 
 def test_a_csv_with_a_weight_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "s.csv").write_text("signature,gene,weight\nT,CD3D,x\n")
-    with pytest.raises(InputError, match="gene 'CD3D' has the weight 'x'; wanted a number other than 0"):
+    with pytest.raises(InputError, match="gene 'CD3D' has the weight 'x'; wanted a number from 1e-06 to 1e\\+06"):
+        read_signatures(tmp_path / "s.csv")
+    (tmp_path / "s.csv").write_text("signature,gene,weights\nT,CD3D,1\n")
+    with pytest.raises(InputError, match="column 'weights' is not known; did you mean 'weight'"):
         read_signatures(tmp_path / "s.csv")

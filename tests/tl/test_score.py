@@ -242,7 +242,7 @@ def test_ulm_is_that_of_decoupler_with_weights(toy: sd.SpatialData) -> None:
 @pytest.mark.parametrize(
     ("method", "name", "lost"),
     [("aucell", "T", "genes with a minus"), ("aucell", "weighted", "weights"), ("ucell", "weighted", "weights"),
-     ("ucell", "none", "only genes with a minus")],
+     ("ucell", "none", "only genes with a minus on the panel")],
 )  # fmt: skip
 def test_signs_that_a_method_would_lose_are_refused(toy: sd.SpatialData, method: str, name: str, lost: str) -> None:
     signature = SIGNED.get(name, ["CD3D-", "CD3E-", "CD2-"])

@@ -71,7 +71,7 @@ def embed(
 def train(
     stores: Slides,
     out: ModelOut,
-    size: Annotated[str, typer.Option(help="tiny, small or base; seed: the prototype.")] = "tiny",
+    size: Annotated[str | None, typer.Option(help="tiny (default), small or base; seed: the prototype.")] = None,
     fusion: Annotated[
         str | None, typer.Option(help="Fusion with the embedding: gated, token, film, add or none.")
     ] = None,

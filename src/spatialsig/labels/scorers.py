@@ -49,7 +49,13 @@ def check_weights(method: str, weights: NDArray[np.float64], names: list[str]) -
         signed, weighted = (own < 0).any(), _is_weighted(np.abs(own))
         lost = {"aucell": signed or weighted, "ucell": weighted or (signed and not (own > 0).any())}
         if lost.get(method, False):
-            what = "weights" if weighted else "only genes with a minus" if method == "ucell" else "genes with a minus"
+            what = (
+                "weights"
+                if weighted
+                else "only genes with a minus on the panel"
+                if method == "ucell"
+                else "genes with a minus"
+            )
             others = [other for other in METHODS if other not in {method, "aucell", *(["ucell"] if weighted else [])}]
             msg = f"signature {name!r} has {what}, which `method={method!r}` does not use; choose one of {others}."
             raise InputError(msg)

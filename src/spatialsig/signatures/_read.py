@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import resources
+from numbers import Real
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,11 +22,13 @@ from spatialsig.signatures._names import ENSEMBL
 
 _COLUMNS = ("signature", "gene")  # of a csv
 _WEIGHT = "weight"  # further column
-_SIGNED = re.compile(r"(.*[^+-])([+-])")  # as in UCell: "CD3D+", "DCN-"
+_SMALLEST = 1e-6  # weight; the largest is 1 / it
+_MINUS = "-\u2212\u2013"  # of the keyboard, of mathematics, and the dash that text processors make of it
+_SIGNED = re.compile(rf"(.*[^{_MINUS}+])([{_MINUS}+])")  # as in UCell: "CD3D+", "DCN-"
 _GENE = re.compile(rf"(?!M\d)[A-Z][A-Z0-9]*(-[A-Z0-9]+)?(?<!\d{{5}})|{ENSEMBL.pattern}|[A-Z][a-z]{{1,5}}\d[a-z0-9]*")
 _BETWEEN = frozenset(',;|"\t ')  # stand between genes, never in the name of one
 
-Source: TypeAlias = Key | Path | Mapping[str, Sequence[str] | Mapping[str, float]]
+Source: TypeAlias = Key | Path | Mapping[str, Sequence[str] | Mapping[str, Any]]
 Genes: TypeAlias = list[str] | dict[str, float]
 
 
@@ -109,7 +111,11 @@ def _clean(sets: Mapping[str, Any], *, where: str) -> dict[str, Genes]:
         if name in cleaned:
             msg = f"{where} holds signature {name!r} twice; give each a name of its own, or join their genes."
             raise InputError(msg)
-        if isinstance(genes, str) or not all(isinstance(gene, str) for gene in genes):
+        if (
+            isinstance(genes, str)
+            or not isinstance(genes, Iterable)
+            or not all(isinstance(gene, str) for gene in genes)
+        ):
             msg = f"signature {name!r} of {where}: wanted a list of gene names, or weights by gene name, got {genes!r}."
             raise InputError(msg)
         try:
@@ -134,7 +140,7 @@ def _clean(sets: Mapping[str, Any], *, where: str) -> dict[str, Genes]:
     return cleaned
 
 
-def _weighted(genes: Sequence[str] | Mapping[str, Any]) -> Genes:
+def _weighted(genes: Iterable[str] | Mapping[str, Any]) -> Genes:
     """Weights by gene where one has a sign or a weight, else the genes; raises :class:`ValueError` where they contradict."""
     pairs = genes.items() if isinstance(genes, Mapping) else [(gene, 1.0) for gene in genes]
     found: dict[str, float] = {}
@@ -142,10 +148,20 @@ def _weighted(genes: Sequence[str] | Mapping[str, Any]) -> Genes:
         gene, sign = match.groups() if (match := _SIGNED.fullmatch(trimmed(text))) else (trimmed(text), "")
         if not gene:
             continue
-        if isinstance(given, bool) or not isinstance(given, int | float) or not math.isfinite(given) or not given:
-            msg = f"gene {gene!r} has the weight {given!r}; wanted a number other than 0"
+        if gene[-1] in f"+{_MINUS}":
+            msg = f"{gene!r} is no gene with a sign; wanted one such as 'DCN-'"
             raise ValueError(msg)
-        weight = -float(given) if sign == "-" else float(given)
+        if (
+            isinstance(given, bool)
+            or not isinstance(given, Real)
+            or not _SMALLEST <= abs(float(given)) <= 1 / _SMALLEST
+        ):
+            msg = f"gene {gene!r} has the weight {given!r}; wanted a number from {_SMALLEST:g} to {1 / _SMALLEST:g}, or minus such a one"
+            raise ValueError(msg)
+        if sign and given != 1:
+            msg = f"gene {text!r} has the sign {sign!r} and the weight {given:g}; write one of them"
+            raise ValueError(msg)
+        weight = -1.0 if sign and sign in _MINUS else float(given)
         if found.setdefault(gene, weight) != weight:
             msg = f"gene {gene!r} has the weights {found[gene]:g} and {weight:g}; wanted one"
             raise ValueError(msg)
@@ -154,7 +170,10 @@ def _weighted(genes: Sequence[str] | Mapping[str, Any]) -> Genes:
 
 def _flat(loaded: Mapping[str, Any]) -> dict[str, Any]:
     sets = loaded.get("signatures", loaded)
-    return {name: entry.get("genes", entry) if isinstance(entry, Mapping) else entry for name, entry in sets.items()}
+    is_layout = {
+        name: isinstance(entry, Mapping) and not isinstance(entry.get("genes", 0), Real) for name, entry in sets.items()
+    }
+    return {name: entry["genes"] if is_layout[name] else entry for name, entry in sets.items()}
 
 
 def _read_gmt(text: str) -> dict[str, Any]:
@@ -172,7 +191,7 @@ def _unquoted(field: str) -> str:
 
 def _check_descriptions(rows: list[list[str]]) -> None:
     """The second field of a GMT describes the set; where it is a gene, that gene would be lost."""
-    second = [row[1] for row in rows if len(row) > 1 and row[1] != row[0]]
+    second = [row[1] for row in rows if len(row) > 1 and row[1] not in (row[0], "")]
     if len(set(second)) == 1 < len(rows):
         return  # one source of all
     genes = {gene for row in rows for gene in row[2:]} | _builtin_genes()
@@ -202,6 +221,10 @@ def _read_csv(text: str) -> dict[str, Any]:
         meant = "".join(f"; did you mean {right!r} by {name!r}?" for name, right in near.items())
         msg = f"there is no column {wanted[0]!r}, only {header}{meant}"
         raise ValueError(msg)
+    if near := near_misses(columns, (*_COLUMNS, _WEIGHT)):
+        name, right = next(iter(near.items()))
+        msg = f"column {name!r} is not known; did you mean {right!r}?"
+        raise ValueError(msg)
     places = [columns.index(column) for column in _COLUMNS]
     for line, row in rows.items():
         signature, gene = (row[place] for place in places)
@@ -213,16 +236,16 @@ def _read_csv(text: str) -> dict[str, Any]:
             continue
         text = row[columns.index(_WEIGHT)]
         weight = _number(text)
-        if sets.setdefault(signature, {}).setdefault(gene, weight) != weight:
+        if repr(sets.setdefault(signature, {}).setdefault(gene, weight)) != repr(weight):
             msg = f"line {line} gives gene {gene!r} of {signature!r} another weight than a line before, {text!r}"
             raise ValueError(msg)
     return sets
 
 
 def _number(text: str) -> float | str:
-    """Number that a field holds, or the field, which is then refused by name of its gene."""
+    """Number that a field holds, with a point or a comma; or the field, which is then refused by name of its gene."""
     try:
-        return float(text)
+        return float(text.replace(",", ".").replace("\u2212", "-"))
     except ValueError:
         return text
 

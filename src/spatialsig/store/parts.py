@@ -93,12 +93,14 @@ def _write_table(
     """Make the new table; return the entries of files that are links to those of the old one."""
     _link_tree(live, new)
     target = zarr.open_group(new, mode="r+", use_consolidated=False)
-    for section, values in sections.items():
-        if values:
-            _write_section(target, section, values)
-    for frame, columns in frames.items():
-        if columns:
-            _write_columns(target, frame, columns)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*autosharding.*", category=UserWarning)
+        for section, values in sections.items():
+            if values:
+                _write_section(target, section, values)
+        for frame, columns in frames.items():
+            if columns:
+                _write_columns(target, frame, columns)
     recorded = _recorded(live, "tables")
     return {file: entry for file, entry in recorded.items() if _same_file(live / file, new / file)}
 
