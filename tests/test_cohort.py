@@ -156,7 +156,7 @@ def test_subset_keeps_order_and_names(kept) -> None:
     assert part.obs["patient"].tolist() == ["P2", "P1"]
     assert list(cohort.subset(["S2"]).stores) == ["S2"]
     np.testing.assert_array_equal(cohort.obs.index, ["S1", "S2"])
-    with pytest.raises(KeyMissingError, match=r"`sample='S9'` is not in the cohort; available: \['S1', 'S2'\]"):
+    with pytest.raises(KeyMissingError, match=r"`samples='S9'` is not in the cohort; available: \['S1', 'S2'\]"):
         cohort.subset(["S9"])
     with pytest.raises(KeyMissingError, match=r"'S9'"):
         cohort["S9"]
