@@ -112,21 +112,23 @@ def check_fit(
 
 def fitting(owner: Any, given: Mapping[str, Any], *, of: str) -> dict[str, Any]:
     """Those of the values ``given`` to a function ``owner`` that have a type, as it wants them."""
-    adapters = _adapters(inspect.unwrap(owner))
+    owner = inspect.unwrap(owner)
+    adapters, configurations = _adapters(owner), _configurations(owner)
     return {
-        name: _configured(owner, name, value) or _fitting(adapters[name], value, f"`{name}={_short(value)}` of `{of}`")
+        name: configurations[name](**value)  # given by its fields, as in YAML
+        if name in configurations and isinstance(value, Mapping)
+        else _fitting(adapters[name], value, f"`{name}={_short(value)}` of `{of}`")
         for name, value in given.items()
         if name in adapters
     }
 
 
-def _configured(owner: Any, name: str, value: Any) -> Any:
-    """Configuration that is given by its fields, as in YAML; None where ``value`` is no such."""
-    if not isinstance(value, Mapping):
-        return None
-    hint = get_type_hints(inspect.unwrap(owner))[name]
-    classes = [option for option in (hint, *get_args(hint)) if is_dataclass(option)]
-    return classes[0](**value) if classes and isinstance(classes[0], type) else None
+@functools.cache
+def _configurations(owner: Any) -> dict[str, Any]:
+    """Arguments that may be a dataclass, and which."""
+    hints = get_type_hints(owner)
+    classes = {name: [kind for kind in (hint, *get_args(hint)) if is_dataclass(kind)] for name, hint in hints.items()}
+    return {name: kinds[0] for name, kinds in classes.items() if kinds}
 
 
 @functools.cache

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import secrets
+import struct
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,20 @@ if TYPE_CHECKING:
 
 FULL = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG})
 NOT_WRITABLE = FULL | {errno.EROFS, errno.EACCES, errno.EPERM}
+# what damaged bytes raise in numpy, zarr, tifffile, imagecodecs, openslide, and in networks that are built from wrong numbers
+DECODING_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    struct.error,
+    TypeError,
+    ValueError,
+)
 _CODE = re.compile(r"os error (\d+)")
 _LOOKED_AT = 4096  # bytes
 # beginning of a file, in small letters -> what it is, and the names under which it is at home

@@ -16,8 +16,8 @@ def _available_cores() -> int:
 
 
 def is_device_name(name: str) -> bool:
-    """Whether torch may know a device of this name; whether this machine has it is asked when it is used."""
-    return re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name) is not None
+    """Whether networks may be computed on a device of this name; whether this machine has it is asked when it is used."""
+    return re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", name) is not None
 
 
 @dataclass

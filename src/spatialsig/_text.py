@@ -7,7 +7,7 @@ import csv
 import difflib
 import re
 from io import StringIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spatialsig._checks import first_few
 from spatialsig.errors import InputError
@@ -115,6 +115,17 @@ def csv_rows(text: str) -> tuple[list[str], dict[int, list[str]]]:
 def _without_end(row: list[str]) -> list[str]:
     """The same fields without the empty ones at the end."""
     return row[: max((place for place, field in enumerate(row, 1) if field), default=0)]
+
+
+def distinct(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    """Mapping of pairs, as readers of JSON find them; :class:`ValueError` where a name stands there twice and the last would win."""
+    mapping: dict[Any, Any] = {}
+    for name, value in pairs:
+        if name in mapping:
+            msg = f"{name!r} stands there twice"
+            raise ValueError(msg)
+        mapping[name] = value
+    return mapping
 
 
 def near_misses(names: Iterable[str], known: Collection[str]) -> dict[str, str]:

@@ -55,10 +55,14 @@ app.add_typer(project_commands.export, name="export", rich_help_panel=STORES)
 @app.callback()
 def common(
     device: Annotated[
-        str, typer.Option(envvar="SPATIALSIG_DEVICE", help="Where networks compute: auto, cpu, cuda, cuda:1 or mps.")
-    ] = "auto",
+        str | None,
+        typer.Option(
+            envvar="SPATIALSIG_DEVICE", help="Where networks compute: auto (default), cpu, cuda, cuda:1 or mps."
+        ),
+    ] = None,
 ) -> None:
-    settings.device = device
+    if device is not None:  # checking it loads what most commands do not need
+        settings.device = device
 
 
 def main() -> None:

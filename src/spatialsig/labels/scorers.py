@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from spatialsig.slide.slides import Data
 
 METHODS = ("zscore", "score_genes", "ucell", "aucell", "ulm")
+UNWEIGHTED = ("ucell", "aucell")  # those in which genes weigh alike
 BATCH = 50_000  # cells that decoupler makes dense at a time
 
 
@@ -46,18 +47,18 @@ class ScorerFit:
 def check_weights(method: str, weights: NDArray[np.float64], names: list[str]) -> None:
     """Refuse signs and weights of genes that ``method`` would not use; ``weights`` is ``(n_genes, n_signatures)``."""
     for name, own in zip(names, weights.T, strict=True):
-        signed, weighted = (own < 0).any(), _is_weighted(np.abs(own))
-        lost = {"aucell": signed or weighted, "ucell": weighted or (signed and not (own > 0).any())}
-        if lost.get(method, False):
-            what = (
-                "weights"
-                if weighted
-                else "only genes with a minus on the panel"
-                if method == "ucell"
-                else "genes with a minus"
+        lost = ""
+        if method in UNWEIGHTED and _is_weighted(np.abs(own)):
+            lost, others = "weights", [other for other in METHODS if other not in UNWEIGHTED]
+        elif method == "aucell" and (own < 0).any():
+            lost, others = "genes with a minus", [other for other in METHODS if other != "aucell"]
+        elif method == "ucell" and (own < 0).any() and not (own > 0).any():
+            lost, others = (
+                "only genes with a minus on the panel",
+                [other for other in METHODS if other not in UNWEIGHTED],
             )
-            others = [other for other in METHODS if other not in {method, "aucell", *(["ucell"] if weighted else [])}]
-            msg = f"signature {name!r} has {what}, which `method={method!r}` does not use; choose one of {others}."
+        if lost:
+            msg = f"signature {name!r} has {lost}, which `method={method!r}` does not use; choose one of {others}."
             raise InputError(msg)
 
 
@@ -76,8 +77,8 @@ def fit_method(
 ) -> dict[str, Any]:
     """Parameters of ``method`` from the training cells of all slides together; they hold for every slide.
 
-    ``weights`` is ``(n_genes, n_signatures)``, not 0 at the genes of a signature, whose sizes add up to 1. ``excluded`` ``(n_genes,)`` marks
-    the genes of any signature, which are no controls.
+    ``weights`` is ``(n_genes, n_signatures)``, not 0 at the genes of a signature, whose sizes add up to 1. ``excluded``
+    ``(n_genes,)`` marks the genes of any signature, which are no controls.
     """
     if method == "zscore":
         # a scaler of the genes that weigh in; 0 and 1 for the others, which no score reads

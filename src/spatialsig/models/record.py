@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 import zipfile
 import zlib
 from functools import wraps
@@ -26,23 +25,7 @@ MAX_JSON_BYTES = 64 * 2**20
 FIX = "Save the model again, or fetch an undamaged copy."
 M = TypeVar("M")
 P = ParamSpec("P")
-# what damaged bytes raise in numpy, zipfile, safetensors and in networks that are built from wrong numbers
-DAMAGE = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SafetensorError,
-    struct.error,
-    TypeError,
-    ValueError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+DAMAGE = (*_files.DECODING_ERRORS, SafetensorError, zipfile.BadZipFile, zlib.error)  # of the files of a model
 _UNKNOWN = "0" * 64  # stands for the digest of the record while it is taken
 
 
@@ -66,9 +49,13 @@ def read_record(directory: Path, files: Sequence[str]) -> dict[str, Any]:
     for name in files:
         if digests.get(name) != file_hash(directory / name):
             _refuse_altered(directory / name)
-    own = digests.get(RUN, "")
-    as_hashed = (directory / RUN).read_bytes().replace(str(own).encode() or b" ", _UNKNOWN.encode())
-    if content_hash([as_hashed]) != own and (own or set(digests) != set(files)):
+    own = digests.get(RUN)
+    if not own:  # of an early version
+        whole = set(digests) == set(files)
+    else:
+        as_hashed = (directory / RUN).read_bytes().replace(str(own).encode(), _UNKNOWN.encode())
+        whole = content_hash([as_hashed]) == own
+    if not whole:
         _refuse_altered(directory / RUN)
     return run
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from spatialsig._checks import check_choice
-from spatialsig._settings import settings
+from spatialsig._settings import is_device_name, settings
 from spatialsig.errors import InputError
 
 if TYPE_CHECKING:
@@ -86,11 +86,10 @@ def choose_device(device: str | None, *nets: nn.Module) -> torch.device:
         default = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return next((place for place in placed if place.type != "cpu"), default)
     setting = "device" if device is not None else "sp.settings.device"
-    try:
-        chosen = torch.device(name)
-    except (RuntimeError, TypeError) as error:
+    if not is_device_name(name):
         msg = f"`{setting}={name!r}` is not a device; use 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'."
-        raise InputError(msg) from error
+        raise InputError(msg)
+    chosen = torch.device(name)
     if not _is_there(chosen):
         msg = (
             f"`{setting}={name!r}`: torch {torch.__version__} sees no such device here; available: {_devices()}. "

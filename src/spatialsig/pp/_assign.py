@@ -30,9 +30,8 @@ if TYPE_CHECKING:
 MIN_INSIDE = 0.05  # with fewer cells on the image the alignment must be wrong
 WARN_INSIDE = 0.8
 MOST_INSIDE = 0.95  # share that must lie on the image where positions are taken for px
-SPAN = (
-    0.4  # of its width and height that they must then reach over: anything fits on an image that is made small enough
-)
+# share of its width and height that they must then reach over: made small enough, anything fits on an image
+SPAN = 0.4
 SAME_PX = 0.02  # relative: px of this size and µm are the same
 CONFIRMED = ("good", "shifted")  # verdicts of qc_alignment that speak for the positions as they are
 

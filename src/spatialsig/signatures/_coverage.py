@@ -43,12 +43,16 @@ class Coverage:
 def measured_genes(signatures: Mapping[str, Genes], panels: Sequence[Sequence[str]]) -> dict[str, Genes]:
     """Genes of each signature that every one of ``panels`` measures: the same set on all slides of a cohort."""
     common = set(panels[0]).intersection(*panels[1:])
-    return {
-        name: {gene: weight for gene, weight in genes.items() if gene in common}
-        if isinstance(genes, dict)
-        else [gene for gene in genes if gene in common]
-        for name, genes in signatures.items()
-    }
+    found: dict[str, Genes] = {}
+    for name, genes in signatures.items():
+        measured = {gene: weight for gene, weight in weighted(genes).items() if gene in common}
+        found[name] = measured if isinstance(genes, dict) else list(measured)
+    return found
+
+
+def weighted(genes: Genes) -> dict[str, float]:
+    """Weights by gene; 1 where a signature has none."""
+    return genes if isinstance(genes, dict) else dict.fromkeys(genes, 1.0)
 
 
 def coverage_table(
@@ -81,13 +85,10 @@ def weights(signatures: Mapping[str, Genes], genes: Sequence[str]) -> NDArray[np
     position = {gene: i for i, gene in enumerate(genes)}
     matrix = np.zeros((len(genes), len(signatures)))
     for column, members in enumerate(signatures.values()):
-        own = {
-            position[gene]: weight
-            for gene, weight in (members if isinstance(members, dict) else dict.fromkeys(members, 1.0)).items()
-            if gene in position
-        }
+        own = {position[gene]: weight for gene, weight in weighted(members).items() if gene in position}
         if own:
-            matrix[list(own), column] = np.array(list(own.values())) / np.abs(list(own.values())).sum()
+            sizes = np.array(list(own.values()))
+            matrix[list(own), column] = sizes / np.abs(sizes).sum()
     return matrix
 
 

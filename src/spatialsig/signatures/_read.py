@@ -16,7 +16,7 @@ import yaml
 
 from spatialsig._arguments import Key, checked
 from spatialsig._checks import first_few, warn
-from spatialsig._text import check_alike, csv_rows, decoded, describe_mangled, near_misses, trimmed
+from spatialsig._text import check_alike, csv_rows, decoded, describe_mangled, distinct, near_misses, trimmed
 from spatialsig.errors import FileMissingError, InputError
 from spatialsig.signatures._names import ENSEMBL
 
@@ -49,10 +49,10 @@ def read_signatures(source: Source) -> dict[str, Genes]:
     Parameters
     ----------
     source
-        A mapping of names to genes, or to weights by gene; the name of a built-in set (``"seed"``, ``"tumour_microenvironment"``); or a file:
-        ``.gmt`` (name, description, genes; tab separated [1]_), ``.csv`` (columns ``signature`` and ``gene``, and
-        ``weight`` where wanted, between commas, semicolons or tabs), ``.json`` or ``.yaml`` (name to list of genes or to
-        weights by gene, or the layout of the built-in sets).
+        A mapping of names to genes, or to weights by gene; the name of a built-in set (``"seed"``,
+        ``"tumour_microenvironment"``); or a file: ``.gmt`` (name, description, genes; tab separated [1]_), ``.csv`` (columns
+        ``signature`` and ``gene``, and ``weight`` where wanted, between commas, semicolons or tabs), ``.json`` or ``.yaml``
+        (name to list of genes or to weights by gene, or the layout of the built-in sets).
 
     Returns
     -------
@@ -64,7 +64,8 @@ def read_signatures(source: Source) -> dict[str, Genes]:
         If ``source`` is neither a built-in set nor a file.
     InputError
         If a signature is empty, a name stands there twice or differs from another in case or blanks only, a field holds
-        several genes, a gene has two weights or one of 0, a GMT has genes where descriptions belong, or the file does not have the layout of its ending.
+        several genes, a gene has two weights or one of 0, a GMT has genes where descriptions belong, or the file does not
+        have the layout of its ending.
 
     Warns
     -----
@@ -111,11 +112,8 @@ def _clean(sets: Mapping[str, Any], *, where: str) -> dict[str, Genes]:
         if name in cleaned:
             msg = f"{where} holds signature {name!r} twice; give each a name of its own, or join their genes."
             raise InputError(msg)
-        if (
-            isinstance(genes, str)
-            or not isinstance(genes, Iterable)
-            or not all(isinstance(gene, str) for gene in genes)
-        ):
+        listed = isinstance(genes, Iterable) and not isinstance(genes, str)
+        if not (listed and all(isinstance(gene, str) for gene in genes)):
             msg = f"signature {name!r} of {where}: wanted a list of gene names, or weights by gene name, got {genes!r}."
             raise InputError(msg)
         try:
@@ -151,11 +149,7 @@ def _weighted(genes: Iterable[str] | Mapping[str, Any]) -> Genes:
         if gene[-1] in f"+{_MINUS}":
             msg = f"{gene!r} is no gene with a sign; wanted one such as 'DCN-'"
             raise ValueError(msg)
-        if (
-            isinstance(given, bool)
-            or not isinstance(given, Real)
-            or not _SMALLEST <= abs(float(given)) <= 1 / _SMALLEST
-        ):
+        if not _is_weight(given):
             msg = f"gene {gene!r} has the weight {given!r}; wanted a number from {_SMALLEST:g} to {1 / _SMALLEST:g}, or minus such a one"
             raise ValueError(msg)
         if sign and given != 1:
@@ -168,17 +162,25 @@ def _weighted(genes: Iterable[str] | Mapping[str, Any]) -> Genes:
     return found if any(weight != 1 for weight in found.values()) else list(found)
 
 
+def _is_weight(value: Any) -> bool:
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    return is_number and _SMALLEST <= abs(float(value)) <= 1 / _SMALLEST
+
+
 def _flat(loaded: Mapping[str, Any]) -> dict[str, Any]:
     sets = loaded.get("signatures", loaded)
-    is_layout = {
-        name: isinstance(entry, Mapping) and not isinstance(entry.get("genes", 0), Real) for name, entry in sets.items()
-    }
-    return {name: entry["genes"] if is_layout[name] else entry for name, entry in sets.items()}
+    return {name: _genes_in(entry) for name, entry in sets.items()}
+
+
+def _genes_in(entry: Any) -> Any:
+    """Genes of an entry of the built-in layout; another one is genes or weights itself."""
+    genes = entry.get("genes") if isinstance(entry, Mapping) else None
+    return entry if genes is None or isinstance(genes, Real) else genes
 
 
 def _read_gmt(text: str) -> dict[str, Any]:
     rows = [[_unquoted(field) for field in line.split("\t")] for line in text.splitlines() if trimmed(line)]
-    sets = _distinct((row[0], row[2:]) for row in rows)
+    sets = distinct((row[0], row[2:]) for row in rows)
     _check_descriptions(rows)
     return sets
 
@@ -251,7 +253,7 @@ def _number(text: str) -> float | str:
 
 
 def _read_json(text: str) -> dict[str, Any]:
-    return _flat(json.loads(text, object_pairs_hook=_distinct))
+    return _flat(json.loads(text, object_pairs_hook=distinct))
 
 
 def _read_yaml(text: str) -> dict[str, Any]:
@@ -266,18 +268,8 @@ class _StrictLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
         """Mapping of a node whose own keys are distinct; those that it merges in may stand in it again."""
-        _distinct((self.construct_object(key, deep=True), None) for key, _ in node.value if key.tag != _MERGE)
+        distinct((self.construct_object(key, deep=True), None) for key, _ in node.value if key.tag != _MERGE)
         return super().construct_mapping(node, deep)
-
-
-def _distinct(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
-    mapping: dict[Any, Any] = {}
-    for name, value in pairs:
-        if name in mapping:
-            msg = f"{name!r} stands there twice"
-            raise ValueError(msg)
-        mapping[name] = value
-    return mapping
 
 
 _READERS = {".gmt": _read_gmt, ".csv": _read_csv, ".json": _read_json, ".yaml": _read_yaml, ".yml": _read_yaml}

@@ -123,19 +123,24 @@ class Lineage:
         if before is not None and not self._is_same(part, before, spots, by_row="/" in part):
             # a column of which rows were left out cannot be told from another one
             return [""] if self._numbers_of(part) is not None or spots == (self._spots(part) or None) else []
-        held = [(aspect, print_) for aspect, print_ in entry.get(HELD, {}).items() if not self._has_own(part, aspect)]
-        return [aspect for aspect, print_ in held if self.fingerprint(f"{part}/{aspect}") not in (None, print_)]
+        return [
+            aspect for aspect in entry.get(HELD, {}) if not self._has_own(part, aspect) and self._is_other(part, aspect)
+        ]
 
     def is_edited(self, part: str) -> bool:
         """Whether the values of a part are no longer those that the function which wrote it made."""
         key, _, aspect = part.partition("/")
         if not aspect or self._has_own(key, aspect):
             return "" in self.by_hand(part)
-        entry, table = self.entries.get(key, {}), self.slide.sdata.tables.get(key)
-        held, spots = entry.get(HELD, {}).get(aspect), entry.get(SPOTS, {}).get(key)
+        spots, table = self.entries.get(key, {}).get(SPOTS, {}).get(key), self.slide.sdata.tables.get(key)
         # of a table of which rows were left out nothing is known
         whole = table is None or not spots or spots["n"][0] == table.n_obs
-        return held is not None and whole and self.fingerprint(part) not in (None, held)
+        return whole and self._is_other(key, aspect)
+
+    def _is_other(self, part: str, aspect: str) -> bool:
+        """Whether something in an element is there and other than when the element was written."""
+        before = self.entries.get(part, {}).get(HELD, {}).get(aspect)
+        return before is not None and self.fingerprint(f"{part}/{aspect}") not in (None, before)
 
     def _has_own(self, part: str, aspect: str) -> bool:
         """Whether something in an element was written after it, with a record of its own."""

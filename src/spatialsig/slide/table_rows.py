@@ -145,12 +145,12 @@ def _refuse_foreign(patches: Patches, table: ad.AnnData, table_key: str) -> None
     # only what we wrote, on a slide that says its name: others mean other things by "sample"
     if _keys.NAMESPACE not in table.uns or _keys.SAMPLE not in table.obs or not slide.attrs.get(_keys.SAMPLE):
         return
-    samples = table.obs[_keys.SAMPLE].dropna().astype(str)
-    others = samples[samples.map(trimmed) != trimmed(slide.name)]
-    if len(others):
-        named = first_few([repr(name) for name in others.unique()])
+    samples = table.obs[_keys.SAMPLE]
+    others = [name for name in samples.dropna().unique() if trimmed(str(name)) != trimmed(slide.name)]
+    if others:
+        named = first_few([repr(str(name)) for name in others])
         msg = (
-            f"slide {slide.name!r}: {len(others)} of {table.n_obs} rows of table {table_key!r} belong to slide {named} (its "
+            f"slide {slide.name!r}: {int(samples.isin(others).sum())} of {table.n_obs} rows of table {table_key!r} belong to slide {named} (its "
             f"`obs[{_keys.SAMPLE!r}]`); wanted those of {_expected(patches)}. Leave out the rows of other slides, or: "
             f"{fix[0].lower()}{fix[1:]}"
         )

@@ -40,6 +40,7 @@ from spatialsig.store.metadata import (
     check_new_names,
     consolidate,
     elements_on_disk,
+    quiet_zarr,
     read_attrs,
     replace_root,
     root_document,
@@ -216,10 +217,9 @@ def _write(
     streamed = {name: e if isinstance(e, StreamedImage) else as_streamed(e, layout) for name, e in elements.items()}
     pixels = {name: image for name, image in streamed.items() if image is not None}
     small = {name: template(pixels[name]) if name in pixels else element for name, element in elements.items()}
-    with warnings.catch_warnings():
+    with quiet_zarr():
         # a table may be written without the element that it annotates: that one is in the live store
         warnings.filterwarnings("ignore", message=".*annotat.*", category=UserWarning)
-        warnings.filterwarnings("ignore", message=".*autosharding.*", category=UserWarning)
         SpatialData.init_from_elements(small, attrs=dict(attrs)).write(staging, update_sdata_path=False)
     known = {name: fill(staging / "images" / name, image) for name, image in pixels.items()}
     consolidate(staging)

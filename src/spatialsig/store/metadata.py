@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
+import warnings
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from spatialsig._checks import NAME_RULE, check_files, names_element
@@ -157,6 +158,14 @@ def check_name(name: str) -> None:
     if not names_element(name):
         msg = f"element name {name!r} cannot be stored; wanted {NAME_RULE}."
         raise InputError(msg)
+
+
+@contextmanager
+def quiet_zarr() -> Iterator[None]:
+    """Writing without what Zarr says about its next version."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*autosharding.*", category=UserWarning)
+        yield
 
 
 def check_new_names(new: Iterable[str], there: Iterable[str] = ()) -> None:

@@ -22,7 +22,7 @@ from spatialsig.errors import InputError, StoreError
 from spatialsig.store.atomic import link_or_copy
 from spatialsig.store.lock import writer_lock
 from spatialsig.store.manifest import manifest_file, read_manifest
-from spatialsig.store.metadata import elements_on_disk, root_document
+from spatialsig.store.metadata import elements_on_disk, quiet_zarr, root_document
 from spatialsig.store.swap import swap_in
 
 if TYPE_CHECKING:
@@ -93,8 +93,7 @@ def _write_table(
     """Make the new table; return the entries of files that are links to those of the old one."""
     _link_tree(live, new)
     target = zarr.open_group(new, mode="r+", use_consolidated=False)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*autosharding.*", category=UserWarning)
+    with quiet_zarr():
         for section, values in sections.items():
             if values:
                 _write_section(target, section, values)

@@ -135,28 +135,31 @@ def attention(
     """
     check_choice(method, METHODS, name="method")
     asked = _asked(model, method, signatures, cell_px, n_steps)
-    for slide in open_slides(data):
-        shown = slide.patches(patches_key)
-        check_patches(shown, model)
-        rows = shown.rows_named(patches)
-        embedding = shown.embedding(signatures_key, use_rep)
-        ae = None if embedding is None else embedding[rows]
-        raster = _Raster(shown.spec, shown.origins[rows], asked)
-        with placed(model, device), progress_bar(f"attention {slide.name}", total=len(rows), unit="patch") as bar:
-            for batch, images in ahead(in_batches(shown.source(rows), BATCH), depth=AHEAD):
-                raster.add(batch, _maps(model, images, None if ae is None else ae[batch], asked))
-                bar.advance(len(batch))
-        made = {
-            "method": method,
-            "inputs": inputs_name(use_rep),
-            "weights_sha256": weights_hash(model),
-            "patches_key": patches_key,
-            "patches": shown.ids.to_numpy()[rows].tolist(),
-            "cell_l0": raster.cell_l0,
-            "origin_l0": raster.origin.tolist(),
-        }
-        sources = [*shown.pixel_parts, *([] if use_rep is None else [obsm_of(signatures_key, use_rep)])]
-        slide.put(key_added, raster.element(slide), made_by="tl.attention", sources=sources, attrs={"attention": made})
+    with placed(model, device):
+        for slide in open_slides(data):
+            shown = slide.patches(patches_key)
+            check_patches(shown, model)
+            rows = shown.rows_named(patches)
+            embedding = shown.embedding(signatures_key, use_rep)
+            ae = None if embedding is None else embedding[rows]
+            raster = _Raster(shown.spec, shown.origins[rows], asked)
+            with progress_bar(f"attention {slide.name}", total=len(rows), unit="patch") as bar:
+                for batch, images in ahead(in_batches(shown.source(rows), BATCH), depth=AHEAD):
+                    raster.add(batch, _maps(model, images, None if ae is None else ae[batch], asked))
+                    bar.advance(len(batch))
+            made = {
+                "method": method,
+                "inputs": inputs_name(use_rep),
+                "weights_sha256": weights_hash(model),
+                "patches_key": patches_key,
+                "patches": shown.ids.to_numpy()[rows].tolist(),
+                "cell_l0": raster.cell_l0,
+                "origin_l0": raster.origin.tolist(),
+            }
+            sources = [*shown.pixel_parts, *([] if use_rep is None else [obsm_of(signatures_key, use_rep)])]
+            slide.put(
+                key_added, raster.element(slide), made_by="tl.attention", sources=sources, attrs={"attention": made}
+            )
 
 
 def _asked(

@@ -159,17 +159,17 @@ def embed_cells(
     >>> sdata["table"].obsm["X_ae"].shape == (sdata["table"].n_obs, 4)
     True
     """
-    for slide in track(open_slides(data), "embed cells", total=slide_count(data), unit="slide"):
-        with on_device(model.net, device=device):
+    with on_device(model.net, device=device):
+        for slide in track(open_slides(data), "embed cells", total=slide_count(data), unit="slide"):
             slide.table(table_key).obsm[key_added] = embed_slide(slide, model, table_key=table_key)
-        slide.params(table_key)["embed_cells"] = {"key": key_added, **_held_out(model), **model.record()}
-        slide.commit_table(
-            table_key,
-            obsm=[key_added],
-            steps=["embed_cells"],
-            made_by="tl.embed_cells",
-            sources=counts_of_table(table_key, model.run.get("test_fold")),
-        )
+            slide.params(table_key)["embed_cells"] = {"key": key_added, **_held_out(model), **model.record()}
+            slide.commit_table(
+                table_key,
+                obsm=[key_added],
+                steps=["embed_cells"],
+                made_by="tl.embed_cells",
+                sources=counts_of_table(table_key, model.run.get("test_fold")),
+            )
 
 
 def _held_out(model: Autoencoder) -> dict[str, int]:

@@ -204,18 +204,18 @@ def embed_patches(
     """
     network = _network(backbone, backbone_options)
     record = {"backbone": str(getattr(network, "spec", type(network).__name__)), "weights_sha256": _hash(network)}
-    for slide in open_slides(data):
-        patches = slide.patches(patches_key)
-        if isinstance(backbone, SignatureViT):
-            check_patches(patches, backbone)
-        sizes = {"patch_px": patches.spec.patch_px, "um_per_px": patches.spec.um_per_px}
-        warn_of_scale(network, **sizes)  # type: ignore[arg-type]
-        with on_device(network, device=device):
+    with on_device(network, device=device):
+        for slide in open_slides(data):
+            patches = slide.patches(patches_key)
+            if isinstance(backbone, SignatureViT):
+                check_patches(patches, backbone)
+            sizes = {"patch_px": patches.spec.patch_px, "um_per_px": patches.spec.um_per_px}
+            warn_of_scale(network, **sizes)  # type: ignore[arg-type]
             features = compute_features(patches.source(), network, batch_size=batch_size).features
-        names = [f"feature_{k}" for k in range(features.shape[1])]
-        table = patches.table(features, names, n_cells=patches.n_cells(signatures_key))
-        table.uns[_keys.NAMESPACE] = {"embed_patches": record | sizes}
-        slide.put(key_added, table, made_by="tl.embed_patches", sources=patches.pixel_parts)
+            names = [f"feature_{k}" for k in range(features.shape[1])]
+            table = patches.table(features, names, n_cells=patches.n_cells(signatures_key))
+            table.uns[_keys.NAMESPACE] = {"embed_patches": record | sizes}
+            slide.put(key_added, table, made_by="tl.embed_patches", sources=patches.pixel_parts)
 
 
 def _network(backbone: Any, options: dict[str, Any]) -> nn.Module:

@@ -66,7 +66,7 @@ def predict(
         ``sp.settings.device``.
     precision
         ``"32"`` computes in float32; ``"bf16"`` multiplies in bfloat16, faster where the hardware does so (GPUs since Ampere,
-        some CPUs). Scores then differ in the third digit, see the page on performance.
+        some CPUs); scores then differ a little.
     patches_key, signatures_key
         Shapes element of the patches, table of the labels (only read for ``use_rep`` and the number of cells).
     key_added
@@ -109,19 +109,19 @@ def predict(
         key_added=key_added,
     )  # fmt: skip
     rows = []
-    for name, part in each_alone(data):
-        started, row = time.perf_counter(), {"sample": name, "outcome": FAILED, "n_patches": 0, "error": ""}
-        try:
-            with on_slide(name):
-                (slide,) = open_slides(part)
-                row["sample"] = slide.name
-                with placed(model, device):
+    with placed(model, device):
+        for name, part in each_alone(data):
+            started, row = time.perf_counter(), {"sample": name, "outcome": FAILED, "n_patches": 0, "error": ""}
+            try:
+                with on_slide(name):
+                    (slide,) = open_slides(part)
+                    row["sample"] = slide.name
                     run.on(slide, row)
-        except SLIDE_ERRORS as error:
-            if on_error == "raise":
-                raise
-            row["error"] = f"{type(error).__name__}: {error}"
-        rows.append(row | {"seconds": time.perf_counter() - started})
+            except SLIDE_ERRORS as error:
+                if on_error == "raise":
+                    raise
+                row["error"] = f"{type(error).__name__}: {error}"
+            rows.append(row | {"seconds": time.perf_counter() - started})
     outcome = pd.DataFrame(rows, columns=["sample", "outcome", "n_patches", "seconds", "error"])
     _warn_of_failures(outcome)
     return outcome

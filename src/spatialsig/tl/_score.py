@@ -70,8 +70,8 @@ def score_cells(
 
         - ``"zscore"`` (default): mean z-score of ``x`` over the genes of the signature; weighted where they have weights.
         - ``"score_genes"``: mean of ``x`` minus the mean of control genes from the same expression bins [1]_, as in
-          :func:`scanpy.tl.score_genes`, except that no gene of any signature is a control. Weights are used; genes with a minus have
-          controls of their own.
+          :func:`scanpy.tl.score_genes`, except that no gene of any signature is a control. Weights are used; genes with a
+          minus have controls of their own.
         - ``"ucell"``: Mann-Whitney U of the genes' ranks within the cell [2]_, with exact ties. That of the genes with a
           minus is taken off, and what is below 0 becomes 0, as UCell does; other weights are refused.
         - ``"aucell"`` [3]_, ``"ulm"`` [4]_: by the package decoupler, which has to be installed. ``"ulm"`` uses weights,
@@ -102,8 +102,8 @@ def score_cells(
     Raises
     ------
     InputError
-        If no signature is measured well enough, the method cannot use signs or weights that are there, ``max_rank`` is smaller than a signature, no gene is left as control,
-        or decoupler is not installed; nothing is written.
+        If no signature is measured well enough, the method cannot use signs or weights that are there, ``max_rank`` is
+        smaller than a signature, no gene is left as control, or decoupler is not installed; nothing is written.
 
     References
     ----------

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import zarr
 
+from spatialsig._files import DECODING_ERRORS
 from spatialsig.errors import InputError
 from spatialsig.io.images.metadata import BY_NAME, PixelSize, other_channels, pick_slide, rgb_order, stated_size
-from spatialsig.io.images.rgb import DECODING_ERRORS, RgbFile, RgbPixels
+from spatialsig.io.images.rgb import RgbFile, RgbPixels
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from spatialsig._checks import check_files
+from spatialsig._files import DECODING_ERRORS
 from spatialsig.errors import InputError
 from spatialsig.io.images.metadata import PixelSize, stated_size, tiff_orientation, warn_turned
-from spatialsig.io.images.rgb import DECODING_ERRORS, RgbFile, RgbPixels
+from spatialsig.io.images.rgb import RgbFile, RgbPixels
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,10 +7,10 @@ import struct
 import warnings
 from typing import TYPE_CHECKING
 
-from spatialsig._files import content_hint
+from spatialsig._files import DECODING_ERRORS, content_hint
 from spatialsig.errors import InputError
 from spatialsig.io.images.metadata import warn_turned
-from spatialsig.io.images.rgb import DECODING_ERRORS, RgbFile, RgbPixels
+from spatialsig.io.images.rgb import RgbFile, RgbPixels
 from spatialsig.io.images.tiff import MANY_PX, warn_decoded_at_once
 
 if TYPE_CHECKING:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spatialsig._files import DECODING_ERRORS
 from spatialsig.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,20 +18,6 @@ if TYPE_CHECKING:
     from spatialsig.io.images.metadata import PixelSize
     from spatialsig.store.stream import Pixels
 
-# what damaged bytes raise in tifffile, imagecodecs, zarr and openslide
-DECODING_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    struct.error,
-    TypeError,
-    ValueError,
-)
 MAX_OUTSIDE_IMAGE = 0.2  # share of the cells that may lie beside their image
 _N_PROBES = 5  # windows per axis that decide what 16-bit values mean
 _PROBE_PX = 128

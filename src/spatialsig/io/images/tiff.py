@@ -9,7 +9,7 @@ import numpy as np
 import tifffile
 
 from spatialsig._checks import warn
-from spatialsig._files import content_hint
+from spatialsig._files import DECODING_ERRORS, content_hint
 from spatialsig.errors import InputError
 from spatialsig.io.images.metadata import (
     BY_NAME,
@@ -20,7 +20,7 @@ from spatialsig.io.images.metadata import (
     tiff_pixel_size,
     warn_turned,
 )
-from spatialsig.io.images.rgb import DECODING_ERRORS, RgbFile, RgbPixels
+from spatialsig.io.images.rgb import RgbFile, RgbPixels
 from spatialsig.io.images.tiff_level import Bytes, TiffLevel
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from spatialsig._checks import check_files
 from spatialsig._files import content_hint
-from spatialsig._text import decoded
+from spatialsig._text import decoded, distinct
 from spatialsig.errors import FileMissingError, InputError
 
 if TYPE_CHECKING:
@@ -100,24 +100,14 @@ def _stands_for(name: str, wanted: str) -> bool:
 def read_specs(file: Path) -> dict[str, Any]:
     """Read ``experiment.xenium`` or ``experiment.spatial`` into its fields."""
     try:
-        specs = json.loads(decoded(file), object_pairs_hook=_fields)
+        specs = json.loads(decoded(file), object_pairs_hook=distinct)
     except (OSError, ValueError, RecursionError) as error:
-        msg = f"{str(file)!r} is no valid JSON ({error}): copy it from the output of the instrument again.{content_hint(file)}"
+        msg = f"{str(file)!r} is no valid JSON ({error}): restore it, copy it from the output of the instrument again.{content_hint(file)}"
         raise InputError(msg) from error
     if not isinstance(specs, dict):
         msg = f"{str(file)!r} holds a {type(specs).__name__}; wanted fields as `pixel_size`: restore the original file."
         raise InputError(msg)
     return specs
-
-
-def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Fields of one object; a name twice would be the last one without a word."""
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        twice = sorted({name for name, _ in pairs if sum(name == other for other, _ in pairs) > 1})
-        msg = f"field(s) {twice} stand there twice, restore the original file"
-        raise ValueError(msg)
-    return fields
 
 
 def pixel_size_of(specs: dict[str, Any], *, file: Path) -> float:
