@@ -14,7 +14,7 @@ import functools
 import inspect
 import os
 import reprlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeAlias, TypeVar, get_args, get_type_hints
@@ -161,6 +161,40 @@ def _fitting(adapter: TypeAdapter[Any], value: Any, what: str) -> Any:
             raise InputError(msg) from None
         return plain
     return value
+
+
+def check_record(kind: Any, value: Any, *, where: str) -> None:
+    """Refuse a nested record of another form than ``kind``.
+
+    Raises
+    ------
+    InputError
+        Naming the first place in it that does not fit, what stands there, and what is wanted.
+    """
+    try:
+        _record_adapter(kind).validate_python(value)
+    except ValidationError:
+        try:
+            _record_adapter(kind).validate_python(_plain(value))
+        except ValidationError as error:
+            first = error.errors()[0]
+            place, held = where, value
+            for part in first["loc"]:  # pydantic names alternatives too
+                if (isinstance(held, Mapping) and part in held) or (
+                    isinstance(held, Sequence) and isinstance(part, int)
+                ):
+                    place, held = f"{place}[{part!r}]", held[part]  # type: ignore[index]
+            wanted = f"a record with {first['loc'][-1]!r}" if first["type"] == "missing" else _words(first["msg"])
+            msg = (
+                f"{place} is {reprlib.repr(held)}, but must be {wanted}. It was changed since it was written: restore it, "
+                "or take it out and make again what it was about."
+            )
+            raise InputError(msg) from None
+
+
+@functools.cache
+def _record_adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def _words(message: str) -> str:

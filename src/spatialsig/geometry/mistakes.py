@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 RESCALED = "he_rescaled"  # reading of a matrix that was made on a copy of any size
+TAKEN_AS_PX = "cells_taken_as_px"
 COPIES = {"he_half_size": 0.5, "he_double_size": 2.0}  # px of such a copy along an edge, per px of the H&E
 SAME_PX = 0.02  # share by which the px of a file and of its alignment may differ; a section shrinks less
 SWAP = np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]])
@@ -123,6 +124,17 @@ def _lengths(matrix: NDArray[np.float64], to_um: NDArray[np.float64], um_per_glo
         for times, word in ((10, "ten"), (2, "two"))
         for wrong, factor in (("large", 1 / times), ("small", float(times)))
     ]
+
+
+def taken_as_px(he_to_global: ArrayLike, *, um_per_px: float) -> Hypothesis:
+    """Reading of an image whose cells were given in um, but were multiplied by the size of its px."""
+    return Hypothesis(
+        TAKEN_AS_PX,
+        f"the positions of the cells were um already, and were taken as px of {um_per_px:g} um",
+        "read the table again with sp.io.from_anndata(..., spatial_unit='um')",
+        _scale(um_per_px) @ np.asarray(he_to_global, np.float64),
+        _scale(1 / um_per_px),
+    )
 
 
 def rescaled(he_to_global: ArrayLike, factor: float, *, um_per_global: float, name: str = RESCALED) -> Hypothesis:

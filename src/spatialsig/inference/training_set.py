@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from spatialsig.data.patches import PatchSource
-    from spatialsig.slide.patches import Patches, PatchSpec
+    from spatialsig.slide.patches import Patches
+    from spatialsig.slide.records import PatchSpec
     from spatialsig.slide.slides import Data, Slide
     from spatialsig.slide.table_rows import PatchMatrix
 

@@ -158,7 +158,11 @@ def from_anndata(
         table.obsm[key] = in_memory(adata.obsm[key])[placed]
     radius = np.full(len(obs), DEFAULT_RADIUS_UM if spot_um is None else spot_um / 2)
     circles = cell_circles(xy_um[placed], radius, table.obs[_keys.CELL_ID], um_per_global_px=um_per_px)
-    source = {"reader": "from_anndata", "he_image": None if where is None else str(where.resolve())}
+    source = {
+        "reader": "from_anndata",
+        "he_image": None if where is None else str(where.resolve()),
+        "spatial_unit": spatial_unit if matrix is None else "as `to_image` says",
+    }
     return assemble(
         {table_key: table, _keys.CIRCLES: circles},
         file,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import NDArray
 
-    from spatialsig.slide.patches import PatchSpec
+    from spatialsig.slide.records import PatchSpec
     from spatialsig.slide.slides import Slide
 
 OBJECT_TYPES = ("tile", "annotation", "detection")  # as QuPath names them

@@ -12,6 +12,7 @@ from spatialsig.errors import InputError
 from spatialsig.slide.coordinates import positions
 from spatialsig.slide.counts import counts_of
 from spatialsig.slide.folds import is_training
+from spatialsig.slide.records import SCORERS
 from spatialsig.slide.slides import open_slides
 from spatialsig.stats.cell_scores import control_genes, signature_scores
 from spatialsig.stats.expression import gene_moments, library_size, log1p_cp10k, scaler_from_moments
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from spatialsig.slide.slides import Data
 
-METHODS = ("zscore", "score_genes", "ucell", "aucell", "ulm")
+METHODS = tuple(SCORERS)
 UNWEIGHTED = ("ucell", "aucell")  # those in which genes weigh alike
 BATCH = 50_000  # cells that decoupler makes dense at a time
 

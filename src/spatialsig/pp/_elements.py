@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from geopandas import GeoDataFrame
     from numpy.typing import NDArray
 
-    from spatialsig.slide.patches import PatchSpec
+    from spatialsig.slide.records import PatchSpec
     from spatialsig.slide.slides import Slide
 
 CORNERS = (("pixel_y0", "pixel_x0"), ("y0", "x0"))  # columns that repeat where tiles lie: of squidpy, and ours

@@ -23,7 +23,8 @@ from spatialsig.pp._elements import (
 )
 from spatialsig.pp._segmentation import tissue_fraction
 from spatialsig.slide.coordinates import full_resolution, image_of, image_um_per_px
-from spatialsig.slide.patches import PatchSpec, level_read
+from spatialsig.slide.patches import level_read
+from spatialsig.slide.records import PatchSpec
 from spatialsig.slide.slides import Data, open_slides
 
 if TYPE_CHECKING:

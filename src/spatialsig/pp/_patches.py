@@ -15,7 +15,8 @@ from spatialsig.geometry.grid import patch_origins, points_in_patches
 from spatialsig.pp._elements import check_resolution, tissue_of, write_patches
 from spatialsig.pp._segmentation import tissue_fraction
 from spatialsig.slide.coordinates import full_resolution, image_of, image_um_per_px, positions, um_to_image
-from spatialsig.slide.patches import PatchSpec, level_read
+from spatialsig.slide.patches import level_read
+from spatialsig.slide.records import PatchSpec
 from spatialsig.slide.slides import Data, open_slides, slide_count
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from spatialsig._checks import warn
 from spatialsig._progress import track
 from spatialsig.errors import AlignmentError
 from spatialsig.geometry.affine import image_um_per_px
-from spatialsig.geometry.mistakes import COPIES, SAME_PX, hypotheses, rescaled
+from spatialsig.geometry.mistakes import COPIES, SAME_PX, TAKEN_AS_PX, hypotheses, rescaled, taken_as_px
 from spatialsig.pp._registration_fits import Fitter, is_plausible, region_groups, sample_groups
 from spatialsig.pp._registration_image import NucleiRasters, place_image, refuse_patches
 from spatialsig.pp._registration_scale import find_rescaled
@@ -201,6 +201,8 @@ def _readings(slide: Slide, image_key: str, shape: tuple[int, int]) -> list[Hypo
     factor = np.sqrt(np.prod(edges)) / image_um_per_px(matrix, scale) if edges else 1.0
     if min(abs(np.log(factor / known)) for known in (1.0, *COPIES.values())) > SAME_PX:
         readings.append(rescaled(matrix, float(factor), um_per_global=scale))
+    if slide.attrs.get("source", {}).get("spatial_unit") == "px" and abs(np.log(scale)) > SAME_PX:
+        readings.append(taken_as_px(matrix, um_per_px=scale))
     return readings
 
 
@@ -237,7 +239,8 @@ def _judge(
     clear = [reading for reading in readings[1:] if fits[reading.name].clear]
     top = max((fits[reading.name].height for reading in clear), default=0.0)
     alike = [reading for reading in clear if ALIKE * top <= fits[reading.name].height]
-    best = min(alike, key=lambda reading: fits[reading.name].shift_um, default=None)  # what is right leaves no shift
+    # what is right leaves no shift; where the unit of the cells is a guess of ours, that is the likelier mistake
+    best = min(alike, key=lambda reading: (reading.name != TAKEN_AS_PX, fits[reading.name].shift_um), default=None)
     if best is not None and fit.clear:
         mine, other = fits[as_set.name], fits[best.name]
         best = best if other.ncc > CLEARLY * mine.ncc and other.height > CLEARLY * mine.height else None

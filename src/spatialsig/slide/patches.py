@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from spatialsig.slide.coordinates import check_squares, image_to_um
 from spatialsig.slide.counts import LOST_ATTRS
 from spatialsig.slide.folds import folds_of, inner_folds_of, is_training
 from spatialsig.slide.lineage import pixels_of, stain_of
+from spatialsig.slide.records import PatchSpec
 from spatialsig.slide.table_rows import PatchMatrix, aligned, matrix_of, rows_of_patches
 
 if TYPE_CHECKING:
@@ -31,35 +32,6 @@ if TYPE_CHECKING:
     from scipy import sparse
 
     from spatialsig.slide.slides import Slide
-
-
-@dataclass(frozen=True)
-class PatchSpec:
-    """Sizes of the patches of a slide in model px, in level-0 px, and µm/px of both.
-
-    ``level`` is the level of the pyramid that is read, and ``resample`` the px of it per px of the patch (1: as it is);
-    ``tissue_key`` the element that said where tissue is (None: found on the image); ``made_by`` the function or tool;
-    ``stain`` what ``pp.normalize_stain`` measured (None: the colours of the scan). Slides patched by an early version
-    lack these.
-    """
-
-    image_key: str
-    patch_px: int
-    um_per_px: float
-    size_l0: int
-    stride_l0: int
-    image_um_per_px: float
-    min_tissue: float
-    level: int | None = None
-    resample: float | None = None
-    tissue_key: str | None = None
-    made_by: str = "make_patches"
-    stain: dict[str, Any] | None = None
-
-    @property
-    def design(self) -> tuple[int, float]:
-        """Edge in px and µm/px, as a model sees them; all slides must share both."""
-        return self.patch_px, self.um_per_px
 
 
 class Patches:

@@ -18,6 +18,7 @@ from spatialsig.errors import InputError, KeyMissingError, SpatialsigError, Stor
 from spatialsig.slide.counts import refuse_lazy
 from spatialsig.slide.lineage import COLUMNS_OF_SHAPES, LINEAGE, Lineage, obsm_of
 from spatialsig.slide.patches import Patches
+from spatialsig.slide.records import check_records
 from spatialsig.store.commit import commit_elements, write_attrs
 from spatialsig.store.metadata import check_new_names
 from spatialsig.store.parts import commit_table_parts, has_rows_of
@@ -51,6 +52,9 @@ class Slide:
     sdata: sd.SpatialData
     path: Path | None = None
     _patches: dict[str, Patches] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_records(self.sdata, name=str(self.path or self.sdata.path or "in memory"))
 
     @cached_property
     def lineage(self) -> Lineage:

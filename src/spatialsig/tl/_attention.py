@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from spatialsig.models import SignatureViT
-    from spatialsig.slide.patches import PatchSpec
+    from spatialsig.slide.records import PatchSpec
     from spatialsig.slide.slides import Slide
 
 METHODS = ("gradient", "rollout")

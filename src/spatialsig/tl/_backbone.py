@@ -26,7 +26,7 @@ from spatialsig.train.pretrain import fit_masked
 
 if TYPE_CHECKING:
     from spatialsig.data.patches import PatchSource
-    from spatialsig.slide.patches import PatchSpec
+    from spatialsig.slide.records import PatchSpec
     from spatialsig.slide.slides import Slide
 
 FIT_OPTIONS = option_names(fit_masked, without=("um_per_px", "validation", "size", "seed"))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from spatialsig.pl.drawing.slide_panels import Background, Box
-    from spatialsig.slide.patches import PatchSpec
+    from spatialsig.slide.records import PatchSpec
     from spatialsig.slide.slides import Slide
 
 
