@@ -16,7 +16,7 @@ import spatialsig as sp
 from spatialsig import _keys
 from spatialsig.cli import app, main
 from spatialsig.cli.options import keywords, slides_at
-from spatialsig.errors import FileMissingError, InputError
+from spatialsig.errors import FileMissingError, InputError, StoreError
 from spatialsig.train import fit_autoencoder, fit_vit
 
 COMMANDS = get_command(app).commands
@@ -170,6 +170,12 @@ def test_a_damaged_store_exits_with_one(stores: Path, tmp_path: Path) -> None:
     victim = max((p for p in (tmp_path / "s.zarr").rglob("c/**/*") if p.is_file()), key=lambda p: p.stat().st_size)
     victim.unlink()
     assert call("verify", tmp_path / "s.zarr").exit_code == 1
+    sp.io.write(sp.datasets.toy(size_um=100.0), tmp_path / "t.zarr")
+    both = call("verify", tmp_path)
+    assert both.exit_code == 1
+    assert {line.split()[0] for line in both.output.splitlines()[1:]} == {"s.zarr", "t.zarr"}
+    with pytest.raises(StoreError, match=r"give one of the 2 in it: s.zarr, t.zarr"):
+        sp.io.optimize(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -135,12 +135,18 @@ def label(
         write_csv(coverage, scored, index=True)
 
 
-def verify(store: Store, *, quiet: Quiet = False) -> None:
-    """Check every file of a store; exits with 1 if anything is missing, altered, left over or stale."""
+def verify(stores: Slides, *, quiet: Quiet = False) -> None:
+    """Check every file of one or more stores; exits with 1 if anything is missing, altered, left over or stale."""
+    import pandas as pd
+
+    from spatialsig.cohort import Cohort
     from spatialsig.io import verify as verify_store
+    from spatialsig.store.metadata import stores_in
 
     prepare(quiet=quiet)
-    found = verify_store(store)
+    several = stores_in(stores) if stores.is_dir() else [*Cohort(stores).stores.values()] if stores.is_file() else []
+    tables = {path.name: verify_store(path) for path in several or [stores]}
+    found = pd.concat(tables, names=["store"]).reset_index(0) if several else tables[stores.name]
     typer.echo(found.to_string(index=False))
     if not found["status"].isin(["ok", "not checksummed", "changed"]).all():
         raise typer.Exit(1)

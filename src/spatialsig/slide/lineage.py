@@ -208,10 +208,11 @@ class Lineage:
         if aspects:
             what = first_few([self._described(f"{part}/{aspect}" if aspect else part) for aspect in aspects])
             made_by = self.entries[part][MADE_BY]
-            yield (
-                f"slide {self.slide.name!r}: {what} changed since `sp.{made_by}` wrote {'it' if len(aspects) == 1 else 'them'}; "
-                f"what was changed by hand is used as it is, until `sp.{made_by}` is called again."
-            )
+            use = f"what was changed by hand is used as it is, until `sp.{made_by}` is called again"
+            if f"{part}/{aspects[0]}".rstrip("/").endswith(f"/obs/{_keys.FOLD}"):
+                use = "folds are those that `sp.pp.split` laid, whatever it says; call that for others"
+            were = f"changed since `sp.{made_by}` wrote {'it' if len(aspects) == 1 else 'them'}"
+            yield f"slide {self.slide.name!r}: {what} {were}; {use}."
 
     def fingerprint(self, part: str) -> str | None:
         """Hash of what a part holds now; None where it is not there or holds what is not in memory."""

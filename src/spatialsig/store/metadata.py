@@ -8,7 +8,7 @@ import warnings
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from spatialsig._checks import NAME_RULE, check_files, names_element
+from spatialsig._checks import NAME_RULE, check_files, first_few, names_element
 from spatialsig._files import flush_entry, object_or_empty, write_text
 from spatialsig.errors import InputError, StoreError
 from spatialsig.store.atomic import link_or_copy
@@ -121,6 +121,14 @@ def nodes(path: Path) -> list[str]:
     return found
 
 
+def stores_in(directory: Path) -> list[Path]:
+    """Stores that lie side by side in a directory; none in one that is a store itself, or was."""
+    entries = sorted(directory.iterdir()) if directory.is_dir() else []
+    if any(entry.name in (FILE, *KINDS) for entry in entries):
+        return []
+    return [entry for entry in entries if (entry / FILE).is_file() and not entry.name.startswith(".")]
+
+
 def root_document(path: Path) -> dict[str, Any]:
     """Metadata of the root group, as they lie on disk.
 
@@ -133,6 +141,8 @@ def root_document(path: Path) -> dict[str, Any]:
         old = (path / ".zgroup").exists()
         what = "is a store of Zarr format 2" if old else "is not a SpatialData Zarr store (no zarr.json in it)"
         fix = "read it with spatialdata and write it again" if old else "give a directory written by `sp.io.write`"
+        if not old and (inside := stores_in(path)):
+            fix = f"give one of the {len(inside)} in it: {first_few([store.name for store in inside])}"
         msg = f"{str(path)!r} {what}; {fix}."
         raise StoreError(msg)
     try:
