@@ -69,6 +69,15 @@ def test_a_setting_that_is_not_there_is_no_setting() -> None:
         sp.settings.thread = 2
 
 
+@pytest.mark.parametrize(
+    "name", [name for name in FUNCTIONS if "seed" in inspect.signature(FUNCTIONS[name]).parameters]
+)
+def test_every_seed_has_the_range_of_seeds(name: str) -> None:
+    for wrong in (-1, 2**32):
+        with pytest.raises(InputError, match=rf"^`seed={wrong}` of `sp.{name}` must be "):
+            FUNCTIONS[name](seed=wrong)
+
+
 @checked
 def example(
     names: Sequence[str] | None = None,

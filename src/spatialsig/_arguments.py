@@ -115,12 +115,21 @@ def fitting(owner: Any, given: Mapping[str, Any], *, of: str) -> dict[str, Any]:
     owner = inspect.unwrap(owner)
     adapters, configurations = _adapters(owner), _configurations(owner)
     return {
-        name: configurations[name](**value)  # given by its fields, as in YAML
+        name: _configured(configurations[name], value, name)
         if name in configurations and isinstance(value, Mapping)
         else _fitting(adapters[name], value, f"`{name}={_short(value)}` of `{of}`")
         for name, value in given.items()
         if name in adapters
     }
+
+
+def _configured(kind: Callable[..., Any], fields: Mapping[str, Any], name: str) -> Any:
+    """A configuration given by its fields, as in YAML."""
+    try:
+        return kind(**fields)
+    except InputError as error:
+        msg = f"`{name}`: {error}"
+        raise type(error)(msg) from None
 
 
 @functools.cache

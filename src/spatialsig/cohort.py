@@ -28,7 +28,7 @@ from spatialsig.io._cohort import (
     read_panels,
 )  # fmt: skip
 from spatialsig.slide.slides import SLIDE_ERRORS, on_slide
-from spatialsig.store.metadata import elements_on_disk, read_attrs
+from spatialsig.store.metadata import check_path, elements_on_disk, read_attrs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,7 +116,7 @@ class Cohort:
             If a column is missing, names are not unique or cannot name a file, or every slide fails.
         """
         rows = read_manifest(manifest)
-        out = at_home(out)
+        check_path(out := at_home(out), name="`out`")
         out.mkdir(parents=True, exist_ok=True)
         failures: dict[str, str] = {}
         with progress_bar("reading bundles", total=len(rows), unit="slides") as bar:

@@ -451,7 +451,7 @@ OTHERS: dict[str, Fault] = {
         InputError, (CELLS, "cells"), FILES,
     ),
     "no rows": Fault(lambda b: b.cells(lambda r: r.iloc[:0]), InputError, (CELLS,), FILES),
-    "ids of another region": Fault(changed_ids(lambda i: f"{i[:-1]}7x"), InputError, (CELLS, MATRIX, "one bundle"), FILES),
+    "ids of another region": Fault(changed_ids(lambda i: f"{i}7x"), InputError, (CELLS, MATRIX, "one bundle"), FILES),
     "ids with blanks": Fault(changed_ids(lambda i: f"{i} "), InputError, (CELLS, MATRIX, "one bundle"), FILES),
     "an id missing": Fault(
         parquet(column("cell_id", lambda ids: pa.array([None, *ids.to_pylist()[1:]], ids.type))), InputError,

@@ -110,3 +110,16 @@ def test_a_table_that_plain_anndata_wrote_is_named_and_the_fix_works(store: Path
     sdata["table"] = table
     sdata.write_element("table")
     np.testing.assert_array_equal(sp.io.read(store)["table"].obsm["spatial"], table.obsm["spatial"])
+
+
+def test_a_path_that_libraries_read_as_addresses_is_refused(tmp_path: Path) -> None:
+    sdata, place = sp.datasets.toy(size_um=100), tmp_path / "a::b"
+    with pytest.raises(StoreError, match="'::' in a path is read as a chain of addresses; rename"):
+        sp.io.write(sdata, place / "x.zarr")
+    assert not place.exists()
+    sp.io.write(sdata, tmp_path / "x.zarr")
+    place.mkdir()
+    (tmp_path / "x.zarr").rename(place / "x.zarr")
+    for function in (sp.io.read, sp.pp.find_tissue, sp.io.optimize, sp.io.repair):
+        with pytest.raises(StoreError, match="'::' in a path"):
+            function(place / "x.zarr")

@@ -202,7 +202,11 @@ def _positions(adata: AnnData, spatial_key: str | tuple[str, str]) -> NDArray[np
 
 def _matrix(to_image: ArrayLike) -> NDArray[np.float64]:
     """Affine matrix ``(3, 3)``, or an error that says what is wrong with it."""
-    matrix = np.asarray(to_image, dtype=np.float64)
+    try:
+        matrix = np.asarray(to_image, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        msg = f"`to_image` holds what is no number ({error}); wanted a (3, 3) affine matrix."
+        raise InputError(msg) from error
     fault = None
     if matrix.shape != (3, 3):
         fault = f"has shape {matrix.shape}"

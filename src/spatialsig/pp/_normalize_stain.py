@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from spatialsig import _keys
-from spatialsig._arguments import checked
+from spatialsig._arguments import Count, Seed, checked
 from spatialsig._checks import check_choice
 from spatialsig._progress import track
 from spatialsig._stains import STAINS
@@ -41,7 +41,7 @@ class StainFit:
 
 @checked
 def normalize_stain(
-    data: Data, *, method: str = "macenko", n_patches: int = 100, seed: int = 0, patches_key: str = _keys.PATCHES
+    data: Data, *, method: str = "macenko", n_patches: Count = 100, seed: Seed = 0, patches_key: str = _keys.PATCHES
 ) -> pd.DataFrame:
     """Fit the stains of every slide, so that its patches are read in the colours and strengths of one reference.
 

@@ -38,6 +38,7 @@ from spatialsig.store.metadata import (
     KeptRoot,
     check_name,
     check_new_names,
+    check_path,
     consolidate,
     elements_on_disk,
     quiet_zarr,
@@ -112,6 +113,7 @@ def _behind_links(path: Path) -> Path:
 
 def check_target(path: Path, *, overwrite: bool) -> None:
     """Raise :class:`StoreError` if a store cannot be written at ``path``, or if what it would replace holds other things."""
+    check_path(path)
     _check_outside(path)
     if not path.exists():
         return

@@ -121,6 +121,13 @@ def nodes(path: Path) -> list[str]:
     return found
 
 
+def check_path(path: Path, *, name: str = "store") -> None:
+    """Raise :class:`StoreError` where the libraries below would look for a store in another place."""
+    if "::" in str(path.absolute()):
+        msg = f"{name} {str(path)!r}: '::' in a path is read as a chain of addresses; rename that directory, or choose another."
+        raise StoreError(msg)
+
+
 def stores_in(directory: Path) -> list[Path]:
     """Stores that lie side by side in a directory; none in one that is a store itself, or was."""
     entries = sorted(directory.iterdir()) if directory.is_dir() else []
@@ -136,6 +143,7 @@ def root_document(path: Path) -> dict[str, Any]:
     store in Zarr format 3, or its root cannot be read.
     """
     check_files([path], what="SpatialData store", fix="Give the path of a directory written by `sp.io.write`.")
+    check_path(path)
     file = path / "zarr.json"
     if not file.is_file():
         old = (path / ".zgroup").exists()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence as ListLike
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from spatialdata.models import Image2DModel
 from spatialdata.transformations import Scale, Sequence, Translation, get_transformation
 
@@ -55,8 +56,8 @@ def attention(
     model: SignatureModel,
     *,
     method: str = "gradient",
-    signatures: ListLike[str] | None = None,
-    patches: ListLike[int] | None = None,
+    signatures: Annotated[ListLike[str], Field(min_length=1)] | None = None,
+    patches: Annotated[ListLike[int], Field(min_length=1)] | None = None,
     use_rep: Key | None = None,
     cell_px: Count | None = None,
     n_steps: Count = 16,

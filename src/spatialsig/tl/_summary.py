@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 
-from spatialsig._arguments import Share, checked
+from spatialsig._arguments import Seed, Share, checked
 from spatialsig._checks import check_choice, check_key
 from spatialsig.errors import InputError
 from spatialsig.evaluation.schema import slide_rows
@@ -35,7 +35,12 @@ QUESTIONS = (
 
 @checked
 def summarise(
-    evaluation: pd.DataFrame, *, by: str = "patient", interval: str = "fisher", level: float = 0.95, seed: int = 0
+    evaluation: pd.DataFrame,
+    *,
+    by: str = "patient",
+    interval: Literal["t", "fisher", "bca", "percentile"] = "fisher",
+    level: Share = 0.95,
+    seed: Seed = 0,
 ) -> pd.DataFrame:
     """Average the correlation of every method over patients, with an interval that knows how few they are.
 
