@@ -6,13 +6,14 @@ PY := $(VENV)/bin/python
 VERSION := $(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])')
 # versions that were tested together, where there is a list of them for this Python
 CONSTRAINTS := $(addprefix -c ,$(wildcard constraints-$(VERSION).txt))
-# bytecode is made where it is used, which is a small part of what is installed
+# bytecode is made where it is used, which is a small part of what is installed; without it each process compiles for half a minute
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --no-compile $(CONSTRAINTS)
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 OUT ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow coverage screen lint docs bench-demo bench-her2st bench-qc-alignment bench-import bench-import-counts bench-render bench-fuzz-bundle bench-fuzz-arguments bench-patch-reads bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology bench-pretraining bench-leak bench-seed-parity soak-store soak-training bench-bitflips bench-layout bench-conformal bench-whole-slide bench-traps bench-intervals bench-ceiling bench-vit-speed bench-ladder bench-ladder-1um bench-signs bench-report bench-walks bench-damaged-models clean
+.PHONY: help demo test test-slow coverage screen lint notebooks docs bench-demo bench-her2st bench-qc-alignment bench-import bench-import-counts bench-render bench-fuzz-bundle bench-fuzz-arguments bench-patch-reads bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology bench-pretraining bench-leak bench-seed-parity soak-store soak-training bench-bitflips bench-layout bench-conformal bench-whole-slide bench-traps bench-intervals bench-ceiling bench-vit-speed bench-ladder bench-ladder-1um bench-signs bench-report bench-walks bench-damaged-models clean
 
 help:  ## show the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -44,10 +45,12 @@ lint: $(VENV)/.test  ## style and types
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-test: lint  ## style, types, tests, notebooks, documentation
-	$(PYTEST) -m "not slow"
+notebooks: $(VENV)/.test  ## run the notebooks
 	$(PY) -m pytest -o addopts= --nbmake notebooks --nbmake-timeout 300
-	$(MAKE) docs
+
+test: $(VENV)/.test  ## style, types, tests, notebooks, documentation
+	$(MAKE) -j2 lint notebooks docs  # each uses one core, the tests use two
+	$(PYTEST) -m "not slow"
 
 test-slow: $(VENV)/.test  ## the long forms of tests that `make test` runs small
 	$(PYTEST) -m slow
