@@ -1,7 +1,7 @@
 """Every known way to fool oneself, switched on in a synthetic cohort: is it named? And are clean cohorts left alone?
 
 Fifteen traps (docs/evaluation.md), each with its switch and the finding that must appear; it counts as caught if
-``tl.findings`` (or the verb itself, by an error or a warning) names it. Then whole clean runs with a trained model, one
+``tl.findings`` (or the function itself, by an error or a warning) names it. Then whole clean runs with a trained model, one
 per seed: findings of severity "error" or "warning" there are false alarms. Goals: 15 of 15, and none in 10 seeds.
 
     python benchmarks/traps.py [--quick] [--json PATH]

@@ -88,7 +88,7 @@ def flip_bit() -> Callable[[Path], None]:
 
 # demo and commands apart: whichever is first compiles what both use
 LONGEST = ("test_soak.py", "test_faults.py", "test_demo.py", "test_child.py", "test_napari.py", "test_commands.py",
-           "test_model_verbs.py", "test_lineage.py", "test_document.py")  # fmt: skip
+           "test_model_functions.py", "test_lineage.py", "test_document.py")  # fmt: skip
 N_LAYOUTS = 7  # of bundles, see faults/conftest.py
 
 

@@ -20,6 +20,8 @@ from scipy import sparse
 
 import spatialsig as sp
 
+HER2ST = Path(__file__).parents[2] / "shared" / "data" / "her2st"
+
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -76,3 +78,32 @@ def test_steps_on_objects_of_others_warn_of_nothing(
         sp.tl.aggregate_patches(data, min_cells=5, use_rep=None)
         assert set(sp.io.status(data)["state"]) == {"fresh"}
     assert set(sp.io.verify(path)["status"]) == {"ok"}
+
+
+@pytest.mark.real
+def test_steps_on_real_sections_warn_of_nothing(tmp_path: Path) -> None:
+    if not HER2ST.exists():
+        pytest.skip("real data her2st is not beside the checkout")
+    stores = {}
+    for name in ("B4", "C2"):
+        counts = pd.read_csv(HER2ST / "counts" / f"{name}.tsv.gz", sep="\t", index_col=0)
+        spots = pd.read_csv(HER2ST / "spotfiles" / f"{name}_selection.tsv", sep="\t")
+        spots.index = spots["x"].astype(str) + "x" + spots["y"].astype(str)
+        both = counts.index.intersection(spots.index)
+        adata = ad.AnnData(
+            sparse.csr_matrix(counts.loc[both]), obs=spots.loc[both], var=pd.DataFrame(index=counts.columns)
+        )
+        image = HER2ST / "images" / f"{name}.jpg"
+        options = {"spatial_key": ("pixel_x", "pixel_y"), "um_per_px": 0.7, "spot_um": 100.0, "patient": name[0]}
+        sp.io.from_anndata(adata, image, sample=name, out=tmp_path / f"{name}.zarr", **options)
+        stores[name] = tmp_path / f"{name}.zarr"
+    cohort = sp.Cohort(stores)
+    sp.pp.filter_cells(cohort)
+    sp.pp.split(cohort, by="patient", n_folds=2)
+    sp.pp.make_patches(cohort, around="table", patch_px=112, um_per_px=1.0)
+    sp.pp.normalize_stain(cohort)
+    sp.pp.assign_cells(cohort)
+    sp.pp.normalize(cohort)
+    sp.tl.score_cells(cohort, "seed")
+    sp.tl.aggregate_patches(cohort, min_cells=1, use_rep=None)
+    assert set(sp.io.status(cohort)["state"]) == {"fresh"}

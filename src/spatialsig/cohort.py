@@ -266,7 +266,8 @@ def _import(row: pd.Series[Any], path: Path, *, overwrite: bool) -> None:
 def _check_same(row: pd.Series[Any], path: Path) -> None:
     """Raise unless the store is whole and holds what the row describes."""
     ours = read_attrs(path).get(_keys.NAMESPACE, {})
-    stored = ours.get("source", {}) | {name: ours.get(name) for name in (_keys.SAMPLE, _keys.PATIENT)}
+    source = found if isinstance(found := ours.get("source"), dict) else {}
+    stored = source | {name: ours.get(name) for name in (_keys.SAMPLE, _keys.PATIENT)}
     described = {name: str(row[name]) for name in COLUMNS if row[name] is not None}
     different = [
         f"{name} {stored.get(name)!r}, now {value!r}" for name, value in described.items() if stored.get(name) != value

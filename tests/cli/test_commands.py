@@ -1,4 +1,4 @@
-"""Every command: its help, its options beside those of the verbs, and the whole chain on two small slides."""
+"""Every command: its help, its options beside those of the functions, and the whole chain on two small slides."""
 
 import inspect
 import json
@@ -20,7 +20,7 @@ from spatialsig.errors import FileMissingError, InputError, StoreError
 from spatialsig.train import fit_autoencoder, fit_vit
 
 COMMANDS = get_command(app).commands
-VERBS = {
+FUNCTIONS = {
     "split": [sp.pp.split],
     "train-ae": [sp.pp.highly_variable_genes, sp.tl.train_autoencoder, fit_autoencoder],
     "label": [sp.pp.make_patches, sp.tl.score_cells, sp.tl.aggregate_patches],
@@ -53,18 +53,20 @@ def test_each_command_explains_itself(name: str) -> None:
         assert getattr(parameter, "help", None) or parameter.name == "help", f"{name} {parameter.name} has no help"
 
 
-@pytest.mark.parametrize("name", VERBS)
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_options_are_called_as_in_python(name: str) -> None:
-    known = {p for verb in VERBS[name] for p in inspect.signature(verb).parameters}
+    known = {p for function in FUNCTIONS[name] for p in inspect.signature(function).parameters}
     options = {p.name for p in COMMANDS[name].params if p.param_type_name == "option"} - OF_THE_PROGRAM
-    assert options <= known | set(sp.pp.__all__)  # or they call a verb by its name
+    assert options <= known | set(sp.pp.__all__)  # or they call a function by its name
 
 
-@pytest.mark.parametrize("name", VERBS)
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_defaults_are_those_of_python(name: str) -> None:
-    defaults = {p.name: p.default for verb in VERBS[name] for p in inspect.signature(verb).parameters.values()}
+    defaults = {
+        p.name: p.default for function in FUNCTIONS[name] for p in inspect.signature(function).parameters.values()
+    }
     for option in COMMANDS[name].params:
-        # None: the verb decides; patches have no size of their own in Python
+        # None: the function decides; patches have no size of their own in Python
         if option.name in {*OF_THE_PROGRAM, "patch_px", "um_per_px", "further"} or option.default is None:
             continue
         if option.name in defaults:

@@ -184,9 +184,9 @@ def test_what_is_not_a_store_is_left_alone(tmp_path) -> None:
     with pytest.raises(StoreError, match=r"is not a SpatialData Zarr store: it holds \['precious.txt'\]"):
         sp.io.repair(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["precious.txt"]
-    for verb in (sp.io.verify, sp.io.repair):
+    for function in (sp.io.verify, sp.io.repair):
         with pytest.raises(FileMissingError, match=r"missing .*nothing\.zarr"):
-            verb(tmp_path / "nothing.zarr")
+            function(tmp_path / "nothing.zarr")
 
 
 # ends with SIGKILL while the element named by the first argument is written by spatialdata itself

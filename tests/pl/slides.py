@@ -125,7 +125,7 @@ def make_history(epochs: int = 20, *, validated: bool = True, pearson: bool = Fa
 
 
 class Stores:
-    """What a cohort looks like to a verb."""
+    """What a cohort looks like to a function."""
 
     def __init__(self, stores: dict[str, Path]) -> None:
         self.stores = stores

@@ -59,7 +59,7 @@ def test_outline_follows_the_tissue(half: sd.SpatialData) -> None:
     np.testing.assert_allclose(half["tissue"]["area_um2"], half["tissue"].area * um**2)
     assert half["tissue"]["area_um2"].is_monotonic_decreasing
     assert get_transformation(half["tissue"], get_all=True) == get_transformation(half["he_image"], get_all=True)
-    assert half.attrs["spatialsig"]["tissue"]["tissue"]["um_per_px"] == 8.0
+    assert half.attrs["spatialsig"]["find_tissue"]["tissue"]["um_per_px"] == 8.0
 
 
 @pytest.mark.parametrize(
@@ -264,4 +264,4 @@ def test_stores_and_cohorts(half: sd.SpatialData, tmp_path) -> None:
     sp.pp.find_tissue(half)
     back = sd.read_zarr(tmp_path / "s.zarr")
     assert back["tissue"].geom_equals(half["tissue"]).all()
-    assert back.attrs["spatialsig"]["tissue"] == half.attrs["spatialsig"]["tissue"]
+    assert back.attrs["spatialsig"]["find_tissue"] == half.attrs["spatialsig"]["find_tissue"]

@@ -105,7 +105,7 @@ def test_a_level_of_their_own_is_mapped_back(toy: sd.SpatialData) -> None:
     np.testing.assert_array_equal(toy["patches"][["y0", "x0"]], CORNERS)
 
 
-def test_later_verbs_work(toy: sd.SpatialData, tmp_path) -> None:
+def test_later_functions_work(toy: sd.SpatialData, tmp_path) -> None:
     lazyslide_tiles(toy)
     sp.io.write(toy, tmp_path / "s.zarr")
     path = tmp_path / "s.zarr"

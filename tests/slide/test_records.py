@@ -131,7 +131,16 @@ def test_the_place_and_what_is_wanted_are_named(
 
 
 def test_what_a_user_keeps_there_is_left_alone(study: sd.SpatialData, tmp_path: Path) -> None:
-    sdata = damaged(study, "attrs", ("site",), {"name": ["Uppsala", 3]})
-    sp.io.write(sdata, tmp_path / "a.zarr")
-    assert set(sp.io.status(tmp_path / "a.zarr")["state"]) == {"fresh"}
-    assert sp.io.read(tmp_path / "a.zarr").attrs[NS]["site"] == {"name": ["Uppsala", 3]}
+    own = {"site": {"name": ["Uppsala", 3]}, "tissue": "breast", "source": "biobank", "grade": 2}
+    sdata = study
+    for name, value in own.items():
+        sdata = damaged(sdata, "attrs", (name,), value)
+    sdata = damaged(sdata, "table", ("batch",), 7)
+    sp.io.write(sdata, path := tmp_path / "a.zarr")
+    assert set(sp.io.status(path)["state"]) == {"fresh"}
+    sp.pp.find_tissue(path)
+    sp.pp.make_patches(path, patch_px=28, um_per_px=2.0)
+    sp.pp.qc_alignment(path)
+    back = sp.io.read(path)
+    assert {name: back.attrs[NS][name] for name in own} == own
+    assert back["table"].uns[NS]["batch"] == 7

@@ -121,7 +121,7 @@ def test_weights_keep_no_gradients(slide: sd.SpatialData, planted: ModuleType) -
         ({"method": "grad-cam"}, InputError, "`method='grad-cam'` is not known"),
         ({"signatures": ["Nope"]}, KeyMissingError, "`signatures='Nope'` is not in the signatures of the model"),
         ({"patches": [3, 99]}, KeyMissingError, r"`patches`: \[99\]; slide 'S' has patches 0 to 24"),
-        ({"patches": []}, KeyMissingError, "none given"),
+        ({"patches": []}, InputError, "must be a list with at least one entry"),
         ({"cell_px": 5}, InputError, "`cell_px=5` does not divide a patch of 32 px"),
         ({"method": "rollout", "cell_px": 4}, InputError, "leave `signatures` and `cell_px` out"),
     ],

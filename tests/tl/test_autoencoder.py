@@ -108,7 +108,7 @@ def test_a_fold_chooses_the_best_epoch(toy: sd.SpatialData) -> None:
 
 
 @pytest.mark.parametrize("options", [{"loss": "nb"}, {"loss": "poisson", "linear_path": False}, {"denoise": 0.4}])
-def test_losses_and_denoising_from_the_verb(toy: sd.SpatialData, options: dict) -> None:
+def test_losses_and_denoising_from_the_function(toy: sd.SpatialData, options: dict) -> None:
     model = sp.tl.train_autoencoder(toy, signatures="seed", test_fold=None, **options, **FAST)
     assert model.config.loss == options.get("loss", "mse")
     assert model.config.dropout == options.get("denoise", 0.2)
@@ -117,7 +117,7 @@ def test_losses_and_denoising_from_the_verb(toy: sd.SpatialData, options: dict) 
 
 
 def test_the_settings_of_a_training_are_passed_on(toy: sd.SpatialData, tmp_path: Path) -> None:
-    """A training that was stopped after its first epoch goes on, through the verb, to what one call would have made."""
+    """A run that was stopped after its first epoch resumes, through the function, and ends as one call would have."""
     options = {"signatures": "seed", "test_fold": None, "hidden": (8,), "n_latent": 2, "max_epochs": 2}
     whole = sp.tl.train_autoencoder(toy, **options)
     trainer = TrainerConfig(checkpoint_minutes=1e-6, logger=None)

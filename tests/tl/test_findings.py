@@ -99,8 +99,8 @@ def test_signatures_that_are_nearly_one_or_hardly_there() -> None:
     assert "B is measured by 2 of its 9 genes" in found["coverage_low"]
 
 
-def test_facts_are_those_the_verbs_leave(patched: sd.SpatialData) -> None:
-    """The names under which the verbs keep their parameters; the toy's seed signatures overlap."""
+def test_facts_are_those_the_functions_leave(patched: sd.SpatialData) -> None:
+    """The names under which the functions keep their parameters; the toy's seed signatures overlap."""
     patched["table"].var["feature_types"] = ["Gene Expression"] * (patched["table"].n_vars - 1) + ["Negative Control"]
     facts = slide_facts(Slide(patched), signatures_key="signatures", table_key="table")
     assert facts.scored["names"] == facts.signatures

@@ -33,7 +33,7 @@ def test_spatialdata_plot_colours_patches_by_a_signature(patched: sd.SpatialData
     plt.close("all")
 
 
-def test_verbs_take_what_the_unmodified_reader_reads(tmp_path: Path) -> None:
+def test_functions_take_what_the_unmodified_reader_reads(tmp_path: Path) -> None:
     import spatialdata_io
 
     manifest = sp.datasets.synthetic_xenium(tmp_path, n_slides=1, size_um=300.0)

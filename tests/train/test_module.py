@@ -1,4 +1,4 @@
-"""The optimiser and the clipping that all trainings share, in every precision."""
+"""The optimiser and the clipping that all training runs share, in every precision."""
 
 import sys
 from pathlib import Path

@@ -42,7 +42,8 @@ def tissue_of(slide: Slide, image_key: str, tissue_key: str | None) -> tuple[Tis
     Without a key, the outlines that ``find_tissue`` left on this image under its own name are taken, if any.
     """
     if tissue_key is None:
-        made = slide.attrs.get("tissue", {}).get(_keys.TISSUE, {})
+        before = slide.attrs.get("tissue")  # of early versions; else what a user calls it
+        made = slide.attrs.get("find_tissue", before if isinstance(before, dict) else {}).get(_keys.TISSUE, {})
         tissue_key = _keys.TISSUE if made.get("image_key") == image_key and _keys.TISSUE in slide.sdata.shapes else None
     if tissue_key is None:
         return segmented(slide, image_key, um_per_px=MASK_UM_PER_PX, sensitivity=1.0), None

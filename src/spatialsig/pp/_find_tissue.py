@@ -67,7 +67,7 @@ def find_tissue(
     -------
     Nothing; writes ``shapes[key_added]``, one polygon (with holes) per piece of tissue, largest first, in H&E pixels with
     all transformations of the image, column ``area_um2``; and the parameters in
-    ``attrs["spatialsig"]["tissue"][key_added]``.
+    ``attrs["spatialsig"]["find_tissue"][key_added]``.
 
     Raises
     ------
@@ -127,7 +127,7 @@ def _outline(slide: Slide, params: dict[str, Any], key_added: str) -> None:
         ShapesModel.parse(frame, transformations=get_transformation(image, get_all=True)),
         made_by="pp.find_tissue",
         sources=[pixels_of(params["image_key"]), place_of(params["image_key"])],
-        attrs={"tissue": params},
+        attrs={"find_tissue": params},
     )
 
 

@@ -201,7 +201,8 @@ def _readings(slide: Slide, image_key: str, shape: tuple[int, int]) -> list[Hypo
     factor = np.sqrt(np.prod(edges)) / image_um_per_px(matrix, scale) if edges else 1.0
     if min(abs(np.log(factor / known)) for known in (1.0, *COPIES.values())) > SAME_PX:
         readings.append(rescaled(matrix, float(factor), um_per_global=scale))
-    if slide.attrs.get("source", {}).get("spatial_unit") == "px" and abs(np.log(scale)) > SAME_PX:
+    source = slide.attrs.get("source")
+    if isinstance(source, dict) and source.get("spatial_unit") == "px" and abs(np.log(scale)) > SAME_PX:
         readings.append(taken_as_px(matrix, um_per_px=scale))
     return readings
 

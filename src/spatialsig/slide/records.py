@@ -135,10 +135,9 @@ class SlideRecords(BaseModel):
     qc_alignment: Params = {}
     qc_patches: Params = {}
     align_he: Params = {}
-    tissue: dict[str, Params] = {}
+    find_tissue: dict[str, Params] = {}
     attention: dict[str, Params] = {}
     file_um_per_px: dict[str, list[Positive]] = {}
-    source: Params = {}
 
 
 def _scores(record: dict[str, Any]) -> dict[str, Any]:
@@ -168,12 +167,17 @@ class Labels(BaseModel):
     trim: Fraction = 0.0
 
 
-class TableRecords(BaseModel, extra="allow"):
-    """Name of a function -> what it left with a table."""
+class TableRecords(BaseModel):
+    """What functions left with a table and others read."""
 
     score_cells: Annotated[Params, AfterValidator(_scores)] = {}
     aggregate_patches: Labels | None = None
-    __pydantic_extra__: dict[str, Params]
+    assign_cells: Params = {}
+    embed_cells: Params = {}
+    embed_patches: Params = {}
+    filter_cells: Params = {}
+    predict: Params = {}
+    cross_validate: Params = {}
 
 
 def check_records(sdata: sd.SpatialData, *, name: str) -> None:

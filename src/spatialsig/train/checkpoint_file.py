@@ -115,7 +115,7 @@ class PlainCheckpointIO(CheckpointIO):
         try:
             write_checkpoint(Path(path), checkpoint)
         except OSError as error:
-            msg = f"checkpoint {path} could not be written: {error}. The training goes on; make room, or be ready to lose it."
+            msg = f"checkpoint {path} could not be written: {error}. The run continues; make room, or be ready to lose it."
             warn(msg)
             return
         self._written(Path(path))
