@@ -28,7 +28,14 @@ def layout_of_command(name: str) -> str:
     return layouts[list(ALIKE).index(name) % len(layouts)]
 
 
-CASES = [(name, layout) for name, fault in FAULTS.items() for layout in fault.layouts] + [
+BY_DEFAULT = {"1.0", "4.0", ZARR}  # the first and the last with counts as HDF5, and Zarr; others are alike
+CASES = [
+    pytest.param(
+        name, layout, marks=() if layout in BY_DEFAULT or not BY_DEFAULT & {*fault.layouts} else pytest.mark.slow
+    )
+    for name, fault in FAULTS.items()
+    for layout in fault.layouts
+] + [
     pytest.param(name, layout, marks=() if layout in {ZARR, layout_of_command(name)} else pytest.mark.slow)
     for name, fault in ALIKE.items()
     for layout in fault.layouts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anndata as ad
 import numpy as np
 import pytest
 import spatialdata as sd
@@ -124,6 +125,27 @@ def test_a_copy_of_any_size_is_recognised_with_its_factor(slides, stated) -> Non
         row = sp.pp.qc_alignment(work).iloc[0]
     assert row["verdict"] == "wrong"
     assert work.attrs["spatialsig"]["qc_alignment"]["mistake_name"] == "he_rescaled"
+
+
+@pytest.mark.parametrize("which", [1, 2])
+def test_um_that_were_taken_as_px_are_named(slides, which) -> None:
+    """Not as a copy of the image or a wrong size of px, by which the cells would fit as well."""
+    slide = slides[which]
+    px = np.moveaxis(slide["he_image"]["scale0"]["image"].to_numpy(), 0, 2)
+    global_um = slide.attrs["spatialsig"]["um_per_global_px"]
+    to_px = np.linalg.inv(np.diag([global_um, global_um, 1]) @ matrix_of(slide))[:2]
+    um = sp.io.mpp(slide)
+    xy = slide["table"].obsm["spatial"]
+    centre = np.array(px.shape[1::-1]) * um / 2
+    um_of_image = (np.c_[xy, np.ones(len(xy))] @ to_px.T) * um
+    given = ad.AnnData(slide["table"].X, var=slide["table"].var[[]], obsm={"spatial": um_of_image})
+    right = sp.io.from_anndata(given, px, um_per_px=um, spatial_unit="um")
+    assert sp.pp.qc_alignment(right).iloc[0]["verdict"] == "good"
+    # px of 2 um: um reach beyond the image, so only the cells of a part of it can be mistaken
+    some = given[(um_of_image < centre).all(axis=1)] if um > 1 else given
+    wrong = sp.io.from_anndata(some.copy(), px, um_per_px=um)
+    with pytest.warns(SpatialsigWarning, match=r"um already, and were taken as px of .* spatial_unit='um'"):
+        assert sp.pp.qc_alignment(wrong).iloc[0]["verdict"] == "wrong"
 
 
 def test_h_and_e_of_another_slide_gets_no_number(slides) -> None:

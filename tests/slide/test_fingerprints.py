@@ -146,8 +146,13 @@ def looked_at(data: sd.SpatialData | Path) -> tuple[str | None, str]:
     return slide.lineage.fingerprint("table/X"), rows["table/obsm/signatures"]
 
 
-@pytest.mark.parametrize("change", [one_value, in_place, one_name, two_names])
-@pytest.mark.parametrize("where", ["memory", "store"])
+CHANGES = [(where, change) for where in ("memory", "store") for change in (one_value, in_place, one_name, two_names)]
+USUAL = {("memory", one_value), ("memory", two_names), ("store", in_place), ("store", one_name)}
+
+
+@pytest.mark.parametrize(
+    ("where", "change"), [pytest.param(*c, marks=() if c in USUAL else pytest.mark.slow) for c in CHANGES]
+)
 def test_one_value_one_name_or_their_order_is_seen(patched, tmp_path: Path, where: str, change: Change) -> None:
     """Also where the same process has just looked at the slide, so that nothing old is believed."""
     path = tmp_path / "a.zarr"

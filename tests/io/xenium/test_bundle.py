@@ -26,6 +26,7 @@ from spatialsig.errors import FileMissingError, InputError
 from spatialsig.geometry.affine import apply
 
 LAYOUTS = {"1.0": "1.0-1.2", "1.6": "1.3-1.9", "2.0": "2-3", "3.0": "2-3", "4.0": "4", "atera-preview": "4"}
+VERSIONS = [pytest.param(v, marks=pytest.mark.slow) if v in {"1.6", "2.0", "3.0"} else v for v in LAYOUTS]
 # degrees -> quarter turns; from 4 on the same mirrored
 PLACEMENTS = {0.0: range(8), 3.3: (0, 3, 6), -2.7: (1, 5, 7)}
 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough":
@@ -110,7 +111,7 @@ def theirs(bundle: Path) -> sd.SpatialData:
     return xenium(bundle, cells_as_circles=True, **dict.fromkeys([*off, "morphology_mip", "morphology_focus"], False))
 
 
-@pytest.mark.parametrize("version", LAYOUTS)
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("tilt", PLACEMENTS)
 def test_cells_lie_on_the_same_pixels_in_both_readers(made, tmp_path, version, tilt) -> None:
     root, placements = made
@@ -199,7 +200,7 @@ def complete(root: Path, version: str) -> tuple[sd.SpatialData, ad.AnnData]:
     return xenium(root / version / "S1", cells_as_circles=True, **off), truth
 
 
-@pytest.mark.parametrize("version", LAYOUTS)
+@pytest.mark.parametrize("version", VERSIONS)
 def test_everything_is_read_and_stored_whatever_the_version_says(made, tmp_path, version) -> None:
     root, _ = made
     peer, truth = complete(root, version)
