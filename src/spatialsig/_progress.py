@@ -14,7 +14,7 @@ from rich.text import Text
 from spatialsig._settings import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 from rich.progress import Task
 
@@ -51,6 +51,14 @@ class Bar:
     def note(self, text: str) -> None:
         """Show a short text (a loss, a file name) behind the bar."""
         self._progress.update(self._task, note=text)
+
+    def __reduce__(self) -> tuple[Callable[[], Bar], tuple[()]]:
+        """A bar that nobody sees, in another process."""
+        return _unseen, ()
+
+
+def _unseen() -> Bar:
+    return Bar(Progress(disable=True), "", None)
 
 
 @contextmanager

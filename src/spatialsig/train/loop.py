@@ -6,6 +6,7 @@ import logging
 import random
 import warnings
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from spatialsig.train.checkpoint import CheckpointedBatches, Checkpoints, find_c
 from spatialsig.train.checkpoint_file import DIRECTORY
 from spatialsig.train.distributed import shared_batches, synchronised_norms
 from spatialsig.train.epoch_history import COLUMNS, History, kept_network
+from spatialsig.train.processes import others, starts_others
 from spatialsig.train.run_fingerprint import batches_fingerprint, module_fingerprint
 from spatialsig.train.trainer_config import PRECISIONS, TrainerConfig
 
@@ -107,28 +109,46 @@ def fit(
         After a checkpoint, when the process is told to stop (SIGTERM: 143, SIGUSR1: 138).
     """
     config = TrainerConfig() if trainer is None else trainer
-    checkpoints = Checkpoints(_directory(None if history.csv is None else history.csv.parent), config)
+    run = partial(_fit, module, batches, validation, history, max_epochs, clip, config, dict(identity or {}))
     with _quiet(), fast_matmul():
-        lightning = _trainer(config, history, checkpoints, max_epochs=max_epochs, clip=clip)
-        place = {"rank": lightning.global_rank, "world_size": lightning.world_size}
-        batches = shared_batches(batches, **place)
-        if validation is not None and getattr(module, "shares_validation", False):
-            validation = shared_batches(validation, **place)
-        batches.set_epoch(0)
-        if hasattr(module, "n_steps"):
-            setattr(module, "n_steps", max_epochs * -(-len(batches) // config.accumulate))  # noqa: B010 - no such field here
-        checkpoints.identity = _identity(module, batches, validation, lightning, history) | dict(identity or {})
-        path, state = checkpoints.resumed() or (None, {})
-        if is_finished(state):
-            module.load_state_dict(state["state_dict"])
-            history.load_state_dict(state["callbacks"]["History"])
-            return
-        try:
-            with synchronised_norms(module, world_size=lightning.world_size):
-                steps = CheckpointedBatches(batches, checkpoints, history)
-                lightning.fit(module, train_dataloaders=steps, val_dataloaders=validation, ckpt_path=path)
-        finally:
-            checkpoints.stop_listening()
+        lightning = _trainer(config, history, Checkpoints(None, config), max_epochs=max_epochs, clip=clip)
+        if starts_others(lightning):
+            job = {"module": module, "batches": batches, "validation": validation, "history": history, "clip": clip}
+            job |= {"max_epochs": max_epochs, "trainer": config, "identity": identity}
+            with others(lightning.num_devices, job):
+                run()
+        else:
+            run()
+
+
+def _fit(
+    module: LightningModule, batches: Any, validation: Any, history: History, max_epochs: int, clip: float | None,
+    config: TrainerConfig, identity: Mapping[str, Any],
+) -> None:  # fmt: skip
+    """Train in this process, alone or as one of several."""
+    checkpoints = Checkpoints(_directory(None if history.csv is None else history.csv.parent), config)
+    lightning = _trainer(config, history, checkpoints, max_epochs=max_epochs, clip=clip)
+    if config.logger is None:
+        history.csv = None
+    place = {"rank": lightning.global_rank, "world_size": lightning.world_size}
+    batches = shared_batches(batches, **place)
+    if validation is not None and getattr(module, "shares_validation", False):
+        validation = shared_batches(validation, **place)
+    batches.set_epoch(0)
+    if hasattr(module, "n_steps"):
+        setattr(module, "n_steps", max_epochs * -(-len(batches) // config.accumulate))  # noqa: B010 - no such field here
+    checkpoints.identity = _identity(module, batches, validation, lightning, history) | dict(identity)
+    path, state = checkpoints.resumed() or (None, {})
+    if is_finished(state):
+        module.load_state_dict(state["state_dict"])
+        history.load_state_dict(state["callbacks"]["History"])
+        return
+    try:
+        with synchronised_norms(module, world_size=lightning.world_size):
+            steps = CheckpointedBatches(batches, checkpoints, history)
+            lightning.fit(module, train_dataloaders=steps, val_dataloaders=validation, ckpt_path=path)
+    finally:
+        checkpoints.stop_listening()
     if history.best_state is not None:
         kept_network(module).load_state_dict(history.best_state)
     checkpoints.finish(lightning, module, history)
@@ -149,8 +169,6 @@ def _trainer(
     logger: Any = False
     if config.logger == "tensorboard" and history.csv is not None:
         logger = TensorBoardLogger(history.csv.parent, name="", version="tensorboard")
-    if config.logger is None:
-        history.csv = None
     return Trainer(
         accelerator="gpu" if device.type == "cuda" else device.type,
         devices=config.devices if device.index is None else [device.index],
