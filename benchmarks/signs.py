@@ -62,7 +62,7 @@ def make_cohort(folder: Path, n_slides: int, size_um: float, **knobs: float) -> 
     sp.pp.split(cohort, n_folds=max(2, n_slides // 2))
     sp.pp.make_patches(cohort, patch_px=112, um_per_px=1.0, stride_um=56.0)
     sp.pp.assign_cells(cohort)
-    sp.tl.score_cells(cohort, "seed")
+    sp.tl.score_cells(cohort, "seed", test_fold=None)  # the split changes afterwards
     sp.tl.aggregate_patches(cohort, use_rep=None)
     return cohort
 

@@ -178,7 +178,7 @@ def main() -> None:
         ways["vit-pytorch"] = (other, "float32", False)
     ways["ours, float32"] = (seed_preset(N_TARGETS, AE_DIM), "float32", True)
     precisions = ["float32"]
-    if training_precision() != "32-true":
+    if training_precision(torch.device("cpu")) != "32-true":
         precisions.append("bf16")
         ways["ours, bf16"] = (seed_preset(N_TARGETS, AE_DIM), "bf16", True)
     seconds = {name: {what: [] for what in TIMED} for name in ways}
