@@ -120,7 +120,10 @@ def products(n_cells: int) -> float:
     """Seconds of the matrix products alone, forward and backward, in the same arithmetic."""
     x = torch.randn(BATCH, N_GENES)
     weights = [torch.randn(b, a) for a, b in itertools.pairwise(WIDTHS)]
-    with fast_matmul(), torch.autocast("cpu", torch.bfloat16, enabled=training_precision(torch.device("cpu")) != "32-true"):
+    with (
+        fast_matmul(),
+        torch.autocast("cpu", torch.bfloat16, enabled=training_precision(torch.device("cpu")) != "32-true"),
+    ):
         start = time.perf_counter()
         for _ in range(n_cells // BATCH):
             h, inputs = x, []

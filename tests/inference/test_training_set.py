@@ -1,5 +1,7 @@
 """Images, labels, embedding and weight of a training patch belong to the same patch."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import spatialdata as sd
@@ -95,3 +97,27 @@ def test_impossible_requests_are_refused(patched: sd.SpatialData) -> None:
         FoldChoice(0, 1, 0)
     with pytest.raises(InputError, match="no labelled patch outside `test_fold=0`, `validation_fold=1`"):
         gather_training_set(patched, TrainingTables(), FoldChoice(0, 1))
+
+
+def test_the_slides_that_train_and_were_changed_by_hand_are_named(patched: sd.SpatialData, tmp_path: Path) -> None:
+    sp.tl.aggregate_patches(patched, use_rep=None)
+    stores = {}
+    for name in ("S1", "S2", "S3", "S4"):
+        patched.attrs["spatialsig"] |= {"sample": name, "patient": f"P{name}"}
+        stores[name] = tmp_path / f"{name}.zarr"
+        sp.io.write(patched, stores[name])
+    cohort = sp.Cohort(stores)
+    sp.pp.split(cohort, n_folds=2)
+    sp.tl.score_cells(cohort, "seed", test_fold=None)
+    sp.tl.aggregate_patches(cohort, use_rep=None)
+    held_out = [name for name in stores if cohort[name].attrs["spatialsig"]["split"]["fold"] == 0]
+    training = [name for name in stores if name not in held_out]
+    for name in (held_out[0], training[-1]):
+        sdata = cohort[name]
+        sdata["signatures"].X[0, 0] = 9
+        sdata.delete_element_from_disk("signatures")
+        sdata.write_element("signatures")
+    found = gather_training_set(cohort, TrainingTables(), FoldChoice(0))
+    assert found.samples == training
+    assert found.inputs["targets"]["changed_by_hand"] == [training[-1]]
+    assert "changed_by_hand" not in found.inputs["image"]

@@ -509,7 +509,7 @@ def test_what_was_changed_by_hand_is_never_booked_as_ours(slide: sd.SpatialData,
     sp.pp.qc_patches(data)  # writes the patches again
     with pytest.warns(SpatialsigWarning, match=r"`tables\['signatures'\]\.obs\['fold'\]` was changed by hand"):
         model = sp.tl.train_vit(data, **TRAIN)
-    assert model.run["inputs"]["targets"]["changed_by_hand"]
+    assert model.run["inputs"]["targets"]["changed_by_hand"] == [data.attrs["spatialsig"]["sample"]]
     path = tmp_path / "a.zarr"
     data.write(path)
     for where in (data, path):

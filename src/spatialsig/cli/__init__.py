@@ -7,13 +7,14 @@ expression, inference, labels, evaluation, io, pl, pp, tl, datasets, cohort, rep
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+import warnings
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from spatialsig._settings import settings
-from spatialsig.errors import SpatialsigError
+from spatialsig.errors import SpatialsigError, SpatialsigWarning
 
 from . import model_commands, project_commands, slide_commands
 from .options import INTERRUPTED, STEPS, STORES, WHOLE
@@ -67,6 +68,15 @@ def common(
 
 def main() -> None:
     """Entry point of the script ``spatialsig``: an error made on purpose, or a file that cannot be used, is one line, no traceback."""
+    plain = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
+        if issubclass(category, SpatialsigWarning):  # the line of a program says nothing to who typed a command
+            console.print(f"warning: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        else:
+            plain(message, category, *where, **options)
+
+    warnings.showwarning = show
     try:
         app()
     except (SpatialsigError, OSError) as error:
@@ -75,3 +85,5 @@ def main() -> None:
     except KeyboardInterrupt:
         console.print("interrupted; where possible, the same command resumes where it stopped", style="yellow")
         sys.exit(INTERRUPTED)
+    finally:
+        warnings.showwarning = plain

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 FAR_UM = 10.0  # a longer shift of the H&E costs labels of 112-um patches more than .01 of r
 IN_PATCHES = 0.5  # share of the cells that must lie in some patch
 TIES = 0.2  # share of patches on one identical label
+SHARES_GENES = "embedding_shares_genes"
 OVERLAP = 0.5  # share of the smaller signature that another one holds
 COVERAGE = 0.5  # share of a signature that is measured
 GENES = "Gene Expression"
@@ -120,7 +121,7 @@ def _shared_genes(slides: list[SlideFacts]) -> Iterator[Finding]:
         shared = sorted({gene for genes in shared_genes(facts.scored, facts.embedded).values() for gene in genes})
         if shared:
             yield Finding(
-                "embedding_shares_genes", ERROR, EVERY_SLIDE,
+                SHARES_GENES, ERROR, EVERY_SLIDE,
                 f"The embedding was made from {len(shared)} of the {len(used)} genes that the labels are made of "
                 f"({first_few(shared, n=SHOWN)}): it holds the answer, and scores with it say nothing about the image. Train the "
                 "autoencoder with `signatures=` set to the same signatures.",
@@ -202,7 +203,8 @@ def _findings_on(facts: SlideFacts) -> Iterator[Finding]:
         )  # fmt: skip
     yield from _registration(facts)
     ties = np.asarray(facts.labelled.get("tie_fraction", []), np.float64)
-    if len(ties) and np.nanmax(ties, initial=0.0) > TIES:
+    n_patches = int(facts.labelled.get("n_labelled", 0)) or np.inf  # early versions did not count them
+    if len(ties) and np.nanmax(ties, initial=0.0) > max(TIES, 1.5 / n_patches):  # one patch ties with none
         worst = int(np.nanargmax(ties))
         yield Finding(
             "labels_tie", WARNING, name,

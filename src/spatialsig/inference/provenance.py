@@ -74,6 +74,22 @@ def recorded(
     return {kind: of_kind for kind, of_kind in facts.items() if of_kind}
 
 
+def without_edits(facts: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Records of a slide without what was changed by hand since."""
+    plain = {
+        kind: {fact: value for fact, value in of_kind.items() if fact != BY_HAND} for kind, of_kind in facts.items()
+    }
+    return {kind: of_kind for kind, of_kind in plain.items() if of_kind}
+
+
+def note_edits(facts: dict[str, dict[str, Any]], here: Mapping[str, Mapping[str, Any]], slide: str) -> None:
+    """Add a slide that trains to those whose inputs or labels are no longer what the records of ``facts`` say."""
+    for kind, of_kind in here.items():
+        if of_kind.get(BY_HAND):
+            noted = facts.setdefault(kind, {})
+            noted[BY_HAND] = [*noted.get(BY_HAND, []), slide]
+
+
 def check_same(theirs: Mapping[str, Any], ours: Mapping[str, Any], *, slide: str, other: str) -> None:
     """Raise :class:`InputError` listing how a slide's inputs and labels were made otherwise than those of ``other``.
 
@@ -83,7 +99,7 @@ def check_same(theirs: Mapping[str, Any], ours: Mapping[str, Any], *, slide: str
         f"{kind} `{fact}`: {_difference(theirs[kind][fact], ours[kind][fact])}"
         for kind in theirs.keys() & ours.keys()
         for fact in theirs[kind].keys() & ours[kind].keys()
-        if theirs[kind][fact] != ours[kind][fact]
+        if fact != BY_HAND and theirs[kind][fact] != ours[kind][fact]
     ]
     if differences:
         listed = "\n  ".join(sorted(differences))

@@ -13,7 +13,7 @@ from spatialsig.data.features import FeatureBatches, FeatureSource
 from spatialsig.data.loader import PatchBatches
 from spatialsig.errors import InputError
 from spatialsig.inference.inputs import input_source, usable
-from spatialsig.inference.provenance import check_same, recorded
+from spatialsig.inference.provenance import check_same, note_edits, recorded, without_edits
 from spatialsig.nn.backbones import table_key
 from spatialsig.nn.signature import VIT
 from spatialsig.signatures import shared_genes
@@ -154,7 +154,8 @@ def gather_training_set(data: Data, tables: TrainingTables, folds: FoldChoice) -
         patches = slide.patches(tables.patches_key)
         targets = tables.targets(patches)
         if training_set is None:
-            training_set, first = TrainingSet(patches.spec, targets.names, tables.origins(patches)), slide.name
+            origins = without_edits(tables.origins(patches))
+            training_set, first = TrainingSet(patches.spec, targets.names, origins), slide.name
         else:
             _check_design(training_set, patches, targets.names, tables.origins(patches), first=first)
         train, held_out = folds.rows(patches)
@@ -162,6 +163,8 @@ def gather_training_set(data: Data, tables: TrainingTables, folds: FoldChoice) -
         new = labelled_patches(patches, targets, train, tables)
         training_set.train += new
         training_set.samples += [slide.name] * len(new)
+        if new:
+            note_edits(training_set.inputs, tables.origins(patches), slide.name)
         training_set.shared_genes[slide.name] = tables.shared_genes(slide)
         if (split := slide.lineage.fingerprint(FOLDS)) is not None:
             training_set.folds[slide.name] = split

@@ -210,7 +210,7 @@ class Lineage:
             made_by = self.entries[part][MADE_BY]
             use = f"what was changed by hand is used as it is, until `sp.{made_by}` is called again"
             if f"{part}/{aspects[0]}".rstrip("/").endswith(f"/obs/{_keys.FOLD}"):
-                use = "folds are those that `sp.pp.split` laid, whatever it says; call that for others"
+                use = "that has no effect: folds are those of `sp.pp.split`, which is to be called for others"
             were = f"changed since `sp.{made_by}` wrote {'it' if len(aspects) == 1 else 'them'}"
             yield f"slide {self.slide.name!r}: {what} {were}; {use}."
 

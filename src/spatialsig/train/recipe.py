@@ -226,16 +226,22 @@ def _n_latent(batches: PatchBatches, fusion: str) -> int:
     return 0 if fusion == "none" or batches.ae is None else int(batches.ae.shape[1])
 
 
+_LEAVE_OUT = (
+    "Leave them out: call `sp.tl.score_cells` with the other signatures, and `sp.tl.aggregate_patches` again. "
+    "`sp.pl.coverage` shows what a panel measures."
+)
+
+
 def _moments(target: NDArray[np.float32], names: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     measured = np.isfinite(target).sum(axis=0)
     empty = [name for name, n in zip(names, measured, strict=True) if n < 2]
     if empty:
-        msg = f"signatures without at least 2 measured training patches: {empty}; leave them out."
+        msg = f"signatures without at least 2 measured training patches: {empty}. {_LEAVE_OUT}"
         raise InputError(msg)
     mean, std = _mean_std(target)
     constant = [name for name, m, s in zip(names, mean, std, strict=True) if s <= 1e-6 * max(abs(m), 1e-6)]
     if constant:
-        msg = f"signatures with one value on all training patches: {constant}; leave them out."
+        msg = f"signatures with one value on all training patches: {constant}. {_LEAVE_OUT}"
         raise InputError(msg)
     return mean, std
 
