@@ -46,7 +46,7 @@ lint: $(VENV)/.test  ## style and types
 	$(PY) -m mypy
 
 notebooks: $(VENV)/.test  ## run the notebooks
-	$(PY) -m pytest -o addopts= --nbmake notebooks --nbmake-timeout 300
+	$(PY) -m pytest -o addopts= --nbmake notebooks --nbmake-timeout 600 --timeout 900
 
 test: $(VENV)/.test  ## style, types, tests, notebooks, documentation
 	$(MAKE) -j2 lint notebooks docs  # each uses one core, the tests use two
