@@ -321,3 +321,32 @@ def test_a_fault_of_ours_is_no_bad_slide(
     with pytest.raises(error, match="of ours") as caught:
         sp.Cohort.from_bundles(rows, tmp_path / "stores")
     assert caught.value.__notes__ == ["This happened on slide 'S1'."]
+
+
+@pytest.mark.parametrize("recorded", ["P1", None])
+def test_a_list_that_says_another_patient_than_the_store_is_refused(tmp_path: Path, recorded: str | None) -> None:
+    """Folds are made by what stores say: one patient would lie in training and test without a word."""
+    for name in ("S1", "S2"):
+        sdata = sp.datasets.toy(size_um=100, sample=name)
+        sdata.attrs["spatialsig"]["patient"] = recorded
+        sp.io.write(sdata, tmp_path / f"{name}.zarr")
+    listed = tmp_path / "cohort.csv"
+    listed.write_text("sample,patient,path\nS1,X,S1.zarr\nS2,X,S2.zarr\n")
+    with pytest.raises(InputError, match=r"slide 'S1': the list .* says patient 'X', its store .* folds are made by"):
+        sp.Cohort(listed)
+    for name in ("S1", "S2"):  # as the message says
+        sdata = sp.io.read(tmp_path / f"{name}.zarr")
+        sdata.attrs["spatialsig"]["patient"] = "X"
+        sdata.write_attrs()
+    cohort = sp.Cohort(listed)
+    assert cohort.obs["patient"].tolist() == ["X", "X"]
+    with pytest.raises(InputError, match="needs as many groups by 'patient'; there are 1"):
+        sp.pp.split(cohort, n_folds=2)
+
+
+def test_one_store_under_two_names_is_refused(tmp_path: Path) -> None:
+    sp.io.write(sp.datasets.toy(size_um=100), tmp_path / "S1.zarr")
+    (tmp_path / "link.zarr").symlink_to(tmp_path / "S1.zarr")
+    for other in ("S1.zarr/", "./S1.zarr", "link.zarr"):
+        with pytest.raises(InputError, match=r"slides 'A' and 'B' are one store, .*: leave one of them out"):
+            sp.Cohort({"A": tmp_path / "S1.zarr", "B": f"{tmp_path}/{other}"})

@@ -14,15 +14,17 @@ from spatialsig._arguments import AnyPath, Key, checked
 from spatialsig._checks import check_files, check_key, warn
 from spatialsig._files import write_text
 from spatialsig._progress import progress_bar
-from spatialsig._text import as_name, check_alike
+from spatialsig._text import check_alike
 from spatialsig.errors import FileMissingError, InputError, StoreError
 from spatialsig.io._cohort import (
     COLUMNS,
     at_home,
+    check_each_once,
     check_samples,
     compare_panels,
     difference,
     genes_of,
+    patient_of,
     read_csv,
     read_manifest,
     read_panels,
@@ -224,7 +226,8 @@ def _rows(source: AnyPath | Mapping[str, AnyPath]) -> pd.DataFrame:
     else:
         rows = _rows_on_disk(at_home(source))
     of_rows = zip(rows[_keys.SAMPLE], rows[_PATH], rows.get(_keys.PATIENT, [None] * len(rows)), strict=True)
-    patients = [as_name(_patient(sample, path) if pd.isna(patient) else patient) for sample, path, patient in of_rows]
+    patients = [patient_of(sample, path, None if pd.isna(patient) else patient) for sample, path, patient in of_rows]
+    check_each_once(rows[_keys.SAMPLE], rows[_PATH])
     rows[_keys.PATIENT] = pd.Series(patients, index=rows.index, dtype=object)
     check_alike(rows[_keys.PATIENT], what="patients of the cohort:")
     rows.index = pd.Index(rows[_keys.SAMPLE].to_numpy(object), dtype=object)
@@ -243,13 +246,6 @@ def _rows_on_disk(source: Path) -> pd.DataFrame:
         msg = f"directory {str(source)!r} holds neither {MANIFEST} nor stores *.zarr; make them with `Cohort.from_bundles`."
         raise FileMissingError(msg)
     return pd.DataFrame({_keys.SAMPLE: [path.stem for path in stores], _PATH: stores}, dtype=object)
-
-
-def _patient(sample: str, path: Path) -> str:
-    """Patient as the store says; the sample where it does not."""
-    if not path.exists():
-        return sample  # named with all other missing stores
-    return str(read_attrs(path).get(_keys.NAMESPACE, {}).get(_keys.PATIENT, sample))
 
 
 def _import(row: pd.Series[Any], path: Path, *, overwrite: bool) -> None:

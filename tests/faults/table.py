@@ -395,6 +395,12 @@ FAULTS: dict[str, Fault] = {
     "a piece of the counts missing": Fault(
         lambda b: lose(b, "X/data/0"), InputError, (MATRIX, "0 of the 1 pieces of /X/data", "Copy"), (ZARR,)
     ),
+    **{
+        f"a piece of {array} missing": Fault(
+            lambda b, array=array: lose(b, f"{array}/0"), InputError, (MATRIX, f"0 of the 1 pieces of /{array}", "Copy"), (ZARR,)
+        )
+        for array in ("obs/barcode", "obs/centroid_row", "var/feature_id", "var/feature_name", "var/feature_type")
+    },
     "a matrix that is not sparse": Fault(
         lambda b: replaced(b, "X", np.zeros((3, 3))), InputError, (MATRIX, "sparse matrix (CSR)", "Copy"), (ZARR,)
     ),

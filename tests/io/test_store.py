@@ -184,6 +184,8 @@ def test_what_is_not_a_store_is_left_alone(tmp_path) -> None:
     with pytest.raises(StoreError, match=r"is not a SpatialData Zarr store: it holds \['precious.txt'\]"):
         sp.io.repair(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["precious.txt"]
+    with pytest.raises(StoreError, match=r"precious.txt' is a file; give the directory of a store"):
+        sp.io.repair(tmp_path / "precious.txt")
     for function in (sp.io.verify, sp.io.repair):
         with pytest.raises(FileMissingError, match=r"missing .*nothing\.zarr"):
             function(tmp_path / "nothing.zarr")

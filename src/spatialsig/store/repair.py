@@ -78,7 +78,10 @@ def _prove_nothing_lost(path: Path, before: set[str]) -> None:
 
 
 def _require_store(path: Path) -> None:
-    """Never touch a directory that was not meant to be a store."""
+    """Never touch what was not meant to be a store."""
+    if not path.is_dir():
+        msg = f"{str(path)!r} is a file; give the directory of a store."
+        raise StoreError(msg)
     known = {FILE, *KINDS}
     tables = [file for name in FORMAT_2 for file in path.glob(f"tables/*/{name}")]
     if (path / FILE).is_file() and tables:
@@ -93,6 +96,9 @@ def _require_store(path: Path) -> None:
         )
         raise StoreError(msg)
     names = {entry.name for entry in path.iterdir() if not entry.name.startswith(".") and entry.suffix != ".partial"}
+    if FILE in names and names - known:
+        msg = f"{str(path)!r} holds {sorted(names - known)[:5]}, which no store does: move them out first; nothing was changed."
+        raise StoreError(msg)
     if not names or names - known or not names & known:
         msg = f"{str(path)!r} is not a SpatialData Zarr store: it holds {sorted(names)[:5]}; nothing was changed."
         raise StoreError(msg)

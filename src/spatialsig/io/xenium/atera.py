@@ -77,6 +77,8 @@ def _column(path: Path, root: Any, group: str, name: str) -> NDArray[Any]:
     if name not in columns:
         refuse(path, f"has no column(s) {[name]} in /{group}; it has {sorted(columns)}")
     column = columns[name]
+    if isinstance(column, zarr.Array):
+        _check_whole(path, column, f"{group}/{name}")
     return np.asarray(column[...] if isinstance(column, zarr.Array) else read_elem(column))
 
 
@@ -113,6 +115,12 @@ def _list(path: Path, matrix: Any, name: str) -> Any:
     array = matrix[name]
     if not isinstance(array, zarr.Array) or array.ndim != 1:
         refuse(path, f"has an /X/{name} that is no list")
-    if name == "data" and array.nchunks_initialized != array.nchunks:
-        refuse(path, f"has {array.nchunks_initialized} of the {array.nchunks} pieces of /X/{name}")
+    if name == "data":
+        _check_whole(path, array, f"X/{name}")
     return array
+
+
+def _check_whole(path: Path, array: zarr.Array[Any], name: str) -> None:
+    """Refuse an array that has lost pieces: ids, names, places and counts, where no piece can be all zero or empty."""
+    if array.nchunks_initialized != array.nchunks:
+        refuse(path, f"has {array.nchunks_initialized} of the {array.nchunks} pieces of /{name}")
