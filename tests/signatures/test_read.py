@@ -119,6 +119,8 @@ def test_decimal_commas_are_read(tmp_path: Path) -> None:
         ({"CD3D": 1e308}, r"gene 'CD3D' has the weight 1e\+308; wanted a number"),
         (["CD3D--"], "'CD3D--' is no gene with a sign"),
         (["-", "CD3D"], "'-' is no gene with a sign"),
+        (["CD3E", "-DCN"], "'-DCN' is no gene with a sign; wanted one such as 'DCN-'"),
+        ({"+CD3D": 1.0}, r"'\+CD3D' is no gene with a sign"),
     ],
 )
 def test_weights_that_contradict_are_refused(genes: object, message: str) -> None:

@@ -146,7 +146,7 @@ def _weighted(genes: Iterable[str] | Mapping[str, Any]) -> Genes:
         gene, sign = match.groups() if (match := _SIGNED.fullmatch(trimmed(text))) else (trimmed(text), "")
         if not gene:
             continue
-        if gene[-1] in f"+{_MINUS}":
+        if {gene[0], gene[-1]} & {"+", *_MINUS}:
             msg = f"{gene!r} is no gene with a sign; wanted one such as 'DCN-'"
             raise ValueError(msg)
         if not _is_weight(given):

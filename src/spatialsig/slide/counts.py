@@ -53,7 +53,13 @@ def as_counts(values: Any, *, where: str, fix: str) -> sparse.csr_matrix:
     counts = sparse.csr_matrix(values)
     whole, low, high = value_range(counts.data)
     if not (whole and low >= 0 and high <= LARGEST):
-        msg = f"{where} must hold raw counts (whole numbers from 0 to {LARGEST:,}); found values from {low:g} to {high:g}. {fix}"
+        missing = int(np.isnan(counts.data).sum()) if counts.data.dtype.kind == "f" else 0
+        found = (
+            f"{missing} of {counts.data.size} are missing (NaN)"
+            if missing
+            else f"found values from {low:g} to {high:g}"
+        )
+        msg = f"{where} must hold raw counts (whole numbers from 0 to {LARGEST:,}); {found}. {fix}"
         raise InputError(msg)
     return counts
 
