@@ -176,6 +176,12 @@ def test_a_damaged_store_exits_with_one(stores: Path, tmp_path: Path) -> None:
     both = call("verify", tmp_path)
     assert both.exit_code == 1
     assert {line.split()[0] for line in both.output.splitlines()[1:]} == {"s.zarr", "t.zarr"}
+    (tmp_path / "beside").mkdir()
+    (tmp_path / "t.zarr").rename(tmp_path / "beside" / "s.zarr")
+    (tmp_path / "cohort.csv").write_text("sample,path\nS1,s.zarr\nS2,beside/s.zarr\n")
+    named_alike = call("verify", tmp_path / "cohort.csv")
+    assert {line.split()[0] for line in named_alike.output.splitlines()[1:]} == {"S1", "S2"}
+    (tmp_path / "beside" / "s.zarr").rename(tmp_path / "t.zarr")
     with pytest.raises(StoreError, match=r"give one of the 2 in it: s.zarr, t.zarr"):
         sp.io.optimize(tmp_path)
 

@@ -144,9 +144,9 @@ def verify(stores: Slides, *, quiet: Quiet = False) -> None:
     from spatialsig.store.metadata import stores_in
 
     prepare(quiet=quiet)
-    several = stores_in(stores) if stores.is_dir() else [*Cohort(stores).stores.values()] if stores.is_file() else []
-    tables = {path.name: verify_store(path) for path in several or [stores]}
-    found = pd.concat(tables, names=["store"]).reset_index(0) if several else tables[stores.name]
+    several = Cohort(stores).stores if stores.is_file() else {path.name: path for path in stores_in(stores)}
+    tables = {name: verify_store(path) for name, path in several.items()}
+    found = pd.concat(tables, names=["store"]).reset_index(0) if several else verify_store(stores)
     typer.echo(found.to_string(index=False))
     if not found["status"].isin(["ok", "not checksummed", "changed"]).all():
         raise typer.Exit(1)

@@ -11,7 +11,7 @@ import pandas as pd
 from spatialsig._progress import track
 from spatialsig.errors import InputError
 from spatialsig.evaluation.findings_scores import score_findings
-from spatialsig.evaluation.findings_slides import SHARES_GENES, slide_findings
+from spatialsig.evaluation.findings_slides import slide_findings
 from spatialsig.evaluation.metrics import evaluation_table
 from spatialsig.evaluation.rows import Request, gather
 from spatialsig.evaluation.schema import EVERY_SLIDE, FINDING_COLUMNS, SEVERITIES, WARNING, Finding
@@ -69,9 +69,8 @@ def all_findings(
 ) -> list[Finding]:
     """Findings on slides, and on the model and its evaluation where there are any, worst first."""
     run = {} if model is None else model.run
-    findings = list(slide_findings(slides, test_fold=run.get("test_fold")))
-    if model is not None and run.get("use_rep") is None:  # nothing that is judged has seen the embedding
-        findings = [finding for finding in findings if finding.name != SHARES_GENES]
+    embedding = model is None or run.get("use_rep") is not None  # which nothing that is judged has seen otherwise
+    findings = list(slide_findings(slides, test_fold=run.get("test_fold"), embedding=embedding))
     if model is not None:
         findings += _model_findings(model)
     if evaluation is not None and len(evaluation):

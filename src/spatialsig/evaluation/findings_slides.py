@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 FAR_UM = 10.0  # a longer shift of the H&E costs labels of 112-um patches more than .01 of r
 IN_PATCHES = 0.5  # share of the cells that must lie in some patch
 TIES = 0.2  # share of patches on one identical label
-SHARES_GENES = "embedding_shares_genes"
 OVERLAP = 0.5  # share of the smaller signature that another one holds
 COVERAGE = 0.5  # share of a signature that is measured
 GENES = "Gene Expression"
@@ -81,19 +80,16 @@ def _controls(slide: Slide, table_key: str) -> list[str]:
     return [str(name) for name, other in zip(var.index, typed, strict=True) if other or _CONTROL.match(str(name))]
 
 
-def slide_findings(slides: list[SlideFacts], *, test_fold: int | None) -> Iterator[Finding]:
-    """Findings that need no result."""
-    yield from _cohort_findings(slides, test_fold)
-    for facts in slides:
-        yield from _findings_on(facts)
-
-
-def _cohort_findings(slides: list[SlideFacts], test_fold: int | None) -> Iterator[Finding]:
+def slide_findings(slides: list[SlideFacts], *, test_fold: int | None, embedding: bool = True) -> Iterator[Finding]:
+    """Findings that need no result; ``embedding`` where something has learned from that of the cells, or may."""
     yield from _folds(slides)
-    yield from _shared_genes(slides)
+    if embedding:
+        yield from _shared_genes(slides)
     yield from _learnt_from_test(slides, test_fold)
     yield from _scalers(slides)
     yield from _signatures(slides)
+    for facts in slides:
+        yield from _findings_on(facts)
 
 
 def _folds(slides: list[SlideFacts]) -> Iterator[Finding]:
@@ -121,7 +117,7 @@ def _shared_genes(slides: list[SlideFacts]) -> Iterator[Finding]:
         shared = sorted({gene for genes in shared_genes(facts.scored, facts.embedded).values() for gene in genes})
         if shared:
             yield Finding(
-                SHARES_GENES, ERROR, EVERY_SLIDE,
+                "embedding_shares_genes", ERROR, EVERY_SLIDE,
                 f"The embedding was made from {len(shared)} of the {len(used)} genes that the labels are made of "
                 f"({first_few(shared, n=SHOWN)}): it holds the answer, and scores with it say nothing about the image. Train the "
                 "autoencoder with `signatures=` set to the same signatures.",

@@ -17,7 +17,7 @@ from spatialsig.slide.lineage import FOLDS, obsm_of
 from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -34,7 +34,7 @@ _STEPS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 _SHOWN = 5  # names that a message lists
 INPUTS, FOLDS_OF = "inputs", "folds"  # in the run of a model
-BY_HAND = "changed_by_hand"  # fact of what is no longer what its record says
+BY_HAND = "changed_by_hand"  # fact: slides that train and on which this is no longer what the record says
 
 
 def recorded(
@@ -65,29 +65,17 @@ def recorded(
         facts[FEATURES] = _facts(_params(slide, features_key, FEATURES), FEATURES)
     if targets_key is not None and _keys.ENTRY not in targets_key:
         facts[TARGETS] = _facts(_params(slide, targets_key, TARGETS), TARGETS)
-    parts = {
-        EMBEDDING: None if embedding is None else obsm_of(*embedding), FEATURES: features_key, TARGETS: targets_key
-    }  # fmt: skip
-    for kind, part in parts.items():
-        if part is not None and slide.lineage.is_edited(part):
-            facts[kind] = facts.get(kind, {}) | {BY_HAND: True}
     return {kind: of_kind for kind, of_kind in facts.items() if of_kind}
 
 
-def without_edits(facts: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Records of a slide without what was changed by hand since."""
-    plain = {
-        kind: {fact: value for fact, value in of_kind.items() if fact != BY_HAND} for kind, of_kind in facts.items()
-    }
-    return {kind: of_kind for kind, of_kind in plain.items() if of_kind}
-
-
-def note_edits(facts: dict[str, dict[str, Any]], here: Mapping[str, Mapping[str, Any]], slide: str) -> None:
-    """Add a slide that trains to those whose inputs or labels are no longer what the records of ``facts`` say."""
-    for kind, of_kind in here.items():
-        if of_kind.get(BY_HAND):
-            noted = facts.setdefault(kind, {})
-            noted[BY_HAND] = [*noted.get(BY_HAND, []), slide]
+def edited(
+    slide: Slide, *, embedding: tuple[str, str] | None, features_key: str | None, targets_key: str
+) -> Iterator[str]:
+    """Kinds of inputs and labels of a slide that are no longer what its records say; arguments as of :func:`recorded`."""
+    parts = {EMBEDDING: embedding and obsm_of(*embedding), FEATURES: features_key, TARGETS: targets_key}
+    for kind, part in parts.items():
+        if part is not None and slide.lineage.is_edited(part):
+            yield kind
 
 
 def check_same(theirs: Mapping[str, Any], ours: Mapping[str, Any], *, slide: str, other: str) -> None:
@@ -99,7 +87,7 @@ def check_same(theirs: Mapping[str, Any], ours: Mapping[str, Any], *, slide: str
         f"{kind} `{fact}`: {_difference(theirs[kind][fact], ours[kind][fact])}"
         for kind in theirs.keys() & ours.keys()
         for fact in theirs[kind].keys() & ours[kind].keys()
-        if fact != BY_HAND and theirs[kind][fact] != ours[kind][fact]
+        if theirs[kind][fact] != ours[kind][fact]
     ]
     if differences:
         listed = "\n  ".join(sorted(differences))

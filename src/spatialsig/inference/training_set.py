@@ -13,7 +13,7 @@ from spatialsig.data.features import FeatureBatches, FeatureSource
 from spatialsig.data.loader import PatchBatches
 from spatialsig.errors import InputError
 from spatialsig.inference.inputs import input_source, usable
-from spatialsig.inference.provenance import check_same, note_edits, recorded, without_edits
+from spatialsig.inference.provenance import BY_HAND, check_same, edited, recorded
 from spatialsig.nn.backbones import table_key
 from spatialsig.nn.signature import VIT
 from spatialsig.signatures import shared_genes
@@ -22,7 +22,7 @@ from spatialsig.slide.lineage import FOLDS
 from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -62,13 +62,19 @@ class TrainingTables:
 
     def origins(self, patches: Patches) -> dict[str, dict[str, Any]]:
         """Records of how embedding, features, stain and targets of a slide were made."""
-        return recorded(
-            patches.slide,
-            embedding=None if self.use_rep is None else (self.signatures_key, self.use_rep),
-            features_key=table_key(self.backbone),
-            targets_key=self.targets_key,
-            patches=patches,
-        )
+        return recorded(patches.slide, **self._read, patches=patches)
+
+    def edited(self, slide: Slide) -> Iterator[str]:
+        """Which of these were changed by hand since, see :func:`spatialsig.inference.provenance.edited`."""
+        return edited(slide, **self._read)
+
+    @property
+    def _read(self) -> dict[str, Any]:
+        return {
+            "embedding": None if self.use_rep is None else (self.signatures_key, self.use_rep),
+            "features_key": table_key(self.backbone),
+            "targets_key": self.targets_key,
+        }
 
     def shared_genes(self, slide: Slide) -> list[str]:
         """Genes that both the embedding and the scores were made from, sorted; none without an embedding."""
@@ -154,8 +160,7 @@ def gather_training_set(data: Data, tables: TrainingTables, folds: FoldChoice) -
         patches = slide.patches(tables.patches_key)
         targets = tables.targets(patches)
         if training_set is None:
-            origins = without_edits(tables.origins(patches))
-            training_set, first = TrainingSet(patches.spec, targets.names, origins), slide.name
+            training_set, first = TrainingSet(patches.spec, targets.names, tables.origins(patches)), slide.name
         else:
             _check_design(training_set, patches, targets.names, tables.origins(patches), first=first)
         train, held_out = folds.rows(patches)
@@ -163,8 +168,8 @@ def gather_training_set(data: Data, tables: TrainingTables, folds: FoldChoice) -
         new = labelled_patches(patches, targets, train, tables)
         training_set.train += new
         training_set.samples += [slide.name] * len(new)
-        if new:
-            note_edits(training_set.inputs, tables.origins(patches), slide.name)
+        for kind in tables.edited(slide) if new else ():
+            training_set.inputs.setdefault(kind, {}).setdefault(BY_HAND, []).append(slide.name)
         training_set.shared_genes[slide.name] = tables.shared_genes(slide)
         if (split := slide.lineage.fingerprint(FOLDS)) is not None:
             training_set.folds[slide.name] = split

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import warnings
-from contextlib import contextmanager
-from functools import partial
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,26 +108,32 @@ def fit(
         After a checkpoint, when the process is told to stop (SIGTERM: 143, SIGUSR1: 138).
     """
     config = TrainerConfig() if trainer is None else trainer
-    run = partial(_fit, module, batches, validation, history, max_epochs, clip, config, dict(identity or {}))
+    job = {
+        "module": module, "batches": batches, "validation": validation, "history": history,
+        "max_epochs": max_epochs, "clip": clip, "trainer": config, "identity": dict(identity or {}),
+    }  # fmt: skip
     with _quiet(), fast_matmul():
-        lightning = _trainer(config, history, Checkpoints(None, config), max_epochs=max_epochs, clip=clip)
-        if starts_others(lightning):
-            job = {"module": module, "batches": batches, "validation": validation, "history": history, "clip": clip}
-            job |= {"max_epochs": max_epochs, "trainer": config, "identity": identity}
-            with others(lightning.num_devices, job):
-                run()
-        else:
-            run()
+        n_local = _n_local(config, history, max_epochs=max_epochs, clip=clip)
+        with others(n_local, job) if n_local > 1 else nullcontext():
+            _fit(**job)
+
+
+def _n_local(config: TrainerConfig, history: History, **limits: Any) -> int:
+    """Processes of the run on this machine that nobody else starts, this one among them."""
+    if config.devices == 1:
+        return 1
+    trainer = _trainer(config, history, Checkpoints(None, config), **limits)
+    return trainer.num_devices if starts_others(trainer) else 1
 
 
 def _fit(
     module: LightningModule, batches: Any, validation: Any, history: History, max_epochs: int, clip: float | None,
-    config: TrainerConfig, identity: Mapping[str, Any],
+    trainer: TrainerConfig, identity: dict[str, Any],
 ) -> None:  # fmt: skip
     """Train in this process, alone or as one of several."""
-    checkpoints = Checkpoints(_directory(None if history.csv is None else history.csv.parent), config)
-    lightning = _trainer(config, history, checkpoints, max_epochs=max_epochs, clip=clip)
-    if config.logger is None:
+    checkpoints = Checkpoints(_directory(None if history.csv is None else history.csv.parent), trainer)
+    lightning = _trainer(trainer, history, checkpoints, max_epochs=max_epochs, clip=clip)
+    if trainer.logger is None:
         history.csv = None
     place = {"rank": lightning.global_rank, "world_size": lightning.world_size}
     batches = shared_batches(batches, **place)
@@ -136,8 +141,8 @@ def _fit(
         validation = shared_batches(validation, **place)
     batches.set_epoch(0)
     if hasattr(module, "n_steps"):
-        setattr(module, "n_steps", max_epochs * -(-len(batches) // config.accumulate))  # noqa: B010 - no such field here
-    checkpoints.identity = _identity(module, batches, validation, lightning, history) | dict(identity)
+        setattr(module, "n_steps", max_epochs * -(-len(batches) // trainer.accumulate))  # noqa: B010 - no such field here
+    checkpoints.identity = _identity(module, batches, validation, lightning, history) | identity
     path, state = checkpoints.resumed() or (None, {})
     if is_finished(state):
         module.load_state_dict(state["state_dict"])

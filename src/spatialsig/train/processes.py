@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,12 +12,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
+from lightning.fabric.plugins.environments.lightning import find_free_network_port
 from torch import distributed
 
 from spatialsig._settings import settings
 from spatialsig.errors import TrainingError
+from spatialsig.train.checkpoint import random_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -49,17 +48,27 @@ def others(n_local: int, job: Mapping[str, Any]) -> Iterator[None]:
     """
     place = {
         "MASTER_ADDR": os.environ.get("MASTER_ADDR", "127.0.0.1"),
-        "MASTER_PORT": os.environ.get("MASTER_PORT", str(_free_port())),
+        "MASTER_PORT": os.environ.get("MASTER_PORT", str(find_free_network_port())),
         "NODE_RANK": os.environ.get("NODE_RANK", "0"),
     }
     before = {name: os.environ.get(name) for name in (*place, "LOCAL_RANK")}
     with tempfile.TemporaryDirectory(prefix="spatialsig-processes-") as folder:
         file = Path(folder, "job")
         with file.open("wb") as stream:
-            torch.save({"job": dict(job), "random": _random_state(), "settings": asdict(settings)}, stream)
-        started = [_start(file, rank, os.environ | place) for rank in range(1, n_local)]
-        os.environ.update(place, LOCAL_RANK="0")
+            torch.save(
+                {
+                    "job": dict(job),
+                    "seed": torch.initial_seed(),
+                    "random": random_state(),
+                    "settings": asdict(settings),
+                },
+                stream,
+            )
+        started: list[subprocess.Popen[bytes]] = []
         try:
+            for rank in range(1, n_local):
+                started.append(_start(file, rank, os.environ | place))
+            os.environ.update(place, LOCAL_RANK="0")
             _await(started, file)
             yield
             _end(started, file)
@@ -116,18 +125,3 @@ def _said(job: Path, rank: int) -> Path:
 def _failure(job: Path, rank: int) -> str:
     last = _said(job, rank).read_text(errors="replace").splitlines()[-LINES:]
     return f"process {rank} of the run failed, which ended the others; it said last:\n" + "\n".join(last)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _random_state() -> dict[str, Any]:
-    return {
-        "seed": torch.initial_seed(),
-        "torch": torch.get_rng_state(),
-        "numpy": np.random.get_state(),  # noqa: NPY002 - the global one, which other packages draw from
-        "python": random.getstate(),
-    }

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import random
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from spatialsig._settings import settings
+from spatialsig.train.checkpoint import set_random_state
 from spatialsig.train.loop import fit
 from spatialsig.train.processes import ready_file
 
@@ -22,11 +21,8 @@ def run(file: Path) -> None:
     for name, value in held["settings"].items():
         setattr(settings, name, value)
     settings.progress = False
-    state = held["random"]
-    torch.manual_seed(state["seed"])
-    torch.set_rng_state(state["torch"])
-    np.random.set_state(state["numpy"])  # noqa: NPY002 - as above
-    random.setstate(state["python"])
+    torch.manual_seed(held["seed"])
+    set_random_state(held["random"])
     ready_file(file, int(os.environ["LOCAL_RANK"])).touch()
     fit(**held["job"])
 
