@@ -8,9 +8,12 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:
 CONSTRAINTS := $(addprefix -c ,$(wildcard constraints-$(VERSION).txt))
 # bytecode is made where it is used, which is a small part of what is installed; without it each process compiles for half a minute
 unexport PYTHONDONTWRITEBYTECODE
-PIP := $(PY) -m pip install --quiet --disable-pip-version-check --no-compile $(CONSTRAINTS)
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check --no-compile
+# uv needs a tenth of the time of pip, which takes its place where uv cannot reach a package (an index only pip knows of)
+INSTALL = $(PIP) uv && $(PY) -m uv pip install --quiet --python $(PY) $(CONSTRAINTS) $(1) || $(PIP) $(CONSTRAINTS) $(1)
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 OUT ?= demo
+comma := ,
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow coverage screen lint notebooks docs bench-demo bench-her2st bench-qc-alignment bench-import bench-import-counts bench-render bench-fuzz-bundle bench-fuzz-arguments bench-patch-reads bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology bench-pretraining bench-leak bench-seed-parity soak-store soak-training bench-bitflips bench-layout bench-conformal bench-whole-slide bench-traps bench-intervals bench-ceiling bench-vit-speed bench-ladder bench-ladder-1um bench-signs bench-report bench-walks bench-damaged-models clean
@@ -20,15 +23,15 @@ help:  ## show the commands
 
 $(VENV)/.torch: pyproject.toml $(wildcard constraints-*.txt)
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) torch==2.13.0
+	$(PIP) $(CONSTRAINTS) torch==2.13.0
 	@touch $@
 
 $(VENV)/.package: $(VENV)/.torch
-	$(PIP) -e .
+	$(call INSTALL,-e .)
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.torch
-	$(PIP) -e '.[docs,test]'
+	$(call INSTALL,-e '.[docs$(comma)test]')
 	@touch $(VENV)/.package $@
 
 demo: $(VENV)/.package  ## synthetic cohort -> trained model -> demo/report.html
@@ -53,7 +56,7 @@ test: $(VENV)/.test  ## style, types, tests, notebooks, documentation
 	$(PYTEST) -m "not slow"
 
 test-slow: $(VENV)/.test  ## the long forms of tests that `make test` runs small
-	$(PYTEST) -m slow
+	ZARR_WITH_THREADS=1 $(PYTEST) -m slow
 
 coverage: $(VENV)/.test  ## share of lines and branches that the tests run, page by page in build/coverage
 	$(PYTEST) --cov --cov-report=term:skip-covered --cov-report=html:build/coverage
@@ -104,7 +107,7 @@ bench-aggregate: $(VENV)/.package  ## cells to patches, beside pandas and spatia
 	$(PY) benchmarks/aggregate.py
 
 bench-score: $(VENV)/.test  ## scoring cells, beside scanpy and decoupler
-	$(PIP) decoupler
+	$(PIP) $(CONSTRAINTS) decoupler
 	$(PY) benchmarks/score.py
 
 bench-hvg: $(VENV)/.test  ## variable genes, beside scanpy

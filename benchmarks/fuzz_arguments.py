@@ -242,7 +242,7 @@ def state(slide: sd.SpatialData) -> str:
         x = table.X.data if hasattr(table.X, "indptr") else table.X
         parts += [key, str(table.shape), repr(np.asarray(x).tobytes().__hash__())]
         parts += [*map(str, table.obs.columns), *map(str, table.obsm), *map(str, table.layers), *map(str, table.var)]
-        parts += [str(pd.util.hash_pandas_object(table.obs.astype(str)).sum()), repr(sorted(map(str, table.uns)))]
+        parts += [str(pd.util.hash_pandas_object(table.obs).sum()), repr(sorted(map(str, table.uns)))]
     parts += [
         f"{key}{len(shapes)}{list(shapes.columns)}{shapes.total_bounds}" for key, shapes in sorted(slide.shapes.items())
     ]

@@ -13,9 +13,14 @@ import spatialdata as sd
 
 import spatialsig as sp
 
+from . import fast_zarr
+
 MEMORY, ROOM = "/dev/shm", 6 * 2**30  # most of the time of small commits is waiting for a disk
 if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", MEMORY)
+
+if not os.environ.get("ZARR_WITH_THREADS"):
+    fast_zarr.use()
 
 hypothesis.settings.register_profile("default", deadline=None, max_examples=30)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=1000)
@@ -44,6 +49,19 @@ def _toy() -> sd.SpatialData:
 def toy(_toy: sd.SpatialData) -> sd.SpatialData:
     """One small slide in memory, a fresh copy for every test."""
     return sd.deepcopy(_toy)
+
+
+@pytest.fixture(scope="session")
+def _toy_store(_toy: sd.SpatialData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("toy") / "s.zarr"
+    sp.io.write(_toy, path)
+    return path
+
+
+@pytest.fixture
+def toy_store(_toy_store: Path, tmp_path: Path) -> Path:
+    """The store of :func:`toy`, a fresh copy for every test: copying takes a hundredth of writing."""
+    return Path(shutil.copytree(_toy_store, tmp_path / "s.zarr"))
 
 
 def _label_slide(

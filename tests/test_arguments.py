@@ -123,7 +123,14 @@ REFUSED: list[tuple[str, Any, str]] = [
 def test_what_does_not_fit_is_refused_by_name(name: str, given: Any, wanted: str) -> None:
     with pytest.raises(InputError, match=wanted) as caught:
         example(**{name: given})
-    assert str(caught.value).startswith(f"`{name}=")
+    assert str(caught.value).startswith((f"`{name}=", f"`{name}[", f"the name 1 in `{name}` of"))
+
+
+def test_the_place_inside_an_argument_is_named() -> None:
+    with pytest.raises(InputError, match=r"`sets\['b'\]\[1\]=2` of `example` must be a valid string"):
+        example(sets={"a": ["x"], "b": ["y", 2]})
+    with pytest.raises(InputError, match="the name 1 in `sets` of `example` must be a valid string"):
+        example(sets={1: ["a"]})
 
 
 def test_names_of_arguments() -> None:

@@ -323,7 +323,7 @@ def test_a_fault_of_ours_is_no_bad_slide(
     assert caught.value.__notes__ == ["This happened on slide 'S1'."]
 
 
-@pytest.mark.parametrize("recorded", ["P1", None])
+@pytest.mark.parametrize("recorded", ["P1", pytest.param(None, marks=pytest.mark.slow)])
 def test_a_list_that_says_another_patient_than_the_store_is_refused(tmp_path: Path, recorded: str | None) -> None:
     """Folds are made by what stores say: one patient would lie in training and test without a word."""
     for name in ("S1", "S2"):

@@ -57,7 +57,14 @@ def of_squidpy(bundle: Path) -> sd.SpatialData:
     return sp.io.from_anndata(adata, pixels, um_per_px=sp.io.mpp(plain))
 
 
-@pytest.mark.parametrize("make", [of_spatialdata_io, pytest.param(of_ours, marks=pytest.mark.slow), of_squidpy])
+@pytest.mark.parametrize(
+    "make",
+    [
+        of_spatialdata_io,
+        pytest.param(of_ours, marks=pytest.mark.slow),
+        pytest.param(of_squidpy, marks=pytest.mark.slow),
+    ],
+)
 def test_steps_on_objects_of_others_warn_of_nothing(
     bundle: Path, tmp_path: Path, make: Callable[[Path], sd.SpatialData]
 ) -> None:

@@ -75,11 +75,35 @@ def test_genes_that_a_spreadsheet_took_for_dates_are_named() -> None:
         "6 gene name(s)"
     )
     assert describe_mangled(["3/1/2021", "1.3.2021", "44256", "TRUE", "#NAME?", "#REF!"]).startswith("6 gene name(s)")
+    other_languages = [
+        "1-mars",
+        "2-sept",
+        "1-mrt",
+        "01. Mrz",
+        "3月1日",
+        "2,31E+13",
+        "WAHR",
+        "#BEZUG!",
+        "#NV",
+        "#¿NOMBRE?",
+    ]
+    assert describe_mangled(other_languages).startswith("10 gene name(s)")
     every_name = [
         gene for name in ("seed", "tumour_microenvironment") for g in sp.io.read_signatures(name).values() for gene in g
     ]
     assert not describe_mangled(
-        [*every_name, "MARCHF1", "DEC1", "HLA-DRA", "H2-Ab1", "1700001C02Rik", "ENSG00000141510.5"]
+        [
+            *every_name,
+            "MARCHF1",
+            "DEC1",
+            "HLA-DRA",
+            "H2-Ab1",
+            "1700001C02Rik",
+            "ENSG00000141510.5",
+            "SET1",
+            "LIP-1",
+            "GEN 1",
+        ]
     )
 
 

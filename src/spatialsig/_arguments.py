@@ -117,7 +117,7 @@ def fitting(owner: Any, given: Mapping[str, Any], *, of: str) -> dict[str, Any]:
     return {
         name: _configured(configurations[name], value, name)
         if name in configurations and isinstance(value, Mapping)
-        else _fitting(adapters[name], value, f"`{name}={_short(value)}` of `{of}`")
+        else _fitting(adapters[name], value, name=name, of=of)
         for name, value in given.items()
         if name in adapters
     }
@@ -154,9 +154,9 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
     return TypeAdapter(hint, config=_STRICT)
 
 
-def _fitting(adapter: TypeAdapter[Any], value: Any, what: str) -> Any:
+def _fitting(adapter: TypeAdapter[Any], value: Any, *, name: str, of: str) -> Any:
     if isinstance(value, str | os.PathLike) and "\0" in str(value):
-        msg = f"{what} holds a zero byte, which no name or path can."
+        msg = f"`{name}={_short(value)}` of `{of}` holds a zero byte, which no name or path can."
         raise InputError(msg)
     try:
         adapter.validate_python(value)
@@ -165,11 +165,24 @@ def _fitting(adapter: TypeAdapter[Any], value: Any, what: str) -> Any:
         try:
             adapter.validate_python(plain)
         except ValidationError:
-            wanted = dict.fromkeys(_words(found["msg"]) for found in error.errors())
-            msg = f"{what} must be {' or '.join(wanted)}."
+            msg = f"{_misfit(name, value, error, of=of)}."
             raise InputError(msg) from None
         return plain
     return value
+
+
+def _misfit(name: str, value: Any, error: ValidationError, *, of: str) -> str:
+    """Which part of an argument does not fit, and what is wanted in its place."""
+    found = [(_place(value, each["loc"]), _words(each["msg"]), each["loc"][-1:]) for each in error.errors()]
+    (steps, held), _, last = max(found, key=lambda each: len(each[0][0]))  # the most exact of several alternatives
+    wanted = " or ".join(dict.fromkeys(words for (place, _), words, _ in found if place == steps))
+    if last == ("[key]",):
+        return f"the name {steps[-1]!r} in `{name}{_brackets(steps[:-1])}` of `{of}` must be {wanted}"
+    return f"`{name}{_brackets(steps)}={_short(held)}` of `{of}` must be {wanted}"
+
+
+def _brackets(steps: Sequence[int | str]) -> str:
+    return "".join(f"[{step!r}]" for step in steps)
 
 
 def check_record(kind: Any, value: Any, *, where: str) -> None:
@@ -187,18 +200,25 @@ def check_record(kind: Any, value: Any, *, where: str) -> None:
             _record_adapter(kind).validate_python(_plain(value))
         except ValidationError as error:
             first = error.errors()[0]
-            place, held = where, value
-            for part in first["loc"]:  # pydantic names alternatives too
-                if (isinstance(held, Mapping) and part in held) or (
-                    isinstance(held, Sequence) and isinstance(part, int)
-                ):
-                    place, held = f"{place}[{part!r}]", held[part]  # type: ignore[index]
+            steps, held = _place(value, first["loc"])
+            place = f"{where}{_brackets(steps)}"
             wanted = f"a record with {first['loc'][-1]!r}" if first["type"] == "missing" else _words(first["msg"])
             msg = (
                 f"{place} is {reprlib.repr(held)}, but must be {wanted}. It was changed since it was written: restore it, "
                 "or take it out and make again what it was about."
             )
             raise InputError(msg) from None
+
+
+def _place(value: Any, loc: Sequence[int | str]) -> tuple[list[int | str], Any]:
+    """Keys and numbers that lead to what does not fit, and what stands there; pydantic names alternatives on the way too."""
+    steps: list[int | str] = []
+    for step in loc:
+        inside = isinstance(value, Mapping) and step in value
+        if inside or (isinstance(value, list | tuple) and isinstance(step, int) and step < len(value)):
+            steps.append(step)
+            value = value[step]
+    return steps, value
 
 
 @functools.cache

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
 MAX_NAME = 100
-NAME_RULE = f"1-{MAX_NAME} letters, digits, '_', '-' or '.', not starting with '.' or '__'"
+NAME_RULE = f"1-{MAX_NAME} letters A-Z or a-z, digits, '_', '-' or '.', not starting with '.' or '__'"
 _NAME = re.compile(r"(?!\.|__)[A-Za-z0-9_.-]+")
 _PACKAGE = f"{Path(__file__).parent}{os.sep}"
 

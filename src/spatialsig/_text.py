@@ -25,10 +25,17 @@ _INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060\u00ad"  # byte order mark, spaces o
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # what Excel calls "Unicode text"
 _DELIMITERS = (",", ";", "\t")
 _MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
+# short names of months as Excel writes them in German, French, Spanish, Italian, Portuguese, Dutch, Polish and Scandinavian
+_OTHER_MONTHS = (
+    "Mrz|Mär|Mai|Okt|Dez|janv|févr|mars|avr|juin|juil|août|sept|déc|ene|abr|ago|dic|gen|mag|giu|lug|set|ott|fev|out|mrt|mei"
+    "|sty|lut|kwi|maj|cze|lip|sie|wrz|paź|lis|gru|des"
+)
 # what Excel makes of gene names such as MARCH1, SEPT2 and 2310009E13
 _MANGLED = re.compile(
     rf"\d{{1,2}}[-/. ]({_MONTHS})([-/. ]\d{{2,4}})?|({_MONTHS})[-/. ]\d{{1,4}}|\d{{4}}-\d\d-\d\d( .*)?"
-    r"|\d{1,2}(?P<sign>[/.])\d{1,2}(?P=sign)\d{2,4}|\d\.\d+E\+\d+|TRUE|FALSE|#(NAME|REF|VALUE|NUM|NULL|DIV/0)[?!]",
+    rf"|\d{{1,2}}(-|/|\. ?)({_MONTHS}|{_OTHER_MONTHS})\.?([-/. ]\d{{2,4}})?|(\d{{4}}年)?\d{{1,2}}月\d{{1,2}}日"
+    r"|\d{1,2}(?P<sign>[/.])\d{1,2}(?P=sign)\d{2,4}|\d[.,]\d+E\+\d+|#[^\s!?]+[!?]|#N/?[ADV]"
+    r"|TRUE|FALSE|(?-i:WAHR|FALSCH|VRAI|FAUX|VERDADERO|FALSO|VERO|VERDADEIRO|WAAR|ONWAAR)",
     re.I,
 )
 _NUMBER = re.compile(r"0*(\d+)(\.0*)?")  # of which a spreadsheet drops and adds zeros

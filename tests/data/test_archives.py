@@ -78,6 +78,7 @@ def test_networks_say_the_same(archive: Path, untouched: tuple[Path, Path]) -> N
         np.testing.assert_allclose(measured[name], array, rtol=1e-6, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_old_predictions_need_not_be_made_again(slides: Path, untouched: tuple[Path, Path]) -> None:
     cohort, models = contents.open_cohort(slides), contents.loaded(untouched[1])
     outcome = sp.tl.predict(cohort, models["ensemble"], skip_done=True)
@@ -86,6 +87,7 @@ def test_old_predictions_need_not_be_made_again(slides: Path, untouched: tuple[P
     assert outcome["outcome"].tolist() == ["skipped", "skipped"]
 
 
+@pytest.mark.slow
 def test_an_old_run_is_resumed_without_training(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under the number of the version that made it: finished members count for one version only."""
     slides, models = contents.unpack(archive, tmp_path)

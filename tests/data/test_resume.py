@@ -168,7 +168,13 @@ def test_a_slow_consumer_is_not_flooded(monkeypatch) -> None:
 
 
 SLOW = pytest.mark.slow  # each spawned worker imports torch
-WORKERS = [(0, None), (1, "fork"), (2, "fork"), (1, "spawn"), pytest.param(2, "spawn", marks=SLOW)]
+WORKERS = [
+    (0, None),
+    (1, "fork"),
+    (2, "fork"),
+    pytest.param(1, "spawn", marks=SLOW),
+    pytest.param(2, "spawn", marks=SLOW),
+]
 
 
 @pytest.mark.timeout(200)

@@ -14,30 +14,23 @@ import spatialsig as sp
 from spatialsig import cli
 from spatialsig.errors import SpatialsigError, SpatialsigWarning
 
-from .conftest import ZARR, Broken
+from .conftest import Broken
 from .others import OTHERS
 from .table import EQUAL, FAULTS, OF_HE, WARNED, Fault
 
-ALIKE = OF_HE | OTHERS  # of files that are alike in all layouts of one form: the default run tries two of them
+ALIKE = OF_HE | OTHERS  # of files that are alike in all layouts of one form: tried through the command line as well
 ALL = FAULTS | ALIKE
 
 
-def layout_of_command(name: str) -> str:
-    """The layout, other than a zipped Zarr, that a fault of ``ALIKE`` is tried in by default, through the command line."""
-    layouts = [layout for layout in ALL[name].layouts if layout != ZARR] or [ZARR]
-    return layouts[list(ALIKE).index(name) % len(layouts)]
+def layout_by_default(name: str) -> str:
+    """The layout that a fault is tried in by default: each of its own in turn."""
+    layouts = ALL[name].layouts
+    return layouts[list(ALL).index(name) % len(layouts)]
 
 
-BY_DEFAULT = {"1.0", "4.0", ZARR}  # the first and the last with counts as HDF5, and Zarr; others are alike
 CASES = [
-    pytest.param(
-        name, layout, marks=() if layout in BY_DEFAULT or not BY_DEFAULT & {*fault.layouts} else pytest.mark.slow
-    )
-    for name, fault in FAULTS.items()
-    for layout in fault.layouts
-] + [
-    pytest.param(name, layout, marks=() if layout in {ZARR, layout_of_command(name)} else pytest.mark.slow)
-    for name, fault in ALIKE.items()
+    pytest.param(name, layout, marks=() if layout == layout_by_default(name) else pytest.mark.slow)
+    for name, fault in ALL.items()
     for layout in fault.layouts
 ]
 
@@ -112,7 +105,7 @@ def test_fault(name, layout, broken, references, tmp_path, record_property, monk
     fault.breaks(bundle)
     out = tmp_path / "out" / "s.zarr"
     options = options_of(fault, bundle, out)
-    by_command = name in ALIKE and layout == layout_of_command(name) and set(options) <= {"he_image", "out"}
+    by_command = name in ALIKE and layout == layout_by_default(name) and set(options) <= {"he_image", "out"}
     record_property("fault", name)
     record_property("layout", layout)
     if isinstance(fault.answer, str):

@@ -22,16 +22,18 @@ pytestmark = [
 KILLED = ["attrs", "parts", "add", "replace", "create"]
 # side by side, as a small machine has two cores
 FAULTS = ["crash", "full", "limit", "space", "readers", "flips"]
-# writers killed, writers of spatialdata killed, every how many-th limit, commits read meanwhile, bits flipped
-FEW, MANY = (4, 3, 5, 4, 30), (30, 6, 5, 8, 200)
+# writers killed, writers of spatialdata killed, every how many-th limit, commits read meanwhile, bits flipped, actions that fail
+Numbers = tuple[int, int, int, int, int, str]
+FEW: Numbers = (4, 3, 5, 4, 30, "attrs")
+MANY: Numbers = (30, 6, 5, 8, 200, "attrs add")
 
 
-def runs(n: int, plain: int, coarse: int, commits: int, flips: int) -> dict[str, list[str]]:
+def runs(n: int, plain: int, coarse: int, commits: int, flips: int, actions: str) -> dict[str, list[str]]:
     return {
         "kill": f"--n {n} --parts kill second plain --plain {plain} --actions".split() + KILLED,
         # `make soak-store` fails every call of every action; here a sample of the calls, and all renames
         "others": [
-            *("--parts", *FAULTS, "--actions", "attrs", "add"),
+            *("--parts", *FAULTS, "--actions", *actions.split()),
             *f"--coarse {coarse} --sample 2 --commits {commits} --flips {flips}".split(),
         ],
     }
@@ -45,7 +47,7 @@ def start(name: str, options: list[str], directory: Path) -> subprocess.Popen[st
 
 
 @pytest.fixture(scope="module", params=[FEW, pytest.param(MANY, marks=pytest.mark.slow)], ids=["few", "many"])
-def numbers(request) -> tuple[int, int, int, int, int]:
+def numbers(request) -> Numbers:
     return request.param
 
 

@@ -296,13 +296,15 @@ COLUMNS = {
 
 
 @pytest.mark.parametrize("stored", [False, True])
-@pytest.mark.parametrize("kind", COLUMNS)
-def test_what_is_missing_stays_missing(tmp_path, kind, stored) -> None:
-    given = COLUMNS[kind].set_axis([f"c{i}" for i in range(12)])
-    column = read_back(cells(x=given), tmp_path, stored=stored).obs["x"]
-    assert column.isna().tolist() == [False, False, True, False] * 3
-    assert list(map(str, column.dropna())) == list(map(str, given.dropna()))
-    assert pd.api.types.is_numeric_dtype(column) or isinstance(column.dtype, pd.CategoricalDtype)
+def test_what_is_missing_stays_missing(tmp_path, stored) -> None:
+    names = [f"c{i}" for i in range(12)]
+    given = {kind.replace(" ", "_"): column.set_axis(names) for kind, column in COLUMNS.items()}
+    found = read_back(cells(**given), tmp_path, stored=stored).obs
+    for kind, column in given.items():
+        assert found[kind].isna().tolist() == [False, False, True, False] * 3, kind
+        assert list(map(str, found[kind].dropna())) == list(map(str, column.dropna())), kind
+        is_number = pd.api.types.is_numeric_dtype(found[kind])
+        assert is_number or isinstance(found[kind].dtype, pd.CategoricalDtype), kind
 
 
 REFUSED = {

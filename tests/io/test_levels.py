@@ -69,7 +69,7 @@ def first_patches(sdata: sd.SpatialData) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", OBJECTS)
-@pytest.mark.parametrize("how", ["write", "commit"])
+@pytest.mark.parametrize("how", ["write", pytest.param("commit", marks=pytest.mark.slow)])
 def test_a_store_has_the_levels_of_the_object(tmp_path: Path, name: str, how: str) -> None:
     sdata, path = OBJECTS[name](tmp_path), tmp_path / "s.zarr"
     if how == "write":

@@ -154,5 +154,5 @@ def test_errors_leave_no_file(scored: sd.SpatialData, tmp_path: Path, call, erro
 
 def test_patches_laid_anew_are_refused(scored: sd.SpatialData, tmp_path: Path) -> None:
     sp.pp.make_patches(scored, patch_px=64, um_per_px=1.0, min_tissue=0)
-    with pytest.raises(InputError, match="describes [0-9]+ patches that are not in 'patches' .* laid anew"):
+    with pytest.raises(InputError, match="describes [0-9]+ patches that are not in 'patches' .* cut again"):
         sp.io.export_geojson(scored, tmp_path / "a.geojson")

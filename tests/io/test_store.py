@@ -243,6 +243,7 @@ def test_a_store_whose_write_was_killed_opens_after_repair(tmp_path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs SIGKILL")
+@pytest.mark.slow
 def test_a_store_whose_write_element_was_killed_takes_it_again_after_repair(theirs) -> None:
     killed("write_element", theirs)
     assert ("later", "unfinished") in faults(theirs)

@@ -162,7 +162,9 @@ def test_the_wrong_kind_and_other_genes_are_refused(model: Autoencoder, tmp_path
     model.save(tmp_path / "ae")
     with pytest.raises(InputError, match=r"only in the model: \['G0'\], 1 only asked for: \['NEW'\]"):
         Autoencoder.load(tmp_path / "ae", genes=[*GENES[1:], "NEW"])
-    with pytest.raises(FileMissingError, match="signatures.json"):
+    with pytest.raises(
+        InputError, match="holds a model of kind 'Autoencoder'; wanted 'SignatureViT'. Read it with `sp.models.Autoenc"
+    ):
         SignatureViT.load(tmp_path / "ae")
 
 

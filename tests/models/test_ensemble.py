@@ -120,7 +120,10 @@ def test_a_damaged_ensemble_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileMissingError, match="run.json"):
         SignatureEnsemble.load(place)
     member(0).save(tmp_path / "one")
-    with pytest.raises(InputError, match="a 'SignatureViT' of format 1; wanted 'SignatureEnsemble'"):
+    with pytest.raises(
+        InputError,
+        match="holds a model of kind 'SignatureViT'; wanted 'SignatureEnsemble'. Read it with `sp.models.SignatureViT.load`",
+    ):
         SignatureEnsemble.load(tmp_path / "one")
     with pytest.raises(FileMissingError, match="config.json"):
         load_signature_model(tmp_path / "nowhere")

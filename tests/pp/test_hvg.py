@@ -103,7 +103,7 @@ def by_scanpy(cohort: sp.Cohort, flavor: str, n_top_genes: int) -> pd.DataFrame:
     return adata.var
 
 
-@pytest.mark.parametrize("flavor", ["seurat", "seurat_v3"])
+@pytest.mark.parametrize("flavor", ["seurat_v3", pytest.param("seurat", marks=pytest.mark.slow)])
 def test_a_cohort_agrees_with_scanpy_on_the_slides_put_together(pair: sp.Cohort, flavor: str) -> None:
     if flavor == "seurat_v3":
         pytest.importorskip("skmisc")

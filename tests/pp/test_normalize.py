@@ -27,10 +27,9 @@ def test_layer_equals_scanpy_and_counts_stay(toy: sd.SpatialData, target_sum: fl
     assert ("log1p" in toy["table"].uns) == log1p
 
 
-def test_layer_is_kept_in_the_store(toy: sd.SpatialData, tmp_path: Path) -> None:
-    sp.io.write(toy, tmp_path / "s.zarr")
-    sp.pp.normalize(tmp_path / "s.zarr", layer="x")
-    table = sd.read_zarr(tmp_path / "s.zarr")["table"]
+def test_layer_is_kept_in_the_store(toy: sd.SpatialData, toy_store: Path) -> None:
+    sp.pp.normalize(toy_store, layer="x")
+    table = sd.read_zarr(toy_store)["table"]
     sp.pp.normalize(toy, layer="x")
     np.testing.assert_array_equal(table.layers["x"].toarray(), toy["table"].layers["x"].toarray())
     assert table.uns["spatialsig"]["normalize"] == {"target_sum": 1e4, "log1p": True, "layer": "x"}

@@ -51,7 +51,7 @@ def test_builtin_sets_name_their_sources(name: str) -> None:
         ("sed", FileMissingError, r"no such file, and the built-in sets are \['seed', 'tumour_microenvironment'\]"),
         ({}, InputError, "holds no signatures"),
         ({"A": []}, InputError, "signature 'A' of the given mapping has no genes"),
-        ({"A": "CD3D"}, InputError, "must be .* a list, not one string"),
+        ({"A": "CD3D"}, InputError, "must be a list, not one string"),
     ],
 )
 def test_errors_say_what_is_wrong(source: object, error: type[Exception], message: str) -> None:

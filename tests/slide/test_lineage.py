@@ -420,9 +420,9 @@ def test_a_model_is_not_judged_on_folds_that_were_laid_after_it(
     for part in ("table/obsm/signatures", "table/obsm/X_ae", "table/var/highly_variable"):
         assert sp.io.status(data).set_index("part").loc[part, "state"] == "stale"
     del data.attrs["spatialsig"]["lineage"]
-    with pytest.raises(StaleError, match="its folds were laid again after the model was trained"):
+    with pytest.raises(StaleError, match="its folds were assigned again after the model was trained"):
         sp.tl.evaluate(data, models["vit"])
-    with pytest.raises(StaleError, match="its folds were laid again after the model was trained"):
+    with pytest.raises(StaleError, match="its folds were assigned again after the model was trained"):
         sp.tl.calibrate(data, copy.copy(models["vit"]), fold=0)
 
 

@@ -48,7 +48,7 @@ def test_fishers_interval_of_perfect_correlations_is_finite_and_other_numbers_ar
         cluster_interval(np.array([1.5, 0.2]), range(2), method="fisher")
 
 
-@pytest.mark.parametrize("n", [2, 3, 6])
+@pytest.mark.parametrize("n", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 6))])
 def test_that_of_correlations_holds_the_truth_as_often_as_it_says(n: int) -> None:
     """Skewed correlations of few patients; the plain bootstrap of two holds it in half of the cases."""
     rng = np.random.default_rng(n)

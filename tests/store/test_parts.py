@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -178,9 +179,8 @@ def matrix_of(image_store) -> np.ndarray:
 
 
 @pytest.fixture
-def image_store(toy: sd.SpatialData, tmp_path):
-    sp.io.write(toy, tmp_path / "s.zarr")
-    return tmp_path / "s.zarr"
+def image_store(toy_store: Path) -> Path:
+    return toy_store
 
 
 def test_all_transformations_are_replaced_and_no_pixel_is_written(image_store) -> None:

@@ -30,9 +30,8 @@ def test_scaler_and_weights_depend_on_training_cells_only(toy: sd.SpatialData) -
     np.testing.assert_array_equal(before.std, after.std)
 
 
-def test_embedding_survives_the_store(toy: sd.SpatialData, tmp_path: Path) -> None:
-    path = tmp_path / "s.zarr"
-    sp.io.write(toy, path)
+def test_embedding_survives_the_store(toy_store: Path, tmp_path: Path) -> None:
+    path = toy_store
     model = sp.tl.train_autoencoder(path, signatures="seed", test_fold=None, **FAST)
     sp.tl.embed_cells(path, model)
     table = sd.read_zarr(path)["table"]
@@ -57,10 +56,8 @@ def test_other_panel_is_refused(toy: sd.SpatialData) -> None:
         sp.tl.embed_cells(toy, model)
 
 
-def test_a_store_and_the_object_in_memory_train_the_same_model(toy: sd.SpatialData, tmp_path: Path) -> None:
-    path = tmp_path / "s.zarr"
-    sp.io.write(toy, path)
-    models = [sp.tl.train_autoencoder(d, signatures="seed", test_fold=None, **FAST) for d in (toy, path)]
+def test_a_store_and_the_object_in_memory_train_the_same_model(toy: sd.SpatialData, toy_store: Path) -> None:
+    models = [sp.tl.train_autoencoder(d, signatures="seed", test_fold=None, **FAST) for d in (toy, toy_store)]
     np.testing.assert_allclose(models[0].mean, models[1].mean, rtol=1e-6)
     np.testing.assert_allclose(models[0].std, models[1].std, rtol=1e-6)
     counts = toy["table"][:, list(models[0].genes)].X

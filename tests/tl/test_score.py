@@ -133,7 +133,7 @@ def test_one_max_rank_for_slides_of_any_depth(toy: sd.SpatialData, tmp_path: Pat
     assert limits == [int(np.median(x.getnnz(axis=1)))] * 2
 
 
-@pytest.mark.parametrize("method", [AUCELL, "ulm"])
+@pytest.mark.parametrize("method", [AUCELL, pytest.param("ulm", marks=pytest.mark.slow)])
 def test_decoupler_scores_every_cell_in_our_order(toy: sd.SpatialData, method: str) -> None:
     dc = pytest.importorskip("decoupler")
     sets = sp.io.read_signatures("seed")

@@ -221,5 +221,5 @@ def test_cells_go_on_in_the_middle_of_an_epoch() -> None:
     assert all(torch.equal(a, b) for a, b in zip(whole, [*seen, *(batch.z for batch in again)], strict=True))
     assert again.state_dict() == state | {"epoch": 5, "position": 0}
     other = kills.CellBatches([kills.counts(0)], **options | {"seed": 3})
-    with pytest.raises(InputError, match="cannot go on where they stood: `seed` 2 then, 3 now"):
+    with pytest.raises(InputError, match="cannot resume where they stood: `seed` 2 then, 3 now"):
         other.load_state_dict(state)

@@ -20,6 +20,7 @@ PLACE = ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
 
 
 @pytest.mark.timeout(200)
+@pytest.mark.slow
 def test_two_processes_have_the_losses_of_one_with_the_double_batch(tmp_path: Path) -> None:
     before = {name: os.environ.get(name) for name in PLACE}
     two = TrainerConfig(precision="32", devices=2)

@@ -1,4 +1,4 @@
-"""Passes over data: taken up again at any batch, made ready in a thread, read by worker processes of torch."""
+"""Epochs over batches: resumable at any batch, prefetched by a thread, read by worker processes of torch."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class ResumableOrder(ABC):
         changed = {name: (state.get(name), own) for name, own in self.order_facts().items() if state.get(name) != own}
         if changed:
             told = ", ".join(f"`{name}` {was} then, {own} now" for name, (was, own) in changed.items())
-            msg = f"the batches cannot go on where they stood: {told}. Make them with the same arguments."
+            msg = f"the batches cannot resume where they stood: {told}. Make them with the same arguments."
             raise InputError(msg)
         self.epoch, self._start = state["epoch"], state["position"]
         self._position = self._start

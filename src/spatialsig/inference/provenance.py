@@ -126,7 +126,7 @@ def check_labels(slide: Slide, model: SignatureModel, signatures_key: str) -> No
 
 
 def check_folds(slide: Slide, model: SignatureModel) -> None:
-    """Refuse to judge a model on folds that were laid after it was trained: it may have learned from what they hold out.
+    """Refuse to judge a model on folds that were assigned after it was trained: it may have learned from what they hold out.
 
     Raises
     ------
@@ -136,7 +136,7 @@ def check_folds(slide: Slide, model: SignatureModel) -> None:
     split = model.run.get(FOLDS_OF, {}).get(slide.name)
     if split is not None and split != slide.lineage.fingerprint(FOLDS):
         msg = (
-            f"slide {slide.name!r}: its folds were laid again after the model was trained, so it may have learned from what "
+            f"slide {slide.name!r}: its folds were assigned again after the model was trained, so it may have learned from what "
             "is held out now; call `sp.tl.train_vit` again."
         )
         raise StaleError(msg)

@@ -99,7 +99,7 @@ def check_samples(samples: Sequence[str]) -> None:
             raise InputError(msg)
     unsafe = [sample for sample in samples if _SAFE_NAME.fullmatch(sample) is None or len(sample) > MAX_NAME]
     if unsafe:
-        msg = f"sample name(s) {unsafe} cannot name a file; use up to {MAX_NAME} letters, digits, '_', '-' and '.'."
+        msg = f"sample name(s) {unsafe} cannot name a file; use up to {MAX_NAME} letters A-Z or a-z, digits, '_', '-' and '.'."
         raise InputError(msg)
 
 

@@ -18,6 +18,7 @@ from spatialsig._checks import check_choice, check_key
 from spatialsig._files import replaced
 from spatialsig.errors import InputError
 from spatialsig.slide.slides import Data, open_slides
+from spatialsig.slide.table_rows import dense, numbers, scores_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,7 +86,7 @@ def export_geojson(
     names = list(patches.table.var_names if signatures is None else signatures)
     columns = {name: patches.values(name) for name in names}
     for layer in (layer for layer in LAYERS if layer in patches.table.layers):
-        block = np.asarray(patches.table.layers[layer], np.float64)
+        block = dense(numbers(patches.table.layers[layer], where=f"{patches.where}.layers[{layer!r}]"))
         columns |= {f"{name} {layer}": block[:, patches.table.var_names.get_loc(name)] for name in names}
     classes = None if classify_by is None else _classes(patches, classify_by)
     with replaced(Path(path)) as partial, partial.open("w", encoding="utf-8") as file:
@@ -169,14 +170,18 @@ def export_heatmap(
     KeyMissingError
         If table, patches or signature do not exist.
     InputError
-        If the ending is another, or ``data`` is several slides.
+        If the ending is another, ``data`` is several slides, or no patch has a score.
     """
     name = Path(path).name.lower()
     if not name.endswith((".ome.tif", ".ome.tiff", ".png")):
         msg = f"`path={str(path)!r}`: wanted *.ome.tif, *.ome.tiff or *.png."
         raise InputError(msg)
     patches = scored_patches(data, table_key, patches_key)
-    raster, corner = _raster(patches, patches.values(signature))
+    values = patches.values(signature)
+    if not np.isfinite(values).any():
+        msg = f"{patches.where}: signature {signature!r} has no score on any of {len(values)} patches; there is nothing to draw."
+        raise InputError(msg)
+    raster, corner = _raster(patches, values)
     if name.endswith(".png"):
         um = patches.um_per_step / px_per_patch
         _write_png(Path(path), raster, limits, px_per_patch, signature=signature, um_per_px=um)
@@ -261,11 +266,17 @@ class ScoredPatches:
         """Micrometres from one patch to the next."""
         return self.spec.stride_l0 * self.spec.image_um_per_px
 
+    @property
+    def where(self) -> str:
+        """The table, for messages."""
+        return f"slide {self.slide.name!r}: tables[{self.table_key!r}]"
+
     def values(self, signature: str) -> NDArray[np.float64]:
         """One score of every patch, ``(n,)``, NaN where not measured."""
         names = list(self.table.var_names)
         check_key(names, signature, name="signature", where=f"table {self.table_key!r}")
-        return np.asarray(self.table[:, signature].X, np.float64).reshape(-1)
+        matrix = scores_of(self.table, where=self.where)
+        return dense(matrix[:, [names.index(signature)]]).astype(np.float64)[:, 0]
 
 
 def scored_patches(data: Data, table_key: str, patches_key: str) -> ScoredPatches:

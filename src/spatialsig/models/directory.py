@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from spatialsig._checks import check_files
-from spatialsig._files import flush_entry, write_tensors, writing
+from spatialsig._files import flush_entry, object_or_empty, write_tensors, writing
 from spatialsig.errors import InputError
 from spatialsig.models.record import DAMAGE, FIX, RUN, read_json, read_record, write_json, write_record
 from spatialsig.nn.signature import SignatureConfig
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 FORMAT = 1
+KINDS = ("Autoencoder", "PretrainedViT", "SignatureEnsemble", "SignatureViT")
 CONFIG, WEIGHTS, SCALER = "config.json", "weights.safetensors", "scaler.npz"
 MAX_WEIGHT_BYTES = 16 * 2**30
 C = TypeVar("C")
@@ -78,17 +79,32 @@ def check_model(directory: Path, *, kind: str, lists: tuple[str, ...]) -> dict[s
     InputError
         If a file was altered, or the directory holds another kind of model.
     """
+    refuse_other_kind(directory, kind)
     names = [CONFIG, WEIGHTS, SCALER, *(f"{stem}.json" for stem in lists)]
     check_files([directory / name for name in (*names, RUN)], what=f"model directory {directory}", fix=FIX)
     run = read_record(directory, names)
-    config = read_json(directory / CONFIG, dict)
+    read_config(directory, kind)
+    return run
+
+
+def refuse_other_kind(directory: Path, kind: str) -> None:
+    """Raise :class:`InputError` for a model of another kind, whose files would be missed."""
+    found = object_or_empty(directory / CONFIG).get("kind")
+    if found in KINDS and found != kind:
+        msg = f"{directory} holds a model of kind {found!r}; wanted {kind!r}. Read it with `sp.models.{found}.load`."
+        raise InputError(msg)
+
+
+def read_config(directory: Path, kind: str) -> dict[str, Any]:
+    """What a model of that kind was made with; :class:`InputError` if the file says that it is another."""
+    config: dict[str, Any] = read_json(directory / CONFIG, dict)
     if config.get("kind") != kind or config.get("format") != FORMAT:
         msg = (
-            f"{directory / CONFIG}: a {config.get('kind')!r} of format {config.get('format')!r}; "
-            f"wanted {kind!r} of format {FORMAT}."
+            f"{directory / CONFIG}: a {config.get('kind')!r} of format {config.get('format')!r}; wanted {kind!r} of format "
+            f"{FORMAT}."
         )
         raise InputError(msg)
-    return run
+    return config
 
 
 def read_names(path: Path) -> tuple[str, ...]:

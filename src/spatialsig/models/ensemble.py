@@ -13,7 +13,7 @@ from spatialsig._arguments import AnyPath, checked
 from spatialsig._checks import check_files
 from spatialsig._hashing import content_hash, file_hash
 from spatialsig.errors import InputError
-from spatialsig.models.directory import CONFIG, FORMAT, replacing
+from spatialsig.models.directory import CONFIG, FORMAT, read_config, refuse_other_kind, replacing
 from spatialsig.models.intervals import checked_intervals
 from spatialsig.models.record import RUN, read_json, read_record, reads_model, write_json, write_record
 from spatialsig.models.vit import Codes, Pixels, Scores, SignatureViT
@@ -152,14 +152,9 @@ class SignatureEnsemble:
             If a file was altered, or a member is not the one that was saved.
         """
         place = Path(directory)
+        refuse_other_kind(place, cls.kind)
         check_files([place / CONFIG, place / RUN], what=f"ensemble directory {place}", fix=_FIX)
-        run, config = read_record(place, [CONFIG]), read_json(place / CONFIG, dict)
-        if config.get("kind") != cls.kind or config.get("format") != FORMAT:
-            msg = (
-                f"{place / CONFIG}: a {config.get('kind')!r} of format {config.get('format')!r}; "
-                f"wanted {cls.kind!r} of format {FORMAT}."
-            )
-            raise InputError(msg)
+        run, config = read_record(place, [CONFIG]), read_config(place, cls.kind)
         members = [_load_member(place, entry) for entry in config.get("members", [])]
         ensemble = cls(members, run=run)
         ensemble.intervals = checked_intervals(config.get("intervals"), ensemble.signatures, where=str(place / CONFIG))

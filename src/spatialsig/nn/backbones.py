@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 TABLE, REGISTERED, MEMORY = "table", "registered", "memory"
-LIBRARIES = ("timm", "transformers", REGISTERED, TABLE)
+NETWORKS = {"timm": timm_network, "transformers": transformers_network}  # by library
+LIBRARIES = (*NETWORKS, REGISTERED, TABLE)
 SCALE_TOLERANCE = 1.2  # ratio of two resolutions up to which nuclei look alike
 
 _FACTORIES: dict[str, Callable[[], Any]] = {}
@@ -134,8 +135,7 @@ def build_backbone(
         raise InputError(msg)
     if parsed.library == REGISTERED:
         return _own(_factory(parsed.name)(), parsed, parsed.options.get("inputs", {}) | chosen)
-    make = timm_network if parsed.library == "timm" else transformers_network
-    found = make(parsed.name, parsed.options, pretrained=pretrained, download=download)
+    found = NETWORKS[parsed.library](parsed.name, parsed.options, pretrained=pretrained, download=download)
     inputs = _changed(found.inputs, parsed.options.get("inputs", {}) | chosen)
     options = {**found.options, "inputs": asdict(inputs)}
     return ExternalBackbone(found.model, str(BackboneSpec(parsed.library, found.name, options)), inputs)

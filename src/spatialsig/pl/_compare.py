@@ -56,7 +56,7 @@ def compare(
         Tables of measured and predicted scores. ``signatures_key=None`` shows the prediction alone, for slides without
         gene expression.
     image_key
-        H&E image to show; the one the patches were laid on when None.
+        H&E image to show; the one the patches were cut from when None.
     patches_key
         Shapes element both tables annotate.
     fold

@@ -60,7 +60,7 @@ def patches(
     patches_key
         Shapes element of the patches.
     image_key
-        H&E image below; the one the patches were laid on when None.
+        H&E image below; the one the patches were cut from when None.
     tissue_key
         Shapes element of the tissue to outline; None for none.
     cells_key
@@ -138,6 +138,7 @@ def _draw_tissue(panel: Axes, slide: Slide, tissue_key: str, image_key: str) -> 
 
 
 def _draw_cells(panel: Axes, slide: Slide, cells_key: str, image_key: str) -> None:
+    slide.table(cells_key, name="cells_key")
     xy = um_to_image(slide, image_key, positions(slide, cells_key))
     step = max(1, len(xy) // MAX_CELLS)
     panel.plot(*xy[::step].T, ".", markersize=0.8, color=INK, alpha=0.6, markeredgewidth=0, rasterized=True)

@@ -20,6 +20,7 @@ from spatialsig.pp._elements import geometries_on_image
 from spatialsig.pp._segmentation import MASK_UM_PER_PX, TissueMask, coarse_pixels, segment, tissue_fraction
 from spatialsig.slide.coordinates import image_of, image_um_per_px
 from spatialsig.slide.slides import Data, open_slides
+from spatialsig.slide.table_rows import dense, scores_of
 from spatialsig.stats import patch_quality as quality
 from spatialsig.stats.stain import optical_density
 
@@ -220,11 +221,12 @@ def _squidpy_metrics(slide: Slide, patches_key: str, qc_key: str) -> dict[str, N
     patch, tile = shapely.STRtree(tiles.to_numpy()).query(patches, predicate="intersects")
     shared = shapely.area(shapely.intersection(patches[patch], tiles.to_numpy()[tile]))
     weights = sparse.csr_matrix((shared, (patch, tile)), shape=(len(patches), len(tiles)))
-    return {name: _weighted(weights, values) for name, values in _numbers(table).items()}
+    return {name: _weighted(weights, values) for name, values in _tile_metrics(slide, qc_key).items()}
 
 
-def _numbers(table: ad.AnnData) -> dict[str, NDArray[np.float64]]:
-    values = table.X.toarray() if sparse.issparse(table.X) else np.asarray(table.X)
+def _tile_metrics(slide: Slide, qc_key: str) -> dict[str, NDArray[np.float64]]:
+    table = slide.table(qc_key)
+    values = dense(scores_of(table, where=f"slide {slide.name!r}: tables[{qc_key!r}]"))
     columns = {str(name): np.asarray(values[:, k], np.float64) for k, name in enumerate(table.var_names)}
     if "unfocus_score" in table.obs:
         columns["qc_unfocus_score"] = table.obs["unfocus_score"].to_numpy(np.float64)

@@ -143,7 +143,7 @@ def _patches(spec: Any, slides: list[SlideReport]) -> str:
 def _labels(scored: Mapping[str, Any] | None, aggregated: Mapping[str, Any] | None) -> str:
     if not scored or not aggregated:
         return ""
-    method = _SCORES.get(scored["method"], scored["method"])  # a scorer that the user registered goes by its name
+    method = _SCORES.get(scored["method"], scored["method"])  # one without a sentence of its own goes by its name
     return (
         f"{count(len(scored['names']), 'gene signature')} were scored in every cell ({method}). The label of a patch is "
         f"the {aggregated['stat']} over its cells, where there are at least {int(aggregated['min_cells'])}."

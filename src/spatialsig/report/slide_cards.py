@@ -13,6 +13,7 @@ from spatialsig._progress import track
 from spatialsig.pl._gallery import N_CROPS, slide_crops
 from spatialsig.pl.drawing.values import ScoreTables, slide_pairs
 from spatialsig.slide.slides import open_slides, slide_count
+from spatialsig.slide.table_rows import dense, scores_of
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -108,7 +109,8 @@ def _describe(slide: Slide, names: Names, *, held_out: bool) -> SlideReport:
     split = slide.attrs.get("split", {})
     by_block = split.get("by") == "block"
     labels = slide.sdata.tables.get(names.signatures_key)
-    measured = np.zeros(0, bool) if labels is None else np.isfinite(np.asarray(labels.X)).any(axis=1)
+    where = f"slide {slide.name!r}: tables[{names.signatures_key!r}]"
+    measured = np.zeros(0, bool) if labels is None else np.isfinite(dense(scores_of(labels, where=where))).any(axis=1)
     cells = slide.sdata.tables.get(names.table_key)
     filtered = {} if cells is None else slide.params(names.table_key).get("filter_cells", {})
     alignment = slide.attrs.get("qc_alignment", {})

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 XY = ("x", "y")
 MAX_OFF_PX = 1.0  # between the outline of a patch and its columns: tools round
+FARTHEST = 1e9  # no slide is a kilometre long, in whatever unit
 MAX_WITHOUT_POSITION = 0.01  # share of the rows of a table
 _SET_SCALE = "Set sdata.attrs['spatialsig'] = {'um_per_global_px': pixel_size}, e.g. 0.2125 for Xenium."
 
@@ -60,15 +61,18 @@ def as_positions(values: Any, *, where: str) -> NDArray[np.float64]:
         msg = f"{where} is empty: there are no cells."
         raise InputError(msg)
     xy = array.astype(np.float64)
-    lost = ~np.isfinite(xy).all(axis=1)
+    lost = ~(np.abs(xy) <= FARTHEST).all(axis=1)
+    what = f"not finite or beyond {FARTHEST:g}" if np.isfinite(xy[lost]).all(axis=1).any() else "not finite"
     if lost.sum() > MAX_WITHOUT_POSITION * len(xy):
         msg = (
-            f"{where}: {lost.sum()} of {len(xy)} positions are not finite; at most {MAX_WITHOUT_POSITION:.0%} may be left "
+            f"{where}: {lost.sum()} of {len(xy)} positions are {what}; at most {MAX_WITHOUT_POSITION:.0%} may be left "
             "out. Remove these rows yourself if that is right."
         )
         raise InputError(msg)
     if lost.any():
-        msg = f"{where}: {lost.sum()} of {len(xy)} positions are not finite; these cells are left out, in no patch or block."
+        msg = (
+            f"{where}: {lost.sum()} of {len(xy)} positions are {what}; these cells are left out, in no patch or block."
+        )
         warn(msg)
         xy[lost] = np.nan
     return xy

@@ -115,7 +115,7 @@ def random_folds(xy_um: NDArray[Any], *, n_folds: int, seed: int) -> NDArray[np.
 
 
 def folds_of(slide: Slide, xy_um: NDArray[Any], *, extent_um: float = 0.0) -> NDArray[np.int64]:
-    """Fold of each position on a slide, as ``pp.split`` laid it down; 0 everywhere for a slide without a split.
+    """Fold of each position on a slide, as ``pp.split`` assigned it; 0 everywhere for a slide without a split.
 
     ``extent_um`` is the width of what lies around a position: a patch that straddles two blocks is in the buffer.
     """

@@ -61,7 +61,7 @@ class Patches:
         where = f"the shapes of slide {slide.name!r}"
         check_key(slide.sdata.shapes, key, name="patches_key", where=where, fix="Call `sp.pp.make_patches` first.")
         recorded = slide.attrs.get("patches", {})
-        where = f"the patches that `sp.pp.make_patches` laid on slide {slide.name!r}"
+        where = f"the patches that `sp.pp.make_patches` cut on slide {slide.name!r}"
         fix = f"Call `sp.pp.make_patches` again. {LOST_ATTRS}"
         check_key(recorded, key, name="patches_key", where=where, fix=fix)
         slide.lineage.check(key)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import shapely
+from pandas.api.types import is_numeric_dtype
 from scipy import sparse
 from scipy.spatial import cKDTree
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 TOLERANCE_PX = 1.0  # level-0 px by which the centre of a tile may miss that of its patch
 ATTRS = "spatialdata_attrs"
+MAKE_AGAIN = "Make the table again."
 
 
 @dataclass(frozen=True)
@@ -69,15 +71,16 @@ def matrix_of(patches: Patches, key: str, *, name: str, fix: str = "") -> PatchM
     if slide.lineage.is_edited(f"{table_key}/obs/{_keys.FOLD}"):
         warn(
             f"slide {slide.name!r}: `tables[{table_key!r}].obs[{_keys.FOLD!r}]` was changed by hand; folds are those that "
-            "`sp.pp.split` laid, whatever this column says. Call `sp.pp.split` for others."
+            "`sp.pp.split` assigned, whatever this column says. Call `sp.pp.split` for others."
         )
-    source: Any = table.X
+    where = f"slide {slide.name!r}: tables[{table_key!r}]"
     names = list(table.var_names)
-    if entry:
-        where = f"the obsm of {table_key!r} of slide {slide.name!r}"
-        check_key(table.obsm, entry, name=name, where=where, fix=fix)
+    if not entry:
+        source = scores_of(table, where=where)
+    else:
+        check_key(table.obsm, entry, name=name, where=f"the obsm of {table_key!r} of slide {slide.name!r}", fix=fix)
         slide.lineage.check(obsm_of(table_key, entry))
-        source = table.obsm[entry]
+        source = numbers(table.obsm[entry], where=f"{where}.obsm[{entry!r}]")
         columns = source.columns if isinstance(source, pd.DataFrame) else range(source.shape[1])
         names = [str(column) if isinstance(column, str) else f"{entry}_{column}" for column in columns]
     has_sem = not entry and _keys.SEM in table.layers
@@ -90,15 +93,42 @@ def matrix_of(patches: Patches, key: str, *, name: str, fix: str = "") -> PatchM
     )
 
 
+def scores_of(table: ad.AnnData, *, where: str) -> Any:
+    """``X`` of a table of scores, ``(n_rows, n_signatures)``: a dense or sparse matrix of numbers, one column per name.
+
+    Raises :class:`InputError` if the table holds no such matrix, or several columns have one name.
+    """
+    if not table.var_names.is_unique:
+        repeated = list(map(str, table.var_names[table.var_names.duplicated()].unique()))
+        msg = f"{where} has several columns of one name: {first_few(repeated)}; wanted one per signature. {MAKE_AGAIN}"
+        raise InputError(msg)
+    return numbers(table.X, where=f"{where}.X")
+
+
+def numbers(values: Any, *, where: str) -> Any:
+    """The same matrix; :class:`InputError` if there is none, or it holds anything but real numbers."""
+    dtypes = list(values.dtypes) if isinstance(values, pd.DataFrame) else [getattr(values, "dtype", np.dtype(object))]
+    other = [str(dtype) for dtype in dtypes if not is_numeric_dtype(dtype) or dtype.kind == "c"]
+    if other:
+        found = "missing" if values is None else f"of type {other[0]}"
+        msg = f"{where} is {found}; wanted a matrix of numbers, one row per patch. {MAKE_AGAIN}"
+        raise InputError(msg)
+    return values
+
+
+def dense(values: Any) -> NDArray[Any]:
+    """Rows and columns of a matrix that may be sparse."""
+    return np.asarray(values.toarray() if sparse.issparse(values) else values)
+
+
 def aligned(source: Any, rows: NDArray[np.int64], dtype: type[np.floating[Any]] = np.float32) -> NDArray[Any]:
     """Rows of an array, frame or sparse matrix, ``(len(rows), d)``; NaN for row -1."""
     there = rows >= 0
     if isinstance(source, pd.DataFrame):
         source = source.to_numpy()
-    chosen = source[rows[there]]
-    dense = chosen.toarray() if sparse.issparse(chosen) else np.asarray(chosen)
-    out = np.full((len(rows), dense.shape[1]), np.nan, dtype)
-    out[there] = dense
+    chosen = dense(source[rows[there]])
+    out = np.full((len(rows), chosen.shape[1]), np.nan, dtype)
+    out[there] = chosen
     return out
 
 
@@ -168,7 +198,7 @@ def _refuse_unknown(ids: pd.Index, patches: Patches, table_key: str) -> None:
     if unknown:
         msg = (
             f"table {table_key!r} of slide {patches.slide.name!r} describes {len(unknown)} patches that are not in "
-            f"{patches.key!r} ({first_few(unknown)}); wanted those of {_expected(patches)}. The patches were laid anew after "
+            f"{patches.key!r} ({first_few(unknown)}); wanted those of {_expected(patches)}. The patches were cut again after "
             "the table was made, or it is the table of another slide. Make the table again."
         )
         raise InputError(msg)

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CONTAINER_VERSION = "0.2"  # of spatialdata stores in Zarr format 3
+LOST = (
+    "What stood in its attributes is lost: name and patient of the slide, folds, how patches were cut, what was made from "
+    "what. Bring `zarr.json` back from a copy, or import the slide again."
+)
 
 
 class Action(NamedTuple):
@@ -157,9 +161,11 @@ def _repair_root(path: Path) -> Iterator[Action]:
         document = root_document(path)
     except StoreError as error:
         version = {"version": CONTAINER_VERSION, "spatialdata_software_version": spatialdata_version}
-        document = _group(_attributes(path / FILE) | {SPATIALDATA_ATTRS: version})
+        attributes = _attributes(path / FILE)
+        document = _group(attributes | {SPATIALDATA_ATTRS: version})
         _write(path, FILE, document)
-        yield Action("", "root", "written", f"root metadata: {error}")
+        lost = "" if attributes else f" {LOST}"
+        yield Action("", "root", "written", f"root metadata: {error}{lost}")
     list_labels(path)
     if document.get("consolidated_metadata") != consolidated(path, document)["consolidated_metadata"]:
         consolidate(path)

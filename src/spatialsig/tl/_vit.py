@@ -56,7 +56,7 @@ def train_vit(
     validation_fold
         Fold that does not train but chooses the best epoch; ``None`` trains for the full schedule.
     inner_fold
-        The same, by the folds that ``sp.pp.split`` laid inside the training part: needed where every other fold trains.
+        The same, by the folds that ``sp.pp.split`` assigned inside the training part: needed where every other fold trains.
     fusion
         How the embedding joins the image: ``"gated"``, ``"token"``, ``"film"`` [4]_, ``"add"`` or ``"none"``; None takes
         ``"gated"``, or ``"add"`` for the prototype.

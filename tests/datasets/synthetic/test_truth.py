@@ -142,7 +142,7 @@ def blob_offset(blue, x, y, half=30):
     return centre[1] + 0.5 - half - (x - column), centre[0] + 0.5 - half - (y - row)
 
 
-@pytest.mark.parametrize("index", [0, 1], ids=["turned", "mirrored"])
+@pytest.mark.parametrize("index", [pytest.param(0, marks=pytest.mark.slow), 1], ids=["turned", "mirrored"])
 def test_centres_of_isolated_nuclei_are_met_within_half_a_pixel(index):
     sparse_slide = slide_of(index, density_per_mm2=900.0)
     pixels = render_he(

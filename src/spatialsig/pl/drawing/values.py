@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from scipy.sparse import issparse
 
 from spatialsig import _keys
 from spatialsig._checks import check_key
@@ -14,6 +13,7 @@ from spatialsig.errors import InputError
 from spatialsig.pl.drawing.canvas import ACCENT, canvas
 from spatialsig.pl.drawing.slide_panels import series_colour
 from spatialsig.slide.slides import open_slides
+from spatialsig.slide.table_rows import aligned, scores_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,13 +71,12 @@ def patch_values(
     With ``fold``, patches of any other fold are NaN too. ``name`` is the argument that named the table.
     """
     table = signature_table(patches.slide, table_key, name=name)
+    matrix = scores_of(table, where=f"slide {patches.slide.name!r}: tables[{table_key!r}]")
     where = f"table {table_key!r} of slide {patches.slide.name!r}"
     check_key(list(table.var_names), signature, name="signature", where=where)
     _check_annotates(patches, table_key)
-    rows = patches.rows_in(table_key)
-    column = table[:, signature].X
-    column = column.toarray() if issparse(column) else np.asarray(column)
-    values = np.where(rows >= 0, column[rows, 0].astype(np.float64), np.nan)
+    column = matrix[:, [table.var_names.get_loc(signature)]]
+    values = aligned(column, patches.rows_in(table_key), np.float64)[:, 0]
     if fold is not None:
         check_key(list(table.obs), _keys.FOLD, name="obs", where=where, fix="Call `sp.pp.split` first.")
         values[patches.column(table_key, _keys.FOLD) != fold] = np.nan
