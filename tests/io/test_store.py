@@ -179,6 +179,16 @@ def test_metadata_are_restored_from_their_copy(ours, flip_bit) -> None:
     assert faults(ours) == []
 
 
+def test_repair_says_what_was_lost_with_the_root(toy_store) -> None:
+    (toy_store / "zarr.json").unlink()
+    done = sp.io.repair(toy_store)
+    assert (
+        "name and patient of the slide, folds, how patches were cut"
+        in done.set_index("action").loc["written", "detail"]
+    )
+    assert set(sd.read_zarr(toy_store).tables) == {"table"}
+
+
 def test_what_is_not_a_store_is_left_alone(tmp_path) -> None:
     (tmp_path / "precious.txt").write_text("x")
     with pytest.raises(StoreError, match=r"is not a SpatialData Zarr store: it holds \['precious.txt'\]"):

@@ -228,6 +228,7 @@ def test_ucell_takes_off_what_has_a_minus(toy: sd.SpatialData) -> None:
     assert (alone[:, 2] < alone[:, 0]).any()
 
 
+@pytest.mark.slow
 def test_ulm_is_that_of_decoupler_with_weights(toy: sd.SpatialData) -> None:
     dc = pytest.importorskip("decoupler")
     sp.tl.score_cells(toy, SIGNED, method="ulm", test_fold=None)
