@@ -2,14 +2,16 @@
 
     python benchmarks/lineage.py [--quick]
 
-A slide in a store, of as many cells as a Xenium slide has. Writing is measured with the record and without it (taken out), in
-turns; looking is the check of everything that is there, on a slide that was just opened.
+A slide in a store, of as many cells as a Xenium slide has. Steps that write are measured in turns as they are, without the checks
+of what they read, and without records and checks (taken out): the last two differ by what a record adds to writing. Looking is the
+check of everything that is there, on a slide that was just opened.
 """
 
 from __future__ import annotations
 
 import tempfile
 import warnings
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -47,15 +49,18 @@ def steps(path: Path) -> None:
     sp.tl.aggregate_patches(path, min_cells=5, use_rep=None)
 
 
-def without_record(path: Path) -> None:
-    """The same steps by a package that records and checks nothing."""
-    with (
-        patch.object(
-            Lineage, "record", lambda self, part, *_, **__: self.slide.attrs.get("lineage", {}).pop(part, None)
-        ),
-        patch.object(Lineage, "check", lambda *_: None),
-    ):
+def without_checks(path: Path) -> None:
+    """The same steps by a package that records what it writes and checks nothing that it reads."""
+    with patch.object(Lineage, "check", lambda *_: None):
         steps(path)
+
+
+def without_records(path: Path) -> None:
+    """The same steps by a package that records and checks nothing."""
+    with patch.object(
+        Lineage, "record", lambda self, part, *_, **__: self.slide.attrs.get("lineage", {}).pop(part, None)
+    ):
+        without_checks(path)
 
 
 def look(path: Path) -> None:
@@ -74,20 +79,22 @@ def main() -> None:
         path = Path(scratch) / "slide.zarr"
         large_slide(path, n_cells)
         steps(path)  # compiles
-        spent = cpu_seconds({"with": lambda: steps(path), "without": lambda: without_record(path)}, repeats)
+        ways = {"as they are": steps, "without checks": without_checks, "without records": without_records}
+        spent = cpu_seconds({name: partial(way, path) for name, way in ways.items()}, repeats)
         steps(path)
         opened = cpu_seconds({"open": lambda: list(open_slides(path)), "open and look": lambda: look(path)}, repeats)
-    share = spent["with"] / spent["without"] - 1
+    bare = spent["without records"]
     looking = 1000 * (opened["open and look"] - opened["open"])
     result: dict[str, object] = {
         "machine": machine(),
         "n_cells": n_cells,
         "cpu_s": spent,
-        "share_of_the_steps": share,
+        "records_share": spent["without checks"] / bare - 1,
+        "records_and_checks_share": spent["as they are"] / bare - 1,
         "look_ms": looking,
-        "goals": {"share_of_the_steps": MAX_SHARE, "look_ms": MAX_MS},
+        "goals": {"records_share": MAX_SHARE, "look_ms": MAX_MS},
     }
-    keep_record(args.json, result, shown=["share_of_the_steps", "look_ms"])
+    keep_record(args.json, result, shown=["records_share", "records_and_checks_share", "look_ms"])
 
 
 if __name__ == "__main__":

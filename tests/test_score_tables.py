@@ -38,6 +38,14 @@ DEFECTS: dict[str, tuple[Callable[[ad.AnnData], ad.AnnData], str]] = {
         lambda table: _with_x(table, table.X.astype(complex)),
         "X is of type complex128; wanted a matrix",
     ),
+    "a mask": (
+        lambda table: _with_x(table, np.ma.masked_invalid(table.X)),
+        "X is masked .put NaN there.; wanted a matrix",
+    ),
+    "infinite values": (
+        lambda table: _with_x(table, np.where(np.isnan(table.X), np.inf, table.X)),
+        r"X: \d+ of \d+ values are infinite; make them missing",
+    ),
     "a name twice": (_named_twice, rf"tables\['signatures'\] has several columns of one name: {SIGNATURE}"),
 }
 READERS: dict[str, Callable[[sd.SpatialData, Path], object]] = {

@@ -40,7 +40,7 @@ Share: TypeAlias = Annotated[float, Field(gt=0, lt=1)]  # neither none nor all
 Micrometres: TypeAlias = Annotated[float, Field(gt=0, le=50_000)]  # up to the length of a slide
 UmPerPx: TypeAlias = Annotated[float, Field(gt=0, le=1000)]
 Natural: TypeAlias = Annotated[int, Field(ge=0, le=10**9)]
-Count: TypeAlias = Annotated[int, Field(ge=1, le=10**6)]  # of what is made or done: a larger one would never end
+Count: TypeAlias = Annotated[int, Field(ge=1, le=10**6)]  # of items or steps: so that a typo does not run for ever
 Several: TypeAlias = Annotated[int, Field(ge=2, le=10**6)]
 Seed: TypeAlias = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Key: TypeAlias = Annotated[str, Field(min_length=1)]
@@ -65,14 +65,14 @@ _T = TypeVar("_T")
 def checked(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """``function``, which refuses arguments that do not fit their annotations, by name, before it does anything.
 
-    Numbers and arrays of NumPy and pandas are handed on as Python's where the annotation asks for these.
+    Numbers and arrays of NumPy and pandas are converted to Python types where the annotation asks for these.
 
     Raises
     ------
     InputError
         Naming argument, value, function, and what is wanted.
     OptionError
-        If there is no argument of that name; with the nearest one.
+        For an unknown argument; suggests the nearest name.
     """
     return _guarded(function, _public_name(function))
 
@@ -94,7 +94,7 @@ def _guarded(function: Callable[_P, _R], name: str) -> Callable[_P, _R]:
             check_options(kwargs, names, function=name)
         try:
             bound = signature.bind_partial(*args, **kwargs)
-        except TypeError:  # too many, or one twice: Python's own words say so
+        except TypeError:  # too many or one twice: let Python say so
             return function(*args, **kwargs)
         bound.arguments |= fitting(function, bound.arguments, of=name)
         return function(*bound.args, **bound.kwargs)
@@ -134,7 +134,7 @@ def _configured(kind: Callable[..., Any], fields: Mapping[str, Any], name: str) 
 
 @functools.cache
 def _configurations(owner: Any) -> dict[str, Any]:
-    """Arguments that may be a dataclass, and which."""
+    """Arguments that accept a dataclass, and that class."""
     hints = get_type_hints(owner)
     classes = {name: [kind for kind in (hint, *get_args(hint)) if is_dataclass(kind)] for name, hint in hints.items()}
     return {name: kinds[0] for name, kinds in classes.items() if kinds}
@@ -149,7 +149,7 @@ def _adapters(owner: Any) -> dict[str, TypeAdapter[Any]]:
 
 
 def _adapter(hint: Any) -> TypeAdapter[Any]:
-    if is_dataclass(hint):  # pydantic would take it apart
+    if is_dataclass(hint):  # pydantic would validate its fields
         return TypeAdapter(InstanceOf[hint])
     return TypeAdapter(hint, config=_STRICT)
 
@@ -174,7 +174,7 @@ def _fitting(adapter: TypeAdapter[Any], value: Any, *, name: str, of: str) -> An
 def _misfit(name: str, value: Any, error: ValidationError, *, of: str) -> str:
     """Which part of an argument does not fit, and what is wanted in its place."""
     found = [(_place(value, each["loc"]), _words(each["msg"]), each["loc"][-1:]) for each in error.errors()]
-    (steps, held), _, last = max(found, key=lambda each: len(each[0][0]))  # the most exact of several alternatives
+    (steps, held), _, last = max(found, key=lambda each: len(each[0][0]))  # the deepest error of a union
     wanted = " or ".join(dict.fromkeys(words for (place, _), words, _ in found if place == steps))
     if last == ("[key]",):
         return f"the name {steps[-1]!r} in `{name}{_brackets(steps[:-1])}` of `{of}` must be {wanted}"
@@ -186,7 +186,7 @@ def _brackets(steps: Sequence[int | str]) -> str:
 
 
 def check_record(kind: Any, value: Any, *, where: str) -> None:
-    """Refuse a nested record of another form than ``kind``.
+    """Refuse a nested record that does not match ``kind``.
 
     Raises
     ------
@@ -205,13 +205,13 @@ def check_record(kind: Any, value: Any, *, where: str) -> None:
             wanted = f"a record with {first['loc'][-1]!r}" if first["type"] == "missing" else _words(first["msg"])
             msg = (
                 f"{place} is {reprlib.repr(held)}, but must be {wanted}. It was changed since it was written: restore it, "
-                "or take it out and make again what it was about."
+                "or delete it and make again what it was about."
             )
             raise InputError(msg) from None
 
 
 def _place(value: Any, loc: Sequence[int | str]) -> tuple[list[int | str], Any]:
-    """Keys and numbers that lead to what does not fit, and what stands there; pydantic names alternatives on the way too."""
+    """Keys and numbers that lead to what does not fit, and what stands there; tags of unions on the way are skipped."""
     steps: list[int | str] = []
     for step in loc:
         inside = isinstance(value, Mapping) and step in value
@@ -238,7 +238,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, os.PathLike):
         return Path(value)
     if isinstance(value, np.generic | np.ndarray | pd.Index | pd.Series):
-        plain = value.tolist()  # an array without axes is a number
+        plain = value.tolist()  # a 0-d array becomes a scalar
         return _plain(plain) if isinstance(plain, list) else plain
     if isinstance(value, Mapping):
         return {name: _plain(entry) for name, entry in value.items()}

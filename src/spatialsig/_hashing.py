@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-END_BYTES = 2**20  # of a large file, hashed at either end
+END_BYTES = 2**20  # bytes hashed at each end of a large file
 
 
 def content_hash(parts: Iterable[str | bytes | NDArray[Any]], *, short: bool = False) -> str:
@@ -53,7 +53,7 @@ def array_hash(*arrays: NDArray[Any]) -> str:
 
 
 def json_hash(value: object) -> str:
-    """SHA-256 of a value as JSON, as hex digits; other things count as their text."""
+    """SHA-256 of a value as JSON, as hex digits; other objects are hashed by ``str()``."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 

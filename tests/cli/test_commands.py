@@ -182,7 +182,9 @@ def test_a_damaged_store_exits_with_one(stores: Path, tmp_path: Path) -> None:
     named_alike = call("verify", tmp_path / "cohort.csv")
     assert {line.split()[0] for line in named_alike.output.splitlines()[1:]} == {"S1", "S2"}
     (tmp_path / "beside" / "s.zarr").rename(tmp_path / "t.zarr")
-    with pytest.raises(StoreError, match=r"give one of the 2 in it: s.zarr, t.zarr"):
+    with pytest.raises(
+        StoreError, match=r"give one of the 2 in it \(s.zarr, t.zarr\); functions of many slides take `sp.Cohort` of it"
+    ):
         sp.io.optimize(tmp_path)
 
 

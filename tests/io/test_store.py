@@ -182,10 +182,7 @@ def test_metadata_are_restored_from_their_copy(ours, flip_bit) -> None:
 def test_repair_says_what_was_lost_with_the_root(toy_store) -> None:
     (toy_store / "zarr.json").unlink()
     done = sp.io.repair(toy_store)
-    assert (
-        "name and patient of the slide, folds, how patches were cut"
-        in done.set_index("action").loc["written", "detail"]
-    )
+    assert "name and patient of the slide, folds, how patches were cut" in " ".join(done["detail"])
     assert set(sd.read_zarr(toy_store).tables) == {"table"}
 
 

@@ -7,7 +7,7 @@ from scipy.stats import rankdata
 
 import spatialsig as sp
 from spatialsig.errors import InputError
-from spatialsig.labels.scorers import METHODS, ScorerFit, fit_method, scores_under
+from spatialsig.labels.scorers import METHODS, SIGNED, WEIGHTED, ScorerFit, check_weights, fit_method, scores_under
 from spatialsig.slide.counts import counts_of
 from spatialsig.slide.folds import folds_of
 from spatialsig.slide.slides import Slide
@@ -117,3 +117,15 @@ def test_no_training_cell_is_an_error(split: sd.SpatialData, method: str) -> Non
     Slide(split).attrs["split"] = {"by": "slide", "fold": 0, "n_folds": 2, "seed": 0}
     with pytest.raises(InputError, match="`test_fold=0` leaves 0 training cells; choose another fold"):
         learnt(split, method)
+
+
+@pytest.mark.parametrize("method", [*METHODS, "one that says nothing of itself"])
+def test_a_method_uses_weights_and_signs_or_refuses_them(method: str) -> None:
+    cases = {"has weights": ([2.0, 1.0, 0.0], WEIGHTED), "has genes with a minus": ([1.0, 1.0, -1.0], SIGNED)}
+    for message, (weights, methods) in cases.items():
+        if method in methods:
+            check_weights(method, np.array(weights)[:, None], ["T"])
+        else:
+            with pytest.raises(InputError, match=f"signature 'T' {message}, which `method='{method}'` does not use"):
+                check_weights(method, np.array(weights)[:, None], ["T"])
+    check_weights(method, np.array([1.0, 1.0, 0.0])[:, None], ["T"])

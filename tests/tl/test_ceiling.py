@@ -65,3 +65,14 @@ def test_ceiling_follows_scorer_and_statistic(toy: sd.SpatialData, rates: np.nda
     seen = np.isfinite(labels).all(axis=0)
     rs = [np.corrcoef(a[seen], b[seen])[0, 1] for a, b in combinations(labels, 2)]
     assert abs(np.mean(estimates) - np.sqrt(np.mean(rs))) < 0.08
+
+
+def test_a_ceiling_belongs_to_its_signature_whatever_the_order(patched: sd.SpatialData) -> None:
+    by_name = sp.tl.noise_ceiling(patched).set_index("signature")["ceiling"]
+    whole = patched["signatures"]
+    for columns in (slice(None, None, -1), [0, 2], []):
+        del patched.tables["signatures"]
+        patched["signatures"] = whole[:, columns].copy()
+        found = sp.tl.noise_ceiling(patched).set_index("signature")["ceiling"]
+        assert list(found.index) == list(whole.var_names[columns])
+        np.testing.assert_array_equal(found, by_name[found.index])

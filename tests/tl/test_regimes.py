@@ -68,7 +68,10 @@ def test_a_network_of_others_trains_saves_loads_and_predicts_equal(
 
 def test_features_that_are_computed_once_are_those_of_the_network(slide: sd.SpatialData) -> None:
     """A head trained on a table of the features is the head trained behind the frozen network."""
-    frozen = sp.tl.train_vit(slide, backbone="registered:colours", **FEW)
+    with pytest.warns(
+        SpatialsigWarning, match="'registered:colours'` keeps the weights it has, and only a head learns"
+    ):
+        frozen = sp.tl.train_vit(slide, backbone="registered:colours", **FEW)
     sp.tl.embed_patches(slide, "registered:colours")
     by_table = sp.tl.train_vit(slide, backbone="table:embedding", **FEW)
     np.testing.assert_allclose(predicted(slide, by_table), predicted(slide, frozen), rtol=1e-4, atol=1e-5)
@@ -102,7 +105,7 @@ def test_embeddings_are_a_table_for_scanpy(slide: sd.SpatialData) -> None:
 
 
 def test_an_object_trains_but_says_that_it_cannot_be_saved(slide: sd.SpatialData, tmp_path: Path) -> None:
-    model = sp.tl.train_vit(slide, backbone=Colours(), **FEW)
+    model = sp.tl.train_vit(slide, backbone=Colours(), tune="frozen", **FEW)
     assert np.isfinite(predicted(slide, model)).all()
     with pytest.raises(InputError, match="an object of type Colours, which cannot be built again"):
         model.save(tmp_path / "m")
@@ -153,6 +156,11 @@ def test_an_unlabelled_slide_of_another_patient_is_learned_from(slide: sd.Spatia
         ({"tune": "half", "backbone": "registered:colours"}, "`tune='half'` is not known"),
         ({"tune": "full", "backbone": "table:signatures"}, "is a table of features, not a network that could learn"),
         ({"backbone": "resnet50"}, "backbone 'resnet50' is not known"),
+        ({"backbone_options": {"depth": 3}}, "`backbone_options={'depth': 3}` belong to a `backbone` of others"),
+        (
+            {"backbone": "registered:colours", "tune": "full", "backbone_options": {"inputpx": 3}},
+            "`build_backbone` has no option `inputpx`; did you mean `input_px`",
+        ),
     ],
 )
 def test_requests_that_do_not_fit_are_refused(slide: sd.SpatialData, options: dict, message: str) -> None:
@@ -164,4 +172,4 @@ def test_augmentation_of_a_frozen_network_is_refused(slide: sd.SpatialData) -> N
     from spatialsig.nn.augment import AugmentConfig
 
     with pytest.raises(InputError, match="computes the features of every patch once; leave `augment` out"):
-        sp.tl.train_vit(slide, backbone="registered:colours", augment=AugmentConfig(), **FEW)
+        sp.tl.train_vit(slide, backbone="registered:colours", tune="frozen", augment=AugmentConfig(), **FEW)

@@ -3,6 +3,7 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+import spatialdata as sd
 from scipy import stats
 
 import spatialsig as sp
@@ -71,6 +72,13 @@ def test_comparisons_are_paired() -> None:
     assert only["difference"].lt(0).all()
 
 
+def test_patients_and_slides_may_be_numbers() -> None:
+    named = evaluation()
+    numbered = named.assign(**{key: named[key].astype("category").cat.codes for key in ("patient", "sample")})
+    columns = ["method", "signature", "pearson", "low", "high"]
+    pd.testing.assert_frame_equal(sp.tl.summarise(numbered)[columns], sp.tl.summarise(named)[columns])
+
+
 def test_one_patient_gives_no_interval() -> None:
     table = evaluation(1)
     assert sp.tl.summarise(table)[["low", "high"]].isna().all(axis=None)
@@ -92,3 +100,24 @@ def test_errors() -> None:
         sp.tl.summarise(table, by="patch")
     with pytest.raises(KeyMissingError, match="`pairs='magic'` is not in the methods of the evaluation"):
         sp.tl.compare_methods(table, pairs=[("magic", "density")])
+
+
+@pytest.mark.parametrize("function", ["tl.summarise", "tl.compare_methods", "pl.ladder", "tl.findings"])
+@pytest.mark.parametrize("column", ["pearson", "method", ""])
+def test_a_table_that_a_spreadsheet_changed_is_named(function: str, column: str, toy: sd.SpatialData) -> None:
+    table = evaluation().assign(n_patches=9, ceiling=0.9)
+    if column == "pearson":
+        table["pearson"] = table["pearson"].map(lambda r: f"{r:.3f}".replace(".", ","))
+    changed = table.drop(columns="method") if column == "method" else table if column else table[:0]
+    message = {
+        "pearson": "holds '0,[0-9]+'; wanted numbers",
+        "method": "`column='method'` is not in",
+        "": "has no rows",
+    }[column]
+    arguments = {"tl.findings": {"data": toy, "evaluation": changed}}.get(function, {"evaluation": changed})
+    room, _, name = function.partition(".")
+    if function == "tl.findings" and not len(changed):  # those of the slides are asked for all the same
+        assert len(sp.tl.findings(**arguments).columns) == 4
+        return
+    with pytest.raises((InputError, KeyMissingError), match=message):
+        getattr(getattr(sp, room), name)(**arguments)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 BLOCK_PATCHES = 8  # patches along the edge of a block, at least: few of them then cross its border
 MAX_AMPLIFICATION = 8.0  # pixels decoded per pixel used, above which patches are visited by blocks
-MAX_WINDOW = 6144  # patches; a longer window would only put off the first batch
+MAX_WINDOW = 6144  # patches; a longer window would only delay the first batch
 ROUNDS = 3  # times that the end of an epoch is reached, at most: a window is up to half as long again
 WAITING = 1 / 3  # mean wait of a patch, as a share of the window: so many patches wait to be used
 
@@ -73,7 +73,7 @@ def block_shuffle(
     window
         Patches to mix; more than half as many again as there are make no difference.
     seed, epoch
-        Of all draws.
+        Seed of all draws.
     slide_balanced
         Spread the blocks of every slide evenly over the epoch.
 
@@ -110,7 +110,7 @@ def blocks_of(sources: Sequence[PatchSource]) -> NDArray[np.int64]:
 
 
 def on_curve(cell: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Place of cells ``(n, 2)`` along a Z-shaped curve: bits of y and x in turn, so that neighbours stay close."""
+    """Place of cells ``(n, 2)`` along a Z-shaped curve: the bits of y and x interleaved (Morton order), so that neighbours stay close."""
     bits = np.arange(24)
     split = ((cell[:, :, None] >> bits) & 1) << (2 * bits + np.array([[1], [0]]))
     place: NDArray[np.int64] = split.sum(axis=(1, 2))

@@ -78,7 +78,7 @@ def synthetic_xenium(
     n_slides
         Number of slides, named ``S1``, ``S2``, ...
     seed
-        Seed of everything.
+        Random seed.
     size_um
         Side of the square tissue.
     n_patients

@@ -32,12 +32,13 @@ def slide_ceiling(
     labels = slide.table(signatures_key, name="signatures_key", fix="Call `sp.tl.aggregate_patches` first.")
     record = slide.step(signatures_key, "aggregate_patches", fix="Call `sp.tl.aggregate_patches` again.")
     scored = slide.params(signatures_key).get("score_cells") or {}
-    if "weights" not in scored:
-        ceiling = np.full(labels.n_vars, np.nan)
-    else:
+    ceiling = pd.Series(np.nan, labels.var_names)
+    if "weights" in scored:
         patches = slide.patches(str(record.get("patches_key", _keys.PATCHES)))
-        ceiling = _ceiling(patches, scored, record, patches.labels(signatures_key).measured, n_repeats, seed, table_key)
-    return pd.DataFrame({"sample": slide.name, "signature": list(labels.var_names), "ceiling": ceiling})
+        found = _ceiling(patches, scored, record, patches.labels(signatures_key).measured, n_repeats, seed, table_key)
+        # columns may have been left out since, or stand in another order
+        ceiling = pd.Series(found, list(map(str, scored["names"]))).reindex(labels.var_names)
+    return pd.DataFrame({"sample": slide.name, "signature": list(labels.var_names), "ceiling": ceiling.to_numpy()})
 
 
 def _ceiling(

@@ -51,7 +51,7 @@ def evaluate_request(data: Data, request: Request, *, pooled: bool) -> tuple[pd.
 def evaluate_model(
     data: Data, model: SignatureModel, *, pooled: bool = False, **tables: Any
 ) -> tuple[pd.DataFrame, list[Finding]]:
-    """Metrics of a model on the fold it has not seen, and what is wrong with them; see :func:`spatialsig.tl.evaluate`.
+    """Metrics of a model on the fold it has not seen, and findings on them; see :func:`spatialsig.tl.evaluate`.
 
     ``tables`` are the fields of :class:`Request` that do not follow from the model.
     """
@@ -123,7 +123,7 @@ def _mean(targets: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def _by_coordinates(rows: Rows, trained: list[Rows]) -> NDArray[np.float64]:
-    """Neighbours on the slide itself where the split lets training patches lie on it: that is the leak to detect."""
+    """Neighbours on the slide itself where the split lets training patches lie on it: this exposes a spatial leak."""
     nearby = [rows] if rows.train.any() else trained
     targets = np.concatenate([s.targets[s.train] for s in nearby])
     return nearest_neighbours(np.concatenate([s.position[s.train] for s in nearby]), targets, rows.position[rows.test])

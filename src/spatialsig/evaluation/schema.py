@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from spatialsig._checks import check_evaluation
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -24,7 +26,11 @@ EVERY_SLIDE = ""  # in the column of slides: the whole cohort
 
 
 def slide_rows(evaluation: pd.DataFrame) -> pd.DataFrame:
-    """Evaluation without the rows of all slides put together."""
+    """Evaluation without the rows of all slides put together.
+
+    Raises :class:`KeyMissingError` or :class:`InputError` if a column that everything reads is missing or no numbers.
+    """
+    check_evaluation(evaluation, ("method", "signature", "sample", "pearson"))
     return evaluation[evaluation["sample"] != POOLED]
 
 

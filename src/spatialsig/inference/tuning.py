@@ -7,12 +7,12 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spatialsig._checks import check_choice
+from spatialsig._checks import check_choice, check_options, option_names, warn
 from spatialsig.data.features import FeatureSource, compute_features
 from spatialsig.errors import InputError
 from spatialsig.inference.training_set import batches
 from spatialsig.models.pretrained import PretrainedViT
-from spatialsig.nn.backbones import build_backbone, table_backbone, table_key, warn_of_scale
+from spatialsig.nn.backbones import build_backbone, is_own, table_backbone, table_key, warn_of_scale
 from spatialsig.nn.fine_tuning import add_lora, merge_lora
 from spatialsig.nn.signature import VIT
 from spatialsig.nn.vit import ViT, ViTConfig, vit_config
@@ -65,6 +65,9 @@ def plan_tuning(
         If the arguments exclude each other, or the network cannot be built.
     """
     check_choice(tune, (*TUNES, None), name="tune")
+    if options and backbone == VIT:
+        msg = f"`backbone_options={dict(options)}` belong to a `backbone` of others; `size` is what shapes our own network."
+        raise InputError(msg)
     network: nn.Module | None = None
     um_per_px: float | None = None
     table = table_key(backbone) if isinstance(backbone, str) else None
@@ -79,7 +82,13 @@ def plan_tuning(
             raise InputError(msg)
         tune = FULL  # there is nothing before the head
     elif backbone != VIT:
+        check_options(options or {}, option_names(build_backbone), function="build_backbone")
         network = build_backbone(backbone, **dict(options or {}))
+        if tune is None and is_own(backbone):
+            warn(
+                f"`backbone={backbone if isinstance(backbone, str) else type(backbone).__name__!r}` keeps the weights it has, "
+                "and only a head learns from its features. Pass `tune='full'` to train it too, or `tune='frozen'` if that is meant."
+            )
         tune = FROZEN if tune is None else tune
     tune = FULL if tune is None else tune
     trained_before = network is not None or table is not None

@@ -275,8 +275,7 @@ class ScoredPatches:
         """One score of every patch, ``(n,)``, NaN where not measured."""
         names = list(self.table.var_names)
         check_key(names, signature, name="signature", where=f"table {self.table_key!r}")
-        matrix = scores_of(self.table, where=self.where)
-        return dense(matrix[:, [names.index(signature)]]).astype(np.float64)[:, 0]
+        return dense(self.table.X[:, [names.index(signature)]]).astype(np.float64)[:, 0]
 
 
 def scored_patches(data: Data, table_key: str, patches_key: str) -> ScoredPatches:
@@ -287,6 +286,7 @@ def scored_patches(data: Data, table_key: str, patches_key: str) -> ScoredPatche
         raise InputError(msg)
     (slide,) = slides
     table = slide.table(table_key, fix="Call `sp.tl.predict` first.")
+    scores_of(table, where=f"slide {slide.name!r}: tables[{table_key!r}]")
     patches = slide.patches(patches_key)
     rows = patches.rows_in(table_key)
     there = rows >= 0

@@ -189,7 +189,7 @@ def status(data: Data) -> pd.DataFrame:
     Raises
     ------
     InputError
-        If ``data`` is neither of the three.
+        If ``data`` is none of these.
 
     Examples
     --------

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from spatialsig.slide.slides import Data
 
 METHODS = tuple(SCORERS)
-UNWEIGHTED = ("ucell", "aucell")  # those in which genes weigh alike
+# those that use weights of genes, and signs; another one refuses signatures that have them
+WEIGHTED = ("zscore", "score_genes", "ulm")
+SIGNED = (*WEIGHTED, "ucell")
 BATCH = 50_000  # cells that decoupler makes dense at a time
 
 
@@ -48,16 +50,13 @@ class ScorerFit:
 def check_weights(method: str, weights: NDArray[np.float64], names: list[str]) -> None:
     """Refuse signs and weights of genes that ``method`` would not use; ``weights`` is ``(n_genes, n_signatures)``."""
     for name, own in zip(names, weights.T, strict=True):
-        lost = ""
-        if method in UNWEIGHTED and _is_weighted(np.abs(own)):
-            lost, others = "weights", [other for other in METHODS if other not in UNWEIGHTED]
-        elif method == "aucell" and (own < 0).any():
-            lost, others = "genes with a minus", [other for other in METHODS if other != "aucell"]
+        lost, others = "", list(WEIGHTED)
+        if method not in WEIGHTED and _is_weighted(np.abs(own)):
+            lost = "weights"
+        elif method not in SIGNED and (own < 0).any():
+            lost, others = "genes with a minus", list(SIGNED)
         elif method == "ucell" and (own < 0).any() and not (own > 0).any():
-            lost, others = (
-                "only genes with a minus on the panel",
-                [other for other in METHODS if other not in UNWEIGHTED],
-            )
+            lost = "only genes with a minus on the panel"
         if lost:
             msg = f"signature {name!r} has {lost}, which `method={method!r}` does not use; choose one of {others}."
             raise InputError(msg)

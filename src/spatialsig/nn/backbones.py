@@ -116,7 +116,7 @@ def build_backbone(
     Raises
     ------
     InputError
-        If the name is unknown, the package is not installed, or the answer of the network is of no use.
+        If the name is unknown, the package is not installed, or its output is not of a shape that is known.
     FileMissingError
         If weights are not here.
     """
@@ -130,7 +130,7 @@ def build_backbone(
     if parsed.library == MEMORY:
         msg = (
             f"the backbone of this model was an object of type {parsed.name}, which cannot be built again from its "
-            "name; see `spatialsig.nn.backbones.register_backbone`."
+            "name; see `sp.register_backbone`."
         )
         raise InputError(msg)
     if parsed.library == REGISTERED:
@@ -165,6 +165,11 @@ def register_backbone(name: Key, factory: Callable[[], Any]) -> None:
         raise InputError(msg)
 
 
+def is_own(backbone: Any) -> bool:
+    """Whether a network is one that the user wrote, whose weights nobody here knows to be trained."""
+    return not isinstance(backbone, str) or BackboneSpec.parse(backbone).library == REGISTERED
+
+
 def warn_of_scale(backbone: nn.Module, *, patch_px: int, um_per_px: float) -> None:
     """Warn where a network will see patches at a resolution clearly other than the one it was trained at."""
     wanted, inputs = getattr(backbone, "um_per_px", None), getattr(backbone, "inputs", None)
@@ -187,7 +192,7 @@ def check_can_be_saved(spec: str) -> None:
     if spec.startswith(f"{MEMORY}:"):
         msg = (
             f"the backbone is an object of type {spec.partition(':')[2]}, which cannot be built again when the model is "
-            "loaded. Call `spatialsig.nn.backbones.register_backbone('NAME', factory)` and train with "
+            "loaded. Call `sp.register_backbone('NAME', factory)` and train with "
             "`backbone='registered:NAME'`."
         )
         raise InputError(msg)
@@ -229,7 +234,7 @@ def _factory(name: str) -> Callable[[], Any]:
     if name not in _FACTORIES:
         msg = (
             f"no backbone is registered as {name!r} (registered: {sorted(_FACTORIES)}); call "
-            f"`spatialsig.nn.backbones.register_backbone({name!r}, factory)` first."
+            f"`sp.register_backbone({name!r}, factory)` first."
         )
         raise InputError(msg)
     return _FACTORIES[name]

@@ -10,11 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from spatialsig._arguments import AnyPath, checked
+from spatialsig._checks import check_evaluation
 from spatialsig.pl.drawing.canvas import ACCENT, FAINT, GRID, INK, SECOND, canvas, save_figure
 from spatialsig.pl.drawing.methods import (
+    COLUMNS,
     MEAN,
     MODEL,
-    check_evaluation,
     display_name,
     mean_ceiling,
     mean_limits,
@@ -74,7 +75,7 @@ def ladder(
     >>> len(axes.get_yticklabels())  # one bar for each method
     6
     """
-    check_evaluation(evaluation)
+    check_evaluation(evaluation, COLUMNS)
     evaluation = slide_rows(evaluation)
     limits = {} if summary is None else mean_limits(summary)
     methods = method_order(evaluation)

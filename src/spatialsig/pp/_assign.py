@@ -38,7 +38,7 @@ CONFIRMED = ("good", "shifted")  # verdicts of qc_alignment that speak for the p
 
 @checked
 def assign_cells(data: Data, *, patches_key: str = _keys.PATCHES, table_key: str = _keys.TABLE) -> None:
-    """Write which patches hold each cell, from the positions of the cells and the alignment of the H&E.
+    """Record which patches contain each cell, from the positions of the cells and the alignment of the H&E.
 
     Cell positions (µm) go through the alignment into H&E pixels. Patches are half open (left and top edge in, right and
     bottom edge out), so a cell lies in exactly one patch of a grid without overlap.

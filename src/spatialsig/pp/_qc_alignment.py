@@ -97,7 +97,7 @@ def qc_alignment(
       deviations (noise reaches 5); ``confidence``: 1 minus the next peak's share of it, 0 where unclear;
     - ``share_in_image``, ``share_on_tissue``: share of the cells that lie there as it is set; ``n_cells``;
     - ``mistake``, ``fix``: what is wrong and what to do about it, empty otherwise;
-    - ``moved_um``: how far ``refine`` moved the image, 0 otherwise. All other columns describe it after the move.
+    - ``moved_um``: how far ``refine`` moved the image, 0 otherwise. All other columns are measured after the move.
 
     Writes ``attrs["spatialsig"]["qc_alignment"]``: the same, and ``regions`` (``x_um``, ``y_um`` of the middle, shift,
     confidence, ``n_cells``), ``hypotheses`` (fit of each) and, after a move, ``refined`` (matrices and fits before and

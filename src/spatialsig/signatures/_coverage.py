@@ -1,4 +1,4 @@
-"""Genes of each signature: those that a panel measures, whether they are enough, and those behind scores that were made."""
+"""Genes of each signature: those that a panel measures, whether they are enough, and those used in existing scores."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def measured_genes(signatures: Mapping[str, Genes], panels: Sequence[Sequence[st
 
 
 def weighted(genes: Genes) -> dict[str, float]:
-    """Weights by gene; 1 where a signature has none."""
+    """Weights by gene; 1 for unweighted signatures."""
     return genes if isinstance(genes, dict) else dict.fromkeys(genes, 1.0)
 
 

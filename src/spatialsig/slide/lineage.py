@@ -177,10 +177,11 @@ class Lineage:
             return
         recorded = self.entries.get(part) or self.entries.get(part.partition("/")[0]) or {SOURCES: {}}
         fresh = True
-        for source, before in sorted(recorded[SOURCES].items()):
-            for message in self.stale(source):
-                fresh = False
-                yield message
+        sources = sorted(recorded[SOURCES].items())
+        for message in (message for source, _ in sources for message in self.stale(source)):
+            fresh = False
+            yield message
+        for source, before in sources:
             # what belongs to single rows of a table stays right when others are left out
             by_row = part.startswith(f"{source.partition('/')[0]}/")
             if not self._is_same(source, before, recorded[SPOTS].get(source), by_row=by_row):

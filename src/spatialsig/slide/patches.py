@@ -40,7 +40,7 @@ class Patches:
     Parameters
     ----------
     slide
-        Slide they lie on.
+        The slide.
     key
         Shapes element of the patches.
 
@@ -77,7 +77,7 @@ class Patches:
 
     @property
     def ids(self) -> pd.Index:
-        """Name of every patch, which tables refer to."""
+        """Ids of the patches, as tables refer to them."""
         index: pd.Index = self.shapes.index
         return index
 
@@ -100,7 +100,7 @@ class Patches:
 
     @cached_property
     def extent_um(self) -> float:
-        """Width of a patch along the axes of the cells, µm: on a turned image it is more than its edge."""
+        """Width of a patch along the axes of the cells, µm: on a rotated image it is more than its edge."""
         return float(self.spec.size_l0 * np.abs(self._to_um[:2, :2]).sum(axis=1).max())
 
     @cached_property
@@ -172,7 +172,7 @@ class Patches:
         Raises
         ------
         InputError
-            If nothing says to which patch a row belongs, ids repeat, or rows describe patches that are no longer there.
+            If rows carry no patch id, ids repeat, or rows describe patches that are no longer there.
         """
         table = self.slide.table(table_key)
         if table_key not in self._rows or self._rows[table_key][0] is not table:
@@ -238,7 +238,7 @@ class Patches:
         )
 
     def rows_named(self, ids: Sequence[Any] | None) -> NDArray[np.int64]:
-        """Rows of the patches of these ids, ascending; all of them when None."""
+        """Rows of the patches with these ids, ascending; all of them when None."""
         if ids is None:
             return np.arange(len(self))
         rows = np.asarray(self.ids.get_indexer(pd.Index(ids)), np.int64)
@@ -261,7 +261,7 @@ class Patches:
 
 
 def level_read(slide: Slide, image_key: str, *, size_l0: float, out_px: int) -> tuple[int, float]:
-    """Level of the pyramid that patches of ``size_l0`` level-0 px are read from, and its px per px of the patch."""
+    """Level of the pyramid that patches of ``size_l0`` level-0 px are read from, and its pixels per pixel of the patch."""
     levels = image_levels(slide.sdata, image_key)
     source = PatchSource(slide.name, levels, np.empty((0, 2), np.int64), size_l0, out_px)
     index = next(i for i, level in enumerate(levels) if level is source.level)

@@ -102,15 +102,20 @@ def scores_of(table: ad.AnnData, *, where: str) -> Any:
         repeated = list(map(str, table.var_names[table.var_names.duplicated()].unique()))
         msg = f"{where} has several columns of one name: {first_few(repeated)}; wanted one per signature. {MAKE_AGAIN}"
         raise InputError(msg)
-    return numbers(table.X, where=f"{where}.X")
+    scores = numbers(table.X, where=f"{where}.X")
+    infinite = int(np.isinf(scores.data if sparse.issparse(scores) else np.asarray(scores)).sum())
+    if infinite:
+        msg = f"{where}.X: {infinite} of {scores.shape[0] * scores.shape[1]} values are infinite; make them missing (NaN)."
+        raise InputError(msg)
+    return scores
 
 
 def numbers(values: Any, *, where: str) -> Any:
     """The same matrix; :class:`InputError` if there is none, or it holds anything but real numbers."""
     dtypes = list(values.dtypes) if isinstance(values, pd.DataFrame) else [getattr(values, "dtype", np.dtype(object))]
     other = [str(dtype) for dtype in dtypes if not is_numeric_dtype(dtype) or dtype.kind == "c"]
-    if other:
-        found = "missing" if values is None else f"of type {other[0]}"
+    if other or np.ma.isMaskedArray(values):
+        found = "missing" if values is None else f"of type {other[0]}" if other else "masked (put NaN there)"
         msg = f"{where} is {found}; wanted a matrix of numbers, one row per patch. {MAKE_AGAIN}"
         raise InputError(msg)
     return values

@@ -1,4 +1,4 @@
-"""One writer at a time: a lock file beside the store, which readers never look at.
+"""One writer at a time: a lock file beside the store, ignored by readers.
 
 The file is made by linking a complete one into place, which is atomic on network file systems too; no ``fcntl``.
 """
@@ -33,7 +33,7 @@ _guard = threading.Lock()
 
 
 def _forget() -> None:
-    """Hold nothing in a forked child: the locks are its parent's."""
+    """Drop inherited lock state after a fork: the locks are its parent's."""
     global _guard
     _held.clear()
     _depth.clear()
@@ -46,7 +46,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def lock_file(path: Path) -> Path:
-    """Lock of a store."""
+    """Path of the lock file of a store."""
     return path.with_name(f".{path.name}.lock")
 
 
@@ -167,7 +167,7 @@ def read_lock(file: Path) -> dict[str, Any] | None:
 
 
 def is_stale(holder: dict[str, Any]) -> bool:
-    """Whether the process that took the lock is known to be gone; never true for one of another machine."""
+    """Whether the process that took the lock is known to be gone; always False for a lock from another host."""
     if holder.get("host") != socket.gethostname():
         return False
     if holder.get("boot") != _boot_id():
@@ -178,7 +178,7 @@ def is_stale(holder: dict[str, Any]) -> bool:
     lives = process_lives(pid)
     if lives is None:
         return False
-    return not lives or holder.get("started") != _started(pid)  # the number was given to another process since
+    return not lives or holder.get("started") != _started(pid)  # the pid has been reused
 
 
 def process_lives(pid: int) -> bool | None:
@@ -198,14 +198,14 @@ def process_lives(pid: int) -> bool | None:
 
 
 def dead_lock_files(path: Path) -> list[Path]:
-    """Files that ended processes made while they took the lock."""
+    """Temporary lock files left by processes that have ended."""
     name = lock_file(path).name
     made = [entry for entry in path.parent.iterdir() if entry.name.startswith((f"{name}-", f"{name}.takeover-"))]
     return [file for file in made if is_stale(read_lock(file) or {})]
 
 
 def _take_away(file: Path, holder: dict[str, Any]) -> None:
-    """Remove a stale lock, unless somebody else does: only who makes the takeover file may."""
+    """Remove a stale lock, unless somebody else does: only the process that creates the takeover file may."""
     takeover = file.with_name(f"{file.name}.takeover-{holder['token']}")
     try:
         own = takeover.open("x", encoding="utf-8")
@@ -242,7 +242,7 @@ def _boot_id() -> str:
 
 
 def _started(pid: int) -> str:
-    """When a process started, in ticks since the boot; empty where the system does not tell, or it is a zombie."""
+    """When a process started, in ticks since the boot; empty where the system does not say, or it is a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
     except (OSError, IndexError):

@@ -150,7 +150,7 @@ def root_document(path: Path) -> dict[str, Any]:
         what = "is a store of Zarr format 2" if old else "is not a SpatialData Zarr store (no zarr.json in it)"
         fix = "read it with spatialdata and write it again" if old else "give a directory written by `sp.io.write`"
         if not old and (inside := stores_in(path)):
-            fix = f"give one of the {len(inside)} in it: {first_few([store.name for store in inside])}"
+            fix = f"give one of the {len(inside)} in it ({first_few([store.name for store in inside])}); functions of many slides take `sp.Cohort` of it"
         msg = f"{str(path)!r} {what}; {fix}."
         raise StoreError(msg)
     try:

@@ -56,7 +56,7 @@ def calibrate(
 
     Split conformal prediction [1]_: the interval is the score plus and minus the ``coverage`` quantile of the absolute
     errors on held-out patches, a little raised since they are finitely many; where the model knows its own deviation,
-    of the errors divided by it, so that uncertain patches get wider intervals. Slides weigh the same, however many
+    of the errors divided by it, so that uncertain patches get wider intervals. Every slide has the same weight, however many
     patches they have. :func:`predict` then writes ``layers["lower"]`` and ``layers["upper"]``.
 
     Coverage is that of *measured labels* (their counting noise included), on average over patches of slides like the

@@ -27,7 +27,7 @@ def noise_ceiling(
 ) -> pd.DataFrame:
     """Estimate the largest correlation that a perfect predictor could have with the labels of each slide.
 
-    Every molecule is dealt to one of two halves by a coin [3]_; both halves are scored and summarised over patches as
+    Each transcript is assigned at random to one of two halves [3]_; both halves are scored and summarised over patches as
     the labels were: by the same scorer under the same parameters, and the same statistic. From their correlation ``r``
     over the patches, the reliability of the full labels is ``2 r / (1 + r)`` (Spearman-Brown [1]_ [2]_), and the
     ceiling its square root. That step is exact where labels are sums over molecules. On Poisson counts of 0.15

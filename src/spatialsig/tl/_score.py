@@ -81,7 +81,7 @@ def score_cells(
     min_genes, min_fraction
         A signature is scored when at least this many and this share of its genes are measured.
     max_rank
-        Rank from which ``"ucell"`` tells genes no longer apart. By default the least median number of detected genes of
+        Largest rank of ``"ucell"``: genes ranked lower count as tied. By default the least median number of detected genes of
         any training slide, but at least the size of the largest signature.
     n_bins, n_controls, seed
         Expression bins of ``"score_genes"``, controls drawn from each (at most), and seed of the draw. On a panel of a

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from spatialsig._arguments import Seed, Share, checked
-from spatialsig._checks import check_choice, check_key
+from spatialsig._checks import check_choice, check_evaluation, check_key
 from spatialsig.errors import InputError
 from spatialsig.evaluation.schema import slide_rows
 from spatialsig.stats.significance import benjamini_hochberg, cluster_interval, combine
@@ -196,14 +196,12 @@ def _each_signature(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Rows of each signature, then the mean over signatures of each slide; numbers that are NaN are left out."""
     for signature, part in table.groupby("signature", sort=False):
         yield str(signature), part
-    numbers = table.select_dtypes("number").columns.tolist()
+    numbers = [name for name in table.select_dtypes("number") if name not in {"sample", "patient"}]
     yield MEAN, table.groupby(["sample", "patient"], sort=False)[numbers].mean().reset_index()
 
 
 def _checked(evaluation: pd.DataFrame) -> pd.DataFrame:
-    for column in ("method", "signature", "sample", "patient", "pearson", "share_of_ceiling"):
-        fix = "Make the table with `sp.tl.evaluate`."
-        check_key(list(map(str, evaluation.columns)), column, name="column", where="the evaluation table", fix=fix)
+    check_evaluation(evaluation, ("method", "signature", "sample", "patient", "pearson", "share_of_ceiling"))
     table = slide_rows(evaluation)
     twice = table.duplicated(["method", "signature", "sample"])
     if twice.any():

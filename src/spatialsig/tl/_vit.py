@@ -88,7 +88,7 @@ def train_vit(
     seed
         Of the weights, the order of patches and the augmentation.
     weights
-        What patches weigh by: ``"n_cells"`` (all alike where the table does not count cells), ``"sem"``
+        Weight of each patch in the loss: ``"n_cells"`` (all alike where the table does not count cells), ``"sem"``
         (1 / standard error^2, from ``layers["sem"]``, clipped to 10 times the median), or ``None``.
     targets_key
         Table whose ``X`` is predicted, or ``"table/entry"`` for an entry of its ``obsm`` (fractions of cell types from

@@ -77,7 +77,7 @@ def _stem(image: Path) -> str:
 
 
 def _key(bundle: Path) -> str:
-    """Beginning of the names of a bundle's downloads: its own name without ``_outs``, or its folder's."""
+    """Common prefix of the names of a bundle's downloads: its own name without ``_outs``, or its folder's."""
     resolved = bundle.resolve()
     return (_OUTPUT.sub("", resolved.name) or resolved.parent.name).lower()
 
@@ -135,7 +135,7 @@ def _names_of_alignment(he_image: Path) -> tuple[str, ...]:
 
 
 def _lone_alignments(places: dict[Path, str], he_image: Path) -> list[Path]:
-    """Alignments of any name, but for those that are named after another image beside them."""
+    """Alignments of any name, except those named after another image beside them."""
     alignments = []
     for place in places:
         others = {
@@ -178,7 +178,7 @@ def _warn_left_over(path: Path) -> None:
     if left:
         msg = (
             f"bundle {str(path)!r} is read without an H&E, though it has {left}; wanted a *he_image.ome.tif (.tif, .svs, "
-            f".ndpi): let its download end, or give the image with `he_image=`."
+            f".ndpi): let the download finish, or give the image with `he_image=`."
         )
         warn(msg)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from spatialsig._checks import check_key
-from spatialsig.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,16 +40,6 @@ def method_order(evaluation: pd.DataFrame) -> list[str]:
 def display_name(method: str) -> str:
     """Name of a method for people; the name itself for one that is not ours."""
     return METHODS.get(method, method)
-
-
-def check_evaluation(evaluation: pd.DataFrame) -> None:
-    """Raise unless the table has rows and every column of :data:`COLUMNS`."""
-    for column in COLUMNS:
-        fix = "Make the table with `sp.tl.evaluate`."
-        check_key(list(map(str, evaluation.columns)), column, name="column", where="the evaluation table", fix=fix)
-    if evaluation.empty:
-        msg = "the evaluation table has no rows: no slide was held out."
-        raise InputError(msg)
 
 
 def slide_rows(evaluation: pd.DataFrame) -> pd.DataFrame:
