@@ -44,7 +44,7 @@ def _bytes_of(part: str | bytes | NDArray[Any]) -> bytes | memoryview:
 
 
 def array_hash(*arrays: NDArray[Any]) -> str:
-    """SHA-256 of the bytes and shapes of arrays, as hex digits."""
+    """SHA-256 of the shapes, types and bytes of arrays, as hex digits."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(str((array.shape, array.dtype.str)).encode())
@@ -64,7 +64,7 @@ def file_hash(path: Path) -> str:
 
 
 def file_ends_hash(path: Path) -> str:
-    """SHA-256 of size, first and last MiB of a file: takes no time, the same after a copy or a move."""
+    """SHA-256 of size, first and last MiB of a file: fast, the same after a copy, and blind to changes in between."""
     size = path.stat().st_size
     with path.open("rb") as file:
         first = file.read(END_BYTES)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 BLOCK_PATCHES = 8  # patches along the edge of a block, at least: few of them then cross its border
 MAX_AMPLIFICATION = 8.0  # pixels decoded per pixel used, above which patches are visited by blocks
 MAX_WINDOW = 6144  # patches; a longer window would only delay the first batch
-ROUNDS = 3  # times that the end of an epoch is reached, at most: a window is up to half as long again
-WAITING = 1 / 3  # mean wait of a patch, as a share of the window: so many patches wait to be used
+ROUNDS = 3  # passes over the epoch that one block may be spread into: a window is up to half as long again
+WAITING = 1 / 3  # mean wait of a patch, as a share of the window: as large a share of them is in memory
 
 
 def spread(
@@ -64,7 +64,7 @@ def block_shuffle(
     of its block, after a third of that on average, by a density that falls to 0 in a line: of all densities with that
     mean, and so with as many patches waiting, it brings fewest patches of a block together. What would come after the
     end comes at the beginning instead, so that the first and the last batches mix as many blocks as all others; the
-    blocks concerned are visited twice.
+    blocks concerned are visited up to ``ROUNDS`` times.
 
     Parameters
     ----------

@@ -98,7 +98,7 @@ def _never_without_embedding(model: SignatureViT) -> bool:
 
 
 def simple_predictions(rows: Rows, slides: list[Rows]) -> dict[str, NDArray[np.float64]]:
-    """Scores ``(n_test, n_signatures)`` of every baseline on the test rows of one slide."""
+    """Scores ``(n_test, n_signatures)`` of every baseline whose features are there, on the test rows of one slide."""
     test, trained = rows.test, [s for s in slides if s.train.any()]
     targets = np.concatenate([s.targets[s.train] for s in trained])
     predictions = {

@@ -51,9 +51,9 @@ def coverage(
 
     Returns
     -------
-    Axes ``(2,)``: genes measured of genes wanted per signature and slide, with the genes that every slide measures in
-    the last column (scores are made of these); number of genes that two signatures share. Nothing is written to
-    ``data``.
+    Axes ``(2,)``: genes measured of all genes per signature and slide, with several slides a last column for the genes
+    that all of them measure (scores are made of these); number of genes that two signatures share. Nothing is written
+    to ``data``.
 
     Raises
     ------

@@ -31,12 +31,12 @@ class Coverage:
     min_genes: int = 3
     min_fraction: float = 0.5
 
-    def reason(self, n_measured: int, n_panel: int) -> str:
+    def reason(self, n_measured: int, n_genes: int) -> str:
         """Reason why a signature cannot be scored; empty if it can."""
-        if n_measured < min(self.min_genes, n_panel):
-            return f"{n_measured} genes measured, {self.min_genes} wanted"
-        if n_measured < self.min_fraction * n_panel:
-            return f"{n_measured} of {n_panel} genes measured, {self.min_fraction:.0%} wanted"
+        if n_measured < (least := min(self.min_genes, n_genes)):
+            return f"{n_measured} genes measured, {least} wanted"
+        if n_measured < self.min_fraction * n_genes:
+            return f"{n_measured} of {n_genes} genes measured, {self.min_fraction:.0%} wanted"
         return ""
 
 

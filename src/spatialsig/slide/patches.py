@@ -205,7 +205,7 @@ class Patches:
         return aligned(obs[[column]], self.rows_in(table_key), np.float64)[:, 0]
 
     def n_cells(self, signatures_key: str) -> NDArray[Any] | None:
-        """Cells of every patch by the table of the labels; None on a slide without fresh labels of these patches."""
+        """Cells of every patch by the table of the labels; NaN without a row, None where there are no fresh labels of them."""
         if signatures_key not in self.slide.sdata.tables or any(self.slide.lineage.stale(signatures_key)):
             return None
         rows, counts = self.rows_in(signatures_key), np.asarray(self.slide.table(signatures_key).obs[_keys.N_CELLS])

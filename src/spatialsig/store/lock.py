@@ -1,6 +1,7 @@
 """One writer at a time: a lock file beside the store, ignored by readers.
 
-The file is made by linking a complete one into place, which is atomic on network file systems too; no ``fcntl``.
+The file is made by linking a complete one into place, which is atomic on network file systems too (where links are
+not supported it is created exclusively, then filled); no ``fcntl``.
 """
 
 from __future__ import annotations

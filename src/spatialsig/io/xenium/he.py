@@ -36,7 +36,7 @@ def find_he(path: Path) -> tuple[Path, str] | None:
     """Find the H&E of a bundle and say where it lies, or None; :class:`InputError` if more than one could be meant.
 
     Images in the bundle's folder come first. One folder above, where downloads put it beside ``outs``, an image is
-    taken when its name begins as the bundle's does, or when it is the only image beside the only bundle.
+    taken when its name before ``he_image`` is the bundle's, or when it is the only image beside the only bundle.
     """
     inside = _images(path)
     if len(inside) > 1:
@@ -49,7 +49,7 @@ def find_he(path: Path) -> tuple[Path, str] | None:
         return None
     own = [image for image in beside if _stem(image) == _key(path)]
     if not own:
-        own = _without_names_of_others(path, beside)
+        own = _of_an_only_bundle(path, beside)
     if len(own) > 1:
         _refuse_images(path, own, "has beside it")
     return (own[0], BESIDE_BUNDLE) if own else None
@@ -82,8 +82,8 @@ def _key(bundle: Path) -> str:
     return (_OUTPUT.sub("", resolved.name) or resolved.parent.name).lower()
 
 
-def _without_names_of_others(path: Path, images: Sequence[Path]) -> list[Path]:
-    """Images beside a bundle that can be meant, though none has its name."""
+def _of_an_only_bundle(path: Path, images: Sequence[Path]) -> list[Path]:
+    """All images where no other bundle lies in the folder; else none, with a warning of those that no name claims."""
     own = path.resolve()
     bundles = (folder for folder in own.parent.iterdir() if any((folder / name).is_file() for name in SPECS))
     others = [folder for folder in bundles if folder != own]
