@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spatialsig.errors import InputError
+from spatialsig.errors import InputError, SpatialsigWarning
 from spatialsig.inference.tuning import FROZEN, FULL, LAYER_DECAY, LORA, Tuning, plan_tuning
 from spatialsig.models.pretrained import PretrainedViT
 from spatialsig.nn.vit import ViT, ViTConfig
@@ -40,7 +40,8 @@ def test_a_new_network_learns_whole() -> None:
 
 
 def test_networks_of_others_are_frozen_unless_said(pretrained: PretrainedViT) -> None:
-    assert plan(means).tune == FROZEN
+    with pytest.warns(SpatialsigWarning, match="keeps the weights it has, and only a head learns from its features"):
+        assert plan(means).tune == FROZEN
     full = plan(means, tune=FULL)
     assert (full.tune, full.layer_decay) == (FULL, LAYER_DECAY)
     assert plan(means, tune=FULL, layer_decay=1.0).layer_decay == 1.0
@@ -49,7 +50,7 @@ def test_networks_of_others_are_frozen_unless_said(pretrained: PretrainedViT) ->
 
 
 def test_options_of_a_backbone_reach_it() -> None:
-    network = plan(means, options={"input_px": 24, "um_per_px": 0.25}).network
+    network = plan(means, tune=FROZEN, options={"input_px": 24, "um_per_px": 0.25}).network
     assert (network.inputs.input_px, network.um_per_px) == (24, 0.25)
 
 
