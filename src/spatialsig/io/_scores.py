@@ -18,7 +18,7 @@ from spatialsig._checks import check_choice, check_key
 from spatialsig._files import replaced
 from spatialsig.errors import InputError
 from spatialsig.slide.slides import Data, open_slides
-from spatialsig.slide.table_rows import dense, numbers, scores_of
+from spatialsig.slide.table_rows import dense, numbers, place_of_table, scores_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -269,7 +269,7 @@ class ScoredPatches:
     @property
     def where(self) -> str:
         """The table, for messages."""
-        return f"slide {self.slide.name!r}: tables[{self.table_key!r}]"
+        return place_of_table(self.slide, self.table_key)
 
     def values(self, signature: str) -> NDArray[np.float64]:
         """One score of every patch, ``(n,)``, NaN where not measured."""
@@ -286,7 +286,7 @@ def scored_patches(data: Data, table_key: str, patches_key: str) -> ScoredPatche
         raise InputError(msg)
     (slide,) = slides
     table = slide.table(table_key, fix="Call `sp.tl.predict` first.")
-    scores_of(table, where=f"slide {slide.name!r}: tables[{table_key!r}]")
+    scores_of(slide, table_key)
     patches = slide.patches(patches_key)
     rows = patches.rows_in(table_key)
     there = rows >= 0

@@ -226,7 +226,7 @@ def _squidpy_metrics(slide: Slide, patches_key: str, qc_key: str) -> dict[str, N
 
 def _tile_metrics(slide: Slide, qc_key: str) -> dict[str, NDArray[np.float64]]:
     table = slide.table(qc_key)
-    values = dense(scores_of(table, where=f"slide {slide.name!r}: tables[{qc_key!r}]"))
+    values = dense(scores_of(slide, qc_key))
     columns = {str(name): np.asarray(values[:, k], np.float64) for k, name in enumerate(table.var_names)}
     if "unfocus_score" in table.obs:
         columns["qc_unfocus_score"] = table.obs["unfocus_score"].to_numpy(np.float64)

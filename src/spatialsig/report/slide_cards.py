@@ -109,8 +109,9 @@ def _describe(slide: Slide, names: Names, *, held_out: bool) -> SlideReport:
     split = slide.attrs.get("split", {})
     by_block = split.get("by") == "block"
     labels = slide.sdata.tables.get(names.signatures_key)
-    where = f"slide {slide.name!r}: tables[{names.signatures_key!r}]"
-    measured = np.zeros(0, bool) if labels is None else np.isfinite(dense(scores_of(labels, where=where))).any(axis=1)
+    measured = (
+        np.zeros(0, bool) if labels is None else np.isfinite(dense(scores_of(slide, names.signatures_key))).any(axis=1)
+    )
     cells = slide.sdata.tables.get(names.table_key)
     filtered = {} if cells is None else slide.params(names.table_key).get("filter_cells", {})
     alignment = slide.attrs.get("qc_alignment", {})

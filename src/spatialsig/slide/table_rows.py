@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from spatialsig.slide.patches import Patches
+    from spatialsig.slide.slides import Slide
 
 TOLERANCE_PX = 1.0  # level-0 px by which the centre of a tile may miss that of its patch
 ATTRS = "spatialdata_attrs"
@@ -73,14 +74,13 @@ def matrix_of(patches: Patches, key: str, *, name: str, fix: str = "") -> PatchM
             f"slide {slide.name!r}: `tables[{table_key!r}].obs[{_keys.FOLD!r}]` was changed by hand; folds are those that "
             "`sp.pp.split` assigned, whatever this column says. Call `sp.pp.split` for others."
         )
-    where = f"slide {slide.name!r}: tables[{table_key!r}]"
     names = list(table.var_names)
     if not entry:
-        source = scores_of(table, where=where)
+        source = scores_of(slide, table_key)
     else:
         check_key(table.obsm, entry, name=name, where=f"the obsm of {table_key!r} of slide {slide.name!r}", fix=fix)
         slide.lineage.check(obsm_of(table_key, entry))
-        source = numbers(table.obsm[entry], where=f"{where}.obsm[{entry!r}]")
+        source = numbers(table.obsm[entry], where=f"{place_of_table(slide, table_key)}.obsm[{entry!r}]")
         columns = source.columns if isinstance(source, pd.DataFrame) else range(source.shape[1])
         names = [str(column) if isinstance(column, str) else f"{entry}_{column}" for column in columns]
     has_sem = not entry and _keys.SEM in table.layers
@@ -93,11 +93,17 @@ def matrix_of(patches: Patches, key: str, *, name: str, fix: str = "") -> PatchM
     )
 
 
-def scores_of(table: ad.AnnData, *, where: str) -> Any:
+def place_of_table(slide: Slide, table_key: str) -> str:
+    """Where a table stands, for messages."""
+    return f"slide {slide.name!r}: tables[{table_key!r}]"
+
+
+def scores_of(slide: Slide, table_key: str) -> Any:
     """``X`` of a table of scores, ``(n_rows, n_signatures)``: a dense or sparse matrix of numbers, one column per name.
 
     Raises :class:`InputError` if the table holds no such matrix, or several columns have one name.
     """
+    table, where = slide.sdata.tables[table_key], place_of_table(slide, table_key)
     if not table.var_names.is_unique:
         repeated = list(map(str, table.var_names[table.var_names.duplicated()].unique()))
         msg = f"{where} has several columns of one name: {first_few(repeated)}; wanted one per signature. {MAKE_AGAIN}"

@@ -71,7 +71,7 @@ def patch_values(
     With ``fold``, patches of any other fold are NaN too. ``name`` is the argument that named the table.
     """
     table = signature_table(patches.slide, table_key, name=name)
-    matrix = scores_of(table, where=f"slide {patches.slide.name!r}: tables[{table_key!r}]")
+    matrix = scores_of(patches.slide, table_key)
     where = f"table {table_key!r} of slide {patches.slide.name!r}"
     check_key(list(table.var_names), signature, name="signature", where=where)
     _check_annotates(patches, table_key)
