@@ -25,7 +25,7 @@ FLOORS = [
     {"report"},
     {"pipeline"},
     {"cli"},
-    {"__init__"},
+    {"__init__", "__main__"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 FREE = FLOORS[0]  # the ground floor may read itself

@@ -90,6 +90,34 @@ def test_a_sparse_table_is_read_as_its_dense_form(patched: sd.SpatialData, tmp_p
     assert found[0] == found[1] == found[2]
 
 
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ({"std": -1.0}, r"layers\['std'\] has \d+ values below 0"),
+        ({"sem": -1.0}, r"layers\['sem'\] has \d+ values below 0"),
+        ({"lower": 2.0, "upper": 1.0}, r"\d+ values of layers\['lower'\] lie above layers\['upper'\]"),
+    ],
+)
+def test_what_stands_beside_the_scores_must_be_able_to(
+    patched: sd.SpatialData, tmp_path: Path, layers: dict[str, float], message: str
+) -> None:
+    for name, value in layers.items():
+        patched.tables["signatures"].layers[name] = np.full(patched.tables["signatures"].shape, value)
+    with pytest.raises(InputError, match=message):
+        READERS["io.export_geojson"](patched, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("columns", [None, 0], ids=["missing values", "no columns"])
+def test_a_table_without_any_score_is_not_exported(
+    patched: sd.SpatialData, tmp_path: Path, columns: int | None
+) -> None:
+    empty = _spoilt(patched, lambda table: _with_x(table, np.full_like(table.X, np.nan))[:, :columns])
+    with pytest.raises(InputError, match=r"has no score of \[.*\] on any of \d+ patches; there is nothing to export"):
+        READERS["io.export_geojson"](empty, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_signature_without_any_score_is_not_drawn(patched: sd.SpatialData, tmp_path: Path) -> None:
     empty = _spoilt(patched, lambda table: _with_x(table, np.full_like(table.X, np.nan)))
     with pytest.raises(InputError, match=rf"signature '{SIGNATURE}' has no score on any of \d+ patches"):

@@ -173,7 +173,7 @@ def _fitting(adapter: TypeAdapter[Any], value: Any, *, name: str, of: str) -> An
 
 def _misfit(name: str, value: Any, error: ValidationError, *, of: str) -> str:
     """Which part of an argument does not fit, and what is wanted in its place."""
-    found = [(_place(value, each["loc"]), _words(each["msg"]), each["loc"][-1:]) for each in error.errors()]
+    found = [(place_in(value, each["loc"]), in_words(each["msg"]), each["loc"][-1:]) for each in error.errors()]
     (steps, held), _, last = max(found, key=lambda each: len(each[0][0]))  # the deepest error of a union
     wanted = " or ".join(dict.fromkeys(words for (place, _), words, _ in found if place == steps))
     if last == ("[key]",):
@@ -200,9 +200,9 @@ def check_record(kind: Any, value: Any, *, where: str) -> None:
             _record_adapter(kind).validate_python(_plain(value))
         except ValidationError as error:
             first = error.errors()[0]
-            steps, held = _place(value, first["loc"])
+            steps, held = place_in(value, first["loc"])
             place = f"{where}{_brackets(steps)}"
-            wanted = f"a record with {first['loc'][-1]!r}" if first["type"] == "missing" else _words(first["msg"])
+            wanted = f"a record with {first['loc'][-1]!r}" if first["type"] == "missing" else in_words(first["msg"])
             msg = (
                 f"{place} is {reprlib.repr(held)}, but must be {wanted}. It was changed since it was written: restore it, "
                 "or delete it and make again what it was about."
@@ -210,7 +210,7 @@ def check_record(kind: Any, value: Any, *, where: str) -> None:
             raise InputError(msg) from None
 
 
-def _place(value: Any, loc: Sequence[int | str]) -> tuple[list[int | str], Any]:
+def place_in(value: Any, loc: Sequence[int | str]) -> tuple[list[int | str], Any]:
     """Keys and numbers that lead to what does not fit, and what stands there; tags of unions on the way are skipped."""
     steps: list[int | str] = []
     for step in loc:
@@ -226,7 +226,7 @@ def _record_adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def _words(message: str) -> str:
+def in_words(message: str) -> str:
     """What pydantic wants, in words that follow "must be"."""
     return _WORDS.get(message.removesuffix(".")) or message.removeprefix("Input should be ").removeprefix(
         "Value error, "

@@ -17,8 +17,6 @@ from spatialsig.errors import FileMissingError, InputError, KeyMissingError, Opt
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
-    import pandas as pd
-
 MAX_NAME = 100
 NAME_RULE = f"1-{MAX_NAME} letters A-Z or a-z, digits, '_', '-' or '.', not starting with '.' or '__'"
 _NAME = re.compile(r"(?!\.|__)[A-Za-z0-9_.-]+")
@@ -103,24 +101,6 @@ def check_options(options: Iterable[str], allowed: Collection[str], *, function:
             hint = f"did you mean `{near[0]}`?" if near else f"it takes {sorted(allowed)}."
             msg = f"`{function}` has no option `{name}`; {hint}"
             raise OptionError(msg)
-
-
-def check_evaluation(evaluation: pd.DataFrame, columns: Iterable[str]) -> None:
-    """Raise unless the table of an evaluation has rows and these ``columns``, with numbers where there should be numbers."""
-    for column in columns:
-        fix = "Make the table with `sp.tl.evaluate`."
-        check_key(list(map(str, evaluation.columns)), column, name="column", where="the evaluation table", fix=fix)
-    if evaluation.empty:
-        msg = "the evaluation table has no rows: no slide was held out."
-        raise InputError(msg)
-    for column in ("pearson", "share_of_ceiling"):
-        texts = [value for value in evaluation.get(column, ()) if isinstance(value, str)]
-        if texts:
-            msg = (
-                f"column {column!r} of the evaluation table holds {texts[0]!r}; wanted numbers (`pandas.read_csv(..., "
-                "decimal=',')` reads decimal commas)."
-            )
-            raise InputError(msg)
 
 
 def option_names(function: Callable[..., Any], *, without: Collection[str] = ()) -> tuple[str, ...]:

@@ -9,7 +9,10 @@ import re
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from spatialsig._checks import first_few
+from spatialsig._files import content_hint
 from spatialsig.errors import InputError
 
 if TYPE_CHECKING:
@@ -59,7 +62,8 @@ def decoded(path: Path | zipfile.Path) -> str:
         wide = data.startswith(_UTF16) and any(map(str.isascii, data.decode("utf-16", "ignore")))
         return data.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
-        msg = f"{str(path)!r} is not UTF-8 text ({error}); save it as UTF-8 (in Excel: 'CSV UTF-8')."
+        hint = content_hint(path) or " Save it as UTF-8 (in Excel: 'CSV UTF-8')."
+        msg = f"{str(path)!r} is not UTF-8 text ({error}).{hint}"
         raise InputError(msg) from error
 
 
@@ -122,6 +126,23 @@ def csv_rows(text: str) -> tuple[list[str], dict[int, list[str]]]:
 def _without_end(row: list[str]) -> list[str]:
     """The same fields without the empty ones at the end."""
     return row[: max((place for place, field in enumerate(row, 1) if field), default=0)]
+
+
+_MERGE = "tag:yaml.org,2002:merge"
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """The safe loader, for which a name given twice is an error and not the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+        """Mapping of a node whose own keys are distinct; those that it merges in may stand in it again."""
+        distinct((self.construct_object(key, deep=True), None) for key, _ in node.value if key.tag != _MERGE)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(text: str) -> Any:
+    """Value of a YAML text; :class:`ValueError` where a name is given twice, :class:`yaml.YAMLError` where it is no YAML."""
+    return yaml.load(text, _StrictLoader)
 
 
 def distinct(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:

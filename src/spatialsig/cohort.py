@@ -30,7 +30,7 @@ from spatialsig.io._cohort import (
     read_panels,
 )  # fmt: skip
 from spatialsig.slide.slides import SLIDE_ERRORS, on_slide
-from spatialsig.store.metadata import check_path, elements_on_disk, read_attrs
+from spatialsig.store.metadata import check_path, elements_on_disk, read_attrs, root_document
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -236,6 +236,10 @@ def _rows(source: AnyPath | Mapping[str, AnyPath]) -> pd.DataFrame:
 
 def _rows_on_disk(source: Path) -> pd.DataFrame:
     check_files([source], what="cohort", fix="Give a directory of stores, or make one with `Cohort.from_bundles`.")
+    if source.is_dir() and source.suffix == ".zarr":
+        root_document(source)  # says what is wrong with it
+        msg = f"{str(source)!r} is the store of one slide, which functions take as it is; for a cohort of one give `sp.Cohort({{{source.stem!r}: ...}})`."
+        raise InputError(msg)
     file = source / MANIFEST if source.is_dir() else source
     if file.exists():
         rows = read_csv(file, needed=(_keys.SAMPLE, _PATH), known=(_keys.SAMPLE, _keys.PATIENT, _PATH), exact=True)

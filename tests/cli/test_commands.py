@@ -16,6 +16,7 @@ import spatialsig as sp
 from spatialsig import _keys
 from spatialsig.cli import app, main
 from spatialsig.cli.options import keywords, slides_at
+from spatialsig.cli.wording import COMMAND_OF, on_the_command_line
 from spatialsig.errors import FileMissingError, InputError, StoreError
 from spatialsig.train import fit_autoencoder, fit_vit
 
@@ -195,13 +196,21 @@ def test_a_damaged_store_exits_with_one(stores: Path, tmp_path: Path) -> None:
         (("report", "{tmp}"), "is no finished run: ['stores', 'evaluation.csv'] missing"),
         (("import", "{tmp}/b.csv", "--out", "{tmp}/out", "--sample", "S1"), "are columns of the csv"),
         (("train", "{stores}", "--out", "{tmp}/m", "--set", "epochs=3"), "there is no option 'epochs'; available:"),
+        (("train", "{stores}", "--out", "{tmp}/m", "--set", "size=[tiny"), "'[tiny' is no value in YAML"),
+        (
+            ("label", "{stores}", "--patch-px", "28", "--um-per-px", "2", "--signatures", "{tmp}/none.gmt"),
+            "no such file, and the built-in sets are",
+        ),
+        (("train", "{fresh}", "--out", "{tmp}/m"), "On the command line: `sp.pp.make_patches` is `spatialsig label`"),
     ],
 )
 def test_errors_are_one_line(
     words: tuple[str, ...], said: str, stores: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
     (tmp_path / "b.csv").write_text("sample,bundle\n")
-    given = [word.format(tmp=tmp_path, stores=stores) for word in words]
+    if "{fresh}" in words:
+        sp.io.write(sp.datasets.toy(size_um=100.0), tmp_path / "fresh.zarr")
+    given = [word.format(tmp=tmp_path, stores=stores, fresh=tmp_path / "fresh.zarr") for word in words]
     monkeypatch.setattr("sys.argv", ["spatialsig", *given])
     with pytest.raises(SystemExit) as stop:
         main()
@@ -209,6 +218,31 @@ def test_errors_are_one_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert said in line
+
+
+@pytest.mark.parametrize(
+    ("message", "options", "said"),
+    [
+        ("pass `use_rep=None`.", ["no_embedding"], "`use_rep=None` is `--no-embedding`."),
+        ("Pass `overwrite=True` to.", ["overwrite"], "`overwrite=True` is `--overwrite`."),
+        ("use `n_folds=2`.", ["n_folds"], "`n_folds=2` is `--n-folds 2`."),
+        ("use `loss='huber'`.", ["further"], "`loss='huber'` is `--set loss='huber'`."),
+        ("use `loss='huber'`.", [], ""),
+        ("call `sp.pp.qc_patches`.", ["further"], ""),
+        ("call `sp.tl.predict` again.", [], "`sp.tl.predict` is `spatialsig predict`."),
+    ],
+)
+def test_what_messages_name_is_said_as_it_is_typed(message: str, options: list[str], said: str) -> None:
+    assert on_the_command_line(message, options) == (f"On the command line: {said}" if said else "")
+
+
+def test_every_command_that_messages_are_led_to_exists() -> None:
+    for function, command in COMMAND_OF.items():
+        name, *flags = command.split()
+        assert name in COMMANDS
+        assert {flag.removeprefix("--").replace("-", "_") for flag in flags} <= {p.name for p in COMMANDS[name].params}
+        room, verb = function.split(".")
+        assert verb in getattr(sp, room).__all__
 
 
 def test_a_wrong_option_exits_with_two(stores: Path) -> None:

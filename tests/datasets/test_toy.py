@@ -24,7 +24,9 @@ def toy():
 
 def test_elements(toy):
     assert sorted(name for _, name, _ in toy.gen_elements()) == ["cell_circles", "he_image", "table"]
-    assert toy.attrs["spatialsig"] == {"sample": "A", "patient": "Q", "um_per_global_px": 0.2125}
+    assert toy.attrs["spatialsig"] == {
+        "sample": "A", "patient": "Q", "um_per_global_px": 0.2125, "source": {"patient": "Q"},
+    }  # fmt: skip
 
 
 def test_image(toy):

@@ -14,7 +14,7 @@ from PIL import Image
 import spatialsig as sp
 from spatialsig import _keys
 from spatialsig.errors import InputError, KeyMissingError
-from spatialsig.io import _scores
+from spatialsig.io import _geojson, _heatmap
 from spatialsig.io._scores import ScoredPatches
 from spatialsig.slide.slides import Slide
 
@@ -85,7 +85,7 @@ def test_features_are_made_one_at_a_time(
     spec = Slide(scored)
     origins = np.stack(np.divmod(np.arange(n), 400), axis=1) * 16
     many = ScoredPatches(spec, spec.patches().spec, np.arange(n), origins, table, "signatures_pred")
-    monkeypatch.setattr(_scores, "scored_patches", lambda *args: many)
+    monkeypatch.setattr(_geojson, "scored_patches", lambda *args: many)
     tracemalloc.start()
     sp.io.export_geojson(scored, tmp_path / "many.geojson", signatures=["Immune_T"])
     peak = tracemalloc.get_traced_memory()[1]
@@ -98,7 +98,7 @@ def test_features_are_made_one_at_a_time(
 def test_tiff_is_a_pyramid_with_a_scale(
     scored: sd.SpatialData, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(_scores, "SMALLEST_LEVEL_PX", 4)
+    monkeypatch.setattr(_heatmap, "SMALLEST_LEVEL_PX", 4)
     path = tmp_path / "map.ome.tif"
     sp.io.export_heatmap(scored, path, "Fibröblast")
     shapes, table = scored["patches"], scored["signatures_pred"]

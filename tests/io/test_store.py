@@ -180,10 +180,17 @@ def test_metadata_are_restored_from_their_copy(ours, flip_bit) -> None:
 
 
 def test_repair_says_what_was_lost_with_the_root(toy_store) -> None:
+    sp.tl.score_cells(toy_store, "seed", test_fold=None)
     (toy_store / "zarr.json").unlink()
     done = sp.io.repair(toy_store)
     assert "name and patient of the slide, folds, how patches were cut" in " ".join(done["detail"])
     assert set(sd.read_zarr(toy_store).tables) == {"table"}
+    root = sp.io.verify(toy_store).query("element == ''")
+    assert root["status"].tolist() == ["ok", "altered"]
+    assert (
+        "tables table hold results of this package, but the root has none of its attributes. What stood"
+        in root["detail"].iloc[1]
+    )
 
 
 def test_what_is_not_a_store_is_left_alone(tmp_path) -> None:

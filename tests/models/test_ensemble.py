@@ -136,3 +136,11 @@ def test_damaged_intervals_are_refused(broken: object, tmp_path: Path) -> None:
     ensemble.save(tmp_path / "e")
     with pytest.raises(InputError, match="intervals"):
         SignatureEnsemble.load(tmp_path / "e")
+
+
+def test_models_say_what_they_are() -> None:
+    members = [member(seed) for seed in range(2)]
+    ensemble = SignatureEnsemble(members)
+    assert repr(ensemble).startswith(f"SignatureEnsemble of {len(members)} models; ")
+    assert repr(members[0]).startswith("SignatureViT of ")
+    assert f"patches of {members[0].patch_px} px" in repr(members[0])

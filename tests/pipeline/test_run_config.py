@@ -19,10 +19,18 @@ def test_paths_are_taken_from_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("out: r", "`bundles`: Field required"),
-        ("bundles: b\nout: r\npatch: 3", r"`patch`: Extra inputs are not permitted.*Known fields: \['autoencoder'"),
-        ("bundles: b\nout: r\npatches: {patch_px: -1}", "`patches.patch_px`: Input should be greater than 0"),
-        ("bundles: b\nout: r\nsplit: {by: random}", "`split.by`: Input should be 'patient', 'slide' or 'block'"),
+        ("out: r", "`bundles` is missing"),
+        ("bundles: b\nout: r\npatch: 3", r"`patch` is not known.*Known fields: \['autoencoder'"),
+        ("bundles: b\nout: r\npatches: {patch_px: -1}", "`patches.patch_px` is -1, but must be greater than 0"),
+        (
+            "bundles: b\nout: r\nsplit: {by: random}",
+            "`split.by` is 'random', but must be 'patient', 'slide' or 'block'",
+        ),
+        (
+            "bundles: b\nout: r\nlabels: {signatures: {T: 3}}",
+            r"`labels.signatures.T` is 3, but must be a valid list or a valid dictionary",
+        ),
+        ("bundles: b\nout: r\nout: s", "'out' stands there twice"),
         ("- a\n- b", "must hold `name: value` pairs; got list"),
         ("a: [", "is not valid YAML"),
     ],

@@ -108,6 +108,20 @@ def test_missing_patient_is_said(cohort: sp.Cohort) -> None:
         sp.pp.split(cohort, n_folds=2)
 
 
+def test_a_patient_written_into_the_cells_is_not_ignored_in_silence(tmp_path: Path) -> None:
+    slides = {name: sp.datasets.toy(size_um=100, sample=name, patient=name) for name in ("S1", "S2", "S3")}
+    slides["S2"]["table"].obs["patient"] = "S1"
+    slides["S3"].attrs["spatialsig"]["patient"] = "S1"  # the way that counts
+    for name, sdata in slides.items():
+        sp.io.write(sdata, tmp_path / f"{name}.zarr")
+    cohort = sp.Cohort(tmp_path)
+    with pytest.warns(
+        SpatialsigWarning, match="says something else: S2 is of 'S2', its cells of 'S1'. Let the two agree"
+    ):
+        sp.pp.split(cohort, n_folds=2)
+    assert fold(cohort, "S1") == fold(cohort, "S3")
+
+
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [

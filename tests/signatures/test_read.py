@@ -51,6 +51,11 @@ def test_builtin_sets_name_their_sources(name: str) -> None:
         ("sed", FileMissingError, r"no such file, and the built-in sets are \['seed', 'tumour_microenvironment'\]"),
         ({}, InputError, "holds no signatures"),
         ({"A": []}, InputError, "signature 'A' of the given mapping has no genes"),
+        (
+            {" ": ["CD3D"]},
+            InputError,
+            r"a signature of the given mapping has no name; give it one. Its genes: \['CD3D'\]",
+        ),
         ({"A": "CD3D"}, InputError, "must be a list, not one string"),
     ],
 )
@@ -60,11 +65,21 @@ def test_errors_say_what_is_wrong(source: object, error: type[Exception], messag
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("s.csv", "a,b\n1,2\n"), ("s.json", "[1]"), ("s.yaml", "a: [b"), ("s.txt", "")]
+    ("name", "text", "said"),
+    [
+        ("s.csv", "a,b\n1,2\n", "there is no column 'signature'"),
+        ("s.json", "[1]", "it holds a list; wanted names of signatures, each with its genes"),
+        ("s.json", "3", "it holds a int"),
+        ("s.yaml", "a: [b", "not the layout"),
+        ("s.yaml", "T: [CD3D, NO]", "YAML reads NO, ON and YES as true and false: put quotes around them"),
+        ("s.yaml", "NO: [CD3D]", r"is named False \(YAML reads NO"),
+        ("s.yaml", "'': [CD3D]", "has no name; give it one"),
+        ("s.txt", "", "cannot read '.txt' files"),
+    ],
 )
-def test_file_of_another_layout_is_refused(tmp_path: Path, name: str, text: str) -> None:
+def test_file_of_another_layout_is_refused(tmp_path: Path, name: str, text: str, said: str) -> None:
     (tmp_path / name).write_text(text)
-    with pytest.raises(InputError, match=name):
+    with pytest.raises(InputError, match=f"{name}.*{said}"):
         read_signatures(tmp_path / name)
 
 

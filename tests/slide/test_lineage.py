@@ -34,9 +34,9 @@ MADE_FROM = {
     "variable genes": {"counts"},
     "layer": {"counts"},
     "embedding": {"counts"},
-    "labels": {"patches", "place", "positions", "scores", "embedding"},
-    "types": {"patches", "place", "positions", "cell types"},
-    "mean layer": {"patches", "place", "positions", "layer", "scores"},
+    "labels": {"patches", "place", "membership", "positions", "scores", "embedding"},
+    "types": {"patches", "place", "membership", "positions", "cell types"},
+    "mean layer": {"patches", "place", "membership", "positions", "layer", "scores"},
     "features": {"pixels", "patches", "stain"},
     "predictions": {"pixels", "patches", "stain"},
     "fused": {"pixels", "patches", "stain", "labels", "embedding of patches"},
@@ -457,7 +457,11 @@ def edit(slide: sd.SpatialData, part: str, aspect: str) -> None:
             values[(0,) * values.ndim] += 1
     else:
         frame = getattr(slide[key], section) if key in slide.tables else slide[key]
-        column = name or ("y0" if key == "patches" else "geometry")
+        if key == "patches" and not name:  # moved, with their outlines
+            frame["y0"] += 3
+            frame["geometry"] = frame["geometry"].translate(0, 3)
+            return
+        column = name or "geometry"
         frame[column] = other_values(frame[column])
 
 
@@ -482,6 +486,36 @@ def test_whatever_is_changed_by_hand_is_reported_and_taken(slide: sd.SpatialData
         name = next((name for name, named in PARTS.items() if named == part and name != "labels"), None)
         expected = set() if name is None else {PARTS[other] for other in PARTS if is_stale(other, {name})}
         assert set(found.index[found["state"] == "stale"]) == expected, part  # fused reads no labels, but their obsm
+
+
+def test_outlines_of_patches_moved_alone_are_listed_and_refused(slide: sd.SpatialData) -> None:
+    data = sd.deepcopy(slide)
+    data["patches"]["geometry"] = data["patches"]["geometry"].translate(40, 0)
+    found = sp.io.status(data).set_index("part")
+    assert found.loc["patches", "state"] == "stale"
+    assert "are not the squares that their columns x0, y0 say" in found.loc["patches", "detail"]
+    with pytest.raises(StaleError, match="are not the squares that their columns x0, y0 say"):
+        sp.tl.aggregate_patches(data)
+
+
+def test_labels_go_with_the_membership_they_were_made_from(slide: sd.SpatialData) -> None:
+    """Not with that of cells in other patches, which takes its place."""
+    data = sd.deepcopy(slide)
+    sp.pp.make_patches(data, patch_px=28, um_per_px=2.0, stride_um=90, key_added="others")
+    sp.pp.assign_cells(data, patches_key="others")
+    assert sp.io.status(data).set_index("part").loc["signatures", "state"] == "fresh"
+    sp.pp.assign_cells(data)
+    data["table"].obsm["patch_membership"].data[0] = 0
+    found = sp.io.status(data).set_index("part")
+    assert found.loc["signatures", "state"] == "stale"
+    assert "made from `tables['table'].obsm['patch_membership']`, which changed" in found.loc["signatures", "detail"]
+
+
+def test_rows_left_out_are_said_to_be(slide: sd.SpatialData) -> None:
+    data = sd.deepcopy(slide)
+    data["table"] = data.tables.pop("table")[10:].copy()
+    detail = sp.io.status(data).set_index("part").loc["signatures", "detail"]
+    assert "of which rows were left out afterwards; call `sp.tl.aggregate_patches` again" in detail
 
 
 def test_so_is_whatever_elements_hold_beside(slide: sd.SpatialData) -> None:

@@ -8,6 +8,7 @@ from scipy import stats
 
 import spatialsig as sp
 from spatialsig.errors import InputError, KeyMissingError
+from spatialsig.evaluation.schema import slide_rows
 
 
 def evaluation(n_patients: int = 4, n_slides: int = 2) -> pd.DataFrame:
@@ -94,8 +95,9 @@ def test_errors() -> None:
     table = evaluation()
     with pytest.raises(KeyMissingError, match=r"`column='share_of_ceiling'` is not in the evaluation table"):
         sp.tl.summarise(table.drop(columns="share_of_ceiling"))
-    with pytest.raises(InputError, match="slide 'S00' is judged more than once by 'he_only'"):
-        sp.tl.summarise(pd.concat([table, table]))
+    for reader in (sp.tl.summarise, sp.tl.compare_methods, sp.pl.ladder, slide_rows):
+        with pytest.raises(InputError, match="slide 'S00' is judged more than once by 'he_only'"):
+            reader(pd.concat([table, table]).assign(n_patches=9, ceiling=1.0))
     with pytest.raises(InputError, match=r"`by='patch'` is not known; choose one of \['patient', 'sample'\]"):
         sp.tl.summarise(table, by="patch")
     with pytest.raises(KeyMissingError, match="`pairs='magic'` is not in the methods of the evaluation"):

@@ -12,12 +12,14 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.main import get_command
 
 from spatialsig._settings import settings
 from spatialsig.errors import SpatialsigError, SpatialsigWarning
 
 from . import model_commands, project_commands, slide_commands
 from .options import INTERRUPTED, STEPS, STORES, WHOLE
+from .wording import on_the_command_line
 
 __all__ = ["app", "main"]
 
@@ -66,6 +68,13 @@ def common(
         settings.device = device
 
 
+def _options() -> list[str]:
+    """Names of the options of the command that was typed."""
+    commands = getattr(get_command(app), "commands", {})
+    typed = next((commands[word] for word in sys.argv[1:] if word in commands), None)
+    return [str(parameter.name) for parameter in getattr(typed, "params", ())]
+
+
 def main() -> None:
     """Entry point of the script ``spatialsig``: an error made on purpose, or a file that cannot be used, is one line, no traceback."""
     plain = warnings.showwarning
@@ -80,7 +89,8 @@ def main() -> None:
     try:
         app()
     except (SpatialsigError, OSError) as error:
-        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        text = " ".join(filter(None, [f"error: {error}", on_the_command_line(str(error), _options())]))
+        console.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         console.print("interrupted; where possible, the same command resumes where it stopped", style="yellow")

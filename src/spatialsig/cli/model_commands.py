@@ -112,14 +112,22 @@ def predict(
     """Predict the scores of every patch; slides without patches get them as the model needs."""
     from spatialsig import pp, tl
     from spatialsig._keys import PATCHES
-    from spatialsig.models import SignatureViT
+    from spatialsig.models import load_signature_model
+    from spatialsig.models.ensemble import members_of
     from spatialsig.slide.slides import open_slides
 
     prepare(quiet=quiet)
-    data, loaded = slides_at(stores), SignatureViT.load(model)
+    data, loaded = slides_at(stores), load_signature_model(model)
+    stain = members_of(loaded)[0].stain
     for slide in open_slides(data):
         if PATCHES not in slide.sdata.shapes and slide.path is not None:
             pp.make_patches(slide.path, patch_px=loaded.patch_px, um_per_px=loaded.um_per_px)
-            if loaded.stain != "none":
-                pp.normalize_stain(slide.path, method=loaded.stain)
-    tl.predict(data, loaded, **keywords(further, tl.predict, use_rep=use_rep, key_added=key_added))
+            if stain != "none":
+                pp.normalize_stain(slide.path, method=stain)
+    done = tl.predict(data, loaded, **keywords(further, tl.predict, use_rep=use_rep, key_added=key_added))
+    typer.echo(
+        done.drop(columns="error" if not done["error"].any() else []).round({"seconds": 1}).to_string(index=False)
+    )
+    typer.echo(f"table: {key_added}, {len(loaded.signatures)} signatures")
+    if done["error"].any():
+        raise typer.Exit(1)

@@ -11,6 +11,7 @@ import typer
 import yaml
 
 from spatialsig._settings import settings
+from spatialsig._text import read_yaml
 from spatialsig.errors import FileMissingError, InputError
 
 if TYPE_CHECKING:
@@ -83,5 +84,9 @@ def keywords(given: list[str] | None, *functions: Callable[..., Any], **named: A
         if name in found:
             msg = f"`{name}` was given twice: {found[name]!r} and {value!r}."
             raise InputError(msg)
-        found[name] = yaml.safe_load(value)
+        try:
+            found[name] = read_yaml(value)
+        except (ValueError, yaml.YAMLError) as error:
+            msg = f"`--set {entry}`: {value!r} is no value in YAML ({' '.join(str(error).split())})."
+            raise InputError(msg) from error
     return found

@@ -75,10 +75,10 @@ def evaluate(
 ) -> None:
     """Evaluate a model on its held-out fold, with baselines, controls and the noise ceiling; also writes findings.csv."""
     from spatialsig import tl
-    from spatialsig.models import SignatureViT
+    from spatialsig.models import load_signature_model
 
     prepare(quiet=quiet)
-    data, loaded = slides_at(stores), SignatureViT.load(model)
+    data, loaded = slides_at(stores), load_signature_model(model)
     found = tl.evaluate(data, loaded, seed=seed, **keywords(further, tl.evaluate))
     write_csv(out, found)
     doubts = tl.findings(data, loaded, found)

@@ -118,16 +118,17 @@ def label(
     """Cut the H&E into patches and label each with the scores of its cells (and their mean embedding, after `embed`)."""
     from spatialsig import pp, tl
     from spatialsig._keys import TABLE, X_AE
+    from spatialsig.io import read_signatures
     from spatialsig.slide.slides import open_slides
 
     prepare(quiet=quiet)
-    data = slides_at(stores)
+    data, sets = slides_at(stores), read_signatures(signatures)
     pp.make_patches(data, patch_px=patch_px, um_per_px=um_per_px, stride_um=stride_um, min_tissue=min_tissue)
     if normalize_stain:
         pp.normalize_stain(data)
     pp.assign_cells(data)
     fold = held_out(test_fold, all_slides=all_slides)
-    scored = tl.score_cells(data, signatures, method=method, gene_symbols=gene_symbols, test_fold=fold)
+    scored = tl.score_cells(data, sets, method=method, gene_symbols=gene_symbols, test_fold=fold)
     embedded = all(X_AE in slide.table(TABLE).obsm for slide in open_slides(data))
     tl.aggregate_patches(data, stat=stat, min_cells=min_cells, use_rep=X_AE if embedded else None)
     typer.echo(scored.to_string())

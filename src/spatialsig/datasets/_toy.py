@@ -18,6 +18,7 @@ from spatialsig.datasets.synthetic.bundle.cells import cell_table, make_cell_ids
 from spatialsig.datasets.synthetic.image.render import render_he
 from spatialsig.datasets.synthetic.slide import Depth, Recipe, check_recipe, make_slide
 from spatialsig.datasets.synthetic.truth import HE_PX, cell_scores, true_cells
+from spatialsig.io._elements import slide_attrs
 from spatialsig.models.vit import SignatureViT
 from spatialsig.nn.vit import ViTConfig
 
@@ -70,7 +71,7 @@ def toy(
       ``obs["cell_type"]``, ``obs["programme"]``, ``obsm["true_scores"]`` (one column per signature),
       ``obsm["he_px"]`` (nucleus centres in H&E px).
     - ``shapes["cell_circles"]``: what the table annotates, um, scaled to ``global``.
-    - ``attrs["spatialsig"]``: ``sample``, ``patient``, ``um_per_global_px``.
+    - ``attrs["spatialsig"]``: ``sample``, ``patient``, ``um_per_global_px``, ``source``.
 
     Raises
     ------
@@ -92,12 +93,11 @@ def toy(
     slide = make_slide(recipe, seed=seed, index=0, sample=sample, patient=patient, patient_index=0)
     _, cell_ids = make_cell_ids(np.random.default_rng(slide.file_seed), len(slide.tissue.xy_um))
     cells = cell_table(slide, segment(slide.nuclei, slide.tissue.xy_um), cell_ids)
-    attrs = {keys.SAMPLE: sample, keys.PATIENT: patient, "um_per_global_px": pixel_size_um}
     return SpatialData(
         images={keys.IMAGE: _image(slide)},
         shapes={_CIRCLES: _circles(slide, cells)},
         tables={keys.TABLE: _table(slide, cells)},
-        attrs={keys.NAMESPACE: attrs},
+        attrs=slide_attrs(sample=sample, patient=patient, um_per_global_px=pixel_size_um, source={}),
     )
 
 

@@ -16,7 +16,7 @@ from spatialsig.inference.provenance import backbone_of, check_inputs
 from spatialsig.models.ensemble import placed, predict_with_deviation
 from spatialsig.nn.backbones import table_key
 from spatialsig.nn.device import FLOAT32, kept_memory
-from spatialsig.slide.lineage import obsm_of
+from spatialsig.slide.parts import obsm_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

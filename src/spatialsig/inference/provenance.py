@@ -13,7 +13,7 @@ from spatialsig.models.ensemble import members_of
 from spatialsig.nn.backbones import table_key
 from spatialsig.nn.signature import VIT
 from spatialsig.signatures import scored_genes
-from spatialsig.slide.lineage import FOLDS, obsm_of
+from spatialsig.slide.parts import FOLDS, obsm_of
 from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from spatialsig.nn.backbones import table_key
 from spatialsig.nn.signature import VIT
 from spatialsig.signatures import shared_genes
 from spatialsig.slide.folds import BUFFER
-from spatialsig.slide.lineage import FOLDS
+from spatialsig.slide.parts import FOLDS
 from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:

@@ -12,10 +12,12 @@ from spatialsig.signatures import read_signatures
 
 if TYPE_CHECKING:
     from ._anndata import from_anndata
+    from ._geojson import export_geojson
     from ._he import mpp, read_he
-    from ._scores import export_geojson, export_heatmap
+    from ._heatmap import export_heatmap
     from ._seed_layout import export_seed_layout
-    from ._store import optimize, read, repair, status, verify, write
+    from ._store import optimize, read, write
+    from ._verify import repair, status, verify
     from ._xenium import read_atera, read_xenium
 
 __all__ = [
@@ -28,10 +30,12 @@ __getattr__, _, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "_anndata": ["from_anndata"],
+        "_geojson": ["export_geojson"],
         "_he": ["mpp", "read_he"],
-        "_scores": ["export_geojson", "export_heatmap"],
+        "_heatmap": ["export_heatmap"],
         "_seed_layout": ["export_seed_layout"],
-        "_store": ["optimize", "read", "repair", "status", "verify", "write"],
+        "_store": ["optimize", "read", "write"],
+        "_verify": ["repair", "status", "verify"],
         "_xenium": ["read_atera", "read_xenium"],
     },
 )

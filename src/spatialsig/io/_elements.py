@@ -71,12 +71,12 @@ def cell_circles(
 
 
 def slide_attrs(*, sample: str, patient: str, um_per_global_px: float, source: dict[str, Any]) -> dict[str, Any]:
-    """Attributes of an object: whose slide it is, how long a unit of ``global`` is, and the files it was read from."""
+    """Attributes of an object: whose slide it is, how long a unit of ``global`` is, and what it was read from."""
     attrs = {
         _keys.SAMPLE: trimmed(sample),
         _keys.PATIENT: trimmed(patient),
         "um_per_global_px": um_per_global_px,
-        "source": source,
+        "source": source | {_keys.PATIENT: trimmed(patient)},
     }
     return {_keys.NAMESPACE: attrs}
 

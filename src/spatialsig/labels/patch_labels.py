@@ -13,7 +13,7 @@ from spatialsig.labels.statistics import PSEUDOBULK, score_labels, standard_erro
 from spatialsig.labels.targets import COUNTS, Targets, add_layers, add_obs, add_obsm, check_columns
 from spatialsig.models.scalers import check_one_embedding
 from spatialsig.slide.counts import counts_of
-from spatialsig.slide.lineage import obsm_of, place_of
+from spatialsig.slide.parts import members_of, obsm_of, place_of
 from spatialsig.slide.slides import open_slides
 from spatialsig.stats.expression import library_size
 from spatialsig.stats.grouped import group_sizes, grouped_mean
@@ -47,13 +47,13 @@ class LabelRequest:
         """Parts of a slide that the labels are made from."""
         targets = Targets() if self.targets is None else self.targets
         scores = [str(slide.params(self.table_key)["score_cells"]["key"])] if self.targets is None else []
-        # membership follows from places of cells and patches, and may be that of other patches later
         obsm = [_keys.SPATIAL, *scores, *self.rep, *self.obsm, *targets.obsm]
         matrices = [*self.layers, *targets.layers, *([COUNTS] if self.stat == PSEUDOBULK else [])]
         entries = [f"obs/{key}" for key in (*self.obs, *targets.obs)]
         entries += [key if key == COUNTS else f"layers/{key}" for key in matrices]
         of_cells = [obsm_of(self.table_key, key) for key in obsm] + [f"{self.table_key}/{entry}" for entry in entries]
-        return [self.patches_key, place_of(slide.patches(self.patches_key).spec.image_key), *of_cells]
+        place = place_of(slide.patches(self.patches_key).spec.image_key)
+        return [self.patches_key, place, members_of(self.table_key, self.patches_key), *of_cells]
 
 
 def check_slides(data: Data, request: LabelRequest) -> dict[str, list[str]]:

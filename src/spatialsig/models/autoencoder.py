@@ -25,7 +25,7 @@ from spatialsig.models.directory import (
     read_scaler,
     save_model,
 )
-from spatialsig.models.record import read_json, reads_model
+from spatialsig.models.record import Described, read_json, reads_model
 from spatialsig.models.scalers import as_floats, check_same_genes, check_scaler, scaler_hash
 from spatialsig.nn.autoencoder import AutoencoderConfig, AutoencoderNet
 from spatialsig.nn.device import on_device
@@ -40,7 +40,7 @@ Counts: TypeAlias = sparse.csr_matrix | sparse.csr_array
 _SHOWN = 10
 
 
-class Autoencoder:
+class Autoencoder(Described):
     """Embed cells by their expression.
 
     The network sees ``(log1p(1e4 * count / library) - mean) / std`` with the library taken over its own genes.

@@ -15,7 +15,7 @@ from spatialsig._hashing import content_hash, file_hash
 from spatialsig.errors import InputError
 from spatialsig.models.directory import CONFIG, FORMAT, read_config, refuse_other_kind, replacing
 from spatialsig.models.intervals import checked_intervals
-from spatialsig.models.record import RUN, read_json, read_record, reads_model, write_json, write_record
+from spatialsig.models.record import RUN, Described, read_json, read_record, reads_model, write_json, write_record
 from spatialsig.models.vit import Codes, Pixels, Scores, SignatureViT
 from spatialsig.nn.device import on_device
 
@@ -29,7 +29,7 @@ _FIX = "Save the ensemble again, or fetch an undamaged copy."
 _SAME_RUN = ("test_fold", "use_rep")  # what decides on which slides and with which inputs a model may be judged
 
 
-class SignatureEnsemble:
+class SignatureEnsemble(Described):
     """Mean of several signature models, taken wherever one is.
 
     Parameters

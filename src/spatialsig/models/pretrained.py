@@ -11,11 +11,11 @@ import torch
 from spatialsig._arguments import AnyPath, Count, UmPerPx, checked
 from spatialsig.errors import InputError
 from spatialsig.models.directory import CONFIG, check_model, config_from_json, load_weights, read_scaler, save_model
-from spatialsig.models.record import read_json, reads_model
+from spatialsig.models.record import Described, read_json, reads_model
 from spatialsig.nn.vit import ViT, ViTConfig
 
 
-class PretrainedViT:
+class PretrainedViT(Described):
     """Image network to start from: ``sp.tl.train_vit(..., pretrained=this)``.
 
     Parameters

@@ -14,6 +14,7 @@ import numpy as np
 from safetensors import SafetensorError
 
 from spatialsig import _files
+from spatialsig._checks import first_few
 from spatialsig._hashing import content_hash, file_hash
 from spatialsig.errors import InputError, SpatialsigError
 
@@ -26,7 +27,31 @@ FIX = "Save the model again, or fetch an undamaged copy."
 M = TypeVar("M")
 P = ParamSpec("P")
 DAMAGE = (*_files.DECODING_ERRORS, SafetensorError, zipfile.BadZipFile, zlib.error)  # of the files of a model
+_LISTS = ("signatures", "genes")  # of names, which a model shows the first of
 _UNKNOWN = "0" * 64  # stands for the digest of the record while it is taken
+
+
+class Described:
+    """Models that say in one line what they are: kind, what they give, what they need, and what they learned from."""
+
+    kind: str
+    run: dict[str, Any]
+
+    def __repr__(self) -> str:
+        facts = [f"{len(self.members)} models"] if hasattr(self, "members") else []
+        facts += [
+            f"{len(values)} {name} ({first_few(values)})" for name in _LISTS if (values := getattr(self, name, ()))
+        ]
+        if hasattr(self, "n_latent"):
+            facts.append(f"{self.n_latent} dimensions")
+        if hasattr(self, "patch_px") and hasattr(self, "um_per_px"):
+            facts.append(f"patches of {self.patch_px} px at {self.um_per_px:g} µm/px")
+        if hasattr(self, "uses_expression"):
+            facts.append("H&E, with expression or without" if self.uses_expression else "H&E alone")
+        slides, fold = self.run.get("training_samples"), self.run.get("test_fold")
+        facts.append(f"trained on {first_few(slides)}" if slides else "no training slides")
+        facts += [] if fold is None else [f"fold {fold} held out"]
+        return f"{self.kind} of {'; '.join(facts)}"
 
 
 def write_record(directory: Path, files: Iterable[str], run: Mapping[str, Any]) -> None:

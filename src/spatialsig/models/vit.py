@@ -26,7 +26,7 @@ from spatialsig.models.directory import (
     signature_config,
 )
 from spatialsig.models.intervals import checked_intervals
-from spatialsig.models.record import read_json, reads_model
+from spatialsig.models.record import Described, read_json, reads_model
 from spatialsig.models.scalers import as_floats, standardised_embedding
 from spatialsig.nn.augment import dihedral
 from spatialsig.nn.backbones import check_can_be_saved
@@ -41,7 +41,7 @@ Codes: TypeAlias = NDArray[np.floating[Any]] | None  # embeddings of expression
 _VIEWS = {1: (0,), 2: (0, 4), 4: (0, 1, 2, 3), 8: tuple(range(8))}
 
 
-class SignatureViT:
+class SignatureViT(Described):
     """Predict signature scores from H&E patches, with or without expression.
 
     Parameters

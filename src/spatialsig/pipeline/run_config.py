@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import reprlib
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from spatialsig._arguments import in_words, place_in
+from spatialsig._text import decoded, read_yaml
 from spatialsig.errors import FileMissingError, InputError
 
 
@@ -81,6 +84,24 @@ class RunConfig(_Section):
     vit: dict[str, Any] = Field(default_factory=dict)
 
 
+def _misfits(loaded: dict[str, Any], error: ValidationError) -> str:
+    """Each field that does not fit, what stands there, and what is wanted."""
+    wanted: dict[str, list[str]] = {}
+    for each in error.errors():
+        steps, held = place_in(loaded, each["loc"])
+        if each["type"] == "missing":
+            wanted[f"`{'.'.join(map(str, each['loc']))}` is missing"] = []
+        elif each["type"] == "extra_forbidden":
+            wanted[f"`{'.'.join(map(str, steps))}` is not known"] = []
+        else:
+            words = wanted.setdefault(f"`{'.'.join(map(str, steps))}` is {reprlib.repr(held)}", [])
+            words.append(in_words(each["msg"]))
+    return "; ".join(
+        f"{field}, but must be {' or '.join(dict.fromkeys(words))}" if words else field
+        for field, words in wanted.items()
+    )
+
+
 def read_config(path: str | Path) -> RunConfig:
     """Read a YAML configuration; relative paths are taken from the file's own directory.
 
@@ -92,8 +113,8 @@ def read_config(path: str | Path) -> RunConfig:
         msg = f"configuration {path} does not exist; see `docs/run.md` for an example."
         raise FileMissingError(msg)
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+        loaded = read_yaml(decoded(path))
+    except (ValueError, yaml.YAMLError) as error:
         msg = f"configuration {path} is not valid YAML: {error}"
         raise InputError(msg) from error
     if not isinstance(loaded, dict):
@@ -102,8 +123,7 @@ def read_config(path: str | Path) -> RunConfig:
     try:
         config = RunConfig(**loaded)
     except ValidationError as error:
-        said = "; ".join(f"`{'.'.join(map(str, e['loc']))}`: {e['msg']}" for e in error.errors())
-        msg = f"configuration {path}: {said}. Known fields: {sorted(RunConfig.model_fields)}."
+        msg = f"configuration {path}: {_misfits(loaded, error)}. Known fields: {sorted(RunConfig.model_fields)}."
         raise InputError(msg) from error
     here = path.resolve().parent
     labels = config.labels

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from spatialsig._arguments import AnyPath, checked
-from spatialsig._checks import check_evaluation
+from spatialsig.evaluation.schema import slide_rows
 from spatialsig.pl.drawing.canvas import ACCENT, FAINT, GRID, INK, SECOND, canvas, save_figure
 from spatialsig.pl.drawing.methods import (
     COLUMNS,
@@ -22,7 +22,6 @@ from spatialsig.pl.drawing.methods import (
     method_order,
     signature_means,
     slide_means,
-    slide_rows,
     worst_slide,
 )
 
@@ -75,8 +74,7 @@ def ladder(
     >>> len(axes.get_yticklabels())  # one bar for each method
     6
     """
-    check_evaluation(evaluation, COLUMNS)
-    evaluation = slide_rows(evaluation)
+    evaluation = slide_rows(evaluation, COLUMNS)
     limits = {} if summary is None else mean_limits(summary)
     methods = method_order(evaluation)
     means, shares = (_means(evaluation, summary, column) for column in ("pearson", "share_of_ceiling"))

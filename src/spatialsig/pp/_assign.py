@@ -19,7 +19,7 @@ from spatialsig.slide.coordinates import (
     um_per_global,
     um_to_image,
 )
-from spatialsig.slide.lineage import obsm_of, place_of
+from spatialsig.slide.parts import obsm_of, place_of
 from spatialsig.slide.slides import Data, open_slides
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from spatialsig._checks import warn
 from spatialsig.errors import AlignmentError, InputError, KeyMissingError
 from spatialsig.pp._segmentation import MASK_UM_PER_PX, TissueMask, blue_before_red, coarse_pixels, segment
 from spatialsig.slide.coordinates import XY, full_resolution, image_of, image_um_per_px
-from spatialsig.slide.lineage import pixels_of, place_of
+from spatialsig.slide.parts import pixels_of, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

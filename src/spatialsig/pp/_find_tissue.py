@@ -18,7 +18,7 @@ from spatialsig.errors import InputError
 from spatialsig.pp._elements import segmented
 from spatialsig.pp._segmentation import MASK_UM_PER_PX, tidy
 from spatialsig.slide.coordinates import full_resolution, image_of, image_um_per_px
-from spatialsig.slide.lineage import pixels_of, place_of
+from spatialsig.slide.parts import pixels_of, place_of
 from spatialsig.slide.slides import Data, open_slides, slide_count
 
 if TYPE_CHECKING:

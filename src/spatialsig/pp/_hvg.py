@@ -16,7 +16,7 @@ from spatialsig.errors import InputError
 from spatialsig.slide.coordinates import positions
 from spatialsig.slide.counts import common_genes, counts_of, gene_names
 from spatialsig.slide.folds import is_training
-from spatialsig.slide.lineage import counts_of_table
+from spatialsig.slide.parts import counts_of_table
 from spatialsig.slide.slides import Data, open_slides, slide_count
 from spatialsig.stats.expression import clipped_moments, gene_moments, library_size
 from spatialsig.stats.variable import (

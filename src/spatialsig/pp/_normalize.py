@@ -7,7 +7,7 @@ from spatialsig._arguments import Key, NewKey, Positive, checked
 from spatialsig._progress import track
 from spatialsig.errors import InputError
 from spatialsig.slide.counts import counts_of
-from spatialsig.slide.lineage import counts_of_table
+from spatialsig.slide.parts import counts_of_table
 from spatialsig.slide.slides import Data, open_slides, slide_count
 from spatialsig.stats.expression import TARGET_SUM, library_size, log1p_cp10k, scaled_counts
 

@@ -15,7 +15,7 @@ from spatialsig._progress import track
 from spatialsig._stains import STAINS
 from spatialsig.data.patches import read_patches
 from spatialsig.errors import InputError
-from spatialsig.slide.lineage import pixels_of, stain_of
+from spatialsig.slide.parts import pixels_of, stain_of
 from spatialsig.slide.slides import Data, open_slides, slide_count
 from spatialsig.stats.stain import TISSUE_OD, optical_density, recolouring, stain_strength
 

@@ -10,12 +10,12 @@ import pandas as pd
 
 from spatialsig import _keys
 from spatialsig._arguments import Key, Micrometres, NotNegative, Seed, Several, checked
-from spatialsig._checks import warn
-from spatialsig._text import check_alike
+from spatialsig._checks import first_few, warn
+from spatialsig._text import as_name, check_alike
 from spatialsig.errors import InputError, LeakageError
 from spatialsig.slide.coordinates import positions
 from spatialsig.slide.folds import folds_of, group_folds, inner_group_folds
-from spatialsig.slide.lineage import FOLDS
+from spatialsig.slide.parts import FOLDS
 from spatialsig.slide.slides import Data, open_slides
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def split(
     Warns
     -----
     SpatialsigWarning
-        If a slide has no patient, or the split leaks as asked for.
+        If a slide has no patient or its cells name another one, or the split leaks as asked for.
 
     References
     ----------
@@ -111,7 +111,7 @@ def split(
         specs = _inside_slides(data, params, block_um, buffer_um, stratify)
         _check_places(data, table_key)
     else:
-        specs = _between_slides(_groups(data, by), _strata(data, stratify, table_key), params)
+        specs = _between_slides(_groups(data, by, table_key), _strata(data, stratify, table_key), params)
     for slide in open_slides(data):
         slide.attrs["split"] = dict(specs[slide.name])
         _write_folds(slide, table_key)
@@ -141,20 +141,37 @@ def _check_places(data: Data, table_key: str) -> None:
             positions(slide, table_key)
 
 
-def _groups(data: Data, by: str) -> dict[str, str]:
+def _groups(data: Data, by: str, table_key: str) -> dict[str, str]:
     groups = {}
-    without_patient = []
+    without_patient, other = [], []
     for slide in open_slides(data):
         groups[slide.name] = slide.patient if by == "patient" else slide.name
         if not slide.attrs.get("patient"):
             without_patient.append(slide.name)
+        elif named := _other_patients(slide, table_key):
+            other.append(f"{slide.name} is of {slide.patient!r}, its cells of {first_few(named)}")
     check_alike(groups.values(), what=f"names of the groups by {by!r}:")
+    if by == "patient" and other:
+        warn(
+            f"folds follow sdata.attrs['spatialsig']['patient'], and `obs['patient']` of {table_key!r} says something else: "
+            f"{first_few(other)}. Let the two agree."
+        )
     if by == "patient" and without_patient:
         warn(
             f"no patient is known for {without_patient}; each counts as its own patient. Two sections of one patient "
             "in different folds leak: set sdata.attrs['spatialsig']['patient']."
         )
     return groups
+
+
+def _other_patients(slide: Slide, table_key: str) -> list[str]:
+    """Patients that were written into the cells of a slide since it was read, where these are not its own."""
+    source = slide.attrs.get("source")
+    if not isinstance(source, dict) or _keys.PATIENT not in source:
+        return []
+    column = slide.sdata.tables[table_key].obs.get(_keys.PATIENT) if table_key in slide.sdata.tables else None
+    named = [] if column is None else column.dropna().unique()
+    return sorted(repr(name) for name in {as_name(value) for value in named} - {slide.patient, source[_keys.PATIENT]})
 
 
 def _strata(data: Data, stratify: str | None, table_key: str) -> dict[str, str] | None:

@@ -10,11 +10,11 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from spatialsig import _keys, tl
-from spatialsig._checks import check_evaluation, check_key
+from spatialsig._checks import check_key
 from spatialsig._files import write_text
 from spatialsig.errors import InputError
-from spatialsig.evaluation.schema import FINDING_COLUMNS, SEVERITIES, WARNING
-from spatialsig.pl.drawing.methods import COLUMNS, slide_rows
+from spatialsig.evaluation.schema import FINDING_COLUMNS, SEVERITIES, WARNING, slide_rows
+from spatialsig.pl.drawing.methods import COLUMNS
 from spatialsig.report.comparisons import answers
 from spatialsig.report.figures import FigureData, Figures, draw_figures
 from spatialsig.report.methods_section import PACKAGES, methods_paragraph, versions
@@ -114,8 +114,7 @@ def write_report(
     InputError
         If the evaluation is empty or none of its samples is in the cohort.
     """
-    check_evaluation(evaluation, COLUMNS)
-    evaluation = slide_rows(evaluation)
+    evaluation = slide_rows(evaluation, COLUMNS)
     if summary is None:
         summary = tl.summarise(evaluation)
     if comparisons is None:

@@ -16,7 +16,7 @@ import yaml
 
 from spatialsig._arguments import Key, checked
 from spatialsig._checks import first_few, warn
-from spatialsig._text import check_alike, csv_rows, decoded, describe_mangled, distinct, near_misses, trimmed
+from spatialsig._text import check_alike, csv_rows, decoded, describe_mangled, distinct, near_misses, read_yaml, trimmed
 from spatialsig.errors import FileMissingError, InputError
 from spatialsig.signatures._names import ENSEMBL
 
@@ -105,16 +105,24 @@ def read_signatures(source: Source) -> dict[str, Genes]:
     return _clean(sets, where=str(path))
 
 
-def _clean(sets: Mapping[str, Any], *, where: str) -> dict[str, Genes]:
+def _clean(sets: Mapping[Any, Any], *, where: str) -> dict[str, Genes]:
     cleaned: dict[str, Genes] = {}
     for raw_name, genes in sets.items():
         name = trimmed(str(raw_name))
+        if not name or isinstance(raw_name, bool):
+            named = (
+                "has no name" if not name else f"is named {raw_name!r} (YAML reads NO, ON and YES so: put quotes there)"
+            )
+            msg = f"a signature of {where} {named}; give it one. Its genes: {genes!r}."
+            raise InputError(msg)
         if name in cleaned:
             msg = f"{where} holds signature {name!r} twice; give each a name of its own, or join their genes."
             raise InputError(msg)
         listed = isinstance(genes, Iterable) and not isinstance(genes, str)
         if not (listed and all(isinstance(gene, str) for gene in genes)):
-            msg = f"signature {name!r} of {where}: wanted a list of gene names, or weights by gene name, got {genes!r}."
+            truth = listed and any(isinstance(gene, bool) for gene in genes)
+            hint = " YAML reads NO, ON and YES as true and false: put quotes around them." if truth else ""
+            msg = f"signature {name!r} of {where}: wanted a list of gene names, or weights by gene name, got {genes!r}.{hint}"
             raise InputError(msg)
         try:
             cleaned[name] = _weighted(genes)
@@ -167,8 +175,11 @@ def _is_weight(value: Any) -> bool:
     return is_number and _SMALLEST <= abs(float(value)) <= 1 / _SMALLEST
 
 
-def _flat(loaded: Mapping[str, Any]) -> dict[str, Any]:
-    sets = loaded.get("signatures", loaded)
+def _flat(loaded: Any) -> dict[str, Any]:
+    sets = loaded.get("signatures", loaded) if isinstance(loaded, Mapping) else loaded
+    if not isinstance(sets, Mapping):
+        msg = f"it holds a {type(sets).__name__}; wanted names of signatures, each with its genes"
+        raise ValueError(msg)
     return {name: _genes_in(entry) for name, entry in sets.items()}
 
 
@@ -257,19 +268,7 @@ def _read_json(text: str) -> dict[str, Any]:
 
 
 def _read_yaml(text: str) -> dict[str, Any]:
-    return _flat(yaml.load(text, _StrictLoader))
-
-
-_MERGE = "tag:yaml.org,2002:merge"
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """The safe loader, for which a name given twice is an error and not the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
-        """Mapping of a node whose own keys are distinct; those that it merges in may stand in it again."""
-        distinct((self.construct_object(key, deep=True), None) for key, _ in node.value if key.tag != _MERGE)
-        return super().construct_mapping(node, deep)
+    return _flat(read_yaml(text))
 
 
 _READERS = {".gmt": _read_gmt, ".csv": _read_csv, ".json": _read_json, ".yaml": _read_yaml, ".yml": _read_yaml}

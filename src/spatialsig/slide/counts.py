@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 LARGEST = 2**24  # whole numbers up to here are exact in float32
 LOST_ATTRS = (
-    "`spatialdata.concatenate` leaves `attrs` out: use the slides as they were, each by itself or in a `sp.Cohort`."
+    "`spatialdata.concatenate` and the repair of a lost root leave `attrs` out: use the slides as they were, each by itself or "
+    "in a `sp.Cohort`."
 )
 
 

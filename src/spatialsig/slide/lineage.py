@@ -15,9 +15,10 @@ import numpy as np
 from spatialsig import _keys
 from spatialsig._checks import first_few
 from spatialsig._hashing import json_hash
-from spatialsig.errors import AlignmentError, StaleError
-from spatialsig.slide.coordinates import image_to_um
+from spatialsig.errors import AlignmentError, InputError, StaleError
+from spatialsig.slide.coordinates import check_squares, image_to_um
 from spatialsig.slide.fingerprints import Kept, Numbers, of_column, of_pixels, of_shapes
+from spatialsig.slide.parts import COLUMNS, COLUMNS_OF_SHAPES, FOLDS, MEMBERS, PLACE, STAIN, described
 from spatialsig.store.tables import parts_of
 
 if TYPE_CHECKING:
@@ -30,36 +31,7 @@ if TYPE_CHECKING:
 LINEAGE = "lineage"  # under attrs["spatialsig"]
 MADE_BY, CONTENT, HELD, SOURCES, SPOTS = "made_by", "content", "held", "from", "spots"
 FRESH, STALE, CHANGED = "fresh", "stale", "changed"  # states of a part
-PIXELS, PLACE, STAIN = "pixels", "place", "stain"  # of an image; of patches
-FOLDS = "/folds"  # part that is the folds of the slide; no element has a name like this
-COLUMNS_OF_SHAPES = "columns/"
-COLUMNS = ("obs/", "var/", COLUMNS_OF_SHAPES)  # by name
 _KEPT = Kept()  # of tables that were read from stores, see `store/snapshot.py`
-
-
-def pixels_of(image_key: str) -> str:
-    """Part that is the pixels of an image."""
-    return f"{image_key}/{PIXELS}"
-
-
-def place_of(image_key: str) -> str:
-    """Part that is where an image lies."""
-    return f"{image_key}/{PLACE}"
-
-
-def stain_of(patches_key: str) -> str:
-    """Part that is the matrix by which the colours of patches are normalised."""
-    return f"{patches_key}/{STAIN}"
-
-
-def obsm_of(table_key: str, key: str) -> str:
-    """Part that is an entry of the ``obsm`` of a table."""
-    return f"{table_key}/obsm/{key}"
-
-
-def counts_of_table(table_key: str, test_fold: int | None = None) -> list[str]:
-    """Parts that are ``X`` of a table and, where a fold of it is left out, the folds."""
-    return [f"{table_key}/X", *([] if test_fold is None else [FOLDS])]
 
 
 class Lineage:
@@ -184,14 +156,29 @@ class Lineage:
         for source, before in sources:
             # what belongs to single rows of a table stays right when others are left out
             by_row = part.startswith(f"{source.partition('/')[0]}/")
-            if not self._is_same(source, before, recorded[SPOTS].get(source), by_row=by_row):
+            spots = recorded[SPOTS].get(source)
+            if not self._is_same(source, before, spots, by_row=by_row):
                 fresh = False
+                left_out = not by_row and self._is_same(source, before, spots, by_row=True)
                 yield (
-                    f"slide {self.slide.name!r}: {self._described(part)} was made from {self._described(source)}, which "
-                    f"changed afterwards; call `sp.{recorded[MADE_BY]}` again."
+                    f"slide {self.slide.name!r}: {described(self.slide, part)} was made from {described(self.slide, source)}, "
+                    f"{'of which rows were left out' if left_out else 'which changed'} afterwards; call "
+                    f"`sp.{recorded[MADE_BY]}` again."
                 )
+        for message in self._moved(part):
+            fresh = False
+            yield message
         if fresh:
             self._fresh.add(part)
+
+    def _moved(self, part: str) -> Iterator[str]:
+        """A sentence where outlines of patches no longer lie where their columns say."""
+        spec, shapes = self.slide.attrs.get("patches", {}).get(part), self.slide.sdata.shapes.get(part)
+        if spec is not None and shapes is not None and {_keys.Y0, _keys.X0} <= set(shapes):
+            try:
+                check_squares(shapes, spec["size_l0"], name=f"slide {self.slide.name!r}: {part!r}")
+            except InputError as error:
+                yield str(error)
 
     def rows(self) -> Iterator[dict[str, str]]:
         """Every part that a function of ours made: ``part``, ``made_by``, ``made_from``, ``state``, ``detail``."""
@@ -207,7 +194,7 @@ class Lineage:
         """A sentence where a part was changed by hand."""
         aspects = self.by_hand(part)
         if aspects:
-            what = first_few([self._described(f"{part}/{aspect}" if aspect else part) for aspect in aspects])
+            what = first_few([described(self.slide, f"{part}/{aspect}" if aspect else part) for aspect in aspects])
             made_by = self.entries[part][MADE_BY]
             use = f"what was changed by hand is used as it is, until `sp.{made_by}` is called again"
             if f"{part}/{aspects[0]}".rstrip("/").endswith(f"/obs/{_keys.FOLD}"):
@@ -272,27 +259,17 @@ class Lineage:
             table = self.slide.sdata.tables.get(key)
             self._numbers[part] = None
             if table is not None:
-                self._numbers[part] = Numbers.of(table, aspect or "X", self._kept)
+                aspect = self._assigned(key, aspect) if aspect.startswith(MEMBERS) else aspect or "X"
+                self._numbers[part] = Numbers.of(table, aspect, self._kept)
         return self._numbers[part]
+
+    def _assigned(self, table_key: str, aspect: str) -> str:
+        """Where the membership in patches stands; nowhere once cells are assigned to those of another key."""
+        assigned = self.slide.params(table_key).get("assign_cells", {}).get("patches_key")
+        return f"obsm/{_keys.MEMBERSHIP}" if assigned in (None, aspect.removeprefix(MEMBERS)) else ""
 
     def _is_same(self, part: str, before: str, spots: Mapping[str, Any] | None, *, by_row: bool) -> bool:
         now, numbers = self.fingerprint(part), self._numbers_of(part)
         if now is None or now == before or spots is None or numbers is None:
             return now is None or now == before
         return numbers.is_selection(spots) and (by_row or list(numbers.values.shape) == list(spots["n"]))
-
-    def _described(self, part: str) -> str:
-        key, _, aspect = part.partition("/")
-        section, _, name = aspect.partition("/")
-        if part == FOLDS:
-            return "its folds"
-        if section in {PIXELS, PLACE, STAIN}:
-            what = {PIXELS: "the pixels of image", PLACE: "the alignment of image", STAIN: "the stain of patches"}
-            return f"{what[section]} {key!r}"
-        if section == "columns":
-            return f"`shapes[{key!r}][{name!r}]`"
-        if section:
-            return f"`tables[{key!r}].{section}[{name!r}]`" if name else f"`tables[{key!r}].{section}`"
-        sdata = self.slide.sdata
-        kind = "table" if key in sdata.tables else "image" if key in sdata.images else "shapes"
-        return f"{kind} {key!r}"

@@ -17,10 +17,10 @@ from spatialsig._hashing import array_hash, json_hash
 from spatialsig.data.patches import PatchSource, image_levels
 from spatialsig.errors import InputError, KeyMissingError
 from spatialsig.geometry.affine import apply
-from spatialsig.slide.coordinates import check_squares, image_to_um
+from spatialsig.slide.coordinates import image_to_um
 from spatialsig.slide.counts import LOST_ATTRS
 from spatialsig.slide.folds import folds_of, inner_folds_of, is_training
-from spatialsig.slide.lineage import pixels_of, stain_of
+from spatialsig.slide.parts import pixels_of, stain_of
 from spatialsig.slide.records import PatchSpec
 from spatialsig.slide.table_rows import PatchMatrix, aligned, matrix_of, rows_of_patches
 
@@ -68,7 +68,6 @@ class Patches:
         self.slide, self.key = slide, key
         self.shapes: gpd.GeoDataFrame = slide.sdata.shapes[key]
         self.spec = PatchSpec(**recorded[key])
-        check_squares(self.shapes, self.spec.size_l0, name=f"slide {slide.name!r}: {key!r}")
         self._rows: dict[str, tuple[ad.AnnData, NDArray[np.int64]]] = {}
 
     def __len__(self) -> int:

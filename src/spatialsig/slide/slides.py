@@ -16,7 +16,8 @@ from spatialsig._checks import check_key
 from spatialsig._text import trimmed
 from spatialsig.errors import InputError, KeyMissingError, SpatialsigError, StoreError
 from spatialsig.slide.counts import refuse_lazy
-from spatialsig.slide.lineage import COLUMNS_OF_SHAPES, LINEAGE, Lineage, obsm_of
+from spatialsig.slide.lineage import LINEAGE, Lineage
+from spatialsig.slide.parts import COLUMNS_OF_SHAPES, obsm_of
 from spatialsig.slide.patches import Patches
 from spatialsig.slide.records import check_records
 from spatialsig.store.commit import commit_elements, write_attrs

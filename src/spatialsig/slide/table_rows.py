@@ -18,7 +18,7 @@ from spatialsig._text import trimmed
 from spatialsig.errors import InputError
 from spatialsig.geometry.affine import apply
 from spatialsig.slide.coordinates import matrix_to_global
-from spatialsig.slide.lineage import obsm_of
+from spatialsig.slide.parts import obsm_of
 
 if TYPE_CHECKING:
     import anndata as ad

@@ -24,7 +24,7 @@ from spatialsig.models.ensemble import SignatureModel, members_of, placed, weigh
 from spatialsig.models.scalers import standardised_embedding
 from spatialsig.nn.saliency import can_roll_out, integrated_gradients, rollout, summed_cells
 from spatialsig.slide.coordinates import XY, image_of
-from spatialsig.slide.lineage import obsm_of
+from spatialsig.slide.parts import obsm_of
 from spatialsig.slide.slides import Data, open_slides
 
 if TYPE_CHECKING:

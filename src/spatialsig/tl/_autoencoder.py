@@ -11,7 +11,7 @@ from spatialsig.expression import AutoencoderOptions, embed_slide, train_express
 from spatialsig.models import Autoencoder
 from spatialsig.nn.device import on_device
 from spatialsig.signatures import Source
-from spatialsig.slide.lineage import counts_of_table
+from spatialsig.slide.parts import counts_of_table
 from spatialsig.slide.slides import Data, open_slides, slide_count
 
 

@@ -28,7 +28,7 @@ from spatialsig.models.ensemble import weights_hash
 from spatialsig.models.vit import SignatureViT
 from spatialsig.slide.folds import BUFFER
 from spatialsig.slide.ledger import Ledger, data_hash, run_hash
-from spatialsig.slide.lineage import counts_of_table, obsm_of
+from spatialsig.slide.parts import counts_of_table, members_of
 from spatialsig.slide.slides import Data, open_slides
 from spatialsig.stats.grouped import grouped_mean
 
@@ -241,7 +241,7 @@ def _embed(plan: _Plan, model: Autoencoder, fold: int) -> None:
             obsm=[str(key)],
             steps=["embed_cells"],
             made_by="tl.cross_validate",
-            sources=[*counts_of_table(plan.table_key, fold), obsm_of(plan.table_key, _keys.MEMBERSHIP)],
+            sources=[*counts_of_table(plan.table_key, fold), members_of(plan.table_key, plan.patches_key)],
         )
 
 

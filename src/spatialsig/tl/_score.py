@@ -24,7 +24,7 @@ from spatialsig.signatures import (
     weights,
 )  # fmt: skip
 from spatialsig.slide.counts import common_genes, counts_of, named_genes
-from spatialsig.slide.lineage import counts_of_table
+from spatialsig.slide.parts import counts_of_table
 from spatialsig.slide.slides import Data, open_slides, slide_count
 
 if TYPE_CHECKING:

@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 
 from spatialsig._arguments import Seed, Share, checked
-from spatialsig._checks import check_choice, check_evaluation, check_key
-from spatialsig.errors import InputError
-from spatialsig.evaluation.schema import slide_rows
+from spatialsig._checks import check_choice, check_key
+from spatialsig.evaluation.schema import check_judged_once, slide_rows
 from spatialsig.stats.significance import benjamini_hochberg, cluster_interval, combine
 
 if TYPE_CHECKING:
@@ -201,14 +200,6 @@ def _each_signature(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def _checked(evaluation: pd.DataFrame) -> pd.DataFrame:
-    check_evaluation(evaluation, ("method", "signature", "sample", "patient", "pearson", "share_of_ceiling"))
-    table = slide_rows(evaluation)
-    twice = table.duplicated(["method", "signature", "sample"])
-    if twice.any():
-        row = table[twice].iloc[0]
-        msg = (
-            f"slide {row['sample']!r} is judged more than once by {row['method']!r}; every slide "
-            "may be held out once. Give the table of one evaluation, or of the folds of one cross-validation."
-        )
-        raise InputError(msg)
+    table = slide_rows(evaluation, ("patient", "share_of_ceiling"))
+    check_judged_once(table, ("method", "signature", "sample"))
     return table if "p" in table else table.assign(p=np.nan)

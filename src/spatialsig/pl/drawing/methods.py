@@ -25,7 +25,6 @@ METHODS = {
 }
 HEADLINE = "he_only"  # the question of the toolkit: what does the H&E alone tell?
 MODEL = frozenset({"he_only", "fused", "ae_only"})  # the rest are controls and baselines
-POOLED = "(all slides)"  # in the column of samples: all held-out patches put together, no slide of its own
 MEAN = "mean"  # in the column of signatures of a summary: the mean over all of them
 SUMMARY_COLUMNS = ("method", "signature", "pearson", "low", "high", "share_of_ceiling")
 COLUMNS = ("method", "signature", "sample", "patient", "n_patches", "pearson", "ceiling", "share_of_ceiling")
@@ -40,11 +39,6 @@ def method_order(evaluation: pd.DataFrame) -> list[str]:
 def display_name(method: str) -> str:
     """Name of a method for people; the name itself for one that is not ours."""
     return METHODS.get(method, method)
-
-
-def slide_rows(evaluation: pd.DataFrame) -> pd.DataFrame:
-    """Rows of single slides, without those of all patches put together."""
-    return evaluation[evaluation["sample"] != POOLED]
 
 
 def slide_means(evaluation: pd.DataFrame, column: str = "pearson") -> pd.DataFrame:

@@ -1,0 +1,56 @@
+"""What functions and arguments that a message names are called on the command line."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+COMMAND_OF = {
+    "io.read_xenium": "import", "io.read_he": "import", "pp.filter_cells": "import", "pp.split": "split",
+    "pp.highly_variable_genes": "train-ae", "tl.train_autoencoder": "train-ae", "tl.embed_cells": "embed",
+    "pp.make_patches": "label", "pp.assign_cells": "label", "pp.normalize_stain": "label --normalize-stain",
+    "tl.score_cells": "label", "tl.aggregate_patches": "label", "tl.train_vit": "train", "tl.predict": "predict",
+    "tl.evaluate": "evaluate", "io.repair": "repair", "io.optimize": "optimize", "io.verify": "verify", "io.status": "status",
+}  # fmt: skip
+_WITHOUT_VALUE = {
+    "use_rep=None": "no_embedding",
+    "test_fold=None": "all_slides",
+}  # argument -> option that stands for it
+_FUNCTION = re.compile(r"`sp\.(\w+\.\w+)")
+_ARGUMENT = re.compile(r"`(\w+)=([^`]*)`")
+
+
+def on_the_command_line(message: str, options: Collection[str]) -> str:
+    """Sentence that names the commands and ``options`` by which to do what a message says in Python; empty without any.
+
+    >>> on_the_command_line("Call `sp.tl.embed_cells` first, or pass `use_rep=None`.", ["no_embedding", "further"])
+    'On the command line: `sp.tl.embed_cells` is `spatialsig embed`, `use_rep=None` is `--no-embedding`.'
+    """
+    named = dict([*_commands(message), *_options(message, options)])
+    return (
+        f"On the command line: {', '.join(f'`{python}` is `{word}`' for python, word in named.items())}."
+        if named
+        else ""
+    )
+
+
+def _commands(message: str) -> Iterator[tuple[str, str]]:
+    for function in _FUNCTION.findall(message):
+        if function in COMMAND_OF:
+            yield f"sp.{function}", f"spatialsig {COMMAND_OF[function]}"
+
+
+def _options(message: str, options: Collection[str]) -> Iterator[tuple[str, str]]:
+    for name, value in _ARGUMENT.findall(message):
+        written = f"{name}={value}"
+        flag = _WITHOUT_VALUE.get(written, name)
+        if flag in options:
+            yield (
+                written,
+                f"--{flag.replace('_', '-')}" + ("" if flag != name or value in ("True", "False") else f" {value}"),
+            )
+        elif "further" in options and name != written:
+            yield written, f"--set {written}"

@@ -1,0 +1,129 @@
+"""Scores of the patches of one slide written as GeoJSON, for QuPath."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spatialsig import _keys
+from spatialsig._arguments import AnyPath, Key, checked
+from spatialsig._checks import check_choice
+from spatialsig._files import replaced
+from spatialsig.errors import InputError
+from spatialsig.io._scores import ScoredPatches, scored_patches
+from spatialsig.slide.slides import Data
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+
+OBJECT_TYPES = ("tile", "annotation", "detection")  # as QuPath names them
+CLASSES = 4
+COLOURS = "viridis"
+_NAMESPACE = uuid.UUID("5ba7d0e5-6a1f-4f0e-9d0c-7f0c2a4e61b1")  # ids of patches: the same patch, the same id
+
+
+@checked
+def export_geojson(
+    data: Data,
+    path: AnyPath,
+    *,
+    signatures: Sequence[str] | None = None,
+    classify_by: str | None = None,
+    object_type: str = "tile",
+    table_key: Key = _keys.SIGNATURES_PRED,
+    patches_key: Key = _keys.PATCHES,
+) -> int:
+    """Write the patches and their scores as GeoJSON that QuPath opens over the same H&E.
+
+    One feature after another is written, so that a slide of any number of patches takes no more memory than its table.
+
+    Parameters
+    ----------
+    data
+        One slide: SpatialData or path of its store; not modified.
+    path
+        File to write, usually ``*.geojson``; an older one is replaced once the new one is whole.
+    signatures
+        Scores to write; all of the table when None.
+    classify_by
+        Signature whose quarters become QuPath classes with colours, ``"<signature> Q1"`` (lowest) to ``Q4``; None for no
+        classes.
+    object_type
+        ``"tile"``, ``"annotation"`` or ``"detection"``: what QuPath makes of them.
+    table_key, patches_key
+        Table of scores, shapes element of the patches.
+
+    Returns
+    -------
+    Number of features. Each is a square in px of the H&E at full resolution, with ``objectType``, ``name``
+    (``patch_id``), ``measurements`` (each signature, and ``std``, ``lower``, ``upper``, ``sem`` of it where the table has
+    them; what was not measured is left out) and ``classification``.
+
+    Raises
+    ------
+    KeyMissingError
+        If table, patches or a signature do not exist.
+    InputError
+        If ``data`` is several slides, the table describes other patches or has no score, a deviation is below 0 or a lower
+        bound above its upper one.
+    """
+    check_choice(object_type, OBJECT_TYPES, name="object_type")
+    patches = scored_patches(data, table_key, patches_key)
+    names = list(patches.table.var_names if signatures is None else signatures)
+    columns = {name: patches.values(name) for name in names}
+    if not any(np.isfinite(values).any() for values in columns.values()):
+        msg = (
+            f"{patches.where} has no score of {names} on any of {len(patches.ids)} patches; there is nothing to export."
+        )
+        raise InputError(msg)
+    for layer, block in patches.layers().items():
+        columns |= {f"{name} {layer}": block[:, patches.table.var_names.get_loc(name)] for name in names}
+    classes = None if classify_by is None else _classes(patches, classify_by)
+    with replaced(Path(path)) as partial, partial.open("w", encoding="utf-8") as file:
+        file.write('{"type": "FeatureCollection", "features": [')
+        for row, feature in enumerate(_features(patches, columns, classes, object_type)):
+            file.write((",\n" if row else "\n") + json.dumps(feature, allow_nan=False, ensure_ascii=False))
+        file.write("\n]}\n")
+    return len(patches.ids)
+
+
+def _classes(patches: ScoredPatches, signature: str) -> list[dict[str, Any] | None]:
+    """Class of every patch: the quarter its score lies in."""
+    from matplotlib import colormaps
+
+    values = patches.values(signature)
+    known = np.isfinite(values)
+    edges: Any = np.quantile(values[known], np.linspace(0, 1, CLASSES + 1)[1:-1]) if known.any() else []
+    shades = (np.array(colormaps[COLOURS](np.linspace(0, 1, CLASSES)))[:, :3] * 255).round().astype(int).tolist()
+    named = [{"name": f"{signature} Q{k + 1}", "color": shades[k]} for k in range(CLASSES)]
+    number = np.searchsorted(edges, values, side="right")
+    return [named[k] if there else None for k, there in zip(number.tolist(), known.tolist(), strict=True)]
+
+
+def _features(
+    patches: ScoredPatches,
+    columns: dict[str, NDArray[np.float64]],
+    classes: list[dict[str, Any] | None] | None,
+    object_type: str,
+) -> Iterator[dict[str, Any]]:
+    edge, sample = patches.spec.size_l0, patches.slide.name
+    for row, (patch, (y, x)) in enumerate(zip(patches.ids.tolist(), patches.origins.tolist(), strict=True)):
+        ring = [[x, y], [x + edge, y], [x + edge, y + edge], [x, y + edge], [x, y]]
+        measured = {name: float(f"{values[row]:.7g}") for name, values in columns.items() if np.isfinite(values[row])}
+        properties: dict[str, Any] = {"objectType": object_type, "name": str(patch), "measurements": measured}
+        if classes is not None and classes[row] is not None:
+            properties["classification"] = classes[row]
+        yield {
+            "type": "Feature",
+            "id": str(uuid.uuid5(_NAMESPACE, f"{sample}/{patch}")),
+            "geometry": {"type": "Polygon", "coordinates": [ring]},
+            "properties": properties,
+        }

@@ -1,0 +1,142 @@
+"""One score of the patches of a slide written as an image with a scale."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from spatialsig import _keys
+from spatialsig._arguments import AnyPath, Key, checked
+from spatialsig._files import replaced
+from spatialsig.errors import InputError
+from spatialsig.io._scores import ScoredPatches, scored_patches
+from spatialsig.slide.slides import Data
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+SMALLEST_LEVEL_PX = 256
+COLOURS = "viridis"
+
+
+@checked
+def export_heatmap(
+    data: Data,
+    path: AnyPath,
+    signature: Key,
+    *,
+    table_key: Key = _keys.SIGNATURES_PRED,
+    patches_key: Key = _keys.PATCHES,
+    px_per_patch: Annotated[int, Field(ge=1, le=1024)] = 8,
+    limits: tuple[float, float] | None = None,
+) -> None:
+    """Write one signature as an image with a scale: numbers (OME-TIFF) or colours (PNG).
+
+    Parameters
+    ----------
+    data
+        One slide: SpatialData or path of its store; not modified.
+    path
+        File to write: ``*.ome.tif`` / ``*.ome.tiff`` for float32 scores with a pyramid, one px per patch and NaN where
+        there is none, readable by QuPath, Fiji and napari; ``*.png`` for colours, transparent where there is none.
+    signature
+        Which score.
+    table_key, patches_key
+        Table of scores, shapes element of the patches.
+    px_per_patch
+        Edge of a patch in the PNG.
+    limits
+        Scores at the ends of the colours of the PNG; the 2nd and 98th percentile when None.
+
+    Returns
+    -------
+    Nothing; the file says how large a px is (``PhysicalSizeX`` in µm, and ``PositionX``/``PositionY`` of the first px on
+    the H&E; as text ``um_per_px``, ``signature``, ``low``, ``high`` in the PNG).
+
+    Raises
+    ------
+    KeyMissingError
+        If table, patches or signature do not exist.
+    InputError
+        If the ending is another, ``data`` is several slides, or no patch has a score.
+    """
+    name = Path(path).name.lower()
+    if not name.endswith((".ome.tif", ".ome.tiff", ".png")):
+        msg = f"`path={str(path)!r}`: wanted *.ome.tif, *.ome.tiff or *.png."
+        raise InputError(msg)
+    patches = scored_patches(data, table_key, patches_key)
+    values = patches.values(signature)
+    if not np.isfinite(values).any():
+        msg = f"{patches.where}: signature {signature!r} has no score on any of {len(values)} patches; there is nothing to draw."
+        raise InputError(msg)
+    raster, corner = _raster(patches, values)
+    if name.endswith(".png"):
+        um = patches.um_per_step / px_per_patch
+        _write_png(Path(path), raster, limits, px_per_patch, signature=signature, um_per_px=um)
+    else:
+        _write_tiff(Path(path), raster, corner, patches, signature)
+
+
+def _raster(patches: ScoredPatches, values: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """One px per patch, NaN where there is none, and the corner (y, x) of the first px, level-0 px.
+
+    Where patches overlap, a px is the middle of its patch, so that the px lie side by side.
+    """
+    spec, first = patches.spec, patches.origins.min(axis=0)
+    cell = np.rint((patches.origins - first) / spec.stride_l0).astype(np.int64)
+    raster = np.full((cell.max(axis=0) + 1).tolist(), np.nan, np.float32)
+    raster[cell[:, 0], cell[:, 1]] = values
+    return raster, first + (spec.size_l0 - spec.stride_l0) / 2
+
+
+def _write_tiff(
+    path: Path, raster: NDArray[np.float32], corner: NDArray[np.float64], patches: ScoredPatches, signature: str
+) -> None:
+    import tifffile
+
+    um, (y, x) = patches.um_per_step, (corner * patches.spec.image_um_per_px).tolist()
+    levels = [raster]
+    while max(levels[-1].shape) > SMALLEST_LEVEL_PX:
+        levels.append(_halved(levels[-1]))
+    metadata: dict[str, Any] = {"axes": "YX", "Name": signature}
+    metadata |= {"PhysicalSizeX": um, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": um, "PhysicalSizeYUnit": "µm"}
+    metadata["Plane"] = {"PositionX": [x], "PositionXUnit": ["µm"], "PositionY": [y], "PositionYUnit": ["µm"]}
+    with replaced(path) as partial, tifffile.TiffWriter(partial, ome=True) as file:
+        file.write(levels[0], subifds=len(levels) - 1, metadata=metadata, tile=(256, 256), compression="zlib")
+        for level in levels[1:]:
+            file.write(level, subfiletype=1, tile=(256, 256), compression="zlib")
+
+
+def _halved(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mean of the known values of every 2 x 2 px."""
+    height, width = (-(-n // 2) for n in values.shape)
+    padded = np.full((2 * height, 2 * width), np.nan, np.float32)
+    padded[: values.shape[0], : values.shape[1]] = values
+    blocks = padded.reshape(height, 2, width, 2)
+    known = np.isfinite(blocks).sum(axis=(1, 3))
+    total = np.nansum(blocks, axis=(1, 3))
+    return np.where(known > 0, total / np.maximum(known, 1), np.float32(np.nan)).astype(np.float32)
+
+
+def _write_png(
+    path: Path, raster: NDArray[np.float32], limits: tuple[float, float] | None, px_per_patch: int, **texts: object
+) -> None:
+    from matplotlib import colormaps
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    known = raster[np.isfinite(raster)]
+    low, high = limits or (tuple(np.percentile(known, (2, 98)).tolist()) if known.size else (0.0, 1.0))
+    shares = np.clip((np.nan_to_num(raster, nan=low) - low) / max(high - low, 1e-12), 0, 1)
+    colours = (np.asarray(colormaps[COLOURS](shares)) * 255).round().astype(np.uint8)
+    colours[..., 3] = np.where(np.isfinite(raster), 255, 0)
+    drawn = colours.repeat(px_per_patch, axis=0).repeat(px_per_patch, axis=1)
+    info = PngInfo()
+    for key, value in (texts | {"low": low, "high": high}).items():
+        info.add_text(key, str(value))
+    with replaced(path) as partial:
+        Image.fromarray(drawn).save(partial, pnginfo=info, format="PNG")

@@ -1,0 +1,66 @@
+"""Names of the parts of a slide that results are made from, and what messages call them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from spatialsig import _keys
+
+if TYPE_CHECKING:
+    from spatialsig.slide.slides import Slide
+
+PIXELS, PLACE, STAIN = "pixels", "place", "stain"  # of an image; of patches
+FOLDS = "/folds"  # part that is the folds of the slide; no element has a name like this
+MEMBERS = "members/"
+COLUMNS_OF_SHAPES = "columns/"
+COLUMNS = ("obs/", "var/", COLUMNS_OF_SHAPES)  # by name
+
+
+def pixels_of(image_key: str) -> str:
+    """Part that is the pixels of an image."""
+    return f"{image_key}/{PIXELS}"
+
+
+def place_of(image_key: str) -> str:
+    """Part that is where an image lies."""
+    return f"{image_key}/{PLACE}"
+
+
+def stain_of(patches_key: str) -> str:
+    """Part that is the matrix by which the colours of patches are normalised."""
+    return f"{patches_key}/{STAIN}"
+
+
+def obsm_of(table_key: str, key: str) -> str:
+    """Part that is an entry of the ``obsm`` of a table."""
+    return f"{table_key}/obsm/{key}"
+
+
+def members_of(table_key: str, patches_key: str) -> str:
+    """Part that is the membership of cells in patches of one key, as long as it is not that of others."""
+    return f"{table_key}/{MEMBERS}{patches_key}"
+
+
+def counts_of_table(table_key: str, test_fold: int | None = None) -> list[str]:
+    """Parts that are ``X`` of a table and, where a fold of it is left out, the folds."""
+    return [f"{table_key}/X", *([] if test_fold is None else [FOLDS])]
+
+
+def described(slide: Slide, part: str) -> str:
+    """What a message calls a part."""
+    key, _, aspect = part.partition("/")
+    section, _, name = aspect.partition("/")
+    if part == FOLDS:
+        return "its folds"
+    if section in {PIXELS, PLACE, STAIN}:
+        what = {PIXELS: "the pixels of image", PLACE: "the alignment of image", STAIN: "the stain of patches"}
+        return f"{what[section]} {key!r}"
+    if aspect.startswith(MEMBERS):
+        section, name = "obsm", _keys.MEMBERSHIP
+    if section == "columns":
+        return f"`shapes[{key!r}][{name!r}]`"
+    if section:
+        return f"`tables[{key!r}].{section}[{name!r}]`" if name else f"`tables[{key!r}].{section}`"
+    sdata = slide.sdata
+    kind = "table" if key in sdata.tables else "image" if key in sdata.images else "shapes"
+    return f"{kind} {key!r}"
