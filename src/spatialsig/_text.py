@@ -140,9 +140,21 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def read_yaml(text: str) -> Any:
-    """Value of a YAML text; :class:`ValueError` where a name is given twice, :class:`yaml.YAMLError` where it is no YAML."""
-    return yaml.load(text, _StrictLoader)
+class _SettingsLoader(_StrictLoader):
+    """Reads ``1e-3`` as a number, as YAML 1.2 and Python do."""
+
+
+_SettingsLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+"), list("-+.0123456789")
+)
+
+
+def read_yaml(text: str, *, settings: bool = False) -> Any:
+    """Value of a YAML text: of settings, where ``1e-3`` is a number, or of names, which may look like that.
+
+    :class:`ValueError` where a name is given twice, :class:`yaml.YAMLError` where it is no YAML.
+    """
+    return yaml.load(text, _SettingsLoader if settings else _StrictLoader)
 
 
 def distinct(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:

@@ -277,6 +277,7 @@ def test_interruption_is_said(monkeypatch, capsys) -> None:
 def test_further_keywords_are_read_as_yaml() -> None:
     found = keywords(["learning-rate=0.01", "loss=huber", "patience=null"], fit_vit, max_epochs=3, size=None)
     assert found == {"max_epochs": 3, "learning_rate": 0.01, "loss": "huber", "patience": None}
+    assert keywords(["learning-rate=1e-3"], fit_vit) == {"learning_rate": 0.001}  # no number in YAML 1.1
     with pytest.raises(InputError, match="is not NAME=VALUE"):
         keywords(["learning_rate"], fit_vit)
     with pytest.raises(InputError, match=r"`max_epochs` was given twice: 3 and '4'"):

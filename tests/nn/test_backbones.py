@@ -179,10 +179,25 @@ def test_a_table_stands_for_a_network() -> None:
 
 def test_a_resolution_that_does_not_fit_is_warned_of() -> None:
     backbone = build_backbone(Means(), um_per_px=0.5, input_px=112)
-    with pytest.warns(SpatialsigWarning, match=r"trained at 0.5 µm/px and will see 1 µm/px .* um_per_px=0.25"):
+    with pytest.warns(
+        SpatialsigWarning, match=r"trained at 0.5 µm/px and will see 1 µm/px .* patch_px=112, um_per_px=0.5"
+    ):
         warn_of_scale(backbone, patch_px=224, um_per_px=0.5)
     warn_of_scale(backbone, patch_px=112, um_per_px=0.5)
     warn_of_scale(build_backbone(Means()), patch_px=112, um_per_px=5)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (Means, "`backbone=Means` is a class; give an object of it"),
+        (lambda: Means(), "cannot be called with one batch of images; give the network, not a function that makes it"),
+        (3, "wanted a name, a module or a callable"),
+    ],
+)
+def test_what_makes_a_network_is_none(given: object, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        build_backbone(given)  # type: ignore[arg-type]
 
 
 class Tiny(nn.Module):

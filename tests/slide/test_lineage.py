@@ -580,7 +580,14 @@ def of_more_patches(table: ad.AnnData) -> ad.AnnData:
     return table
 
 
+def of_ids_as_text(table: ad.AnnData) -> ad.AnnData:
+    table = table.copy()
+    table.obs["patch_id"] = table.obs["patch_id"].astype(str)
+    return table
+
+
 FOREIGN = {
+    of_ids_as_text: r"table '\w+' of slide 'toy' names patches by str \('0'\), the ids of 'patches' are of type int: convert",
     of_no_patches: r"slide 'toy': table '\w+' has no rows; wanted those of the \d+ patches 'patches' of this slide \(0, 1, 2 and",
     of_another_slide: r"slide 'toy': \d+ of \d+ rows of table '\w+' belong to slide 'another' .* wanted those of the \d+ patches",
     of_more_patches: r"table '\w+' of slide 'toy' describes \d+ patches that are not in 'patches' \(1000, .* another slide\. Make",

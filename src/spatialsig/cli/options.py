@@ -85,7 +85,7 @@ def keywords(given: list[str] | None, *functions: Callable[..., Any], **named: A
             msg = f"`{name}` was given twice: {found[name]!r} and {value!r}."
             raise InputError(msg)
         try:
-            found[name] = read_yaml(value)
+            found[name] = read_yaml(value, settings=True)
         except (ValueError, yaml.YAMLError) as error:
             msg = f"`--set {entry}`: {value!r} is no value in YAML ({' '.join(str(error).split())})."
             raise InputError(msg) from error

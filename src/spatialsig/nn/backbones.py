@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -141,6 +142,23 @@ def build_backbone(
     return ExternalBackbone(found.model, str(BackboneSpec(parsed.library, found.name, options)), inputs)
 
 
+def _refuse_factory(spec: Callable[..., Any]) -> None:
+    """Raise :class:`InputError` for what makes a network instead of being one."""
+    if isinstance(spec, type):
+        msg = f"`backbone={spec.__name__}` is a class; give an object of it, `{spec.__name__}(...)`."
+        raise InputError(msg)
+    try:
+        inspect.signature(spec).bind(None)
+    except TypeError:
+        msg = (
+            f"`backbone={getattr(spec, '__name__', spec)!r}` cannot be called with one batch of images; give the network, not "
+            "a function that makes it, or call `sp.register_backbone('NAME', function)` and pass 'registered:NAME'."
+        )
+        raise InputError(msg) from None
+    except ValueError:  # written in C: only a call would tell
+        pass
+
+
 @checked
 def register_backbone(name: Key, factory: Callable[[], Any]) -> None:
     """Let ``"registered:NAME"`` stand for what ``factory()`` builds: a module that takes scaled RGB ``(b, 3, h, w)``.
@@ -178,11 +196,10 @@ def warn_of_scale(backbone: nn.Module, *, patch_px: int, um_per_px: float) -> No
     shown_px = patch_px if not isinstance(inputs, Inputs) or inputs.input_px is None else inputs.input_px
     seen = um_per_px * patch_px / shown_px
     if max(seen / wanted, wanted / seen) > SCALE_TOLERANCE:
-        fitting = wanted * shown_px / patch_px
         msg = (
             f"the backbone was trained at {wanted:g} µm/px and will see {seen:g} µm/px (patches of {patch_px} px at "
             f"{um_per_px:g} µm/px, shown as {shown_px} px): its features are made for nuclei of another size. Cut "
-            f"patches with `sp.pp.make_patches(..., patch_px={patch_px}, um_per_px={fitting:.3g})`."
+            f"patches with `sp.pp.make_patches(..., patch_px={shown_px}, um_per_px={wanted:g})`."
         )
         warn(msg)
 
@@ -217,6 +234,7 @@ def _own(network: Any, spec: BackboneSpec, changes: dict[str, Any]) -> nn.Module
     if not callable(network):
         msg = f"backbone of type {type(network).__name__}; wanted a name, a module or a callable."
         raise InputError(msg)
+    _refuse_factory(network)
     inputs = _changed(Inputs(), changes)
     options = {"inputs": asdict(inputs)} if changes and spec.library == REGISTERED else {}
     return ExternalBackbone(network, str(replace(spec, options=options)), inputs)

@@ -113,7 +113,7 @@ def read_config(path: str | Path) -> RunConfig:
         msg = f"configuration {path} does not exist; see `docs/run.md` for an example."
         raise FileMissingError(msg)
     try:
-        loaded = read_yaml(decoded(path))
+        loaded = read_yaml(decoded(path), settings=True)
     except (ValueError, yaml.YAMLError) as error:
         msg = f"configuration {path} is not valid YAML: {error}"
         raise InputError(msg) from error

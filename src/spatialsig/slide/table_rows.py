@@ -206,6 +206,12 @@ def _expected(patches: Patches) -> str:
 def _refuse_unknown(ids: pd.Index, patches: Patches, table_key: str) -> None:
     """Rows that describe patches which are not there were made from other patches of the same name."""
     unknown = [str(patch) for patch in ids[patches.ids.get_indexer(ids) < 0]]
+    if unknown and set(map(str, ids)) <= set(map(str, patches.ids)):
+        msg = (
+            f"table {table_key!r} of slide {patches.slide.name!r} names patches by {type(ids[0]).__name__} ({ids[0]!r}), the ids of "
+            f"{patches.key!r} are of type {type(patches.ids[0]).__name__}: convert its column, `.astype({patches.ids.dtype.name!r})`."
+        )
+        raise InputError(msg)
     if unknown:
         msg = (
             f"table {table_key!r} of slide {patches.slide.name!r} describes {len(unknown)} patches that are not in "
