@@ -16,7 +16,7 @@ OUT ?= demo
 comma := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow coverage screen lint notebooks docs bench-demo bench-her2st bench-qc-alignment bench-import bench-import-counts bench-render bench-fuzz-bundle bench-fuzz-arguments bench-patch-reads bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology bench-pretraining bench-leak bench-seed-parity soak-store soak-training bench-bitflips bench-layout bench-conformal bench-whole-slide bench-traps bench-intervals bench-ceiling bench-vit-speed bench-ladder bench-ladder-1um bench-signs bench-report bench-walks bench-damaged-models clean
+.PHONY: help demo test test-slow coverage screen lint heads notebooks docs bench-demo bench-her2st bench-qc-alignment bench-import bench-import-counts bench-render bench-fuzz-bundle bench-fuzz-arguments bench-patch-reads bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology bench-pretraining bench-leak bench-seed-parity soak-store soak-training bench-bitflips bench-layout bench-conformal bench-whole-slide bench-traps bench-intervals bench-ceiling bench-vit-speed bench-ladder bench-ladder-1um bench-signs bench-report bench-walks bench-damaged-models clean
 
 help:  ## show the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -47,6 +47,9 @@ lint: $(VENV)/.test  ## style and types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+heads:  ## bring up to date what the head of each module says about its users
+	$(PY) -m tests.heads
 
 notebooks: $(VENV)/.test  ## run the notebooks
 	$(PY) -m pytest -o addopts= --nbmake notebooks --nbmake-timeout 600 --timeout 900

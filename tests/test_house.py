@@ -10,6 +10,8 @@ import pytest
 
 import spatialsig
 
+from .heads import head_of, heads, modules
+
 SRC = Path(spatialsig.__file__).parent
 FLOORS = [
     {"_keys", "errors", "_arguments", "_checks", "_settings", "_progress", "_hashing", "_text", "_files", "_stains"},
@@ -70,6 +72,11 @@ def test_a_room_says_on_which_floor_it_lies(name: str) -> None:
     head = " ".join((SRC / name / "__init__.py").read_text().split('"""')[1].split())
     below = [lower for floor in FLOORS[1 : FLOOR[name]] for lower in sorted(floor)]
     assert f"Floor {FLOOR[name]}: may import the ground floor{' and ' if below else ''}{', '.join(below)}." in head
+
+
+def test_heads_say_on_which_floor_a_module_lies_and_who_uses_it() -> None:
+    wanted = heads(FLOOR)
+    assert {name: head_of(path) for name, path in modules().items() if head_of(path)} == wanted, "call `make heads`"
 
 
 MAX_FILES = 20

@@ -1,4 +1,7 @@
-"""Argument checks whose errors name the value, what is allowed and what is there."""
+"""Argument checks whose errors name the value, what is allowed and what is there.
+
+Ground floor. Used by 100 modules of 23 rooms.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Every name spatialsig writes into a SpatialData object, in one place (drawn in ``docs/store.md``)."""
+"""Every name spatialsig writes into a SpatialData object, in one place (drawn in ``docs/store.md``).
+
+Ground floor. Used by 79 modules of 13 rooms.
+"""
 
 from __future__ import annotations
 

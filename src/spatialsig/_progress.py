@@ -1,4 +1,7 @@
-"""Progress bars with rate and time left; silent when ``settings.progress`` is off."""
+"""Progress bars with rate and time left; silent when ``settings.progress`` is off.
+
+Ground floor. Used by 33 modules of 12 rooms.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Settings of one process, changed by assignment: ``sp.settings.progress = False``; what does not fit is refused."""
+"""Settings of one process, changed by assignment: ``sp.settings.progress = False``; what does not fit is refused.
+
+Ground floor. Called as sp.settings; used by 23 modules of 9 rooms.
+"""
 
 from __future__ import annotations
 

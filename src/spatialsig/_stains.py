@@ -1,4 +1,7 @@
-"""The two stains of H&E as everybody measures them."""
+"""The two stains of H&E as everybody measures them.
+
+Ground floor. Used by datasets/synthetic/image/appearance, nn/augment, pp/_normalize_stain.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Many slides, each in its own store: accepted by every function that takes one slide."""
+"""Many slides, each in its own store: accepted by every function that takes one slide.
+
+Floor 9. Called as sp.Cohort; used by cli/options, cli/slide_commands, pipeline/report_of_run, pipeline/run.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ from spatialsig.io._cohort import (
     read_panels,
 )  # fmt: skip
 from spatialsig.slide.slides import SLIDE_ERRORS, on_slide
-from spatialsig.store.metadata import check_path, elements_on_disk, read_attrs, root_document
+from spatialsig.store.metadata import check_path, elements_on_disk, read_attrs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -203,9 +206,8 @@ class Cohort:
     def __repr__(self) -> str:
         slides = self.obs[_keys.PATIENT].value_counts(sort=False)
         several = ", ".join(f"{patient}: {_many(n, 'slide')}" for patient, n in slides.items() if n > 1)
-        lines = [
-            f"Cohort of {_many(len(self), 'slide')}, {_many(len(slides), 'patient')}{f' ({several})' if several else ''}"
-        ]
+        patients = f"{_many(len(slides), 'patient')}{f' ({several})' if several else ''}"
+        lines = [f"Cohort of {_many(len(self), 'slide')}, {patients}"]
         width = max((len(sample) for sample in self), default=0)
         for sample, patient, path in self.obs[[_keys.SAMPLE, _keys.PATIENT, _PATH]].itertuples(index=False):
             lines.append(f"  {sample:<{width}}  patient {patient}  {path}")
@@ -236,8 +238,7 @@ def _rows(source: AnyPath | Mapping[str, AnyPath]) -> pd.DataFrame:
 
 def _rows_on_disk(source: Path) -> pd.DataFrame:
     check_files([source], what="cohort", fix="Give a directory of stores, or make one with `Cohort.from_bundles`.")
-    if source.is_dir() and source.suffix == ".zarr":
-        root_document(source)  # says what is wrong with it
+    if (source / "zarr.json").is_file():
         msg = f"{str(source)!r} is the store of one slide, which functions take as it is; for a cohort of one give `sp.Cohort({{{source.stem!r}: ...}})`."
         raise InputError(msg)
     file = source / MANIFEST if source.is_dir() else source
@@ -286,8 +287,7 @@ def _report(failures: dict[str, str], total: int) -> None:
     if len(failures) == total:
         msg = f"none of {total} slides could be read:\n{listed}"
         raise InputError(msg)
-    msg = f"{len(failures)} of {total} slides could not be read (see `cohort.failures`):\n{listed}"
-    warn(msg)
+    warn(f"{len(failures)} of {total} slides could not be read (see `cohort.failures`):\n{listed}")
 
 
 def _report_panels(cohort: Cohort) -> None:

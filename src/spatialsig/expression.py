@@ -1,4 +1,7 @@
-"""Expression of cells: training an autoencoder on the counts of many slides, and embedding cells with it."""
+"""Expression of cells: training an autoencoder on the counts of many slides, and embedding cells with it.
+
+Floor 5. Used by tl/_autoencoder, tl/_cross_validate.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Commands on models: train, embed, predict."""
+"""Commands on models: train, embed, predict.
+
+Floor 12. Used by cli/project_commands, cli.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Options that several commands share, and what every command does first."""
+"""Options that several commands share, and what every command does first.
+
+Floor 12. Used by cli/model_commands, cli/project_commands, cli/slide_commands, cli.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Whole jobs and their results: demonstration, run, report, evaluation, scores exported for other programs."""
+"""Whole jobs and their results: demonstration, run, report, evaluation, scores exported for other programs.
+
+Floor 12. Used by cli.
+"""
 
 from __future__ import annotations
 

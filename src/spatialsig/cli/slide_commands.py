@@ -1,4 +1,7 @@
-"""Commands on slides: into stores, held out, cut and labelled, verified and repaired."""
+"""Commands on slides: into stores, held out, cut and labelled, verified and repaired.
+
+Floor 12. Used by cli.
+"""
 
 from __future__ import annotations
 

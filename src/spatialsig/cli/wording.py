@@ -1,4 +1,7 @@
-"""What functions and arguments that a message names are called on the command line."""
+"""What functions and arguments that a message names are called on the command line.
+
+Floor 12. Used by cli.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Decoded patches kept in memory, up to a limit, so that later epochs decode nothing that fits."""
+"""Decoded patches kept in memory, up to a limit, so that later epochs decode nothing that fits.
+
+Floor 2. Used by data/loader.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Raw counts of the cells of a slide, in memory or read from the Zarr store in blocks of rows."""
+"""Raw counts of the cells of a slide, in memory or read from the Zarr store in blocks of rows.
+
+Floor 2. Used by expression, train/autoencoder, train/cells.
+"""
 
 from __future__ import annotations
 

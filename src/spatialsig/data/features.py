@@ -1,4 +1,7 @@
-"""Features of patches in place of their pixels: from a table, or from a network that does not learn."""
+"""Features of patches in place of their pixels: from a table, or from a network that does not learn.
+
+Floor 2. Used by 7 modules of evaluation, inference, tl, train.
+"""
 
 from __future__ import annotations
 

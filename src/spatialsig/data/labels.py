@@ -1,4 +1,7 @@
-"""Labels, embeddings and weights of the patches of several slides, joined into one array each."""
+"""Labels, embeddings and weights of the patches of several slides, joined into one array each.
+
+Floor 2. Used by data/loader.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The order in which patches are visited: a function of seed and epoch, whoever reads them."""
+"""The order in which patches are visited: a function of seed and epoch, whoever reads them.
+
+Floor 2. Used by data/features, data/loader.
+"""
 
 from __future__ import annotations
 

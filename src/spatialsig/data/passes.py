@@ -1,4 +1,7 @@
-"""Epochs over batches: resumable at any batch, prefetched by a thread, read by worker processes of torch."""
+"""Epochs over batches: resumable at any batch, prefetched by a thread, read by worker processes of torch.
+
+Floor 2. Used by data/features, data/loader, inference/inputs, tl/_attention, train/cells.
+"""
 
 from __future__ import annotations
 

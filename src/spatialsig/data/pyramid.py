@@ -1,4 +1,7 @@
-"""The levels of an image, as arrays or as what lies on disk, and windows of them resampled by area."""
+"""The levels of an image, as arrays or as what lies on disk, and windows of them resampled by area.
+
+Floor 2. Used by data/patches, pp/_registration_image, pp/_segmentation, slide/coordinates.
+"""
 
 from __future__ import annotations
 

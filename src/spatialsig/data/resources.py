@@ -1,4 +1,7 @@
-"""What all reads of a process share: memory for batches, and tensorstore handles of Zarr arrays."""
+"""What all reads of a process share: memory for batches, and tensorstore handles of Zarr arrays.
+
+Floor 2. Used by data/cache, data/chunks, data/patches, data/pyramid.
+"""
 
 from __future__ import annotations
 

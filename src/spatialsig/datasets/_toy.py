@@ -1,4 +1,7 @@
-"""A small slide in memory, laid out as the readers of this package lay out a real one."""
+"""A small slide in memory, laid out as the readers of this package lay out a real one.
+
+Floor 8. Called as sp.datasets.toy, sp.datasets.toy_model, sp.datasets.toy_study.
+"""
 
 from __future__ import annotations
 

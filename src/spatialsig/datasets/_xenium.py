@@ -1,4 +1,7 @@
-"""Whole synthetic Xenium runs written with paired H&E and a known truth."""
+"""Whole synthetic Xenium runs written with paired H&E and a known truth.
+
+Floor 8. Called as sp.datasets.synthetic_xenium; used by pipeline/demo.
+"""
 
 from __future__ import annotations
 

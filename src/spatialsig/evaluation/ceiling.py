@@ -1,4 +1,7 @@
-"""Noise ceiling of the labels of a slide, from halves of the molecules that made them."""
+"""Noise ceiling of the labels of a slide, from halves of the molecules that made them.
+
+Floor 6. Used by evaluation/rows, tl/_ceiling, tl/_leak.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Evaluation of a model beside simple predictors: the table of metrics, and all findings on slides, model and table."""
+"""Evaluation of a model beside simple predictors: the table of metrics, and all findings on slides, model and table.
+
+Floor 6. Used by tl/_cross_validate, tl/_evaluate.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Findings from the numbers of an evaluation."""
+"""Findings from the numbers of an evaluation.
+
+Floor 6. Used by evaluation/evaluate.
+"""
 
 from __future__ import annotations
 

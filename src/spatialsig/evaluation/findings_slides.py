@@ -1,4 +1,7 @@
-"""Findings from what the steps recorded on the slides: folds, genes, labels, registration."""
+"""Findings from what the steps recorded on the slides: folds, genes, labels, registration.
+
+Floor 6. Used by evaluation/evaluate, evaluation/rows, tl/_evaluate.
+"""
 
 from __future__ import annotations
 

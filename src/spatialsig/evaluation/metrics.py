@@ -1,4 +1,7 @@
-"""Metrics of predictions on held-out patches, as the tidy table of an evaluation."""
+"""Metrics of predictions on held-out patches, as the tidy table of an evaluation.
+
+Floor 6. Used by evaluation/evaluate.
+"""
 
 from __future__ import annotations
 

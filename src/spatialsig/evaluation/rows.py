@@ -1,4 +1,7 @@
-"""Labelled patches of each slide with everything a predictor may look at, from one pass over the pixels."""
+"""Labelled patches of each slide with everything a predictor may look at, from one pass over the pixels.
+
+Floor 6. Used by evaluation/evaluate, evaluation/metrics, tl/_evaluate.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Readings of an alignment under the usual mistakes, each with what undoes it."""
+"""Readings of an alignment under the usual mistakes, each with what undoes it.
+
+Floor 1. Used by 6 modules of io, pp.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Training sets of image models: labelled patches of every slide with their pixels, embeddings and weights."""
+"""Training sets of image models: labelled patches of every slide with their pixels, embeddings and weights.
+
+Floor 5. Used by inference/tuning, inference/vit.
+"""
 
 from __future__ import annotations
 

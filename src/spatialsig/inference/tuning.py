@@ -1,4 +1,7 @@
-"""Tuning of an image network: its head alone, low-rank additions, or all of it."""
+"""Tuning of an image network: its head alone, low-rank additions, or all of it.
+
+Floor 5. Used by inference/vit.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Training of the image model from labelled patches of slides."""
+"""Training of the image model from labelled patches of slides.
+
+Floor 5. Used by tl/_cross_validate, tl/_ensemble, tl/_vit.
+"""
 
 from __future__ import annotations
 

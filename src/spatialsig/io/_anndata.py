@@ -1,4 +1,7 @@
-"""A slide made of any table with positions and any RGB image: Visium, legacy ST, other imaging platforms."""
+"""A slide made of any table with positions and any RGB image: Visium, legacy ST, other imaging platforms.
+
+Floor 7. Called as sp.io.from_anndata.
+"""
 
 from __future__ import annotations
 

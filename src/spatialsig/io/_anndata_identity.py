@@ -1,4 +1,7 @@
-"""Whose slide a table of cells is, by its own columns: none is overwritten, and none holds two slides."""
+"""Whose slide a table of cells is, by its own columns: none is overwritten, and none holds two slides.
+
+Floor 7. Used by io/_anndata.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Tables that list slides, read and checked, and the gene panels of slides compared."""
+"""Tables that list slides, read and checked, and the gene panels of slides compared.
+
+Floor 7. Used by cohort, pipeline/run_files.
+"""
 
 from __future__ import annotations
 

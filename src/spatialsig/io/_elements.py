@@ -1,4 +1,7 @@
-"""Elements that every reader returns: the image, the table of cells and the circles it annotates."""
+"""Elements that every reader returns: the image, the table of cells and the circles it annotates.
+
+Floor 7. Used by datasets/_toy, io/_anndata, io/_anndata_identity, io/_he, io/_xenium.
+"""
 
 from __future__ import annotations
 

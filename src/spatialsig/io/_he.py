@@ -1,4 +1,7 @@
-"""A slide made of an H&E alone, on which no cells were measured; the size of the pixels of any image."""
+"""A slide made of an H&E alone, on which no cells were measured; the size of the pixels of any image.
+
+Floor 7. Called as sp.io.mpp, sp.io.read_he; used by cli/slide_commands.
+"""
 
 from __future__ import annotations
 

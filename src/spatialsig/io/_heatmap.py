@@ -1,4 +1,7 @@
-"""One score of the patches of a slide written as an image with a scale."""
+"""One score of the patches of a slide written as an image with a scale.
+
+Floor 7. Called as sp.io.export_heatmap.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The patches of one slide with their scores, as the exports write them."""
+"""The patches of one slide with their scores, as the exports write them.
+
+Floor 7. Used by io/_geojson, io/_heatmap.
+"""
 
 from __future__ import annotations
 

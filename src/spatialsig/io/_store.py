@@ -1,4 +1,7 @@
-"""Stores written, read, and laid out anew."""
+"""Stores written, read, and laid out anew.
+
+Floor 7. Called as sp.io.optimize, sp.io.read, sp.io.write; used by cli/slide_commands, cohort.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Stores and slides looked at for faults and for what has to be made again, and stores repaired."""
+"""Stores and slides looked at for faults and for what has to be made again, and stores repaired.
+
+Floor 7. Called as sp.io.repair, sp.io.status, sp.io.verify; used by cli/slide_commands.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Scorers of cells: the parameters that each learns from the training cells, and the scores under them."""
+"""Scorers of cells: the parameters that each learns from the training cells, and the scores under them.
+
+Floor 5. Used by evaluation/ceiling, labels/statistics, tl/_score.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Statistics of the cells of a patch, and their standard errors."""
+"""Statistics of the cells of a patch, and their standard errors.
+
+Floor 5. Used by evaluation/ceiling, labels/patch_labels, tl/_aggregate.
+"""
 
 from __future__ import annotations
 

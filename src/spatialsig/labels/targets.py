@@ -1,4 +1,7 @@
-"""Columns, arrays and layers of the cells that become labels of patches."""
+"""Columns, arrays and layers of the cells that become labels of patches.
+
+Floor 5. Used by labels/patch_labels, tl/_aggregate.
+"""
 
 from __future__ import annotations
 

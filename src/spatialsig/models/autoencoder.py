@@ -1,4 +1,7 @@
-"""A trained autoencoder of expression: genes, scaler and network in one object."""
+"""A trained autoencoder of expression: genes, scaler and network in one object.
+
+Floor 2. Called as sp.models.Autoencoder; used by 8 modules of cli, expression, io, models, tl, train.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Prediction intervals that a calibrated model carries: what is stored, and how it becomes bounds."""
+"""Prediction intervals that a calibrated model carries: what is stored, and how it becomes bounds.
+
+Floor 2. Used by models/ensemble, models/vit, tl/_predict.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""An image network that has seen many patches and no label yet."""
+"""An image network that has seen many patches and no label yet.
+
+Floor 2. Called as sp.models.PretrainedViT; used by 5 modules of inference, tl, train.
+"""
 
 from __future__ import annotations
 

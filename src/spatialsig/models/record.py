@@ -1,4 +1,7 @@
-"""The record of a model, which holds the SHA-256 of its files and its own, and the JSON that models are made of."""
+"""The record of a model, which holds the SHA-256 of its files and its own, and the JSON that models are made of.
+
+Floor 2. Used by models/autoencoder, models/directory, models/ensemble, models/pretrained, models/vit.
+"""
 
 from __future__ import annotations
 

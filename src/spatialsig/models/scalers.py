@@ -1,4 +1,7 @@
-"""Scalers of expression and of embeddings: checked, applied, and told apart."""
+"""Scalers of expression and of embeddings: checked, applied, and told apart.
+
+Floor 2. Used by labels/patch_labels, models/autoencoder, models/vit, tl/_attention, train/autoencoder.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Autoencoders in the three files of the prototype: ``ae.ckpt``, ``ae_genes.json``, ``scaler.npz``."""
+"""Autoencoders in the three files of the prototype: ``ae.ckpt``, ``ae_genes.json``, ``scaler.npz``.
+
+Floor 2. Called as sp.models.export_seed_autoencoder, sp.models.import_seed_autoencoder; used by io/_seed_layout.
+"""
 
 from __future__ import annotations
 

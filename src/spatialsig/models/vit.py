@@ -1,4 +1,7 @@
-"""A trained signature model: network, signatures, scalers and the scale of its patches in one object."""
+"""A trained signature model: network, signatures, scalers and the scale of its patches in one object.
+
+Floor 2. Called as sp.models.SignatureViT; used by 15 modules of 7 rooms.
+"""
 
 from __future__ import annotations
 
@@ -213,21 +216,19 @@ class SignatureViT(Described):
         FileMissingError, InputError
             If a file is missing, was altered, or does not fit the others.
         """
-        place = Path(directory)
-        run = check_model(place, kind=cls.kind, lists=("signatures",))
+        run = check_model(place := Path(directory), kind=cls.kind, lists=("signatures",))
         values = read_json(place / CONFIG, dict)
         config = signature_config(values.get("net", {}), where=str(place / CONFIG))
         names = read_names(place / "signatures.json")
         targets, latent = (len(names),), (config.n_latent,)
-        shapes = {"target_mean": targets, "target_std": targets, "ae_mean": latent, "ae_std": latent}
-        scaler = read_scaler(place, shapes)
+        scaler = read_scaler(
+            place, {"target_mean": targets, "target_std": targets, "ae_mean": latent, "ae_std": latent}
+        )
         with torch.device("meta") if config.backbone in (VIT, SEED) else nullcontext():
             net = new_network(config)
         load_weights(place, net)
-        scale = {name: number_field(values, name, where=place / CONFIG) for name in ("patch_px", "um_per_px")}
-        model = cls(
-            config, names, **scaler, patch_px=int(scale["patch_px"]), um_per_px=scale["um_per_px"], run=run, net=net
-        )
+        px, um = (number_field(values, name, where=place / CONFIG) for name in ("patch_px", "um_per_px"))
+        model = cls(config, names, **scaler, patch_px=int(px), um_per_px=um, run=run, net=net)
         model.intervals = checked_intervals(values.get("intervals"), names, where=str(place / CONFIG))
         return model
 
@@ -258,8 +259,7 @@ class SignatureViT(Described):
             size = microbatch_size(images.shape, device) if batch_size is None else batch_size
             for start in range(0, len(images), size):
                 rows = slice(start, start + size)
-                code = None if ae is None else ae[rows]
-                mean, variance = self._forward(images[rows], code, _VIEWS[n_views], device)
+                mean, variance = self._forward(images[rows], None if ae is None else ae[rows], _VIEWS[n_views], device)
                 scores[rows] = mean * self.target_std + self.target_mean
                 deviations[rows] = np.sqrt(variance) * self.target_std
         return scores, deviations

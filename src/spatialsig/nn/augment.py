@@ -1,4 +1,7 @@
-"""Changes of an H&E patch that leave its signatures alone: turns, stain, focus."""
+"""Changes of an H&E patch that leave its signatures alone: turns, stain, focus.
+
+Floor 1. Called as sp.AugmentConfig; used by models/vit, nn/masked, train/pretrain, train/vit, train/vit_module.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Autoencoder of expression: a dense network, with a linear path beside it when asked."""
+"""Autoencoder of expression: a dense network, with a linear path beside it when asked.
+
+Floor 1. Used by expression, models/autoencoder, models/seed, train/autoencoder, train/latent_axes.
+"""
 
 from __future__ import annotations
 

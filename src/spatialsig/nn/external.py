@@ -1,4 +1,7 @@
-"""Networks that others made, as backbones with the interface of our own."""
+"""Networks that others made, as backbones with the interface of our own.
+
+Floor 1. Used by models/vit, nn/backbones, nn/libraries.
+"""
 
 from __future__ import annotations
 

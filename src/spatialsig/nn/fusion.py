@@ -1,4 +1,7 @@
-"""Ways to join an expression embedding to the features of an image, and to do without it."""
+"""Ways to join an expression embedding to the features of an image, and to do without it.
+
+Floor 1. Used by inference/vit, nn/signature.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Networks out of timm and transformers: optional packages, and weights that are never fetched unasked."""
+"""Networks out of timm and transformers: optional packages, and weights that are never fetched unasked.
+
+Floor 1. Used by nn/backbones.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Losses over targets, genes or counts of which some are not measured."""
+"""Losses over targets, genes or counts of which some are not measured.
+
+Floor 1. Used by models/autoencoder, nn/autoencoder, train/recipe, train/vit_module.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Masked images: learn what tissue looks like by painting in what was hidden."""
+"""Masked images: learn what tissue looks like by painting in what was hidden.
+
+Floor 1. Used by train/pretrain.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Maps of where in a patch a score comes from: integrated gradients of any network, attention rollout of a transformer."""
+"""Maps of where in a patch a score comes from: integrated gradients of any network, attention rollout of a transformer.
+
+Floor 1. Used by tl/_attention.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The whole network: an H&E patch, and an expression embedding where there is one, to signature scores."""
+"""The whole network: an H&E patch, and an expression embedding where there is one, to signature scores.
+
+Floor 1. Used by 11 modules of inference, models, tl, train.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Vision transformer with a convolutional stem: H&E patches in, one feature vector each out."""
+"""Vision transformer with a convolutional stem: H&E patches in, one feature vector each out.
+
+Floor 1. Called as sp.ViTConfig; used by 15 modules of datasets, inference, models, nn, tl, train.
+"""
 
 from __future__ import annotations
 

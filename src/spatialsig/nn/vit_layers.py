@@ -1,4 +1,7 @@
-"""Layers of vision transformers: a convolutional stem, and attention by whichever way is fastest on the device at hand."""
+"""Layers of vision transformers: a convolutional stem, and attention by whichever way is fastest on the device at hand.
+
+Floor 1. Used by nn/seed_vit, nn/vit.
+"""
 
 from __future__ import annotations
 

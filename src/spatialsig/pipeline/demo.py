@@ -1,4 +1,7 @@
-"""The demonstration: a synthetic cohort of four patients through the whole pipeline."""
+"""The demonstration: a synthetic cohort of four patients through the whole pipeline.
+
+Floor 11. Used by cli/project_commands.
+"""
 
 from __future__ import annotations
 

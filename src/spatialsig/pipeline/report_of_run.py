@@ -1,4 +1,7 @@
-"""The report of a run that is done, from the files it left."""
+"""The report of a run that is done, from the files it left.
+
+Floor 11. Used by cli/project_commands, pipeline/run.
+"""
 
 from __future__ import annotations
 

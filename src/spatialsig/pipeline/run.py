@@ -1,4 +1,7 @@
-"""Run the pipeline step by step; steps whose inputs have not changed are skipped."""
+"""Run the pipeline step by step; steps whose inputs have not changed are skipped.
+
+Floor 11. Used by cli/project_commands, pipeline/demo.
+"""
 
 from __future__ import annotations
 

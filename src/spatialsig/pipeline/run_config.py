@@ -1,4 +1,7 @@
-"""Configuration of a run: every field has a default but the bundles and the output."""
+"""Configuration of a run: every field has a default but the bundles and the output.
+
+Floor 11. Used by cli/project_commands, pipeline/demo, pipeline/run, pipeline/run_files.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Files of a run: where they lie, what they hold, and its record in ``run.json``."""
+"""Files of a run: where they lie, what they hold, and its record in ``run.json``.
+
+Floor 11. Used by pipeline/report_of_run, pipeline/run.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Cells drawn over the H&E, near enough to judge by eye whether they lie on their nuclei."""
+"""Cells drawn over the H&E, near enough to judge by eye whether they lie on their nuclei.
+
+Floor 7. Called as sp.pl.alignment.
+"""
 
 from __future__ import annotations
 

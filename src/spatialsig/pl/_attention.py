@@ -1,4 +1,7 @@
-"""Patches of the H&E beside the maps of what the model saw in them."""
+"""Patches of the H&E beside the maps of what the model saw in them.
+
+Floor 7. Called as sp.pl.attention.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Calibration of predicted scores: measured means at each tenth of the predictions."""
+"""Calibration of predicted scores: measured means at each tenth of the predictions.
+
+Floor 7. Called as sp.pl.calibration; used by report/figures.
+"""
 
 from __future__ import annotations
 

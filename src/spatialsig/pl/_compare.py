@@ -1,4 +1,7 @@
-"""Measured, predicted and residual maps of a signature over the H&E."""
+"""Measured, predicted and residual maps of a signature over the H&E.
+
+Floor 7. Called as sp.pl.compare; used by report/slide_cards.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Coverage of signatures by the panels, and the genes that signatures share."""
+"""Coverage of signatures by the panels, and the genes that signatures share.
+
+Floor 7. Called as sp.pl.coverage; used by report/figures.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Patches a reader should look at: right at both ends, and the worst errors of the model."""
+"""Patches a reader should look at: right at both ends, and the worst errors of the model.
+
+Floor 7. Called as sp.pl.gallery; used by report/figures, report/slide_cards.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Training curves of a model, epoch by epoch."""
+"""Training curves of a model, epoch by epoch.
+
+Floor 7. Called as sp.pl.history; used by report/figures.
+"""
 
 from __future__ import annotations
 

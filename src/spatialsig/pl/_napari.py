@@ -1,4 +1,7 @@
-"""A napari window with H&E, cells, tissue and patches of a slide, coloured by a signature."""
+"""A napari window with H&E, cells, tissue and patches of a slide, coloured by a signature.
+
+Floor 7. Called as sp.pl.napari.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Patches of a slide drawn over its H&E: their places, and one value of each."""
+"""Patches of a slide drawn over its H&E: their places, and one value of each.
+
+Floor 7. Called as sp.pl.patches.
+"""
 
 from __future__ import annotations
 

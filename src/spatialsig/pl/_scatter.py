@@ -1,4 +1,7 @@
-"""Predicted against measured scores, patch by patch."""
+"""Predicted against measured scores, patch by patch.
+
+Floor 7. Called as sp.pl.scatter; used by report/figures.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The place of the H&E, from a matrix, landmarks, or a file of either."""
+"""The place of the H&E, from a matrix, landmarks, or a file of either.
+
+Floor 7. Called as sp.pp.align_he.
+"""
 
 from __future__ import annotations
 

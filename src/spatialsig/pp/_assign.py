@@ -1,4 +1,7 @@
-"""Membership of cells in patches, through the alignment of the H&E."""
+"""Membership of cells in patches, through the alignment of the H&E.
+
+Floor 7. Called as sp.pp.assign_cells; used by cli/slide_commands, datasets/_toy, pipeline/run.
+"""
 
 from __future__ import annotations
 

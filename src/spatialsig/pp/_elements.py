@@ -1,4 +1,7 @@
-"""Tissue and other elements in the pixels of the H&E, and the squares of the patches."""
+"""Tissue and other elements in the pixels of the H&E, and the squares of the patches.
+
+Floor 7. Used by pp/_find_tissue, pp/_import_patches, pp/_patches, pp/_qc_patches.
+"""
 
 from __future__ import annotations
 

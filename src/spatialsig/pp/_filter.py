@@ -1,4 +1,7 @@
-"""Cells with enough counts and genes, and only the columns that are genes."""
+"""Cells with enough counts and genes, and only the columns that are genes.
+
+Floor 7. Called as sp.pp.filter_cells; used by cli/slide_commands, pipeline/run.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Outlines of the tissue, from the H&E."""
+"""Outlines of the tissue, from the H&E.
+
+Floor 7. Called as sp.pp.find_tissue.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Patches from the tiles that squidpy, sopa or LazySlide cut."""
+"""Patches from the tiles that squidpy, sopa or LazySlide cut.
+
+Floor 7. Called as sp.pp.import_patches.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Normalised expression as a layer; the counts stay as they are."""
+"""Normalised expression as a layer; the counts stay as they are.
+
+Floor 7. Called as sp.pp.normalize.
+"""
 
 from __future__ import annotations
 

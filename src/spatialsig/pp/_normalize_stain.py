@@ -1,4 +1,7 @@
-"""The stains of every slide, and the matrix that gives its patches the colours of one reference."""
+"""The stains of every slide, and the matrix that gives its patches the colours of one reference.
+
+Floor 7. Called as sp.pp.normalize_stain; used by cli/model_commands, cli/slide_commands, pipeline/run.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Square patches of a fixed physical size, cut from the H&E."""
+"""Square patches of a fixed physical size, cut from the H&E.
+
+Floor 7. Called as sp.pp.make_patches; used by cli/model_commands, cli/slide_commands, datasets/_toy, pipeline/run.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The residual shift of the H&E off the cells, and the usual mistakes recognised."""
+"""The residual shift of the H&E off the cells, and the usual mistakes recognised.
+
+Floor 7. Called as sp.pp.qc_alignment; used by pipeline/run.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Quality of every patch: focus, glass, ink, folds, unusual stain."""
+"""Quality of every patch: focus, glass, ink, folds, unusual stain.
+
+Floor 7. Called as sp.pp.qc_patches.
+"""
 
 from __future__ import annotations
 

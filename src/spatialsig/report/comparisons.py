@@ -1,4 +1,7 @@
-"""Answers to a reader's questions about the methods, a sentence each, from the table of comparisons."""
+"""Answers to a reader's questions about the methods, a sentence each, from the table of comparisons.
+
+Floor 10. Used by report/document.
+"""
 
 from __future__ import annotations
 

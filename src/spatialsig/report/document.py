@@ -1,4 +1,7 @@
-"""One HTML file from a cohort, its evaluation and what the steps of its run recorded."""
+"""One HTML file from a cohort, its evaluation and what the steps of its run recorded.
+
+Floor 10. Used by pipeline/report_of_run.
+"""
 
 from __future__ import annotations
 

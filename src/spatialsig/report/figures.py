@@ -1,4 +1,7 @@
-"""Figures of the report that are not maps, and figures as text that an HTML file can hold."""
+"""Figures of the report that are not maps, and figures as text that an HTML file can hold.
+
+Floor 10. Used by report/document, report/slide_cards.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Sentences and tables of the report from an evaluation and its summary."""
+"""Sentences and tables of the report from an evaluation and its summary.
+
+Floor 10. Used by report/comparisons, report/document, report/methods_section.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Maps, numbers and facts of each slide for the report; slides are opened one after another, each once."""
+"""Maps, numbers and facts of each slide for the report; slides are opened one after another, each once.
+
+Floor 10. Used by report/document, report/figures, report/methods_section.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Genes of each signature: those that a panel measures, whether they are enough, and those used in existing scores."""
+"""Genes of each signature: those that a panel measures, whether they are enough, and those used in existing scores.
+
+Floor 1. Used by 6 modules of evaluation, inference, pl, tl.
+"""
 
 from __future__ import annotations
 

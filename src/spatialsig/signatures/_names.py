@@ -1,4 +1,7 @@
-"""Why genes of a signature are not found on a panel: the names of one are of another kind, and what to do."""
+"""Why genes of a signature are not found on a panel: the names of one are of another kind, and what to do.
+
+Floor 1. Used by expression, signatures/_read, tl/_score.
+"""
 
 from __future__ import annotations
 

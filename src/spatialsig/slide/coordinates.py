@@ -1,4 +1,7 @@
-"""The three frames of a slide: micrometres, the ``global`` coordinate system, and pixels of the H&E."""
+"""The three frames of a slide: micrometres, the ``global`` coordinate system, and pixels of the H&E.
+
+Floor 4. Used by 25 modules of expression, io, labels, pl, pp, slide, tl.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Fingerprints of what the parts of a slide hold: the same in memory and in any store, another one when a value changes."""
+"""Fingerprints of what the parts of a slide hold: the same in memory and in any store, another one when a value changes.
+
+Floor 4. Used by slide/lineage.
+"""
 
 from __future__ import annotations
 

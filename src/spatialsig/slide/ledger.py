@@ -1,4 +1,7 @@
-"""Parts of a run that are done, so that it resumes where it stopped and only then, and the hash of what it reads."""
+"""Parts of a run that are done, so that it resumes where it stopped and only then, and the hash of what it reads.
+
+Floor 4. Used by pipeline/report_of_run, pipeline/run, tl/_cross_validate, tl/_ensemble.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""One slide behind every function: a SpatialData in memory, or one that lives in a Zarr store."""
+"""One slide behind every function: a SpatialData in memory, or one that lives in a Zarr store.
+
+Floor 4. Used by 69 modules of cli, cohort, evaluation, expression, inference, io, labels, pl, pp, report, slide, tl.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Scores of cells straight from CSR counts: weighted sums of z-scores, in one pass."""
+"""Scores of cells straight from CSR counts: weighted sums of z-scores, in one pass.
+
+Floor 1. Used by labels/scorers.
+"""
 
 from __future__ import annotations
 

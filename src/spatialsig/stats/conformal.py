@@ -10,6 +10,8 @@ they are finitely many, is the half-width of the interval. Three ways to raise i
 - slides are exchangeable, ``guarantee="slides"``: a new slide is one more draw, and a share ``1 / (K + 1)`` of the
   probability lies beyond all that was seen (Dunn et al. 2023; Lee et al. 2023). The only one of the three that holds for
   a patch of a new slide; it needs at least ``coverage / (1 - coverage)`` slides.
+
+Floor 1. Used by tl/_calibrate.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Normalised expression straight from CSR counts: no dense matrix of a slide, sums in float64.
 
 The normalisation is ``x = log1p(1e4 * count / library)`` throughout.
+
+Floor 1. Used by 12 modules of expression, labels, models, pp, slide, stats, train.
 """
 
 from __future__ import annotations

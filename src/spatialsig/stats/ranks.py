@@ -1,4 +1,7 @@
-"""Scores from the ranks of the genes within a cell, straight from CSR counts."""
+"""Scores from the ranks of the genes within a cell, straight from CSR counts.
+
+Floor 1. Used by labels/scorers.
+"""
 
 from __future__ import annotations
 

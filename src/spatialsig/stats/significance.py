@@ -5,6 +5,8 @@ how neighbours resemble each other in both and breaks only what links them. All 
 Maps do not wrap around: where they do, opposite borders of the tissue become neighbours, and on ragged tissue the pieces
 differ in size. Fewer patches overlap under a longer shift, and the correlation spreads more; it is therefore multiplied
 by the root of their number (Mrkvička and others 2021).
+
+Floor 1. Used by evaluation/findings_scores, evaluation/metrics, tl/_summary.
 """
 
 from __future__ import annotations

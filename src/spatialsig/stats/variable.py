@@ -2,6 +2,8 @@
 
 A choice takes one entry per slide, whose arrays follow the genes of that slide, and returns a frame indexed by gene. A
 gene counts on the slides that measure it; nothing is filled in for the others.
+
+Floor 1. Used by pp/_hvg.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Renames that either happen or do not, and the flushes that make them last."""
+"""Renames that either happen or do not, and the flushes that make them last.
+
+Floor 1. Used by models/directory, store/commit, store/metadata, store/parts, store/swap.
+"""
 
 from __future__ import annotations
 

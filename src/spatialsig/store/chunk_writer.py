@@ -2,6 +2,8 @@
 
 Chunks of the H&E are encoded and written here, in the thread that made the pixels: zarr's event loop takes three
 times as long for the same bytes.
+
+Floor 1. Used by store/relayout, store/stream.
 """
 
 from __future__ import annotations

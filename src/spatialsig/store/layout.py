@@ -2,6 +2,8 @@
 
 A patch of 224-256 px touches few chunks of 256 px, and the checksum turns a flipped bit into an error of every
 reader instead of wrong pixels.
+
+Floor 1. Used by io/_elements, io/_store, store/chunk_writer, store/commit, store/relayout, store/stream.
 """
 
 from __future__ import annotations

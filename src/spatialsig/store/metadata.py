@@ -1,4 +1,7 @@
-"""Metadata of the root of a store: read, replaced so that they always fit their checksums, and the elements they list."""
+"""Metadata of the root of a store: read, replaced so that they always fit their checksums, and the elements they list.
+
+Floor 1. Used by 13 modules of cli, cohort, io, slide, store.
+"""
 
 from __future__ import annotations
 

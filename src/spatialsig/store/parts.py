@@ -1,4 +1,7 @@
-"""Parts of an element of a store replaced without writing the rest: of a table, and where an image lies."""
+"""Parts of an element of a store replaced without writing the rest: of a table, and where an image lies.
+
+Floor 1. Used by pp/_registration_image, slide/slides.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Store the images of a store in another layout; the pixels of every level stay as they are."""
+"""Store the images of a store in another layout; the pixels of every level stay as they are.
+
+Floor 1. Used by io/_store.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Make a damaged store readable again; what cannot be kept in it is moved beside it, never deleted."""
+"""Make a damaged store readable again; what cannot be kept in it is moved beside it, never deleted.
+
+Floor 1. Used by io/_verify.
+"""
 
 from __future__ import annotations
 

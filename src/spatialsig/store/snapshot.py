@@ -4,6 +4,8 @@ Every commit replaces the metadata of the root twice, before it swaps the first 
 the same file before and after reading, nothing was swapped in between.
 
 Opening a table costs some hundred small reads whatever its size, so that on small slides it is a third of all work.
+
+Floor 1. Used by io/_store, slide/slides.
 """
 
 from __future__ import annotations

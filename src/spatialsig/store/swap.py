@@ -1,4 +1,7 @@
-"""Directories of a store swapped for new ones, which were made ready in a sibling of it; what interruptions leave there."""
+"""Directories of a store swapped for new ones, which were made ready in a sibling of it; what interruptions leave there.
+
+Floor 1. Used by store/commit, store/parts, store/relayout, store/repair, store/verify.
+"""
 
 from __future__ import annotations
 

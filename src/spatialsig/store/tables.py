@@ -1,4 +1,7 @@
-"""Tables in the form that a store keeps: names of their parts, kinds of their columns, and what is missing stays missing."""
+"""Tables in the form that a store keeps: names of their parts, kinds of their columns, and what is missing stays missing.
+
+Floor 1. Used by 9 modules of datasets, io, labels, slide, store.
+"""
 
 from __future__ import annotations
 

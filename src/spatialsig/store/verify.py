@@ -1,4 +1,7 @@
-"""Faults of the files of a store, found without trusting any reader."""
+"""Faults of the files of a store, found without trusting any reader.
+
+Floor 1. Used by io/_verify, store/relayout.
+"""
 
 from __future__ import annotations
 

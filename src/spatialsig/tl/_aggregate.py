@@ -1,4 +1,7 @@
-"""Labels of the patches, summed up from the cells that lie in them."""
+"""Labels of the patches, summed up from the cells that lie in them.
+
+Floor 7. Called as sp.tl.aggregate_patches; used by cli/slide_commands, datasets/_toy, pipeline/run.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Maps over the H&E of what each place in the patches adds to the predicted scores."""
+"""Maps over the H&E of what each place in the patches adds to the predicted scores.
+
+Floor 7. Called as sp.tl.attention.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The expression autoencoder, trained on the training slides, and its embedding of every cell."""
+"""The expression autoencoder, trained on the training slides, and its embedding of every cell.
+
+Floor 7. Called as sp.tl.embed_cells, sp.tl.train_autoencoder; used by cli/model_commands, pipeline/run.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""An image network trained without labels on the H&E of every slide, and its features of every patch."""
+"""An image network trained without labels on the H&E of every slide, and its features of every patch.
+
+Floor 7. Called as sp.tl.embed_patches, sp.tl.pretrain_vit.
+"""
 
 from __future__ import annotations
 

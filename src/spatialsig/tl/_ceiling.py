@@ -1,4 +1,7 @@
-"""Largest correlation that any model could reach, given the depth of the counts."""
+"""Largest correlation that any model could reach, given the depth of the counts.
+
+Floor 7. Called as sp.tl.noise_ceiling.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Every fold in turn held out, so that every patch is predicted by a model that has not seen it."""
+"""Every fold in turn held out, so that every patch is predicted by a model that has not seen it.
+
+Floor 7. Called as sp.tl.cross_validate.
+"""
 
 from __future__ import annotations
 
@@ -234,8 +237,7 @@ def _embed(plan: _Plan, model: Autoencoder, fold: int) -> None:
         rows = patches.rows_in(plan.signatures_key)
         labels.obsm[key] = np.full((labels.n_obs, of_patches.shape[1]), np.nan, np.float32)
         labels.obsm[key][rows[rows >= 0]] = of_patches[rows >= 0]
-        record = {"key": key, "test_fold": fold, **model.record()}
-        slide.params(plan.signatures_key)["embed_cells"] = record
+        slide.params(plan.signatures_key)["embed_cells"] = {"key": key, "test_fold": fold, **model.record()}
         slide.commit_table(
             plan.signatures_key,
             obsm=[str(key)],

@@ -1,4 +1,7 @@
-"""An ensemble of one model, trained several times from different seeds."""
+"""An ensemble of one model, trained several times from different seeds.
+
+Floor 7. Called as sp.tl.train_ensemble.
+"""
 
 from __future__ import annotations
 

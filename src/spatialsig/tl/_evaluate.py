@@ -1,4 +1,7 @@
-"""Metrics of a model on slides it has never seen, beside everything that could fool the reader."""
+"""Metrics of a model on slides it has never seen, beside everything that could fool the reader.
+
+Floor 7. Called as sp.tl.baselines, sp.tl.evaluate, sp.tl.findings; used by cli/project_commands, pipeline/run.
+"""
 
 from __future__ import annotations
 

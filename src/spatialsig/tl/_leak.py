@@ -1,4 +1,7 @@
-"""Labels predicted from the expression embedding alone, before an image model is trained with it."""
+"""Labels predicted from the expression embedding alone, before an image model is trained with it.
+
+Floor 7. Called as sp.tl.embedding_leak.
+"""
 
 from __future__ import annotations
 

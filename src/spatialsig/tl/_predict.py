@@ -1,4 +1,7 @@
-"""Predicted signature scores of every patch of a slide, with or without expression."""
+"""Predicted signature scores of every patch of a slide, with or without expression.
+
+Floor 7. Called as sp.tl.predict; used by cli/model_commands, datasets/_toy, pipeline/run.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Scores of every cell for every signature."""
+"""Scores of every cell for every signature.
+
+Floor 7. Called as sp.tl.score_cells; used by cli/slide_commands, datasets/_toy, pipeline/run.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Statements about patients from slides: intervals, p-values, and which method is better."""
+"""Statements about patients from slides: intervals, p-values, and which method is better.
+
+Floor 7. Called as sp.tl.compare_methods, sp.tl.summarise; used by cli/project_commands, pipeline/run, report/document.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The image model, trained straight from the stores."""
+"""The image model, trained straight from the stores.
+
+Floor 7. Called as sp.tl.train_vit; used by cli/model_commands, datasets/_toy, pipeline/run.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Fit an autoencoder to the cells of several slides at once."""
+"""Fit an autoencoder to the cells of several slides at once.
+
+Floor 3. Used by cli/model_commands, expression, train/pretrain, train/vit.
+"""
 
 from __future__ import annotations
 

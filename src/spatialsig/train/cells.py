@@ -1,4 +1,7 @@
-"""Batches of cells from several slides, shuffled together; only the batch is dense."""
+"""Batches of cells from several slides, shuffled together; only the batch is dense.
+
+Floor 3. Used by train/autoencoder, train/latent_axes.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Checkpoints of a training run while it runs, from which it resumes exactly."""
+"""Checkpoints of a training run while it runs, from which it resumes exactly.
+
+Floor 3. Used by train/loop, train/processes, train/rank.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""One row per epoch of a training run, and the weights of the best one."""
+"""One row per epoch of a training run, and the weights of the best one.
+
+Floor 3. Used by train/checkpoint, train/loop.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Fit of any module by a quiet Lightning trainer that resumes where it was stopped and ends on NaN."""
+"""Fit of any module by a quiet Lightning trainer that resumes where it was stopped and ends on NaN.
+
+Floor 3. Used by train/autoencoder, train/pretrain, train/rank, train/vit, train/vit_module.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Base of all Lightning modules: the optimiser, gradients clipped under it, and the running average of weights."""
+"""Base of all Lightning modules: the optimiser, gradients clipped under it, and the running average of weights.
+
+Floor 3. Used by train/autoencoder, train/pretrain, train/vit_module.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Train an image network on patches without labels."""
+"""Train an image network on patches without labels.
+
+Floor 3. Used by tl/_backbone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""How a signature model is fitted: its settings, its untrained network, and the scales of scores and embeddings."""
+"""How a signature model is fitted: its settings, its untrained network, and the scales of scores and embeddings.
+
+Floor 3. Used by train/vit, train/vit_module.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Start a signature network as a ridge regression on what its untrained layers see."""
+"""Start a signature network as a ridge regression on what its untrained layers see.
+
+Floor 3. Used by train/vit.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Settings of a training run that change nothing of what is fitted: resuming, devices, arithmetic, logs."""
+"""Settings of a training run that change nothing of what is fitted: resuming, devices, arithmetic, logs.
+
+Floor 3. Called as sp.TrainerConfig; used by train/checkpoint, train/loop.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Fit a signature model to the patches of several slides."""
+"""Fit a signature model to the patches of several slides.
+
+Floor 3. Used by cli/model_commands, inference/tuning, inference/vit.
+"""
 
 from __future__ import annotations
 

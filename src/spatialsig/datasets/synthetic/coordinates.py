@@ -1,4 +1,7 @@
-"""Sizes of a slide's tissue, morphology image and H&E, and the affines between them."""
+"""Sizes of a slide's tissue, morphology image and H&E, and the affines between them.
+
+Floor 8. Used by 5 modules of datasets.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""One synthetic slide in memory, made by a recipe: every part from its own stream of random numbers."""
+"""One synthetic slide in memory, made by a recipe: every part from its own stream of random numbers.
+
+Floor 8. Used by 8 modules of datasets.
+"""
 
 from __future__ import annotations
 

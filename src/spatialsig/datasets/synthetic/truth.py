@@ -1,4 +1,7 @@
-"""Planted truth of a slide: masks in the frame of the H&E, noiseless rates per cell, and the score every patch should get."""
+"""Planted truth of a slide: masks in the frame of the H&E, noiseless rates per cell, and the score every patch should get.
+
+Floor 8. Used by datasets/_toy, datasets/_xenium.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What the metadata of an image say: which picture is the slide, how its channels lie, how large its pixels are."""
+"""What the metadata of an image say: which picture is the slide, how its channels lie, how large its pixels are.
+
+Floor 7. Used by 8 modules of io.
+"""
 
 from __future__ import annotations
 

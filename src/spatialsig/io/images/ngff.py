@@ -1,4 +1,7 @@
-"""OME-Zarr 0.4 (Zarr 2) and 0.5 (Zarr 3) opened as RGB pixels."""
+"""OME-Zarr 0.4 (Zarr 2) and 0.5 (Zarr 3) opened as RGB pixels.
+
+Floor 7. Used by io/images/open_rgb.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""H&E files of every format opened as windows of RGB pixels."""
+"""H&E files of every format opened as windows of RGB pixels.
+
+Floor 7. Used by io/_anndata, io/_he, io/_xenium.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""PNG and JPEG files decoded into RGB pixels: they have no tiles, so the whole image at once."""
+"""PNG and JPEG files decoded into RGB pixels: they have no tiles, so the whole image at once.
+
+Floor 7. Used by io/images/open_rgb.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""TIFF, OME-TIFF, SVS, NDPI and their kin opened as RGB pixels."""
+"""TIFF, OME-TIFF, SVS, NDPI and their kin opened as RGB pixels.
+
+Floor 7. Used by io/images/open_rgb, io/images/plain.
+"""
 
 from __future__ import annotations
 

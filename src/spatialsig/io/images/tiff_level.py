@@ -1,4 +1,7 @@
-"""Windows of one TIFF image decoded from its tiles or strips, from any number of threads at once."""
+"""Windows of one TIFF image decoded from its tiles or strips, from any number of threads at once.
+
+Floor 7. Used by io/images/tiff.
+"""
 
 from __future__ import annotations
 

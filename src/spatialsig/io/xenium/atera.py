@@ -1,4 +1,7 @@
-"""``cell_feature_matrix.zarr.zip`` of Atera: cells, features and counts in one zipped AnnData Zarr."""
+"""``cell_feature_matrix.zarr.zip`` of Atera: cells, features and counts in one zipped AnnData Zarr.
+
+Floor 7. Used by io/_xenium.
+"""
 
 from __future__ import annotations
 

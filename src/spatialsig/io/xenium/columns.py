@@ -1,4 +1,7 @@
-"""Tables, columns and identifiers read from the files of a bundle, damage named."""
+"""Tables, columns and identifiers read from the files of a bundle, damage named.
+
+Floor 7. Used by io/xenium/atera, io/xenium/cells, io/xenium/counts, io/xenium/extras, io/xenium/matrix.
+"""
 
 from __future__ import annotations
 

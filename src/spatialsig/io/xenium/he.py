@@ -1,4 +1,7 @@
-"""H&E and alignment that belong to a bundle, found by their names, checked, and tried on the cells."""
+"""H&E and alignment that belong to a bundle, found by their names, checked, and tried on the cells.
+
+Floor 7. Used by io/_xenium.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""``cell_feature_matrix.h5``: its cells and features, and its counts."""
+"""``cell_feature_matrix.h5``: its cells and features, and its counts.
+
+Floor 7. Used by io/_xenium.
+"""
 
 from __future__ import annotations
 

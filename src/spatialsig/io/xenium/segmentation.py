@@ -1,4 +1,7 @@
-"""Ids, centroids and pixel size read from ``cells.zarr.zip``, whose checksums make it the copy to check others by."""
+"""Ids, centroids and pixel size read from ``cells.zarr.zip``, whose checksums make it the copy to check others by.
+
+Floor 7. Used by io/_xenium, io/xenium/polygons.
+"""
 
 from __future__ import annotations
 

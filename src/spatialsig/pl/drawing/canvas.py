@@ -1,4 +1,7 @@
-"""Figures to draw on, and the colours all plots share."""
+"""Figures to draw on, and the colours all plots share.
+
+Floor 7. Used by 13 modules of pl.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Maps of one slide as arrays, gathered before anything is drawn."""
+"""Maps of one slide as arrays, gathered before anything is drawn.
+
+Floor 7. Used by pl/_compare, pl/_patches.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Names of the methods of an evaluation, their order, and the purpose of each."""
+"""Names of the methods of an evaluation, their order, and the purpose of each.
+
+Floor 7. Used by pl/_ladder, report/comparisons, report/document, report/results_section.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Scores of the patches of a slide in the order of its patches, and pairs of measured and predicted ones."""
+"""Scores of the patches of a slide in the order of its patches, and pairs of measured and predicted ones.
+
+Floor 7. Used by 8 modules of pl, report.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""``cells.zarr.zip``: ids, summary, label rasters and polygons of the cells (zarr v2 in a stored zip)."""
+"""``cells.zarr.zip``: ids, summary, label rasters and polygons of the cells (zarr v2 in a stored zip).
+
+Floor 8. Used by datasets/synthetic/bundle/write.
+"""
 
 from __future__ import annotations
 

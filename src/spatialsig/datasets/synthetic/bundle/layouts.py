@@ -1,4 +1,7 @@
-"""What differs between the output folders we make up, by generation of the software of Xenium and Atera."""
+"""What differs between the output folders we make up, by generation of the software of Xenium and Atera.
+
+Floor 8. Used by 8 modules of datasets.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""``cell_feature_matrix.zarr.zip`` of Atera: counts and cells as an AnnData Zarr (v2) in a stored zip."""
+"""``cell_feature_matrix.zarr.zip`` of Atera: counts and cells as an AnnData Zarr (v2) in a stored zip.
+
+Floor 8. Used by datasets/synthetic/bundle/write.
+"""
 
 from __future__ import annotations
 

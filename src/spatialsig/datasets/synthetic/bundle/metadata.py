@@ -1,4 +1,7 @@
-"""The descriptive files of a folder: the manifest of Xenium or Atera, ``gene_panel.json``, ``metrics_summary.csv``."""
+"""The descriptive files of a folder: the manifest of Xenium or Atera, ``gene_panel.json``, ``metrics_summary.csv``.
+
+Floor 8. Used by datasets/synthetic/bundle/write.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The morphology images of a run: DAPI alone, or with the three stains of the cell segmentation kit."""
+"""The morphology images of a run: DAPI alone, or with the three stains of the cell segmentation kit.
+
+Floor 8. Used by datasets/synthetic/bundle/metadata, datasets/synthetic/bundle/write, datasets/synthetic/slide.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""``transcripts.parquet``: one row per decoded molecule, consistent with the count matrix."""
+"""``transcripts.parquet``: one row per decoded molecule, consistent with the count matrix.
+
+Floor 8. Used by datasets/synthetic/bundle/write.
+"""
 
 from __future__ import annotations
 

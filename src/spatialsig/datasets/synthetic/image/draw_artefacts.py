@@ -1,4 +1,7 @@
-"""Folds, places out of focus and pen marks drawn onto a finished H&E, in the order in which they come about."""
+"""Folds, places out of focus and pen marks drawn onto a finished H&E, in the order in which they come about.
+
+Floor 8. Used by datasets/synthetic/image/render, datasets/synthetic/truth.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Noise that depends on a place and a seed only, so that tiles drawn in any order, by any thread, fit together."""
+"""Noise that depends on a place and a seed only, so that tiles drawn in any order, by any thread, fit together.
+
+Floor 8. Used by 3 modules of datasets.
+"""
 
 from __future__ import annotations
 

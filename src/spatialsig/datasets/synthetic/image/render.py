@@ -1,4 +1,7 @@
-"""H&E of a whole slide drawn from its nuclei and tissue, tile by tile."""
+"""H&E of a whole slide drawn from its nuclei and tissue, tile by tile.
+
+Floor 8. Used by datasets/_toy, datasets/_xenium.
+"""
 
 from __future__ import annotations
 

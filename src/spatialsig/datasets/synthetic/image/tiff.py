@@ -1,4 +1,7 @@
-"""OME-TIFF as 10x writes it: tiled, the pyramid in SubIFDs, pixel size in the OME-XML."""
+"""OME-TIFF as 10x writes it: tiled, the pyramid in SubIFDs, pixel size in the OME-XML.
+
+Floor 8. Used by datasets/_xenium, datasets/synthetic/bundle/morphology, datasets/synthetic/image/draw_artefacts.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Gene panel of the synthetic slides (real names, planted profiles), and counts with the noise of a Xenium run."""
+"""Gene panel of the synthetic slides (real names, planted profiles), and counts with the noise of a Xenium run.
+
+Floor 8. Used by 11 modules of datasets.
+"""
 
 from __future__ import annotations
 

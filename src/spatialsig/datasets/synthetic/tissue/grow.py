@@ -1,4 +1,7 @@
-"""Positions, types and programme of the cells of one synthetic slide."""
+"""Positions, types and programme of the cells of one synthetic slide.
+
+Floor 8. Used by 5 modules of datasets.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Empty structures of the tissue: glands with a lumen and a lining, and lobules of fat. Lengths in um."""
+"""Empty structures of the tissue: glands with a lumen and a lining, and lobules of fat. Lengths in um.
+
+Floor 8. Used by datasets/synthetic/tissue/grow.
+"""
 
 from __future__ import annotations
 
