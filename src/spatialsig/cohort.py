@@ -1,11 +1,12 @@
 """Many slides, each in its own store: accepted by every function that takes one slide.
 
-Floor 9. Called as sp.Cohort; used by cli/options, cli/slide_commands, pipeline/report_of_run, pipeline/run.
+Floor 9. Called as sp.Cohort; used by cli/options, cli/slide_commands, pipeline/report_of_run, pipeline/run_steps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,11 +17,10 @@ from spatialsig import _keys
 from spatialsig._arguments import AnyPath, Key, checked
 from spatialsig._checks import check_files, check_key, warn
 from spatialsig._files import write_text
-from spatialsig._progress import progress_bar
 from spatialsig._text import check_alike
-from spatialsig.errors import FileMissingError, InputError, StoreError
+from spatialsig.errors import FileMissingError, InputError
+from spatialsig.io._bundles import read_bundle, read_slides
 from spatialsig.io._cohort import (
-    COLUMNS,
     at_home,
     check_each_once,
     check_samples,
@@ -32,11 +32,10 @@ from spatialsig.io._cohort import (
     read_manifest,
     read_panels,
 )  # fmt: skip
-from spatialsig.slide.slides import SLIDE_ERRORS, on_slide
-from spatialsig.store.metadata import check_path, elements_on_disk, read_attrs
+from spatialsig.store.metadata import check_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 MANIFEST = "cohort.csv"
 _PATH = "path"
@@ -120,26 +119,7 @@ class Cohort:
         InputError
             If a column is missing, names are not unique or cannot name a file, or every slide fails.
         """
-        rows = read_manifest(manifest)
-        check_path(out := at_home(out), name="`out`")
-        out.mkdir(parents=True, exist_ok=True)
-        failures: dict[str, str] = {}
-        with progress_bar("reading bundles", total=len(rows), unit="slides") as bar:
-            for row in (row for _, row in rows.iterrows()):
-                bar.note(str(row[_keys.SAMPLE]))
-                try:
-                    with on_slide(str(row[_keys.SAMPLE])):
-                        _import(row, out / f"{row[_keys.SAMPLE]}.zarr", overwrite=overwrite)
-                except SLIDE_ERRORS as error:
-                    failures[str(row[_keys.SAMPLE])] = f"{type(error).__name__}: {error}"
-                bar.advance()
-        _report(failures, len(rows))
-        done = rows[~rows[_keys.SAMPLE].isin(failures)]
-        _save(done, out)
-        cohort = cls(out)
-        cohort.failures = failures
-        _report_panels(cohort)
-        return cohort
+        return import_cohort(manifest, out, partial(read_bundle, overwrite=overwrite))
 
     @checked
     def panels(self, *, table_key: Key = _keys.TABLE) -> pd.DataFrame:
@@ -253,41 +233,19 @@ def _rows_on_disk(source: Path) -> pd.DataFrame:
     return pd.DataFrame({_keys.SAMPLE: [path.stem for path in stores], _PATH: stores}, dtype=object)
 
 
-def _import(row: pd.Series[Any], path: Path, *, overwrite: bool) -> None:
-    """Read one bundle, unless its store is there already."""
-    from spatialsig.io import read_xenium
-
-    if path.exists() and not overwrite:
-        _check_same(row, path)
-        return
-    names = (_keys.SAMPLE, _keys.PATIENT, "he_image", "he_alignment")
-    read_xenium(row["bundle"], **{name: row[name] for name in names}, out=path, overwrite=overwrite)
-
-
-def _check_same(row: pd.Series[Any], path: Path) -> None:
-    """Raise unless the store is whole and holds what the row describes."""
-    ours = read_attrs(path).get(_keys.NAMESPACE, {})
-    source = found if isinstance(found := ours.get("source"), dict) else {}
-    stored = source | {name: ours.get(name) for name in (_keys.SAMPLE, _keys.PATIENT)}
-    described = {name: str(row[name]) for name in COLUMNS if row[name] is not None}
-    different = [
-        f"{name} {stored.get(name)!r}, now {value!r}" for name, value in described.items() if stored.get(name) != value
-    ]
-    unfinished = [f"{kind}/{name}" for kind, name, finished in elements_on_disk(path) if not finished]
-    if different or unfinished:
-        what = f"was read from {'; '.join(different)}" if different else f"has unfinished elements {unfinished}"
-        msg = f"store {str(path)!r} {what}. Pass `overwrite=True` to read the slide again, or move the store away."
-        raise StoreError(msg)
-
-
-def _report(failures: dict[str, str], total: int) -> None:
-    if not failures:
-        return
-    listed = "\n".join(f"  {sample}: {why}" for sample, why in failures.items())
-    if len(failures) == total:
-        msg = f"none of {total} slides could be read:\n{listed}"
-        raise InputError(msg)
-    warn(f"{len(failures)} of {total} slides could not be read (see `cohort.failures`):\n{listed}")
+def import_cohort(
+    manifest: str | Path | pd.DataFrame, out: str | Path, read: Callable[[pd.Series[Any], Path], None]
+) -> Cohort:
+    """Cohort of the slides of a manifest; ``read(row, store)`` makes each. Those that fail are left out, and named."""
+    rows = read_manifest(manifest)
+    check_path(out := at_home(out), name="`out`")
+    out.mkdir(parents=True, exist_ok=True)
+    failures = read_slides(rows, out, read)
+    _save(rows[~rows[_keys.SAMPLE].isin(failures)], out)
+    cohort = Cohort(out)
+    cohort.failures = failures
+    _report_panels(cohort)
+    return cohort
 
 
 def _report_panels(cohort: Cohort) -> None:

@@ -11,6 +11,8 @@ from spatialsig.errors import FileMissingError, InputError
 from spatialsig.pipeline import read_config, report_of
 from spatialsig.pipeline.run_config import RunConfig
 from spatialsig.pipeline.run_files import RunFiles, input_fingerprints, read_json, write_record
+from spatialsig.pipeline.run_steps import Job, Step
+from spatialsig.slide.ledger import Ledger
 
 run_module = importlib.import_module("spatialsig.pipeline.run")  # the package gives its name to the function
 
@@ -67,19 +69,19 @@ class Played:
     def __init__(self, config: RunConfig) -> None:
         self.config, self.files, self.inputs, self.done = config, RunFiles(config.out), {}, []
 
-    def steps(self) -> list[run_module.Step]:
+    def steps(self) -> list[Step]:
         def write(name: str) -> None:
             self.done.append(name)
             (self.config.out / name).write_text(name)
 
         made = {name: self.config.out / name for name in "ab"}
-        return [run_module.Step(n, self.config.seed, lambda n=n: write(n), (path,)) for n, path in made.items()]
+        return [Step(n, self.config.seed, lambda n=n: write(n), (path,)) for n, path in made.items()]
 
 
 def test_a_result_that_was_removed_is_made_again(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     config.out.mkdir()
     job = Played(config)
-    monkeypatch.setattr(run_module, "_Job", lambda _: job)
+    monkeypatch.setattr(run_module, "Job", lambda *_: job)
     monkeypatch.setattr(run_module, "report_on", lambda *_, **__: config.out / "report.html")
     run_module.run(config)
     run_module.run(config)
@@ -100,7 +102,7 @@ def test_genes_in_a_file_beside_the_configuration_decide(config: RunConfig, tmp_
     assert read.labels.signatures == str(sets)
 
     def decides() -> object:
-        return run_module._Job(read).steps()[2].parameters
+        return Job(read, Ledger(tmp_path / "steps.json")).steps()[2].parameters
 
     before = decides()
     sets.write_text(json.dumps({"T": ["CD3D", "CD2"]}))

@@ -1,6 +1,6 @@
 """Tables that list slides, read and checked, and the gene panels of slides compared.
 
-Floor 7. Used by cohort, pipeline/run_files.
+Floor 7. Used by cohort, io/_bundles, pipeline/run_files.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Files of a run: where they lie, what they hold, and its record in ``run.json``.
 
-Floor 11. Used by pipeline/report_of_run, pipeline/run.
+Floor 11. Used by pipeline/report_of_run, pipeline/run, pipeline/run_steps.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ class RunFiles:
         self.root = root
         self.stores = root / "stores"  # one per slide
         self.models = root / "models"  # one directory per model
+        self.training = root / "training"  # checkpoints of the runs that are not finished
         self.ledger = root / "steps.json"  # what is done, see :class:`spatialsig.slide.ledger.Ledger`
         self.record = root / "run.json"  # versions, parameters, seeds and hashes of the run
         self.report = root / "report.html"

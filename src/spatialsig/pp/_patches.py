@@ -1,6 +1,6 @@
 """Square patches of a fixed physical size, cut from the H&E.
 
-Floor 7. Called as sp.pp.make_patches; used by cli/model_commands, cli/slide_commands, datasets/_toy, pipeline/run.
+Floor 7. Called as sp.pp.make_patches; used by 4 modules of cli, datasets, pipeline.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Parts of a run that are done, so that it resumes where it stopped and only then, and the hash of what it reads.
 
-Floor 4. Used by pipeline/report_of_run, pipeline/run, tl/_cross_validate, tl/_ensemble.
+Floor 4. Used by pipeline/report_of_run, pipeline/run, pipeline/run_steps, tl/_cross_validate, tl/_ensemble.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable
 
     from spatialsig.slide.slides import Data, Slide
 
@@ -57,6 +58,13 @@ class Ledger:
         if part in parts:
             for later in parts[parts.index(part) :]:
                 del self._done[later]
+            self._write()
+
+    def keep(self, wanted: Callable[[str], bool]) -> None:
+        """Forget the parts that are not ``wanted`` any more."""
+        kept = {part: entry for part, entry in self._done.items() if wanted(part)}
+        if len(kept) < len(self._done):
+            self._done = kept
             self._write()
 
     def values(self, name: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Labels of the patches, summed up from the cells that lie in them.
 
-Floor 7. Called as sp.tl.aggregate_patches; used by cli/slide_commands, datasets/_toy, pipeline/run.
+Floor 7. Called as sp.tl.aggregate_patches; used by cli/slide_commands, datasets/_toy, pipeline/run_steps.
 """
 
 from __future__ import annotations

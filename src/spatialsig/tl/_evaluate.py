@@ -1,6 +1,6 @@
 """Metrics of a model on slides it has never seen, beside everything that could fool the reader.
 
-Floor 7. Called as sp.tl.baselines, sp.tl.evaluate, sp.tl.findings; used by cli/project_commands, pipeline/run.
+Floor 7. Called as sp.tl.baselines, sp.tl.evaluate, sp.tl.findings; used by cli/project_commands, pipeline/run_steps.
 """
 
 from __future__ import annotations

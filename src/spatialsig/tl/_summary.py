@@ -1,6 +1,6 @@
 """Statements about patients from slides: intervals, p-values, and which method is better.
 
-Floor 7. Called as sp.tl.compare_methods, sp.tl.summarise; used by cli/project_commands, pipeline/run, report/document.
+Floor 7. Called as sp.tl.compare_methods, sp.tl.summarise; used by 3 modules of cli, pipeline, report.
 """
 
 from __future__ import annotations

@@ -1,0 +1,192 @@
+"""The steps of a run: what decides the result of each, what it does, and where it resumes when it was interrupted.
+
+Floor 11. Used by pipeline/run.
+"""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from spatialsig import pp, tl
+from spatialsig._files import write_csv
+from spatialsig._hashing import json_hash
+from spatialsig.cohort import Cohort, import_cohort
+from spatialsig.errors import SpatialsigWarning
+from spatialsig.io._bundles import read_bundle
+from spatialsig.models import SignatureViT
+from spatialsig.pipeline.run_files import AUTOENCODER, IMAGE_MODEL, RunFiles, input_fingerprints
+from spatialsig.signatures import read_signatures
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import pandas as pd
+
+    from spatialsig.pipeline.run_config import RunConfig
+    from spatialsig.slide.ledger import Ledger
+
+console = Console()
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: a name for people, what decides its result, what it does, and what it leaves."""
+
+    name: str
+    parameters: Any
+    action: Callable[[], None]
+    makes: tuple[Path, ...] = ()
+
+
+def collect_warnings(action: Callable[[], None]) -> list[str]:
+    """Run a step; show its warnings at once and keep ours for the report."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", SpatialsigWarning)
+        action()
+    ours = [str(warning.message) for warning in caught if issubclass(warning.category, SpatialsigWarning)]
+    for text in ours:
+        console.print(f"  warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    return ours
+
+
+def _slide_part(sample: str) -> str:
+    """Name in the ledger of the import of one slide."""
+    return f"import {sample}"
+
+
+class Job:
+    """The steps of one run and the files they leave; an interrupted step resumes at its slide or its checkpoint."""
+
+    def __init__(self, config: RunConfig, ledger: Ledger) -> None:
+        self.config, self.ledger = config, ledger
+        self.digest = ""  # of the step that runs: what decides its result
+        self.files = RunFiles(config.out)
+        self.autoencoder = self.files.models / AUTOENCODER
+        self.vit = self.files.models / IMAGE_MODEL
+        self.inputs = input_fingerprints(config.bundles)
+
+    def steps(self) -> list[Step]:
+        """All of them, in their order."""
+        c, files = self.config, self.files
+        manifest = c.bundles.read_text(encoding="utf-8") if c.bundles.is_file() else ""
+        genes = read_signatures(c.labels.signatures)  # of a file, what it holds now
+        inputs = [manifest, self.inputs, c.cells.model_dump(), c.check_alignment]
+        return [
+            Step("import bundles", inputs, self._import, (files.stores,)),
+            Step("hold out patients, choose genes", [c.split.model_dump(), c.genes.model_dump(), c.seed], self._design),
+            Step("train autoencoder", [c.autoencoder, genes, c.seed], self._train_autoencoder, (self.autoencoder,)),
+            Step(
+                "cut and label patches", [c.patches.model_dump(), c.labels.model_dump()], self._label,
+                (files.table("coverage"),),
+            ),
+            Step("train image model", [c.vit, c.seed], self._train_vit, (self.vit,)),
+            Step("predict every slide", None, self._predict),
+            Step("evaluate on held-out patients", c.seed, self._evaluate, (files.table("evaluation"),)),
+        ]  # fmt: skip
+
+    def cohort(self) -> Cohort:
+        """The slides that were imported."""
+        return Cohort.open(self.files.stores)
+
+    def _import(self) -> None:
+        cohort = import_cohort(self.config.bundles, self.files.stores, self._import_slide)
+        slides = {_slide_part(sample) for sample in cohort.stores}
+        self.ledger.keep(lambda part: not part.startswith(_slide_part("")) or part in slides)
+
+    def _import_slide(self, row: pd.Series[Any], store: Path) -> None:
+        """Read, filter and check one slide, unless the same was done before: an interrupted run loses no other slide."""
+        config, sample = self.config, str(row["sample"])
+        decides = [version("spatialsig"), row.to_dict(), self.inputs.get(sample), config.cells.model_dump()]
+        digest = json_hash([*decides, config.check_alignment])
+        if self.ledger.holds(_slide_part(sample), digest) and store.exists():
+            return
+
+        def read() -> None:
+            read_bundle(row, store, overwrite=True)
+            pp.filter_cells(store, **config.cells.model_dump())
+            if config.check_alignment:  # a shift, or a mistake in an alignment, becomes a warning of this step
+                pp.qc_alignment(store)
+
+        self.ledger.note(_slide_part(sample), digest, warnings=collect_warnings(read))
+
+    def _forget(self, checkpoints: Path) -> None:
+        """Remove the checkpoints of a training whose model is saved."""
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        with suppress(OSError):  # of others that are not finished
+            self.files.training.rmdir()
+
+    def _checkpoints(self, model: str) -> Path:
+        """Where the training of this step leaves its checkpoints; those of other parameters are removed."""
+        place = self.files.training / f"{model}-{self.digest[:16]}"
+        for other in set(self.files.training.glob(f"{model}-*")) - {place}:
+            shutil.rmtree(other)
+        return place
+
+    def _design(self) -> None:
+        cohort, split = self.cohort(), self.config.split
+        options = split.model_dump(exclude={"test_fold"})
+        pp.split(cohort, **options, seed=self.config.seed)
+        pp.highly_variable_genes(cohort, **self.config.genes.model_dump(), test_fold=split.test_fold)
+
+    def _train_autoencoder(self) -> None:
+        cohort, config = self.cohort(), self.config
+        checkpoints = self._checkpoints(AUTOENCODER)
+        options = {"gene_symbols": config.labels.gene_symbols, "run_dir": checkpoints} | config.autoencoder
+        model = tl.train_autoencoder(
+            cohort,
+            signatures=config.labels.signatures,
+            test_fold=config.split.test_fold,
+            seed=config.seed,
+            **options,
+        )
+        model.save(self.autoencoder)
+        tl.embed_cells(cohort, model)
+        self._forget(checkpoints)
+
+    def _label(self) -> None:
+        cohort, labels = self.cohort(), self.config.labels
+        pp.make_patches(cohort, **self.config.patches.model_dump(exclude={"normalize_stain"}))
+        if self.config.patches.normalize_stain:
+            stains = pp.normalize_stain(cohort)
+            write_csv(self.files.table("stains"), stains, index=True)
+        pp.assign_cells(cohort)
+        coverage = tl.score_cells(
+            cohort,
+            labels.signatures,
+            test_fold=self.config.split.test_fold,
+            min_genes=labels.min_genes,
+            min_fraction=labels.min_fraction,
+            gene_symbols=labels.gene_symbols,
+        )
+        write_csv(self.files.table("coverage"), coverage, index=True)
+        tl.aggregate_patches(cohort, stat=labels.stat, min_cells=labels.min_cells)
+
+    def _train_vit(self) -> None:
+        checkpoints, config = self._checkpoints(IMAGE_MODEL), self.config
+        options = {"run_dir": checkpoints} | config.vit
+        model = tl.train_vit(self.cohort(), test_fold=config.split.test_fold, seed=config.seed, **options)
+        model.save(self.vit)
+        self._forget(checkpoints)
+
+    def _predict(self) -> None:
+        tl.predict(self.cohort(), SignatureViT.load(self.vit), skip_done=True)
+
+    def _evaluate(self) -> None:
+        cohort, model = self.cohort(), SignatureViT.load(self.vit)
+        evaluation = tl.evaluate(cohort, model, seed=self.config.seed)
+        tables = {
+            "summary": tl.summarise(evaluation, seed=self.config.seed),
+            "comparisons": tl.compare_methods(evaluation),
+            "findings": tl.findings(cohort, model, evaluation),
+            "evaluation": evaluation,
+        }
+        for name, table in tables.items():
+            write_csv(self.files.table(name), table)

@@ -1,0 +1,120 @@
+"""A run that is interrupted at any of its steps ends as one that is not, and does nothing twice."""
+
+import pkgutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import spatialsig as sp
+from spatialsig.io._bundles import read_bundle
+from spatialsig.pipeline import RunConfig, run
+
+pytestmark = pytest.mark.timeout(900)
+GENES = sp.io.read_signatures("seed")
+FEW = {"checkpoint_minutes": 1e-6}
+
+
+class Stopped(KeyboardInterrupt):
+    """What a test raises in place of a kill."""
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("bundles")
+    sp.datasets.synthetic_xenium(place, n_slides=3, size_um=260.0, seed=3)
+    return place / "bundles.csv"
+
+
+def config(bundles: Path, out: Path) -> RunConfig:
+    return RunConfig(
+        bundles=bundles, out=out, check_alignment=False,
+        split={"n_folds": 3}, genes={"n_top_genes": 60},
+        patches={"patch_px": 28, "um_per_px": 2.0, "stride_um": 28.0},
+        labels={"signatures": {name: GENES[name] for name in ("Immune_T", "Fibroblast")}, "min_cells": 3},
+        autoencoder={"max_epochs": 2, "hidden": [8], "n_latent": 4, "trainer": FEW},
+        vit={"max_epochs": 3, "batch_size": 16, "trainer": FEW},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def undisturbed(bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    out = tmp_path_factory.mktemp("whole") / "out"
+    run(config(bundles, out))
+    return results(out)
+
+
+def results(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {name: pd.read_csv(out / f"{name}.csv") for name in ("evaluation", "coverage", "findings")}
+    for store in sorted((out / "stores").glob("*.zarr")):
+        sdata = sp.io.read(store)
+        found |= {f"{store.stem} {key}": np.asarray(sdata[key].X) for key in ("signatures", "signatures_pred")}
+        found[f"{store.stem} X_ae"] = np.asarray(sdata["table"].obsm["X_ae"])
+    return found
+
+
+def same(first: dict[str, Any], second: dict[str, Any]) -> None:
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        if isinstance(value, pd.DataFrame):
+            pd.testing.assert_frame_equal(value, second[name])
+        else:
+            np.testing.assert_array_equal(value, second[name], err_msg=name)
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, target: str, n: int, named: str) -> None:
+    """Let a function be called ``n`` times with an argument whose text holds ``named``, and stop the run after the last."""
+    calls = Counter[str]()
+    owner, _, name = target.rpartition(".")
+    original = getattr(pkgutil.resolve_name(owner), name)
+
+    def stopping(*args: Any, **kwargs: Any) -> Any:
+        done = original(*args, **kwargs)
+        calls[target] += any(named in str(value) for value in args)
+        if calls[target] == n:
+            calls[target] += 1
+            raise Stopped
+        return done
+
+    monkeypatch.setattr(f"{owner.replace(':', '.')}.{name}", stopping)
+
+
+# function after whose n-th call, with an argument that holds a text, the run stops; slides that are read again afterwards
+POINTS = {
+    "second slide read": ("spatialsig.pipeline.run_steps.read_bundle", 2, "", 2),
+    "checkpoint of the autoencoder": ("spatialsig.train.checkpoint.Checkpoints._keep", 2, "autoencoder", 0),
+    "autoencoder trained": ("spatialsig.models.autoencoder.Autoencoder.save", 1, "", 0),
+    "checkpoint of the image model": ("spatialsig.train.checkpoint.Checkpoints._keep", 2, "vit", 0),
+    "prediction of the first slide": ("spatialsig.tl._predict._Prediction.on", 1, "", 0),
+}
+
+
+ALL = pytest.param(list(POINTS), id="at all of them")
+EACH = [pytest.param([point], id=point, marks=pytest.mark.slow) for point in POINTS]
+
+
+@pytest.mark.parametrize("points", [ALL, *EACH])
+def test_an_interrupted_run_ends_as_one_that_is_not(
+    points: list[str], bundles: Path, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    for point in points:
+        target, n, named, again = POINTS[point]
+        with pytest.MonkeyPatch.context() as patch:
+            stop_after(patch, target, n, named)
+            with pytest.raises((Stopped, SystemExit)):  # Lightning makes the second of the first
+                run(config(bundles, out))
+        if point.startswith("checkpoint"):  # from which the next run resumes
+            assert list((out / "training").glob(f"{named}-*/checkpoints/*"))
+    with pytest.MonkeyPatch.context() as patch:
+        read = []
+        patch.setattr(
+            "spatialsig.pipeline.run_steps.read_bundle", lambda *a, **k: read.append(a) or read_bundle(*a, **k)
+        )
+        run(config(bundles, out))
+    same(results(out), undisturbed)
+    assert len(read) == again
+    assert not (out / "training").exists()
