@@ -316,7 +316,7 @@ def test_a_fault_of_ours_is_no_bad_slide(
     def fails(*_: object, **__: object) -> None:
         raise error("of ours")
 
-    monkeypatch.setattr("spatialsig.cohort._import", fails)
+    monkeypatch.setattr("spatialsig.cohort.read_bundle", fails)
     rows = pd.DataFrame({"sample": ["S1"], "patient": ["P1"], "bundle": [tmp_path]})
     with pytest.raises(error, match="of ours") as caught:
         sp.Cohort.from_bundles(rows, tmp_path / "stores")

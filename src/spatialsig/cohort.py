@@ -19,7 +19,7 @@ from spatialsig._checks import check_files, check_key, warn
 from spatialsig._files import write_text
 from spatialsig._text import check_alike
 from spatialsig.errors import FileMissingError, InputError
-from spatialsig.io._bundles import read_bundle, read_slides
+from spatialsig.io._bundles import check_same, read_slides
 from spatialsig.io._cohort import (
     at_home,
     check_each_once,
@@ -246,6 +246,17 @@ def import_cohort(
     cohort.failures = failures
     _report_panels(cohort)
     return cohort
+
+
+def read_bundle(row: pd.Series[Any], path: Path, *, overwrite: bool) -> None:
+    """Read one bundle, unless its store is there already."""
+    from spatialsig.io import read_xenium
+
+    if path.exists() and not overwrite:
+        check_same(row, path)
+        return
+    names = (_keys.SAMPLE, _keys.PATIENT, "he_image", "he_alignment")
+    read_xenium(row["bundle"], **{name: row[name] for name in names}, out=path, overwrite=overwrite)
 
 
 def _report_panels(cohort: Cohort) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import spatialsig as sp
-from spatialsig.io._bundles import read_bundle
+from spatialsig.cohort import read_bundle
 from spatialsig.pipeline import RunConfig, run
 
 pytestmark = pytest.mark.timeout(900)

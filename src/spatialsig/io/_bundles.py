@@ -1,6 +1,6 @@
 """Bundles of a manifest read into stores, one after another; one that fails leaves the others alone.
 
-Floor 7. Used by cohort, pipeline/run_steps.
+Floor 7. Used by cohort.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from spatialsig._checks import warn
 from spatialsig._progress import progress_bar
 from spatialsig.errors import InputError, StoreError
 from spatialsig.io._cohort import COLUMNS
-from spatialsig.io._xenium import read_xenium
 from spatialsig.slide.slides import SLIDE_ERRORS, on_slide
 from spatialsig.store.metadata import elements_on_disk, read_attrs
 
@@ -42,16 +41,7 @@ def read_slides(rows: pd.DataFrame, out: Path, read: Callable[[pd.Series[Any], P
     return failures
 
 
-def read_bundle(row: pd.Series[Any], path: Path, *, overwrite: bool) -> None:
-    """Read one bundle, unless its store is there already."""
-    if path.exists() and not overwrite:
-        _check_same(row, path)
-        return
-    names = (_keys.SAMPLE, _keys.PATIENT, "he_image", "he_alignment")
-    read_xenium(row["bundle"], **{name: row[name] for name in names}, out=path, overwrite=overwrite)
-
-
-def _check_same(row: pd.Series[Any], path: Path) -> None:
+def check_same(row: pd.Series[Any], path: Path) -> None:
     """Raise unless the store is whole and holds what the row describes."""
     ours = read_attrs(path).get(_keys.NAMESPACE, {})
     source = found if isinstance(found := ours.get("source"), dict) else {}

@@ -17,9 +17,8 @@ from rich.console import Console
 from spatialsig import pp, tl
 from spatialsig._files import write_csv
 from spatialsig._hashing import json_hash
-from spatialsig.cohort import Cohort, import_cohort
+from spatialsig.cohort import Cohort, import_cohort, read_bundle
 from spatialsig.errors import SpatialsigWarning
-from spatialsig.io._bundles import read_bundle
 from spatialsig.models import SignatureViT
 from spatialsig.pipeline.run_files import AUTOENCODER, IMAGE_MODEL, RunFiles, input_fingerprints
 from spatialsig.signatures import read_signatures
