@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -42,6 +44,15 @@ def test_what_differs_is_named_as_an_error_or_a_warning(both, change, message) -
         check_cells(zipped, cells.assign(**change), name="cells", needed=True)
     with pytest.warns(SpatialsigWarning, match=message):
         check_cells(zipped, cells.assign(**change), name="cells", needed=False)
+
+
+def test_an_id_that_stands_there_twice_is_named(both) -> None:
+    zipped, cells = both
+    twice = replace(zipped, cell_ids=np.array(["a", "b", "b"]))
+    with pytest.raises(
+        InputError, match=r"1 ids stand there twice; 1 of its 3 cells are missing there and 1 are only there"
+    ):
+        check_cells(twice, cells, name="cells", needed=True)
 
 
 def test_a_cell_without_a_position_is_no_difference_but_an_unknown_method_is(both) -> None:

@@ -106,8 +106,12 @@ def check_cells(segmentation: Segmentation, cells: pd.DataFrame, *, name: str, n
     Where they differ it raises :class:`InputError` if ``needed``, because elements are read that rest on the zip;
     otherwise it warns.
     """
-    rows = pd.Index(segmentation.cell_ids).get_indexer(pd.Index(cells["cell_id"]))
-    complaints = []
+    ids, complaints = pd.Index(segmentation.cell_ids), []
+    first = np.flatnonzero(~ids.duplicated())
+    if len(first) < len(ids):
+        complaints.append(f"{len(ids) - len(first)} ids stand there twice")
+    place = ids[first].get_indexer(pd.Index(cells["cell_id"]))
+    rows = np.where(place >= 0, first[place], -1)
     if (rows < 0).any() or len(segmentation.cell_ids) != len(cells):
         missing, extra = int((rows < 0).sum()), len(segmentation.cell_ids) - int((rows >= 0).sum())
         complaints.append(f"{missing} of its {len(cells)} cells are missing there and {extra} are only there")
