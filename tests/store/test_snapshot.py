@@ -60,10 +60,31 @@ def test_a_commit_is_seen_and_the_other_tables_stay(store: Path, reads: list[Pat
     sp.tl.aggregate_patches(store, use_rep=None)
     slide = next(open_slides(store))
     reads.clear()
-    slide.sdata["table"].obsm["X_new"] = np.ones((slide.sdata["table"].n_obs, 2), np.float32)
+    table = slide.sdata.tables["table"]
+    table.obsm["X_new"] = np.ones((table.n_obs, 2), np.float32)
     slide.commit_table("table", obsm=["X_new"])
-    assert "X_new" in next(open_slides(store)).sdata["table"].obsm
+    assert "X_new" in next(open_slides(store)).sdata.tables["table"].obsm
     assert [path.name for path in reads] == ["table"]
+
+
+def test_functions_read_the_tables_they_need(store: Path, reads: list[Path]) -> None:
+    """A slide has a table of a million cells, and tables of patches; most functions need one of them or none."""
+    sp.pp.split(store, by="block", n_folds=2, block_um=100, buffer_um=0)
+    sp.tl.score_cells(store, "seed")
+    needs = {
+        "find_tissue": (lambda: sp.pp.find_tissue(store), set()),
+        "make_patches": (lambda: sp.pp.make_patches(store, patch_px=28, um_per_px=2.0), set()),
+        "normalize_stain": (lambda: sp.pp.normalize_stain(store), set()),
+        "assign_cells": (lambda: sp.pp.assign_cells(store), {"table"}),
+        "aggregate_patches": (lambda: sp.tl.aggregate_patches(store, use_rep=None, min_cells=3), {"table"}),
+        # labels are compared with the cells that they were made from
+        "train_vit": (lambda: sp.tl.train_vit(store, use_rep=None, max_epochs=1), {"signatures", "table"}),
+    }
+    for name, (call, wanted) in needs.items():
+        tables._kept.clear()
+        reads.clear()
+        call()
+        assert {path.name for path in reads} == wanted, name
 
 
 def test_a_chunk_changed_by_another_program_is_seen(store: Path) -> None:

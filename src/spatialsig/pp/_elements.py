@@ -22,6 +22,7 @@ from spatialsig.errors import AlignmentError, InputError, KeyMissingError
 from spatialsig.pp._segmentation import MASK_UM_PER_PX, TissueMask, blue_before_red, coarse_pixels, segment
 from spatialsig.slide.coordinates import XY, full_resolution, image_of, image_um_per_px
 from spatialsig.slide.parts import pixels_of, place_of
+from spatialsig.store.lazy_tables import element_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -129,7 +130,7 @@ def to_image(slide: Slide, key: str, image_key: str) -> NDArray[np.float64]:
     where columns say that they are: as LazySlide leaves them, and tiles of other tools that lost theirs.
     Element and image must share a coordinate system.
     """
-    element = slide.sdata[key]
+    element = element_of(slide.sdata, key)
     own = get_transformation(element, get_all=True)
     image = get_transformation(image_of(slide, image_key), get_all=True)
     columns = set(getattr(element, "columns", ()))

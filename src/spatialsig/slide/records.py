@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import numpy as np
@@ -17,8 +18,10 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from spatialsig import _keys
 from spatialsig._arguments import Count, Fraction, Key, Natural, NotNegative, Positive, Several, UmPerPx, check_record
+from spatialsig.store.lazy_tables import LazyTables
 
 if TYPE_CHECKING:
+    import anndata as ad
     import spatialdata as sd
 
 Params: TypeAlias = Mapping[str, Any]
@@ -183,7 +186,7 @@ class TableRecords(BaseModel):
 
 
 def check_records(sdata: sd.SpatialData, *, name: str) -> None:
-    """Refuse records that no function wrote.
+    """Refuse records that no function wrote; those of a table that is not read yet once it is.
 
     Raises
     ------
@@ -192,6 +195,14 @@ def check_records(sdata: sd.SpatialData, *, name: str) -> None:
     """
     records = sdata.attrs.get(_keys.NAMESPACE, {})
     check_record(SlideRecords, records, where=f"slide {name}: sdata.attrs[{_keys.NAMESPACE!r}]")
-    for key, table in sdata.tables.items():
-        where = f"slide {name}: tables[{key!r}].uns[{_keys.NAMESPACE!r}]"
-        check_record(TableRecords, table.uns.get(_keys.NAMESPACE, {}), where=where)
+    check_table = partial(_check_table, name)
+    if isinstance(sdata.tables, LazyTables):
+        sdata.tables.checks.append(check_table)
+    else:
+        for key, table in sdata.tables.items():
+            check_table(key, table)
+
+
+def _check_table(slide: str, key: str, table: ad.AnnData) -> None:
+    where = f"slide {slide}: tables[{key!r}].uns[{_keys.NAMESPACE!r}]"
+    check_record(TableRecords, table.uns.get(_keys.NAMESPACE, {}), where=where)

@@ -24,6 +24,7 @@ from spatialsig.slide.parts import COLUMNS_OF_SHAPES, obsm_of
 from spatialsig.slide.patches import Patches
 from spatialsig.slide.records import check_records
 from spatialsig.store.commit import commit_elements, write_attrs
+from spatialsig.store.lazy_tables import element_of, names_of, remove
 from spatialsig.store.metadata import check_new_names
 from spatialsig.store.parts import commit_table_parts, has_rows_of
 from spatialsig.store.snapshot import read_store
@@ -151,9 +152,10 @@ class Slide:
         self.commit(key, sections=attrs or {}, parts=[key])
 
     def _put(self, key: str, element: Any, attrs: Mapping[str, Any]) -> None:
-        check_new_names([key], [name for _, name, _ in self.sdata.gen_elements()])
-        if key in self.sdata:
-            del self.sdata[key]
+        names = names_of(self.sdata)
+        check_new_names([key], names)
+        if key in names:
+            remove(self.sdata, key)
         self.sdata[key] = element
         for section, value in attrs.items():
             self.attrs.setdefault(section, {})[key] = value
@@ -171,7 +173,7 @@ class Slide:
         """Write an element, its entries in sections of the attributes, and the record of parts; nothing in memory."""
         if self.path is not None:
             attrs = {section: {key: self.attrs[section][key]} for section in sections} | self._lineage(parts)
-            commit_elements(self.path, {key: self.sdata[key]}, attrs={_keys.NAMESPACE: attrs})
+            commit_elements(self.path, {key: element_of(self.sdata, key)}, attrs={_keys.NAMESPACE: attrs})
 
     def commit_table(
         self,

@@ -15,7 +15,8 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import anndata as ad
 import numpy as np
@@ -26,12 +27,15 @@ from spatialdata.models import TableModel
 
 from spatialsig._settings import settings
 from spatialsig.errors import StoreError
+from spatialsig.store.lazy_tables import LazyTables
 from spatialsig.store.metadata import FILE, KINDS, elements_on_disk, root_document, why_unfinished
 from spatialsig.store.tables import parts_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+T = TypeVar("T")
 ATTEMPTS = 20
 PAUSE_S = 0.05
 _BESIDE_TABLES = tuple(kind for kind in KINDS if kind != "tables")
@@ -45,21 +49,27 @@ _lock = threading.Lock()
 def read_store(path: Path, *, share_tables: bool = False) -> SpatialData:
     """Read a store as it was at one moment: a table is never the half of an old and the half of a new one.
 
-    With ``share_tables`` tables that are still in memory are taken from there; their arrays must not be written into.
+    With ``share_tables`` tables are read at their first use, and those that are still in memory are taken from there; their
+    arrays must not be written into.
     Raises :class:`FileMissingError` if there is nothing at ``path``, and :class:`StoreError` if it is no SpatialData
     store, a damaged one, or one that is replaced again and again while it is read.
     """
+    return _at_one_moment(path, partial(_with_shared_tables, path) if share_tables else partial(read_zarr, path))
+
+
+def _at_one_moment(path: Path, read: Callable[[], T]) -> T:
+    """What ``read`` finds in a store into which nothing is swapped meanwhile."""
     for _ in range(ATTEMPTS):
         root_document(path)
         before = _identity_of_root(path)
         try:
-            sdata = _with_shared_tables(path) if share_tables else read_zarr(path)
+            found = read()
         except _FAILURES as error:
             if _identity_of_root(path) == before:
                 raise StoreError(_damaged(path, error)) from error
         else:
             if _identity_of_root(path) == before:
-                return sdata
+                return found
         time.sleep(PAUSE_S)
     msg = f"store {str(path)!r} was changed {ATTEMPTS} times while it was read; read it when its writer has finished."
     raise StoreError(msg)
@@ -67,11 +77,13 @@ def read_store(path: Path, *, share_tables: bool = False) -> SpatialData:
 
 def _with_shared_tables(path: Path) -> SpatialData:
     sdata = read_zarr(path, selection=_BESIDE_TABLES)
+    readers: dict[str, Callable[[], ad.AnnData]] = {}
     for kind, name, finished in elements_on_disk(path):
         if kind == "tables":
             if not finished:
                 raise ValueError(name)  # as `read_zarr` does; the caller names every unfinished element
-            sdata.tables[name] = read_table(path / kind / name)
+            readers[name] = partial(_at_one_moment, path, partial(read_table, path / kind / name))
+    LazyTables.of(sdata, readers)
     return sdata
 
 

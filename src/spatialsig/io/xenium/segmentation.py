@@ -107,11 +107,11 @@ def check_cells(segmentation: Segmentation, cells: pd.DataFrame, *, name: str, n
     otherwise it warns.
     """
     ids, complaints = pd.Index(segmentation.cell_ids), []
-    first = np.flatnonzero(~ids.duplicated())
-    if len(first) < len(ids):
-        complaints.append(f"{len(ids) - len(first)} ids stand there twice")
-    place = ids[first].get_indexer(pd.Index(cells["cell_id"]))
-    rows = np.where(place >= 0, first[place], -1)
+    each = np.flatnonzero(~ids.duplicated())
+    if len(each) < len(ids):
+        complaints.append(f"{len(ids) - len(each)} ids stand there twice")
+    place = ids[each].get_indexer(pd.Index(cells["cell_id"]))
+    rows = np.where(place >= 0, each[place], -1)
     if (rows < 0).any() or len(segmentation.cell_ids) != len(cells):
         missing, extra = int((rows < 0).sum()), len(segmentation.cell_ids) - int((rows >= 0).sum())
         complaints.append(f"{missing} of its {len(cells)} cells are missing there and {extra} are only there")
