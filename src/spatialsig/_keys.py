@@ -1,4 +1,4 @@
-"""Every name spatialsig writes into a SpatialData object, in one place (drawn in ``docs/store.md``).
+"""Names of elements, tables, columns and layers that several modules share (drawn in ``docs/store.md``).
 
 Ground floor. Used by 80 modules of 13 rooms.
 """

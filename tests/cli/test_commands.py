@@ -196,7 +196,7 @@ def test_a_damaged_store_exits_with_one(stores: Path, tmp_path: Path) -> None:
         (("report", "{tmp}"), "is no finished run: ['stores', 'evaluation.csv'] missing"),
         (("import", "{tmp}/b.csv", "--out", "{tmp}/out", "--sample", "S1"), "are columns of the csv"),
         (("train", "{stores}", "--out", "{tmp}/m", "--set", "epochs=3"), "there is no option 'epochs'; available:"),
-        (("train", "{stores}", "--out", "{tmp}/m", "--set", "size=[tiny"), "'[tiny' is no value in YAML"),
+        (("train", "{stores}", "--out", "{tmp}/m", "--set", "size=[tiny"), "'[tiny' is not valid YAML"),
         (
             ("label", "{stores}", "--patch-px", "28", "--um-per-px", "2", "--signatures", "{tmp}/none.gmt"),
             "no such file, and the built-in sets are",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from spatialsig.slide.slides import Data
 
 WHOLE, STEPS, STORES = "Everything at once", "Step by step", "Stores and results"
-INTERRUPTED = 130  # what shells report of a program that was interrupted
+INTERRUPTED = 130  # exit status that shells report for an interrupted program
 
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 Slides = Annotated[
@@ -43,7 +43,7 @@ DEFAULT_SIGNATURES = "tumour_microenvironment"
 
 
 def prepare(*, quiet: bool) -> None:
-    """Settings of this process."""
+    """Apply the settings that every command shares."""
     settings.progress = not quiet
     logging.getLogger("spatialdata").setLevel(logging.WARNING)
 
@@ -71,7 +71,7 @@ def keywords(given: list[str] | None, *functions: Callable[..., Any], **named: A
     Raises
     ------
     InputError
-        If an entry has no ``=``, names an option twice, or one that none of ``functions`` takes.
+        If an entry has no ``=``, its value is not valid YAML, or it names an option twice or one that none of ``functions`` takes.
     """
     known = sorted({name for f in functions for name, p in signature(f).parameters.items() if p.kind == p.KEYWORD_ONLY})
     found = {name: value for name, value in named.items() if value is not None}
@@ -90,6 +90,6 @@ def keywords(given: list[str] | None, *functions: Callable[..., Any], **named: A
         try:
             found[name] = read_yaml(value, settings=True)
         except (ValueError, yaml.YAMLError) as error:
-            msg = f"`--set {entry}`: {value!r} is no value in YAML ({' '.join(str(error).split())})."
+            msg = f"`--set {entry}`: {value!r} is not valid YAML ({' '.join(str(error).split())})."
             raise InputError(msg) from error
     return found

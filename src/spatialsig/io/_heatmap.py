@@ -65,7 +65,7 @@ def export_heatmap(
     KeyMissingError
         If table, patches or signature do not exist.
     InputError
-        If the ending is another, ``data`` is several slides, or no patch has a score.
+        If ``path`` has another extension, ``data`` is several slides, the table describes other patches, or no patch has a score.
     """
     name = Path(path).name.lower()
     if not name.endswith((".ome.tif", ".ome.tiff", ".png")):

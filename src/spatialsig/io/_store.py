@@ -1,4 +1,4 @@
-"""Stores written, read, and laid out anew.
+"""Write, read and re-chunk stores.
 
 Floor 7. Called as sp.io.optimize, sp.io.read, sp.io.write; used by cli/slide_commands, cohort.
 """
@@ -87,7 +87,7 @@ def read(path: AnyPath) -> SpatialData:
     Parameters
     ----------
     path
-        Directory written by :func:`write`, :func:`read_xenium` with ``out``, or spatialdata.
+        Directory written by :func:`write`, a reader with ``out`` such as :func:`read_xenium`, or spatialdata.
 
     Returns
     -------
@@ -118,10 +118,10 @@ def read(path: AnyPath) -> SpatialData:
 def optimize(
     path: AnyPath, *, layout: Literal["default", "speed"] = "default", chunk_px: int | None = None
 ) -> pd.DataFrame:
-    """Rewrite the images of a store in chunks that patches are read from quickly.
+    """Rewrite the images of a store in chunks sized for fast reads of patches.
 
     Chunks are those of Zarr [1]_. Every level is copied pixel for pixel, a block at a time; channel names,
-    transformations and all other elements stay as they are. An interruption leaves the old image. Objects that were
+    transformations and all other elements stay as they are. If interrupted, the old image stays. Objects that were
     read from the store before must be read again.
 
     Parameters
@@ -144,7 +144,7 @@ def optimize(
     FileMissingError
         If there is nothing at ``path``.
     StoreError
-        If it is no SpatialData store.
+        If it is no SpatialData store, or chunks of an image are missing or altered.
     InputError
         If the layout or the edge cannot be used.
 

@@ -50,7 +50,7 @@ def statistic(
 def standard_error(values: NDArray[Any], membership: sparse.csr_matrix, *, stat: str) -> NDArray[np.float64]:
     """Standard error of a sum or a fraction, 0 for a count, and that of the mean for any other statistic.
 
-    ``(n_patches, d)``; NaN below two values.
+    ``(n_patches, d)``; NaN below two values, except for a count.
     """
     if stat == "fraction":
         numbers = np.asarray(values, np.float64)

@@ -1,4 +1,4 @@
-"""The record of a model, which holds the SHA-256 of its files and its own, and the JSON that models are made of.
+"""The record of a model (SHA-256 of its files and of itself), and JSON helpers for models.
 
 Floor 2. Used by models/autoencoder, models/directory, models/ensemble, models/pretrained, models/vit.
 """
@@ -30,7 +30,7 @@ FIX = "Save the model again, or fetch an undamaged copy."
 M = TypeVar("M")
 P = ParamSpec("P")
 DAMAGE = (*_files.DECODING_ERRORS, SafetensorError, zipfile.BadZipFile, zlib.error)  # of the files of a model
-_LISTS = ("signatures", "genes")  # of names, which a model shows the first of
+_LISTS = ("signatures", "genes")  # of names, abbreviated where a model is printed
 _UNKNOWN = "0" * 64  # stands for the digest of the record while it is taken
 
 
@@ -58,7 +58,7 @@ class Described:
 
 
 def write_record(directory: Path, files: Iterable[str], run: Mapping[str, Any]) -> None:
-    """Write the record of a model: its provenance and the SHA-256 of its files, of the record itself among them."""
+    """Write the record of a model: its provenance and the SHA-256 of its files, including the record itself."""
     digests = {name: file_hash(directory / name) for name in sorted(files)} | {RUN: _UNKNOWN}
     text = _as_json({"spatialsig": version("spatialsig"), "sha256": digests, "run": dict(run)})
     whole = content_hash([text])
@@ -94,7 +94,7 @@ def _refuse_altered(file: Path) -> NoReturn:
 
 
 def reads_model(load: Callable[P, M]) -> Callable[P, M]:
-    """Turn whatever damaged files raise in the ``load`` of a class into an :class:`InputError` that names the directory."""
+    """Turn the errors that damaged files raise (``DAMAGE``) in the ``load`` of a class into an :class:`InputError` that names the directory."""
 
     @wraps(load)
     def loaded(*args: P.args, **options: P.kwargs) -> M:

@@ -1,4 +1,4 @@
-"""Why genes of a signature are not found on a panel: the names of one are of another kind, and what to do.
+"""Genes of signatures by the names of a panel, and why some are missing there, with the fix.
 
 Floor 1. Used by expression, signatures/_read, tl/_score.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ENSEMBL = re.compile(r"ENS[A-Z]*G\d{11}(\.\d+)?")
 _VERSION = re.compile(r"(ENS[A-Z]*G\d{11})\.\d+")
 _FAMILIES = {re.compile(r"MARCH(\d+)"): r"MARCHF\1", re.compile(r"SEPT(\d+)"): r"SEPTIN\1"}
-# approved symbol -> the one before it, of genes that signatures use (HGNC)
+# approved symbol -> its previous symbol, of genes that signatures use (HGNC)
 _BEFORE = {
     "ACKR1": "DARC", "ADGRA2": "GPR124", "ADGRE1": "EMR1", "ADGRE2": "EMR2", "ADGRF5": "GPR116", "ADGRG1": "GPR56",
     "ADGRL2": "LPHN2", "ADGRL4": "ELTD1", "CAVIN1": "PTRF", "CAVIN2": "SDPR", "CCN1": "CYR61", "CCN2": "CTGF", "CCN3": "NOV",
@@ -38,7 +38,7 @@ def in_panel_names(
     """Genes of each signature by the names (index) of the panels, whose column ``gene_symbols`` holds the symbols.
 
     ``panels`` is ``var`` of each slide. Genes that no panel has keep their name. Raises :class:`KeyMissingError` without the
-    column, and :class:`InputError` where a symbol stands for several genes.
+    column, and :class:`InputError` where a symbol stands for several genes, or a gene has two names with different weights.
     """
     if gene_symbols is None:
         return dict(signatures)
@@ -87,7 +87,7 @@ def describe_names(wanted: Iterable[str], var: pd.DataFrame) -> str:
 
 
 def _in_column(missing: Collection[str], var: pd.DataFrame) -> str:
-    """Column of symbols or ids beside the names."""
+    """Sentence that names the column of symbols or ids that has the missing genes; empty without one."""
     text = [column for column in var if not pd.api.types.is_numeric_dtype(var[column])]
     found = {str(column): len(set(var[column].astype(str)) & set(missing)) for column in text}
     column = max(found, key=lambda name: found[name], default="")

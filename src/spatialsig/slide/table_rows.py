@@ -63,7 +63,7 @@ def matrix_of(patches: Patches, key: str, *, name: str, fix: str = "") -> PatchM
     which :func:`spatialsig.pp.import_patches` made the patches, is matched by the centres of those.
     ``name`` is the argument that named the table, ``fix`` what to do if it is not there, for the messages. Raises
     :class:`KeyMissingError` if there is no such table or entry, :class:`InputError` if nothing says to which patch a
-    row belongs, ids repeat, or no row belongs to a patch.
+    row belongs, ids repeat or are unknown, rows are of another slide, no row belongs to a patch, or values are no finite numbers.
     """
     slide = patches.slide
     table_key, _, entry = key.partition(_keys.ENTRY)
@@ -120,7 +120,7 @@ def scores_of(slide: Slide, table_key: str) -> Any:
 
 
 def numbers(values: Any, *, where: str) -> Any:
-    """The same matrix; :class:`InputError` if there is none, or it holds anything but real numbers."""
+    """Return ``values`` unchanged; :class:`InputError` if they are missing, masked, or anything but real numbers."""
     dtypes = list(values.dtypes) if isinstance(values, pd.DataFrame) else [getattr(values, "dtype", np.dtype(object))]
     other = [str(dtype) for dtype in dtypes if not is_numeric_dtype(dtype) or dtype.kind == "c"]
     if other or np.ma.isMaskedArray(values):
@@ -131,7 +131,7 @@ def numbers(values: Any, *, where: str) -> Any:
 
 
 def dense(values: Any) -> NDArray[Any]:
-    """Rows and columns of a matrix that may be sparse."""
+    """The matrix as a dense array."""
     return np.asarray(values.toarray() if sparse.issparse(values) else values)
 
 
@@ -219,7 +219,7 @@ def _refuse_unknown(ids: pd.Index, patches: Patches, table_key: str) -> None:
         msg = (
             f"table {table_key!r} of slide {patches.slide.name!r} describes {len(unknown)} patches that are not in "
             f"{patches.key!r} ({first_few(unknown)}); wanted those of {_expected(patches)}. The patches were cut again after "
-            "the table was made, or it is the table of another slide. Make the table again."
+            f"the table was made, or it is the table of another slide. {MAKE_AGAIN}"
         )
         raise InputError(msg)
 

@@ -73,7 +73,7 @@ def aggregate_patches(
 
     - ``X`` float32, one column per signature or target; NaN where not measured, and in patches with too few cells;
     - ``layers["sem"]``: standard error of ``X`` for a mean, a sum or a fraction, 0 for a count, and that of the mean for
-      the other statistics; NaN below two cells;
+      the other statistics; NaN below two cells, except for a count;
     - ``obs``: ``region``, ``patch_id``, ``sample``, ``patient``, ``fold``, ``n_cells``, ``n_counts`` (mean counts per
       cell), every numeric column of ``obs`` and its standard error ``<column>_sem`` (float64);
     - ``obsm``: ``spatial`` (patch centres, µm); ``use_rep`` and ``obsm`` float32; ``<column>_fraction``, a DataFrame with

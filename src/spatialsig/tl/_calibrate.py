@@ -58,9 +58,9 @@ def calibrate(
     """Measure the prediction intervals of a model on slides it has not learned from, and keep them in the model.
 
     Split conformal prediction [1]_: the interval is the score plus and minus the ``coverage`` quantile of the absolute
-    errors on held-out patches, a little raised since they are finitely many; where the model knows its own deviation,
+    errors on held-out patches, slightly raised to correct for the finite sample; where the model knows its own deviation,
     of the errors divided by it, so that uncertain patches get wider intervals. Every slide has the same weight, however many
-    patches they have. :func:`predict` then writes ``layers["lower"]`` and ``layers["upper"]``.
+    patches it has. :func:`predict` then writes ``layers["lower"]`` and ``layers["upper"]``.
 
     Coverage is that of *measured labels* (their counting noise included), on average over patches of slides like the
     calibration slides; that of a single slide may differ, see ``lowest`` below.
@@ -75,13 +75,13 @@ def calibrate(
         Fold to measure errors on. ``None`` takes the model's ``validation_fold``; without one, every slide of ``data``,
         none of which may be a training slide.
     coverage
-        Share of patches whose measured score shall lie in the interval.
+        Share of patches whose measured score should lie in the interval.
     guarantee
         ``"patches"`` (default) takes the calibration slides as they are; right on average where they are many.
         ``"slides"`` counts a new slide as one more draw [2]_ [3]_: it holds for patches of new slides with any number
         of calibration slides from ``coverage / (1 - coverage)`` on (19 for 0.95), and its intervals are wider.
     use_rep, n_views
-        As of :func:`predict`; intervals of different inputs are kept beside each other.
+        As of :func:`predict`; intervals of different ``use_rep`` are kept beside each other, another ``n_views`` replaces them.
     device
         Where the network computes: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"`` or ``"auto"``; None takes
         ``sp.settings.device``.
@@ -92,14 +92,16 @@ def calibrate(
     -------
     One row per signature: ``signature``, ``inputs``, ``coverage``, ``half_width`` (median over the patches, score
     units; NaN where not measured), ``n_patches``, ``n_slides``, ``lowest`` and ``highest`` (share held on the worst and
-    best slide by intervals from the others; NaN for fewer than two slides). Writes ``model.intervals``.
+    best slide by intervals from the others under ``guarantee="patches"``; NaN for fewer than two slides). Writes ``model.intervals``.
 
     Raises
     ------
     LeakageError
-        If a calibration slide is one the model learned from.
+        If a calibration slide is one the model learned from, unless ``fold`` was held out of it.
     InputError
-        If no labelled patch is left, or there are too few patches or slides for ``coverage``.
+        If no labelled patch is left, there are too few patches or slides for ``coverage``, or the labels lack a signature.
+    KeyMissingError
+        If ``fold`` is given and a slide has no folds.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""Noise that depends on a place and a seed only, so that tiles drawn in any order, by any thread, fit together.
+"""Lattice noise from position and seed alone, so that tiles drawn in any order fit together, and the fibre texture made from it.
 
 Floor 8. Used by 3 modules of datasets.
 """
@@ -100,7 +100,7 @@ def _smear(
     out: NDArray[np.float32], row0: int, white: NDArray[np.float32], cos2: NDArray[np.float32],
     sin2: NDArray[np.float32], field_step_um: float, step_um: float, reach: int,
 ) -> None:  # fmt: skip
-    """Average white noise along the local orientation (a line integral): rows ``row0 ...`` of the threads."""
+    """Sum white noise along the local orientation (a line integral): rows ``row0 ...`` of the threads."""
     size = white.shape[0]
     for row in range(out.shape[0]):
         iy = row0 + row
