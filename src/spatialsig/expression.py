@@ -21,7 +21,7 @@ from spatialsig.nn.autoencoder import AutoencoderConfig
 from spatialsig.nn.device import choose_device
 from spatialsig.signatures import Source, describe_names, in_panel_names, read_signatures
 from spatialsig.slide.coordinates import positions
-from spatialsig.slide.counts import common_genes, counts_of, named_genes
+from spatialsig.slide.counts import common_genes, count_blocks, counts_of, named_genes
 from spatialsig.slide.folds import folds_of, is_training
 from spatialsig.slide.slides import open_slides, slide_count
 from spatialsig.stats.cell_rows import sub_matrix
@@ -31,7 +31,6 @@ from spatialsig.train import fit_autoencoder
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
-    from scipy import sparse
 
     from spatialsig.data.cells import CellSource
     from spatialsig.models import Autoencoder
@@ -58,18 +57,20 @@ class TrainingCells:
         """Genes that each slide measures, ``(n_slides, n_genes)``."""
         return np.stack(self.measured)
 
-    def add(self, slide: Slide, table_key: str, counts: sparse.csr_matrix, rows: NDArray[np.bool_]) -> None:
-        """Take chosen cells of a slide; its counts are at hand now, so nothing has to be read for the scaler later."""
+    def add(self, slide: Slide, table_key: str, rows: NDArray[np.bool_]) -> None:
+        """Take chosen cells of a slide, and sum up their expression for the scaler."""
         if not rows.any():
             return
         columns = np.asarray(slide.table(table_key).var_names.get_indexer(self.genes), np.int64)
         chosen, measured = np.flatnonzero(rows), columns >= 0
-        used = np.zeros(counts.shape[1], bool)
+        used = np.zeros(slide.table(table_key).n_vars, bool)
         used[columns[measured]] = True
-        sums = gene_moments(counts, library_size(counts, genes=used), rows=rows)
+        sums = np.zeros((2, len(used)))
+        for block, counts in count_blocks(slide, table_key):
+            sums += gene_moments(counts, library_size(counts, genes=used), rows=rows[block])
         self.sums.append((np.where(measured, sums[0][columns], 0), np.where(measured, sums[1][columns], 0)))
         if slide.path is None:
-            source: CellSource = MemoryCells(sub_matrix(counts, columns, chosen))
+            source: CellSource = MemoryCells(sub_matrix(counts_of(slide, table_key), columns, chosen))
         else:
             source = StoredCells(slide.path / "tables" / table_key / "X", columns, chosen)
         self.samples.append(slide.name)
@@ -183,8 +184,12 @@ def embed_slide(slide: Slide, model: Autoencoder, *, table_key: str) -> NDArray[
         If the slide does not measure all genes of the model.
     """
     columns = model.align_genes(slide.table(table_key).var_names, where=f"slide {slide.name!r}")
-    counts, measured = sub_matrix(counts_of(slide, table_key), columns), columns >= 0
-    return model.get_latent_representation(counts, measured=None if measured.all() else measured)
+    measured = None if (columns >= 0).all() else columns >= 0
+    codes = [
+        model.get_latent_representation(sub_matrix(counts, columns), measured=measured)
+        for _, counts in count_blocks(slide, table_key)
+    ]
+    return np.concatenate(codes)
 
 
 def _excluded(var: Mapping[str, pd.DataFrame], options: AutoencoderOptions) -> set[str]:
@@ -243,12 +248,11 @@ def _cells(data: Data, genes: list[str], options: AutoencoderOptions) -> tuple[T
     """Cells to train on, and cells to choose the best epoch by."""
     training, validation = TrainingCells(genes), TrainingCells(genes)
     for slide in track(open_slides(data), "find cells", total=slide_count(data), unit="slide"):
-        counts = counts_of(slide, options.table_key)
         xy_um = positions(slide, options.table_key)
         rows = is_training(slide, xy_um, test_fold=options.test_fold)
         if options.validation_fold is not None:
             held_out = rows & (folds_of(slide, xy_um) == options.validation_fold)
-            validation.add(slide, options.table_key, counts, held_out)
+            validation.add(slide, options.table_key, held_out)
             rows &= ~held_out
-        training.add(slide, options.table_key, counts, rows)
+        training.add(slide, options.table_key, rows)
     return training, validation

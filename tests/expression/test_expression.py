@@ -21,7 +21,6 @@ from spatialsig.expression import (
 )
 from spatialsig.models import Autoencoder
 from spatialsig.nn.autoencoder import AutoencoderConfig
-from spatialsig.slide.counts import counts_of
 from spatialsig.slide.folds import folds_of
 from spatialsig.slide.slides import Slide, open_slides
 
@@ -40,7 +39,7 @@ def pair(_pair: tuple[sd.SpatialData, sd.SpatialData]) -> tuple[sd.SpatialData, 
 
 
 def add(cells: TrainingCells, slide: Slide, rows: np.ndarray) -> None:
-    cells.add(slide, "table", counts_of(slide, "table"), rows)
+    cells.add(slide, "table", rows)
 
 
 def chosen(sdata: sd.SpatialData, seed: int) -> np.ndarray:

@@ -7,7 +7,15 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from spatialsig.labels.statistics import PSEUDOBULK, STATISTICS, score_labels, standard_error, statistic
+from spatialsig.labels.scorers import scores_under
+from spatialsig.labels.statistics import (
+    PSEUDOBULK,
+    STATISTICS,
+    pseudobulk_labels,
+    score_labels,
+    standard_error,
+    statistic,
+)
 
 N_CELLS, N_PATCHES = 60, 5
 ORACLES: dict[str, Callable[[pd.Series], float]] = {
@@ -81,22 +89,21 @@ def test_pseudobulk_scores_the_sum_of_the_counts(cells: tuple[np.ndarray, sparse
     membership = cells[1][:, :-1]
     counts = np.random.default_rng(2).poisson(2.0, (N_CELLS, 8)).astype(np.float32)
     params = scored(8, 3)
-    labels = score_labels(params, sparse.csr_matrix(counts), membership, stat=PSEUDOBULK)
+    whole = sparse.csr_matrix(counts)
+    blocks = [(slice(0, 7), whole[:7]), (slice(7, N_CELLS), whole[7:])]
+    labels = pseudobulk_labels(params, blocks, membership)
     np.testing.assert_allclose(labels, zscores(membership.toarray().T @ counts, params), rtol=1e-4, atol=1e-5)
 
 
 def test_labels_of_a_signature_that_is_not_measured_are_missing(cells: tuple[np.ndarray, sparse.csr_matrix]) -> None:
     counts = np.random.default_rng(2).poisson(2.0, (N_CELLS, 8)).astype(np.float32)
     params = scored(8, 2)
+    whole, membership = sparse.csr_matrix(counts), cells[1][:, :-1]
+    scores = scores_under(params, whole)
     for stat in STATISTICS:
-        labels = score_labels(params, sparse.csr_matrix(counts), cells[1][:, :-1], stat=stat, trim=0.2)
+        if stat == PSEUDOBULK:
+            labels = pseudobulk_labels(params, [(slice(0, N_CELLS), whole)], membership)
+        else:
+            labels = score_labels(scores, membership, stat=stat, trim=0.2)
         assert np.isfinite(labels[:, :2]).all()
         assert np.isnan(labels[:, 2]).all()
-
-
-def test_scores_at_hand_spare_the_counts(cells: tuple[np.ndarray, sparse.csr_matrix]) -> None:
-    counts = sparse.csr_matrix(np.random.default_rng(2).poisson(2.0, (N_CELLS, 8)).astype(np.float32))
-    params, membership = scored(8, 3), cells[1][:, :-1]
-    scores = zscores(counts.toarray(), params).astype(np.float32)
-    labels = score_labels(params, None, membership, stat="mean", scores=scores)
-    np.testing.assert_allclose(labels, score_labels(params, counts, membership, stat="mean"), rtol=1e-3, atol=1e-4)

@@ -5,6 +5,8 @@ Floor 6. Used by evaluation/rows, tl/_ceiling, tl/_leak.
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,13 +16,15 @@ from spatialsig import _keys
 from spatialsig._progress import track
 from spatialsig.labels.scorers import scores_under
 from spatialsig.labels.statistics import PSEUDOBULK, score_labels
-from spatialsig.slide.counts import counts_of
+from spatialsig.slide.counts import count_blocks
 from spatialsig.stats.agreement import ceiling_from_halves, pearson, split_counts
+from spatialsig.stats.grouped import pseudobulk
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
+    from scipy import sparse
 
     from spatialsig.slide.patches import Patches
     from spatialsig.slide.slides import Slide
@@ -55,18 +59,39 @@ def _ceiling(
 ) -> NDArray[np.float64]:
     slide = patches.slide
     cells = slide.table(table_key)
-    counts = counts_of(slide, table_key, list(scored["genes"]))
     membership = patches.membership(table_key)
     stat, trim = str(record.get("stat", "mean")), float(record.get("trim", 0.0))
     centre = np.mean(cells.obsm[scored["key"]], axis=0, dtype=np.float64)
     rs = []
     for repeat in track(range(n_repeats), f"noise ceiling {slide.name}", unit="repeat"):
+        blocks = count_blocks(slide, table_key, list(scored["genes"]))
         halves = []
-        for half in split_counts(counts, seed=seed + repeat):
-            scores = None if stat == PSEUDOBULK else scores_under(scored, half)
-            if scores is not None:
+        for half in _scored_halves(blocks, scored, membership, stat, seed=seed + repeat):
+            if stat == PSEUDOBULK:
+                labels = half.astype(np.float64)
+            else:
                 # fewer counts move all scores, and a sum of them would then tell how many cells a patch has
-                scores += (centre - scores.mean(axis=0, dtype=np.float64)).astype(np.float32)
-            halves.append(score_labels(scored, half, membership, stat=stat, trim=trim, scores=scores)[labelled])
+                scores = half + (centre - half.mean(axis=0, dtype=np.float64)).astype(np.float32)
+                labels = score_labels(scores, membership, stat=stat, trim=trim)
+            halves.append(labels[labelled])
         rs.append(pearson(*halves))
     return ceiling_from_halves(np.mean(rs, axis=0))
+
+
+def _scored_halves(
+    blocks: Iterable[tuple[slice, sparse.csr_matrix]],
+    scored: Mapping[str, Any],
+    membership: sparse.csr_matrix,
+    stat: str,
+    *,
+    seed: int,
+) -> list[NDArray[np.float32]]:
+    """Scores of the cells, or of the summed counts of the patches, from either half of the molecules."""
+    rng = np.random.default_rng(seed)  # drawn from in the order of the cells, however they are cut into blocks
+    parts: tuple[list[Any], list[Any]] = ([], [])
+    for rows, counts in blocks:
+        for part, half in zip(parts, split_counts(counts, seed=rng), strict=True):
+            part.append(pseudobulk(half, membership[rows]) if stat == PSEUDOBULK else scores_under(scored, half))
+    if stat == PSEUDOBULK:
+        return [scores_under(scored, reduce(add, part)) for part in parts]
+    return [np.concatenate(part) for part in parts]

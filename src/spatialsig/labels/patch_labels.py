@@ -12,10 +12,10 @@ import numpy as np
 
 from spatialsig import _keys
 from spatialsig.errors import InputError
-from spatialsig.labels.statistics import PSEUDOBULK, score_labels, standard_error, statistic
+from spatialsig.labels.statistics import PSEUDOBULK, pseudobulk_labels, score_labels, standard_error, statistic
 from spatialsig.labels.targets import COUNTS, Targets, add_layers, add_obs, add_obsm, check_columns
 from spatialsig.models.scalers import check_one_embedding
-from spatialsig.slide.counts import counts_of
+from spatialsig.slide.counts import count_blocks
 from spatialsig.slide.parts import members_of, obsm_of, place_of
 from spatialsig.slide.slides import open_slides
 from spatialsig.stats.expression import library_size
@@ -102,7 +102,7 @@ def patch_labels(slide: Slide, request: LabelRequest, categories: Mapping[str, S
     labels[~enough] = np.nan
     table = patches.table(labels, names, n_cells=n_cells)
     table.layers[_keys.SEM] = np.where(enough[:, None], sem, np.nan).astype(np.float32)
-    library = library_size(counts_of(slide, request.table_key))
+    library = np.concatenate([library_size(counts) for _, counts in count_blocks(slide, request.table_key)])
     table.obs[_keys.N_COUNTS] = grouped_mean(library[:, None], membership)[:, 0]
     for column in (_keys.N_GENES_PANEL, _keys.N_GENES_MEASURED) if scored else ():
         table.var[column] = np.asarray(scored[column])
@@ -121,8 +121,11 @@ def _of_scores(
     slide: Slide, cells: ad.AnnData, scored: Mapping[str, Any], membership: sparse.csr_matrix, request: LabelRequest
 ) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
     scores = slide.obsm(request.table_key, scored["key"], name="table_key", fix="Call `sp.tl.score_cells` first.")
-    counts = counts_of(slide, request.table_key, list(scored["genes"])) if request.stat == PSEUDOBULK else None
-    labels = score_labels(scored, counts, membership, stat=request.stat, trim=request.trim, scores=scores)
+    if request.stat == PSEUDOBULK:
+        blocks = count_blocks(slide, request.table_key, list(scored["genes"]))
+        labels = pseudobulk_labels(scored, blocks, membership)
+    else:
+        labels = score_labels(scores, membership, stat=request.stat, trim=request.trim)
     return list(scored["names"]), labels, standard_error(scores, membership, stat=request.stat)
 
 

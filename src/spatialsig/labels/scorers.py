@@ -13,7 +13,7 @@ import pandas as pd
 
 from spatialsig.errors import InputError
 from spatialsig.slide.coordinates import positions
-from spatialsig.slide.counts import counts_of
+from spatialsig.slide.counts import count_blocks
 from spatialsig.slide.folds import is_training
 from spatialsig.slide.records import SCORERS
 from spatialsig.slide.slides import open_slides
@@ -139,9 +139,10 @@ def _moments(
     total, squares, n = np.zeros(len(fit.genes)), np.zeros(len(fit.genes)), 0
     for slide in open_slides(fit.data):
         rows = is_training(slide, positions(slide, fit.table_key), test_fold=fit.test_fold)
-        counts = counts_of(slide, fit.table_key, fit.genes)
-        slide_total, slide_squares = gene_moments(counts, library_size(counts), rows=rows, genes=genes)
-        total, squares, n = total + slide_total, squares + slide_squares, n + int(rows.sum())
+        for block, counts in count_blocks(slide, fit.table_key, fit.genes):
+            more = gene_moments(counts, library_size(counts), rows=rows[block], genes=genes)
+            total, squares = total + more[0], squares + more[1]
+        n += int(rows.sum())
     if n < 2:
         msg = f"`test_fold={fit.test_fold}` leaves {n} training cells; choose another fold."
         raise InputError(msg)
@@ -157,7 +158,8 @@ def _max_rank(weights: NDArray[np.float64], fit: ScorerFit) -> int:
     for slide in open_slides(fit.data):
         rows = is_training(slide, positions(slide, fit.table_key), test_fold=fit.test_fold)
         if rows.any():
-            medians.append(np.median(detected_genes(counts_of(slide, fit.table_key, fit.genes))[rows]))
+            detected = [detected_genes(counts) for _, counts in count_blocks(slide, fit.table_key, fit.genes)]
+            medians.append(np.median(np.concatenate(detected)[rows]))
     if not medians:
         msg = f"`test_fold={fit.test_fold}` leaves 0 training cells; choose another fold."
         raise InputError(msg)

@@ -5,6 +5,8 @@ Floor 5. Used by evaluation/ceiling, labels/patch_labels, tl/_aggregate.
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +24,7 @@ from spatialsig.stats.grouped import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from numpy.typing import NDArray
     from scipy import sparse
@@ -62,21 +64,20 @@ def standard_error(values: NDArray[Any], membership: sparse.csr_matrix, *, stat:
 
 
 def score_labels(
-    scored: Mapping[str, Any],
-    counts: sparse.csr_matrix | None,
-    membership: sparse.csr_matrix,
-    *,
-    stat: str,
-    trim: float = 0.0,
-    scores: NDArray[np.float32] | None = None,
+    scores: NDArray[np.float32], membership: sparse.csr_matrix, *, stat: str, trim: float = 0.0
 ) -> NDArray[np.float64]:
-    """Labels ``(n_patches, n_signatures)`` of counts on ``scored["genes"]``; NaN where a signature is not measured.
-
-    ``scores`` of the cells ``(n_cells, n_signatures)`` spare making them again; only a pseudobulk needs the counts then.
-    """
-    if stat == PSEUDOBULK:
-        return scores_under(scored, pseudobulk(counts, membership)).astype(np.float64)
-    of_cells = scores_under(scored, counts) if scores is None else scores
-    labels = statistic(of_cells, membership, stat=stat, trim=trim)
-    labels[:, np.isnan(of_cells).all(axis=0)] = np.nan  # a sum or a count of nothing is 0, not a label
+    """Labels ``(n_patches, n_signatures)`` from scores of the cells; NaN where a signature is not measured."""
+    labels = statistic(scores, membership, stat=stat, trim=trim)
+    labels[:, np.isnan(scores).all(axis=0)] = np.nan  # a sum or a count of nothing is 0, not a label
     return labels
+
+
+def pseudobulk_labels(
+    scored: Mapping[str, Any], blocks: Iterable[tuple[slice, sparse.csr_matrix]], membership: sparse.csr_matrix
+) -> NDArray[np.float64]:
+    """Labels ``(n_patches, n_signatures)``: scores of the counts of each patch added up.
+
+    ``blocks`` are rows and their counts on ``scored["genes"]``.
+    """
+    bulk = reduce(add, (pseudobulk(counts, membership[rows]) for rows, counts in blocks))
+    return scores_under(scored, bulk).astype(np.float64)

@@ -17,6 +17,7 @@ from spatialsig._text import MISSING
 from spatialsig.errors import InputError
 from spatialsig.slide.counts import gene_names
 from spatialsig.stats.grouped import group_sizes, grouped_count, grouped_mean, grouped_sem, grouped_shares, pseudobulk
+from spatialsig.store.matrices import in_memory
 from spatialsig.store.tables import parts_of
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def add_layers(table: ad.AnnData, cells: ad.AnnData, membership: sparse.csr_matr
     per_cell = sparse.diags_array(1 / np.maximum(n, 1))
     per_error = sparse.diags_array(np.where(n > 1, 1 / np.sqrt(np.maximum(n - 1, 1)), 0))
     for layer in layers:
-        values = sparse.csr_matrix(cells.X if layer == COUNTS else cells.layers[layer], dtype=np.float64)
+        values = sparse.csr_matrix(in_memory(cells.X if layer == COUNTS else cells.layers[layer]), dtype=np.float64)
         mean = sparse.csr_matrix(per_cell @ pseudobulk(values, membership))
         spread = sparse.csr_matrix(per_cell @ pseudobulk(values.multiply(values).tocsr(), membership)) - mean.multiply(
             mean
@@ -198,7 +199,7 @@ class Targets:
     def _layer(self, layer: str, cells: ad.AnnData, *, alone: bool) -> Iterator[tuple[list[str], NDArray[Any]]]:
         genes = list(self.genes or cells.var_names)
         columns = cells.var_names.get_indexer(genes)
-        matrix = sparse.csc_matrix(cells.X if layer == COUNTS else cells.layers[layer])
+        matrix = sparse.csc_matrix(in_memory(cells.X if layer == COUNTS else cells.layers[layer]))
         step = max(1, BLOCK_BYTES // (4 * max(cells.n_obs, 1)))
         for first in range(0, len(genes), step):
             dense = matrix[:, columns[first : first + step]].toarray()

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import anndata as ad
 import numpy as np
 
 from spatialsig import _keys
 from spatialsig._arguments import checked
 from spatialsig.errors import InputError
-from spatialsig.slide.counts import counts_of
+from spatialsig.slide.counts import count_blocks
 from spatialsig.slide.slides import Data, Slide, open_slides
+from spatialsig.store.matrices import is_stored, rows_and_columns
+from spatialsig.store.tables import parts_of
 
 if TYPE_CHECKING:
-    import anndata as ad
+    from numpy.typing import NDArray
 
 
 GENE_EXPRESSION = "Gene Expression"
@@ -61,21 +64,44 @@ def filter_cells(data: Data, *, min_counts: int = 10, min_genes: int = 5, table_
         slide.replace(table_key, kept)
 
 
+def _subset(table: ad.AnnData, cells: NDArray[np.bool_], genes: NDArray[np.bool_]) -> ad.AnnData:
+    """Marked cells and genes of a table, in memory; of matrices in a store nothing else is read."""
+    matrices = {"X": table.X, **parts_of(table, "layers")}
+    stored = {name: values for name, values in matrices.items() if is_stored(values)}
+    if not stored:
+        return table[cells, genes].copy()
+    others = {name: parts_of(table, name) for name in ("obsm", "varm", "obsp", "varp")}
+    rest = {name: values for name, values in matrices.items() if name not in stored}
+    x = rest.pop("X", None)
+    light = ad.AnnData(x, obs=table.obs, var=table.var, uns=table.uns, layers=rest, **others)
+    kept = light[cells, genes].copy()
+    for name, values in stored.items():
+        found = rows_and_columns(values, cells, genes)
+        if name == "X":
+            kept.X = found
+        else:
+            kept.layers[name] = found
+    return kept
+
+
 def _kept(slide: Slide, table: ad.AnnData, min_counts: int, min_genes: int, table_key: str) -> ad.AnnData:
     genes = np.ones(table.n_vars, bool)
     if "feature_types" in table.var:
         genes = (table.var["feature_types"] == GENE_EXPRESSION).to_numpy()
-    counts = counts_of(slide, table_key)[:, genes]
-    enough_counts = np.asarray(counts.sum(axis=1)).ravel() >= min_counts
-    enough_genes = counts.getnnz(axis=1) >= min_genes
-    cells = enough_counts & enough_genes
+    cells = np.concatenate(
+        [
+            (np.asarray(counts[:, genes].sum(axis=1)).ravel() >= min_counts)
+            & (counts[:, genes].getnnz(axis=1) >= min_genes)
+            for _, counts in count_blocks(slide, table_key)
+        ]
+    )
     if not cells.any():
         msg = (
             f"slide {slide.name!r}: none of {table.n_obs} cells has {min_counts} counts and {min_genes} genes; "
             "lower `min_counts` and `min_genes`."
         )
         raise InputError(msg)
-    kept = table[cells, genes].copy()
+    kept = _subset(table, cells, genes)
     kept.uns.setdefault(_keys.NAMESPACE, {})["filter_cells"] = {
         "min_counts": min_counts,
         "min_genes": min_genes,

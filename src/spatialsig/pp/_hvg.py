@@ -17,7 +17,7 @@ from spatialsig._checks import check_choice
 from spatialsig._progress import track
 from spatialsig.errors import InputError
 from spatialsig.slide.coordinates import positions
-from spatialsig.slide.counts import common_genes, counts_of, gene_names
+from spatialsig.slide.counts import common_genes, count_blocks, gene_names
 from spatialsig.slide.folds import is_training
 from spatialsig.slide.parts import counts_of_table
 from spatialsig.slide.slides import Data, open_slides, slide_count
@@ -31,9 +31,13 @@ from spatialsig.stats.variable import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     import pandas as pd
     from numpy.typing import NDArray
     from scipy import sparse
+
+    Blocks = Iterable[tuple[slice, sparse.csr_matrix]]
 
 
 FLAVORS = ("seed", "seurat", "cell_ranger", "seurat_v3")
@@ -163,13 +167,11 @@ def _choose(data: Data, genes: list[str] | None, settings: _Settings) -> pd.Data
     for slide in track(open_slides(data), "variable genes", total=slide_count(data), unit="slide"):
         rows = is_training(slide, positions(slide, settings.table_key), test_fold=settings.test_fold)
         if rows.sum() >= 2:
-            counts = counts_of(slide, settings.table_key, genes)
             names = list(slide.table(settings.table_key).var_names) if genes is None else genes
-            moments.append(_moments(counts, names, settings.flavor, rows))
+            blocks = partial(count_blocks, slide, settings.table_key, genes)
+            moments.append(_moments(blocks(), names, settings.flavor, rows))
             if settings.flavor == "seurat_v3":
-                norms.append(
-                    standardised_variance(moments[-1], partial(clipped_moments, counts, rows=rows), settings.span)
-                )
+                norms.append(standardised_variance(moments[-1], partial(_clipped, blocks, rows), settings.span))
     if not moments:
         msg = f"`test_fold={settings.test_fold}` leaves no training cells; choose another fold."
         raise InputError(msg)
@@ -182,7 +184,18 @@ def _choose(data: Data, genes: list[str] | None, settings: _Settings) -> pd.Data
     )
 
 
-def _moments(counts: sparse.csr_matrix, genes: list[str], flavor: str, rows: NDArray[np.bool_]) -> Moments:
-    library = None if flavor == "seurat_v3" else library_size(counts)
-    total, squares = gene_moments(counts, library, rows=rows, log1p=flavor in ("seed", "cell_ranger"))
-    return Moments(genes, total, squares, int(rows.sum()))
+def _moments(blocks: Blocks, genes: list[str], flavor: str, rows: NDArray[np.bool_]) -> Moments:
+    sums = np.zeros((2, len(genes)))
+    for block, counts in blocks:
+        library = None if flavor == "seurat_v3" else library_size(counts)
+        sums += gene_moments(counts, library, rows=rows[block], log1p=flavor in ("seed", "cell_ranger"))
+    return Moments(genes, sums[0], sums[1], int(rows.sum()))
+
+
+def _clipped(
+    blocks: Callable[[], Blocks], rows: NDArray[np.bool_], limits: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    sums = np.zeros((2, len(limits)))
+    for block, counts in blocks():
+        sums += clipped_moments(counts, limits, rows=rows[block])
+    return sums[0], sums[1]

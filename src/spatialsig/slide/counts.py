@@ -17,10 +17,11 @@ from spatialsig import _keys
 from spatialsig._checks import first_few
 from spatialsig.errors import InputError
 from spatialsig.stats.expression import value_range
+from spatialsig.store.matrices import is_stored, row_blocks
 from spatialsig.store.tables import parts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import anndata as ad
 
@@ -39,19 +40,36 @@ def counts_of(slide: Slide, table_key: str, genes: Sequence[str] | None = None) 
     Raises :class:`InputError` if ``X`` does not hold counts, the table holds no cells or those of several slides, or a
     gene is not measured on the slide (never filled with zeros).
     """
+    blocks = [block for _, block in count_blocks(slide, table_key, genes)]
+    return blocks[0] if len(blocks) == 1 else sparse.csr_matrix(sparse.vstack(blocks, format="csr"))
+
+
+def count_blocks(
+    slide: Slide, table_key: str, genes: Sequence[str] | None = None
+) -> Iterator[tuple[slice, sparse.csr_matrix]]:
+    """Counts as :func:`counts_of` gives them, some rows at a time: which rows, and their counts.
+
+    The blocks of a table are the same whether it lies in memory or in a store, where no more than one of them is read at a time.
+    """
     table = slide.table(table_key)
     refuse_several(slide, table, table_key)
+    columns = None
     if genes is not None and list(genes) != list(table.var_names):  # no copy where nothing changes
-        table = table[:, column_indices(table, genes, slide=slide)]
-    return as_counts(table.X, where=f"slide {slide.name!r}: tables[{table_key!r}].X", fix="Put the counts into X.")
+        columns = column_indices(table, genes, slide=slide)
+    where, fix = f"slide {slide.name!r}: tables[{table_key!r}].X", "Put the counts into X."
+    if not is_stored(table.X):
+        _refuse_none(table.X, where=where, fix=fix)
+    whole = (
+        table.X if is_stored(table.X) or sparse.isspmatrix_csr(table.X) else as_counts(table.X, where=where, fix=fix)
+    )
+    for rows, block in row_blocks(whole):
+        counts = as_counts(block, where=where, fix=fix)
+        yield rows, counts if columns is None else counts[:, columns]
 
 
 def as_counts(values: Any, *, where: str, fix: str) -> sparse.csr_matrix:
     """The same counts as CSR; :class:`InputError` saying ``where`` and ``fix`` if they are no counts, or none."""
-    if values is None or 0 in values.shape or values.dtype.kind not in "iuf":
-        found = "empty" if values is None else f"{values.dtype} of shape {values.shape}"
-        msg = f"{where} is {found}; wanted raw counts (n_cells, n_genes) of at least one cell and one gene. {fix}"
-        raise InputError(msg)
+    _refuse_none(values, where=where, fix=fix)
     if values.dtype.kind == "f" and values.dtype.itemsize not in (4, 8):  # which scipy or numba do not know
         values = values.astype(np.float64)
     counts = sparse.csr_matrix(values)
@@ -66,6 +84,13 @@ def as_counts(values: Any, *, where: str, fix: str) -> sparse.csr_matrix:
         msg = f"{where} must hold raw counts (whole numbers from 0 to {LARGEST:,}); {found}. {fix}"
         raise InputError(msg)
     return counts
+
+
+def _refuse_none(values: Any, *, where: str, fix: str) -> None:
+    if values is None or 0 in values.shape or values.dtype.kind not in "iuf":
+        found = "empty" if values is None else f"{values.dtype} of shape {values.shape}"
+        msg = f"{where} is {found}; wanted raw counts (n_cells, n_genes) of at least one cell and one gene. {fix}"
+        raise InputError(msg)
 
 
 def refuse_lazy(table: ad.AnnData, *, where: str) -> None:

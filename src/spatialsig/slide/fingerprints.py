@@ -21,9 +21,10 @@ from scipy import sparse
 from spatialsig import _keys
 from spatialsig._hashing import json_hash
 from spatialsig.slide.coordinates import full_resolution
+from spatialsig.store.matrices import is_stored, value_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     import anndata as ad
     from numpy.typing import NDArray
@@ -33,7 +34,7 @@ BLOCK_PX = 256  # edge of the three blocks of an image that stand for its pixels
 WHOLE = 2**20  # values of an image that are few enough to look at all of them
 N_SPOTS = 64  # values of a table that tell a selection of its rows and columns from other numbers
 T = TypeVar("T")
-crc32: Callable[[Any], int] = deflate_crc32  # the numbers of `zlib.crc32`, five times as fast
+crc32: Callable[..., int] = deflate_crc32  # the numbers of `zlib.crc32`, five times as fast
 _SPARSE = (sparse.csr_matrix, sparse.csr_array, sparse.csc_matrix, sparse.csc_array)
 
 
@@ -83,7 +84,11 @@ class Numbers:
             return None
         values = table.X if section == "X" else getattr(table, section).get(key)
         values = values.to_numpy() if isinstance(values, pd.DataFrame) else values
-        if not (isinstance(values, _SPARSE) or (isinstance(values, np.ndarray) and not values.dtype.hasobject)):
+        if not (
+            isinstance(values, _SPARSE)
+            or is_stored(values)
+            or (isinstance(values, np.ndarray) and not values.dtype.hasobject)
+        ):
             return None
         columns = pd.RangeIndex(values.shape[1]).astype(str) if section == "obsm" else table.var_names
         return cls(values, Names(table.obs_names, kept), Names(columns, kept), kept)
@@ -96,7 +101,8 @@ class Numbers:
     @property
     def form(self) -> list[Any]:
         """What may differ while the numbers stay the same: order of names, kind of matrix, type."""
-        return [self.rows.checksum, self.columns.checksum, str(type(self.values)), str(self.values.dtype)]
+        kind = sparse.csr_matrix if is_stored(self.values) else type(self.values)
+        return [self.rows.checksum, self.columns.checksum, str(kind), str(self.values.dtype)]
 
     @cached_property
     def spots(self) -> dict[str, Any]:
@@ -105,7 +111,9 @@ class Numbers:
             return {}
         row = np.unique(np.linspace(0, self.values.shape[0] - 1, N_SPOTS).astype(int))
         column = row % self.values.shape[1]
-        if sparse.issparse(self.values):  # the first of each row that holds something: zeros tell little
+        if sparse.issparse(self.values) or is_stored(
+            self.values
+        ):  # the first of each row that holds something: zeros tell little
             chosen = self.values[row].tocsr()
             filled = np.diff(chosen.indptr) > 0
             column[filled] = chosen.indices[chosen.indptr[:-1][filled]]
@@ -120,7 +128,12 @@ class Numbers:
 
     def _at(self, rows: NDArray[Any], columns: NDArray[Any]) -> list[str]:
         """Values exactly, as text: JSON knows neither NaN nor infinity."""
-        return [(float(value) + 0.0).hex() for value in np.asarray(self.values[rows, columns]).ravel()]
+        found = (
+            self.values[rows].tocsr()[np.arange(len(rows)), columns]
+            if is_stored(self.values)
+            else self.values[rows, columns]
+        )
+        return [(float(value) + 0.0).hex() for value in np.asarray(found).ravel()]
 
     def is_selection(self, spots: Mapping[str, Any]) -> bool:
         """Whether these are the numbers of ``spots``, or some of their rows and columns, in another order or form.
@@ -195,6 +208,8 @@ def _hashes(values: NDArray[np.object_]) -> NDArray[np.uint64]:
 
 def _checksums(values: Any) -> list[Any]:
     """Shape, type and checksum of an array, or of the arrays of a sparse matrix."""
+    if is_stored(values):
+        return [values.shape, *(_checksums_of(value_blocks(values, part)) for part in ("data", "indices", "indptr"))]
     if isinstance(values, _SPARSE):
         return [values.shape, *(_checksums(part) for part in (values.data, values.indices, values.indptr))]
     return [values.shape, values.dtype.str, crc32(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)]
@@ -202,9 +217,23 @@ def _checksums(values: Any) -> list[Any]:
 
 def _sum(values: Any) -> float:
     """Sum of what is a number; rows without a label are NaN."""
+    if is_stored(values):
+        return sum(map(_sum, value_blocks(values, "data")), start=0.0)
     held = values.data if sparse.issparse(values) else values
     total = float(held.sum(dtype=np.float64))
     return total if np.isfinite(total) else float(np.nansum(held, dtype=np.float64))
+
+
+def _checksums_of(blocks: Iterable[NDArray[Any]]) -> list[Any]:
+    """Shape, type and checksum of an array that is read block by block."""
+    n, kind, checksum = 0, "", 0
+    for block in blocks:
+        n, kind, checksum = (
+            n + len(block),
+            block.dtype.str,
+            crc32(np.ascontiguousarray(block).view(np.uint8).data, checksum),
+        )
+    return [(n,), kind, checksum]
 
 
 def _text(names: pd.Index) -> list[int]:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.sparse import issparse
 
 from spatialsig import _keys
 from spatialsig._files import read_json, write_text
@@ -102,9 +101,10 @@ def _slide_hash(slide: Slide, patches_key: str, signatures_key: str, use_rep: st
     arrays = [np.asarray(labels.X), np.asarray(labels.obs[_keys.N_CELLS])]
     if use_rep is not None and use_rep in labels.obsm:
         arrays.append(np.asarray(labels.obsm[use_rep]))
+    counts = None
     if table_key is not None:
         cells = slide.table(table_key)
-        arrays += [cells.X.data, cells.X.indices] if issparse(cells.X) else [np.asarray(cells.X)]
+        counts = slide.lineage.fingerprint(f"{table_key}/X")
         if _keys.HIGHLY_VARIABLE in cells.var:
             arrays.append(np.asarray(cells.var[_keys.HIGHLY_VARIABLE], bool))
-    return json_hash([slide.patches(patches_key).content_hash, list(labels.var_names), array_hash(*arrays)])
+    return json_hash([slide.patches(patches_key).content_hash, list(labels.var_names), array_hash(*arrays), counts])

@@ -86,7 +86,8 @@ class Slide:
     def table(self, table_key: str, *, name: str = "table_key", fix: str = "") -> ad.AnnData:
         """Table ``table_key``, if it is there and fresh; the error names this slide and what exists."""
         check_key(self.sdata.tables, table_key, name=name, where=f"the tables of slide {self.name!r}", fix=fix)
-        refuse_lazy(self.sdata.tables[table_key], where=f"slide {self.name!r}: tables[{table_key!r}]")
+        if self.path is None:  # what stays in a store of ours is known
+            refuse_lazy(self.sdata.tables[table_key], where=f"slide {self.name!r}: tables[{table_key!r}]")
         self.lineage.check(table_key)
         return self.sdata.tables[table_key]
 

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import anndata as ad
 import numpy as np
 import pandas as pd
+import zarr
+from anndata.io import read_elem
 from scipy import sparse
 from spatialdata import SpatialData, read_zarr
 from spatialdata.models import TableModel
@@ -28,11 +30,12 @@ from spatialdata.models import TableModel
 from spatialsig._settings import settings
 from spatialsig.errors import StoreError
 from spatialsig.store.lazy_tables import LazyTables
+from spatialsig.store.matrices import is_large, left_in_store
 from spatialsig.store.metadata import FILE, KINDS, elements_on_disk, root_document, why_unfinished
 from spatialsig.store.tables import parts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
 T = TypeVar("T")
@@ -125,7 +128,11 @@ def read_table(path: Path) -> ad.AnnData:
 
 
 def _read(path: Path) -> ad.AnnData:
-    table = ad.read_zarr(path)
+    group = zarr.open_group(path, mode="r", use_consolidated=False)
+    layers = [f"layers/{name}" for name in group["layers"]] if "layers" in group else []  # type: ignore[union-attr]
+    large = [name for name in ("X", *layers) if is_large(group, name)]
+    has_raw = isinstance(group.get("raw"), zarr.Group)  # else it is written as nothing
+    table = _without(group, large) if large and not has_raw else ad.read_zarr(path)
     for frame in (values for values in table.obsm.values() if isinstance(values, pd.DataFrame)):
         frame.index = table.obs_names  # the same object: AnnData compares all names whenever `obsm` is looked at
     links = table.uns.get(TableModel.ATTRS_KEY)
@@ -134,6 +141,18 @@ def _read(path: Path) -> ad.AnnData:
         if isinstance(links["region"], np.ndarray):
             links["region"] = links["region"].tolist()
     return table
+
+
+def _without(group: zarr.Group, large: Collection[str]) -> ad.AnnData:
+    """The table with its ``large`` matrices left in the store."""
+    parts = {name: read_elem(group[name]) for name in group if name not in ("X", "layers", "raw")}
+    parts["layers"] = {
+        name: left_in_store(group, f"layers/{name}") if f"layers/{name}" in large else read_elem(layer)
+        for name, layer in (group["layers"].members() if "layers" in group else ())  # type: ignore[union-attr]
+    }
+    if "X" in group:
+        parts["X"] = left_in_store(group, "X") if "X" in large else read_elem(group["X"])
+    return ad.AnnData(**parts)
 
 
 def _identity(path: Path) -> Identity:

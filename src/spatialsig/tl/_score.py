@@ -26,7 +26,7 @@ from spatialsig.signatures import (
     read_signatures,
     weights,
 )  # fmt: skip
-from spatialsig.slide.counts import common_genes, counts_of, named_genes
+from spatialsig.slide.counts import common_genes, count_blocks, named_genes
 from spatialsig.slide.parts import counts_of_table
 from spatialsig.slide.slides import Data, open_slides, slide_count
 
@@ -154,8 +154,8 @@ def score_cells(
         **learnt,
     }
     for slide in track(open_slides(data), "score cells", total=slide_count(data), unit="slide"):
-        counts = counts_of(slide, table_key, genes)
-        slide.table(table_key).obsm[key_added] = scores_under(params, counts)
+        scores = [scores_under(params, counts) for _, counts in count_blocks(slide, table_key, genes)]
+        slide.table(table_key).obsm[key_added] = np.concatenate(scores)
         slide.params(table_key)["score_cells"] = dict(params)
         slide.commit_table(
             table_key,
