@@ -237,6 +237,11 @@ def test_own_outlines_are_used_without_asking_and_foreign_ones_are_not(half: sd.
     half["tissue"] = ShapesModel.parse(_frame([shapely.box(0, 0, 60, 60)]), transformations={"global": Identity()})
     sp.pp.make_patches(half, patch_px=25, um_per_px=2.0)
     assert spec["patches"]["tissue_key"] is None
+    with pytest.raises(
+        InputError, match="shapes 'tissue', which `sp.pp.find_tissue` did not make, and it would be lost"
+    ):
+        sp.pp.find_tissue(half)
+    del half["tissue"]
     sp.pp.find_tissue(half)
     sp.pp.make_patches(half, patch_px=25, um_per_px=2.0)
     assert spec["patches"]["tissue_key"] == "tissue"

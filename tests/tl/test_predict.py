@@ -93,7 +93,7 @@ def test_a_store_remembers_what_is_done(cohort: sp.Cohort, planted: ModuleType) 
     first = sp.tl.predict(cohort, planted.tiny(), skip_done=True, key_added="again")
     slide = cohort["A"]
     del slide["again"]
-    Slide(slide, cohort.stores["A"]).put("again", slide["signatures"])
+    Slide(slide, cohort.stores["A"]).put("again", slide["signatures"], made_by="tl.predict")
     second = sp.tl.predict(cohort, planted.tiny(), skip_done=True, key_added="again")
     assert [first["outcome"].tolist(), second["outcome"].tolist()] == [["predicted"] * 2, ["predicted", "skipped"]]
 

@@ -15,6 +15,7 @@ from spatialsig.errors import InputError
 from spatialsig.labels.statistics import PSEUDOBULK, pseudobulk_labels, score_labels, standard_error, statistic
 from spatialsig.labels.targets import COUNTS, Targets, add_layers, add_obs, add_obsm, check_columns
 from spatialsig.models.scalers import check_one_embedding
+from spatialsig.slide.added import check_added
 from spatialsig.slide.counts import count_blocks
 from spatialsig.slide.parts import members_of, obsm_of, place_of
 from spatialsig.slide.slides import open_slides
@@ -59,11 +60,12 @@ class LabelRequest:
         return [self.patches_key, place, members_of(self.table_key, self.patches_key), *of_cells]
 
 
-def check_slides(data: Data, request: LabelRequest) -> dict[str, list[str]]:
+def check_slides(data: Data, request: LabelRequest, *, key_added: str) -> dict[str, list[str]]:
     """Refuse what would fail half way; categories of the targets over all slides, so that all tables have them."""
     records: dict[str, Mapping[str, Any]] = {}
     categories: dict[str, dict[str, None]] = {}
     for slide in open_slides(data):
+        check_added(slide, key_added, made_by="tl.aggregate_patches")
         cells = slide.table(request.table_key)
         for key in request.rep:
             fix = "Call `sp.tl.embed_cells` first, or pass `use_rep=None`."

@@ -20,6 +20,7 @@ from spatialsig._progress import track
 from spatialsig.errors import InputError
 from spatialsig.pp._elements import segmented
 from spatialsig.pp._segmentation import MASK_UM_PER_PX, tidy
+from spatialsig.slide.added import check_added
 from spatialsig.slide.coordinates import full_resolution, image_of, image_um_per_px
 from spatialsig.slide.parts import pixels_of, place_of
 from spatialsig.slide.slides import Data, open_slides, slide_count
@@ -101,6 +102,7 @@ def find_tissue(
     }
     for slide in open_slides(data):
         image_of(slide, image_key)
+        check_added(slide, key_added, made_by="pp.find_tissue")
     for slide in track(open_slides(data), "tissue", total=slide_count(data), unit="slide"):
         _outline(slide, params, key_added)
 

@@ -25,6 +25,7 @@ from spatialsig.pp._elements import (
     write_patches,
 )
 from spatialsig.pp._segmentation import tissue_fraction
+from spatialsig.slide.added import check_added
 from spatialsig.slide.coordinates import full_resolution, image_of, image_um_per_px
 from spatialsig.slide.patches import level_read
 from spatialsig.slide.records import PatchSpec
@@ -115,6 +116,7 @@ def import_patches(
         check_choice(tool, TOOLS, name="tool")
     for slide in open_slides(data):
         check_key(slide.sdata.shapes, source_key, name="source_key", where=f"the shapes of slide {slide.name!r}")
+        check_added(slide, key_added, made_by="pp.import_patches")
     for slide in open_slides(data):
         _import(
             slide, source_key, _tool(slide, source_key, tool), um_per_px, min_tissue, tissue_key, image_key, key_added

@@ -9,6 +9,7 @@ from spatialsig import _keys
 from spatialsig._arguments import Key, NewKey, Positive, checked
 from spatialsig._progress import track
 from spatialsig.errors import InputError
+from spatialsig.slide.added import check_added_part
 from spatialsig.slide.counts import counts_of
 from spatialsig.slide.parts import counts_of_table
 from spatialsig.slide.slides import Data, open_slides, slide_count
@@ -64,6 +65,7 @@ def normalize(
         msg = "`layer='X'` would replace the raw counts; choose another name."
         raise InputError(msg)
     for slide in track(open_slides(data), "normalise", total=slide_count(data), unit="slide"):
+        check_added_part(slide, table_key, "layers", layer, made_by="pp.normalize", name="layer")
         counts = counts_of(slide, table_key)
         scale = log1p_cp10k if log1p else scaled_counts
         table = slide.table(table_key)

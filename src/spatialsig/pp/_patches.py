@@ -17,6 +17,7 @@ from spatialsig.errors import InputError
 from spatialsig.geometry.grid import patch_origins, points_in_patches
 from spatialsig.pp._elements import check_resolution, tissue_of, write_patches
 from spatialsig.pp._segmentation import tissue_fraction
+from spatialsig.slide.added import check_added
 from spatialsig.slide.coordinates import full_resolution, image_of, image_um_per_px, positions, um_to_image
 from spatialsig.slide.patches import level_read
 from spatialsig.slide.records import PatchSpec
@@ -105,7 +106,10 @@ def make_patches(
     stride = _stride(size, stride_um, overlap)
     cells = (table_key, min_cells) if min_cells > 0 else None
     # every slide is checked before any is written
-    specs = [_spec(slide, size, stride, min_tissue, image_key) for slide in open_slides(data)]
+    specs = []
+    for slide in open_slides(data):
+        specs.append(_spec(slide, size, stride, min_tissue, image_key))
+        check_added(slide, key_added, made_by="pp.make_patches")
     slides = track(open_slides(data), "patches", total=slide_count(data), unit="slide")
     for slide, spec in zip(slides, specs, strict=True):
         _lay(slide, spec, _origins(slide, spec, around), tissue_key, cells, key_added)

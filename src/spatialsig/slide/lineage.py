@@ -5,7 +5,7 @@ A part is an element of the object or something in it: ``patches``, ``table/X``,
 fingerprints of what it was made from. A part without a record, made in memory or by other software, is taken as it is.
 So is one that was changed by hand since: it is reported, and what was made from it before is stale.
 
-Floor 4. Used by io/_verify, slide/slides.
+Floor 4. Used by io/_verify, slide/added, slide/slides.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class Lineage:
         self._numbers: dict[str, Numbers | None] = {}
         self._kept = Kept()
         self._fresh: set[str] = set()
+        self._looked_at: set[str] = set()
         self.forget()
 
     @property
@@ -147,8 +148,15 @@ class Lineage:
 
     def stale(self, part: str) -> Iterator[str]:
         """What has changed since a part was made, one sentence each, in the order in which to make things again."""
-        if part in self._fresh:
+        if part in self._fresh or part in self._looked_at:  # the second: a record that leads to itself
             return
+        self._looked_at.add(part)
+        try:
+            yield from self._stale(part)
+        finally:
+            self._looked_at.discard(part)
+
+    def _stale(self, part: str) -> Iterator[str]:
         recorded = self.entries.get(part) or self.entries.get(part.partition("/")[0]) or {SOURCES: {}}
         fresh = True
         sources = sorted(recorded[SOURCES].items())

@@ -1,6 +1,6 @@
 """One slide behind every function: a SpatialData in memory, or one that lives in a Zarr store.
 
-Floor 4. Used by 69 modules of cli, evaluation, expression, inference, io, labels, pl, pp, report, slide, tl.
+Floor 4. Used by 70 modules of cli, evaluation, expression, inference, io, labels, pl, pp, report, slide, tl.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from spatialsig._arguments import Key
 from spatialsig._checks import check_key
 from spatialsig._text import trimmed
 from spatialsig.errors import InputError, KeyMissingError, SpatialsigError, StoreError
+from spatialsig.slide.added import check_added
 from spatialsig.slide.counts import refuse_lazy
 from spatialsig.slide.lineage import LINEAGE, Lineage
 from spatialsig.slide.parts import COLUMNS_OF_SHAPES, obsm_of
@@ -137,6 +138,8 @@ class Slide:
         attrs
             Section of the attributes -> what is kept there about this element.
         """
+        if made_by:
+            check_added(self, key, made_by=made_by)
         self._put(key, element, attrs or {})
         parts = [key, *self.lineage.void_inside(key)]
         self.lineage.record(key, sources, made_by=made_by)

@@ -1,6 +1,6 @@
 """Tables of a store that are read when somebody asks for them: most functions need none, or one.
 
-Floor 1. Used by pp/_elements, slide/records, slide/slides, store/snapshot.
+Floor 1. Used by pp/_elements, slide/added, slide/records, slide/slides, store/snapshot.
 """
 
 from __future__ import annotations

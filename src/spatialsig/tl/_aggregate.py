@@ -115,7 +115,7 @@ def aggregate_patches(
         stat=stat, trim=trim, min_cells=min_cells, targets=chosen, rep=() if use_rep is None else (use_rep,),
         obs=tuple(obs), obsm=tuple(obsm), layers=tuple(layers), patches_key=patches_key, table_key=table_key,
     )  # fmt: skip
-    categories = check_slides(data, request)
+    categories = check_slides(data, request, key_added=key_added)
     for slide in track(open_slides(data), "label patches", total=slide_count(data), unit="slide"):
         slide.put(
             key_added,

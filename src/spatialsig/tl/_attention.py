@@ -26,6 +26,7 @@ from spatialsig.inference.inputs import AHEAD, check_patches, inputs_name
 from spatialsig.models.ensemble import SignatureModel, members_of, placed, weights_hash
 from spatialsig.models.scalers import standardised_embedding
 from spatialsig.nn.saliency import can_roll_out, integrated_gradients, rollout, summed_cells
+from spatialsig.slide.added import check_added
 from spatialsig.slide.coordinates import XY, image_of
 from spatialsig.slide.parts import obsm_of
 from spatialsig.slide.slides import Data, open_slides
@@ -141,6 +142,7 @@ def attention(
     asked = _asked(model, method, signatures, cell_px, n_steps)
     with placed(model, device):
         for slide in open_slides(data):
+            check_added(slide, key_added, made_by="tl.attention")
             shown = slide.patches(patches_key)
             check_patches(shown, model)
             rows = shown.rows_named(patches)

@@ -14,6 +14,7 @@ from spatialsig.expression import AutoencoderOptions, embed_slide, train_express
 from spatialsig.models import Autoencoder
 from spatialsig.nn.device import on_device
 from spatialsig.signatures import Source
+from spatialsig.slide.added import check_added_part
 from spatialsig.slide.parts import counts_of_table
 from spatialsig.slide.slides import Data, open_slides, slide_count
 
@@ -164,6 +165,7 @@ def embed_cells(
     """
     with on_device(model.net, device=device):
         for slide in track(open_slides(data), "embed cells", total=slide_count(data), unit="slide"):
+            check_added_part(slide, table_key, "obsm", key_added, made_by="tl.embed_cells")
             slide.table(table_key).obsm[key_added] = embed_slide(slide, model, table_key=table_key)
             slide.params(table_key)["embed_cells"] = {"key": key_added, **_held_out(model), **model.record()}
             slide.commit_table(

@@ -24,6 +24,7 @@ from spatialsig.models.vit import SignatureViT
 from spatialsig.nn.backbones import build_backbone, warn_of_scale
 from spatialsig.nn.device import choose_device, on_device
 from spatialsig.nn.vit import ViT, ViTConfig
+from spatialsig.slide.added import check_added
 from spatialsig.slide.slides import Data, open_slides
 from spatialsig.train.pretrain import fit_masked
 
@@ -209,6 +210,7 @@ def embed_patches(
     record = {"backbone": str(getattr(network, "spec", type(network).__name__)), "weights_sha256": _hash(network)}
     with on_device(network, device=device):
         for slide in open_slides(data):
+            check_added(slide, key_added, made_by="tl.embed_patches")
             patches = slide.patches(patches_key)
             if isinstance(backbone, SignatureViT):
                 check_patches(patches, backbone)

@@ -20,6 +20,7 @@ from spatialsig.inference.provenance import result_hashes
 from spatialsig.models.ensemble import SignatureModel, placed, weights_hash
 from spatialsig.models.intervals import bounds
 from spatialsig.nn.device import FLOAT32
+from spatialsig.slide.added import check_added
 from spatialsig.slide.slides import SLIDE_ERRORS, Data, each_alone, on_slide, open_slides
 
 if TYPE_CHECKING:
@@ -147,6 +148,7 @@ class _Prediction:
 
     def on(self, slide: Slide, row: dict[str, Any]) -> None:
         """Predict one slide and write its table, unless the same result is there; ``row`` is told what was done."""
+        check_added(slide, self.key_added, made_by="tl.predict")
         patches = slide.patches(self.patches_key)
         inputs = ModelInputs.of(patches, self.model, signatures_key=self.signatures_key, use_rep=self.use_rep)
         made_by = {"inputs": inputs_name(self.use_rep), "n_views": self.n_views, "weights_sha256": self.weights}

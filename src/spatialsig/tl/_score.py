@@ -26,6 +26,7 @@ from spatialsig.signatures import (
     read_signatures,
     weights,
 )  # fmt: skip
+from spatialsig.slide.added import check_added_part
 from spatialsig.slide.counts import common_genes, count_blocks, named_genes
 from spatialsig.slide.parts import counts_of_table
 from spatialsig.slide.slides import Data, open_slides, slide_count
@@ -129,7 +130,10 @@ def score_cells(
     True
     """
     check_choice(method, METHODS, name="method")
-    var = {slide.name: named_genes(slide, table_key) for slide in open_slides(data)}
+    var = {}
+    for slide in open_slides(data):
+        var[slide.name] = named_genes(slide, table_key)
+        check_added_part(slide, table_key, "obsm", key_added, made_by="tl.score_cells")
     sets = in_panel_names(read_signatures(signatures), var, gene_symbols)
     panels = [list(frame.index) for frame in var.values()]
     report = coverage_table(sets, panels, coverage=Coverage(min_genes, min_fraction))
