@@ -1,6 +1,6 @@
 """Text that people write in other programs: decoded, trimmed, split into columns, and names that look alike refused.
 
-Ground floor. Used by 13 modules of cli, cohort, geometry, io, labels, pipeline, pp, signatures, slide.
+Ground floor. Used by 14 modules of cli, cohort, geometry, io, labels, pipeline, pp, signatures, slide.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ MISSING = frozenset(
     "#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|NaT|None|n/a|nan|null".split("|")
 )
 _INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060\u00ad"  # byte order mark, spaces of no width, soft hyphen
+_UNSEEN = dict.fromkeys(map(ord, _INVISIBLE))
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # what Excel calls "Unicode text"
 _DELIMITERS = (",", ";", "\t")
 _MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
@@ -189,7 +190,7 @@ def check_alike(names: Iterable[str], *, what: str) -> None:
     """Raise :class:`InputError` naming two of the names that differ only in case, in blanks, or in zeros of a number."""
     seen: dict[str, str] = {}
     for name in dict.fromkeys(names):
-        key = "".join(trimmed(name).casefold().split())
+        key = "".join(trimmed(name).casefold().translate(_UNSEEN).split())
         number = _NUMBER.fullmatch(key)
         other = seen.setdefault(number[1] if number else key, name)
         if other != name:

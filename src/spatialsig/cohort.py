@@ -16,18 +16,16 @@ from spatialdata import SpatialData
 from spatialsig import _keys
 from spatialsig._arguments import AnyPath, Key, checked
 from spatialsig._checks import check_files, check_key, warn
-from spatialsig._files import write_text
+from spatialsig._files import write_text, writing
 from spatialsig._text import check_alike
 from spatialsig.errors import FileMissingError, InputError
-from spatialsig.io._bundles import check_same, read_slides
+from spatialsig.io._bundles import check_each_once, check_own_names, check_same, patient_of, read_slides
 from spatialsig.io._cohort import (
     at_home,
-    check_each_once,
     check_samples,
     compare_panels,
     difference,
     genes_of,
-    patient_of,
     read_csv,
     read_manifest,
     read_panels,
@@ -210,6 +208,7 @@ def _rows(source: AnyPath | Mapping[str, AnyPath]) -> pd.DataFrame:
     of_rows = zip(rows[_keys.SAMPLE], rows[_PATH], rows.get(_keys.PATIENT, [None] * len(rows)), strict=True)
     patients = [patient_of(sample, path, None if pd.isna(patient) else patient) for sample, path, patient in of_rows]
     check_each_once(rows[_keys.SAMPLE], rows[_PATH])
+    check_own_names(rows[_keys.SAMPLE].tolist(), rows[_PATH].tolist())
     rows[_keys.PATIENT] = pd.Series(patients, index=rows.index, dtype=object)
     check_alike(rows[_keys.PATIENT], what="patients of the cohort:")
     rows.index = pd.Index(rows[_keys.SAMPLE].to_numpy(object), dtype=object)
@@ -239,7 +238,8 @@ def import_cohort(
     """Cohort of the slides of a manifest; ``read(row, store)`` makes each. Those that fail are left out, and named."""
     rows = read_manifest(manifest)
     check_path(out := at_home(out), name="`out`")
-    out.mkdir(parents=True, exist_ok=True)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
     failures = read_slides(rows, out, read)
     _save(rows[~rows[_keys.SAMPLE].isin(failures)], out)
     cohort = Cohort(out)

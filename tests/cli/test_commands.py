@@ -201,6 +201,10 @@ def test_a_damaged_store_exits_with_one(stores: Path, tmp_path: Path) -> None:
             ("label", "{stores}", "--patch-px", "28", "--um-per-px", "2", "--signatures", "{tmp}/none.gmt"),
             "no such file, and the built-in sets are",
         ),
+        (
+            ("train", "{stores}", "--out", "{tmp}/m", "--set", "seed=5"),
+            "`--set seed=5`: give it as `--seed 5`, an option of",
+        ),
         (("train", "{fresh}", "--out", "{tmp}/m"), "On the command line: `sp.pp.make_patches` is `spatialsig label`"),
     ],
 )

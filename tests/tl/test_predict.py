@@ -102,7 +102,9 @@ def test_one_bad_slide_does_not_stop_the_others(cohort: sp.Cohort, planted: Modu
     unpatched = cohort["A"]
     sp.io.write(sd.SpatialData(images={"he_image": unpatched["he_image"]}), tmp_path / "unpatched.zarr")
     unread = tmp_path / "gone.zarr"
-    sp.io.write(cohort["B"], unread)
+    copied = cohort["B"]
+    copied.attrs["spatialsig"]["sample"] = "gone"
+    sp.io.write(copied, unread)
     both = sp.Cohort({"gone": unread, "bare": tmp_path / "unpatched.zarr", "B": cohort.stores["B"]})
     (unread / "zarr.json").unlink()
     with pytest.warns(

@@ -16,7 +16,7 @@ def evaluation(n_patients: int = 4, n_slides: int = 2) -> pd.DataFrame:
     rng = np.random.default_rng(0)
     rows = []
     for patient, slide, signature in itertools.product(range(n_patients), range(n_slides), ("A", "B")):
-        base = 0.5 + 0.1 * slide + 0.05 * patient + (signature == "B") * 0.2
+        base = 0.4 + 0.1 * slide + 0.05 * patient + (signature == "B") * 0.2
         for method, r in {"he_only": base, "density": base - 0.3 + rng.normal(0, 0.01), "fused": base + 0.1}.items():
             rows.append(
                 {

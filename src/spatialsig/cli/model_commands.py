@@ -50,7 +50,10 @@ def train_ae(
 
     prepare(quiet=quiet)
     data, fold = slides_at(stores), held_out(test_fold, all_slides=all_slides)
-    options = keywords(further, tl.train_autoencoder, fit_autoencoder, n_latent=n_latent, max_epochs=max_epochs)
+    options = keywords(
+        further, tl.train_autoencoder, fit_autoencoder,
+        own=("signatures", "test_fold", "seed"), n_latent=n_latent, max_epochs=max_epochs,
+    )  # fmt: skip
     pp.highly_variable_genes(data, n_top_genes=n_top_genes, test_fold=fold)
     model = tl.train_autoencoder(data, signatures=signatures, test_fold=fold, seed=seed, **options)
     model.save(out)
@@ -94,7 +97,14 @@ def train(
 
     prepare(quiet=quiet)
     options = keywords(
-        further, tl.train_vit, fit_vit, max_epochs=max_epochs, size=size, fusion=fusion, batch_size=batch_size
+        further,
+        tl.train_vit,
+        fit_vit,
+        own=("test_fold", "seed"),
+        max_epochs=max_epochs,
+        size=size,
+        fusion=fusion,
+        batch_size=batch_size,
     )
     if no_embedding:
         options |= {"use_rep": None, "fusion": "none"}

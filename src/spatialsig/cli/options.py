@@ -18,7 +18,7 @@ from spatialsig._text import read_yaml
 from spatialsig.errors import FileMissingError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from spatialsig.slide.slides import Data
 
@@ -65,13 +65,15 @@ def held_out(test_fold: int, *, all_slides: bool) -> int | None:
     return None if all_slides else test_fold
 
 
-def keywords(given: list[str] | None, *functions: Callable[..., Any], **named: Any) -> dict[str, Any]:
+def keywords(
+    given: list[str] | None, *functions: Callable[..., Any], own: Collection[str] = (), **named: Any
+) -> dict[str, Any]:
     """Named options that were given, and those of ``--set NAME=VALUE``, whose values are read as YAML.
 
     Raises
     ------
     InputError
-        If an entry has no ``=``, its value is not valid YAML, or it names an option twice or one that none of ``functions`` takes.
+        If an entry has no ``=``, names one of the command's ``own`` options, its value is not valid YAML, or it names an option twice or one that none of ``functions`` takes.
     """
     known = sorted({name for f in functions for name, p in signature(f).parameters.items() if p.kind == p.KEYWORD_ONLY})
     found = {name: value for name, value in named.items() if value is not None}
@@ -80,6 +82,9 @@ def keywords(given: list[str] | None, *functions: Callable[..., Any], **named: A
         name = name.strip().replace("-", "_")
         if not equals:
             msg = f"`--set {entry}` is not NAME=VALUE, such as `--set learning_rate=0.001`."
+            raise InputError(msg)
+        if name in own:
+            msg = f"`--set {entry}`: give it as `--{name.replace('_', '-')} {value}`, an option of this command."
             raise InputError(msg)
         if name not in known:
             msg = f"`--set {entry}`: there is no option {name!r}; available: {known}."

@@ -82,7 +82,7 @@ def evaluate(
 
     prepare(quiet=quiet)
     data, loaded = slides_at(stores), load_signature_model(model)
-    found = tl.evaluate(data, loaded, seed=seed, **keywords(further, tl.evaluate))
+    found = tl.evaluate(data, loaded, seed=seed, **keywords(further, tl.evaluate, own=("seed",)))
     write_csv(out, found)
     doubts = tl.findings(data, loaded, found)
     write_csv(out.with_name("findings.csv"), doubts)

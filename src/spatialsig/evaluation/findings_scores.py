@@ -84,7 +84,9 @@ def _embedding(table: pd.DataFrame, r: pd.Series) -> Iterator[Finding]:
             f"{r['fused_permuted']:.3f}): it ignores them. Raise `modality_dropout`, and look for an embedding that "
             "holds the answer.",
         )  # fmt: skip
-    if "hand_features" in r and r["he_only"] < min(r["hand_features"] - COLLAPSE, r["fused"] - COLLAPSE):
+    if {"hand_features", "he_only"} <= set(r.index) and r["he_only"] < min(
+        r["hand_features"] - COLLAPSE, r["fused"] - COLLAPSE
+    ):
         yield Finding(
             "he_only_collapses", WARNING, EVERY_SLIDE,
             f"Without the embedding the model falls from r = {r['fused']:.3f} to {r['he_only']:.3f}, below a ridge "
@@ -94,6 +96,8 @@ def _embedding(table: pd.DataFrame, r: pd.Series) -> Iterator[Finding]:
 
 
 def _too_simple(r: pd.Series) -> Iterator[Finding]:
+    if "he_only" not in r:
+        return
     for method, name, severity in (
         ("density", "Nuclear density alone", WARNING),
         ("colour", "Colour alone", WARNING),

@@ -88,7 +88,7 @@ def slide_findings(slides: list[SlideFacts], *, test_fold: int | None, embedding
     yield from _folds(slides)
     if embedding:
         yield from _shared_genes(slides)
-    yield from _learnt_from_test(slides, test_fold)
+    yield from _learnt_from_test(slides, test_fold, embedding=embedding)
     yield from _scalers(slides)
     yield from _signatures(slides)
     for facts in slides:
@@ -128,7 +128,7 @@ def _shared_genes(slides: list[SlideFacts]) -> Iterator[Finding]:
             return
 
 
-def _learnt_from_test(slides: list[SlideFacts], test_fold: int | None) -> Iterator[Finding]:
+def _learnt_from_test(slides: list[SlideFacts], test_fold: int | None, *, embedding: bool) -> Iterator[Finding]:
     if test_fold is None:
         return
     fix = f"pass `test_fold={test_fold}`"
@@ -137,7 +137,7 @@ def _learnt_from_test(slides: list[SlideFacts], test_fold: int | None) -> Iterat
         ("scores_from_test", "scored", "The scale of the labels was learnt", f"`sp.tl.score_cells`: {fix}"),
         ("embedding_from_test", "embedded", "The autoencoder was trained", f"`sp.tl.train_autoencoder`: {fix}"),
     )
-    for name, step, what, call in steps:
+    for name, step, what, call in steps if embedding else steps[:-1]:
         looked = [f.name for f in slides if int(getattr(f, step).get("test_fold", test_fold)) != test_fold]
         if looked:
             yield Finding(

@@ -157,6 +157,9 @@ def _add_embeddings(rows: Rows, patches: Patches, index: NDArray[np.int64], requ
     labels = slide.table(request.signatures_key)
     where = f"the tables, and the obsm of {request.signatures_key!r}, of slide {slide.name!r}"
     check_key([*slide.sdata.tables, *labels.obsm], key, name="embedding_key", where=where)
+    if key == request.signatures_key:
+        msg = f"`embedding_key={key!r}` names the labels themselves, which a ridge regression on them would return."
+        raise InputError(msg)
     name = key if key in slide.sdata.tables else _keys.entry(request.signatures_key, key)
     rows.features["embedding"] = patches.matrix(name, name="embedding_key").values[index]
 

@@ -6,10 +6,12 @@ Floor 6. Used by 9 modules of evaluation, pl, report, tl.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from spatialsig import _keys
-from spatialsig._checks import check_key
+from spatialsig._checks import check_key, first_few
 from spatialsig.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,6 +25,11 @@ COLUMNS = (
     "share_of_ceiling", "ccc", "calibration_slope", "calibration_intercept", "partial_pearson", "p", "q",
     "r_n_cells", "r_log_counts", "stain_shift",
 )  # fmt: skip
+_R, _SHARE = (-1.0, 1.0), (0.0, 1.0)
+RANGES = {
+    "pearson": _R, "spearman": _R, "ccc": _R, "partial_pearson": _R, "r_n_cells": _R, "r_log_counts": _R,
+    "ceiling": _SHARE, "p": _SHARE, "q": _SHARE,
+}  # fmt: skip
 ERROR = "error"  # the numbers say something else than they seem to
 WARNING = "warning"  # the numbers are easily read for more than they are
 NOTE = "note"  # worth knowing
@@ -38,23 +45,41 @@ def slide_rows(evaluation: pd.DataFrame, columns: Collection[str] = ()) -> pd.Da
     Raises :class:`KeyMissingError` if a column that everything reads, or one of ``columns``, is missing, and
     :class:`InputError` if there are no rows, some stand there twice, or text where there should be numbers.
     """
+    where, fix = "the evaluation table", "Make the table with `sp.tl.evaluate`."
     for column in ("method", "signature", "sample", "pearson", *columns):
-        fix = "Make the table with `sp.tl.evaluate`."
-        check_key(list(map(str, evaluation.columns)), column, name="column", where="the evaluation table", fix=fix)
+        check_key(list(map(str, evaluation.columns)), column, name="column", where=where, fix=fix)
     if evaluation.empty:
         msg = "the evaluation table has no rows: no slide was held out."
         raise InputError(msg)
-    for column in ("pearson", "share_of_ceiling"):
-        texts = [value for value in evaluation.get(column, ()) if isinstance(value, str)]
-        if texts:
-            msg = (
-                f"column {column!r} of the evaluation table holds {texts[0]!r}; wanted numbers (`pandas.read_csv(..., "
-                "decimal=',')` reads decimal commas)."
-            )
+    if not evaluation.columns.is_unique:
+        repeated = list(map(str, evaluation.columns[evaluation.columns.duplicated()]))
+        msg = f"{where} has columns twice: {first_few(repeated)}. {fix}"
+        raise InputError(msg)
+    for column in (name for name in ("method", "signature", "sample", "patient") if name in evaluation):
+        missing = int(evaluation[column].isna().sum())
+        if missing:
+            msg = f"column {column!r} of {where} is missing in {missing} of {len(evaluation)} rows; fill it in. {fix}"
             raise InputError(msg)
+    evaluation = evaluation.assign(**{name: _numbers(evaluation[name]) for name in COLUMNS[4:] if name in evaluation})
     table = evaluation[evaluation["sample"] != POOLED]
     check_judged_once(table, [name for name in ("method", "signature", "sample", _keys.FOLD) if name in table])
     return table
+
+
+def _numbers(values: pd.Series[Any]) -> pd.Series[Any]:
+    """A column as float64, NaN where it is missing; :class:`InputError` for anything but numbers in its range."""
+    name, there = str(values.name), values[values.notna()]
+    wrong: list[Any] = [value for value in there if isinstance(value, str | bool | np.bool_)]
+    if not wrong:
+        numbers = there.astype(np.float64)
+        low, high = RANGES.get(name, (-np.inf, np.inf))
+        wrong = numbers[~numbers.between(low - 1e-6, high + 1e-6) | np.isinf(numbers)].tolist()
+    if wrong:
+        within = f" from {RANGES[name][0]:g} to {RANGES[name][1]:g}" if name in RANGES else ""
+        hint = " (`pandas.read_csv(..., decimal=',')` reads decimal commas)" if isinstance(wrong[0], str) else ""
+        msg = f"column {name!r} of the evaluation table holds {wrong[0]!r}; wanted numbers{within}, all of them finite{hint}."
+        raise InputError(msg)
+    return values.astype(object).where(values.notna(), np.nan).astype(np.float64)
 
 
 def check_judged_once(evaluation: pd.DataFrame, columns: Sequence[str]) -> None:

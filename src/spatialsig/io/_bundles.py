@@ -1,4 +1,4 @@
-"""Bundles of a manifest read into stores, one after another; one that fails leaves the others alone.
+"""Bundles of a manifest read into stores, one after another, and stores compared with what lists say about them.
 
 Floor 7. Used by cohort.
 """
@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from spatialsig import _keys
 from spatialsig._checks import warn
 from spatialsig._progress import progress_bar
+from spatialsig._text import as_name
 from spatialsig.errors import InputError, StoreError
 from spatialsig.io._cohort import COLUMNS
 from spatialsig.slide.slides import SLIDE_ERRORS, on_slide
 from spatialsig.store.metadata import elements_on_disk, read_attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -65,3 +66,49 @@ def _report(failures: dict[str, str], total: int) -> None:
         msg = f"none of {total} slides could be read:\n{listed}"
         raise InputError(msg)
     warn(f"{len(failures)} of {total} slides could not be read (see `cohort.failures`):\n{listed}")
+
+
+def check_own_names(samples: Sequence[str], stores: Sequence[Path]) -> None:
+    """Refuse stores whose own names say that slides were exchanged, or that one was copied."""
+    for sample, store in zip(samples, stores, strict=True):
+        own = read_attrs(store).get(_keys.NAMESPACE, {}).get(_keys.SAMPLE) if store.exists() else None
+        name = str(own or sample)
+        if name != sample and name in samples:
+            msg = (
+                f"slide {sample!r}: its store {str(store)!r} names itself {name!r}, the name of another slide of the cohort. Correct "
+                "the list, or set sdata.attrs['spatialsig']['sample'] in a store that was copied or renamed."
+            )
+            raise InputError(msg)
+
+
+def patient_of(sample: str, store: Path, listed: str | None) -> str:
+    """Patient of a slide: what its store says, by which folds are made; the sample where nothing does.
+
+    Raises
+    ------
+    InputError
+        If the list of a cohort says another patient than the store.
+    """
+    if not store.exists():
+        return as_name(listed or sample)  # named with all other missing stores
+    recorded = read_attrs(store).get(_keys.NAMESPACE, {}).get(_keys.PATIENT)
+    own = None if not recorded or recorded != recorded else as_name(recorded)
+    if listed is not None and as_name(listed) != (own or sample):
+        msg = (
+            f"slide {sample!r}: the list of the cohort says patient {as_name(listed)!r}, its store {str(store)!r} "
+            f"{'none' if own is None else repr(own)}, and folds are made by what stores say. Correct the list, or the store: "
+            f"sdata = sp.io.read({str(store)!r}); sdata.attrs['spatialsig']['patient'] = {as_name(listed)!r}; "
+            "sdata.write_attrs()."
+        )
+        raise InputError(msg)
+    return own or sample
+
+
+def check_each_once(samples: Iterable[str], stores: Iterable[Path]) -> None:
+    """Refuse one store under two names: its cells would count twice."""
+    known: dict[Path, str] = {}
+    for sample, store in zip(samples, stores, strict=True):
+        first = known.setdefault(store.resolve(), sample)
+        if first != sample:
+            msg = f"slides {first!r} and {sample!r} are one store, {str(store)!r}: leave one of them out."
+            raise InputError(msg)

@@ -20,10 +20,9 @@ from spatialsig._checks import MAX_NAME, check_files, warn
 from spatialsig._hashing import content_hash
 from spatialsig._text import MISSING, as_name, check_alike, csv_rows, decoded, is_mangled, near_misses, trimmed
 from spatialsig.errors import InputError, KeyMissingError, StoreError
-from spatialsig.store.metadata import read_attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 COLUMNS = (_keys.SAMPLE, _keys.PATIENT, "bundle", "he_image", "he_alignment")
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -119,6 +118,12 @@ def read_manifest(manifest: str | Path | pd.DataFrame) -> pd.DataFrame:
     rows = rows.reindex(columns=list(COLUMNS)).astype(object)
     rows = rows.where(rows.notna(), None)
     for column in (_keys.SAMPLE, _keys.PATIENT):
+        odd = [value for value in rows[column] if isinstance(value, bytes | list | tuple | dict | set)]
+        if odd:
+            msg = (
+                f"column {column!r} of the manifest holds {odd[0]!r}, a {type(odd[0]).__name__}; wanted names as text."
+            )
+            raise InputError(msg)
         rows[column] = [None if value is None else as_name(value) for value in rows[column]]
     if rows.empty:
         msg = "the manifest has no rows; wanted one per slide."
@@ -178,39 +183,13 @@ def _check_bundles(rows: pd.DataFrame) -> None:
                 f"are in training and test."
             )
             raise InputError(msg)
-
-
-def patient_of(sample: str, store: Path, listed: str | None) -> str:
-    """Patient of a slide: what its store says, by which folds are made; the sample where nothing does.
-
-    Raises
-    ------
-    InputError
-        If the list of a cohort says another patient than the store.
-    """
-    if not store.exists():
-        return as_name(listed or sample)  # named with all other missing stores
-    recorded = read_attrs(store).get(_keys.NAMESPACE, {}).get(_keys.PATIENT)
-    own = None if not recorded or recorded != recorded else as_name(recorded)
-    if listed is not None and as_name(listed) != (own or sample):
-        msg = (
-            f"slide {sample!r}: the list of the cohort says patient {as_name(listed)!r}, its store {str(store)!r} "
-            f"{'none' if own is None else repr(own)}, and folds are made by what stores say. Correct the list, or the store: "
-            f"sdata = sp.io.read({str(store)!r}); sdata.attrs['spatialsig']['patient'] = {as_name(listed)!r}; "
-            "sdata.write_attrs()."
-        )
-        raise InputError(msg)
-    return own or sample
-
-
-def check_each_once(samples: Iterable[str], stores: Iterable[Path]) -> None:
-    """Refuse one store under two names: its cells would count twice."""
-    known: dict[Path, str] = {}
-    for sample, store in zip(samples, stores, strict=True):
-        first = known.setdefault(store.resolve(), sample)
-        if first != sample:
-            msg = f"slides {first!r} and {sample!r} are one store, {str(store)!r}: leave one of them out."
-            raise InputError(msg)
+    # several slides may lie on one image, each by an alignment of its own
+    for column, others in (("he_alignment", []), ("he_image", ["he_alignment"])):
+        given = rows[rows[column].notna() & (rows[column] != _IDENTITY) & rows[others].isna().all(axis=1)]
+        for file, group in given.groupby(column, sort=False):
+            if len(group) > 1:
+                msg = f"slides {group[_keys.SAMPLE].tolist()} share one `{column}`, {str(file)!r}: check the manifest."
+                warn(msg)
 
 
 def read_panels(stores: Mapping[str, Path], *, table_key: str) -> dict[str, pd.DataFrame]:

@@ -29,7 +29,7 @@ from spatialsig.models.directory import (
     save_model,
 )
 from spatialsig.models.record import Described, read_json, reads_model
-from spatialsig.models.scalers import as_floats, check_same_genes, check_scaler, scaler_hash
+from spatialsig.models.scalers import as_floats, check_counts, check_same_genes, check_scaler, scaler_hash
 from spatialsig.nn.autoencoder import AutoencoderConfig, AutoencoderNet
 from spatialsig.nn.device import on_device
 from spatialsig.nn.losses import gene_rates
@@ -206,12 +206,15 @@ class Autoencoder(Described):
         self, counts: Counts, *, measured: NDArray[np.bool_] | None = None, batch_size: Count = 4096
     ) -> float:
         """Loss per cell and measured gene: squared error of the z-scores, or negative log-likelihood of the counts."""
+        if not counts.shape[0]:
+            msg = "`counts` holds no cells, of which there is no error."
+            raise InputError(msg)
         total = 0.0
         with on_device(self.net), torch.inference_mode():
             for start, z in self._batches(counts, batch_size, measured):
                 known = None if measured is None else torch.from_numpy(measured)[None].expand(len(z), -1).to(z.device)
                 total += len(z) * float(self._loss(z, counts[start : start + len(z)], known))
-        return total / max(int(counts.shape[0]), 1)
+        return total / int(counts.shape[0])
 
     def _loss(self, z: torch.Tensor, counts: sparse.csr_matrix, measured: torch.Tensor | None) -> torch.Tensor:
         empty = np.empty(0, np.float32)
@@ -277,12 +280,7 @@ class Autoencoder(Described):
     def _batches(
         self, counts: sparse.csr_matrix, batch_size: int, measured: NDArray[np.bool_] | None
     ) -> Iterator[tuple[int, torch.Tensor]]:
-        if counts.shape[1] != len(self.genes):
-            msg = f"counts of {counts.shape[1]} genes; wanted the {len(self.genes)} of this model (see `align_genes`)."
-            raise InputError(msg)
-        if measured is not None and (measured.shape != (len(self.genes),) or measured.dtype != bool):
-            msg = f"`measured` {measured.shape} of {measured.dtype}; wanted ({len(self.genes)},) of bool."
-            raise InputError(msg)
+        check_counts(counts, len(self.genes), measured)
         device = next(self.net.parameters()).device
         library = library_size(counts)
         for start in range(0, counts.shape[0], batch_size):

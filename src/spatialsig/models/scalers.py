@@ -13,11 +13,13 @@ import torch
 
 from spatialsig._hashing import content_hash
 from spatialsig.errors import InputError
+from spatialsig.stats.expression import value_range
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
+    from scipy import sparse
     from torch import Tensor
 
 _SHOWN, _COMPARED = 10, 5  # names in one message
@@ -57,6 +59,21 @@ def check_same_genes(have: Sequence[str], want: Sequence[str], *, where: object)
             f"{where}: made for other genes; {len(extra)} only in the model: {extra[:_SHOWN]}, "
             f"{len(missing)} only asked for: {missing[:_SHOWN]}."
         )
+        raise InputError(msg)
+
+
+def check_embedding(ae: NDArray[Any]) -> None:
+    """Raise :class:`InputError` for an embedding that is masked, no floats, or infinite; NaN rows are missing ones."""
+    infinite = int(np.isinf(np.asarray(ae)).sum()) if ae.dtype.kind == "f" else 0
+    if np.ma.isMaskedArray(ae) or ae.dtype.kind != "f" or infinite:
+        found = (
+            "masked"
+            if np.ma.isMaskedArray(ae)
+            else f"infinite in {infinite} places"
+            if infinite
+            else f"of type {ae.dtype}"
+        )
+        msg = f"`ae` is {found}; wanted floats, with NaN rows where an embedding is missing."
         raise InputError(msg)
 
 
@@ -126,4 +143,19 @@ def check_one_embedding(records: Mapping[str, Mapping[str, Any]]) -> None:
             f"in {'; '.join(differences)}. Call `sp.tl.embed_cells` on all slides together, with one model, and "
             "`sp.tl.aggregate_patches` again."
         )
+        raise InputError(msg)
+
+
+def check_counts(counts: sparse.csr_matrix, n_genes: int, measured: NDArray[np.bool_] | None) -> None:
+    """Raise :class:`InputError` unless all values are raw counts of ``n_genes`` genes, some of which are ``measured``."""
+    if counts.shape[1] != n_genes:
+        msg = f"counts of {counts.shape[1]} genes; wanted the {n_genes} of this model (see `align_genes`)."
+        raise InputError(msg)
+    numbers = counts.dtype.kind in "iuf" and counts.dtype.itemsize <= 8
+    whole, low, high = value_range(counts.data) if numbers else (False, np.nan, np.nan)
+    if not (whole and low >= 0 and np.isfinite(high)):
+        msg = f"counts of type {counts.dtype} hold values from {low:g} to {high:g}; wanted raw counts, whole numbers from 0."
+        raise InputError(msg)
+    if measured is not None and (measured.shape != (n_genes,) or measured.dtype != bool or not measured.any()):
+        msg = f"`measured` {measured.shape} of {measured.dtype}, {int(np.sum(measured))} in all; wanted ({n_genes},) of bool, some True."
         raise InputError(msg)

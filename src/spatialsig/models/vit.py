@@ -30,7 +30,7 @@ from spatialsig.models.directory import (
 )
 from spatialsig.models.intervals import checked_intervals
 from spatialsig.models.record import Described, read_json, reads_model
-from spatialsig.models.scalers import as_floats, standardised_embedding
+from spatialsig.models.scalers import as_floats, check_embedding, standardised_embedding
 from spatialsig.nn.augment import dihedral
 from spatialsig.nn.backbones import check_can_be_saved
 from spatialsig.nn.device import FLOAT32, computed_in, fast_matmul, kept_memory, microbatch_size, on_device
@@ -241,6 +241,7 @@ class SignatureViT(Described):
             raise InputError(msg)
         if ae is None:
             return
+        check_embedding(ae)
         if not self.uses_expression:
             msg = "this model was trained without expression (fusion='none'); leave `ae` out."
             raise InputError(msg)
@@ -257,8 +258,7 @@ class SignatureViT(Described):
         scores, deviations = np.zeros((2, len(images), len(self.signatures)), np.float32)
         with on_device(self.net) as device, fast_matmul(), kept_memory(), computed_in(precision, device):
             size = microbatch_size(images.shape, device) if batch_size is None else batch_size
-            for start in range(0, len(images), size):
-                rows = slice(start, start + size)
+            for rows in (slice(start, start + size) for start in range(0, len(images), size)):
                 mean, variance = self._forward(images[rows], None if ae is None else ae[rows], _VIEWS[n_views], device)
                 scores[rows] = mean * self.target_std + self.target_mean
                 deviations[rows] = np.sqrt(variance) * self.target_std

@@ -12,9 +12,19 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from spatialsig._arguments import in_words, place_in
+from spatialsig import tl
+from spatialsig._arguments import Seed, in_words, place_in
+from spatialsig._checks import check_options, option_names
 from spatialsig._text import decoded, read_yaml
 from spatialsig.errors import FileMissingError, InputError
+from spatialsig.train import fit_autoencoder, fit_vit
+
+_OF_THE_RUN_AT = {
+    "seed": "`seed`", "test_fold": "`split.test_fold`", "signatures": "`labels.signatures`", "gene_symbols": "`labels.gene_symbols`",
+    "key_added": "nothing: names are those of the run", "signatures_key": "nothing: names are those of the run",
+    "patches_key": "nothing: names are those of the run", "table_key": "nothing: names are those of the run",
+}  # fmt: skip
+_OF_THE_RUN = frozenset(_OF_THE_RUN_AT)
 
 
 class _Section(BaseModel):
@@ -76,7 +86,7 @@ class RunConfig(_Section):
     out: Path
     title: str = "Molecular signatures from H&E"
     synthetic: bool = False
-    seed: int = 0
+    seed: Seed = 0
     check_alignment: bool = True  # measure the shift of every H&E; about 20 s for each slide of 3 mm²
     cells: CellsConfig = CellsConfig()
     split: SplitConfig = SplitConfig()
@@ -85,6 +95,26 @@ class RunConfig(_Section):
     labels: LabelsConfig = LabelsConfig()
     autoencoder: dict[str, Any] = Field(default_factory=dict)
     vit: dict[str, Any] = Field(default_factory=dict)
+
+
+def _check_together(config: RunConfig, path: Path) -> None:
+    """Refuse what would fail hours later: a fold that there is not, options that the trainings do not have."""
+    if config.split.test_fold >= config.split.n_folds:
+        msg = (
+            f"configuration {path}: `split.test_fold` is {config.split.test_fold}, but must be below `split.n_folds`, "
+            f"{config.split.n_folds}."
+        )
+        raise InputError(msg)
+    for section, options, wanted in (
+        ("autoencoder", config.autoencoder, (tl.train_autoencoder, fit_autoencoder)),
+        ("vit", config.vit, (tl.train_vit, fit_vit)),
+    ):
+        names = {name for function in wanted for name in option_names(function, without=_OF_THE_RUN)}
+        own = sorted(_OF_THE_RUN & options.keys())
+        if own:
+            msg = f"configuration {path}: `{section}.{own[0]}` is decided by the run: give it as {_OF_THE_RUN_AT[own[0]]}."
+            raise InputError(msg)
+        check_options(options, names, function=f"configuration {path}: {section}")
 
 
 def _misfits(loaded: dict[str, Any], error: ValidationError) -> str:
@@ -128,6 +158,7 @@ def read_config(path: str | Path) -> RunConfig:
     except ValidationError as error:
         msg = f"configuration {path}: {_misfits(loaded, error)}. Known fields: {sorted(RunConfig.model_fields)}."
         raise InputError(msg) from error
+    _check_together(config, path)
     here = path.resolve().parent
     labels = config.labels
     if isinstance(labels.signatures, str) and (here / labels.signatures).is_file():

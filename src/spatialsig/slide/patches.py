@@ -189,8 +189,15 @@ class Patches:
         return matrix_of(self, key, name=name, fix=fix)
 
     def labels(self, signatures_key: str, *, name: str = "signatures_key") -> PatchMatrix:
-        """Measured scores of every patch."""
-        return self.matrix(signatures_key, name=name, fix="Call `sp.tl.aggregate_patches` first.")
+        """Measured scores of every patch; :class:`InputError` for a table of predicted ones."""
+        found = self.matrix(signatures_key, name=name, fix="Call `sp.tl.aggregate_patches` first.")
+        if {"predict", "cross_validate"} & found.record.keys() and "aggregate_patches" not in found.record:
+            msg = (
+                f"`{name}={signatures_key!r}` of slide {self.slide.name!r} holds scores that a model predicted; wanted labels, "
+                "as `sp.tl.aggregate_patches` makes them."
+            )
+            raise InputError(msg)
+        return found
 
     def embedding(self, signatures_key: str, use_rep: str | None, *, fix: str = "") -> NDArray[np.float32] | None:
         """Embedding of every patch in the table of the labels, ``(n_patches, d)``; None when none is asked for."""

@@ -22,6 +22,7 @@ from spatialsig.errors import InputError
 from spatialsig.geometry.affine import apply
 from spatialsig.slide.coordinates import matrix_to_global
 from spatialsig.slide.parts import obsm_of
+from spatialsig.store.matrices import in_memory
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -111,7 +112,7 @@ def scores_of(slide: Slide, table_key: str) -> Any:
         repeated = list(map(str, table.var_names[table.var_names.duplicated()].unique()))
         msg = f"{where} has several columns of one name: {first_few(repeated)}; wanted one per signature. {MAKE_AGAIN}"
         raise InputError(msg)
-    scores = numbers(table.X, where=f"{where}.X")
+    scores = numbers(in_memory(table.X), where=f"{where}.X")
     infinite = int(np.isinf(scores.data if sparse.issparse(scores) else np.asarray(scores)).sum())
     if infinite:
         msg = f"{where}.X: {infinite} of {scores.shape[0] * scores.shape[1]} values are infinite; make them missing (NaN)."

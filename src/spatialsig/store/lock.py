@@ -27,6 +27,7 @@ from spatialsig.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+MAX_FILE_NAME = 255  # bytes, on most file systems
 _POLL_S = 0.05
 _TAKEOVER_S = 30.0  # a takeover takes milliseconds; one that is older died in the middle
 _held: dict[Path, threading.RLock] = {}  # one per store, so that threads of this process queue up
@@ -77,7 +78,8 @@ def writer_lock(path: Path, what: str) -> Iterator[None]:
 
 
 def _acquire(path: Path, what: str) -> str:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     file, token = lock_file(path), secrets.token_hex(8)
     deadline = time.monotonic() + settings.lock_wait_s
     while not _create(file, _entry(token, what)):
@@ -119,6 +121,9 @@ def _create(file: Path, entry: dict[str, Any]) -> bool:
     """Make the lock file with its content at once; False if there is one."""
     text = json.dumps(entry)
     own = file.with_name(f"{file.name}-{entry['token']}")
+    if len(os.fsencode(own.name)) > MAX_FILE_NAME:
+        msg = f"store {str(file.with_name(file.name.removeprefix('.').removesuffix('.lock')))!r} has too long a name; choose a shorter one."
+        raise StoreError(msg)
     try:
         _write_new(own, text)
         os.link(own, file)
@@ -129,7 +134,8 @@ def _create(file: Path, entry: dict[str, Any]) -> bool:
             raise StoreError(_not_writable(file, error)) from error
         return _create_exclusively(file, text)  # no hard links on this file system: created, then filled
     finally:
-        own.unlink(missing_ok=True)
+        with suppress(OSError):  # of a place where nothing can be written, so that there is none
+            own.unlink(missing_ok=True)
     return True
 
 

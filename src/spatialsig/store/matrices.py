@@ -1,6 +1,6 @@
 """Sparse matrices of tables that stay in their store, read in blocks of rows.
 
-Floor 1. Used by labels/targets, pp/_filter, slide/counts, slide/fingerprints, store/snapshot.
+Floor 1. Used by labels/targets, pp/_filter, slide/counts, slide/fingerprints, slide/table_rows, store/snapshot.
 """
 
 from __future__ import annotations

@@ -9,11 +9,12 @@ import pandas as pd
 
 from spatialsig import _keys
 from spatialsig._arguments import Key, Natural, Seed, checked
-from spatialsig._checks import warn
+from spatialsig._checks import first_few, warn
+from spatialsig.errors import InputError
 from spatialsig.evaluation.evaluate import all_findings, evaluate_model, evaluate_request, findings_table
 from spatialsig.evaluation.findings_slides import slide_facts
 from spatialsig.evaluation.rows import Request
-from spatialsig.evaluation.schema import ERROR
+from spatialsig.evaluation.schema import ERROR, slide_rows
 from spatialsig.models.ensemble import SignatureModel, placed
 from spatialsig.slide.slides import Data, open_slides
 
@@ -218,6 +219,11 @@ def findings(
     wrong; "warning": they are easily misread; "note"), ``slide`` (empty for the whole cohort), ``text`` (a sentence with
     the numbers, and the fix).
 
+    Raises
+    ------
+    InputError
+        If ``evaluation`` judges slides that ``data`` does not hold, or holds no numbers where there should be some.
+
     Examples
     --------
     >>> import spatialsig as sp
@@ -226,4 +232,10 @@ def findings(
     ['registration_unchecked']
     """
     slides = [slide_facts(slide, signatures_key=signatures_key, table_key=table_key) for slide in open_slides(data)]
+    if evaluation is not None and len(evaluation):
+        judged = list(dict.fromkeys(map(str, slide_rows(evaluation)["sample"])))
+        unknown = [name for name in judged if name not in {facts.name for facts in slides}]
+        if unknown:
+            msg = f"`evaluation` judges slides that are not in `data`: {first_few(unknown)}. Give the cohort that was evaluated."
+            raise InputError(msg)
     return findings_table(all_findings(slides, model, evaluation))

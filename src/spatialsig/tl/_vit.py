@@ -1,6 +1,6 @@
 """The image model, trained straight from the stores.
 
-Floor 7. Called as sp.tl.train_vit; used by cli/model_commands, datasets/_toy, pipeline/run_steps.
+Floor 7. Called as sp.tl.train_vit; used by cli/model_commands, datasets/_toy, pipeline/run_config, pipeline/run_steps.
 """
 
 from __future__ import annotations

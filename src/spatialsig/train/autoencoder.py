@@ -1,6 +1,6 @@
 """Fit an autoencoder to the cells of several slides at once.
 
-Floor 3. Used by cli/model_commands, expression, train/pretrain, train/vit.
+Floor 3. Used by cli/model_commands, expression, pipeline/run_config, train/pretrain, train/vit.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from spatialsig._arguments import AnyPath, Count, Fraction, NotNegative, Positive, Seed, checked
+from spatialsig._files import writing
 from spatialsig._progress import progress_bar
 from spatialsig.data.cells import CellSource, MemoryCells, hold_out, read_some
 from spatialsig.models.autoencoder import Autoencoder
@@ -229,5 +230,6 @@ def history_file(run_dir: str | os.PathLike[str] | None) -> Path | None:
     """``history.csv`` in ``run_dir``, which is made; None without one."""
     if run_dir is None:
         return None
-    Path(run_dir).mkdir(parents=True, exist_ok=True)
+    with writing(run_dir):
+        Path(run_dir).mkdir(parents=True, exist_ok=True)
     return Path(run_dir) / "history.csv"
