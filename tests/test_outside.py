@@ -186,3 +186,20 @@ def test_a_configuration_is_refused_before_the_first_step(tmp_path: Path, text: 
     (tmp_path / "c.yaml").write_text(f"bundles: b\nout: r\n{text}\n")
     with pytest.raises(InputError, match=message):
         read_config(tmp_path / "c.yaml")
+
+
+def test_a_fold_that_there_is_not_is_refused(study: tuple[sd.SpatialData, object]) -> None:
+    slide, _ = study
+    for call, message in (
+        (
+            lambda: sp.tl.train_vit(slide, use_rep=None, max_epochs=1, test_fold=7),
+            "`test_fold=7`: slide 'toy' was split into folds 0 to",
+        ),
+        (lambda: sp.tl.score_cells(sd.deepcopy(slide), "seed", test_fold=7), "choose one of them"),
+        (
+            lambda: sp.tl.train_vit(slide, use_rep=None, max_epochs=1, test_fold=0, validation_fold=0),
+            "`validation_fold=0` holds no labelled patch beside `test_fold=0`, so nothing would be chosen by it",
+        ),
+    ):
+        with pytest.raises(InputError, match=message):
+            call()

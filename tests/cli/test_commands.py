@@ -195,7 +195,10 @@ def test_a_damaged_store_exits_with_one(stores: Path, tmp_path: Path) -> None:
         (("embed", "none", "--model", "none"), "none does not exist; wanted a store"),
         (("report", "{tmp}"), "is no finished run: ['stores', 'evaluation.csv'] missing"),
         (("import", "{tmp}/b.csv", "--out", "{tmp}/out", "--sample", "S1"), "are columns of the csv"),
-        (("train", "{stores}", "--out", "{tmp}/m", "--set", "epochs=3"), "there is no option 'epochs'; available:"),
+        (
+            ("train", "{stores}", "--out", "{tmp}/m", "--set", "epochs=3"),
+            "`--set epochs=3` has no option `epochs`; did you mean `max_epochs`?",
+        ),
         (("train", "{stores}", "--out", "{tmp}/m", "--set", "size=[tiny"), "'[tiny' is not valid YAML"),
         (
             ("label", "{stores}", "--patch-px", "28", "--um-per-px", "2", "--signatures", "{tmp}/none.gmt"),
@@ -247,6 +250,38 @@ def test_every_command_that_messages_are_led_to_exists() -> None:
         assert {flag.removeprefix("--").replace("-", "_") for flag in flags} <= {p.name for p in COMMANDS[name].params}
         room, verb = function.split(".")
         assert verb in getattr(sp, room).__all__
+
+
+def test_a_second_import_leaves_stores_alone(tmp_path: Path) -> None:
+    sp.datasets.synthetic_xenium(tmp_path / "in", n_slides=2, size_um=200.0)
+    bundles, out = tmp_path / "in" / "bundles.csv", tmp_path / "out"
+    assert call("import", bundles, "--out", out).exit_code == 0
+    cells = sp.io.read(out / "S1.zarr")["table"].n_obs
+    assert call("import", bundles, "--out", out).exit_code == 0
+    refused = call("import", bundles, "--out", out, "--min-counts", 100)
+    assert "was imported with {'min_counts': 10}, now" in str(refused.exception)
+    assert sp.io.read(out / "S1.zarr")["table"].n_obs == cells
+    assert call("import", bundles, "--out", out, "--min-counts", 100, "--overwrite").exit_code == 0
+    assert sp.io.read(out / "S1.zarr")["table"].n_obs < cells
+    assert "leave `um_per_px` out" in str(
+        call("import", tmp_path / "in" / "S1", "--out", out / "a.zarr", "--um-per-px", 1).exception
+    )
+    folds = call("split", out, "--n-folds", 2).output
+    assert sorted(line.split()[1] for line in folds.splitlines()) == ["0:", "1:"]
+
+
+def test_labelling_checks_every_slide_before_it_cuts_patches(tmp_path: Path) -> None:
+    slide = sp.datasets.toy(size_um=150.0)
+    sp.io.write(slide, tmp_path / "a.zarr")
+    del slide.tables["table"]
+    sp.io.write(slide, tmp_path / "b.zarr")
+    for name, said in (
+        ("a", "has no folds; nothing was changed"),
+        ("b", "has no gene expression, so it cannot be labelled"),
+    ):
+        result = call("label", tmp_path / f"{name}.zarr", "--patch-px", 28, "--um-per-px", 2)
+        assert said in str(result.exception)
+        assert _keys.PATCHES not in sp.io.read(tmp_path / f"{name}.zarr").shapes
 
 
 def test_a_wrong_option_exits_with_two(stores: Path) -> None:

@@ -200,7 +200,7 @@ def test_a_random_split_is_called_by_its_name(toy: sd.SpatialData) -> None:
 def test_errors(slide: sd.SpatialData) -> None:
     model = model_of(slide)
     model.run["test_fold"] = 7
-    with pytest.raises(InputError, match="fold 7 holds no labelled patch"):
+    with pytest.raises(InputError, match="`test_fold=7`: slide .* was split into folds 0 to 1; choose one of them"):
         sp.tl.evaluate(slide, model)
     other = Brightness(("A", "B"))
     with pytest.raises(InputError, match=r"slide 'toy' has labels for \['Immune_T'"):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 
+from spatialsig._checks import check_options
 from spatialsig._settings import settings
 from spatialsig._text import read_yaml
 from spatialsig.errors import FileMissingError, InputError
@@ -53,6 +54,9 @@ def slides_at(path: Path) -> Data:
     if not path.exists():
         msg = f"{path} does not exist; wanted a store, a directory of stores, or the csv of a cohort."
         raise FileMissingError(msg)
+    if path.is_file() and path.suffix.lower() != ".csv":
+        msg = f"{path} is a file, no store; wanted a store, a directory of stores, or the csv of a cohort. Of an image or a bundle make a store first: `spatialsig import`."
+        raise InputError(msg)
     if (path / "zarr.json").is_file() or (path / ".zgroup").is_file():
         return path
     from spatialsig.cohort import Cohort
@@ -86,9 +90,7 @@ def keywords(
         if name in own:
             msg = f"`--set {entry}`: give it as `--{name.replace('_', '-')} {value}`, an option of this command."
             raise InputError(msg)
-        if name not in known:
-            msg = f"`--set {entry}`: there is no option {name!r}; available: {known}."
-            raise InputError(msg)
+        check_options([name], known, function=f"--set {entry}")
         if name in found:
             msg = f"`{name}` was given twice: {found[name]!r} and {value!r}."
             raise InputError(msg)

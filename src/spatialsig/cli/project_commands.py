@@ -92,7 +92,7 @@ def evaluate(
         means[["pearson", "low", "high", "share_of_ceiling", "n_patients"]].to_string(float_format="{:.3f}".format)
     )
     for doubt in doubts.itertuples():
-        typer.echo(f"{doubt.severity}: {doubt.text}")
+        typer.echo(f"finding ({doubt.severity}): {doubt.text}")
     typer.echo(f"evaluation: {out}")
 
 

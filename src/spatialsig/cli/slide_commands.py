@@ -6,11 +6,13 @@ Floor 12. Used by cli.
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path  # noqa: TC003 -- typer reads the annotations
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from spatialsig._checks import check_files
 from spatialsig._files import write_csv
 from spatialsig.cli.options import (
     DEFAULT_SIGNATURES,
@@ -25,7 +27,10 @@ from spatialsig.cli.options import (
     prepare,
     slides_at,
 )
-from spatialsig.errors import InputError
+from spatialsig.errors import InputError, StoreError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class By(StrEnum):
@@ -41,6 +46,26 @@ class Layout(StrEnum):
 
     default = "default"
     speed = "speed"
+
+
+def _read_and_filter(row: pd.Series[Any], store: Path, *, limits: dict[str, Any], overwrite: bool) -> None:
+    """Read a bundle and leave out poor cells; one that was imported before is left alone, or refused with other limits."""
+    from spatialsig import pp
+    from spatialsig._keys import NAMESPACE, TABLE
+    from spatialsig.cohort import read_bundle
+    from spatialsig.slide.slides import open_slides
+
+    there = store.exists() and not overwrite
+    read_bundle(row, store, overwrite=overwrite)
+    if not there:
+        pp.filter_cells(store, **limits)
+        return
+    (slide,) = open_slides(store)
+    before = slide.table(TABLE).uns.get(NAMESPACE, {}).get("filter_cells", {})
+    other = {name: int(before[name]) for name, value in limits.items() if name in before and before[name] != value}
+    if other:
+        msg = f"store {str(store)!r} was imported with {other}, now {limits}. Pass `overwrite=True` to read the slide again."
+        raise StoreError(msg)
 
 
 def import_(
@@ -61,18 +86,21 @@ def import_(
 ) -> None:
     """Import slides into stores; control probes and low-quality cells are dropped."""
     from spatialsig import io, pp
-    from spatialsig.cohort import Cohort
+    from spatialsig.cohort import import_cohort
 
     prepare(quiet=quiet)
+    check_files([source], what="what to import", fix="Give a csv of bundles, the directory of a bundle, or an image.")
     single = {"sample": sample, "patient": patient, "out": out, "overwrite": overwrite}
     if source.is_file() and source.suffix.lower() == ".csv":
         if sample or patient or he_image or he_alignment or um_per_px:
             msg = "with a csv, `sample`, `patient`, `he_image` and `he_alignment` are columns of the csv, not options."
             raise InputError(msg)
-        cohort = Cohort.from_bundles(source, out, overwrite=overwrite)
-        pp.filter_cells(cohort, min_counts=min_counts, min_genes=min_genes)
-        typer.echo(repr(cohort))
+        limits = {"min_counts": min_counts, "min_genes": min_genes}
+        typer.echo(repr(import_cohort(source, out, partial(_read_and_filter, limits=limits, overwrite=overwrite))))
         return
+    if not source.is_file() and um_per_px:
+        msg = "a bundle takes the size of its pixels from the alignment; leave `um_per_px` out."
+        raise InputError(msg)
     if source.is_file():
         io.read_he(source, um_per_px=um_per_px, **single)  # type: ignore[arg-type]
     else:
@@ -93,9 +121,16 @@ def split(
 ) -> None:
     """Assign every slide to a fold, so that models are evaluated on held-out patients."""
     from spatialsig import pp
+    from spatialsig.slide.slides import open_slides
 
     prepare(quiet=quiet)
-    pp.split(slides_at(stores), by=by.value, n_folds=n_folds, block_um=block_um, buffer_um=buffer_um, seed=seed)
+    data = slides_at(stores)
+    pp.split(data, by=by.value, n_folds=n_folds, block_um=block_um, buffer_um=buffer_um, seed=seed)
+    folds: dict[int, list[str]] = {}
+    for slide in open_slides(data):
+        folds.setdefault(int(slide.attrs["split"].get("fold", -1)), []).append(slide.name)
+    for fold, names in sorted(folds.items()):
+        typer.echo(f"fold {fold}: {', '.join(names)}" if fold >= 0 else f"blocks of {', '.join(names)}")
 
 
 def label(
@@ -126,6 +161,13 @@ def label(
 
     prepare(quiet=quiet)
     data, sets = slides_at(stores), read_signatures(signatures)
+    for slide in open_slides(data):  # before the first patch is cut
+        if TABLE not in slide.sdata.tables:
+            msg = f"slide {slide.name!r} has no gene expression, so it cannot be labelled; nothing was changed. Predict on it instead."
+            raise InputError(msg)
+        if not all_slides and "split" not in slide.attrs:
+            msg = f"slide {slide.name!r} has no folds; nothing was changed. Call `sp.pp.split` first, or pass `test_fold=None`."
+            raise InputError(msg)
     pp.make_patches(data, patch_px=patch_px, um_per_px=um_per_px, stride_um=stride_um, min_tissue=min_tissue)
     if normalize_stain:
         pp.normalize_stain(data)

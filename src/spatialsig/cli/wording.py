@@ -49,11 +49,14 @@ def _commands(message: str) -> Iterator[tuple[str, str]]:
 def _options(message: str, options: Collection[str]) -> Iterator[tuple[str, str]]:
     for name, value in _ARGUMENT.findall(message):
         written = f"{name}={value}"
+        if name == "device":  # an option of the program, before the command
+            yield written, f"spatialsig --device {value.strip(chr(39))} COMMAND"
+            continue
         flag = _WITHOUT_VALUE.get(written, name)
         if flag in options:
             yield (
                 written,
                 f"--{flag.replace('_', '-')}" + ("" if flag != name or value in ("True", "False") else f" {value}"),
             )
-        elif "further" in options and name != written:
+        elif "further" in options and not name.endswith("_key"):  # the commands use the usual names
             yield written, f"--set {written}"

@@ -185,6 +185,12 @@ def gather_training_set(data: Data, tables: TrainingTables, folds: FoldChoice) -
             f"`inner_fold={folds.inner}` to train on."
         )
         raise InputError(msg)
+    if folds.validation is not None and not training_set.held_out:
+        msg = (
+            f"`validation_fold={folds.validation}` holds no labelled patch beside `test_fold={folds.test}`, so nothing would be "
+            "chosen by it; choose a fold that is neither the test fold nor empty."
+        )
+        raise InputError(msg)
     return training_set
 
 

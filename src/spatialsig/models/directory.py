@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from spatialsig._checks import check_files
 from spatialsig._files import flush_entry, object_or_empty, write_tensors, writing
-from spatialsig.errors import InputError
+from spatialsig.errors import FileMissingError, InputError
 from spatialsig.models.record import DAMAGE, FIX, RUN, read_json, read_record, write_json, write_record
 from spatialsig.nn.signature import SignatureConfig
 from spatialsig.nn.vit import ViTConfig
@@ -82,6 +82,10 @@ def check_model(directory: Path, *, kind: str, lists: tuple[str, ...]) -> dict[s
     InputError
         If a file was altered, or the directory holds another kind of model.
     """
+    if not directory.is_dir():
+        beside = sorted(place.parent.name for place in directory.parent.glob(f"*/{CONFIG}"))
+        msg = f"there is no model directory {str(directory)!r}; models beside it: {beside or 'none'}. `save` of a model makes one."
+        raise FileMissingError(msg)
     refuse_other_kind(directory, kind)
     names = [CONFIG, WEIGHTS, SCALER, *(f"{stem}.json" for stem in lists)]
     check_files([directory / name for name in (*names, RUN)], what=f"model directory {directory}", fix=FIX)

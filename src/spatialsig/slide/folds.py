@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialsig.errors import KeyMissingError
+from spatialsig.errors import InputError, KeyMissingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -161,6 +161,14 @@ def _block_options(split: Mapping[str, Any], extent_um: float) -> dict[str, Any]
     return options | {"buffer_um": max(float(split["buffer_um"]), extent_um)}
 
 
+def check_fold(slide: Slide, fold: int, *, name: str) -> None:
+    """Raise :class:`InputError` for a fold that ``pp.split`` did not make: nothing would be held out."""
+    n_folds = int(slide.attrs["split"].get("n_folds", fold + 1))
+    if not 0 <= fold < n_folds:
+        msg = f"`{name}={fold}`: slide {slide.name!r} was split into folds 0 to {n_folds - 1}; choose one of them."
+        raise InputError(msg)
+
+
 def is_training(
     slide: Slide, xy_um: NDArray[Any], *, test_fold: int | None, extent_um: float = 0.0
 ) -> NDArray[np.bool_]:
@@ -173,6 +181,7 @@ def is_training(
             "Call `sp.pp.split` first, or pass `test_fold=None` to learn from every slide."
         )
         raise KeyMissingError(msg)
+    check_fold(slide, test_fold, name="test_fold")
     folds = folds_of(slide, xy_um, extent_um=extent_um)
     allowed: NDArray[np.bool_] = (folds != test_fold) & (folds != BUFFER)
     return allowed

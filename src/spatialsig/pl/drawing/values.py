@@ -54,7 +54,9 @@ def shown_values(patches: Patches, name: str, table_key: str) -> NDArray[np.floa
         shown: NDArray[np.float64] = columns[name].to_numpy(np.float64)
         return shown
     if table_key not in slide.sdata.tables:
-        available = f"columns of {patches.key!r}, and there is no table {table_key!r} ({HOW_TO_MEASURE})"
+        predicted = table_key == _keys.SIGNATURES and _keys.SIGNATURES_PRED in slide.sdata.tables
+        how = f"pass `table_key={_keys.SIGNATURES_PRED!r}` for predicted scores" if predicted else HOW_TO_MEASURE
+        available = f"columns of {patches.key!r}, and there is no table {table_key!r} ({how})"
         check_key(list(columns), name, name="signature", where=f"slide {slide.name!r}: {available}")
     table = slide.sdata.tables[table_key]
     numeric = table.obs.select_dtypes(["number", "bool"])
