@@ -11,7 +11,8 @@ import pytest
 
 import spatialsig as sp
 from spatialsig.cohort import read_bundle
-from spatialsig.pipeline import RunConfig, run
+from spatialsig.errors import InputError
+from spatialsig.pipeline import RunConfig, report_of, run
 
 pytestmark = pytest.mark.timeout(900)
 GENES = sp.io.read_signatures("seed")
@@ -44,7 +45,7 @@ def config(bundles: Path, out: Path) -> RunConfig:
 def undisturbed(bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("whole") / "out"
     run(config(bundles, out))
-    return results(out)
+    return results(out) | {"out": out}
 
 
 def results(out: Path) -> dict[str, Any]:
@@ -115,6 +116,20 @@ def test_an_interrupted_run_ends_as_one_that_is_not(
             "spatialsig.pipeline.run_steps.read_bundle", lambda *a, **k: read.append(a) or read_bundle(*a, **k)
         )
         run(config(bundles, out))
-    same(results(out), undisturbed)
+    same(results(out), {name: value for name, value in undisturbed.items() if name != "out"})
     assert len(read) == again
     assert not (out / "training").exists()
+
+
+def test_results_of_others_are_not_mixed_in(bundles: Path, undisturbed: dict[str, Any], tmp_path: Path) -> None:
+    out = undisturbed["out"]
+    store = sorted((out / "stores").glob("*.zarr"))[0]
+    sdata = sp.io.read(store)
+    sdata["signatures"].X += 1
+    sp.io.write(sdata, store, overwrite=True)
+    with pytest.raises(
+        InputError, match=f"stores/{store.name}/tables/signatures .* changed since the step 'cut and label"
+    ):
+        run(config(bundles, out))
+    page = report_of(out, out=tmp_path / "page.html").read_text()
+    assert "tables/signatures changed, or was removed, after the run had used it: this page mixes results" in page

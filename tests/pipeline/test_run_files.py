@@ -63,11 +63,16 @@ def test_the_record_holds_versions_parameters_and_hashes(config: RunConfig) -> N
     assert {"python", "spatialsig", "torch", "spatialdata"} <= set(record["versions"])
 
 
-class Played:
+class Played(Job):
     """A job of two steps that only write files."""
 
     def __init__(self, config: RunConfig) -> None:
         self.config, self.files, self.inputs, self.done = config, RunFiles(config.out), {}, []
+        self.ledger = Ledger(self.files.ledger)
+
+    def given(self, ledger: Ledger) -> "Played":
+        self.ledger = ledger
+        return self
 
     def steps(self) -> list[Step]:
         def write(name: str) -> None:
@@ -81,7 +86,7 @@ class Played:
 def test_a_result_that_was_removed_is_made_again(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     config.out.mkdir()
     job = Played(config)
-    monkeypatch.setattr(run_module, "Job", lambda *_: job)
+    monkeypatch.setattr(run_module, "Job", lambda _, ledger: job.given(ledger))
     monkeypatch.setattr(run_module, "report_on", lambda *_, **__: config.out / "report.html")
     run_module.run(config)
     run_module.run(config)
@@ -92,6 +97,10 @@ def test_a_result_that_was_removed_is_made_again(config: RunConfig, monkeypatch:
     (config.out / "a").unlink()  # what was made of it is not trusted either
     run_module.run(config)
     assert job.done == ["a", "b", "b", "a", "b"]
+    (config.out / "a").write_text("by hand")
+    with pytest.raises(InputError, match="a in '.*' changed since the step 'a' of this run left it.*Remove it"):
+        run_module.run(config)
+    assert RunFiles(config.out).changed(Ledger(RunFiles(config.out).ledger).values("left")["a"]) == ([], ["a"])
 
 
 def test_genes_in_a_file_beside_the_configuration_decide(config: RunConfig, tmp_path: Path) -> None:

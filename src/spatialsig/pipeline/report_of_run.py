@@ -78,6 +78,12 @@ def report_on(
     evaluation = pd.read_csv(files.table("evaluation"))
     models = files.model_files()
     path = out or files.report
+    ledger = Ledger(files.ledger)
+    others = [name for left in ledger.values("left").values() for names in files.changed(left) for name in names]
+    warnings = [text for texts in ledger.values("warnings").values() for text in texts]
+    warnings += [
+        f"{name} changed, or was removed, after the run had used it: this page mixes results." for name in others
+    ]
     return write_report(
         path,
         cohort=Cohort.open(files.stores),
@@ -85,7 +91,7 @@ def report_on(
         findings=files.read_table("findings", keep_default_na=False),
         histories={name: pd.DataFrame(m["run"]["history"]) for name, m in models.items() if "history" in m["run"]},
         models=models,
-        warnings=[text for texts in Ledger(files.ledger).values("warnings").values() for text in texts],
+        warnings=warnings,
         coverage=files.read_table("coverage", index_col=0, keep_default_na=False),
         parameters=parameters,
         command=command,

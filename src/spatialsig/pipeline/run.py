@@ -42,7 +42,7 @@ def run(config: RunConfig) -> Path:
         # of all before it as well: a change anywhere redoes this step and all later ones
         digest = json_hash([digest, step.name, step.parameters])
         title = f"[{number}/{len(steps)}] {step.name}"
-        if ledger.holds(step.name, digest) and all(path.exists() for path in step.makes):
+        if job.is_done(step, digest):
             console.print(f"{title}: done before", markup=False, highlight=False)
             continue
         console.print(f"{title} ...", markup=False, highlight=False)
@@ -50,7 +50,8 @@ def run(config: RunConfig) -> Path:
         job.digest = digest
         started = time.perf_counter()
         told = collect_warnings(step.action)
-        ledger.note(step.name, digest, warnings=told, seconds=round(time.perf_counter() - started, 1))
+        seconds = round(time.perf_counter() - started, 1)
+        ledger.note(step.name, digest, warnings=told, seconds=seconds, left=job.left(step))
     write_record(config, job.files, inputs=job.inputs, seconds=ledger.values("seconds"))
     report = report_on(job.files, parameters=config.model_dump(mode="json"))
     console.print(f"report: {report}", highlight=False, soft_wrap=True)

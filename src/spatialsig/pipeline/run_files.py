@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from spatialsig import _files
-from spatialsig._hashing import file_ends_hash
+from spatialsig._hashing import file_ends_hash, file_hash
 from spatialsig._settings import settings
 from spatialsig.errors import InputError
 from spatialsig.io._cohort import at_home, read_csv
+from spatialsig.models.record import RUN
 from spatialsig.report.methods_section import versions
+from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,6 +35,8 @@ RECORDED_PACKAGES = (
     "spatialsig", "spatialdata", "spatialdata-io", "anndata", "scanpy", "squidpy", "torch", "lightning", "numpy", "scipy",
     "scikit-learn", "numba", "pandas", "zarr", "tensorstore", "tifffile",
 )  # fmt: skip
+STORE = ".zarr"
+RESULTS = ("evaluation", "summary", "comparisons", "findings")  # of the last step
 TABLES = ("evaluation", "coverage", "stains", "summary", "comparisons", "findings")
 
 
@@ -59,6 +63,29 @@ class RunFiles:
             return None
         table: pd.DataFrame = pd.read_csv(path, **options)
         return table
+
+    def in_stores(self, table: str) -> list[str]:
+        """A table of every slide, as :meth:`fingerprint` takes it."""
+        return [
+            f"{store.relative_to(self.root).as_posix()}/tables/{table}" for store in sorted(self.stores.glob("*.zarr"))
+        ]
+
+    def fingerprint(self, name: str) -> str | None:
+        """Hash of a file, of a model, or of a table in a store, by its path below the root; None where it is not there."""
+        path = self.root / name
+        if not path.exists():
+            return None
+        store, inside, table = name.partition(f"{STORE}/tables/")
+        if inside:
+            (slide,) = open_slides(self.root / f"{store}{STORE}")
+            return slide.lineage.fingerprint(table)
+        return file_hash(path / RUN if path.is_dir() else path)
+
+    def changed(self, left: Mapping[str, str]) -> tuple[list[str], list[str]]:
+        """Of results and their fingerprints when a step left them: those that are gone, and those that are others now."""
+        now = {name: self.fingerprint(name) for name in left}
+        gone = [name for name, found in now.items() if found is None]
+        return gone, [name for name, found in now.items() if found not in (None, left[name])]
 
     def model_files(self) -> dict[str, dict[str, Any]]:
         """Configuration and provenance of each model, by a name for people; none of its weights."""

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from spatialsig import pp, tl
+from spatialsig._checks import first_few
 from spatialsig._files import write_csv
 from spatialsig._hashing import json_hash
+from spatialsig._keys import SIGNATURES, SIGNATURES_PRED
 from spatialsig.cohort import Cohort, import_cohort, read_bundle
-from spatialsig.errors import SpatialsigWarning
+from spatialsig.errors import InputError, SpatialsigWarning
 from spatialsig.models import SignatureViT
-from spatialsig.pipeline.run_files import AUTOENCODER, IMAGE_MODEL, RunFiles, input_fingerprints
+from spatialsig.pipeline.run_files import AUTOENCODER, IMAGE_MODEL, RESULTS, RunFiles, input_fingerprints
 from spatialsig.signatures import read_signatures
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ class Step:
     parameters: Any
     action: Callable[[], None]
     makes: tuple[Path, ...] = ()
+    tables: tuple[str, ...] = ()  # in every store
 
 
 def collect_warnings(action: Callable[[], None]) -> list[str]:
@@ -84,12 +87,37 @@ class Job:
             Step("train autoencoder", [c.autoencoder, genes, c.seed], self._train_autoencoder, (self.autoencoder,)),
             Step(
                 "cut and label patches", [c.patches.model_dump(), c.labels.model_dump()], self._label,
-                (files.table("coverage"),),
+                (files.table("coverage"),), (SIGNATURES,),
             ),
             Step("train image model", [c.vit, c.seed], self._train_vit, (self.vit,)),
-            Step("predict every slide", None, self._predict),
-            Step("evaluate on held-out patients", c.seed, self._evaluate, (files.table("evaluation"),)),
+            Step("predict every slide", None, self._predict, (), (SIGNATURES_PRED,)),
+            Step("evaluate on held-out patients", c.seed, self._evaluate, tuple(map(files.table, RESULTS))),
         ]  # fmt: skip
+
+    def left(self, step: Step) -> dict[str, str]:
+        """Fingerprints of what a step left, by path below the output."""
+        made = [path.relative_to(self.files.root).as_posix() for path in step.makes if path != self.files.stores]
+        names = [*made, *(name for table in step.tables for name in self.files.in_stores(table))]
+        return {name: found for name in names if (found := self.files.fingerprint(name)) is not None}
+
+    def is_done(self, step: Step, digest: str) -> bool:
+        """Whether a step was done with these parameters, and what it left is still there.
+
+        Raises
+        ------
+        InputError
+            If that was changed since: what follows was made from something else.
+        """
+        if not self.ledger.holds(step.name, digest) or not all(path.exists() for path in step.makes):
+            return False
+        gone, changed = self.files.changed(self.ledger.values("left").get(step.name, {}))
+        if changed and not gone:
+            msg = (
+                f"{first_few(changed)} in {str(self.files.root)!r} changed since the step {step.name!r} of this run left it, and what "
+                "follows was made from what it was. Remove it to have it made again, or choose another `out`."
+            )
+            raise InputError(msg)
+        return not gone
 
     def cohort(self) -> Cohort:
         """The slides that were imported."""
