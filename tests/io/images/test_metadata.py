@@ -7,7 +7,15 @@ import tifffile
 
 import spatialsig as sp
 from spatialsig.errors import InputError, SpatialsigWarning
-from spatialsig.io.images.metadata import BY_NAME, PixelSize, choose_um_per_px, ome_pixel_size, pick_slide, rgb_order
+from spatialsig.io.images.metadata import (
+    BY_NAME,
+    PixelSize,
+    choose_um_per_px,
+    ome_images,
+    ome_pixel_size,
+    pick_slide,
+    rgb_order,
+)
 from spatialsig.io.images.open_rgb import open_rgb
 
 SLIDE = ("S1", 4000, 6000)
@@ -142,3 +150,8 @@ def test_the_size_that_is_passed_wins() -> None:
     assert choose_um_per_px(None, um_per_px=None, in_file=PixelSize(0.51, 0.51)) == 0.51
     with pytest.raises(InputError, match=r"its pixels are 0.5 x 0.6 um \(x, y\); wanted square ones"):
         choose_um_per_px(None, um_per_px=None, in_file=PixelSize(0.5, 0.6))
+
+
+def test_ome_xml_that_is_none_describes_no_images() -> None:
+    assert ome_images("<OME><Image") == []
+    assert ome_pixel_size("<OME>\x01</OME>", 0) is None

@@ -146,12 +146,17 @@ def tiff_pixel_size(tif: tifffile.TiffFile, page: Any, index: int) -> PixelSize 
     return PixelSize(*sizes) if plausible else None
 
 
+def ome_images(xml: str) -> list[ElementTree.Element]:
+    """``Pixels`` of every image that OME-XML describes; none where it is no XML, of which nothing can be taken."""
+    try:
+        return ElementTree.fromstring(xml).findall(".//{*}Image/{*}Pixels")
+    except ElementTree.ParseError:
+        return []
+
+
 def ome_pixel_size(xml: str, index: int) -> PixelSize | None:
     """``PhysicalSizeX``, ``PhysicalSizeY`` and their units of image number ``index``."""
-    try:
-        images = ElementTree.fromstring(xml).findall(".//{*}Image/{*}Pixels")
-    except ElementTree.ParseError:
-        return None
+    images = ome_images(xml)
     if not images:
         return None
     pixels = images[min(index, len(images) - 1)]

@@ -6,7 +6,6 @@ Floor 7. Used by io/images/open_rgb, io/images/plain.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
@@ -16,6 +15,7 @@ from spatialsig._files import DECODING_ERRORS, content_hint
 from spatialsig.errors import InputError
 from spatialsig.io.images.metadata import (
     BY_NAME,
+    ome_images,
     other_channels,
     pick_slide,
     rgb_order,
@@ -186,7 +186,7 @@ def _channel_order(tif: tifffile.TiffFile, index: int, pages: list[Any]) -> list
 def _named_channels(tif: tifffile.TiffFile, index: int) -> tuple[list[str], list[int]]:
     """Names of the channels and their colours, as OME or ImageJ write them; empty where they do not."""
     if tif.ome_metadata:
-        images = ElementTree.fromstring(tif.ome_metadata).findall(".//{*}Image/{*}Pixels")
+        images = ome_images(tif.ome_metadata)
         channels = images[min(index, len(images) - 1)].findall("{*}Channel") if images else []
         names = [str(channel.get("Name", "")) for channel in channels]
         colours = [int(channel.get("Color", "-1")) for channel in channels]
