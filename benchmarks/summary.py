@@ -197,6 +197,14 @@ TABLES = (
         Row("the same into a store", ("h5", "store", "sizes"), 1.5, AT_MOST, " x"),
         Row("speed of Atera's zipped Zarr", ("zarr", "object", "million_values_per_s"), unit=" million values/s"),
     )),
+    Table("Memory and time of functions on a million cells, 500 genes, beside what the process held before", "make bench-memory", "memory", (
+        *(Row(f"`{name}`, MiB", ("cells", "1000000", name, "extra_mib"), 1024, AT_MOST, digits=0)
+          for name in ("filter_cells", "highly_variable_genes", "score_cells", "score_cells ucell", "embed_cells",
+                       "aggregate_patches", "pseudobulk", "noise_ceiling", "train_vit")),
+        *(Row(f"`{name}`, which needs no counts, MiB", ("cells", "1000000", name, "extra_mib"), 150, AT_MOST, digits=0)
+          for name in ("find_tissue", "make_patches", "normalize_stain", "qc_patches", "assign_cells", "split")),
+        Row("slowest of the latter, times of 10,000 cells", ("most_times_without_counts", 0), 2, AT_MOST, digits=1),
+    )),
     Table("A million cells to patches", "make bench-aggregate", "aggregate", (
         Row("mean of 32 numbers, beside the prototype", ("ratios", "mean"), 4.5, unit=" x"),
         Row("median of six scores, beside the prototype", ("ratios", "median"), 7.5, unit=" x"),

@@ -203,3 +203,21 @@ def test_a_fold_that_there_is_not_is_refused(study: tuple[sd.SpatialData, object
     ):
         with pytest.raises(InputError, match=message):
             call()
+
+
+def test_labels_that_are_stale_are_a_finding(study: tuple[sd.SpatialData, object]) -> None:
+    slide = sd.deepcopy(study[0])
+    assert "labels_are_stale" not in sp.tl.findings(slide)["name"].tolist()
+    slide["table"].X = slide["table"].X * 2
+    found = sp.tl.findings(slide).set_index("name").loc["labels_are_stale"]
+    assert found["severity"] == "error"
+    assert "call `sp.tl." in found["text"]
+
+
+def test_an_object_that_lost_its_attributes_is_warned_of(study: tuple[sd.SpatialData, object], tmp_path: Path) -> None:
+    joined = sd.concatenate({"a": study[0], "b": sd.deepcopy(study[0])})
+    for call in (lambda: sp.io.status(joined), lambda: sp.io.write(joined, tmp_path / "joined.zarr")):
+        with pytest.warns(
+            SpatialsigWarning, match="hold results of this package, but the object has none of its attributes"
+        ):
+            call()

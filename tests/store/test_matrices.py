@@ -54,7 +54,7 @@ def study(data: object) -> None:
     sp.tl.aggregate_patches(data, min_cells=3, stat="pseudobulk", key_added="bulk")
 
 
-def test_everything_is_as_from_memory(slide: sd.SpatialData, store: Path) -> None:
+def test_everything_is_as_from_memory(slide: sd.SpatialData, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert matrices.is_stored(stored_counts(store))
     assert len(list(matrices.row_blocks(stored_counts(store)))) > 3
     for data in (slide, store):
@@ -72,7 +72,12 @@ def test_everything_is_as_from_memory(slide: sd.SpatialData, store: Path) -> Non
         status = sp.io.status(data)
         assert set(status["state"]) == {"fresh"}
     ceilings = [sp.tl.noise_ceiling(data)["ceiling"] for data in (slide, store)]
-    np.testing.assert_array_equal(*ceilings)
+    monkeypatch.setattr(
+        matrices, "BLOCK", 10**9
+    )  # the molecules are dealt alike, however the cells are cut into blocks
+    ceilings.append(sp.tl.noise_ceiling(slide)["ceiling"])
+    for found in ceilings[1:]:
+        np.testing.assert_array_equal(found, ceilings[0])
 
 
 def test_a_fingerprint_is_that_of_the_matrix_in_memory(slide: sd.SpatialData, store: Path) -> None:

@@ -48,6 +48,7 @@ class SlideFacts:
     chosen: Mapping[str, Any]
     controls: list[str]
     signatures: list[str]
+    stale: str = ""  # why the labels are no longer those of the slide
 
     @property
     def members(self) -> NDArray[np.bool_]:
@@ -72,6 +73,7 @@ def slide_facts(slide: Slide, *, signatures_key: str, table_key: str) -> SlideFa
         chosen=cells.get("highly_variable_genes") or {},
         controls=_controls(slide, table_key),
         signatures=list(slide.sdata.tables[signatures_key].var_names) if labels else [],
+        stale=next(slide.lineage.stale(signatures_key), "") if labels else "",
     )
 
 
@@ -192,6 +194,9 @@ def _signatures(slides: list[SlideFacts]) -> Iterator[Finding]:
 
 def _findings_on(facts: SlideFacts) -> Iterator[Finding]:
     name = facts.name
+    if facts.stale:
+        text = f"The labels are not those of the slide any more: {facts.stale}"
+        yield Finding("labels_are_stale", ERROR, name, text)
     share = float(facts.assigned.get("share_in_patches", 1.0))
     if share < IN_PATCHES:
         on_image = float(facts.assigned.get("share_on_image", np.nan))

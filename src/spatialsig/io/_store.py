@@ -12,6 +12,7 @@ import pandas as pd
 from spatialdata import SpatialData
 
 from spatialsig._arguments import AnyPath, checked
+from spatialsig.slide.counts import warn_without_attributes
 from spatialsig.store.commit import create_store
 from spatialsig.store.layout import as_layout
 from spatialsig.store.relayout import relayout
@@ -76,6 +77,7 @@ def write(
     'slide.zarr'
     >>> folder.cleanup()
     """
+    warn_without_attributes(sdata)
     create_store(path, sdata, overwrite=overwrite, image_layout=image_layout)
     sdata.path = Path(path)
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, cast
 
 import pandas as pd
 
-from spatialsig import _keys
 from spatialsig._arguments import AnyPath, checked
 from spatialsig._checks import check_files, first_few
+from spatialsig.slide.counts import warn_without_attributes, without_attributes
 from spatialsig.slide.lineage import FRESH
 from spatialsig.slide.slides import Data, open_slides
 from spatialsig.store.repair import LOST, Action, repair_store
@@ -76,8 +76,7 @@ def verify(path: AnyPath) -> pd.DataFrame:
 
 def _inside(slide: Slide) -> Iterator[Finding]:
     """What does not fit in a store all of whose files are right."""
-    made_here = [name for name, table in slide.sdata.tables.items() if _keys.NAMESPACE in table.uns]
-    if made_here and not slide.attrs:
+    if made_here := without_attributes(slide.sdata):
         what = f"tables {first_few(made_here)} hold results of this package, but the root has none of its attributes."
         yield Finding("", "root", "altered", f"{what} {LOST}")
     for row in slide.lineage.rows():
@@ -114,7 +113,10 @@ def status(data: Data) -> pd.DataFrame:
     >>> sp.io.status(sdata).query("state == 'stale'")["part"].tolist()
     ['table/obsm/patch_membership', 'signatures']
     """
-    rows = [{"sample": slide.name} | row for slide in open_slides(data) for row in slide.lineage.rows()]
+    rows: list[dict[str, str]] = []
+    for slide in open_slides(data):
+        warn_without_attributes(slide.sdata)
+        rows += [{"sample": slide.name} | row for row in slide.lineage.rows()]
     return pd.DataFrame(rows, columns=["sample", "part", "made_by", "made_from", "state", "detail"])
 
 

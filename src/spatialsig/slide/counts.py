@@ -1,6 +1,6 @@
 """Raw counts of a slide on a given list of genes.
 
-Floor 4. Used by 13 modules of evaluation, expression, io, labels, pp, slide, tl.
+Floor 4. Used by 15 modules of evaluation, expression, io, labels, pp, slide, tl.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import zarr
 from scipy import sparse
 
 from spatialsig import _keys
-from spatialsig._checks import first_few
+from spatialsig._checks import first_few, warn
 from spatialsig.errors import InputError
 from spatialsig.stats.expression import value_range
 from spatialsig.store.matrices import is_stored, row_blocks
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import anndata as ad
+    from spatialdata import SpatialData
 
     from spatialsig.slide.slides import Slide
 
@@ -158,6 +159,22 @@ def common_genes(panels: Sequence[Sequence[str]]) -> list[str]:
     """Genes that all panels measure, in the order of the first."""
     shared = set(panels[0]).intersection(*panels[1:])
     return [gene for gene in panels[0] if gene in shared]
+
+
+def without_attributes(sdata: SpatialData) -> list[str]:
+    """Tables with results of ours, on an object that lost the attributes by which these are understood."""
+    if sdata.attrs.get(_keys.NAMESPACE):
+        return []
+    return [name for name, table in sdata.tables.items() if _keys.NAMESPACE in table.uns]
+
+
+def warn_without_attributes(sdata: SpatialData) -> None:
+    """Warn of an object whose results nobody can place any more."""
+    if made_here := without_attributes(sdata):
+        warn(
+            f"tables {first_few(made_here)} hold results of this package, but the object has none of its attributes (name and "
+            f"patient of the slide, folds, how patches were cut, what was made from what). {LOST_ATTRS}"
+        )
 
 
 def refuse_several(slide: Slide, table: ad.AnnData, table_key: str) -> None:
