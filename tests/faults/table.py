@@ -170,7 +170,7 @@ STAINED = tuple(layout for layout in LAYOUTS if layout not in ("1.0", "1.6"))  #
 
 FAULTS: dict[str, Fault] = {
     # files
-    "no such folder": Fault(lambda b: b.path.rename(b.path.parent / "x"), FileMissingError, ("not a directory", "give")),
+    "no such folder": Fault(lambda b: b.path.rename(b.path.parent / "x"), FileMissingError, ("does not exist", "give")),
     "all three files missing": Fault(
         lambda b: b.remove(MATRIX, CELLS, SPECS), FileMissingError, (MATRIX, CELLS, SPECS, "other files only for what")
     ),

@@ -403,7 +403,7 @@ def test_alignment_without_an_image_is_refused(tmp_path) -> None:
 
 
 def test_wrong_path_is_named() -> None:
-    with pytest.raises(FileMissingError, match=r"bundle 'nowhere' is not a directory"):
+    with pytest.raises(FileMissingError, match=r"bundle 'nowhere' does not exist"):
         sp.io.read_xenium("nowhere")
 
 

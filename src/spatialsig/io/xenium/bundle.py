@@ -67,7 +67,7 @@ def check_bundle(path: Path, form: Form, extra: Sequence[str] = ()) -> None:
         directory = f": {str(path.parent)!r}" if path.name in SPECS else ""
         packed = " It is a file: if it holds the packed bundle, unpack it." if path.is_file() and not directory else ""
         msg = (
-            f"bundle {str(path)!r} is not a directory; give the output directory of one Xenium or Atera region{directory}."
+            f"bundle {str(path)!r} {'is not a directory' if path.exists() else 'does not exist'}; give the output directory of one Xenium or Atera region{directory}."
             f"{packed}"
         )
         raise FileMissingError(msg)
