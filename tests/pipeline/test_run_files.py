@@ -118,6 +118,21 @@ def test_genes_in_a_file_beside_the_configuration_decide(config: RunConfig, tmp_
     assert decides() != before
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "evaluation.csv' is empty"),
+        (b"m\xe9thode,x\n", "is not UTF-8 text"),
+        (b'method,"x\n1,2\n', "cannot be read as csv"),
+    ],
+)
+def test_an_evaluation_that_cannot_be_read_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "stores").mkdir()
+    (tmp_path / "evaluation.csv").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        report_of(tmp_path)
+
+
 def test_an_unfinished_run_has_no_report(tmp_path: Path) -> None:
     with pytest.raises(FileMissingError, match=r"is no finished run: \['stores', 'evaluation.csv'\] missing"):
         report_of(tmp_path)

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from spatialsig.cohort import Cohort
-from spatialsig.errors import FileMissingError
+from spatialsig.errors import FileMissingError, InputError
 from spatialsig.pipeline.run_files import RunFiles, read_json
 from spatialsig.report import write_report
 from spatialsig.slide.ledger import Ledger
@@ -75,7 +75,10 @@ def report_on(
     figures: bool = False,
 ) -> Path:
     """Write the report from the files of a run and the parameters it was given."""
-    evaluation = pd.read_csv(files.table("evaluation"))
+    evaluation = files.read_table("evaluation")
+    if evaluation is None:
+        msg = f"{str(files.table('evaluation'))!r} is empty. Remove it and run again, or write it with `spatialsig evaluate`."
+        raise InputError(msg)
     models = files.model_files()
     path = out or files.report
     ledger = Ledger(files.ledger)

@@ -18,6 +18,7 @@ import pandas as pd
 from spatialsig import _files
 from spatialsig._hashing import file_ends_hash, file_hash
 from spatialsig._settings import settings
+from spatialsig._text import decoded
 from spatialsig.errors import InputError
 from spatialsig.io._cohort import at_home, read_csv
 from spatialsig.models.record import RUN
@@ -59,9 +60,13 @@ class RunFiles:
     def read_table(self, name: str, **options: Any) -> pd.DataFrame | None:
         """A csv of the run as a frame; None where the run has none, or an empty one."""
         path = self.table(name)
-        if not path.is_file() or not path.read_text(encoding="utf-8").strip():
+        if not path.is_file() or not decoded(path).strip():
             return None
-        table: pd.DataFrame = pd.read_csv(path, **options)
+        try:
+            table: pd.DataFrame = pd.read_csv(path, **options)
+        except ValueError as error:  # of which those of pandas are
+            msg = f"{str(path)!r} cannot be read as csv ({error}). Remove it, or run again."
+            raise InputError(msg) from error
         return table
 
     def in_stores(self, table: str) -> list[str]:
