@@ -19,7 +19,7 @@ from spatialsig._checks import check_files, check_key, warn
 from spatialsig._files import write_text, writing
 from spatialsig._text import check_alike
 from spatialsig.errors import FileMissingError, InputError
-from spatialsig.io._bundles import check_each_once, check_own_names, check_same, patient_of, read_slides
+from spatialsig.io._bundles import check_each_once, check_own_names, check_same, patient_of, read_slides, recorded_in
 from spatialsig.io._cohort import (
     at_home,
     check_samples,
@@ -205,10 +205,12 @@ def _rows(source: AnyPath | Mapping[str, AnyPath]) -> pd.DataFrame:
         )
     else:
         rows = _rows_on_disk(at_home(source))
-    of_rows = zip(rows[_keys.SAMPLE], rows[_PATH], rows.get(_keys.PATIENT, [None] * len(rows)), strict=True)
-    patients = [patient_of(sample, path, None if pd.isna(patient) else patient) for sample, path, patient in of_rows]
-    check_each_once(rows[_keys.SAMPLE], rows[_PATH])
-    check_own_names(rows[_keys.SAMPLE].tolist(), rows[_PATH].tolist())
+    samples, paths = rows[_keys.SAMPLE].tolist(), rows[_PATH].tolist()
+    recorded = [recorded_in(path) for path in paths]
+    listed = [None if pd.isna(patient) else patient for patient in rows.get(_keys.PATIENT, [None] * len(rows))]
+    patients = [patient_of(*of_row) for of_row in zip(samples, paths, listed, recorded, strict=True)]
+    check_each_once(samples, paths)
+    check_own_names(samples, paths, recorded)
     rows[_keys.PATIENT] = pd.Series(patients, index=rows.index, dtype=object)
     check_alike(rows[_keys.PATIENT], what="patients of the cohort:")
     rows.index = pd.Index(rows[_keys.SAMPLE].to_numpy(object), dtype=object)

@@ -17,7 +17,7 @@ from spatialsig.slide.slides import SLIDE_ERRORS, on_slide
 from spatialsig.store.metadata import elements_on_disk, read_attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -44,7 +44,7 @@ def read_slides(rows: pd.DataFrame, out: Path, read: Callable[[pd.Series[Any], P
 
 def check_same(row: pd.Series[Any], path: Path) -> None:
     """Raise unless the store is whole and holds what the row describes."""
-    ours = read_attrs(path).get(_keys.NAMESPACE, {})
+    ours = recorded_in(path)
     source = found if isinstance(found := ours.get("source"), dict) else {}
     stored = source | {name: ours.get(name) for name in (_keys.SAMPLE, _keys.PATIENT)}
     described = {name: str(row[name]) for name in COLUMNS if row[name] is not None}
@@ -68,11 +68,16 @@ def _report(failures: dict[str, str], total: int) -> None:
     warn(f"{len(failures)} of {total} slides could not be read (see `cohort.failures`):\n{listed}")
 
 
-def check_own_names(samples: Sequence[str], stores: Sequence[Path]) -> None:
+def recorded_in(store: Path) -> dict[str, Any]:
+    """What a store says about its slide; empty without a store, which is named with all other missing ones."""
+    recorded: dict[str, Any] = read_attrs(store).get(_keys.NAMESPACE, {}) if store.exists() else {}
+    return recorded
+
+
+def check_own_names(samples: Sequence[str], stores: Sequence[Path], recorded: Sequence[Mapping[str, Any]]) -> None:
     """Refuse stores whose own names say that slides were exchanged, or that one was copied."""
-    for sample, store in zip(samples, stores, strict=True):
-        own = read_attrs(store).get(_keys.NAMESPACE, {}).get(_keys.SAMPLE) if store.exists() else None
-        name = str(own or sample)
+    for sample, store, own in zip(samples, stores, recorded, strict=True):
+        name = str(own.get(_keys.SAMPLE) or sample)
         if name != sample and name in samples:
             msg = (
                 f"slide {sample!r}: its store {str(store)!r} names itself {name!r}, the name of another slide of the cohort. Correct "
@@ -81,7 +86,7 @@ def check_own_names(samples: Sequence[str], stores: Sequence[Path]) -> None:
             raise InputError(msg)
 
 
-def patient_of(sample: str, store: Path, listed: str | None) -> str:
+def patient_of(sample: str, store: Path, listed: str | None, recorded: Mapping[str, Any]) -> str:
     """Patient of a slide: what its store says, by which folds are made; the sample where nothing does.
 
     Raises
@@ -90,9 +95,9 @@ def patient_of(sample: str, store: Path, listed: str | None) -> str:
         If the list of a cohort says another patient than the store.
     """
     if not store.exists():
-        return as_name(listed or sample)  # named with all other missing stores
-    recorded = read_attrs(store).get(_keys.NAMESPACE, {}).get(_keys.PATIENT)
-    own = None if not recorded or recorded != recorded else as_name(recorded)
+        return as_name(listed or sample)
+    patient = recorded.get(_keys.PATIENT)
+    own = None if not patient or patient != patient else as_name(patient)
     if listed is not None and as_name(listed) != (own or sample):
         msg = (
             f"slide {sample!r}: the list of the cohort says patient {as_name(listed)!r}, its store {str(store)!r} "

@@ -18,7 +18,7 @@ from spatialsig._arguments import AnyPath, Key, checked
 from spatialsig._checks import check_choice
 from spatialsig._files import replaced
 from spatialsig.errors import InputError
-from spatialsig.io._scores import ScoredPatches, scored_patches
+from spatialsig.io._scores import COLOURS, ScoredPatches, scored_patches
 from spatialsig.slide.slides import Data
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 OBJECT_TYPES = ("tile", "annotation", "detection")  # as QuPath names them
 CLASSES = 4
-COLOURS = "viridis"
 _NAMESPACE = uuid.UUID("5ba7d0e5-6a1f-4f0e-9d0c-7f0c2a4e61b1")  # ids of patches: the same patch, the same id
 
 

@@ -15,7 +15,7 @@ from spatialsig import _keys
 from spatialsig._arguments import AnyPath, Key, checked
 from spatialsig._files import replaced
 from spatialsig.errors import InputError
-from spatialsig.io._scores import ScoredPatches, scored_patches
+from spatialsig.io._scores import COLOURS, ScoredPatches, scored_patches
 from spatialsig.slide.slides import Data
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 
 SMALLEST_LEVEL_PX = 256
-COLOURS = "viridis"
 
 
 @checked

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from spatialsig.slide.records import PatchSpec
     from spatialsig.slide.slides import Slide
 
+COLOURS = "viridis"  # of scores, where a file has colours
 LAYERS = (_keys.STD, _keys.LOWER, _keys.UPPER, _keys.SEM)
 
 

@@ -15,9 +15,8 @@ from scipy import sparse
 from spatialsig._checks import check_choice, check_key
 from spatialsig._text import MISSING
 from spatialsig.errors import InputError
-from spatialsig.slide.counts import gene_names
+from spatialsig.slide.counts import gene_names, in_memory
 from spatialsig.stats.grouped import group_sizes, grouped_count, grouped_mean, grouped_sem, grouped_shares, pseudobulk
-from spatialsig.store.matrices import in_memory
 from spatialsig.store.tables import parts_of
 
 if TYPE_CHECKING:

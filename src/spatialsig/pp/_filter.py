@@ -20,6 +20,7 @@ from spatialsig.store.tables import parts_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from scipy import sparse
 
 
 GENE_EXPRESSION = "Gene Expression"
@@ -64,6 +65,12 @@ def filter_cells(data: Data, *, min_counts: int = 10, min_genes: int = 5, table_
         slide.replace(table_key, kept)
 
 
+def _are_enough(counts: sparse.csr_matrix, min_counts: int, min_genes: int) -> NDArray[np.bool_]:
+    """Cells with enough counts and genes, ``(n_cells,)``."""
+    enough_counts = np.asarray(counts.sum(axis=1)).ravel() >= min_counts
+    return np.asarray(enough_counts & (counts.getnnz(axis=1) >= min_genes))
+
+
 def _subset(table: ad.AnnData, cells: NDArray[np.bool_], genes: NDArray[np.bool_]) -> ad.AnnData:
     """Marked cells and genes of a table, in memory; of matrices in a store nothing else is read."""
     matrices = {"X": table.X, **parts_of(table, "layers")}
@@ -88,13 +95,8 @@ def _kept(slide: Slide, table: ad.AnnData, min_counts: int, min_genes: int, tabl
     genes = np.ones(table.n_vars, bool)
     if "feature_types" in table.var:
         genes = (table.var["feature_types"] == GENE_EXPRESSION).to_numpy()
-    cells = np.concatenate(
-        [
-            (np.asarray(counts[:, genes].sum(axis=1)).ravel() >= min_counts)
-            & (counts[:, genes].getnnz(axis=1) >= min_genes)
-            for _, counts in count_blocks(slide, table_key)
-        ]
-    )
+    blocks = (counts[:, genes] for _, counts in count_blocks(slide, table_key))
+    cells = np.concatenate([_are_enough(counts, min_counts, min_genes) for counts in blocks])
     if not cells.any():
         msg = (
             f"slide {slide.name!r}: none of {table.n_obs} cells has {min_counts} counts and {min_genes} genes; "

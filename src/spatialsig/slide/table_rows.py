@@ -21,8 +21,8 @@ from spatialsig._text import trimmed
 from spatialsig.errors import InputError
 from spatialsig.geometry.affine import apply
 from spatialsig.slide.coordinates import matrix_to_global
+from spatialsig.slide.counts import in_memory
 from spatialsig.slide.parts import obsm_of
-from spatialsig.store.matrices import in_memory
 
 if TYPE_CHECKING:
     import anndata as ad

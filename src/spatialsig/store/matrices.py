@@ -1,6 +1,6 @@
 """Sparse matrices of tables that stay in their store, read in blocks of rows.
 
-Floor 1. Used by labels/targets, pp/_filter, slide/counts, slide/fingerprints, slide/table_rows, store/snapshot.
+Floor 1. Used by pp/_filter, slide/counts, slide/fingerprints, store/snapshot.
 """
 
 from __future__ import annotations
@@ -101,11 +101,6 @@ def rows_and_columns(values: Matrix, rows: NDArray[np.bool_], columns: NDArray[n
     """Marked rows ``(n_rows,)`` and columns ``(n_columns,)`` of a matrix, in memory."""
     kept = [block[rows[where]][:, columns] for where, block in row_blocks(values)]
     return sparse.csr_matrix(sparse.vstack(kept, format="csr"))
-
-
-def in_memory(values: Matrix) -> Any:
-    """The same matrix in memory."""
-    return values.to_memory() if is_stored(values) else values
 
 
 def _place_of(values: CSRDataset) -> Path:
