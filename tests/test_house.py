@@ -14,7 +14,19 @@ from .heads import head_of, heads, modules
 
 SRC = Path(spatialsig.__file__).parent
 FLOORS = [
-    {"_keys", "errors", "_arguments", "_checks", "_settings", "_progress", "_hashing", "_text", "_files", "_stains"},
+    {
+        "_keys",
+        "errors",
+        "_arguments",
+        "_checks",
+        "_settings",
+        "_progress",
+        "_workers",
+        "_hashing",
+        "_text",
+        "_files",
+        "_stains",
+    },
     {"geometry", "stats", "signatures", "nn", "store"},
     {"data", "models"},
     {"train"},

@@ -1,6 +1,6 @@
 """Settings of one process, changed by assignment: ``sp.settings.progress = False``; what does not fit is refused.
 
-Ground floor. Called as sp.settings; used by 23 modules of 9 rooms.
+Ground floor. Called as sp.settings; used by 24 modules of 10 rooms.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ class Settings:
         Show progress bars.
     threads
         CPU threads for reading and decoding.
+    n_jobs
+        Slides of a cohort that are worked on at once, each in a process of its own, which shares ``threads`` with the others.
+        An active ``distributed.Client`` is used instead, where there is one.
     patch_cache_mb
         Memory that decoded H&E patches may take while a model trains, in MiB.
     cells_mb
@@ -55,6 +58,7 @@ class Settings:
 
     progress: bool = True
     threads: Annotated[int, Ge(1), Le(4096)] = field(default_factory=_available_cores)
+    n_jobs: Annotated[int, Ge(1), Le(4096)] = 1
     patch_cache_mb: Annotated[float, Ge(0), Le(10**9)] = 512
     cells_mb: Annotated[float, Ge(0), Le(10**9)] = 1024
     table_cache_mb: Annotated[float, Ge(0), Le(10**9)] = 512

@@ -8,7 +8,7 @@ import pytest
 import spatialdata as sd
 
 from spatialsig.errors import InputError, KeyMissingError
-from spatialsig.labels.patch_labels import LabelRequest, check_slides, patch_labels
+from spatialsig.labels.patch_labels import LabelRequest, categories_of, check_slide, patch_labels
 from spatialsig.labels.targets import Targets
 from spatialsig.slide.slides import Slide
 
@@ -49,7 +49,7 @@ def test_counts_per_cell_are_averaged_beside_the_labels(patched: sd.SpatialData)
 
 def test_targets_take_the_place_of_scores(patched: sd.SpatialData) -> None:
     request = replace(REQUEST, targets=Targets(obs=("cell_type",)))
-    categories = check_slides(patched, request, key_added="signatures")
+    categories = categories_of(patched, request, key_added="signatures")
     table = patch_labels(Slide(patched), request, categories)
     dummies = pd.get_dummies(patched["table"].obs["cell_type"]).astype(float)
     assert categories == {"cell_type": list(dummies.columns)}
@@ -79,7 +79,7 @@ def test_no_patch_with_enough_cells_is_an_error_that_says_the_most(patched: sd.S
 
 def test_cells_without_scores_or_embedding_are_refused_by_the_call_to_make(patched: sd.SpatialData) -> None:
     with pytest.raises(KeyMissingError, match=r"`use_rep='X_ae'` is not in .*Call `sp.tl.embed_cells` first, or pass"):
-        check_slides(patched, replace(REQUEST, rep=("X_ae",)), key_added="signatures")
+        check_slide(Slide(patched), request=replace(REQUEST, rep=("X_ae",)), key_added="signatures")
     del patched["table"].uns["spatialsig"]["score_cells"]
     with pytest.raises(KeyMissingError, match="no result of `score_cells`. Call `sp.tl.score_cells` first"):
         patch_labels(Slide(patched), REQUEST, {})

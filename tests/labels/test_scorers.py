@@ -23,7 +23,7 @@ def split(toy: sd.SpatialData) -> sd.SpatialData:
 
 def fit_of(sdata: sd.SpatialData, **changes: object) -> ScorerFit:
     options = {"test_fold": 0, "max_rank": None, "n_bins": 4, "n_controls": 5, "seed": 0} | changes
-    return ScorerFit(sdata, list(sdata["table"].var_names), table_key="table", **options)
+    return ScorerFit(list(sdata["table"].var_names), table_key="table", **options)
 
 
 def weights_of(n_genes: int) -> np.ndarray:
@@ -36,7 +36,7 @@ def weights_of(n_genes: int) -> np.ndarray:
 
 def learnt(sdata: sd.SpatialData, method: str, **changes: object) -> dict:
     weights = weights_of(sdata["table"].n_vars)
-    return {"method": method} | fit_method(method, weights, weights.any(axis=1), fit_of(sdata, **changes))
+    return {"method": method} | fit_method(method, weights, weights.any(axis=1), sdata, fit_of(sdata, **changes))
 
 
 def normalised(sdata: sd.SpatialData) -> np.ndarray:

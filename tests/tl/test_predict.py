@@ -108,13 +108,13 @@ def test_one_bad_slide_does_not_stop_the_others(cohort: sp.Cohort, planted: Modu
     both = sp.Cohort({"gone": unread, "bare": tmp_path / "unpatched.zarr", "B": cohort.stores["B"]})
     (unread / "zarr.json").unlink()
     with pytest.warns(
-        SpatialsigWarning, match="2 of 3 slides could not be predicted:\n  gone: StoreError: .*\n  unpatched: Key"
+        SpatialsigWarning, match="2 of 3 slides could not be predicted:\n  gone: StoreError: .*\n  bare: Key"
     ):
         outcome = sp.tl.predict(both, planted.tiny(seed=5), on_error="collect", key_added="after")
     assert outcome["outcome"].tolist() == ["failed", "failed", "predicted"]
     assert "Call `sp.pp.make_patches` first" in outcome["error"][1]
     assert "after" in cohort["B"]
-    with pytest.raises(sp.errors.StoreError, match="is not a SpatialData Zarr store"):
+    with pytest.raises(sp.errors.SpatialsigError, match=r"2 of 3 slides failed(?s:.*)is not a SpatialData Zarr store"):
         sp.tl.predict(both, planted.tiny())
     with pytest.raises(InputError, match="`on_error='ignore'` of `sp.tl.predict` must be 'raise' or 'collect'"):
         sp.tl.predict(both, planted.tiny(), on_error="ignore")

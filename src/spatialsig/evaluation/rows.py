@@ -5,7 +5,9 @@ Floor 6. Used by evaluation/evaluate, evaluation/metrics, tl/_evaluate.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +23,8 @@ from spatialsig.evaluation.ceiling import slide_ceiling
 from spatialsig.evaluation.findings_slides import SlideFacts, slide_facts
 from spatialsig.inference.inputs import check_patches, input_source, usable
 from spatialsig.inference.provenance import backbone_of, check_folds, check_inputs, check_labels
-from spatialsig.slide.slides import open_slides
+from spatialsig.models.ensemble import placed
+from spatialsig.slide.each import map_slides
 from spatialsig.stats.image_features import colour_statistics, hand_features, nuclear_density, stain_amounts
 
 if TYPE_CHECKING:
@@ -46,6 +49,7 @@ class Request:
     signatures_key: str = _keys.SIGNATURES
     table_key: str = _keys.TABLE
     seed: int = 0
+    device: str | None = None  # where the model computes
 
 
 @dataclass
@@ -81,7 +85,7 @@ def gather(data: Data, request: Request) -> list[Rows]:
     InputError
         If the test fold holds no labelled patch, nothing is left to train on, or slides differ in their signatures.
     """
-    slides = [_gather_slide(slide, request) for slide in open_slides(data)]
+    slides = map_slides(data, partial(_gather_slide, request=request), "gather patches")
     for rows in slides:
         expected = slides[0].signatures if request.model is None else list(request.model.signatures)
         if rows.signatures != expected:
@@ -98,7 +102,7 @@ def gather(data: Data, request: Request) -> list[Rows]:
     return slides
 
 
-def _gather_slide(slide: Slide, request: Request) -> Rows:
+def _gather_slide(slide: Slide, *, request: Request) -> Rows:
     patches = slide.patches(request.patches_key)
     if request.model is not None:
         check_patches(patches, request.model)
@@ -107,7 +111,8 @@ def _gather_slide(slide: Slide, request: Request) -> Rows:
         check_folds(slide, request.model)
     rows, index = _without_pixels(patches, request)
     _add_embeddings(rows, patches, index, request)
-    _add_pixels(rows, patches, index, request)
+    with nullcontext() if request.model is None else placed(request.model, request.device):
+        _add_pixels(rows, patches, index, request)
     if rows.test.any():
         rows.ceiling = slide_ceiling(
             slide, seed=request.seed, table_key=request.table_key, signatures_key=request.signatures_key

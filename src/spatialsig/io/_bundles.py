@@ -5,15 +5,16 @@ Floor 7. Used by cohort.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from spatialsig import _keys
 from spatialsig._checks import warn
-from spatialsig._progress import progress_bar
 from spatialsig._text import as_name
+from spatialsig._workers import attempt_each
 from spatialsig.errors import InputError, StoreError
 from spatialsig.io._cohort import COLUMNS
-from spatialsig.slide.slides import SLIDE_ERRORS, on_slide
+from spatialsig.slide.slides import on_slide
 from spatialsig.store.metadata import elements_on_disk, read_attrs
 
 if TYPE_CHECKING:
@@ -28,18 +29,17 @@ def read_slides(rows: pd.DataFrame, out: Path, read: Callable[[pd.Series[Any], P
 
     Raises :class:`InputError` if all of them do, and warns of fewer.
     """
-    failures: dict[str, str] = {}
-    with progress_bar("reading bundles", total=len(rows), unit="slides") as bar:
-        for row in (row for _, row in rows.iterrows()):
-            bar.note(str(row[_keys.SAMPLE]))
-            try:
-                with on_slide(str(row[_keys.SAMPLE])):
-                    read(row, out / f"{row[_keys.SAMPLE]}.zarr")
-            except SLIDE_ERRORS as error:
-                failures[str(row[_keys.SAMPLE])] = f"{type(error).__name__}: {error}"
-            bar.advance()
+    items = {str(row[_keys.SAMPLE]): row for _, row in rows.iterrows()}
+    outcomes = attempt_each(partial(_read_row, out=out, read=read), items, "reading bundles", shared=out)
+    failures = {each.name: f"{type(each.error).__name__}: {each.error}" for each in outcomes if each.error is not None}
     _report(failures, len(rows))
     return failures
+
+
+def _read_row(row: pd.Series[Any], *, out: Path, read: Callable[[pd.Series[Any], Path], None]) -> None:
+    sample = str(row[_keys.SAMPLE])
+    with on_slide(sample):
+        read(row, out / f"{sample}.zarr")
 
 
 def check_same(row: pd.Series[Any], path: Path) -> None:

@@ -6,6 +6,7 @@ Floor 5. Used by tl/_aggregate.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,8 +18,8 @@ from spatialsig.labels.targets import COUNTS, Targets, add_layers, add_obs, add_
 from spatialsig.models.scalers import check_one_embedding
 from spatialsig.slide.added import check_added
 from spatialsig.slide.counts import count_blocks
+from spatialsig.slide.each import try_slides
 from spatialsig.slide.parts import members_of, obsm_of, place_of
-from spatialsig.slide.slides import open_slides
 from spatialsig.stats.expression import library_size
 from spatialsig.stats.grouped import group_sizes, grouped_mean
 
@@ -60,24 +61,38 @@ class LabelRequest:
         return [self.patches_key, place, members_of(self.table_key, self.patches_key), *of_cells]
 
 
-def check_slides(data: Data, request: LabelRequest, *, key_added: str) -> dict[str, list[str]]:
-    """Refuse what would fail half way; categories of the targets over all slides, so that all tables have them."""
-    records: dict[str, Mapping[str, Any]] = {}
+def categories_of(data: Data, request: LabelRequest, *, key_added: str) -> dict[str, list[str]]:
+    """Categories of the targets over all slides that can be labelled, so that all tables have them.
+
+    Raises
+    ------
+    InputError
+        If the embeddings of these slides were made by different autoencoders.
+    """
+    found = try_slides(data, partial(check_slide, request=request, key_added=key_added), "check slides")
+    able = {outcome.name: outcome.value for outcome in found if outcome.value is not None}
+    check_one_embedding({name: record for name, (record, _) in able.items()})
     categories: dict[str, dict[str, None]] = {}
-    for slide in open_slides(data):
-        check_added(slide, key_added, made_by="tl.aggregate_patches")
-        cells = slide.table(request.table_key)
-        for key in request.rep:
-            fix = "Call `sp.tl.embed_cells` first, or pass `use_rep=None`."
-            slide.obsm(request.table_key, key, name="use_rep", fix=fix)
-        check_columns(slide, request.table_key, obs=request.obs, obsm=request.obsm, layers=request.layers)
-        records[slide.name] = _embedding_record(slide, request)
-        if request.targets is not None:
-            request.targets.check(slide, request.table_key)
-            for column, names in request.targets.categories(cells).items():
-                categories.setdefault(column, {}).update(dict.fromkeys(names))
-    check_one_embedding(records)
+    for _, of_slide in able.values():
+        for column, names in of_slide.items():
+            categories.setdefault(column, {}).update(dict.fromkeys(names))
     return {column: list(names) for column, names in categories.items()}
+
+
+def check_slide(
+    slide: Slide, *, request: LabelRequest, key_added: str
+) -> tuple[dict[str, Any], dict[str, Sequence[str]]]:
+    """Refuse what would fail half way; record of the embedding of a slide, and the categories of its targets."""
+    check_added(slide, key_added, made_by="tl.aggregate_patches")
+    cells = slide.table(request.table_key)
+    for key in request.rep:
+        fix = "Call `sp.tl.embed_cells` first, or pass `use_rep=None`."
+        slide.obsm(request.table_key, key, name="use_rep", fix=fix)
+    check_columns(slide, request.table_key, obs=request.obs, obsm=request.obsm, layers=request.layers)
+    if request.targets is None:
+        return _embedding_record(slide, request), {}
+    request.targets.check(slide, request.table_key)
+    return _embedding_record(slide, request), dict(request.targets.categories(cells))
 
 
 def _embedding_record(slide: Slide, request: LabelRequest) -> dict[str, Any]:

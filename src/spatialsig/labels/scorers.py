@@ -6,6 +6,7 @@ Floor 5. Used by evaluation/ceiling, labels/statistics, tl/_score.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,9 +15,9 @@ import pandas as pd
 from spatialsig.errors import InputError
 from spatialsig.slide.coordinates import positions
 from spatialsig.slide.counts import count_blocks
+from spatialsig.slide.each import map_slides
 from spatialsig.slide.folds import is_training
 from spatialsig.slide.records import SCORERS
-from spatialsig.slide.slides import open_slides
 from spatialsig.stats.cell_scores import control_genes, signature_scores
 from spatialsig.stats.expression import gene_moments, library_size, log1p_cp10k, scaler_from_moments
 from spatialsig.stats.ranks import detected_genes, rank_scores
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy import sparse
 
-    from spatialsig.slide.slides import Data
+    from spatialsig.slide.slides import Data, Slide
 
 METHODS = tuple(SCORERS)
 # those that use weights of genes, and signs; another one refuses signatures that have them
@@ -38,9 +39,8 @@ BATCH = 50_000  # cells that decoupler makes dense at a time
 
 @dataclass(frozen=True)
 class ScorerFit:
-    """Cells that a method may learn from, and its settings."""
+    """Which cells a method may learn from, and its settings."""
 
-    data: Data
     genes: list[str]
     test_fold: int | None
     table_key: str
@@ -76,7 +76,7 @@ def largest_set(weights: NDArray[np.float64]) -> int:
 
 
 def fit_method(
-    method: str, weights: NDArray[np.float64], excluded: NDArray[np.bool_], fit: ScorerFit
+    method: str, weights: NDArray[np.float64], excluded: NDArray[np.bool_], data: Data, fit: ScorerFit
 ) -> dict[str, Any]:
     """Parameters of ``method`` from the training cells of all slides together; they hold for every slide.
 
@@ -85,10 +85,10 @@ def fit_method(
     """
     if method == "zscore":
         # a scaler of the genes that weigh in; 0 and 1 for the others, which no score reads
-        mean, std, _ = _moments(fit, np.asarray(weights.any(axis=1)))
+        mean, std, _ = _moments(data, fit, np.asarray(weights.any(axis=1)))
         return {"mean": mean, "std": std, "weights": weights}
     if method == "score_genes":
-        mean, _, _ = _moments(fit)
+        mean, _, _ = _moments(data, fit)
         rng = np.random.default_rng(fit.seed)
         options: dict[str, Any] = {"n_bins": fit.n_bins, "n_controls": fit.n_controls, "rng": rng}
         controls = control_genes(mean, weights > 0, excluded, **options)
@@ -97,7 +97,7 @@ def fit_method(
             controls = controls * weights.clip(min=0).sum(axis=0) + down * weights.clip(max=0).sum(axis=0)
         return {"n_bins": fit.n_bins, "weights": weights, "controls": controls}
     if method == "ucell":
-        return {"max_rank": fit.max_rank or _max_rank(weights, fit), "weights": weights}
+        return {"max_rank": fit.max_rank or _max_rank(weights, data, fit), "weights": weights}
     decoupler()
     n_up = int(np.clip(np.ceil(0.05 * len(fit.genes)), 2, None))  # the default of decoupler, fixed for all slides
     return {"weights": weights} | ({"n_up": n_up} if method == "aucell" else {})
@@ -134,36 +134,48 @@ def decoupler() -> Any:
 
 
 def _moments(
-    fit: ScorerFit, genes: NDArray[np.bool_] | None = None
+    data: Data, fit: ScorerFit, genes: NDArray[np.bool_] | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
-    total, squares, n = np.zeros(len(fit.genes)), np.zeros(len(fit.genes)), 0
-    for slide in open_slides(fit.data):
-        rows = is_training(slide, positions(slide, fit.table_key), test_fold=fit.test_fold)
-        for block, counts in count_blocks(slide, fit.table_key, fit.genes):
-            more = gene_moments(counts, library_size(counts), rows=rows[block], genes=genes)
-            total, squares = total + more[0], squares + more[1]
-        n += int(rows.sum())
+    sums = map_slides(data, partial(_sums, fit=fit, genes=genes), "learn from cells")
+    total, squares, n = (sum(parts) for parts in zip(*sums, strict=True))
     if n < 2:
         msg = f"`test_fold={fit.test_fold}` leaves {n} training cells; choose another fold."
         raise InputError(msg)
     return *scaler_from_moments(total, squares, n), n
 
 
-def _max_rank(weights: NDArray[np.float64], fit: ScorerFit) -> int:
+def _sums(
+    slide: Slide, *, fit: ScorerFit, genes: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
+    """Sum and sum of squares of every gene over the training cells of a slide, and the number of these."""
+    total, squares = np.zeros(len(fit.genes)), np.zeros(len(fit.genes))
+    rows = is_training(slide, positions(slide, fit.table_key), test_fold=fit.test_fold)
+    for block, counts in count_blocks(slide, fit.table_key, fit.genes):
+        more = gene_moments(counts, library_size(counts), rows=rows[block], genes=genes)
+        total, squares = total + more[0], squares + more[1]
+    return total, squares, int(rows.sum())
+
+
+def _max_rank(weights: NDArray[np.float64], data: Data, fit: ScorerFit) -> int:
     """The least median number of detected genes of any training slide: one limit that suits all slides.
 
     With more, the ranks of the worst slide would be those of genes it did not detect.
     """
-    medians = []
-    for slide in open_slides(fit.data):
-        rows = is_training(slide, positions(slide, fit.table_key), test_fold=fit.test_fold)
-        if rows.any():
-            detected = [detected_genes(counts) for _, counts in count_blocks(slide, fit.table_key, fit.genes)]
-            medians.append(np.median(np.concatenate(detected)[rows]))
+    found = map_slides(data, partial(_median_detected, fit=fit), "learn from cells")
+    medians = [median for median in found if median is not None]
     if not medians:
         msg = f"`test_fold={fit.test_fold}` leaves 0 training cells; choose another fold."
         raise InputError(msg)
     return int(np.clip(min(medians), largest_set(weights), len(fit.genes)))
+
+
+def _median_detected(slide: Slide, *, fit: ScorerFit) -> float | None:
+    """Median number of genes in a training cell of a slide; None where it has none."""
+    rows = is_training(slide, positions(slide, fit.table_key), test_fold=fit.test_fold)
+    if not rows.any():
+        return None
+    detected = [detected_genes(counts) for _, counts in count_blocks(slide, fit.table_key, fit.genes)]
+    return float(np.median(np.concatenate(detected)[rows]))
 
 
 def _by_decoupler(params: Mapping[str, Any], counts: sparse.csr_matrix) -> NDArray[np.float32]:

@@ -5,6 +5,7 @@ Floor 7. Called as sp.pp.assign_cells; used by cli/slide_commands, datasets/_toy
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,8 +23,9 @@ from spatialsig.slide.coordinates import (
     um_per_global,
     um_to_image,
 )
+from spatialsig.slide.each import map_slides
 from spatialsig.slide.parts import obsm_of, place_of
-from spatialsig.slide.slides import Data, open_slides
+from spatialsig.slide.slides import Data
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -75,11 +77,10 @@ def assign_cells(data: Data, *, patches_key: str = _keys.PATCHES, table_key: str
     >>> sdata["table"].obsm["patch_membership"].shape == (sdata["table"].n_obs, len(sdata["patches"]))
     True
     """
-    for slide in open_slides(data):
-        _assign(slide, patches_key, table_key)
+    map_slides(data, partial(_assign, patches_key=patches_key, table_key=table_key), "assign cells")
 
 
-def _assign(slide: Slide, patches_key: str, table_key: str) -> None:
+def _assign(slide: Slide, *, patches_key: str, table_key: str) -> None:
     patches = slide.patches(patches_key)
     image_key = patches.spec.image_key
     xy_um = positions(slide, table_key)

@@ -5,6 +5,7 @@ Floor 7. Called as sp.pp.filter_cells; used by cli/slide_commands, pipeline/run_
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anndata as ad
@@ -14,7 +15,8 @@ from spatialsig import _keys
 from spatialsig._arguments import checked
 from spatialsig.errors import InputError
 from spatialsig.slide.counts import count_blocks
-from spatialsig.slide.slides import Data, Slide, open_slides
+from spatialsig.slide.each import map_slides
+from spatialsig.slide.slides import Data, Slide
 from spatialsig.store.matrices import is_stored, rows_and_columns
 from spatialsig.store.tables import parts_of
 
@@ -60,9 +62,11 @@ def filter_cells(data: Data, *, min_counts: int = 10, min_genes: int = 5, table_
     >>> sdata["table"].uns["spatialsig"]["filter_cells"]["min_counts"]
     20
     """
-    for slide in open_slides(data):
-        kept = _kept(slide, slide.table(table_key), min_counts, min_genes, table_key)
-        slide.replace(table_key, kept)
+    map_slides(data, partial(_filter, min_counts=min_counts, min_genes=min_genes, table_key=table_key), "filter cells")
+
+
+def _filter(slide: Slide, *, min_counts: int, min_genes: int, table_key: str) -> None:
+    slide.replace(table_key, _kept(slide, slide.table(table_key), min_counts, min_genes, table_key))
 
 
 def _are_enough(counts: sparse.csr_matrix, min_counts: int, min_genes: int) -> NDArray[np.bool_]:

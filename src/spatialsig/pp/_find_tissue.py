@@ -5,6 +5,7 @@ Floor 7. Called as sp.pp.find_tissue.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import geopandas as gpd
@@ -16,14 +17,14 @@ from spatialdata.transformations import get_transformation
 
 from spatialsig import _keys
 from spatialsig._arguments import Key, NewKey, NotNegative, Positive, UmPerPx, checked
-from spatialsig._progress import track
 from spatialsig.errors import InputError
 from spatialsig.pp._elements import segmented
 from spatialsig.pp._segmentation import MASK_UM_PER_PX, tidy
 from spatialsig.slide.added import check_added
 from spatialsig.slide.coordinates import full_resolution, image_of, image_um_per_px
+from spatialsig.slide.each import map_slides
 from spatialsig.slide.parts import pixels_of, place_of
-from spatialsig.slide.slides import Data, open_slides, slide_count
+from spatialsig.slide.slides import Data
 
 if TYPE_CHECKING:
     from typing import Any
@@ -100,14 +101,11 @@ def find_tissue(
         "max_hole_um2": max_hole_um2,
         "sensitivity": sensitivity,
     }
-    for slide in open_slides(data):
-        image_of(slide, image_key)
-        check_added(slide, key_added, made_by="pp.find_tissue")
-    for slide in track(open_slides(data), "tissue", total=slide_count(data), unit="slide"):
-        _outline(slide, params, key_added)
+    map_slides(data, partial(_outline, params=params, key_added=key_added), "tissue")
 
 
-def _outline(slide: Slide, params: dict[str, Any], key_added: str) -> None:
+def _outline(slide: Slide, *, params: dict[str, Any], key_added: str) -> None:
+    check_added(slide, key_added, made_by="pp.find_tissue")
     image = image_of(slide, params["image_key"])
     scan = image_um_per_px(slide, params["image_key"])
     tissue = segmented(slide, params["image_key"], um_per_px=params["um_per_px"], sensitivity=params["sensitivity"])

@@ -14,13 +14,13 @@ import numpy as np
 from spatialsig import _keys
 from spatialsig._arguments import Count, Key, Natural, Positive, checked
 from spatialsig._checks import check_choice
-from spatialsig._progress import track
 from spatialsig.errors import InputError
 from spatialsig.slide.coordinates import positions
 from spatialsig.slide.counts import common_genes, count_blocks, gene_names
+from spatialsig.slide.each import map_slides
 from spatialsig.slide.folds import is_training
 from spatialsig.slide.parts import counts_of_table
-from spatialsig.slide.slides import Data, open_slides, slide_count
+from spatialsig.slide.slides import Data, Slide, open_slides
 from spatialsig.stats.expression import clipped_moments, gene_moments, library_size
 from spatialsig.stats.variable import (
     Moments,
@@ -163,15 +163,9 @@ class _Settings:
 
 
 def _choose(data: Data, genes: list[str] | None, settings: _Settings) -> pd.DataFrame:
-    moments, norms = [], []
-    for slide in track(open_slides(data), "variable genes", total=slide_count(data), unit="slide"):
-        rows = is_training(slide, positions(slide, settings.table_key), test_fold=settings.test_fold)
-        if rows.sum() >= 2:
-            names = list(slide.table(settings.table_key).var_names) if genes is None else genes
-            blocks = partial(count_blocks, slide, settings.table_key, genes)
-            moments.append(_moments(blocks(), names, settings.flavor, rows))
-            if settings.flavor == "seurat_v3":
-                norms.append(standardised_variance(moments[-1], partial(_clipped, blocks, rows), settings.span))
+    measured = map_slides(data, partial(_measure, genes=genes, settings=settings), "variable genes")
+    moments = [moment for moment, _ in measured if moment is not None]
+    norms = [norm for _, norm in measured if norm is not None]
     if not moments:
         msg = f"`test_fold={settings.test_fold}` leaves no training cells; choose another fold."
         raise InputError(msg)
@@ -182,6 +176,19 @@ def _choose(data: Data, genes: list[str] | None, settings: _Settings) -> pd.Data
     return by_dispersion(
         moments, n_top_genes=settings.n_top_genes, n_bins=settings.n_bins, cell_ranger=settings.flavor == "cell_ranger"
     )
+
+
+def _measure(slide: Slide, *, genes: list[str] | None, settings: _Settings) -> tuple[Moments | None, pd.Series | None]:
+    """Moments of every gene over the training cells of a slide, and its standardised variance where it is asked for."""
+    rows = is_training(slide, positions(slide, settings.table_key), test_fold=settings.test_fold)
+    if rows.sum() < 2:
+        return None, None
+    names = list(slide.table(settings.table_key).var_names) if genes is None else genes
+    blocks = partial(count_blocks, slide, settings.table_key, genes)
+    moments = _moments(blocks(), names, settings.flavor, rows)
+    if settings.flavor != "seurat_v3":
+        return moments, None
+    return moments, standardised_variance(moments, partial(_clipped, blocks, rows), settings.span)
 
 
 def _moments(blocks: Blocks, genes: list[str], flavor: str, rows: NDArray[np.bool_]) -> Moments:

@@ -5,14 +5,17 @@ Floor 7. Called as sp.pp.normalize.
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 from spatialsig import _keys
 from spatialsig._arguments import Key, NewKey, Positive, checked
-from spatialsig._progress import track
 from spatialsig.errors import InputError
 from spatialsig.slide.added import check_added_part
 from spatialsig.slide.counts import counts_of
+from spatialsig.slide.each import map_slides
 from spatialsig.slide.parts import counts_of_table
-from spatialsig.slide.slides import Data, open_slides, slide_count
+from spatialsig.slide.slides import Data, Slide
 from spatialsig.stats.expression import TARGET_SUM, library_size, log1p_cp10k, scaled_counts
 
 
@@ -64,20 +67,25 @@ def normalize(
     if layer == "X":
         msg = "`layer='X'` would replace the raw counts; choose another name."
         raise InputError(msg)
-    for slide in track(open_slides(data), "normalise", total=slide_count(data), unit="slide"):
-        check_added_part(slide, table_key, "layers", layer, made_by="pp.normalize", name="layer")
-        counts = counts_of(slide, table_key)
-        scale = log1p_cp10k if log1p else scaled_counts
-        table = slide.table(table_key)
-        table.layers[layer] = scale(counts, library_size(counts), target_sum=target_sum)
-        if log1p:
-            table.uns["log1p"] = {}
-        slide.params(table_key)["normalize"] = {"target_sum": target_sum, "log1p": log1p, "layer": layer}
-        slide.commit_table(
-            table_key,
-            layers=[layer],
-            uns=["log1p"] if log1p else [],
-            steps=["normalize"],
-            made_by="pp.normalize",
-            sources=counts_of_table(table_key),
-        )
+    options = {"target_sum": target_sum, "log1p": log1p, "layer": layer}
+    map_slides(data, partial(_normalize, table_key=table_key, options=options), "normalise")
+
+
+def _normalize(slide: Slide, *, table_key: str, options: dict[str, Any]) -> None:
+    layer = options["layer"]
+    check_added_part(slide, table_key, "layers", layer, made_by="pp.normalize", name="layer")
+    counts = counts_of(slide, table_key)
+    scale = log1p_cp10k if options["log1p"] else scaled_counts
+    table = slide.table(table_key)
+    table.layers[layer] = scale(counts, library_size(counts), target_sum=options["target_sum"])
+    if options["log1p"]:
+        table.uns["log1p"] = {}
+    slide.params(table_key)["normalize"] = dict(options)
+    slide.commit_table(
+        table_key,
+        layers=[layer],
+        uns=["log1p"] if options["log1p"] else [],
+        steps=["normalize"],
+        made_by="pp.normalize",
+        sources=counts_of_table(table_key),
+    )

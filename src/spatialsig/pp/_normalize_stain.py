@@ -6,6 +6,7 @@ Floor 7. Called as sp.pp.normalize_stain; used by cli/model_commands, cli/slide_
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +15,12 @@ import pandas as pd
 from spatialsig import _keys
 from spatialsig._arguments import Count, Seed, checked
 from spatialsig._checks import check_choice
-from spatialsig._progress import track
 from spatialsig._stains import STAINS
 from spatialsig.data.patches import read_patches
 from spatialsig.errors import InputError
+from spatialsig.slide.each import map_slides
 from spatialsig.slide.parts import pixels_of, stain_of
-from spatialsig.slide.slides import Data, open_slides, slide_count
+from spatialsig.slide.slides import Data
 from spatialsig.stats.stain import TISSUE_OD, optical_density, recolouring, stain_strength
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def normalize_stain(
     KeyMissingError
         If there are no such patches.
     InputError
-        If a slide has too little tissue, or its colours are not those of haematoxylin and eosin; nothing is written.
+        If a slide has too little tissue, or its colours are not those of haematoxylin and eosin; other slides are fitted all the same.
 
     References
     ----------
@@ -98,16 +99,20 @@ def normalize_stain(
     ['matrix', 'method', 'strength', 'vectors']
     """
     check_choice(method, METHODS, name="method")
-    slides = track(open_slides(data), "stains", total=slide_count(data), unit="slide")
-    fits = {slide.name: _fit(slide, method, n_patches, seed, patches_key) for slide in slides}
-    for slide in open_slides(data):
-        spec = slide.patches(patches_key).spec
-        slide.attrs["patches"][patches_key] = asdict(replace(spec, stain=asdict(fits[slide.name])))
-        slide.changed()
-        sources = [pixels_of(spec.image_key), patches_key]
-        slide.lineage.record(stain_of(patches_key), sources, made_by="pp.normalize_stain")
-        slide.commit_attrs()
-    return pd.DataFrame([_row(name, fit) for name, fit in fits.items()]).set_index(_keys.SAMPLE)
+    work = partial(_normalize, method=method, n_patches=n_patches, seed=seed, patches_key=patches_key)
+    return pd.DataFrame(map_slides(data, work, "stains")).set_index(_keys.SAMPLE)
+
+
+def _normalize(slide: Slide, *, method: str, n_patches: int, seed: int, patches_key: str) -> dict[str, Any]:
+    """Fit a slide and keep the fit with its patches; its row of the table."""
+    fit = _fit(slide, method, n_patches, seed, patches_key)
+    spec = slide.patches(patches_key).spec
+    slide.attrs["patches"][patches_key] = asdict(replace(spec, stain=asdict(fit)))
+    slide.changed()
+    sources = [pixels_of(spec.image_key), patches_key]
+    slide.lineage.record(stain_of(patches_key), sources, made_by="pp.normalize_stain")
+    slide.commit_attrs()
+    return _row(slide.name, fit)
 
 
 def reference_vectors() -> NDArray[np.float64]:

@@ -6,22 +6,23 @@ Floor 7. Called as sp.pp.make_patches; used by 4 modules of cli, datasets, pipel
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from spatialsig import _keys
 from spatialsig._arguments import Count, Fraction, Key, Micrometres, Natural, NewKey, UmPerPx, checked
-from spatialsig._progress import track
 from spatialsig.errors import InputError
 from spatialsig.geometry.grid import patch_origins, points_in_patches
 from spatialsig.pp._elements import check_resolution, tissue_of, write_patches
 from spatialsig.pp._segmentation import tissue_fraction
 from spatialsig.slide.added import check_added
 from spatialsig.slide.coordinates import full_resolution, image_of, image_um_per_px, positions, um_to_image
+from spatialsig.slide.each import map_slides
 from spatialsig.slide.patches import level_read
 from spatialsig.slide.records import PatchSpec
-from spatialsig.slide.slides import Data, open_slides, slide_count
+from spatialsig.slide.slides import Data
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -105,14 +106,14 @@ def make_patches(
     size = _size(patch_px, um_per_px, patch_um)
     stride = _stride(size, stride_um, overlap)
     cells = (table_key, min_cells) if min_cells > 0 else None
-    # every slide is checked before any is written
-    specs = []
-    for slide in open_slides(data):
-        specs.append(_spec(slide, size, stride, min_tissue, image_key))
-        check_added(slide, key_added, made_by="pp.make_patches")
-    slides = track(open_slides(data), "patches", total=slide_count(data), unit="slide")
-    for slide, spec in zip(slides, specs, strict=True):
-        _lay(slide, spec, _origins(slide, spec, around), tissue_key, cells, key_added)
+    asked = _Asked(size, stride, min_tissue, image_key, around, tissue_key, cells, key_added)
+    map_slides(data, partial(_cut, asked=asked), "patches")
+
+
+def _cut(slide: Slide, *, asked: _Asked) -> None:
+    check_added(slide, asked.key_added, made_by="pp.make_patches")
+    spec = _spec(slide, asked.size, asked.stride_um, asked.min_tissue, asked.image_key)
+    _lay(slide, spec, _origins(slide, spec, asked.around), asked.tissue_key, asked.cells, asked.key_added)
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,20 @@ class _Size:
     @property
     def um(self) -> float:
         return self.px * self.um_per_px
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What all slides are cut by."""
+
+    size: _Size
+    stride_um: float
+    min_tissue: float
+    image_key: str
+    around: str | None
+    tissue_key: str | None
+    cells: tuple[str, int] | None  # table of the cells, and how many a patch holds at least
+    key_added: str
 
 
 def _size(patch_px: int | None, um_per_px: float | None, patch_um: float | None) -> _Size:

@@ -16,7 +16,6 @@ from pydantic import Field
 from spatialsig import _keys
 from spatialsig._arguments import Count, Key, checked
 from spatialsig._checks import warn
-from spatialsig._progress import track
 from spatialsig.errors import AlignmentError
 from spatialsig.geometry.affine import image_um_per_px
 from spatialsig.geometry.mistakes import COPIES, SAME_PX, TAKEN_AS_PX, hypotheses, rescaled, taken_as_px
@@ -24,7 +23,8 @@ from spatialsig.pp._registration_fits import Fitter, is_plausible, region_groups
 from spatialsig.pp._registration_image import NucleiRasters, place_image, refuse_patches
 from spatialsig.pp._registration_scale import find_rescaled
 from spatialsig.slide.coordinates import image_of, matrix_to_global, positions, um_per_global
-from spatialsig.slide.slides import Data, open_slides, slide_count
+from spatialsig.slide.each import map_slides
+from spatialsig.slide.slides import Data
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,31 +133,27 @@ def qc_alignment(
     >>> qc["verdict"].item(), round(qc["shift_um"].item())
     ('good', 6)
     """
-    for slide in open_slides(data):  # every slide is checked before any is written
-        _positions(slide, table_key)
-        _matrix(slide, image_key)
-        if refine:
-            refuse_patches(slide, image_key)
-    rows = {}
-    for slide in track(open_slides(data), "alignment", total=slide_count(data), unit="slide"):
-        rows[slide.name] = _check(slide, image_key, table_key, max_shift_um, int(n_regions), refine=refine)
-    table = pd.DataFrame.from_dict(rows, orient="index")
+    limits: dict[str, Any] = {"max_shift_um": max_shift_um, "n_regions": int(n_regions), "refine": refine}
+    work = partial(_check, image_key=image_key, table_key=table_key, **limits)
+    table = pd.DataFrame.from_dict(dict(map_slides(data, work, "alignment")), orient="index")
     measured = ["dx_um", "dy_um", "shift_um"]
     table[measured] = table[measured].astype(float)
     return table.rename_axis(_keys.SAMPLE)
 
 
 def _check(
-    slide: Slide, image_key: str, table_key: str, max_shift_um: float, n_regions: int, *, refine: bool
-) -> dict[str, Any]:
-    xy = _positions(slide, table_key)
+    slide: Slide, *, image_key: str, table_key: str, max_shift_um: float, n_regions: int, refine: bool
+) -> tuple[str, dict[str, Any]]:
+    """Measure a slide and write down what was found; its name and its row of the table."""
+    xy, before = _positions(slide, table_key), _matrix(slide, image_key)
+    if refine:
+        refuse_patches(slide, image_key)
     rasters = NucleiRasters(slide, image_key)
     fitter = Fitter(rasters, xy, max_shift_um=max_shift_um)
     search = partial(_rescaled, slide, image_key, fitter, xy, max_shift_um)
     result = _judge(fitter, _readings(slide, image_key, rasters.shape), xy, n_regions, search)
     refined: dict[str, Any] = {}
     if refine and result.verdict in {GOOD, SHIFTED}:
-        before = _matrix(slide, image_key)
         moved = before.copy()
         moved[:2, 2] -= np.array([result.fit.dx_um, result.fit.dy_um]) / um_per_global(slide)
         place_image(slide, image_key, moved)
@@ -176,7 +172,7 @@ def _check(
     }  # fmt: skip
     slide.attrs["qc_alignment"] = kept | ({"refined": refined} if refined else {})
     slide.commit_attrs()
-    return row
+    return slide.name, row
 
 
 def _positions(slide: Slide, table_key: str) -> NDArray[np.float64]:

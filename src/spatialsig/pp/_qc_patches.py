@@ -6,6 +6,7 @@ Floor 7. Called as sp.pp.qc_patches.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from spatialsig.errors import InputError
 from spatialsig.pp._elements import geometries_on_image
 from spatialsig.pp._segmentation import MASK_UM_PER_PX, TissueMask, coarse_pixels, segment, tissue_fraction
 from spatialsig.slide.coordinates import image_of, image_um_per_px
+from spatialsig.slide.each import map_slides
 from spatialsig.slide.slides import Data, open_slides
 from spatialsig.slide.table_rows import dense, scores_of
 from spatialsig.stats import patch_quality as quality
@@ -108,25 +110,23 @@ def qc_patches(
     ['pen_share', 'stain_outlier', 'white_share']
     """
     limits = _Limits(min_focus, max_white, max_pen, max_fold, max_stain)
-    for slide in open_slides(data):
-        slide.patches(patches_key)
-        if qc_key is not None:
-            slide.table(qc_key, name="qc_key", fix="Run `squidpy.experimental.im.qc_image` first.")
-        if drop:
-            _refuse_if_used(slide, patches_key)
-    measurements = [_measure(slide, patches_key) for slide in open_slides(data)]
-    usual = float(np.median([_usual_focus(one) for one in measurements]))
+    measured = dict(map_slides(data, partial(_measure, patches_key=patches_key, qc_key=qc_key, drop=drop), "quality"))
+    usual = float(np.median([_usual_focus(columns) for columns in measured.values()]))
     rows = []
-    for slide, measured in zip(open_slides(data), measurements, strict=True):
-        rows.append(_judge(slide, patches_key, measured, usual, limits, qc_key))
+    for slide in open_slides(data):
+        rows.append(_judge(slide, patches_key, measured[slide.name], usual, limits, qc_key))
         if drop:
             _drop(slide, patches_key)
     return pd.DataFrame(rows).set_index(_keys.SAMPLE)
 
 
-def _measure(slide: Slide, patches_key: str) -> pd.DataFrame:
-    """The five columns of a slide; ``focus`` still absolute."""
+def _measure(slide: Slide, *, patches_key: str, qc_key: str | None, drop: bool) -> tuple[str, pd.DataFrame]:
+    """Name and the five columns of a slide that can be judged; ``focus`` still absolute."""
     patches = slide.patches(patches_key)
+    if qc_key is not None:
+        slide.table(qc_key, name="qc_key", fix="Run `squidpy.experimental.im.qc_image` first.")
+    if drop:
+        _refuse_if_used(slide, patches_key)
     spec, source = patches.spec, patches.source()
     n_blocks = max(1, min(spec.patch_px // 2, round(spec.patch_px * spec.um_per_px / BLOCK_UM)))
     size = max(1, int(BATCH_MB * 2**20 / (4 * 3 * 3 * spec.patch_px**2)))
@@ -144,7 +144,7 @@ def _measure(slide: Slide, patches_key: str) -> pd.DataFrame:
     tissue = ~(white | pen)
     n_tissue = tissue.sum(axis=(1, 2))
     colours = np.where(tissue[..., None], above, 0).sum(axis=(1, 2)) / np.where(n_tissue, n_tissue, np.nan)[:, None]
-    return pd.DataFrame(
+    return slide.name, pd.DataFrame(
         {
             _keys.FOCUS: np.concatenate(sharp),
             _keys.WHITE_SHARE: white.mean(axis=(1, 2)),

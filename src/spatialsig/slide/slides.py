@@ -1,6 +1,6 @@
 """One slide behind every function: a SpatialData in memory, or one that lives in a Zarr store.
 
-Floor 4. Used by 71 modules of cli, evaluation, expression, inference, io, labels, pipeline, pl, pp, report, slide, tl.
+Floor 4. Used by 72 modules of cli, evaluation, expression, inference, io, labels, pipeline, pl, pp, report, slide, tl.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from spatialsig import _keys
 from spatialsig._arguments import Key
 from spatialsig._checks import check_key
 from spatialsig._text import trimmed
-from spatialsig.errors import InputError, KeyMissingError, SpatialsigError, StoreError
+from spatialsig.errors import InputError, KeyMissingError, StoreError
 from spatialsig.slide.added import check_added
 from spatialsig.slide.counts import refuse_lazy
 from spatialsig.slide.lineage import LINEAGE, Lineage
@@ -45,8 +45,6 @@ class Stores(Protocol):
         """Store of each sample."""
         ...
 
-
-SLIDE_ERRORS = (SpatialsigError, OSError)  # of a bad slide; anything else is a fault of ours and must be seen
 
 Data: TypeAlias = sd.SpatialData | Key | Path | Stores  # what every function takes
 
@@ -244,14 +242,6 @@ def open_slides(data: Data) -> Iterator[Slide]:
 def slide_count(data: Data) -> int:
     """Number of slides in ``data``."""
     return len(data.stores) if isinstance(data, Stores) else 1
-
-
-def each_alone(data: Data) -> Iterator[tuple[str, Data]]:
-    """Slides to be opened one at a time, so that one that cannot be opened leaves the others alone."""
-    if isinstance(data, Stores):
-        yield from data.stores.items()
-    else:
-        yield "", data
 
 
 @contextmanager

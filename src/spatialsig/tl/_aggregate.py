@@ -6,16 +6,17 @@ Floor 7. Called as sp.tl.aggregate_patches; used by cli/slide_commands, datasets
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from spatialsig import _keys
 from spatialsig._arguments import Fraction, Key, Natural, NewKey, checked
 from spatialsig._checks import check_choice
-from spatialsig._progress import track
 from spatialsig.errors import InputError
-from spatialsig.labels.patch_labels import LabelRequest, check_slides, patch_labels
+from spatialsig.labels.patch_labels import LabelRequest, categories_of, check_slide, patch_labels
 from spatialsig.labels.statistics import PSEUDOBULK, STATISTICS
 from spatialsig.labels.targets import Targets
-from spatialsig.slide.slides import Data, open_slides, slide_count
+from spatialsig.slide.each import map_slides
+from spatialsig.slide.slides import Data, Slide
 
 
 @checked
@@ -115,11 +116,11 @@ def aggregate_patches(
         stat=stat, trim=trim, min_cells=min_cells, targets=chosen, rep=() if use_rep is None else (use_rep,),
         obs=tuple(obs), obsm=tuple(obsm), layers=tuple(layers), patches_key=patches_key, table_key=table_key,
     )  # fmt: skip
-    categories = check_slides(data, request, key_added=key_added)
-    for slide in track(open_slides(data), "label patches", total=slide_count(data), unit="slide"):
-        slide.put(
-            key_added,
-            patch_labels(slide, request, categories),
-            made_by="tl.aggregate_patches",
-            sources=request.sources(slide),
-        )
+    categories = categories_of(data, request, key_added=key_added)
+    map_slides(data, partial(_label, request=request, categories=categories, key_added=key_added), "label patches")
+
+
+def _label(slide: Slide, *, request: LabelRequest, categories: dict[str, list[str]], key_added: str) -> None:
+    check_slide(slide, request=request, key_added=key_added)
+    labels = patch_labels(slide, request, categories)
+    slide.put(key_added, labels, made_by="tl.aggregate_patches", sources=request.sources(slide))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as ListLike
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -28,8 +29,9 @@ from spatialsig.models.scalers import standardised_embedding
 from spatialsig.nn.saliency import can_roll_out, integrated_gradients, rollout, summed_cells
 from spatialsig.slide.added import check_added
 from spatialsig.slide.coordinates import XY, image_of
+from spatialsig.slide.each import map_slides
 from spatialsig.slide.parts import obsm_of
-from spatialsig.slide.slides import Data, open_slides
+from spatialsig.slide.slides import Data
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -140,32 +142,37 @@ def attention(
     """
     check_choice(method, METHODS, name="method")
     asked = _asked(model, method, signatures, cell_px, n_steps)
-    with placed(model, device):
-        for slide in open_slides(data):
-            check_added(slide, key_added, made_by="tl.attention")
-            shown = slide.patches(patches_key)
-            check_patches(shown, model)
-            rows = shown.rows_named(patches)
-            embedding = shown.embedding(signatures_key, use_rep)
-            ae = None if embedding is None else embedding[rows]
-            raster = _Raster(shown.spec, shown.origins[rows], asked)
-            with progress_bar(f"attention {slide.name}", total=len(rows), unit="patch") as bar:
-                for batch, images in ahead(in_batches(shown.source(rows), BATCH), depth=AHEAD):
-                    raster.add(batch, _maps(model, images, None if ae is None else ae[batch], asked))
-                    bar.advance(len(batch))
-            made = {
-                "method": method,
-                "inputs": inputs_name(use_rep),
-                "weights_sha256": weights_hash(model),
-                "patches_key": patches_key,
-                "patches": shown.ids.to_numpy()[rows].tolist(),
-                "cell_l0": raster.cell_l0,
-                "origin_l0": raster.origin.tolist(),
-            }
-            sources = [*shown.pixel_parts, *([] if use_rep is None else [obsm_of(signatures_key, use_rep)])]
-            slide.put(
-                key_added, raster.element(slide), made_by="tl.attention", sources=sources, attrs={"attention": made}
-            )
+    keys = {"patches_key": patches_key, "signatures_key": signatures_key, "use_rep": use_rep, "key_added": key_added}
+    work = partial(_draw, model=model, asked=asked, patches=patches, device=device, **keys)  # type: ignore[arg-type]
+    map_slides(data, work, "attention")
+
+
+def _draw(
+    slide: Slide, *, model: SignatureModel, asked: _Asked, patches: ListLike[int] | None, device: str | None,
+    patches_key: str, signatures_key: str, use_rep: str | None, key_added: str,
+) -> None:  # fmt: skip
+    check_added(slide, key_added, made_by="tl.attention")
+    shown = slide.patches(patches_key)
+    check_patches(shown, model)
+    rows = shown.rows_named(patches)
+    embedding = shown.embedding(signatures_key, use_rep)
+    ae = None if embedding is None else embedding[rows]
+    raster = _Raster(shown.spec, shown.origins[rows], asked)
+    with placed(model, device), progress_bar(f"attention {slide.name}", total=len(rows), unit="patch") as bar:
+        for batch, images in ahead(in_batches(shown.source(rows), BATCH), depth=AHEAD):
+            raster.add(batch, _maps(model, images, None if ae is None else ae[batch], asked))
+            bar.advance(len(batch))
+    made = {
+        "method": asked.method,
+        "inputs": inputs_name(use_rep),
+        "weights_sha256": weights_hash(model),
+        "patches_key": patches_key,
+        "patches": shown.ids.to_numpy()[rows].tolist(),
+        "cell_l0": raster.cell_l0,
+        "origin_l0": raster.origin.tolist(),
+    }
+    sources = [*shown.pixel_parts, *([] if use_rep is None else [obsm_of(signatures_key, use_rep)])]
+    slide.put(key_added, raster.element(slide), made_by="tl.attention", sources=sources, attrs={"attention": made})
 
 
 def _asked(

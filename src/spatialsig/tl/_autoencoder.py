@@ -5,18 +5,19 @@ Floor 7. Called as sp.tl.embed_cells, sp.tl.train_autoencoder; used by 3 modules
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from spatialsig import _keys
 from spatialsig._arguments import Count, Fraction, Key, Natural, NewKey, Seed, checked
-from spatialsig._progress import track
 from spatialsig.expression import AutoencoderOptions, embed_slide, train_expression_autoencoder
 from spatialsig.models import Autoencoder
 from spatialsig.nn.device import on_device
 from spatialsig.signatures import Source
 from spatialsig.slide.added import check_added_part
+from spatialsig.slide.each import map_slides
 from spatialsig.slide.parts import counts_of_table
-from spatialsig.slide.slides import Data, open_slides, slide_count
+from spatialsig.slide.slides import Data, Slide
 
 
 @checked
@@ -163,18 +164,23 @@ def embed_cells(
     >>> sdata["table"].obsm["X_ae"].shape == (sdata["table"].n_obs, 4)
     True
     """
+    map_slides(
+        data, partial(_embed, model=model, device=device, table_key=table_key, key_added=key_added), "embed cells"
+    )
+
+
+def _embed(slide: Slide, *, model: Autoencoder, device: str | None, table_key: str, key_added: str) -> None:
+    check_added_part(slide, table_key, "obsm", key_added, made_by="tl.embed_cells")
     with on_device(model.net, device=device):
-        for slide in track(open_slides(data), "embed cells", total=slide_count(data), unit="slide"):
-            check_added_part(slide, table_key, "obsm", key_added, made_by="tl.embed_cells")
-            slide.table(table_key).obsm[key_added] = embed_slide(slide, model, table_key=table_key)
-            slide.params(table_key)["embed_cells"] = {"key": key_added, **_held_out(model), **model.record()}
-            slide.commit_table(
-                table_key,
-                obsm=[key_added],
-                steps=["embed_cells"],
-                made_by="tl.embed_cells",
-                sources=counts_of_table(table_key, model.run.get("test_fold")),
-            )
+        slide.table(table_key).obsm[key_added] = embed_slide(slide, model, table_key=table_key)
+    slide.params(table_key)["embed_cells"] = {"key": key_added, **_held_out(model), **model.record()}
+    slide.commit_table(
+        table_key,
+        obsm=[key_added],
+        steps=["embed_cells"],
+        made_by="tl.embed_cells",
+        sources=counts_of_table(table_key, model.run.get("test_fold")),
+    )
 
 
 def _held_out(model: Autoencoder) -> dict[str, int]:

@@ -6,6 +6,8 @@ Floor 7. Called as sp.tl.embed_patches, sp.tl.pretrain_vit.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +27,7 @@ from spatialsig.nn.backbones import build_backbone, warn_of_scale
 from spatialsig.nn.device import choose_device, on_device
 from spatialsig.nn.vit import ViT, ViTConfig
 from spatialsig.slide.added import check_added
+from spatialsig.slide.each import map_slides
 from spatialsig.slide.slides import Data, open_slides
 from spatialsig.train.pretrain import fit_masked
 
@@ -208,19 +211,40 @@ def embed_patches(
     """
     network = _network(backbone, backbone_options)
     record = {"backbone": str(getattr(network, "spec", type(network).__name__)), "weights_sha256": _hash(network)}
-    with on_device(network, device=device):
-        for slide in open_slides(data):
-            check_added(slide, key_added, made_by="tl.embed_patches")
-            patches = slide.patches(patches_key)
-            if isinstance(backbone, SignatureViT):
-                check_patches(patches, backbone)
-            sizes = {"patch_px": patches.spec.patch_px, "um_per_px": patches.spec.um_per_px}
-            warn_of_scale(network, **sizes)  # type: ignore[arg-type]
-            features = compute_features(patches.source(), network, batch_size=batch_size).features
-            names = [f"feature_{k}" for k in range(features.shape[1])]
-            table = patches.table(features, names, n_cells=patches.n_cells(signatures_key))
-            table.uns[_keys.NAMESPACE] = {"embed_patches": record | sizes}
-            slide.put(key_added, table, made_by="tl.embed_patches", sources=patches.pixel_parts)
+    asked = _Asked(
+        network, backbone if isinstance(backbone, SignatureViT) else None, record, batch_size, device, patches_key,
+        signatures_key, key_added,
+    )  # fmt: skip
+    map_slides(data, partial(_embed, asked=asked), "embed patches")
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What all slides are embedded by."""
+
+    network: nn.Module
+    model: SignatureViT | None  # whose patches are wanted
+    record: dict[str, Any]
+    batch_size: int
+    device: str | None
+    patches_key: str
+    signatures_key: str
+    key_added: str
+
+
+def _embed(slide: Slide, *, asked: _Asked) -> None:
+    check_added(slide, asked.key_added, made_by="tl.embed_patches")
+    patches = slide.patches(asked.patches_key)
+    if asked.model is not None:
+        check_patches(patches, asked.model)
+    sizes = {"patch_px": patches.spec.patch_px, "um_per_px": patches.spec.um_per_px}
+    warn_of_scale(asked.network, **sizes)  # type: ignore[arg-type]
+    with on_device(asked.network, device=asked.device):
+        features = compute_features(patches.source(), asked.network, batch_size=asked.batch_size).features
+    names = [f"feature_{k}" for k in range(features.shape[1])]
+    table = patches.table(features, names, n_cells=patches.n_cells(asked.signatures_key))
+    table.uns[_keys.NAMESPACE] = {"embed_patches": asked.record | sizes}
+    slide.put(asked.key_added, table, made_by="tl.embed_patches", sources=patches.pixel_parts)
 
 
 def _network(backbone: Any, options: dict[str, Any]) -> nn.Module:

@@ -6,6 +6,7 @@ Floor 7. Called as sp.tl.calibrate.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,13 +15,13 @@ import pandas as pd
 from spatialsig import _keys
 from spatialsig._arguments import Count, Key, Natural, Share, checked
 from spatialsig._checks import check_choice
-from spatialsig._progress import track
 from spatialsig.errors import InputError, KeyMissingError, LeakageError
 from spatialsig.inference.inputs import ModelInputs, inputs_name, usable
 from spatialsig.inference.provenance import backbone_of, check_folds
 from spatialsig.models.ensemble import SignatureModel, placed
+from spatialsig.slide.each import map_slides
 from spatialsig.slide.folds import BUFFER
-from spatialsig.slide.slides import Data, open_slides, slide_count
+from spatialsig.slide.slides import Data
 from spatialsig.stats.conformal import GUARANTEES, check_coverage, conformal_quantile, left_out_coverage, slides_needed
 
 if TYPE_CHECKING:
@@ -126,9 +127,9 @@ def calibrate(
     check_coverage(coverage)
     check_choice(guarantee, GUARANTEES, name="guarantee")
     fold = model.run.get("validation_fold") if fold is None else fold
-    slides = track(open_slides(data), "calibrate", total=slide_count(data), unit="slide")
-    with placed(model, device):
-        parts = [_errors(slide, model, fold, use_rep, n_views, patches_key, signatures_key) for slide in slides]
+    keys = {"patches_key": patches_key, "signatures_key": signatures_key}
+    work = partial(_errors, model=model, fold=fold, use_rep=use_rep, n_views=n_views, device=device, **keys)  # type: ignore[arg-type]
+    parts = map_slides(data, work, "calibrate")
     errors = _joined([part for part in parts if part is not None], fold)
     size = errors.error if errors.std is None else errors.error / errors.std
     width = [
@@ -151,8 +152,8 @@ def calibrate(
 
 
 def _errors(
-    slide: Slide, model: SignatureModel, fold: int | None, use_rep: str | None, n_views: int, patches_key: str,
-    signatures_key: str,
+    slide: Slide, *, model: SignatureModel, fold: int | None, use_rep: str | None, n_views: int, device: str | None,
+    patches_key: str, signatures_key: str,
 ) -> _Errors | None:  # fmt: skip
     """Errors on the held-out labelled patches of one slide; None where it has none."""
     patches = slide.patches(patches_key)
@@ -163,7 +164,8 @@ def _errors(
         return None
     _refuse_training_slide(slide, model, fold)
     inputs = ModelInputs.of(patches, model, signatures_key=signatures_key, use_rep=use_rep)
-    mean, std = inputs.predict_with_deviation(rows, n_views=n_views)
+    with placed(model, device):
+        mean, std = inputs.predict_with_deviation(rows, n_views=n_views)
     return _Errors(
         slide=np.full(len(rows), slide.name),
         error=np.abs(labels.values[rows].astype(np.float64) - mean),

@@ -6,7 +6,8 @@ Floor 7. Called as sp.tl.noise_ceiling.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Any
 
 import pandas as pd
 from pydantic import Field
@@ -15,7 +16,8 @@ from spatialsig import _keys
 from spatialsig._arguments import Count, Key, Seed, checked
 from spatialsig._checks import check_key
 from spatialsig.evaluation.ceiling import N_REPEATS, slide_ceiling
-from spatialsig.slide.slides import Data, open_slides
+from spatialsig.slide.each import map_slides
+from spatialsig.slide.slides import Data, Slide, open_slides
 
 
 @checked
@@ -76,9 +78,10 @@ def noise_ceiling(
     for sample in samples or ():
         check_key(names, sample, name="samples", where="the slides of `data`")
     options = {"table_key": table_key, "signatures_key": signatures_key, "seed": seed, "n_repeats": n_repeats}
-    ceilings = [
-        slide_ceiling(slide, **options)  # type: ignore[arg-type]
-        for slide in open_slides(data)
-        if samples is None or slide.name in samples
-    ]
-    return pd.concat(ceilings, ignore_index=True)
+    work = partial(_ceiling, samples=None if samples is None else tuple(samples), options=options)
+    ceilings = map_slides(data, work, "noise ceiling")
+    return pd.concat([ceiling for ceiling in ceilings if ceiling is not None], ignore_index=True)
+
+
+def _ceiling(slide: Slide, *, samples: tuple[str, ...] | None, options: dict[str, Any]) -> pd.DataFrame | None:
+    return slide_ceiling(slide, **options) if samples is None or slide.name in samples else None

@@ -15,7 +15,7 @@ from spatialsig.evaluation.evaluate import all_findings, evaluate_model, evaluat
 from spatialsig.evaluation.findings_slides import slide_facts
 from spatialsig.evaluation.rows import Request
 from spatialsig.evaluation.schema import ERROR, slide_rows
-from spatialsig.models.ensemble import SignatureModel, placed
+from spatialsig.models.ensemble import SignatureModel
 from spatialsig.slide.slides import Data, open_slides
 
 
@@ -107,11 +107,10 @@ def evaluate(
     >>> sp.tl.evaluate(sdata, model).query("method == 'he_only'")["signature"].nunique()
     6
     """
-    with placed(model, device):
-        table, faults = evaluate_model(
-            data, model, pooled=pooled, embedding_key=embedding_key, seed=seed, patches_key=patches_key,
-            signatures_key=signatures_key, table_key=table_key,
-        )  # fmt: skip
+    table, faults = evaluate_model(
+        data, model, pooled=pooled, embedding_key=embedding_key, seed=seed, device=device, patches_key=patches_key,
+        signatures_key=signatures_key, table_key=table_key,
+    )  # fmt: skip
     for finding in faults:
         if finding.severity == ERROR:
             warn(finding.text)

@@ -5,8 +5,8 @@ Floor 7. Called as sp.tl.predict; used by cli/model_commands, datasets/_toy, pip
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -21,13 +21,15 @@ from spatialsig.models.ensemble import SignatureModel, placed, weights_hash
 from spatialsig.models.intervals import bounds
 from spatialsig.nn.device import FLOAT32
 from spatialsig.slide.added import check_added
-from spatialsig.slide.slides import SLIDE_ERRORS, Data, each_alone, on_slide, open_slides
+from spatialsig.slide.each import raise_failures, try_slides
+from spatialsig.slide.slides import Data
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import anndata as ad
 
+    from spatialsig._workers import Outcome
     from spatialsig.slide.slides import Slide
 
 PREDICTED, SKIPPED, FAILED = "predicted", "skipped", "failed"
@@ -64,7 +66,7 @@ def predict(
     skip_done
         Leave slides alone whose table was made by the same weights from the same patches, inputs, views and intervals.
     on_error
-        ``"raise"`` stops at the first slide that fails; ``"collect"`` takes the next, warns at the end, and lists it.
+        What becomes of slides that fail, once all others are done: an error, or (``"collect"``) a warning and their rows.
     device
         Where the network computes: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"`` or ``"auto"``; None takes
         ``sp.settings.device``.
@@ -112,23 +114,24 @@ def predict(
         n_views=n_views, precision=precision, skip_done=skip_done, patches_key=patches_key, signatures_key=signatures_key,
         key_added=key_added,
     )  # fmt: skip
-    rows = []
-    with placed(model, device):
-        for name, part in each_alone(data):
-            started, row = time.perf_counter(), {"sample": name, "outcome": FAILED, "n_patches": 0, "error": ""}
-            try:
-                with on_slide(name):
-                    (slide,) = open_slides(part)
-                    row["sample"] = slide.name
-                    run.on(slide, row)
-            except SLIDE_ERRORS as error:
-                if on_error == "raise":
-                    raise
-                row["error"] = f"{type(error).__name__}: {error}"
-            rows.append(row | {"seconds": time.perf_counter() - started})
+    outcomes = try_slides(data, partial(_predict, run=run, device=device), "predict")
+    if on_error == "raise":
+        raise_failures(outcomes)
+    rows = [_row(outcome) for outcome in outcomes]
     outcome = pd.DataFrame(rows, columns=["sample", "outcome", "n_patches", "seconds", "error"])
     _warn_of_failures(outcome)
     return outcome
+
+
+def _predict(slide: Slide, *, run: _Prediction, device: str | None) -> dict[str, Any]:
+    with placed(run.model, device):
+        return {"sample": slide.name, **run.on(slide)}
+
+
+def _row(outcome: Outcome[dict[str, Any]]) -> dict[str, Any]:
+    failed = {"sample": outcome.name, "outcome": FAILED, "n_patches": 0}
+    error = "" if outcome.error is None else f"{type(outcome.error).__name__}: {outcome.error}"
+    return (outcome.value or failed) | {"seconds": outcome.seconds, "error": error}
 
 
 @dataclass(frozen=True)
@@ -146,23 +149,21 @@ class _Prediction:
     signatures_key: str
     key_added: str
 
-    def on(self, slide: Slide, row: dict[str, Any]) -> None:
-        """Predict one slide and write its table, unless the same result is there; ``row`` is told what was done."""
+    def on(self, slide: Slide) -> dict[str, Any]:
+        """Predict one slide and write its table, unless the same result is there; what was done."""
         check_added(slide, self.key_added, made_by="tl.predict")
         patches = slide.patches(self.patches_key)
         inputs = ModelInputs.of(patches, self.model, signatures_key=self.signatures_key, use_rep=self.use_rep)
         made_by = {"inputs": inputs_name(self.use_rep), "n_views": self.n_views, "weights_sha256": self.weights}
         made_by |= {} if self.precision == FLOAT32 else {"precision": self.precision}
         made_by |= result_hashes(patches, self.model, inputs.embedding, self.intervals)
-        row["n_patches"] = len(patches)
         if self.skip_done and self._is_done(slide, made_by):
-            row["outcome"] = SKIPPED
-            return
+            return {"outcome": SKIPPED, "n_patches": len(patches)}
         table = self._table(inputs)
         samples = list(self.model.run.get("training_samples", []))
         table.uns[_keys.NAMESPACE] = {"predict": made_by | {"training_samples": samples}}
         slide.put(self.key_added, table, made_by="tl.predict", sources=inputs.parts(self.signatures_key, self.use_rep))
-        row["outcome"] = PREDICTED
+        return {"outcome": PREDICTED, "n_patches": len(patches)}
 
     def _table(self, inputs: ModelInputs) -> ad.AnnData:
         patches = inputs.patches

@@ -5,6 +5,7 @@ Floor 7. Called as sp.tl.score_cells; used by cli/slide_commands, datasets/_toy,
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,6 @@ import pandas as pd
 from spatialsig import _keys
 from spatialsig._arguments import Count, Fraction, Key, Natural, NewKey, Seed, Several, checked
 from spatialsig._checks import check_choice, warn
-from spatialsig._progress import track
 from spatialsig.errors import InputError
 from spatialsig.labels.scorers import METHODS, ScorerFit, check_weights, fit_method, largest_set, scores_under
 from spatialsig.signatures import (
@@ -28,8 +28,9 @@ from spatialsig.signatures import (
 )  # fmt: skip
 from spatialsig.slide.added import check_added_part
 from spatialsig.slide.counts import common_genes, count_blocks, named_genes
+from spatialsig.slide.each import map_slides
 from spatialsig.slide.parts import counts_of_table
-from spatialsig.slide.slides import Data, open_slides, slide_count
+from spatialsig.slide.slides import Data, Slide, open_slides
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -144,8 +145,8 @@ def score_cells(
     usable[:, (report["reason"] != "").to_numpy()] = 0
     check_weights(method, usable, list(sets))
     _check_max_rank(max_rank, usable)
-    fit = ScorerFit(data, genes, test_fold, table_key, max_rank, n_bins, n_controls, seed)
-    learnt = fit_method(method, usable, excluded, fit)
+    fit = ScorerFit(genes, test_fold, table_key, max_rank, n_bins, n_controls, seed)
+    learnt = fit_method(method, usable, excluded, data, fit)
     params: dict[str, Any] = {
         "method": method,
         "key": key_added,
@@ -157,18 +158,21 @@ def score_cells(
         "test_fold": -1 if test_fold is None else test_fold,
         **learnt,
     }
-    for slide in track(open_slides(data), "score cells", total=slide_count(data), unit="slide"):
-        scores = [scores_under(params, counts) for _, counts in count_blocks(slide, table_key, genes)]
-        slide.table(table_key).obsm[key_added] = np.concatenate(scores)
-        slide.params(table_key)["score_cells"] = dict(params)
-        slide.commit_table(
-            table_key,
-            obsm=[key_added],
-            steps=["score_cells"],
-            made_by="tl.score_cells",
-            sources=counts_of_table(table_key, test_fold),
-        )
+    map_slides(data, partial(_score, params=params, table_key=table_key, test_fold=test_fold), "score cells")
     return report
+
+
+def _score(slide: Slide, *, params: dict[str, Any], table_key: str, test_fold: int | None) -> None:
+    scores = [scores_under(params, counts) for _, counts in count_blocks(slide, table_key, params["genes"])]
+    slide.table(table_key).obsm[params["key"]] = np.concatenate(scores)
+    slide.params(table_key)["score_cells"] = dict(params)
+    slide.commit_table(
+        table_key,
+        obsm=[params["key"]],
+        steps=["score_cells"],
+        made_by="tl.score_cells",
+        sources=counts_of_table(table_key, test_fold),
+    )
 
 
 def _check_max_rank(max_rank: int | None, usable: NDArray[np.float64]) -> None:

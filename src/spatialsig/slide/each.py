@@ -1,0 +1,83 @@
+"""The same work on every slide of a cohort: slides that fail are named at the end, the others are done.
+
+Floor 4. Used by 20 modules of evaluation, labels, pp, tl.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from spatialsig._workers import ITEM_ERRORS, Outcome, attempt, attempt_each
+from spatialsig.errors import SpatialsigError
+from spatialsig.slide.slides import Slide, Stores, on_slide, open_slides
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from spatialsig.slide.slides import Data
+
+T = TypeVar("T")
+
+
+def map_slides(data: Data, work: Callable[[Slide], T], title: str) -> list[T]:
+    """What ``work`` returns of every slide, in their order; several at once on a cluster or in ``settings.n_jobs`` processes.
+
+    Parameters
+    ----------
+    data
+        SpatialData, path of a store, or cohort.
+    work
+        Function that can be sent to another process. It writes to the store itself and returns little.
+    title
+        Of the progress bar.
+
+    Raises
+    ------
+    SpatialsigError
+        At the end, naming the slides of a cohort that failed: of their kind where all failed by one, else of the base.
+    """
+    if not isinstance(data, Stores):
+        return [work(slide) for slide in open_slides(data)]
+    outcomes = try_slides(data, work, title)
+    raise_failures(outcomes)
+    return [outcome.value for outcome in outcomes]  # type: ignore[misc]
+
+
+def try_slides(data: Data, work: Callable[[Slide], T], title: str) -> list[Outcome[T]]:
+    """As :func:`map_slides`, with the error of each slide that failed in place of its result."""
+    if isinstance(data, Stores):
+        stores = data.stores
+        return attempt_each(partial(_on_store, work=work), dict(zip(stores, stores.items(), strict=True)), title, shared=next(iter(stores.values()), None))  # fmt: skip
+    try:
+        (slide,) = open_slides(data)
+    except ITEM_ERRORS as error:
+        return [Outcome("", error=error)]
+    return [attempt(partial(_named, work=work), slide.name, slide)]
+
+
+def raise_failures(outcomes: Sequence[Outcome[T]]) -> None:
+    """Raise what went wrong on some slides of a cohort, or the first of what went wrong on all."""
+    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    if not failed:
+        return
+    errors = [outcome.error for outcome in failed if outcome.error is not None]
+    if len(failed) == len(outcomes):
+        raise errors[0]
+    listed = "\n".join(f"  {outcome.name}: {outcome.error}" for outcome in failed)
+    msg = f"{len(failed)} of {len(outcomes)} slides failed, the others are done:\n{listed}"
+    kind = type(errors[0]) if len({type(error) for error in errors}) == 1 else SpatialsigError
+    raise kind(msg) from errors[0]
+
+
+def _on_store(item: tuple[str, Path], *, work: Callable[[Slide], T]) -> T:
+    sample, path = item
+    with on_slide(sample):
+        (slide,) = open_slides(path)
+        return work(slide)
+
+
+def _named(slide: Slide, *, work: Callable[[Slide], T]) -> T:
+    with on_slide(slide.name):
+        return work(slide)
