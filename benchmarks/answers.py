@@ -1,32 +1,44 @@
-"""What the package answers to what other people's files and habits broke elsewhere: every case by its call, with the message.
+"""What the package answers to what other people's files and habits broke elsewhere: every case by its call and its command.
 
-python benchmarks/answers.py
+python benchmarks/answers.py [SECTION ...]
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-import json
 import sys
 import tempfile
 import textwrap
+import time
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import pandas as pd
-from spatialdata import deepcopy
-from spatialdata.transformations import Scale, Sequence, get_transformation, set_transformation
+import answers_cases
+import answers_files
+from answers_place import Place
 
 import spatialsig as sp
 from spatialsig.cli import main as command_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from spatialdata import SpatialData
+    from answers_place import Case
+
+SECTIONS = {
+    "A": ("Results that no longer fit what they were made from", answers_cases.stale),
+    "B": ("The manifest and other people's tables", answers_files.tables),
+    "C": ("Images that contradict themselves", answers_files.images),
+    "D": ("Stores and paths", answers_files.stores),
+    "E": ("Atera", answers_files.atera),
+    "F": ("Arguments and values", answers_cases.values),
+    "G": ("A full disk", answers_cases.full_disk),
+    "H": ("Damaged models", answers_cases.damaged),
+}
+PARTS_SHOWN = 600  # characters of what a call returns
 
 
 def answer(call: Callable[[], object]) -> str:
@@ -37,129 +49,62 @@ def answer(call: Callable[[], object]) -> str:
             returned = call()
         except sp.errors.SpatialsigError as error:
             return f"{type(error).__name__}: {error}"
-    ours = [str(each.message) for each in caught if issubclass(each.category, sp.errors.SpatialsigWarning)]
-    return f"warns: {ours[0]}" if ours else f"returns {str(returned)[:400]}"
+        except Exception as error:  # noqa: BLE001 -- what is not ours is shown as it is
+            return f"UNTYPED {type(error).__name__}: {error}"
+    said = dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, sp.errors.SpatialsigWarning))
+    return f"warns: {' | '.join(said)}" if said else f"returns {str(returned)[:PARTS_SHOWN]}"
 
 
-def typed(*words: object) -> Callable[[], object]:
-    """A call of the command line, which answers on standard error."""
-
-    def call() -> object:
-        said = io.StringIO()
-        before, sys.argv = sys.argv, ["spatialsig", *map(str, words)]
-        try:
-            with contextlib.redirect_stderr(said), contextlib.suppress(SystemExit):
-                command_line()
-        finally:
-            sys.argv = before
-        return said.getvalue().replace("\n", " ")
-
-    return call
-
-
-def moved(slide: SpatialData) -> SpatialData:
-    """The slide with its H&E twice as large."""
-    before = get_transformation(slide["he_image"], "global")
-    set_transformation(slide["he_image"], Sequence([Scale([2, 2], ("x", "y")), before]), "global")
-    return slide
+def typed(words: Sequence[object]) -> str:
+    """What the command line says, with its exit code."""
+    said, code = io.StringIO(), 0
+    before, sys.argv = sys.argv, ["spatialsig", *map(str, words)]
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            warnings.simplefilter("default", sp.errors.SpatialsigWarning)
+            command_line()
+    except SystemExit as end:
+        code = int(end.code or 0)
+    except Exception as error:  # noqa: BLE001 -- the same
+        return f"UNTYPED {type(error).__name__}: {error}"
+    finally:
+        sys.argv = before
+    return f"exit {code}: {' '.join(said.getvalue().split())[:PARTS_SHOWN]}"
 
 
-def cases(root: Path) -> dict[str, Callable[[], object]]:
-    """Case -> call."""
-    study = sp.datasets.toy_study(predicted=True)
-    model = sp.datasets.toy_model(study)
-    sp.io.write(deepcopy(study), root / "slide.zarr")
-    model.save(root / "model")
-    files = {
-        "bom.gmt": "\ufeffT cells\tna\tCD3D\tCD3E\n", "twice.json": '{"T": ["CD3D"], "T": ["CD3E"]}', "excel.csv": "signature;gene\nT;1-Mar\n",
-        "alike.csv": "sample,patient,bundle\nS1,P1,a\nS2,p1,b\n", "blank.csv": "sample,patient,bundle\nS1,P1,a\nS2,P1\u00a0,b\n",
-    }  # fmt: skip
-    for name, text in files.items():
-        (root / name).write_text(text, encoding="utf-8")
-
-    def cut_again() -> object:
-        slide = deepcopy(study)
-        sp.pp.make_patches(slide, patch_px=56, um_per_px=2.0)
-        return sp.tl.aggregate_patches(slide, use_rep=None)
-
-    def export_again() -> object:
-        slide = deepcopy(study)
-        sp.pp.make_patches(slide, patch_px=28, um_per_px=2.0, stride_um=40)
-        return sp.io.export_geojson(slide, root / "a.geojson")
-
-    def counts(values: Callable[[object], object]) -> object:
-        slide = deepcopy(study)
-        slide["table"].X = values(slide["table"].X)
-        return sp.tl.score_cells(slide, "seed", test_fold=None)
-
-    def old_store() -> object:
-        (root / "old.zarr").mkdir()
-        (root / "old.zarr" / ".zgroup").write_text('{"zarr_format": 2}')
-        return sp.io.repair(root / "old.zarr")
-
-    def other_weights() -> object:
-        file = root / "model" / "config.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"patch_px": 29}))
-        return sp.models.SignatureViT.load(root / "model")
-
-    adata = study["table"].copy()
-    adata.obs["sample"] = np.where(np.arange(adata.n_obs) % 2, "S1", "S2")
-    return {
-        "A1 patches cut again after assign_cells": cut_again,
-        "A2 export after new patches": export_again,
-        "A3 H&E moved, then predict": lambda: sp.tl.predict(moved(deepcopy(study)), model),
-        "A3 the same, listed by status": lambda: sp.io.status(moved(deepcopy(study))).query("state == 'stale'")["detail"].iloc[0],
-        "A  a result in place of another element": lambda: sp.tl.predict(deepcopy(study), model, key_added="table"),
-        "B4 patients P1 and p1": lambda: sp.Cohort.from_bundles(root / "alike.csv", root / "out"),
-        "B4 patients P1 and P1 with a blank": lambda: sp.Cohort.from_bundles(root / "blank.csv", root / "out"),
-        "B5 byte order mark": lambda: sp.io.read_signatures(root / "bom.gmt"),
-        "B5 a set named twice": lambda: sp.io.read_signatures(root / "twice.json"),
-        "B5 semicolons, a gene as a date": lambda: sp.io.read_signatures(root / "excel.csv"),
-        "B6 two slides in one AnnData": lambda: sp.io.from_anndata(adata, image=np.zeros((9, 9, 3), np.uint8), um_per_px=1.0),
-        "B8 a column that no store keeps": lambda: sp.io.write(_with_column(study), root / "column.zarr"),
-        "C  image twice as large, by qc_alignment": lambda: sp.pp.qc_alignment(moved(deepcopy(study)))["verdict"].tolist(),
-        "D13 repair of a Zarr 2 store": old_store,
-        "D15 experiment.xenium instead of its directory": lambda: sp.io.read_he(root / "experiment.xenium"),
-        "F  a number for a model": lambda: sp.tl.predict(study, 0),
-        "F  max_epochs=10**30": lambda: sp.tl.train_vit(study, max_epochs=10**30),
-        "F  infinite counts": lambda: counts(lambda x: x * np.inf),
-        "F  a gene name twice": lambda: sp.tl.train_autoencoder(_named_twice(study), signatures="seed", max_epochs=1),
-        "F  three-dimensional positions": lambda: sp.pp.assign_cells(_deep(study)),
-        "H  an altered model": other_weights,
-        "   the same, on the command line": typed("predict", root / "slide.zarr", "--model", root / "model"),
-        "   a step missing, on the command line": typed("train", root / "slide.zarr", "--out", root / "m", "--set", "use_rep=X_ae"),
-        "   a file that is no store, on the command line": typed("status", root / "bom.gmt"),
-        "   an evaluation of other slides": lambda: sp.tl.findings(study, model, pd.DataFrame({
-            "method": ["he_only"], "signature": ["T"], "sample": ["elsewhere"], "pearson": [0.5]
-        })),
-    }  # fmt: skip
-
-
-def _with_column(slide: SpatialData) -> SpatialData:
-    slide = deepcopy(slide)
-    slide["table"].obs["when"] = pd.Timestamp("2026-01-01")
-    return slide
-
-
-def _named_twice(slide: SpatialData) -> SpatialData:
-    slide = deepcopy(slide)
-    slide["table"].var_names = [slide["table"].var_names[1], *slide["table"].var_names[1:]]
-    return slide
-
-
-def _deep(slide: SpatialData) -> SpatialData:
-    slide = deepcopy(slide)
-    slide["table"].obsm["spatial"] = np.pad(slide["table"].obsm["spatial"][:, None], ((0, 0), (0, 1), (0, 0)))
-    return slide
+def show(case: Case, scratch: str, counts: Counter[str]) -> None:
+    """Print a case with its answers, and count them by their kind."""
+    print(case.name)
+    lines = []
+    with case.given():
+        if case.call is not None:
+            lines.append(("API", answer(case.call)))
+        if case.command is not None:
+            words = case.command()
+            lines.append(("CLI", f"spatialsig {' '.join(map(str, words))}  ->  {typed(words)}"))
+    for door, line in lines:
+        counts[door] += 1
+        counts["UNTYPED"] += "UNTYPED" in line
+        text = textwrap.fill(line.replace(scratch, "..."), 116, break_long_words=False, break_on_hyphens=False)
+        print(textwrap.indent(f"{door}  {text}", "     ").replace("\n     ", "\n          "))
 
 
 def main() -> None:
-    """Print every case and its answer."""
+    """Print every case and its answers, and how many there were."""
     sp.settings.progress = False
+    start, counts, n_cases = time.monotonic(), Counter[str](), 0
     with tempfile.TemporaryDirectory() as scratch:
-        (Path(scratch) / "experiment.xenium").write_text("{}")
-        for case, call in cases(Path(scratch)).items():
-            print(f"{case}\n{textwrap.indent(textwrap.fill(answer(call).replace(scratch, '...'), 116), '    ')}")
+        place = Place(Path(scratch))
+        for letter in sys.argv[1:] or SECTIONS:
+            title, cases = SECTIONS[letter]
+            print(f"\n{letter}. {title}\n")
+            for case in cases(place):
+                show(case, scratch, counts)
+                n_cases += 1
+    print(
+        f"\n{n_cases} cases, {counts['API']} by the API, {counts['CLI']} by the command line, "
+        f"{counts['UNTYPED']} untyped, in {time.monotonic() - start:.0f} s"
+    )
 
 
 if __name__ == "__main__":

@@ -71,6 +71,15 @@ def decoded(path: Path | zipfile.Path) -> str:
         raise InputError(msg) from error
 
 
+def counted(n: int, noun: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "slide"), counted(3, "slide")
+    ('1 slide', '3 slides')
+    """
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
 def trimmed(text: str) -> str:
     """Text without blanks at its ends, those that are not seen included."""
     before = None

@@ -1,6 +1,6 @@
 """The same work on many items, one after another or on several at once: on a dask cluster, or in processes of this machine.
 
-Ground floor. Used by io/_bundles, slide/each, tl/_predict.
+Ground floor. Used by cohort, io/_bundles, pipeline/run_steps, slide/each, tl/_predict.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from spatialsig._checks import first_few, warn
-from spatialsig._progress import Bar, progress_bar
+from spatialsig._progress import progress_bar
 from spatialsig._settings import settings
 from spatialsig.errors import SpatialsigError, SpatialsigWarning, StoreError
 
@@ -51,7 +51,13 @@ class Outcome(Generic[T]):
 
 
 def attempt_each(
-    work: Callable[[A], T], items: Mapping[str, A], title: str, *, unit: str = "slide", shared: Path | None = None
+    work: Callable[[A], T],
+    items: Mapping[str, A],
+    title: str,
+    *,
+    unit: str = "slide",
+    shared: Path | None = None,
+    on_done: Callable[[Outcome[T]], None] = lambda _: None,
 ) -> list[Outcome[T]]:
     """What ``work`` makes of every item, in their order; an item that fails leaves the others alone.
 
@@ -68,6 +74,8 @@ def attempt_each(
         Of the progress bar.
     shared
         A path of the items that every worker has to see.
+    on_done
+        Told of every outcome as soon as it is there, in this process.
 
     Raises
     ------
@@ -78,22 +86,21 @@ def attempt_each(
     n_jobs = 1 if _working.get() else min(settings.n_jobs, len(items))
     with progress_bar(title, total=len(items), unit=unit) as bar:
         if client is not None:
-            found = _on_cluster(client, work, items, bar, shared)
+            found = _on_cluster(client, work, items, shared)
         elif n_jobs > 1:
-            found = _in_processes(n_jobs, work, items, bar)
+            found = _in_processes(n_jobs, work, items)
         else:
-            return [_show(attempt(work, name, item), bar) for name, item in items.items()]
-        done = {outcome.name: outcome for outcome in found}
+            found = (attempt(work, name, item) for name, item in items.items())
+        done = {}
+        for outcome in found:
+            done[outcome.name] = outcome
+            bar.note(outcome.name)
+            bar.advance()
+            on_done(outcome)
     outcomes = [done[name] for name in items]
     for outcome in outcomes:
         _warn_again(outcome)
     return outcomes
-
-
-def _show(outcome: Outcome[T], bar: Bar) -> Outcome[T]:
-    bar.note(outcome.name)
-    bar.advance()
-    return outcome
 
 
 def attempt(work: Callable[[A], T], name: str, item: A) -> Outcome[T]:
@@ -171,7 +178,7 @@ def _own_settings(threads: int) -> dict[str, Any]:
 # ---- processes of this machine ----
 
 
-def _in_processes(n_jobs: int, work: Callable[[A], T], items: Mapping[str, A], bar: Bar) -> Iterator[Outcome[T]]:
+def _in_processes(n_jobs: int, work: Callable[[A], T], items: Mapping[str, A]) -> Iterator[Outcome[T]]:
     import cloudpickle
     from joblib import Parallel, delayed, parallel_config
 
@@ -186,7 +193,7 @@ def _in_processes(n_jobs: int, work: Callable[[A], T], items: Mapping[str, A], b
                 with parallel_config("loky", n_jobs=n_jobs, inner_max_num_threads=threads):
                     for outcome in Parallel(return_as="generator_unordered", batch_size=1)(jobs):
                         del left[outcome.name]
-                        yield _show(outcome, bar)
+                        yield outcome
             except BrokenProcessPool as error:
                 attempts += 1
                 if attempts == ATTEMPTS:
@@ -228,7 +235,7 @@ def _client() -> Client | None:
 
 
 def _on_cluster(
-    client: Client, work: Callable[[A], T], items: Mapping[str, A], bar: Bar, shared: Path | None
+    client: Client, work: Callable[[A], T], items: Mapping[str, A], shared: Path | None
 ) -> Iterator[Outcome[T]]:
     import cloudpickle
     from distributed import as_completed
@@ -244,7 +251,7 @@ def _on_cluster(
     ]
     try:
         for future in as_completed(futures):  # type: ignore[no-untyped-call]
-            yield _show(future.result(), bar)
+            yield future.result()
     finally:
         client.cancel([*futures, sent])  # type: ignore[no-untyped-call]
 

@@ -1,6 +1,6 @@
 """Many slides, each in its own store: accepted by every function that takes one slide.
 
-Floor 9. Called as sp.Cohort; used by cli/options, cli/slide_commands, pipeline/report_of_run, pipeline/run_steps.
+Floor 9. Called as sp.Cohort; used by 5 modules of cli, pipeline.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import pandas as pd
 from spatialdata import SpatialData
@@ -17,9 +17,16 @@ from spatialsig import _keys
 from spatialsig._arguments import AnyPath, Key, checked
 from spatialsig._checks import check_files, check_key, warn
 from spatialsig._files import write_text, writing
-from spatialsig._text import check_alike
+from spatialsig._text import check_alike, counted
 from spatialsig.errors import FileMissingError, InputError
-from spatialsig.io._bundles import check_each_once, check_own_names, check_same, patient_of, read_slides, recorded_in
+from spatialsig.io._bundles import (
+    check_each_once,
+    check_own_names,
+    check_same,
+    patient_of,
+    read_slides,
+    recorded_each,
+)
 from spatialsig.io._cohort import (
     at_home,
     check_samples,
@@ -30,10 +37,15 @@ from spatialsig.io._cohort import (
     read_manifest,
     read_panels,
 )  # fmt: skip
+from spatialsig.store.lock import writer_lock
 from spatialsig.store.metadata import check_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from spatialsig._workers import Outcome
+
+T = TypeVar("T")
 
 MANIFEST = "cohort.csv"
 _PATH = "path"
@@ -56,7 +68,7 @@ class Cohort:
     obs
         One row per slide: ``sample``, ``patient``, ``path``.
     failures
-        Sample -> why it could not be read (after :meth:`from_bundles`).
+        Sample -> why its store, or (after :meth:`from_bundles`) its bundle could not be read.
 
     Raises
     ------
@@ -74,12 +86,13 @@ class Cohort:
 
     @checked
     def __init__(self, source: AnyPath | Mapping[str, AnyPath]) -> None:
-        rows = _rows(source)
+        self.failures: dict[str, str] = {}
+        rows = _rows(source, self.failures)
         check_samples(rows[_keys.SAMPLE].tolist())
         check_files(rows[_PATH], what="stores of the cohort", fix="Move them back, or read the bundles again.")
         self.obs = rows
         self.stores: dict[str, Path] = dict(zip(rows[_keys.SAMPLE], rows[_PATH], strict=True))
-        self.failures: dict[str, str] = {}
+        self.learn_from: Cohort = self
 
     @classmethod
     @checked
@@ -165,6 +178,13 @@ class Cohort:
         return chosen
 
     @checked
+    def part(self, samples: Sequence[str]) -> Cohort:
+        """Named slides to work on; what is learnt from a cohort is still learnt from all of it, unlike in a subset."""
+        chosen = self.subset(samples)
+        chosen.learn_from = self.learn_from
+        return chosen
+
+    @checked
     def __getitem__(self, sample: str) -> SpatialData:
         """Read one slide from its store."""
         from spatialsig.io import read
@@ -183,9 +203,9 @@ class Cohort:
 
     def __repr__(self) -> str:
         slides = self.obs[_keys.PATIENT].value_counts(sort=False)
-        several = ", ".join(f"{patient}: {_many(n, 'slide')}" for patient, n in slides.items() if n > 1)
-        patients = f"{_many(len(slides), 'patient')}{f' ({several})' if several else ''}"
-        lines = [f"Cohort of {_many(len(self), 'slide')}, {patients}"]
+        several = ", ".join(f"{patient}: {counted(n, 'slide')}" for patient, n in slides.items() if n > 1)
+        patients = f"{counted(len(slides), 'patient')}{f' ({several})' if several else ''}"
+        lines = [f"Cohort of {counted(len(self), 'slide')}, {patients}"]
         width = max((len(sample) for sample in self), default=0)
         for sample, patient, path in self.obs[[_keys.SAMPLE, _keys.PATIENT, _PATH]].itertuples(index=False):
             lines.append(f"  {sample:<{width}}  patient {patient}  {path}")
@@ -193,12 +213,8 @@ class Cohort:
         return "\n".join(lines)
 
 
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def _rows(source: AnyPath | Mapping[str, AnyPath]) -> pd.DataFrame:
-    """One row per slide: sample, patient, absolute path; indexed by sample."""
+def _rows(source: AnyPath | Mapping[str, AnyPath], failures: dict[str, str]) -> pd.DataFrame:
+    """One row per slide: sample, patient, absolute path; indexed by sample. A damaged store is named in ``failures``."""
     if isinstance(source, Mapping):
         rows = pd.DataFrame(
             {_keys.SAMPLE: list(source), _PATH: [at_home(path) for path in source.values()]}, dtype=object
@@ -206,8 +222,8 @@ def _rows(source: AnyPath | Mapping[str, AnyPath]) -> pd.DataFrame:
     else:
         rows = _rows_on_disk(at_home(source))
     samples, paths = rows[_keys.SAMPLE].tolist(), rows[_PATH].tolist()
-    recorded = [recorded_in(path) for path in paths]
     listed = [None if pd.isna(patient) else patient for patient in rows.get(_keys.PATIENT, [None] * len(rows))]
+    recorded = recorded_each(samples, paths, listed, failures)
     patients = [patient_of(*of_row) for of_row in zip(samples, paths, listed, recorded, strict=True)]
     check_each_once(samples, paths)
     check_own_names(samples, paths, recorded)
@@ -235,17 +251,30 @@ def _rows_on_disk(source: Path) -> pd.DataFrame:
 
 
 def import_cohort(
-    manifest: str | Path | pd.DataFrame, out: str | Path, read: Callable[[pd.Series[Any], Path], None]
+    manifest: str | Path | pd.DataFrame,
+    out: str | Path,
+    read: Callable[[pd.Series[Any], Path], T],
+    *,
+    choose: Callable[[list[str]], list[str]] | None = None,
+    on_done: Callable[[Outcome[T]], None] = lambda _: None,
 ) -> Cohort:
-    """Cohort of the slides of a manifest; ``read(row, store)`` makes each. Those that fail are left out, and named."""
+    """Cohort of the slides of a manifest, all or those that ``choose`` takes; ``read(row, store)`` makes each.
+
+    Those that fail are left out, and named; ``on_done`` is told of each.
+    """
     rows = read_manifest(manifest)
     check_path(out := at_home(out), name="`out`")
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    failures = read_slides(rows, out, read)
-    _save(rows[~rows[_keys.SAMPLE].isin(failures)], out)
+    samples = rows[_keys.SAMPLE]
+    chosen = rows if choose is None else rows[samples.isin(choose(samples.tolist()))]
+    failures = read_slides(chosen, out, read, on_done=on_done)
+    with writer_lock(out / MANIFEST, "import"):
+        read_here = set(chosen[_keys.SAMPLE])
+        there = [s not in failures and (s in read_here or (out / f"{s}.zarr").exists()) for s in samples]
+        _save(rows[there], out)
     cohort = Cohort(out)
-    cohort.failures = failures
+    cohort.failures |= failures
     _report_panels(cohort)
     return cohort
 

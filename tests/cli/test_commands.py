@@ -31,7 +31,20 @@ FUNCTIONS = {
     "import": [sp.io.read_xenium, sp.io.read_he, sp.pp.filter_cells],
     "optimize": [sp.io.optimize],
 }
-OF_THE_PROGRAM = {"help", "quiet", "out", "further", "all_slides", "no_embedding", "model", "coverage"}
+OF_THE_PROGRAM = {
+    "help",
+    "quiet",
+    "out",
+    "further",
+    "all_slides",
+    "no_embedding",
+    "model",
+    "coverage",
+    "only",
+    "index",
+    "jobs",
+    "scheduler",
+}
 
 
 def call(*words: str | Path):

@@ -18,13 +18,14 @@ from spatialsig._settings import settings
 from spatialsig.errors import SpatialsigError, SpatialsigWarning
 
 from . import model_commands, project_commands, slide_commands
+from .cohorts import at_once, slide_by_slide
 from .options import INTERRUPTED, STEPS, STORES, WHOLE
 from .wording import on_the_command_line
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    help="Learn molecular signatures from H&E.\n\nExit codes: 0 success, 1 an error or a faulty store, 2 an invalid option, "
+    help="Learn molecular signatures from H&E.\n\nExit codes: 0 success, 1 an error, a slide that failed or a faulty store, 2 an invalid option, "
     "130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
@@ -34,19 +35,19 @@ app = typer.Typer(
 console = Console(stderr=True)
 
 for name, command, panel in (
-    ("demo", project_commands.demo, WHOLE),
-    ("run", project_commands.run, WHOLE),
+    ("demo", at_once(project_commands.demo), WHOLE),
+    ("run", at_once(project_commands.run), WHOLE),
     ("report", project_commands.report, WHOLE),
-    ("import", slide_commands.import_, STEPS),
+    ("import", slide_by_slide(slide_commands.import_), STEPS),
     ("split", slide_commands.split, STEPS),
-    ("train-ae", model_commands.train_ae, STEPS),
-    ("embed", model_commands.embed, STEPS),
-    ("label", slide_commands.label, STEPS),
+    ("train-ae", at_once(model_commands.train_ae), STEPS),
+    ("embed", slide_by_slide(model_commands.embed), STEPS),
+    ("label", slide_by_slide(slide_commands.label), STEPS),
     ("train", model_commands.train, STEPS),
-    ("predict", model_commands.predict, STEPS),
-    ("evaluate", project_commands.evaluate, STEPS),
-    ("verify", slide_commands.verify, STORES),
-    ("status", slide_commands.status, STORES),
+    ("predict", slide_by_slide(model_commands.predict), STEPS),
+    ("evaluate", at_once(project_commands.evaluate), STEPS),
+    ("verify", slide_by_slide(slide_commands.verify), STORES),
+    ("status", slide_by_slide(slide_commands.status), STORES),
     ("repair", slide_commands.repair, STORES),
     ("optimize", slide_commands.optimize, STORES),
     ("version", project_commands.version, STORES),

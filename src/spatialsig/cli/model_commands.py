@@ -5,8 +5,10 @@ Floor 12. Used by cli/project_commands, cli.
 
 from __future__ import annotations
 
+import warnings
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +26,10 @@ from spatialsig.cli.options import (
     prepare,
     slides_at,
 )
+from spatialsig.errors import SpatialsigWarning
+
+if TYPE_CHECKING:
+    from spatialsig.slide.slides import Slide
 
 ModelOut = Annotated[Path, typer.Option(help="Directory to write the model to.")]
 ModelIn = Annotated[Path, typer.Option(help="Directory of the model.")]
@@ -123,24 +129,35 @@ def predict(
     quiet: Quiet = False,
 ) -> None:
     """Predict the scores of every patch; slides without patches get them as the model needs."""
-    from spatialsig import pp, tl
-    from spatialsig._keys import PATCHES
+    from spatialsig import tl
     from spatialsig.models import load_signature_model
     from spatialsig.models.ensemble import members_of
-    from spatialsig.slide.slides import open_slides
+    from spatialsig.slide.each import try_slides
 
     prepare(quiet=quiet)
     data, loaded = slides_at(stores), load_signature_model(model)
-    stain = members_of(loaded)[0].stain
-    for slide in open_slides(data):
-        if PATCHES not in slide.sdata.shapes and slide.path is not None:
-            pp.make_patches(slide.path, patch_px=loaded.patch_px, um_per_px=loaded.um_per_px)
-            if stain != "none":
-                pp.normalize_stain(slide.path, method=stain)
-    done = tl.predict(data, loaded, **keywords(further, tl.predict, use_rep=use_rep, key_added=key_added))
+    cut = try_slides(data, partial(_cut, patch_px=loaded.patch_px, um_per_px=loaded.um_per_px, stain=members_of(loaded)[0].stain), "patches")  # fmt: skip
+    options = keywords(further, tl.predict, use_rep=use_rep, key_added=key_added)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"\d+ of \d+ slides could not", SpatialsigWarning)  # the table says so
+        done = tl.predict(data, loaded, on_error="collect", **options)
+    for outcome in cut:  # without patches the prediction failed too, for want of them
+        if outcome.error is not None:
+            done.loc[done["sample"] == outcome.name, "error"] = f"{type(outcome.error).__name__}: {outcome.error}"
     typer.echo(
         done.drop(columns="error" if not done["error"].any() else []).round({"seconds": 1}).to_string(index=False)
     )
     typer.echo(f"table: {key_added}, {len(loaded.signatures)} signatures")
     if done["error"].any():
         raise typer.Exit(1)
+
+
+def _cut(slide: Slide, *, patch_px: int, um_per_px: float, stain: str) -> None:
+    """Patches as a model needs them on a slide that has none."""
+    from spatialsig import pp
+    from spatialsig._keys import PATCHES
+
+    if PATCHES not in slide.sdata.shapes and slide.path is not None:
+        pp.make_patches(slide.path, patch_px=patch_px, um_per_px=um_per_px)
+        if stain != "none":
+            pp.normalize_stain(slide.path, method=stain)

@@ -16,6 +16,7 @@ import yaml
 from spatialsig._checks import check_options
 from spatialsig._settings import settings
 from spatialsig._text import read_yaml
+from spatialsig.cli.cohorts import choose, is_chosen
 from spatialsig.errors import FileMissingError, InputError
 
 if TYPE_CHECKING:
@@ -58,10 +59,14 @@ def slides_at(path: Path) -> Data:
         msg = f"{path} is a file, no store; wanted a store, a directory of stores, or the csv of a cohort. Of an image or a bundle make a store first: `spatialsig import`."
         raise InputError(msg)
     if (path / "zarr.json").is_file() or (path / ".zgroup").is_file():
+        if is_chosen():
+            msg = f"{path} is the store of one slide; `--only` and `--index` choose from the cohort in a directory."
+            raise InputError(msg)
         return path
     from spatialsig.cohort import Cohort
 
-    return Cohort(path)
+    cohort = Cohort(path)
+    return cohort.part(choose(list(cohort))) if is_chosen() else cohort
 
 
 def held_out(test_fold: int, *, all_slides: bool) -> int | None:

@@ -14,6 +14,7 @@ import typer
 
 from spatialsig._checks import check_files
 from spatialsig._files import write_csv
+from spatialsig.cli.cohorts import Survivors, choose, is_chosen
 from spatialsig.cli.options import (
     DEFAULT_SIGNATURES,
     AllSlides,
@@ -31,6 +32,8 @@ from spatialsig.errors import InputError, StoreError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from spatialsig.slide.slides import Slide
 
 
 class By(StrEnum):
@@ -96,8 +99,15 @@ def import_(
             msg = "with a csv, `sample`, `patient`, `he_image` and `he_alignment` are columns of the csv, not options."
             raise InputError(msg)
         limits = {"min_counts": min_counts, "min_genes": min_genes}
-        typer.echo(repr(import_cohort(source, out, partial(_read_and_filter, limits=limits, overwrite=overwrite))))
+        read = partial(_read_and_filter, limits=limits, overwrite=overwrite)
+        cohort = import_cohort(source, out, read, choose=choose)
+        typer.echo(repr(cohort))
+        if cohort.failures:
+            raise typer.Exit(1)
         return
+    if is_chosen():
+        msg = f"{source} is one slide; `--only` and `--index` choose from the slides of a csv."
+        raise InputError(msg)
     if not source.is_file() and um_per_px:
         msg = "a bundle takes the size of its pixels from the alignment; leave `um_per_px` out."
         raise InputError(msg)
@@ -161,24 +171,33 @@ def label(
 
     prepare(quiet=quiet)
     data, sets = slides_at(stores), read_signatures(signatures)
-    for slide in open_slides(data):  # before the first patch is cut
-        if TABLE not in slide.sdata.tables:
-            msg = f"slide {slide.name!r} has no gene expression, so it cannot be labelled; nothing was changed. Predict on it instead."
-            raise InputError(msg)
-        if not all_slides and "split" not in slide.attrs:
-            msg = f"slide {slide.name!r} has no folds; nothing was changed. Call `sp.pp.split` first, or pass `test_fold=None`."
-            raise InputError(msg)
-    pp.make_patches(data, patch_px=patch_px, um_per_px=um_per_px, stride_um=stride_um, min_tissue=min_tissue)
+    work, fold = Survivors(data), held_out(test_fold, all_slides=all_slides)
+    work.check(partial(_check_ready, all_slides=all_slides))  # before the first patch is cut
+    work(pp.make_patches, patch_px=patch_px, um_per_px=um_per_px, stride_um=stride_um, min_tissue=min_tissue)
     if normalize_stain:
-        pp.normalize_stain(data)
-    pp.assign_cells(data)
-    fold = held_out(test_fold, all_slides=all_slides)
-    scored = tl.score_cells(data, sets, method=method, gene_symbols=gene_symbols, test_fold=fold)
-    embedded = all(X_AE in slide.table(TABLE).obsm for slide in open_slides(data))
-    tl.aggregate_patches(data, stat=stat, min_cells=min_cells, use_rep=X_AE if embedded else None)
+        work(pp.normalize_stain)
+    work(pp.assign_cells)
+    score = partial(work, tl.score_cells, sets, method=method, gene_symbols=gene_symbols, test_fold=fold)
+    if (scored := score()) is None:
+        scored = score()  # what is told of the genes holds for the others
+    embedded = all(X_AE in slide.table(TABLE).obsm for slide in open_slides(work.data))
+    work(tl.aggregate_patches, stat=stat, min_cells=min_cells, use_rep=X_AE if embedded else None)
     typer.echo(scored.to_string())
     if coverage is not None:
         write_csv(coverage, scored, index=True)
+    work.end()
+
+
+def _check_ready(slide: Slide, *, all_slides: bool) -> None:
+    """Refuse a slide that cannot be labelled."""
+    from spatialsig._keys import TABLE
+
+    if TABLE not in slide.sdata.tables:
+        msg = f"slide {slide.name!r} has no gene expression, so it cannot be labelled; nothing was changed. Predict on it instead."
+        raise InputError(msg)
+    if not all_slides and "split" not in slide.attrs:
+        msg = f"slide {slide.name!r} has no folds; nothing was changed. Call `sp.pp.split` first, or pass `test_fold=None`."
+        raise InputError(msg)
 
 
 def verify(stores: Slides, *, quiet: Quiet = False) -> None:
@@ -191,6 +210,7 @@ def verify(stores: Slides, *, quiet: Quiet = False) -> None:
 
     prepare(quiet=quiet)
     several = Cohort(stores).stores if stores.is_file() else {path.name: path for path in stores_in(stores)}
+    several = {name: several[name] for name in choose(list(several))}
     tables = {name: verify_store(path) for name, path in several.items()}
     found = pd.concat(tables, names=["store"]).reset_index(0) if several else verify_store(stores)
     typer.echo(found.to_string(index=False))

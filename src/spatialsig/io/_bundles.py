@@ -1,4 +1,4 @@
-"""Bundles of a manifest read into stores, one after another, and stores compared with what lists say about them.
+"""Bundles of a manifest read into stores, one each, and stores compared with what lists say about them.
 
 Floor 7. Used by cohort.
 """
@@ -6,12 +6,12 @@ Floor 7. Used by cohort.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from spatialsig import _keys
 from spatialsig._checks import warn
 from spatialsig._text import as_name
-from spatialsig._workers import attempt_each
+from spatialsig._workers import Outcome, attempt_each
 from spatialsig.errors import InputError, StoreError
 from spatialsig.io._cohort import COLUMNS
 from spatialsig.slide.slides import on_slide
@@ -23,23 +23,28 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+T = TypeVar("T")
 
-def read_slides(rows: pd.DataFrame, out: Path, read: Callable[[pd.Series[Any], Path], None]) -> dict[str, str]:
+
+def read_slides(
+    rows: pd.DataFrame, out: Path, read: Callable[[pd.Series[Any], Path], T], *, on_done: Callable[[Outcome[T]], None]
+) -> dict[str, str]:
     """Call ``read(row, store)`` for every row of a manifest; returns why some failed, by sample.
 
     Raises :class:`InputError` if all of them do, and warns of fewer.
     """
     items = {str(row[_keys.SAMPLE]): row for _, row in rows.iterrows()}
-    outcomes = attempt_each(partial(_read_row, out=out, read=read), items, "reading bundles", shared=out)
+    work = partial(_read_row, out=out, read=read)
+    outcomes = attempt_each(work, items, "reading bundles", shared=out, on_done=on_done)
     failures = {each.name: f"{type(each.error).__name__}: {each.error}" for each in outcomes if each.error is not None}
     _report(failures, len(rows))
     return failures
 
 
-def _read_row(row: pd.Series[Any], *, out: Path, read: Callable[[pd.Series[Any], Path], None]) -> None:
+def _read_row(row: pd.Series[Any], *, out: Path, read: Callable[[pd.Series[Any], Path], T]) -> T:
     sample = str(row[_keys.SAMPLE])
     with on_slide(sample):
-        read(row, out / f"{sample}.zarr")
+        return read(row, out / f"{sample}.zarr")
 
 
 def check_same(row: pd.Series[Any], path: Path) -> None:
@@ -72,6 +77,28 @@ def recorded_in(store: Path) -> dict[str, Any]:
     """What a store says about its slide; empty without a store, which is named with all other missing ones."""
     recorded: dict[str, Any] = read_attrs(store).get(_keys.NAMESPACE, {}) if store.exists() else {}
     return recorded
+
+
+def recorded_each(
+    samples: Sequence[str], stores: Sequence[Path], patients: Sequence[str | None], failures: dict[str, str]
+) -> list[dict[str, Any]]:
+    """What each store says about its slide; of a damaged one, which leaves the others alone, the patient that is listed.
+
+    Raises
+    ------
+    StoreError
+        If all are damaged.
+    """
+    found: list[dict[str, Any]] = []
+    for sample, store, patient in zip(samples, stores, patients, strict=True):
+        try:
+            found.append(recorded_in(store))
+        except StoreError as error:
+            failures[str(sample)] = str(error)
+            if len(failures) == len(stores):
+                raise
+            found.append({_keys.PATIENT: patient})
+    return found
 
 
 def check_own_names(samples: Sequence[str], stores: Sequence[Path], recorded: Sequence[Mapping[str, Any]]) -> None:

@@ -20,6 +20,7 @@ from spatialsig.slide.added import check_added
 from spatialsig.slide.counts import count_blocks
 from spatialsig.slide.each import try_slides
 from spatialsig.slide.parts import members_of, obsm_of, place_of
+from spatialsig.slide.slides import learn_from
 from spatialsig.stats.expression import library_size
 from spatialsig.stats.grouped import group_sizes, grouped_mean
 
@@ -69,7 +70,7 @@ def categories_of(data: Data, request: LabelRequest, *, key_added: str) -> dict[
     InputError
         If the embeddings of these slides were made by different autoencoders.
     """
-    found = try_slides(data, partial(check_slide, request=request, key_added=key_added), "check slides")
+    found = try_slides(learn_from(data), partial(check_slide, request=request, key_added=key_added), "check slides")
     able = {outcome.name: outcome.value for outcome in found if outcome.value is not None}
     check_one_embedding({name: record for name, (record, _) in able.items()})
     categories: dict[str, dict[str, None]] = {}

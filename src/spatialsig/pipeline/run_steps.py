@@ -9,6 +9,7 @@ import shutil
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +27,12 @@ from spatialsig.pipeline.run_files import AUTOENCODER, IMAGE_MODEL, RESULTS, Run
 from spatialsig.signatures import read_signatures
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     import pandas as pd
 
+    from spatialsig._workers import Outcome
     from spatialsig.pipeline.run_config import RunConfig
     from spatialsig.slide.ledger import Ledger
 
@@ -62,6 +64,25 @@ def collect_warnings(action: Callable[[], None]) -> list[str]:
 def _slide_part(sample: str) -> str:
     """Name in the ledger of the import of one slide."""
     return f"import {sample}"
+
+
+def _import_slide(
+    row: pd.Series[Any], store: Path, *, inputs: Mapping[str, Any], cells: dict[str, Any], check_alignment: bool,
+    ledger: Ledger,
+) -> tuple[str, list[str]] | None:  # fmt: skip
+    """Read, filter and check one slide; what decides the result, and the warnings. None where the same was done before."""
+    sample = str(row["sample"])
+    digest = json_hash([version("spatialsig"), row.to_dict(), inputs.get(sample), cells, check_alignment])
+    if ledger.holds(_slide_part(sample), digest) and store.exists():
+        return None
+
+    def read() -> None:
+        read_bundle(row, store, overwrite=True)
+        pp.filter_cells(store, **cells)
+        if check_alignment:  # a shift, or a mistake in an alignment, becomes a warning of this step
+            pp.qc_alignment(store)
+
+    return digest, collect_warnings(read)
 
 
 class Job:
@@ -124,25 +145,20 @@ class Job:
         return Cohort.open(self.files.stores)
 
     def _import(self) -> None:
-        cohort = import_cohort(self.config.bundles, self.files.stores, self._import_slide)
+        config = self.config
+        work = partial(
+            _import_slide, inputs=self.inputs, cells=config.cells.model_dump(), check_alignment=config.check_alignment,
+            ledger=self.ledger,
+        )  # fmt: skip
+        cohort = import_cohort(config.bundles, self.files.stores, work, on_done=self._note_slide)
         slides = {_slide_part(sample) for sample in cohort.stores}
         self.ledger.keep(lambda part: not part.startswith(_slide_part("")) or part in slides)
 
-    def _import_slide(self, row: pd.Series[Any], store: Path) -> None:
-        """Read, filter and check one slide, unless the same was done before: an interrupted run loses no other slide."""
-        config, sample = self.config, str(row["sample"])
-        decides = [version("spatialsig"), row.to_dict(), self.inputs.get(sample), config.cells.model_dump()]
-        digest = json_hash([*decides, config.check_alignment])
-        if self.ledger.holds(_slide_part(sample), digest) and store.exists():
-            return
-
-        def read() -> None:
-            read_bundle(row, store, overwrite=True)
-            pp.filter_cells(store, **config.cells.model_dump())
-            if config.check_alignment:  # a shift, or a mistake in an alignment, becomes a warning of this step
-                pp.qc_alignment(store)
-
-        self.ledger.note(_slide_part(sample), digest, warnings=collect_warnings(read))
+    def _note_slide(self, outcome: Outcome[tuple[str, list[str]] | None]) -> None:
+        """Note a slide as soon as it is read: an interrupted run loses no other."""
+        if outcome.value is not None:
+            digest, told = outcome.value
+            self.ledger.note(_slide_part(outcome.name), digest, warnings=told)
 
     def _forget(self, checkpoints: Path) -> None:
         """Remove the checkpoints of a training whose model is saved."""

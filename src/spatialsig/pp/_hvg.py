@@ -20,7 +20,7 @@ from spatialsig.slide.counts import common_genes, count_blocks, gene_names
 from spatialsig.slide.each import map_slides
 from spatialsig.slide.folds import is_training
 from spatialsig.slide.parts import counts_of_table
-from spatialsig.slide.slides import Data, Slide, open_slides
+from spatialsig.slide.slides import Data, Slide, learn_from, open_slides
 from spatialsig.stats.expression import clipped_moments, gene_moments, library_size
 from spatialsig.stats.variable import (
     Moments,
@@ -122,13 +122,13 @@ def highly_variable_genes(
     """
     check_choice(flavor, FLAVORS, name="flavor")
     check_choice(panel, PANELS, name="panel")
-    panels = [gene_names(slide, table_key) for slide in open_slides(data)]
+    panels = [gene_names(slide, table_key) for slide in open_slides(learn_from(data))]
     genes = common_genes(panels)
     if not genes and panel == "intersection":
         msg = f"the {len(panels)} slides have no gene in common; check that `var_names` hold the same kind of name."
         raise InputError(msg)
     settings = _Settings(flavor, n_top_genes, n_bins, span, test_fold, table_key)
-    result = _choose(data, genes if panel == "intersection" else None, settings)
+    result = _choose(learn_from(data), genes if panel == "intersection" else None, settings)
     params = {
         "flavor": flavor,
         "panel": panel,

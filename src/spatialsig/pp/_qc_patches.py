@@ -24,7 +24,7 @@ from spatialsig.pp._elements import geometries_on_image
 from spatialsig.pp._segmentation import MASK_UM_PER_PX, TissueMask, coarse_pixels, segment, tissue_fraction
 from spatialsig.slide.coordinates import image_of, image_um_per_px
 from spatialsig.slide.each import map_slides
-from spatialsig.slide.slides import Data, open_slides
+from spatialsig.slide.slides import Data, learn_from, open_slides
 from spatialsig.slide.table_rows import dense, scores_of
 from spatialsig.stats import patch_quality as quality
 from spatialsig.stats.stain import optical_density
@@ -110,7 +110,9 @@ def qc_patches(
     ['pen_share', 'stain_outlier', 'white_share']
     """
     limits = _Limits(min_focus, max_white, max_pen, max_fold, max_stain)
-    measured = dict(map_slides(data, partial(_measure, patches_key=patches_key, qc_key=qc_key, drop=drop), "quality"))
+    measured = dict(
+        map_slides(learn_from(data), partial(_measure, patches_key=patches_key, qc_key=qc_key, drop=drop), "quality")
+    )
     usual = float(np.median([_usual_focus(columns) for columns in measured.values()]))
     rows = []
     for slide in open_slides(data):

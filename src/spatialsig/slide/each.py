@@ -1,6 +1,6 @@
 """The same work on every slide of a cohort: slides that fail are named at the end, the others are done.
 
-Floor 4. Used by 20 modules of evaluation, labels, pp, tl.
+Floor 4. Used by 22 modules of cli, evaluation, labels, pp, tl.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from spatialsig._workers import ITEM_ERRORS, Outcome, attempt, attempt_each
-from spatialsig.errors import SpatialsigError
+from spatialsig.errors import SpatialsigError, StoreError
 from spatialsig.slide.slides import Slide, Stores, on_slide, open_slides
 
 if TYPE_CHECKING:
@@ -67,8 +67,10 @@ def raise_failures(outcomes: Sequence[Outcome[T]]) -> None:
         raise errors[0]
     listed = "\n".join(f"  {outcome.name}: {outcome.error}" for outcome in failed)
     msg = f"{len(failed)} of {len(outcomes)} slides failed, the others are done:\n{listed}"
-    kind = type(errors[0]) if len({type(error) for error in errors}) == 1 else SpatialsigError
-    raise kind(msg) from errors[0]
+    kinds = {type(error) if isinstance(error, SpatialsigError) else StoreError for error in errors}
+    error = kinds.pop()(msg) if len(kinds) == 1 else SpatialsigError(msg)
+    error.failed = tuple(outcome.name for outcome in failed)
+    raise error from errors[0]
 
 
 def _on_store(item: tuple[str, Path], *, work: Callable[[Slide], T]) -> T:

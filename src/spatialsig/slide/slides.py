@@ -1,6 +1,6 @@
 """One slide behind every function: a SpatialData in memory, or one that lives in a Zarr store.
 
-Floor 4. Used by 72 modules of cli, evaluation, expression, inference, io, labels, pipeline, pl, pp, report, slide, tl.
+Floor 4. Used by 73 modules of cli, evaluation, expression, inference, io, labels, pipeline, pl, pp, report, slide, tl.
 """
 
 from __future__ import annotations
@@ -237,6 +237,11 @@ def open_slides(data: Data) -> Iterator[Slide]:
     else:
         msg = f"wanted a SpatialData, the path of a store or a Cohort; got {type(data).__name__}."
         raise InputError(msg)
+
+
+def learn_from(data: Data) -> Data:
+    """Slides that whatever ``data`` shares is learnt from: all of the cohort where ``data`` is a part of one."""
+    return getattr(data, "learn_from", data)
 
 
 def slide_count(data: Data) -> int:

@@ -30,7 +30,7 @@ from spatialsig.slide.added import check_added_part
 from spatialsig.slide.counts import common_genes, count_blocks, named_genes
 from spatialsig.slide.each import map_slides
 from spatialsig.slide.parts import counts_of_table
-from spatialsig.slide.slides import Data, Slide, open_slides
+from spatialsig.slide.slides import Data, Slide, learn_from, open_slides
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -132,7 +132,7 @@ def score_cells(
     """
     check_choice(method, METHODS, name="method")
     var = {}
-    for slide in open_slides(data):
+    for slide in open_slides(learn_from(data)):
         var[slide.name] = named_genes(slide, table_key)
         check_added_part(slide, table_key, "obsm", key_added, made_by="tl.score_cells")
     sets = in_panel_names(read_signatures(signatures), var, gene_symbols)
@@ -146,7 +146,7 @@ def score_cells(
     check_weights(method, usable, list(sets))
     _check_max_rank(max_rank, usable)
     fit = ScorerFit(genes, test_fold, table_key, max_rank, n_bins, n_controls, seed)
-    learnt = fit_method(method, usable, excluded, data, fit)
+    learnt = fit_method(method, usable, excluded, learn_from(data), fit)
     params: dict[str, Any] = {
         "method": method,
         "key": key_added,
