@@ -1,6 +1,7 @@
 """A run that is interrupted at any of its steps ends as one that is not, and does nothing twice."""
 
 import pkgutil
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import pytest
 import spatialsig as sp
 from spatialsig.cohort import read_bundle
 from spatialsig.errors import InputError
-from spatialsig.pipeline import RunConfig, report_of, run
+from spatialsig.pipeline import RunConfig, failed_slides, report_of, run
+from spatialsig.pipeline.run_config import SplitConfig
 
 pytestmark = pytest.mark.timeout(900)
 GENES = sp.io.read_signatures("seed")
@@ -133,3 +135,24 @@ def test_results_of_others_are_not_mixed_in(bundles: Path, undisturbed: dict[str
         run(config(bundles, out))
     page = report_of(out, out=tmp_path / "page.html").read_text()
     assert "tables/signatures changed, or was removed, after the run had used it: this page mixes results" in page
+
+
+def test_a_slide_that_could_not_be_imported_is_tried_again(
+    bundles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "bundles"
+    shutil.copytree(bundles.parent, place)
+    job = config(place / "bundles.csv", tmp_path / "out").model_copy(update={"split": SplitConfig(n_folds=2)})
+    (place / "S3").rename(tmp_path / "S3")
+    run(job)
+    assert "S3" in failed_slides(job.out)["S3"]
+    with monkeypatch.context() as patch:
+        patch.setattr(sp.tl, "train_vit", None)  # nothing that was done is done again
+        run(job)
+    (tmp_path / "S3").rename(place / "S3")
+    run(job)
+    assert failed_slides(job.out) == {}
+    assert set(sp.Cohort(job.out / "stores")) == {"S1", "S2", "S3"}
+    assert "signatures_pred" in sp.Cohort(job.out / "stores")["S3"].tables
+    monkeypatch.setattr(sp.pp, "split", None)
+    run(job)

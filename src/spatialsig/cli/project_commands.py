@@ -38,11 +38,14 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Run the whole pipeline on your own bundles; finished steps are skipped."""
-    from spatialsig.pipeline import read_config
+    from spatialsig.pipeline import failed_slides, read_config
     from spatialsig.pipeline import run as run_pipeline
 
     prepare(quiet=quiet)
-    run_pipeline(read_config(config))
+    run_pipeline(loaded := read_config(config))
+    if failed := failed_slides(loaded.out):
+        typer.secho(f"without {', '.join(failed)}: the same command tries again", err=True, fg="red")
+        raise typer.Exit(1)
 
 
 def report(

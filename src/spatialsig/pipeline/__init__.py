@@ -6,7 +6,7 @@ expression, inference, labels, evaluation, io, pl, pp, tl, datasets, cohort, rep
 
 from .demo import run_demo
 from .report_of_run import report_of
-from .run import run
+from .run import failed_slides, run
 from .run_config import RunConfig, read_config
 
-__all__ = ["RunConfig", "read_config", "report_of", "run", "run_demo"]
+__all__ = ["RunConfig", "failed_slides", "read_config", "report_of", "run", "run_demo"]

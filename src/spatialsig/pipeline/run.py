@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from spatialsig.pipeline.run_config import RunConfig
 
 
+def failed_slides(out: Path) -> dict[str, str]:
+    """Slides that the run in ``out`` went on without -> why."""
+    failed = Ledger(RunFiles(out).ledger).values("failed")
+    return {sample: why for of_step in failed.values() for sample, why in of_step.items()}
+
+
 def run(config: RunConfig) -> Path:
     """Bundles to report.
 
@@ -42,16 +48,19 @@ def run(config: RunConfig) -> Path:
         # of all before it as well: a change anywhere redoes this step and all later ones
         digest = json_hash([digest, step.name, step.parameters])
         title = f"[{number}/{len(steps)}] {step.name}"
-        if job.is_done(step, digest):
+        done = job.is_done(step, digest)
+        if done and not ledger.values("failed").get(step.name):
             console.print(f"{title}: done before", markup=False, highlight=False)
-            continue
-        console.print(f"{title} ...", markup=False, highlight=False)
-        ledger.forget_from(step.name)
-        job.digest = digest
-        started = time.perf_counter()
-        told = collect_warnings(step.action)
-        seconds = round(time.perf_counter() - started, 1)
-        ledger.note(step.name, digest, warnings=told, seconds=seconds, left=job.left(step))
+        else:  # what slides failed by may be gone, such as a full disk
+            console.print(f"{title} ...", markup=False, highlight=False)
+            if not done:
+                ledger.forget_from(step.name)
+            job.digest = digest
+            started = time.perf_counter()
+            told = collect_warnings(step.action)
+            seconds = round(time.perf_counter() - started, 1)
+            ledger.note(step.name, digest, warnings=told, seconds=seconds, left=job.left(step), failed=step.failed())
+        digest = json_hash([digest, step.passes_on()])
     write_record(config, job.files, inputs=job.inputs, seconds=ledger.values("seconds"))
     report = report_on(job.files, parameters=config.model_dump(mode="json"))
     console.print(f"report: {report}", highlight=False, soft_wrap=True)

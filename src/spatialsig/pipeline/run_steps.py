@@ -48,6 +48,8 @@ class Step:
     action: Callable[[], None]
     makes: tuple[Path, ...] = ()
     tables: tuple[str, ...] = ()  # in every store
+    passes_on: Callable[[], Any] = lambda: None  # what else decides the results of later steps
+    failed: Callable[[], dict[str, str]] = dict  # slides that it left out -> why
 
 
 def collect_warnings(action: Callable[[], None]) -> list[str]:
@@ -95,6 +97,7 @@ class Job:
         self.autoencoder = self.files.models / AUTOENCODER
         self.vit = self.files.models / IMAGE_MODEL
         self.inputs = input_fingerprints(config.bundles)
+        self.failed: dict[str, str] = {}  # slides that could not be imported -> why
 
     def steps(self) -> list[Step]:
         """All of them, in their order."""
@@ -103,7 +106,10 @@ class Job:
         genes = read_signatures(c.labels.signatures)  # of a file, what it holds now
         inputs = [manifest, self.inputs, c.cells.model_dump(), c.check_alignment]
         return [
-            Step("import bundles", inputs, self._import, (files.stores,)),
+            Step(
+                "import bundles", inputs, self._import, (files.stores,), passes_on=lambda: list(self.cohort()),
+                failed=lambda: self.failed,
+            ),
             Step("hold out patients, choose genes", [c.split.model_dump(), c.genes.model_dump(), c.seed], self._design),
             Step("train autoencoder", [c.autoencoder, genes, c.seed], self._train_autoencoder, (self.autoencoder,)),
             Step(
@@ -151,6 +157,7 @@ class Job:
             ledger=self.ledger,
         )  # fmt: skip
         cohort = import_cohort(config.bundles, self.files.stores, work, on_done=self._note_slide)
+        self.failed = cohort.failures
         slides = {_slide_part(sample) for sample in cohort.stores}
         self.ledger.keep(lambda part: not part.startswith(_slide_part("")) or part in slides)
 
