@@ -54,7 +54,7 @@ def run(config: RunConfig) -> Path:
         else:  # what slides failed by may be gone, such as a full disk
             console.print(f"{title} ...", markup=False, highlight=False)
             if not done:
-                ledger.forget_from(step.name)
+                ledger.forget([each.name for each in steps[number - 1 :]])
             job.digest = digest
             started = time.perf_counter()
             told = collect_warnings(step.action)

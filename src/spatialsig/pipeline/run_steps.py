@@ -65,7 +65,7 @@ def collect_warnings(action: Callable[[], None]) -> list[str]:
 
 def _slide_part(sample: str) -> str:
     """Name in the ledger of the import of one slide."""
-    return f"import {sample}"
+    return f"slide {sample}"
 
 
 def _import_slide(

@@ -20,7 +20,7 @@ from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from spatialsig.slide.slides import Data, Slide
 
@@ -51,13 +51,9 @@ class Ledger:
         self._done[part] = {_HASH: digest, **values} if values else digest
         self._write()
 
-    def forget_from(self, part: str) -> None:
-        """Forget a part and everything that was noted after it."""
-        parts = list(self._done)
-        if part in parts:
-            for later in parts[parts.index(part) :]:
-                del self._done[later]
-            self._write()
+    def forget(self, parts: Collection[str]) -> None:
+        """Forget parts, where they were noted."""
+        self.keep(lambda part: part not in parts)
 
     def keep(self, wanted: Callable[[str], bool]) -> None:
         """Forget the parts that are not ``wanted`` any more."""
