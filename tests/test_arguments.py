@@ -141,6 +141,29 @@ def test_names_of_arguments() -> None:
     assert example(other=1)[-1] == {"other": 1}
 
 
+@pytest.mark.parametrize("name", [*FUNCTIONS, *METHODS])
+def test_values_without_a_name_that_no_function_takes_are_counted(name: str) -> None:
+    call = (
+        FUNCTIONS[name] if name in FUNCTIONS else getattr(METHODS[name][0].__new__(METHODS[name][0]), METHODS[name][1])
+    )
+    kinds = [p.kind for p in inspect.signature(call).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL in kinds:
+        return
+    n = kinds.count(inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    own = name.removesuffix(".__init__").split(".")[-1].replace("read_atera", "read_xenium")
+    with pytest.raises(
+        OptionError, match=rf"^`[\w.]*{own}` takes {n} values by their place \(.*\), but {n + 1} were given"
+    ):
+        call(*[object()] * (n + 1))
+
+
+def test_a_value_that_is_given_twice_is_named() -> None:
+    with pytest.raises(OptionError, match="`path` of `sp.io.read` is given twice, by its place and by its name"):
+        sp.io.read("here", path="there")
+    with pytest.raises(OptionError, match=r"`sp\.tl\.attention` takes 2 values .*data, model.* but 3 .* method=\.\.\."):
+        sp.tl.attention("here", None, "x")
+
+
 def test_settings_are_checked_when_they_are_made() -> None:
     with pytest.raises(InputError, match="`dim='a'` of `ViTConfig` must be a valid integer"):
         sp.ViTConfig(dim="a")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import resource
 import signal
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import pytest
+import spatialdata as sd
 import torch
+from matplotlib.figure import Figure
 
 import spatialsig as sp
 from spatialsig import _files
@@ -20,8 +23,11 @@ from spatialsig.nn.autoencoder import AutoencoderConfig
 from spatialsig.nn.signature import SignatureConfig
 from spatialsig.nn.vit import ViT, vit_config
 from spatialsig.pl.drawing.canvas import canvas, save_figure
+from spatialsig.report.figures import Figures
 from spatialsig.slide.ledger import Ledger
 from spatialsig.train.checkpoint_file import write_checkpoint
+
+from .store.conftest import squares, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -68,10 +74,16 @@ def _heatmap(path: Path, scored) -> None:
     sp.io.export_heatmap(scored, path.with_suffix(".png"), first, table_key="signatures", px_per_patch=40)
 
 
-def _figure(path: Path, _scored) -> None:
+def _figure(path: Path, _scored, ending: str = ".png") -> None:
     figure = canvas(None, width_in=3, height_in=3)
-    figure.gca().plot(np.random.default_rng(0).random(500))
-    save_figure(figure, path.with_suffix(".png"))
+    figure.gca().plot(np.random.default_rng(0).random(5000))
+    save_figure(figure, path.with_suffix(ending))
+
+
+def _report_figure(path: Path, _scored) -> None:
+    figure = Figure(figsize=(3, 3))
+    figure.gca().plot(np.random.default_rng(0).random(5000))
+    Figures(path).drawing(figure, name="old", alt="a line")
 
 
 WRITERS: dict[str, Callable[..., None]] = {
@@ -85,13 +97,16 @@ WRITERS: dict[str, Callable[..., None]] = {
     "geojson": _geojson,
     "heatmap": _heatmap,
     "figure": _figure,
+    "figure as pdf": partial(_figure, ending=".pdf"),
+    "figure as svg": partial(_figure, ending=".svg"),
+    "figure of a report": _report_figure,
     "ledger": lambda path, _: Ledger(path).note("part", "hash", text="x" * 30_000),
     "checkpoint": lambda path, _: write_checkpoint(path, {"weights": torch.zeros(9000)}),
     "store": lambda path, scored: sp.io.write(scored, path, overwrite=True),
 }
 
 
-IN_PLACE = {"figure", "prototype", "prototype's layout"}  # or of several files, each whole
+IN_PLACE = {"prototype", "prototype's layout"}  # of several files, each whole
 
 
 def contents(path: Path) -> dict[str, bytes]:
@@ -120,3 +135,46 @@ def test_too_little_room_is_a_store_error_and_the_old_one_survives(tmp_path: Pat
             assert contents(tmp_path) == before
     assert refused >= 2
     write(tmp_path / "old", scored)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in WRITERS if kind.startswith("figure")])
+def test_too_little_room_leaves_nothing_where_nothing_was(tmp_path: Path, scored, kind: str) -> None:
+    with room_for(2_000), pytest.raises(StoreError, match="Free some space"):
+        WRITERS[kind](tmp_path / "new", scored)
+    assert contents(tmp_path) == {}
+
+
+def looks(sdata: sd.SpatialData) -> dict[str, object]:
+    """What an object holds, down to the attributes of its elements."""
+    found: dict[str, object] = {"attrs": repr(sdata.attrs), "path": sdata.path}
+    for kind, name, element in sdata.gen_elements():
+        frames = [element.obs, element.var] if kind == "tables" else []
+        columns = [(column, str(dtype)) for frame in frames for column, dtype in frame.dtypes.items()]
+        notes = repr(element.uns) if kind == "tables" else repr(getattr(element, "attrs", None))
+        found[f"{kind}/{name}"] = (type(element), notes, columns, repr(getattr(element, "dtypes", "")))
+    return found
+
+
+@pytest.mark.parametrize("n_bytes", [0, 600, 2_000, 5_000, 20_000])
+def test_an_object_is_what_it_was_after_a_write_that_failed(tmp_path: Path, n_bytes: int) -> None:
+    sdata = whole()
+    del sdata.shapes["squares"]
+    sdata["squares"] = squares(5000)  # the largest file of all, so that there is room for others
+    sdata["table"].obs["note"] = ["a", "b", "c", "d"]
+    before = looks(sdata)
+    with room_for(n_bytes), pytest.raises(StoreError, match="Free some space"):
+        sp.io.write(sdata, tmp_path / "a.zarr")
+    assert looks(sdata) == before
+    assert list(tmp_path.iterdir()) == []
+    sp.io.write(sdata, tmp_path / "a.zarr")
+    assert set(sp.io.verify(tmp_path / "a.zarr")["status"]) == {"ok"}
+
+
+@pytest.mark.parametrize("n_bytes", [0, 300, 20_000])
+def test_slides_that_did_not_fit_are_made_by_the_same_call(tmp_path: Path, n_bytes: int) -> None:
+    make = partial(sp.datasets.synthetic_xenium, tmp_path / "b", n_slides=1, size_um=100, transcripts=False)
+    with room_for(n_bytes), pytest.raises(StoreError, match=r"b' cannot be written: .*Free some space"):
+        make()
+    assert list((tmp_path / "b").iterdir()) == []
+    made = make()
+    assert sp.io.read_xenium(made["bundle"][0])["table"].n_obs > 0

@@ -19,14 +19,15 @@ import reprlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, TypeAlias, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, ParamSpec, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pandas as pd
-from pydantic import AfterValidator, ConfigDict, Field, InstanceOf, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, InstanceOf, Strict, TypeAdapter, ValidationError
 
-from spatialsig._checks import NAME_RULE, check_options, names_element
-from spatialsig.errors import InputError
+from spatialsig._checks import NAME_RULE, check_options, misplaced, names_element
+from spatialsig._files import local_path
+from spatialsig.errors import InputError, OptionError
 
 
 def _element_name(key: str) -> str:
@@ -35,16 +36,19 @@ def _element_name(key: str) -> str:
     return key
 
 
-Positive: TypeAlias = Annotated[float, Field(gt=0, le=10**18)]
-NotNegative: TypeAlias = Annotated[float, Field(ge=0, le=10**18)]
-Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1)]
-Share: TypeAlias = Annotated[float, Field(gt=0, lt=1)]  # neither none nor all
-Micrometres: TypeAlias = Annotated[float, Field(gt=0, le=50_000)]  # up to the length of a slide
-UmPerPx: TypeAlias = Annotated[float, Field(gt=0, le=1000)]
-Natural: TypeAlias = Annotated[int, Field(ge=0, le=10**9)]
-Count: TypeAlias = Annotated[int, Field(ge=1, le=10**6)]  # of items or steps: so that a typo does not run for ever
-Several: TypeAlias = Annotated[int, Field(ge=2, le=10**6)]
-Seed: TypeAlias = Annotated[int, Field(ge=0, le=2**32 - 1)]
+# strict, for records too: a truth value is no number
+Positive: TypeAlias = Annotated[float, Strict(), Field(gt=0, le=10**18)]
+NotNegative: TypeAlias = Annotated[float, Strict(), Field(ge=0, le=10**18)]
+Fraction: TypeAlias = Annotated[float, Strict(), Field(ge=0, le=1)]
+Share: TypeAlias = Annotated[float, Strict(), Field(gt=0, lt=1)]  # neither none nor all
+Micrometres: TypeAlias = Annotated[float, Strict(), Field(gt=0, le=50_000)]  # up to the length of a slide
+UmPerPx: TypeAlias = Annotated[float, Strict(), Field(gt=0, le=1000)]
+Natural: TypeAlias = Annotated[int, Strict(), Field(ge=0, le=10**9)]
+Count: TypeAlias = Annotated[
+    int, Strict(), Field(ge=1, le=10**6)
+]  # of items or steps: so that a typo does not run for ever
+Several: TypeAlias = Annotated[int, Strict(), Field(ge=2, le=10**6)]
+Seed: TypeAlias = Annotated[int, Strict(), Field(ge=0, le=2**32 - 1)]
 Key: TypeAlias = Annotated[str, Field(min_length=1)]
 AnyPath: TypeAlias = Key | Path
 NewKey: TypeAlias = Annotated[str, AfterValidator(_element_name)]
@@ -96,8 +100,8 @@ def _guarded(function: Callable[_P, _R], name: str) -> Callable[_P, _R]:
             check_options(kwargs, names, function=name)
         try:
             bound = signature.bind_partial(*args, **kwargs)
-        except TypeError:  # too many or one twice: let Python say so
-            return function(*args, **kwargs)
+        except TypeError as error:
+            raise OptionError(misplaced(signature, len(args), kwargs, of=name)) from error
         bound.arguments |= fitting(function, bound.arguments, of=name)
         return function(*bound.args, **bound.kwargs)
 
@@ -115,14 +119,43 @@ def check_fit(
 def fitting(owner: Any, given: Mapping[str, Any], *, of: str) -> dict[str, Any]:
     """Those of the values ``given`` to a function ``owner`` that have a type, as it wants them."""
     owner = inspect.unwrap(owner)
-    adapters, configurations = _adapters(owner), _configurations(owner)
-    return {
-        name: _configured(configurations[name], value, name)
-        if name in configurations and isinstance(value, Mapping)
-        else _fitting(adapters[name], value, name=name, of=of)
-        for name, value in given.items()
-        if name in adapters
-    }
+    adapters, configurations, paths = _adapters(owner), _configurations(owner), _paths(owner)
+    fit: dict[str, Any] = {}
+    for name, value in given.items():
+        if name in configurations and isinstance(value, Mapping):
+            fit[name] = _configured(configurations[name], value, name)
+        elif name in adapters:
+            fit[name] = _fitting(adapters[name], value, name=name, of=of)
+            if name in paths:
+                fit[name] = _on_this_machine(paths[name], fit[name], name=name, of=of)
+    return fit
+
+
+@functools.cache
+def _paths(owner: Any) -> dict[str, Any]:
+    """Arguments that take paths, alone or as the values of a mapping, and their annotations."""
+    return {name: hint for name, hint in get_type_hints(owner).items() if _takes_path(hint) or _takes_paths(hint)}
+
+
+def _takes_path(hint: Any) -> bool:
+    return hint is Path or Path in get_args(hint)
+
+
+def _takes_paths(hint: Any) -> bool:
+    return any(get_origin(kind) is Mapping and _takes_path(get_args(kind)[-1]) for kind in (hint, *get_args(hint)))
+
+
+def _on_this_machine(hint: Any, value: Any, *, name: str, of: str) -> Any:
+    """``value``, each path in it a path of this machine."""
+    if isinstance(value, Mapping) and _takes_paths(hint):
+        return {key: _on_this_machine(Path, path, name=f"{name}[{key!r}]", of=of) for key, path in value.items()}
+    if not (isinstance(value, str | Path) and _takes_path(hint)):
+        return value
+    try:
+        return local_path(value)
+    except ValueError as error:
+        msg = f"`{name}={str(value)[:80]!r}` of `{of}` must be {error}."
+        raise InputError(msg) from None
 
 
 def _configured(kind: Callable[..., Any], fields: Mapping[str, Any], name: str) -> Any:

@@ -1,6 +1,6 @@
 """Argument checks whose errors name the value, what is allowed and what is there.
 
-Ground floor. Used by 107 modules of 26 rooms.
+Ground floor. Used by 110 modules of 26 rooms.
 """
 
 from __future__ import annotations
@@ -104,6 +104,21 @@ def check_options(options: Iterable[str], allowed: Collection[str], *, function:
             hint = f"did you mean `{near[0]}`?" if near else f"it takes {sorted(allowed)}."
             msg = f"`{function}` has no option `{name}`; {hint}"
             raise OptionError(msg)
+
+
+def misplaced(signature: inspect.Signature, n_given: int, named: Collection[str], *, of: str) -> str:
+    """What is wrong with a call that Python refuses: too many values by position, or one that is given twice."""
+    ordered = [p.name for p in signature.parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    twice = [name for name in ordered[:n_given] if name in named]
+    if n_given <= len(ordered) and twice:
+        return f"`{twice[0]}` of `{of}` is given twice, by its place and by its name; leave one of them out."
+    itself = ordered[0] in ("self", "cls") if ordered else False
+    by_place, n_given = ordered[itself:], n_given - itself
+    others = [f"{p.name}=..." for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
+    fix = f"Name the others: {', '.join(others)}." if others else "Leave the others out."
+    return (
+        f"`{of}` takes {len(by_place)} values by their place ({', '.join(by_place)}), but {n_given} were given. {fix}"
+    )
 
 
 def option_names(function: Callable[..., Any], *, without: Collection[str] = ()) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
-"""Files: replaced whole or not at all, and written and read with errors that name them.
+"""Files: named by paths of this machine, replaced whole or not at all, and written and read with errors that name them.
 
-Ground floor. Used by 37 modules of 13 rooms.
+Ground floor. Used by 41 modules of 15 rooms.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ import json
 import os
 import re
 import secrets
+import shutil
 import struct
+import tempfile
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from spatialsig.errors import InputError, SpatialsigError, StoreError
+from spatialsig.errors import FileMissingError, InputError, SpatialsigError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
-    from pathlib import Path
 
     import pandas as pd
     from torch import Tensor
@@ -39,7 +41,10 @@ DECODING_ERRORS = (
     TypeError,
     ValueError,
 )
-_CODE = re.compile(r"os error (\d+)")
+_CODE = re.compile(r"os error (\d+)")  # in a message of Rust
+_HDF5 = re.compile(r"\berrno = (\d+)")
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # two characters at least: `C:/` is a disk
+_PathLike = TypeVar("_PathLike", bound=str | Path)
 _LOOKED_AT = 4096  # bytes
 # beginning of a file, in small letters -> what it is, and the names under which it is at home
 _CONTENT = (
@@ -60,6 +65,90 @@ _CONTENT = (
 )
 
 
+def local_path(path: _PathLike) -> _PathLike:
+    """Path of this machine that is meant: ``~`` is the home of the user, and ``file://`` before it goes.
+
+    Raises ``ValueError`` with what is wrong and what is wanted for the address of another machine, a name that is not
+    UTF-8, and a link that leads back to itself; :class:`FileMissingError` where the folder of work was deleted.
+    """
+    text = _here(str(path))
+    if "\0" in text:
+        msg = "a path without a zero byte, which no name can hold"
+        raise ValueError(msg)
+    home = os.path.expanduser(text)
+    if (
+        home == text
+        and re.match(r"~[^/\\]+[/\\]", text)
+        and not os.path.exists(re.split(r"[/\\]", text, maxsplit=1)[0])
+    ):
+        msg = "a path that exists: there is no user of that name, whose home `~` would be; write the folder out"
+        raise ValueError(msg)
+    try:
+        whole = os.path.abspath(home)
+        whole.encode()
+        os.stat(whole)
+    except UnicodeEncodeError:
+        msg = (
+            "a path whose every part is UTF-8, as stores, tables and models keep no others: rename that file or folder"
+        )
+        raise ValueError(msg) from None
+    except FileNotFoundError as error:
+        if error.filename is None:  # of `getcwd`
+            msg = "the folder that Python works in no longer exists; change to another, for example with `os.chdir`."
+            raise FileMissingError(msg) from error
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            msg = "a path that leads somewhere: it is a link that leads back to itself; remove or mend the link"
+            raise ValueError(msg) from error
+        if error.errno == errno.ENAMETOOLONG:
+            msg = "a path whose every part has at most 255 bytes, as file systems want it: choose a shorter name"
+            raise ValueError(msg) from error
+    return path if home == str(path) else type(path)(home)
+
+
+def _here(text: str) -> str:
+    """Path without ``file://``; refuses the address of another machine."""
+    found = _ADDRESS.match(text)
+    if found is None:
+        return text
+    scheme = found[1].lower()
+    if scheme == "file":
+        from urllib.parse import urlsplit
+        from urllib.request import url2pathname  # takes longer to import than all else here
+
+        address = urlsplit(text)  # a `Path` has lost one slash, which makes no difference here
+        if address.netloc in ("", "localhost"):
+            return url2pathname(address.path)
+    msg = f"a path of this machine, and {scheme}:// is an address: copy the data here, or mount the place as a folder"
+    raise ValueError(msg)
+
+
+def behind_links(path: Path) -> Path:
+    """The file or folder that is meant, which is written while the links that lead to it stay.
+
+    Raises :class:`StoreError` for a link that leads nowhere: what it led to may be on a disk that is not mounted.
+    """
+    if not path.is_symlink():
+        return path
+    try:
+        return path.resolve(strict=True)
+    except (OSError, RuntimeError) as error:  # a circle of links is a `RuntimeError` up to Python 3.12
+        msg = f"{str(path)!r} is a link to {os.readlink(path)!r}, which is not there: mount its disk, or mend or remove the link."
+        raise StoreError(msg) from error
+
+
+def of_disk(error: BaseException | None) -> OSError | None:
+    """What the disk said, where that made a library raise ``error``."""
+    while error is not None:
+        if isinstance(error, OSError) and not isinstance(error, SpatialsigError):
+            said = _HDF5.search(str(error))
+            if error.errno is not None or said is None:
+                return error
+            return OSError(int(said[1]), os.strerror(int(said[1])))
+        error = error.__cause__ or error.__context__
+    return None
+
+
 @contextmanager
 def writing(target: str | os.PathLike[str], *, codes: Collection[int] = ()) -> Iterator[None]:
     """Turn what a full or read-only disk raises while ``target`` is written into a :class:`StoreError` that names it.
@@ -70,20 +159,31 @@ def writing(target: str | os.PathLike[str], *, codes: Collection[int] = ()) -> I
         yield
     except SpatialsigError:
         raise
-    except OSError as error:
-        if codes and error.errno not in codes:
+    except Exception as error:
+        said = of_disk(error)
+        # a library that was stopped by the disk may raise something else when it tidies up
+        known = codes if codes or isinstance(error, OSError) else NOT_WRITABLE
+        if said is None or (known and said.errno not in known):
             raise
-        fix = "Free some space on the disk" if error.errno in FULL else "Choose a place that you may write to"
-        where = f" ({error.filename!r})" if error.filename else ""
-        msg = f"{os.fspath(target)!r} cannot be written: {error.strerror or error}{where}. {fix}; what was there before is kept."
+        fix = "Free some space on the disk" if said.errno in FULL else "Choose a place that you may write to"
+        where = f" ({said.filename!r})" if said.filename else ""
+        msg = f"{os.fspath(target)!r} cannot be written: {said.strerror or said}{where}. {fix}; what was there before is kept."
         failure = StoreError(msg)
-        failure.errno = error.errno
+        failure.errno = said.errno
         raise failure from error
 
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """Give another path to write to, which takes the place of ``path`` once it is whole and on the disk."""
+    """Give another path to write to, which takes the place of ``path`` once it is whole and on the disk.
+
+    A link stays, and what it leads to is replaced. Raises :class:`StoreError` where something else than a file is there.
+    """
+    path = behind_links(path)
+    if path.exists() and not path.is_file():
+        what = "is a folder" if path.is_dir() else "is a pipe, a socket or a device"
+        msg = f"{str(path)!r} {what}, which a file would replace; choose another name."
+        raise StoreError(msg)
     partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,6 +195,17 @@ def replaced(path: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
             raise
         flush_entry(path.parent)
+
+
+@contextmanager
+def draft_beside(directory: Path) -> Iterator[Path]:
+    """Directory beside another, gone afterwards whatever happens, with what lies in it then."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    try:
+        yield draft
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -134,8 +245,11 @@ def flush_entry(path: Path) -> None:
         os.close(descriptor)
 
 
-def content_hint(path: Any) -> str:
-    """Sentence with a blank before it on what a file that cannot be read is instead; empty where its first bytes do not say."""
+def content_hint(path: Any, *, by_name: bool = True) -> str:
+    """Sentence with a blank before it on what a file that cannot be read is instead; empty where its first bytes do not say.
+
+    With ``by_name`` it is also empty where the name of the file says it: the file is as it should be.
+    """
     try:
         with path.open("rb") as file:
             start = file.read(_LOOKED_AT)
@@ -145,7 +259,7 @@ def content_hint(path: Any) -> str:
         return " It begins with zeros, as a copy does that was not finished."
     lower = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for beginning, what, suffixes in _CONTENT:
-        if lower.startswith(beginning) and not path.name.lower().endswith(suffixes):
+        if lower.startswith(beginning) and not (by_name and path.name.lower().endswith(suffixes)):
             return f" It is {what}."
     return ""
 

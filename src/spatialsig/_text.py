@@ -66,7 +66,7 @@ def decoded(path: Path | zipfile.Path) -> str:
         wide = data.startswith(_UTF16) and any(map(str.isascii, data.decode("utf-16", "ignore")))
         return data.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
-        hint = content_hint(path) or " Save it as UTF-8 (in Excel: 'CSV UTF-8')."
+        hint = content_hint(path, by_name=False) or " Save it as UTF-8 (in Excel: 'CSV UTF-8')."
         msg = f"{str(path)!r} is not UTF-8 text ({error}).{hint}"
         raise InputError(msg) from error
 

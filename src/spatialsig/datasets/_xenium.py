@@ -5,6 +5,7 @@ Floor 8. Called as sp.datasets.synthetic_xenium; used by pipeline/demo.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +25,7 @@ from spatialsig._arguments import (
     UmPerPx,
     checked,
 )
+from spatialsig._files import draft_beside, writing
 from spatialsig._progress import track
 from spatialsig._settings import settings
 from spatialsig.datasets.synthetic.bundle.layouts import LAYOUTS
@@ -149,6 +151,8 @@ def synthetic_xenium(
     ------
     InputError
         A number is out of range, or a bundle folder exists already.
+    StoreError
+        The disk is full or cannot be written to; nothing is left of the slides.
 
     References
     ----------
@@ -183,15 +187,19 @@ def synthetic_xenium(
     samples = [f"S{index + 1}" for index in range(n_slides)]
     _refuse_existing(root, samples)
     rows = []
-    for index in track(range(n_slides), "Writing synthetic slides", unit="slide"):
-        patient = index % (n_patients or n_slides)
-        slide = make_slide(
-            recipe, seed=seed, index=index, sample=samples[index], patient=f"P{patient + 1}", patient_index=patient,
-            rotation_deg=rotations[index],
-        )  # fmt: skip
-        rows.append(_write_slide(root, slide))
-    manifest = pd.DataFrame(rows)
-    manifest.to_csv(root / "bundles.csv", index=False)
+    # beside their place until all are whole: half a bundle would be taken for one, and refused by the next call
+    with writing(root), draft_beside(root / "draft") as draft:
+        for index in track(range(n_slides), "Writing synthetic slides", unit="slide"):
+            patient = index % (n_patients or n_slides)
+            slide = make_slide(
+                recipe, seed=seed, index=index, sample=samples[index], patient=f"P{patient + 1}",
+                patient_index=patient, rotation_deg=rotations[index],
+            )  # fmt: skip
+            rows.append(_write_slide(draft, slide))
+        manifest = pd.DataFrame(rows)
+        manifest.to_csv(draft / "bundles.csv", index=False)
+        for entry in sorted(draft.iterdir(), key=lambda entry: (entry.name == "bundles.csv", entry.is_dir())):
+            os.replace(entry, root / entry.name)
     paths = ["bundle", "he_image", "he_alignment"]
     manifest[paths] = manifest[paths].map(lambda path: str(root / path))
     return manifest

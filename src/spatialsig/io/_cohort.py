@@ -5,7 +5,6 @@ Floor 7. Used by cohort, io/_bundles, pipeline/run_files.
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from anndata.io import read_elem
 
 from spatialsig import _keys
 from spatialsig._checks import MAX_NAME, check_files, warn
+from spatialsig._files import local_path
 from spatialsig._hashing import content_hash
 from spatialsig._text import MISSING, as_name, check_alike, csv_rows, decoded, is_mangled, near_misses, trimmed
 from spatialsig.errors import InputError, KeyMissingError, StoreError
@@ -153,8 +153,12 @@ def _absolute(base: Path, value: str | Path | None) -> str | Path | None:
 
 
 def at_home(path: str | Path) -> Path:
-    """Path with ``~`` as the home of the user."""
-    return Path(os.path.expanduser(path))
+    """Path with ``~`` as the home of the user; :class:`InputError` for one that is not of this machine."""
+    try:
+        return Path(local_path(str(path)))
+    except ValueError as error:
+        msg = f"path {str(path)!r} must be {error}."
+        raise InputError(msg) from None
 
 
 def _check_patients(rows: pd.DataFrame) -> None:

@@ -5,8 +5,6 @@ Floor 2. Used by models/autoencoder, models/ensemble, models/pretrained, models/
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -17,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from spatialsig._checks import check_files
-from spatialsig._files import flush_entry, object_or_empty, write_tensors, writing
+from spatialsig._files import behind_links, draft_beside, flush_entry, object_or_empty, write_tensors, writing
 from spatialsig.errors import FileMissingError, InputError
 from spatialsig.models.record import DAMAGE, FIX, RUN, read_json, read_record, write_json, write_record
 from spatialsig.nn.signature import SignatureConfig
@@ -174,7 +172,8 @@ def load_weights(directory: Path, net: nn.Module) -> None:
 
 @contextmanager
 def replacing(directory: Path) -> Iterator[Path]:
-    """Give an empty directory beside ``directory``; put it in its place once it is filled and on disk."""
+    """Give an empty directory beside ``directory``; put it in its place once it is filled and on disk. A link stays."""
+    directory = behind_links(directory)
     if (
         directory.exists()
         and not (directory / CONFIG).is_file()
@@ -182,7 +181,7 @@ def replacing(directory: Path) -> Iterator[Path]:
     ):
         msg = f"{directory} exists and is no model directory; choose another place."
         raise InputError(msg)
-    with writing(directory), _draft_beside(directory) as draft:
+    with writing(directory), draft_beside(directory) as draft:
         yield draft
         for path in (*draft.iterdir(), draft):
             flush_entry(path)
@@ -192,17 +191,6 @@ def replacing(directory: Path) -> Iterator[Path]:
         else:
             draft.replace(directory)
         flush_entry(directory.parent)
-
-
-@contextmanager
-def _draft_beside(directory: Path) -> Iterator[Path]:
-    """Directory beside another, gone afterwards whatever happens, with what lies in it then."""
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    try:
-        yield draft
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def config_from_json(cls: type[C], values: Mapping[str, Any], *, where: str) -> C:

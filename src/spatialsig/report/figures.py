@@ -17,12 +17,12 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from spatialsig import pl
-from spatialsig._files import writing
 from spatialsig.errors import SpatialsigError
 from spatialsig.pl._calibration import draw_calibration
 from spatialsig.pl._coverage import draw_coverage
 from spatialsig.pl._gallery import draw_gallery
 from spatialsig.pl._scatter import draw_scatter
+from spatialsig.pl.drawing.canvas import save_figure
 from spatialsig.signatures import read_signatures
 
 if TYPE_CHECKING:
@@ -149,10 +149,8 @@ class Figures:
         if self.directory is None:
             return
         stem = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._") or "figure"
-        with writing(self.directory):
-            self.directory.mkdir(parents=True, exist_ok=True)
-            for ending in endings:
-                figure.savefig(self.directory / f"{stem}.{ending}", dpi=SAVED_DPI, facecolor="white")
+        for ending in endings:
+            save_figure(figure, self.directory / f"{stem}.{ending}", dpi=SAVED_DPI, facecolor="white", bbox_inches=None)
 
 
 def inline_svg(figure: Figure, *, name: str, alt: str) -> Markup:

@@ -6,7 +6,6 @@ Floor 1. Used by 8 modules of expression, pipeline, pl, report, signatures, tl.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -91,7 +90,7 @@ def read_signatures(source: Source) -> dict[str, Genes]:
     if str(source) in builtin_names():
         text = (resources.files("spatialsig.signatures") / f"{source}.json").read_text(encoding="utf-8")
         return _clean(_flat(json.loads(text)), where=str(source))
-    path = Path(os.path.expanduser(source))
+    path = Path(source)
     if not path.is_file():
         msg = f"signatures {str(source)!r}: no such file, and the built-in sets are {builtin_names()}."
         raise FileMissingError(msg)

@@ -119,7 +119,7 @@ def um_per_global(slide: Slide) -> float:
 def _length(value: Any, slide: Slide, where: str) -> float:
     """Micrometres per unit of ``global`` as a number above 0."""
     try:
-        length = float(value)
+        length = np.nan if isinstance(value, bool | np.bool_) else float(value)
     except (TypeError, ValueError):
         length = np.nan
     if not (np.isfinite(length) and length > 0):

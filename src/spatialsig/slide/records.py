@@ -17,7 +17,18 @@ from annotated_types import MaxLen
 from pydantic import AfterValidator, BaseModel, Field
 
 from spatialsig import _keys
-from spatialsig._arguments import Count, Fraction, Key, Natural, NotNegative, Positive, Several, UmPerPx, check_record
+from spatialsig._arguments import (
+    Count,
+    Fraction,
+    Key,
+    Natural,
+    NotNegative,
+    Positive,
+    Seed,
+    Several,
+    UmPerPx,
+    check_record,
+)
 from spatialsig.store.lazy_tables import LazyTables
 
 if TYPE_CHECKING:
@@ -49,7 +60,7 @@ class BlockSplit(BaseModel):
 
     by: Literal["block"]
     n_folds: Several
-    seed: int
+    seed: Seed
     block_um: Positive
     buffer_um: NotNegative
 
@@ -59,7 +70,7 @@ class RandomSplit(BaseModel):
 
     by: Literal["random"]
     n_folds: Several
-    seed: int
+    seed: Seed
 
 
 class GroupSplit(BaseModel):

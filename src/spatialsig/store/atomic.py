@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -54,6 +55,12 @@ def _exchange_in_steps(first: Path, second: Path) -> None:
         os.rename(aside, second)
         raise
     os.rename(aside, first)
+
+
+def name_before(aside: Path) -> str | None:
+    """Name of what a swap in steps renamed to ``aside``; None where no swap gave that name."""
+    name, _, token = aside.name.rpartition(ASIDE)
+    return name if name and re.fullmatch("[0-9a-f]+", token) else None
 
 
 def link_or_copy(old: Path, new: Path) -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anndata import AnnData
+from dask.dataframe import DataFrame as DaskFrame
+from geopandas import GeoDataFrame
 from spatialdata import SpatialData
 from spatialdata.models import (
     Image2DModel,
@@ -26,10 +28,10 @@ from spatialdata.models import (
     get_model,
 )
 
-from spatialsig._checks import first_few
-from spatialsig._files import flush_entry
+from spatialsig._files import behind_links, flush_entry
 from spatialsig.errors import InputError, StoreError
 from spatialsig.store.atomic import exchange, flush_tree
+from spatialsig.store.foreign import check_only_ours
 from spatialsig.store.layout import DEFAULT, Layout, LayoutName, as_layout
 from spatialsig.store.lock import writer_lock
 from spatialsig.store.manifest import record
@@ -87,7 +89,7 @@ def create_store(
     Raises :class:`StoreError` if ``path`` exists and ``overwrite`` is False, or is something else than a store, and
     :class:`InputError` if a name, an attribute or the layout cannot be used.
     """
-    path, layout = _behind_links(Path(path)), as_layout(image_layout)
+    path, layout = behind_links(Path(path)), as_layout(image_layout)
     elements = _storable({name: element for _, name, element in sdata.gen_elements()} | dict(images or {}))
     kinds = _kinds_of(elements)
     check_new_names(kinds)
@@ -108,11 +110,6 @@ def create_store(
             flush_entry(path.parent)
 
 
-def _behind_links(path: Path) -> Path:
-    """The directory that is meant: a link stays, and what it leads to is replaced."""
-    return path.resolve() if path.is_symlink() else path
-
-
 def check_target(path: Path, *, overwrite: bool) -> None:
     """Raise :class:`StoreError` if a store cannot be written at ``path``, or if what it would replace holds other things."""
     check_path(path)
@@ -123,26 +120,7 @@ def check_target(path: Path, *, overwrite: bool) -> None:
         msg = f"store {str(path)!r} already exists; pass `overwrite=True` to replace it, or choose another path."
         raise StoreError(msg)
     root_document(path)  # never replace a directory that is not a store
-    foreign = [
-        entry
-        for entry in (*path.iterdir(), *(file for kind in KINDS for file in path.glob(f"{kind}/*")))
-        if _is_foreign(entry)
-    ]
-    if foreign:
-        msg = (
-            f"store {str(path)!r} holds {first_few(sorted(str(entry.relative_to(path)) for entry in foreign))}, which no store "
-            f"does and which would be deleted with it: move it elsewhere, or choose another path."
-        )
-        raise StoreError(msg)
-
-
-def _is_foreign(entry: Path) -> bool:
-    """Whether what lies in the root of a store or of a kind belongs to somebody else; hidden files are the system's."""
-    if entry.name.startswith(".") or entry.suffix == ".partial":
-        return False
-    if entry.parent.name in KINDS:
-        return entry.name != FILE and not entry.is_dir()
-    return entry.name not in {FILE, *KINDS}
+    check_only_ours(path)
 
 
 def _check_outside(path: Path) -> None:
@@ -212,6 +190,9 @@ def _kind_of(name: str, element: Any) -> str:
             f"`{name}` is a {type(element).__name__}; wanted a SpatialData element: parse it with a spatialdata model."
         )
         raise InputError(msg) from error
+    except ValueError as error:
+        msg = f"element {name!r} cannot be stored: {error}"
+        raise InputError(msg) from error
 
 
 def _write(
@@ -220,7 +201,7 @@ def _write(
     """Write a store of its own, RGB images first as templates, then their pixels; return what is known of files."""
     streamed = {name: e if isinstance(e, StreamedImage) else as_streamed(e, layout) for name, e in elements.items()}
     pixels = {name: image for name, image in streamed.items() if image is not None}
-    small = {name: template(pixels[name]) if name in pixels else element for name, element in elements.items()}
+    small = {name: template(pixels[name]) if name in pixels else _own(element) for name, element in elements.items()}
     with quiet_zarr():
         # a table may be written without the element that it annotates: that one is in the live store
         warnings.filterwarnings("ignore", message=".*annotat.*", category=UserWarning)
@@ -228,6 +209,15 @@ def _write(
     known = {name: fill(staging / "images" / name, image) for name, image in pixels.items()}
     consolidate(staging)
     return known
+
+
+def _own(element: Any) -> Any:
+    """The same data with attributes of its own: spatialdata takes some away while it writes, and a failure loses them."""
+    if not isinstance(element, GeoDataFrame):
+        return element.copy() if isinstance(element, DaskFrame) else element
+    own = element.copy(deep=False)
+    own.attrs = dict(element.attrs)
+    return own
 
 
 def write_attrs(path: Path, attrs: Mapping[str, Any]) -> None:

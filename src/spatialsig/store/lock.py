@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spatialsig._files import FULL, NOT_WRITABLE, writing
+from spatialsig._files import FULL, NOT_WRITABLE, behind_links, writing
 from spatialsig._settings import settings
 from spatialsig.errors import StoreError
 
@@ -61,7 +61,7 @@ def writer_lock(path: Path, what: str) -> Iterator[None]:
     ``what`` is being done, another writer is told. Raises :class:`StoreError`, which names it, if another process still
     writes to the store after ``settings.lock_wait_s`` seconds.
     """
-    path = path.resolve()
+    path = behind_links(path).resolve()
     with _guard:
         thread_lock = _held.setdefault(path, threading.RLock())
     with thread_lock:

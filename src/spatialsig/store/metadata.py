@@ -1,6 +1,6 @@
 """Metadata of the root of a store: read, replaced so that they always fit their checksums, and the elements they list.
 
-Floor 1. Used by 13 modules of cli, cohort, io, slide, store.
+Floor 1. Used by 14 modules of cli, cohort, io, slide, store.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ import json
 import os
 import warnings
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spatialsig._checks import NAME_RULE, check_files, first_few, names_element
-from spatialsig._files import flush_entry, object_or_empty, write_text
+from spatialsig._files import content_hint, flush_entry, object_or_empty, write_text
 from spatialsig.errors import InputError, StoreError
 from spatialsig.store.atomic import link_or_copy
 from spatialsig.store.manifest import NAME, checksums, entry_of, read_manifest, write_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import Path
 
     from spatialsig.store.manifest import Entry
 
@@ -119,15 +119,44 @@ def nodes(path: Path) -> list[str]:
         if json.loads((path / node / FILE).read_text(encoding="utf-8"))["node_type"] != "group":
             continue  # what lies in an array are chunks
         with os.scandir(path / node) as entries:
-            names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+            names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and is_folder(entry))
         waiting += [f"{node}/{name}" for name in names if (path / node / name / FILE).is_file()]
     return found
 
 
 def check_path(path: Path, *, name: str = "store") -> None:
-    """Raise :class:`StoreError` where the libraries below would look for a store in another place."""
+    """Raise :class:`StoreError` where the libraries below would look for a store in another place, or cannot name it."""
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:
+        msg = f"{name} {str(path.absolute())!r}: a part of the path is not UTF-8, which a store cannot keep; rename it, or choose another."
+        raise StoreError(msg) from None
     if "::" in str(path.absolute()):
         msg = f"{name} {str(path)!r}: '::' in a path is read as a chain of addresses; rename that directory, or choose another."
+        raise StoreError(msg)
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or a link to one; not a link that leads back to itself."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def check_links(path: Path) -> None:
+    """Raise :class:`StoreError` for elements that are links and lead nowhere: what writes would take them for deleted."""
+    lost = []
+    for place in (path, *(path / kind for kind in KINDS)):
+        if not place.is_dir():
+            continue
+        with os.scandir(place) as entries:
+            lost += [Path(entry.path) for entry in entries if entry.is_symlink() and not os.path.exists(entry.path)]
+    if lost:
+        links = first_few([f"{link.relative_to(path)} to {os.readlink(link)!r}" for link in sorted(lost)])
+        msg = (
+            f"store {str(path)!r} has links to what is not there ({links}): mount its disk, or mend or remove the link."
+        )
         raise StoreError(msg)
 
 
@@ -143,10 +172,14 @@ def root_document(path: Path) -> dict[str, Any]:
     """Metadata of the root group, as they lie on disk.
 
     Raises :class:`FileMissingError` if there is nothing at ``path``, and :class:`StoreError` if it is no SpatialData
-    store in Zarr format 3, or its root cannot be read.
+    store in Zarr format 3, its root cannot be read, or one of its elements is a link that leads nowhere.
     """
     check_files([path], what="SpatialData store", fix="Give the path of a directory written by `sp.io.write`.")
     check_path(path)
+    if path.is_file():
+        msg = f"{str(path)!r} is a file; give the directory of a store.{content_hint(path, by_name=False)}"
+        raise StoreError(msg)
+    check_links(path)
     file = path / "zarr.json"
     if not file.is_file():
         old = (path / ".zgroup").exists()
@@ -212,7 +245,7 @@ def elements_on_disk(path: Path) -> Iterator[tuple[str, str, bool]]:
         if not (path / kind).is_dir():
             continue
         with os.scandir(path / kind) as entries:
-            names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+            names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and is_folder(entry))
         for name in names:
             yield kind, name, is_finished(path / kind / name, kind)
 

@@ -88,7 +88,8 @@ def _require_whole(image: Path, name: str) -> None:
         return
     faults = [f"{found.status}: {found.detail}" for found in verify_element(image, "images", name) if found.detail]
     if faults:
-        msg = f"image {name!r} is damaged and was not rewritten ({'; '.join(faults)}); import the slide again."
+        fix = "import the slide again, or move elsewhere what was put into the image"
+        msg = f"image {name!r} is damaged and was not rewritten ({'; '.join(faults)}); {fix}."
         raise StoreError(msg)
 
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from spatialdata import __version__ as spatialdata_version
 
 from spatialsig._checks import check_files
-from spatialsig._files import object_or_empty, write_text
+from spatialsig._files import content_hint, object_or_empty, write_text
 from spatialsig.errors import StoreError
+from spatialsig.store.foreign import is_draft
 from spatialsig.store.lock import lock_file, writer_lock
 from spatialsig.store.manifest import NAME, checksums, entry_of, manifest_file, read_manifest
 from spatialsig.store.metadata import (
@@ -22,6 +23,7 @@ from spatialsig.store.metadata import (
     ROOT_FILES,
     SPATIALDATA_ATTRS,
     as_text,
+    check_links,
     consolidate,
     consolidated,
     elements_on_disk,
@@ -87,8 +89,9 @@ def _prove_nothing_lost(path: Path, before: set[str]) -> None:
 def _require_store(path: Path) -> None:
     """Never touch what was not meant to be a store."""
     if not path.is_dir():
-        msg = f"{str(path)!r} is a file; give the directory of a store."
+        msg = f"{str(path)!r} is a file; give the directory of a store.{content_hint(path, by_name=False)}"
         raise StoreError(msg)
+    check_links(path)
     known = {FILE, *KINDS}
     tables = [file for name in FORMAT_2 for file in path.glob(f"tables/*/{name}")]
     if (path / FILE).is_file() and tables:
@@ -102,7 +105,7 @@ def _require_store(path: Path) -> None:
             "Read it with spatialdata and write it again, and repair that store if it needs to be."
         )
         raise StoreError(msg)
-    names = {entry.name for entry in path.iterdir() if not entry.name.startswith(".") and entry.suffix != ".partial"}
+    names = {entry.name for entry in path.iterdir() if not entry.name.startswith(".") and not is_draft(entry)}
     if FILE in names and names - known:
         msg = f"{str(path)!r} holds {sorted(names - known)[:5]}, which no store does: move them out first; nothing was changed."
         raise StoreError(msg)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -14,8 +15,10 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from spatialsig._checks import warn
-from spatialsig._files import flush_entry, write_text
-from spatialsig.store.atomic import ASIDE, exchange, flush_tree, link_or_copy
+from spatialsig._files import behind_links, flush_entry, write_text
+from spatialsig.errors import StoreError
+from spatialsig.store.atomic import ASIDE, exchange, flush_tree, link_or_copy, name_before
+from spatialsig.store.foreign import check_replaced, is_draft, is_staged
 from spatialsig.store.lock import dead_lock_files, process_lives
 from spatialsig.store.manifest import record
 from spatialsig.store.metadata import (
@@ -54,28 +57,44 @@ def _prefix(path: Path) -> str:
 
 def leftovers(path: Path) -> list[Path]:
     """Everything beside a store and in its root that an interrupted writer left; meaningful while nobody writes."""
-    mine = (_prefix(path), f"{path.name}{ASIDE}")
-    beside = [entry for entry in path.parent.iterdir() if entry.name.startswith(mine)]
-    return sorted(beside + _partial(path) + dead_lock_files(path))
+    beside = [entry for entry in path.parent.iterdir() if entry.name.startswith(_prefix(path))]
+    return sorted([*beside, *_taken_away(path), *_partial(path), *dead_lock_files(path)])
 
 
 def _partial(path: Path) -> list[Path]:
-    return [*path.glob("*.partial"), *path.glob("*/*.partial")]
+    return [entry for pattern in ("*.partial", "*/*.partial") for entry in path.glob(pattern) if is_draft(entry)]
+
+
+def _taken_away(path: Path) -> list[Path]:
+    """Stores that a swap in steps took away from ``path``; none that a user named so."""
+    found = [entry for entry in path.parent.iterdir() if name_before(entry) == path.name]
+    return sorted(entry for entry in found if entry.is_dir() and is_staged(entry))
+
+
+def _abandoned(path: Path) -> list[Path]:
+    """Staging directories of writers that have ended."""
+    beside = [entry for entry in path.parent.iterdir() if entry.name.startswith(_prefix(path)) and entry.is_dir()]
+    return sorted(
+        entry
+        for entry in beside
+        if not entry.is_symlink() and not _is_alive(entry.name.removeprefix(_prefix(path))) and is_staged(entry)
+    )
 
 
 def restore_interrupted_swaps(path: Path) -> list[Path]:
     """Put back what interrupted swaps had taken away; return from where."""
     given = []
-    for entry in sorted(path.parent.iterdir()):
-        if entry.name.startswith(f"{path.name}{ASIDE}") and not path.exists():
+    for entry in _taken_away(path):
+        if not path.exists():
             os.rename(entry, path)
             given.append(entry)
-        if entry.name.startswith(_prefix(path)) and not _is_alive(entry.name.removeprefix(_prefix(path))):
-            for aside in sorted(entry.glob(f"*/*{ASIDE}*")):
-                live = path / aside.parent.name / aside.name.split(ASIDE)[0]
-                if path.exists() and not live.exists():
-                    os.rename(aside, live)
-                    given.append(aside)
+    for staging in _abandoned(path):
+        for aside in sorted(staging.glob(f"*/*{ASIDE}*")):
+            name = name_before(aside)
+            live = path / aside.parent.name / (name or "")
+            if name is not None and path.exists() and not live.exists():
+                os.rename(aside, live)
+                given.append(aside)
     return given
 
 
@@ -84,17 +103,16 @@ def clear_leftovers(path: Path) -> None:
     if not path.parent.is_dir():
         return
     restore_interrupted_swaps(path)
-    for entry in path.parent.iterdir():
-        if entry.name.startswith(_prefix(path)) and not _is_alive(entry.name.removeprefix(_prefix(path))):
-            shutil.rmtree(entry, ignore_errors=True)
+    for entry in _abandoned(path):
+        shutil.rmtree(entry, ignore_errors=True)
     for file in _partial(path) + dead_lock_files(path):
         file.unlink(missing_ok=True)
 
 
 def _is_alive(owner: str) -> bool:
     """Whether the process that made a staging directory may still be writing."""
-    host, pid, _ = owner.rsplit("-", 2) if owner.count("-") >= 2 else (owner, "", "")
-    if host != socket.gethostname() or not pid.isdecimal():
+    host, pid, token = owner.rsplit("-", 2) if owner.count("-") >= 2 else (owner, "", "")
+    if host != socket.gethostname() or not pid.isdecimal() or re.fullmatch("[0-9a-f]+", token) is None:
         return True  # cannot be known from here, or the directory was named by somebody else
     return process_lives(int(pid)) is not False
 
@@ -135,11 +153,25 @@ def swap_in(
     clear_leftovers(path)
     quarantine_unfinished(path)
     with staging_directory(path) as staging:
+        for name, kind in kinds.items():
+            _check_link(path / kind / name)
         known = write(staging) or {}
+        check_replaced(path, staging, kinds)
         for name, kind in kinds.items():
             record(staging / kind / name, kind, known.get(name))
         flush_tree(staging)
         _install(path, staging, kinds, document, attrs or {})
+
+
+def _check_link(live: Path) -> None:
+    """An element that is a link is replaced where it lies, which takes one rename and therefore the same file system."""
+    there = live.resolve()
+    if there.exists() and there.stat().st_dev != live.parent.parent.stat().st_dev:
+        msg = (
+            f"{str(live)!r} leads to {str(there)!r} on another disk, where nothing can be swapped in one step: put the element "
+            f"in the place of the link, or delete both, and call this again."
+        )
+        raise StoreError(msg)
 
 
 def _install(
@@ -158,7 +190,7 @@ def _install(
         link_or_copy(path / FILE, plain)
         for name, kind in kinds.items():
             _require_kind(path, staging, kind, undo)
-            _put_in(staging / kind / name, path / kind / name, undo)
+            _put_in(staging / kind / name, behind_links(path / kind / name), undo)
         list_labels(path)
         consolidate(path, attrs)
     except BaseException:

@@ -90,8 +90,10 @@ def verify_store(path: Path) -> Iterator[Finding]:
     """Look at every file of a store of any origin and at what lies beside it.
 
     Elements without a manifest are decoded chunk by chunk. Yields one :class:`Finding` per element that is right, and
-    one per fault of others. Raises :class:`FileMissingError` if there is nothing at ``path``.
+    one per fault of others. Raises :class:`FileMissingError` if there is nothing at ``path``, :class:`StoreError` for a file.
     """
+    if path.is_file():
+        root_document(path)
     yield from _beside(path)
     yield from _root(path)
     elements = list(elements_on_disk(path))

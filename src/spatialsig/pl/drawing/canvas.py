@@ -1,19 +1,22 @@
 """Figures to draw on, and the colours all plots share.
 
-Floor 7. Used by 13 modules of pl.
+Floor 7. Used by 14 modules of pl, report.
 """
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from matplotlib import rcParams
 from matplotlib.ticker import MaxNLocator
 
-from spatialsig._files import writing
+from spatialsig._files import replaced
+from spatialsig.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from matplotlib.axes import Axes
     from matplotlib.cm import ScalarMappable
@@ -49,8 +52,21 @@ def colour_bar(figure: Figure, artist: ScalarMappable, axes: Iterable[Axes], **s
     return bar
 
 
-def save_figure(figure: Figure, save: str | Path | None) -> None:
-    """Write the figure where the caller wants it; the ending decides the format."""
-    if save is not None:
-        with writing(save):
-            figure.savefig(save, dpi=DPI, bbox_inches="tight")
+def save_figure(figure: Figure, save: str | Path | None, **options: Any) -> None:
+    """Write the figure where the caller wants it, whole or not at all; the ending of the file decides the format.
+
+    ``options`` go to ``Figure.savefig``. Raises :class:`InputError` for a format that matplotlib does not know.
+    """
+    if save is None:
+        return
+    path = Path(save)
+    path = path if path.suffix.strip(".") else path.with_name(f"{path.name.rstrip('.')}.{rcParams['savefig.format']}")
+    ending, known = path.suffix[1:].lower(), sorted(figure.canvas.get_supported_filetypes())
+    if ending not in known:
+        msg = f"`save={str(save)!r}`: figures are not written as {path.suffix!r}; use one of {known}, such as {path.stem + '.png'!r}."
+        raise InputError(msg)
+    options = {"dpi": DPI, "bbox_inches": "tight", **options}
+    drawn = io.BytesIO()  # in memory first: a full disk would stop matplotlib half way, with an error of its own
+    with replaced(path) as partial:
+        figure.savefig(drawn, format=ending, **options)
+        partial.write_bytes(drawn.getvalue())
