@@ -25,6 +25,7 @@ FLOORS = [
         "_hashing",
         "_text",
         "_files",
+        "_paths",
         "_stains",
     },
     {"geometry", "stats", "signatures", "nn", "store"},

@@ -13,7 +13,8 @@ import pytest
 
 import spatialsig as sp
 from spatialsig._arguments import fitting
-from spatialsig._files import local_path, replaced, write_text
+from spatialsig._files import replaced, write_text
+from spatialsig._paths import local_path
 from spatialsig.errors import FileMissingError, InputError, StoreError
 from spatialsig.pl.drawing.canvas import canvas, save_figure
 
@@ -95,6 +96,17 @@ def test_what_is_no_path_of_this_machine_is_refused_by_every_function(place: Pat
             CALLS[name](**{argument: {"S1": given}})
         assert str(caught.value).startswith(f"`{argument}['S1']=")
     assert [entry.name for entry in place.iterdir()] == ["circle.zarr"]
+
+
+def test_a_folder_that_is_a_link_to_nowhere_is_named_by_every_function_and_not_made(place: Path) -> None:
+    (place / "disk").symlink_to(place / "not mounted")
+    for name, argument in PATHS:
+        for given in ("disk/x.zarr", Path("disk/a/b.png")):
+            with pytest.raises(
+                FileMissingError, match="disk' is a link to '.*not mounted', which is not there: mount its"
+            ):
+                CALLS[name](**{argument: given})
+    assert not (place / "not mounted").exists()
 
 
 def test_the_home_and_file_addresses_are_paths_for_every_function(place: Path) -> None:
@@ -203,6 +215,8 @@ def test_a_format_that_figures_have_not_is_named(tmp_path: Path) -> None:
     figure = canvas(None, width_in=1, height_in=1)
     with pytest.raises(InputError, match=r"figures are not written as '\.xyz'; use one of .*'pdf'.*, such as 'a\.png'"):
         save_figure(figure, tmp_path / "a.xyz")
+    with pytest.raises(InputError, match=r"`save='\.'` is a folder; add the name of a file, such as 'figure\.png'"):
+        save_figure(figure, ".")
     save_figure(figure, tmp_path / "b")
     save_figure(figure, tmp_path / "c.PDF")
     assert sorted(os.listdir(tmp_path)) == ["b.png", "c.PDF"]

@@ -26,7 +26,7 @@ import pandas as pd
 from pydantic import AfterValidator, ConfigDict, Field, InstanceOf, Strict, TypeAdapter, ValidationError
 
 from spatialsig._checks import NAME_RULE, check_options, misplaced, names_element
-from spatialsig._files import local_path
+from spatialsig._paths import local_path
 from spatialsig.errors import InputError, OptionError
 
 

@@ -1,6 +1,6 @@
-"""Files: named by paths of this machine, replaced whole or not at all, and written and read with errors that name them.
+"""Files: replaced whole or not at all, and written and read with errors that name them.
 
-Ground floor. Used by 41 modules of 15 rooms.
+Ground floor. Used by 39 modules of 14 rooms.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import struct
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from spatialsig.errors import FileMissingError, InputError, SpatialsigError, StoreError
+from spatialsig._paths import behind_links
+from spatialsig.errors import InputError, SpatialsigError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -43,8 +44,6 @@ DECODING_ERRORS = (
 )
 _CODE = re.compile(r"os error (\d+)")  # in a message of Rust
 _HDF5 = re.compile(r"\berrno = (\d+)")
-_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # two characters at least: `C:/` is a disk
-_PathLike = TypeVar("_PathLike", bound=str | Path)
 _LOOKED_AT = 4096  # bytes
 # beginning of a file, in small letters -> what it is, and the names under which it is at home
 _CONTENT = (
@@ -63,78 +62,6 @@ _CONTENT = (
     (b"\x89png", "a PNG: export the image, or give the file its right ending", (".png",)),
     (b"%pdf", "a PDF: export the image", (".pdf",)),
 )
-
-
-def local_path(path: _PathLike) -> _PathLike:
-    """Path of this machine that is meant: ``~`` is the home of the user, and ``file://`` before it goes.
-
-    Raises ``ValueError`` with what is wrong and what is wanted for the address of another machine, a name that is not
-    UTF-8, and a link that leads back to itself; :class:`FileMissingError` where the folder of work was deleted.
-    """
-    text = _here(str(path))
-    if "\0" in text:
-        msg = "a path without a zero byte, which no name can hold"
-        raise ValueError(msg)
-    home = os.path.expanduser(text)
-    if (
-        home == text
-        and re.match(r"~[^/\\]+[/\\]", text)
-        and not os.path.exists(re.split(r"[/\\]", text, maxsplit=1)[0])
-    ):
-        msg = "a path that exists: there is no user of that name, whose home `~` would be; write the folder out"
-        raise ValueError(msg)
-    try:
-        whole = os.path.abspath(home)
-        whole.encode()
-        os.stat(whole)
-    except UnicodeEncodeError:
-        msg = (
-            "a path whose every part is UTF-8, as stores, tables and models keep no others: rename that file or folder"
-        )
-        raise ValueError(msg) from None
-    except FileNotFoundError as error:
-        if error.filename is None:  # of `getcwd`
-            msg = "the folder that Python works in no longer exists; change to another, for example with `os.chdir`."
-            raise FileMissingError(msg) from error
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            msg = "a path that leads somewhere: it is a link that leads back to itself; remove or mend the link"
-            raise ValueError(msg) from error
-        if error.errno == errno.ENAMETOOLONG:
-            msg = "a path whose every part has at most 255 bytes, as file systems want it: choose a shorter name"
-            raise ValueError(msg) from error
-    return path if home == str(path) else type(path)(home)
-
-
-def _here(text: str) -> str:
-    """Path without ``file://``; refuses the address of another machine."""
-    found = _ADDRESS.match(text)
-    if found is None:
-        return text
-    scheme = found[1].lower()
-    if scheme == "file":
-        from urllib.parse import urlsplit
-        from urllib.request import url2pathname  # takes longer to import than all else here
-
-        address = urlsplit(text)  # a `Path` has lost one slash, which makes no difference here
-        if address.netloc in ("", "localhost"):
-            return url2pathname(address.path)
-    msg = f"a path of this machine, and {scheme}:// is an address: copy the data here, or mount the place as a folder"
-    raise ValueError(msg)
-
-
-def behind_links(path: Path) -> Path:
-    """The file or folder that is meant, which is written while the links that lead to it stay.
-
-    Raises :class:`StoreError` for a link that leads nowhere: what it led to may be on a disk that is not mounted.
-    """
-    if not path.is_symlink():
-        return path
-    try:
-        return path.resolve(strict=True)
-    except (OSError, RuntimeError) as error:  # a circle of links is a `RuntimeError` up to Python 3.12
-        msg = f"{str(path)!r} is a link to {os.readlink(path)!r}, which is not there: mount its disk, or mend or remove the link."
-        raise StoreError(msg) from error
 
 
 def of_disk(error: BaseException | None) -> OSError | None:

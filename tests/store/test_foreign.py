@@ -93,13 +93,14 @@ def test_an_element_may_be_called_partial(store: Path) -> None:
     assert sp.io.repair(store).empty
 
 
+@pytest.mark.parametrize("file", ["mine.csv", "images/mine.csv", "images", "figures/mine.csv"])
 @pytest.mark.parametrize("token", ["x", "12ab34cd"])
-def test_a_folder_of_others_that_is_named_as_a_staging_directory_stays(store: Path, token: str) -> None:
-    mine = store.with_name(f".s.zarr.staging-{socket.gethostname()}-{dead_pid()}-{token}")
-    mine.mkdir()
-    (mine / "mine.csv").write_text(MINE)
+def test_a_folder_of_others_that_is_named_as_a_staging_directory_stays(store: Path, token: str, file: str) -> None:
+    mine = store.with_name(f".s.zarr.staging-{socket.gethostname()}-{dead_pid()}-{token}") / file
+    mine.parent.mkdir(parents=True)
+    mine.write_text(MINE)
     commit_elements(store, {"new": squares()})
-    assert (mine / "mine.csv").read_text() == MINE
+    assert mine.read_text() == MINE
 
 
 @pytest.mark.parametrize("token", ["old", "12ab34cd"])

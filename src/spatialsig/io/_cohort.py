@@ -16,8 +16,8 @@ from anndata.io import read_elem
 
 from spatialsig import _keys
 from spatialsig._checks import MAX_NAME, check_files, warn
-from spatialsig._files import local_path
 from spatialsig._hashing import content_hash
+from spatialsig._paths import local_path
 from spatialsig._text import MISSING, as_name, check_alike, csv_rows, decoded, is_mangled, near_misses, trimmed
 from spatialsig.errors import InputError, KeyMissingError, StoreError
 

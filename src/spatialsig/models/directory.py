@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file
 
 from spatialsig._checks import check_files
-from spatialsig._files import behind_links, draft_beside, flush_entry, object_or_empty, write_tensors, writing
+from spatialsig._files import draft_beside, flush_entry, object_or_empty, write_tensors, writing
+from spatialsig._paths import behind_links
 from spatialsig.errors import FileMissingError, InputError
 from spatialsig.models.record import DAMAGE, FIX, RUN, read_json, read_record, write_json, write_record
 from spatialsig.nn.signature import SignatureConfig

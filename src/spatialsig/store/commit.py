@@ -28,7 +28,8 @@ from spatialdata.models import (
     get_model,
 )
 
-from spatialsig._files import behind_links, flush_entry
+from spatialsig._files import flush_entry
+from spatialsig._paths import behind_links
 from spatialsig.errors import InputError, StoreError
 from spatialsig.store.atomic import exchange, flush_tree
 from spatialsig.store.foreign import check_only_ours

@@ -36,7 +36,17 @@ def is_draft(entry: Path) -> bool:
 def is_staged(directory: Path) -> bool:
     """Whether a directory beside a store holds only what writers put there."""
     with os.scandir(directory) as entries:
-        return all(e.name in KINDS or _is_known(e) or _STAGED.fullmatch(e.name) is not None for e in entries)
+        return all(
+            _is_known(e) or _STAGED.fullmatch(e.name) is not None or (e.name in KINDS and _holds_elements(e))
+            for e in entries
+        )
+
+
+def _holds_elements(kind: os.DirEntry[str]) -> bool:
+    if not is_folder(kind):
+        return False
+    with os.scandir(kind.path) as entries:
+        return all(is_folder(entry) or _is_known(entry) for entry in entries)
 
 
 def check_only_ours(path: Path) -> None:

@@ -20,7 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spatialsig._files import FULL, NOT_WRITABLE, behind_links, writing
+from spatialsig._files import FULL, NOT_WRITABLE, writing
+from spatialsig._paths import behind_links
 from spatialsig._settings import settings
 from spatialsig.errors import StoreError
 

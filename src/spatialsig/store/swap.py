@@ -15,7 +15,8 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from spatialsig._checks import warn
-from spatialsig._files import behind_links, flush_entry, write_text
+from spatialsig._files import flush_entry, write_text
+from spatialsig._paths import behind_links
 from spatialsig.errors import StoreError
 from spatialsig.store.atomic import ASIDE, exchange, flush_tree, link_or_copy, name_before
 from spatialsig.store.foreign import check_replaced, is_draft, is_staged

@@ -60,6 +60,9 @@ def save_figure(figure: Figure, save: str | Path | None, **options: Any) -> None
     if save is None:
         return
     path = Path(save)
+    if not path.name.strip("."):
+        msg = f"`save={str(save)!r}` is a folder; add the name of a file, such as 'figure.png'."
+        raise InputError(msg)
     path = path if path.suffix.strip(".") else path.with_name(f"{path.name.rstrip('.')}.{rcParams['savefig.format']}")
     ending, known = path.suffix[1:].lower(), sorted(figure.canvas.get_supported_filetypes())
     if ending not in known:

@@ -1,0 +1,96 @@
+"""Paths: those of this machine, and what the links in them lead to.
+
+Ground floor. Used by _arguments, _files, io/_cohort, models/directory, store/commit, store/lock, store/swap.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from pathlib import Path
+from typing import TypeVar
+
+from spatialsig.errors import FileMissingError, StoreError
+
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # two characters at least: `C:/` is a disk
+_PathLike = TypeVar("_PathLike", bound=str | Path)
+
+
+def local_path(path: _PathLike) -> _PathLike:
+    """Path of this machine that is meant: ``~`` is the home of the user, and ``file://`` before it goes.
+
+    Raises ``ValueError`` with what is wrong and what is wanted for the address of another machine, a name that is not
+    UTF-8, and a link that leads back to itself; :class:`FileMissingError` where the folder of work was deleted, or a folder is a
+    link to what is not there.
+    """
+    text = _here(str(path))
+    if "\0" in text:
+        msg = "a path without a zero byte, which no name can hold"
+        raise ValueError(msg)
+    home = os.path.expanduser(text)
+    if (
+        home == text
+        and re.match(r"~[^/\\]+[/\\]", text)
+        and not os.path.exists(re.split(r"[/\\]", text, maxsplit=1)[0])
+    ):
+        msg = "a path that exists: there is no user of that name, whose home `~` would be; write the folder out"
+        raise ValueError(msg)
+    try:
+        whole = os.path.abspath(home)
+        whole.encode()
+        os.stat(whole)
+    except UnicodeEncodeError:
+        msg = (
+            "a path whose every part is UTF-8, as stores, tables and models keep no others: rename that file or folder"
+        )
+        raise ValueError(msg) from None
+    except FileNotFoundError as error:
+        if error.filename is None:  # of `getcwd`
+            msg = "the folder that Python works in no longer exists; change to another, for example with `os.chdir`."
+            raise FileMissingError(msg) from error
+        lost = [place for place in Path(whole).parents if place.is_symlink() and not place.exists()]
+        if lost:  # writing would make what it led to, and the folders above it
+            raise FileMissingError(_lost(lost[0])) from error
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            msg = "a path that leads somewhere: it is a link that leads back to itself; remove or mend the link"
+            raise ValueError(msg) from error
+        if error.errno == errno.ENAMETOOLONG:
+            msg = "a path whose every part has at most 255 bytes, as file systems want it: choose a shorter name"
+            raise ValueError(msg) from error
+    return path if home == str(path) else type(path)(home)
+
+
+def _here(text: str) -> str:
+    """Path without ``file://``; refuses the address of another machine."""
+    found = _ADDRESS.match(text)
+    if found is None:
+        return text
+    scheme = found[1].lower()
+    if scheme == "file":
+        from urllib.parse import urlsplit
+        from urllib.request import url2pathname  # takes longer to import than all else here
+
+        address = urlsplit(text)  # a `Path` has lost one slash, which makes no difference here
+        if address.netloc in ("", "localhost"):
+            return url2pathname(address.path)
+    msg = f"a path of this machine, and {scheme}:// is an address: copy the data here, or mount the place as a folder"
+    raise ValueError(msg)
+
+
+def behind_links(path: Path) -> Path:
+    """The file or folder that is meant, which is written while the links that lead to it stay.
+
+    Raises :class:`StoreError` for a link that leads nowhere: what it led to may be on a disk that is not mounted.
+    """
+    if not path.is_symlink():
+        return path
+    try:
+        return path.resolve(strict=True)
+    except (OSError, RuntimeError) as error:  # a circle of links is a `RuntimeError` up to Python 3.12
+        raise StoreError(_lost(path)) from error
+
+
+def _lost(link: Path) -> str:
+    return f"{str(link)!r} is a link to {os.readlink(link)!r}, which is not there: mount its disk, or mend or remove the link."
