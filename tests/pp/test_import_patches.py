@@ -98,7 +98,7 @@ def test_a_level_of_their_own_is_mapped_back(toy: sd.SpatialData) -> None:
     """Sopa may cut on a coarser level, whose transformation holds the scale."""
     half = Affine(np.diag([2.0, 2.0, 1.0]), ("x", "y"), ("x", "y"))
     frame = gpd.GeoDataFrame(
-        {"geometry": boxes(), "bboxes": [[x / 2, y / 2, x / 2 + 40, y / 2 + 40] for y, x in CORNERS]}
+        {"geometry": boxes(CORNERS / 2, 40), "bboxes": [[x / 2, y / 2, x / 2 + 40, y / 2 + 40] for y, x in CORNERS]}
     )
     toy["image_patches"] = ShapesModel.parse(frame, transformations={"global": Sequence([half, own(toy)["global"]])})
     sp.pp.import_patches(toy, "image_patches", tool="sopa")

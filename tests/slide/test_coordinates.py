@@ -18,11 +18,11 @@ from spatialsig.slide.coordinates import (
 )
 from spatialsig.slide.slides import Slide
 
-SHEAR = np.array([[3.0, 1.0, 5.0], [-1.0, 2.0, -9.0], [0.0, 0.0, 1.0]])
+TURNED = np.array([[3.0, 1.0, 5.0], [1.0, -3.0, -9.0], [0.0, 0.0, 1.0]])  # and mirrored
 
 
 def aslant(toy: sd.SpatialData) -> Slide:
-    affine = Affine(SHEAR, input_axes=("x", "y"), output_axes=("x", "y"))
+    affine = Affine(TURNED, input_axes=("x", "y"), output_axes=("x", "y"))
     set_transformation(toy["he_image"], affine, "global")
     return Slide(toy)
 
@@ -38,7 +38,7 @@ def test_pixels_go_to_micrometres_by_the_affine_and_the_scale_of_global(toy: sd.
     slide = aslant(toy)
     slide.attrs["um_per_global_px"] = 0.5
     x, y = 7.0, 11.0
-    expected = [0.5 * (3 * x + y + 5), 0.5 * (-x + 2 * y - 9)]
+    expected = [0.5 * (3 * x + y + 5), 0.5 * (x - 3 * y - 9)]
     np.testing.assert_allclose((image_to_um(slide, "he_image") @ [x, y, 1])[:2], expected)
     np.testing.assert_allclose(um_to_image(slide, "he_image", np.array([expected])), [[x, y]])
 
@@ -47,7 +47,7 @@ def test_edge_of_a_pixel_is_the_root_of_its_area(toy: sd.SpatialData) -> None:
     assert image_um_per_px(Slide(toy), "he_image") == pytest.approx(1.0, rel=0.01)
     slide = aslant(toy)
     slide.attrs["um_per_global_px"] = 0.5
-    assert image_um_per_px(slide, "he_image") == pytest.approx(0.5 * np.sqrt(7))
+    assert image_um_per_px(slide, "he_image") == pytest.approx(0.5 * np.sqrt(10))
 
 
 def test_length_of_a_unit_of_global_is_recorded_or_read_off_the_shapes(toy: sd.SpatialData) -> None:

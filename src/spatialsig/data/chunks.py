@@ -16,6 +16,7 @@ from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import imagecodecs
@@ -25,10 +26,10 @@ from google_crc32c import value as crc32c
 from spatialsig._settings import settings
 from spatialsig.data.resources import CHUNK_POOL_SHARE, batch_memory
 from spatialsig.errors import StoreError
+from spatialsig.store.chunk_files import was_written
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -62,6 +63,9 @@ class StoredArray:
         try:
             descriptor = os.open(file, os.O_RDONLY)
         except FileNotFoundError:
+            if was_written(Path(self.path), self.key.format(*index)):
+                msg = f"chunk {file} is not there, though it was written"
+                raise ValueError(msg) from None
             flat[:] = self.fill_value
             return
         try:

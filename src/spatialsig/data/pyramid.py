@@ -1,6 +1,6 @@
 """The levels of an image, as arrays or as what lies on disk, and windows of them resampled by area.
 
-Floor 2. Used by data/patches, pp/_registration_image, pp/_segmentation, slide/coordinates.
+Floor 2. Used by data/level_pixels, data/patches, pp/_elements, pp/_registration_image, pp/_segmentation.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ import numpy as np
 import spatialdata
 import zarr
 from dask.array import Array as DaskArray
-from xarray import DataArray, DataTree
+from xarray import DataArray
 
 from spatialsig._checks import check_key
 from spatialsig.data.chunks import stored_array
+from spatialsig.data.images import check_rgb
 from spatialsig.data.resources import open_array
-from spatialsig.errors import InputError
+from spatialsig.store.chunk_files import check_whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
-_RGB_NAMES = {"r", "g", "b", "red", "green", "blue"}
 PROBE_PX = 128  # edge of the window of a level that is compared with the full image
 _SNAP = 1e-6  # px; closer to a pixel edge than this counts as on it
 
@@ -68,18 +68,13 @@ def image_levels(sdata: SpatialData, image_key: str) -> tuple[ImageLevel, ...]:
     KeyMissingError
         If there is no such image.
     InputError
-        If it is not RGB of uint8.
+        If it is not RGB of uint8, or its levels are not ordered from fine to coarse.
+    StoreError
+        If a chunk of it that was written is not there.
     """
     check_key(sdata.images, image_key, name="image_key", where="sdata.images")
-    arrays = _arrays(sdata.images[image_key])
-    check_rgb_names(arrays[0], image_key)
-    for array in arrays:
-        if array.dims != ("c", "y", "x") or array.shape[0] != 3 or array.dtype != np.uint8:
-            msg = (
-                f"image {image_key!r}: {array.dtype} {array.dims} of shape {array.shape}; wanted uint8 (c, y, x) with "
-                "3 channels. Convert it to 8-bit RGB first."
-            )
-            raise InputError(msg)
+    arrays = check_rgb(sdata.images[image_key], image_key)
+    check_whole(sdata.images[image_key])
     paths = _stored_paths(arrays)
     height, width = arrays[0].shape[1:]
     return tuple(
@@ -87,18 +82,6 @@ def image_levels(sdata: SpatialData, image_key: str) -> tuple[ImageLevel, ...]:
         for array, path in zip(arrays, paths, strict=True)
         for h, w in [array.shape[1:]]
     )
-
-
-def check_rgb_names(full: DataArray, image_key: str) -> None:
-    """Raise :class:`InputError` if the channels of an image are called red, green and blue in another order."""
-    names = [str(name).strip().lower() for name in full.coords["c"].values] if "c" in full.coords else []
-    first = [name[:1] for name in names if name in _RGB_NAMES]
-    if sorted(first[:3]) == sorted("rgb") and first[:3] != list("rgb"):
-        msg = (
-            f"image {image_key!r} has channels {names}; wanted red, green and blue in this order: parse it again, with "
-            f"`Image2DModel.parse(image.sel(c=[...]), ...)` of its finest level or with `c_coords=` as they really are."
-        )
-        raise InputError(msg)
 
 
 def level_corner(full: ImageLevel, level: ImageLevel) -> tuple[float, float]:
@@ -130,12 +113,6 @@ def level_corner(full: ImageLevel, level: ImageLevel) -> tuple[float, float]:
 def _crop(level: ImageLevel, start: list[int], stop: list[int]) -> NDArray[np.float32]:
     pixels = zarr.open_array(level.pixels, mode="r") if isinstance(level.pixels, Path) else level.pixels
     return np.asarray(pixels[:, start[0] : stop[0], start[1] : stop[1]]).astype(np.float32)
-
-
-def _arrays(element: DataArray | DataTree) -> list[DataArray]:
-    if isinstance(element, DataTree):
-        return [next(iter(element[scale].data_vars.values())) for scale in element.children]
-    return [element]
 
 
 def level_factor(full: int, level: int) -> float:

@@ -22,6 +22,7 @@ from spatialsig._files import content_hint
 from spatialsig._text import decoded
 from spatialsig.errors import AlignmentError, InputError
 from spatialsig.geometry.landmarks import fit_affine, parse_keypoints, rms_length
+from spatialsig.geometry.placement import check_place, warn_stretched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 MIN_DETERMINANT = 1e-6
-MAX_CONDITION = 1e3
-MAX_ANISOTROPY = 1.2
 HE_UM_PER_PX = (0.1, 2.0)  # what a slide scanner delivers
 MAX_RMSE_UM = 10.0  # labels of 112-um patches lose little below this residual
 
@@ -236,40 +235,25 @@ def check_alignment(matrix: ArrayLike, *, pixel_size: float, name: str) -> None:
         pixel outside 0.1-2 um.
     InputError
         If ``pixel_size`` is not a finite number above 0.
+
+    Warns
+    -----
+    SpatialsigWarning
+        If it stretches one axis by 10 % more than the other, or shears as much.
     """
     check_positive(pixel_size=pixel_size)
-    values = np.asarray(matrix, dtype=np.float64)
-    if values.shape != (3, 3):
-        _refuse(name, f"has shape {values.shape}", "(3, 3)", _EXPORT_AGAIN)
-    if not np.isfinite(values).all():
-        _refuse(
-            name, f"holds {int((~np.isfinite(values)).sum())} NaN or infinite numbers", "finite ones", _EXPORT_AGAIN
-        )
-    if not np.allclose(values[2], [0, 0, 1], rtol=0, atol=1e-9):
-        _refuse(name, f"has last row {values[2].tolist()}", "0, 0, 1 (an affine)", "transpose it if rows are columns")
-    singular = np.linalg.svd(values[:2, :2], compute_uv=False)
-    determinant = float(singular[0] * singular[1])
-    if determinant <= MIN_DETERMINANT:
-        _refuse(name, f"is singular (|det| = {determinant:.3g})", f"|det| > {MIN_DETERMINANT:g}", _EXPORT_AGAIN)
-    stretch = float(singular[0] / singular[1])
-    if stretch >= MAX_CONDITION:
-        _refuse(name, f"is nearly singular (condition {stretch:.3g})", f"below {MAX_CONDITION:g}", _EXPORT_AGAIN)
-    if stretch >= MAX_ANISOTROPY:
-        fix = "place the keypoints again; an H&E is turned, mirrored and scaled, never squeezed"
-        _refuse(name, f"stretches one axis {stretch:.3g} times more than the other", f"below {MAX_ANISOTROPY}", fix)
-    he_px = image_um_per_px(values, pixel_size)
+    name = f"alignment {name!r}"
+    check_place(matrix, name=name, fix=_EXPORT_AGAIN, min_determinant=MIN_DETERMINANT)
+    he_px = image_um_per_px(matrix, pixel_size)
     if not HE_UM_PER_PX[0] <= he_px <= HE_UM_PER_PX[1]:
         range_um = f"{HE_UM_PER_PX[0]}-{HE_UM_PER_PX[1]} um"
         fix = (
             f"check pixel_size={pixel_size:g} um in experiment.xenium, that the matrix maps H&E px to morphology px "
             f"(not to um), and that it was made on the full-resolution image"
         )
-        _refuse(name, f"implies an H&E pixel of {he_px:.3g} um", range_um, fix)
-
-
-def _refuse(name: str, what: str, allowed: str, fix: str) -> None:
-    msg = f"alignment {name!r} {what}; wanted {allowed}: {fix}."
-    raise AlignmentError(msg)
+        msg = f"{name} implies an H&E pixel of {he_px:.3g} um; wanted {range_um}: {fix}."
+        raise AlignmentError(msg)
+    warn_stretched(matrix, name=name)
 
 
 def apply(matrix: ArrayLike, xy: ArrayLike) -> NDArray[np.float64]:

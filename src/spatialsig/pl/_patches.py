@@ -153,6 +153,6 @@ def outlines(slide: Slide, shapes_key: str, image_key: str) -> list[NDArray[np.f
     slide.lineage.check(shapes_key)
     shapes = slide.sdata.shapes[shapes_key]
     image_to_global = placed(slide, image_of(slide, image_key), f"image {image_key!r}")
-    matrix = np.linalg.inv(image_to_global) @ placed(slide, shapes, f"shapes {shapes_key!r}")
+    matrix = np.linalg.inv(image_to_global) @ placed(slide, shapes, f"shapes {shapes_key!r}", similar=False)
     rings = shapely.get_rings(shapely.get_parts(shapes.geometry.to_numpy()))
     return [apply(matrix, np.asarray(ring.coords, np.float64)[:, :2]) for ring in rings]

@@ -176,7 +176,7 @@ def _plan(
         "he_um_per_px": image_um_per_px(alignment.matrix, scale),
         "share_in_image": _share_inside(slide, alignment.matrix, image_key, table_key, name),
         "matrix": alignment.matrix.tolist(),
-        "matrix_before": None if before is None else before.tolist(),
+        "matrix_before": None if before is None or not np.isfinite(before).all() else before.tolist(),
     }
     return alignment, record
 

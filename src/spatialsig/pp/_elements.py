@@ -1,6 +1,6 @@
 """Tissue and other elements in the pixels of the H&E, and the squares of the patches.
 
-Floor 7. Used by pp/_find_tissue, pp/_import_patches, pp/_patches, pp/_qc_patches.
+Floor 7. Used by pp/_find_tissue, pp/_import_patches, pp/_patches, pp/_qc_patches, pp/_tiles.
 """
 
 from __future__ import annotations
@@ -18,9 +18,19 @@ from xarray import DataTree
 
 from spatialsig import _keys
 from spatialsig._checks import warn
+from spatialsig.data.level_pixels import check_shown
+from spatialsig.data.pyramid import image_levels
 from spatialsig.errors import AlignmentError, InputError, KeyMissingError
-from spatialsig.pp._segmentation import MASK_UM_PER_PX, TissueMask, blue_before_red, coarse_pixels, segment
-from spatialsig.slide.coordinates import XY, full_resolution, image_of, image_um_per_px
+from spatialsig.geometry.placement import warn_stretched
+from spatialsig.pp._segmentation import (
+    MASK_UM_PER_PX,
+    TissueMask,
+    blue_before_red,
+    coarse_level,
+    coarse_pixels,
+    segment,
+)
+from spatialsig.slide.coordinates import XY, check_matrix, full_resolution, image_of, image_to_um, image_um_per_px
 from spatialsig.slide.parts import pixels_of, place_of
 from spatialsig.store.lazy_tables import element_of
 
@@ -33,7 +43,6 @@ if TYPE_CHECKING:
     from spatialsig.slide.records import PatchSpec
     from spatialsig.slide.slides import Slide
 
-CORNERS = (("pixel_y0", "pixel_x0"), ("y0", "x0"))  # columns that repeat where tiles lie: of squidpy, and ours
 LAZYSLIDE_COLUMN = "tissue_id"  # on the tissues and tiles of LazySlide / wsidata
 IN_PIXELS = {LAZYSLIDE_COLUMN, "bboxes", "pixel_y0"}  # columns of tools that cut in pixels of the image
 TOLERANCE_PX = 1.0  # level-0 px by which tiles may differ after a change of frame
@@ -67,7 +76,7 @@ def tissue_of(slide: Slide, image_key: str, tissue_key: str | None) -> tuple[Tis
 def segmented(slide: Slide, image_key: str, *, um_per_px: float, sensitivity: float) -> TissueMask:
     """Tissue on a coarse level; warns where red and blue seem to have changed places."""
     scan = image_um_per_px(slide, image_key)
-    pixels, scale = coarse_pixels(image_of(slide, image_key), um_per_px=scan, target_um_per_px=um_per_px)
+    pixels, scale = checked_coarse_pixels(slide, image_key, um_per_px=um_per_px)
     mask = segment(pixels, um_per_px=scan * max(scale), sensitivity=sensitivity)
     if blue_before_red(pixels[mask]):
         msg = (
@@ -77,6 +86,16 @@ def segmented(slide: Slide, image_key: str, *, um_per_px: float, sensitivity: fl
         )
         warn(msg)
     return TissueMask(mask, scale)
+
+
+def checked_coarse_pixels(
+    slide: Slide, image_key: str, *, um_per_px: float
+) -> tuple[NDArray[np.float32], tuple[float, float]]:
+    """:func:`coarse_pixels` at about ``um_per_px``, from a level that shows what the full resolution shows."""
+    image, scan = image_of(slide, image_key), image_um_per_px(slide, image_key)
+    index = coarse_level(image, um_per_px=scan, target_um_per_px=um_per_px)
+    check_shown(image_levels(slide.sdata, image_key), index, name=f"slide {slide.name!r}: image {image_key!r}")
+    return coarse_pixels(image, um_per_px=scan, target_um_per_px=um_per_px)
 
 
 def _grid(slide: Slide, image_key: str) -> tuple[tuple[int, int], float]:
@@ -123,12 +142,13 @@ def _mask_of_labels(slide: Slide, image_key: str, key: str) -> TissueMask:
     return TissueMask(mask, (scale, scale))
 
 
-def to_image(slide: Slide, key: str, image_key: str) -> NDArray[np.float64]:
+def to_image(slide: Slide, key: str, image_key: str, *, similar: bool = False) -> NDArray[np.float64]:
     """Matrix ``(3, 3)`` from the coordinates (x, y) of element ``key`` to pixels of the image.
 
     Shapes without a transformation of their own, which SpatialData reads as the identity, are taken as pixels of the image
     where columns say that they are: as LazySlide leaves them, and tiles of other tools that lost theirs.
-    Element and image must share a coordinate system.
+    Element and image must share a coordinate system, and have a place in it that can be inverted; an image, and ``similar``
+    elements, are not squeezed or sheared there.
     """
     element = element_of(slide.sdata, key)
     own = get_transformation(element, get_all=True)
@@ -143,16 +163,20 @@ def to_image(slide: Slide, key: str, image_key: str) -> NDArray[np.float64]:
             "coordinate system; set one with `spatialdata.transformations.set_transformation`."
         )
         raise AlignmentError(msg)
-    ours, theirs = (t[shared[0]].to_affine_matrix(XY, XY) for t in (image, own))
+    ours, theirs = (np.asarray(t[shared[0]].to_affine_matrix(XY, XY), np.float64) for t in (image, own))
+    check_matrix(slide, ours, f"image {image_key!r}")
+    check_matrix(slide, theirs, repr(key), similar=similar)
     matrix: NDArray[np.float64] = np.linalg.inv(ours) @ theirs
     near = np.round(matrix, 6)
     return near if np.allclose(matrix, near, atol=1e-7) else matrix
 
 
-def geometries_on_image(slide: Slide, key: str, image_key: str, geometries: Any = None) -> NDArray[Any]:
+def geometries_on_image(
+    slide: Slide, key: str, image_key: str, geometries: Any = None, *, similar: bool = False
+) -> NDArray[Any]:
     """Geometries of shapes ``key`` in pixels of the image (those given, where they are not the element's own)."""
     shapes: GeoDataFrame = slide.sdata.shapes[key]
-    matrix = to_image(slide, key, image_key)
+    matrix = to_image(slide, key, image_key, similar=similar)
     placed = shapely.transform(
         np.asarray(shapes.geometry if geometries is None else geometries),
         lambda xy: xy @ matrix[:2, :2].T + matrix[:2, 2],
@@ -184,34 +208,15 @@ def check_resolution(slide: Slide, um_per_px: float, scan_um_per_px: float) -> N
         raise InputError(msg)
 
 
-def check_corners(slide: Slide, key: str, placed: NDArray[np.float64]) -> None:
-    """Refuse tiles ``placed`` on the image (bounds ``(n, 4)``) whose columns say that they lie elsewhere.
-
-    Columns are pixels of the image, or of the level that a tool cut on, as the geometries themselves are.
-    """
-    shapes = slide.sdata.shapes[key]
-    own = shapely.bounds(np.asarray(shapes.geometry))
-    for y, x in CORNERS:
-        if not {y, x} <= set(shapes.columns):
-            continue
-        said = shapes[[x, y]].to_numpy(np.float64)
-        off = [np.abs(found[:, :2] - said).max(axis=1) for found in (placed, own)]
-        if min(distance.max() for distance in off) > TOLERANCE_PX:
-            row = int(off[1].argmax())
-            msg = (
-                f"slide {slide.name!r}: row {row} of {key!r} lies at {np.round(placed[row, :2], 1).tolist()} px (x, y) by its "
-                f"geometry and transformation, but its columns {x!r}, {y!r} say {said[row].tolist()}. Mend the one that is "
-                f"wrong, or remove the columns."
-            )
-            raise InputError(msg)
-
-
 def write_patches(
     slide: Slide, key: str, spec: PatchSpec, origins: NDArray[np.int64], tissue: NDArray[np.float64], made_by: str,
     *, sources: Iterable[str] = (),
 ) -> None:  # fmt: skip
     """Write squares with the transformations of their image, how they were cut, by which function and from what."""
     frames = get_transformation(image_of(slide, spec.image_key), get_all=True)
+    warn_stretched(
+        image_to_um(slide, spec.image_key), name=f"slide {slide.name!r}: the transformation of image {spec.image_key!r}"
+    )
     slide.put(
         key,
         ShapesModel.parse(_squares(origins, spec, tissue), transformations=frames),

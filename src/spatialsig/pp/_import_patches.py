@@ -9,38 +9,24 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import shapely
 
 from spatialsig import _keys
 from spatialsig._arguments import Fraction, Key, NewKey, UmPerPx, checked
 from spatialsig._checks import check_choice, check_key
 from spatialsig.errors import InputError
-from spatialsig.pp._elements import (
-    LAZYSLIDE_COLUMN,
-    TOLERANCE_PX,
-    check_corners,
-    check_resolution,
-    geometries_on_image,
-    tissue_of,
-    write_patches,
-)
+from spatialsig.pp._elements import TOLERANCE_PX, check_resolution, tissue_of, write_patches
 from spatialsig.pp._segmentation import tissue_fraction
+from spatialsig.pp._tiles import TOOLS, read_tiles, resolution_of
 from spatialsig.slide.added import check_added
-from spatialsig.slide.coordinates import full_resolution, image_of, image_um_per_px
+from spatialsig.slide.coordinates import image_of, image_um_per_px
 from spatialsig.slide.patches import level_read
 from spatialsig.slide.records import PatchSpec
 from spatialsig.slide.slides import Data, open_slides
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from numpy.typing import NDArray
 
     from spatialsig.slide.slides import Slide
-
-TOOLS = {"squidpy": "pixel_y0", "sopa": "bboxes", "lazyslide": LAZYSLIDE_COLUMN}  # the column that gives each away
-LAZYSLIDE_SPEC = "tile_spec"
-UPRIGHT = 0.01  # share of its bounds that a tile may leave empty: a turn of a quarter of a degree
 
 
 @checked
@@ -92,10 +78,10 @@ def import_patches(
     KeyMissingError
         If there are no shapes ``source_key``.
     InputError
-        If the tiles are not squares of one size, finer than the scan, or none is left, or columns say that they lie
-        elsewhere than their geometries.
+        If the tiles are not squares of one size, finer than the scan, or none is left, if two are the same, or columns say
+        that they lie elsewhere than their geometries or are of another size.
     AlignmentError
-        If they lie off the image.
+        If they lie off the image, or their transformation squeezes, shears or cannot be inverted.
 
     Examples
     --------
@@ -145,12 +131,7 @@ def _import(
     chosen = np.ones(len(tiles), bool)
     if tool == "squidpy" and min_tissue is None and "tile_classification" in tiles:
         chosen = (tiles["tile_classification"] == "tissue").to_numpy()
-    boxes = np.asarray(tiles.geometry)
-    if tool == "sopa":  # its geometries are cut along the tissue, its boxes are whole
-        boxes = shapely.box(*np.stack([np.asarray(box, np.float64) for box in tiles["bboxes"]], axis=1))
-    corners = shapely.bounds(_upright(slide, source_key, geometries_on_image(slide, source_key, image_key, boxes)))
-    check_corners(slide, source_key, corners)
-    origins, size, whole = _squares_of(slide, source_key, image_key, corners)
+    origins, size, whole = read_tiles(slide, source_key, image_key, tool)
     spec = _spec(slide, tool, source_key, image_key, size, origins[whole], um_per_px, min_tissue)
     mask, used = tissue_of(slide, image_key, tissue_key)
     tissue = tissue_fraction(mask, origins, size=size)
@@ -166,48 +147,14 @@ def _import(
     write_patches(slide, key_added, spec, origins[keep], tissue[keep], "pp.import_patches", sources=[source_key])
 
 
-def _upright(slide: Slide, source_key: str, boxes: NDArray[Any]) -> NDArray[Any]:
-    """The tiles, or an error where they are not upright rectangles of the image."""
-    full = shapely.area(shapely.box(*shapely.bounds(boxes).T))
-    if (full - shapely.area(boxes) > UPRIGHT * full + TOLERANCE_PX).any():
-        msg = (
-            f"slide {slide.name!r}: shapes {source_key!r} are no rectangles along the axes of the image; patches must "
-            "be. Were they cut on another image?"
-        )
-        raise InputError(msg)
-    return boxes
-
-
-def _squares_of(
-    slide: Slide, source_key: str, image_key: str, corners: NDArray[np.float64]
-) -> tuple[NDArray[np.int64], int, NDArray[np.bool_]]:
-    """Corners ``(n, 2)`` as y0, x0, the common edge in level-0 px, and which tiles lie whole on the image."""
-    full = full_resolution(image_of(slide, image_key))
-    limit = np.array([full.sizes["x"], full.sizes["y"]])
-    sides = corners[:, 2:] - corners[:, :2]
-    size = int(np.rint(np.median(sides)))
-    odd = (np.abs(sides - size) > TOLERANCE_PX).any(axis=1)
-    cut = (corners[:, :2] <= TOLERANCE_PX).any(axis=1) | (corners[:, 2:] >= limit - TOLERANCE_PX).any(axis=1)
-    if (odd & ~cut).any():
-        first = int(np.flatnonzero(odd & ~cut)[0])
-        msg = (
-            f"slide {slide.name!r}: tiles of {source_key!r} must be squares of one size; most are {size} px, row {first} "
-            f"is {sides[first, 0]:g} x {sides[first, 1]:g} px (x, y) of image {image_key!r}."
-        )
-        raise InputError(msg)
-    origins = np.rint(corners[:, 1::-1]).astype(np.int64)
-    whole = np.asarray(~odd)
-    whole &= (origins >= 0).all(axis=1) & (origins + size <= limit[::-1]).all(axis=1)
-    return np.where(whole[:, None], origins, 0), size, whole
-
-
 def _spec(
     slide: Slide, tool: str, source_key: str, image_key: str, size: int, origins: NDArray[np.int64],
     um_per_px: float | None, min_tissue: float | None,
 ) -> PatchSpec:  # fmt: skip
     scan = image_um_per_px(slide, image_key)
-    cut_for = slide.sdata.attrs.get(LAZYSLIDE_SPEC, {}).get(source_key, {}).get("mpp") if tool == "lazyslide" else None
-    resolution = um_per_px or cut_for or scan
+    if um_per_px is None and tool == "lazyslide":
+        um_per_px = resolution_of(slide, source_key, size, scan)
+    resolution = um_per_px or scan
     check_resolution(slide, resolution, scan)
     patch_px = max(1, round(size * scan / resolution))
     level, resample = level_read(slide, image_key, size_l0=size, out_px=patch_px)

@@ -22,7 +22,7 @@ from spatialsig.geometry.mistakes import COPIES, SAME_PX, TAKEN_AS_PX, hypothese
 from spatialsig.pp._registration_fits import Fitter, is_plausible, region_groups, sample_groups
 from spatialsig.pp._registration_image import NucleiRasters, place_image, refuse_patches
 from spatialsig.pp._registration_scale import find_rescaled
-from spatialsig.slide.coordinates import image_of, matrix_to_global, positions, um_per_global
+from spatialsig.slide.coordinates import check_matrix, image_of, matrix_to_global, positions, um_per_global
 from spatialsig.slide.each import map_slides
 from spatialsig.slide.slides import Data
 
@@ -189,6 +189,7 @@ def _matrix(slide: Slide, image_key: str) -> NDArray[np.float64]:
             f"`sp.pp.align_he`."
         )
         raise AlignmentError(msg)
+    check_matrix(slide, matrix, f"image {image_key!r}")
     return matrix
 
 

@@ -20,9 +20,9 @@ from spatialsig._checks import check_key
 from spatialsig._progress import progress_bar
 from spatialsig.data.patches import read_patches
 from spatialsig.errors import InputError
-from spatialsig.pp._elements import geometries_on_image
-from spatialsig.pp._segmentation import MASK_UM_PER_PX, TissueMask, coarse_pixels, segment, tissue_fraction
-from spatialsig.slide.coordinates import image_of, image_um_per_px
+from spatialsig.pp._elements import checked_coarse_pixels, geometries_on_image
+from spatialsig.pp._segmentation import MASK_UM_PER_PX, TissueMask, segment, tissue_fraction
+from spatialsig.slide.coordinates import image_um_per_px
 from spatialsig.slide.each import map_slides
 from spatialsig.slide.slides import Data, learn_from, open_slides
 from spatialsig.slide.table_rows import dense, scores_of
@@ -173,7 +173,7 @@ def _usual_low(measured: pd.DataFrame) -> float:
 def _slide_wide(slide: Slide, image_key: str) -> tuple[NDArray[np.float32], TissueMask]:
     """Optical density of glass, ``(3,)``, and where tissue is folded: both need more than a patch."""
     um = image_um_per_px(slide, image_key)
-    pixels, scale = coarse_pixels(image_of(slide, image_key), um_per_px=um, target_um_per_px=MASK_UM_PER_PX)
+    pixels, scale = checked_coarse_pixels(slide, image_key, um_per_px=MASK_UM_PER_PX)
     density = optical_density(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
     glass = quality.glass_density(density)
     coarse_um = um * max(scale)

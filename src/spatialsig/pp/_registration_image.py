@@ -13,6 +13,7 @@ import zarr
 from spatialdata.transformations import Affine, get_transformation, set_transformation
 
 from spatialsig import _keys
+from spatialsig.data.level_pixels import check_shown
 from spatialsig.data.patches import image_levels
 from spatialsig.data.pyramid import level_corner
 from spatialsig.errors import AlignmentError, StoreError
@@ -40,6 +41,7 @@ class NucleiRasters:
         self._name = f"slide {slide.name!r}: image {image_key!r}"
         self._stains: dict[tuple[int, int], tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
         self._rasters: dict[tuple[int, int, float], Raster] = {}
+        self._checked: set[int] = set()
         self._origins: dict[int, NDArray[np.float64]] = {}
 
     @property
@@ -89,6 +91,9 @@ class NucleiRasters:
         height, width = self._levels[level].shape
         while (height // factor) * (width // factor) > MAX_PX:
             factor += 1
+        if level not in self._checked:
+            check_shown(self._levels, level, name=self._name)
+            self._checked.add(level)
         return level, min(factor, height, width)
 
     def _stain(self, level: int, factor: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

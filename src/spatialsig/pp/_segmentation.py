@@ -12,15 +12,17 @@ import dask.array as da
 import numpy as np
 from scipy import ndimage
 from skimage.filters import threshold_otsu
-from xarray import DataArray, DataTree
 
 from spatialsig.data.pyramid import level_factor
 from spatialsig.slide.coordinates import full_resolution
 from spatialsig.stats.patch_quality import glass_density, not_stain
 from spatialsig.stats.stain import optical_density
+from spatialsig.store.chunk_files import check_whole
+from spatialsig.store.layout import levels_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from xarray import DataArray, DataTree
 
 MASK_UM_PER_PX = 8.0
 SMOOTH_UM = 8.0  # joins nuclei and the pale stroma between them; gaps wider than about 30 um stay gaps
@@ -47,16 +49,22 @@ def coarse_pixels(
 
     Only the coarsest level that is fine enough is read; its pixels are averaged down to the target.
     """
+    check_whole(image)
     full = full_resolution(image)
-    levels = [image[name]["image"] for name in image.children] if isinstance(image, DataTree) else [image]
-    fine = [level for level in levels if full.sizes["x"] / level.sizes["x"] * um_per_px <= target_um_per_px * 1.01]
-    level = min(fine or levels[:1], key=lambda one: one.sizes["x"])
+    level = levels_of(image)[coarse_level(image, um_per_px=um_per_px, target_um_per_px=target_um_per_px)]
     scale = [level_factor(full.sizes[a], level.sizes[a]) for a in ("y", "x")]
     step = max(1, int(target_um_per_px * 1.01 / (um_per_px * max(scale))))
     step = min(step, *(level.sizes[a] for a in ("y", "x")))
     pixels = da.asarray(level.transpose("y", "x", "c").data)[..., :3]  # type: ignore[no-untyped-call]
     small = da.coarsen(np.mean, pixels, {0: step, 1: step}, trim_excess=True)
     return np.asarray(small, np.float32), (scale[0] * step, scale[1] * step)
+
+
+def coarse_level(image: DataArray | DataTree, *, um_per_px: float, target_um_per_px: float) -> int:
+    """Number of the coarsest level that is fine enough, of the finest where none is."""
+    widths = [level.sizes["x"] for level in levels_of(image)]
+    fine = [i for i, width in enumerate(widths) if widths[0] / width * um_per_px <= target_um_per_px * 1.01]
+    return min(fine, key=lambda i: widths[i], default=0)
 
 
 def segment(pixels: NDArray[np.float32], *, um_per_px: float, sensitivity: float = 1.0) -> NDArray[np.bool_]:

@@ -1,6 +1,6 @@
 """The three frames of a slide: micrometres, the ``global`` coordinate system, and pixels of the H&E.
 
-Floor 4. Used by 25 modules of expression, io, labels, pl, pp, slide, tl.
+Floor 4. Used by 26 modules of expression, io, labels, pl, pp, slide, tl.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
+from spatialdata.models import TableModel
 from spatialdata.transformations import Scale, get_transformation
 from xarray import DataArray, DataTree
 
 from spatialsig import _keys
 from spatialsig._checks import check_key, warn
-from spatialsig.data.pyramid import check_rgb_names
+from spatialsig.data.images import check_rgb
 from spatialsig.errors import AlignmentError, InputError
 from spatialsig.geometry.affine import apply
+from spatialsig.geometry.placement import check_place
 from spatialsig.slide.counts import LOST_ATTRS, refuse_several
 
 if TYPE_CHECKING:
@@ -29,6 +31,10 @@ XY = ("x", "y")
 MAX_OFF_PX = 1.0  # between the outline of a patch and its columns: tools round
 FARTHEST = 1e9  # no slide is a kilometre long, in whatever unit
 MAX_WITHOUT_POSITION = 0.01  # share of the rows of a table
+_UM_PER_GLOBAL = (1e-3, 1e3)  # from pixels of the finest microscopes to millimetres
+_PLACE_AGAIN = (
+    "set the right one, an image with `sp.pp.align_he`, shapes with `spatialdata.transformations.set_transformation`"
+)
 _SET_SCALE = "Set sdata.attrs['spatialsig'] = {'um_per_global_px': pixel_size}, e.g. 0.2125 for Xenium."
 
 
@@ -82,10 +88,16 @@ def as_positions(values: Any, *, where: str) -> NDArray[np.float64]:
 
 
 def image_of(slide: Slide, image_key: str) -> DataArray | DataTree:
-    """H&E ``image_key``, red before green before blue; the error names the slide and what exists."""
+    """H&E ``image_key``, uint8 RGB, finest level first; the error names the slide and what exists or what is wrong."""
+    image = any_image_of(slide, image_key)
+    check_rgb(image, image_key, slide=slide.name)
+    return image
+
+
+def any_image_of(slide: Slide, image_key: str) -> DataArray | DataTree:
+    """Image ``image_key`` of whatever channels; the error names the slide and what exists."""
     check_key(slide.sdata.images, image_key, name="image_key", where=f"the images of slide {slide.name!r}")
     image: DataArray | DataTree = slide.sdata.images[image_key]
-    check_rgb_names(full_resolution(image), image_key)
     return image
 
 
@@ -99,19 +111,51 @@ def um_per_global(slide: Slide) -> float:
     """Micrometres per unit of ``global``.
 
     Taken from our own attributes; for an object that another reader made, from the scale that carries its shapes (µm)
-    to ``global``.
+    to ``global``: where scales differ, of those that a table annotates.
     """
     pixel_um = slide.attrs.get("um_per_global_px")
     if pixel_um is not None:
         return _length(pixel_um, slide, "attrs['spatialsig']['um_per_global_px']")
+    scaled = _scaled_shapes(slide)
+    if scaled:
+        key, (x, y) = next(iter(scaled.items()))
+        if x != y or len(set(scaled.values())) > 1:
+            key, x = _one_length(slide, scaled)
+        return _length(x, slide, f"the scale of shapes {key!r}")
+    msg = (
+        f"slide {slide.name!r}: micrometres per pixel of `global` are unknown (no scaled shapes). {_SET_SCALE} "
+        f"{LOST_ATTRS}"
+    )
+    raise AlignmentError(msg)
+
+
+def _scaled_shapes(slide: Slide) -> dict[str, tuple[float, float]]:
+    """Units of the shapes (x, y) per unit of ``global``, of those that a scale alone carries there."""
+    found = {}
     for key, shapes in slide.sdata.shapes.items():
         transformation = get_transformation(shapes, get_all=True).get(_keys.GLOBAL)
         if isinstance(transformation, Scale):
             with np.errstate(divide="ignore"):
-                return _length(1 / transformation.to_scale_vector(XY)[0], slide, f"the scale of shapes {key!r}")
+                x, y = 1 / transformation.to_scale_vector(XY)
+            found[key] = float(f"{x:.6g}"), float(f"{y:.6g}")
+    return found
+
+
+def _one_length(slide: Slide, scaled: dict[str, tuple[float, float]]) -> tuple[str, float]:
+    """The cells among shapes that disagree, and their length: an outline may be drawn in the pixels of any level."""
+    cells = {
+        region
+        for table in slide.sdata.tables.values()
+        for region in np.atleast_1d(table.uns.get(TableModel.ATTRS_KEY, {}).get(TableModel.REGION_KEY) or [])
+    }
+    lengths = {length for key, length in scaled.items() if key in cells}
+    if len(lengths) == 1 and len(set(*lengths)) == 1:
+        key = next(key for key in scaled if key in cells)
+        return key, scaled[key][0]
+    listed = "; ".join(f"{key!r}: {x:g} along x, {y:g} along y" for key, (x, y) in scaled.items())
     msg = (
-        f"slide {slide.name!r}: micrometres per pixel of `global` are unknown (no scaled shapes). {_SET_SCALE} "
-        f"{LOST_ATTRS}"
+        f"slide {slide.name!r}: the scales of its shapes contradict each other on the um per pixel of `global` ({listed}), and "
+        f"not one pair of equal edges belongs to shapes that a table annotates. {_SET_SCALE}"
     )
     raise AlignmentError(msg)
 
@@ -122,8 +166,9 @@ def _length(value: Any, slide: Slide, where: str) -> float:
         length = np.nan if isinstance(value, bool | np.bool_) else float(value)
     except (TypeError, ValueError):
         length = np.nan
-    if not (np.isfinite(length) and length > 0):
-        msg = f"slide {slide.name!r}: {where} gives {value!r} um per pixel of `global`; wanted a number above 0. {_SET_SCALE}"
+    if not _UM_PER_GLOBAL[0] <= length <= _UM_PER_GLOBAL[1]:
+        bounds = f"{_UM_PER_GLOBAL[0]:g} to {_UM_PER_GLOBAL[1]:g}" if 0 < length < np.inf else "a number above 0"
+        msg = f"slide {slide.name!r}: {where} gives {value!r} um per pixel of `global`; wanted {bounds}. {_SET_SCALE}"
         raise AlignmentError(msg)
     return length
 
@@ -138,18 +183,28 @@ def matrix_to_global(element: Any) -> NDArray[np.float64] | None:
     )
 
 
-def placed(slide: Slide, element: Any, name: str) -> NDArray[np.float64]:
-    """:func:`matrix_to_global` of an element that must have one; :class:`AlignmentError` if it has none."""
+def placed(slide: Slide, element: Any, name: str, *, similar: bool = True) -> NDArray[np.float64]:
+    """:func:`matrix_to_global` of an element that must have one.
+
+    :class:`AlignmentError` if it has none, or one that cannot be inverted or, unless ``similar`` is False, squeezes or shears.
+    """
     matrix = matrix_to_global(element)
     if matrix is None:
         msg = f"slide {slide.name!r}: {name} has no transformation to {_keys.GLOBAL!r}; set one with spatialdata."
         raise AlignmentError(msg)
+    check_matrix(slide, matrix, name, similar=similar)
     return matrix
+
+
+def check_matrix(slide: Slide, matrix: NDArray[np.float64], name: str, *, similar: bool = True) -> None:
+    """Refuse a matrix ``(3, 3)`` that cannot place element ``name``, see :func:`spatialsig.geometry.placement.check_place`."""
+    name = f"slide {slide.name!r}: the transformation of {name} to its coordinate system"
+    check_place(matrix, name=name, fix=_PLACE_AGAIN, similar=similar)
 
 
 def image_to_um(slide: Slide, image_key: str) -> NDArray[np.float64]:
     """Matrix ``(3, 3)`` from image pixels (x, y) to micrometres."""
-    to_global = placed(slide, image_of(slide, image_key), f"image {image_key!r}")
+    to_global = placed(slide, any_image_of(slide, image_key), f"image {image_key!r}")
     scale = um_per_global(slide)
     return np.diag([scale, scale, 1.0]) @ to_global
 

@@ -21,6 +21,7 @@ from scipy import sparse
 from spatialsig import _keys
 from spatialsig._hashing import json_hash
 from spatialsig.slide.coordinates import full_resolution
+from spatialsig.store.chunk_files import check_whole
 from spatialsig.store.matrices import is_stored, value_blocks
 
 if TYPE_CHECKING:
@@ -166,6 +167,7 @@ def of_shapes(shapes: pd.DataFrame, spec: Mapping[str, Any] | None) -> str:
 
 def of_pixels(image: DataArray | DataTree) -> str:
     """Size of an image, and three blocks of it at full resolution (a small one whole): the same in any layout of a store."""
+    check_whole(image)  # what is lost is not what was changed
     full = full_resolution(image)
     height, width = full.sizes["y"], full.sizes["x"]
     if full.size <= WHOLE:

@@ -17,6 +17,7 @@ from spatialdata.models import TableModel
 from spatialsig import _keys
 from spatialsig._checks import check_key
 from spatialsig._hashing import array_hash, json_hash
+from spatialsig.data.level_pixels import check_shown
 from spatialsig.data.patches import PatchSource, image_levels
 from spatialsig.errors import InputError, KeyMissingError
 from spatialsig.geometry.affine import apply
@@ -274,4 +275,5 @@ def level_read(slide: Slide, image_key: str, *, size_l0: float, out_px: int) -> 
     levels = image_levels(slide.sdata, image_key)
     source = PatchSource(slide.name, levels, np.empty((0, 2), np.int64), size_l0, out_px)
     index = next(i for i, level in enumerate(levels) if level is source.level)
+    check_shown(levels, index, name=f"slide {slide.name!r}: image {image_key!r}")
     return index, size_l0 / max(source.level.downsample) / out_px

@@ -32,8 +32,9 @@ from spatialsig._files import flush_entry
 from spatialsig._paths import behind_links
 from spatialsig.errors import InputError, StoreError
 from spatialsig.store.atomic import exchange, flush_tree
+from spatialsig.store.chunk_files import check_whole
 from spatialsig.store.foreign import check_only_ours
-from spatialsig.store.layout import DEFAULT, Layout, LayoutName, as_layout
+from spatialsig.store.layout import DEFAULT, Layout, LayoutName, as_layout, check_level_sizes, levels_of
 from spatialsig.store.lock import writer_lock
 from spatialsig.store.manifest import record
 from spatialsig.store.metadata import (
@@ -200,6 +201,9 @@ def _write(
     staging: Path, elements: Mapping[str, Any], attrs: Mapping[str, Any], layout: Layout | LayoutName = DEFAULT
 ) -> dict[str, dict[str, Entry]]:
     """Write a store of its own, RGB images first as templates, then their pixels; return what is known of files."""
+    for name, element in elements.items():
+        check_whole(element)
+        check_level_sizes([level.shape[-2:] for level in levels_of(element)], name=f"element {name!r}", same_part=False)
     streamed = {name: e if isinstance(e, StreamedImage) else as_streamed(e, layout) for name, e in elements.items()}
     pixels = {name: image for name, image in streamed.items() if image is not None}
     small = {name: template(pixels[name]) if name in pixels else _own(element) for name, element in elements.items()}

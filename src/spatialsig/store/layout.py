@@ -3,16 +3,18 @@
 A patch of 224-256 px touches few chunks of 256 px, and the checksum turns a flipped bit into an error of every
 reader instead of wrong pixels.
 
-Floor 1. Used by io/_elements, io/_store, store/chunk_writer, store/commit, store/relayout, store/stream.
+Floor 1. Used by 10 modules of data, io, pp, store.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numba
 import numpy as np
+from xarray import DataArray, DataTree
 
 from spatialsig._checks import check_choice
 from spatialsig.errors import InputError
@@ -31,6 +33,8 @@ ZSTD_LEVEL = 1
 FAST_LEVEL = -1  # no entropy coding: decoded three times as fast as level 1
 MAX_GROWTH = 1.1  # bytes of a chunk at the fast level per byte at level 1, up to which it is taken
 SAMPLED = 8  # this part of a chunk is encoded at both levels to choose one
+
+MAX_OFF_PX, MAX_OFF_SHARE = 2, 0.05  # by which the edges of a level may differ from those of an even reduction
 
 LayoutName: TypeAlias = Literal["default", "speed"]
 LAYOUTS: tuple[LayoutName, ...] = ("default", "speed")
@@ -132,6 +136,38 @@ def level_shapes(height: int, width: int) -> list[tuple[int, int]]:
     while min(shapes[-1]) > 1 and (len(shapes) == 1 or max(shapes[-1]) > COARSEST_PX):
         shapes.append((shapes[-1][0] // 2, shapes[-1][1] // 2))
     return shapes
+
+
+def levels_of(element: object) -> list[DataArray]:
+    """Levels of an image or of labels, in the order they stand; none for another element."""
+    if isinstance(element, DataTree):
+        return [level for scale in element.children.values() for level in scale.data_vars.values()]
+    return [element] if isinstance(element, DataArray) else []
+
+
+def check_level_sizes(shapes: Sequence[tuple[int, ...]], *, name: str, same_part: bool = True) -> None:
+    """Raise :class:`InputError` if a level ``(height, width)`` is larger than the one before: readers take the first as the full one.
+
+    With ``same_part`` also if edges shrink so differently that a level cannot show the same part of the slide.
+    """
+    shapes = [shape[:2] for shape in shapes]
+    sizes = ", ".join(f"{height} x {width}" for height, width in shapes)
+    for before, level in itertools.pairwise(shapes):
+        if level[0] > before[0] or level[1] > before[1]:
+            msg = (
+                f"{name} has levels of {sizes} px (y, x); wanted the finest first and none larger than the one before: "
+                f"write its levels in this order, or give the finest alone."
+            )
+            raise InputError(msg)
+    for height, width in shapes[1:] if same_part else ():
+        factor = min(shapes[0][0] / height, shapes[0][1] / width)
+        off = (abs(shapes[0][0] / factor - height), abs(shapes[0][1] / factor - width))
+        if any(miss > max(MAX_OFF_PX, MAX_OFF_SHARE * edge) for miss, edge in zip(off, (height, width), strict=True)):
+            msg = (
+                f"{name} has levels of {sizes} px (y, x), of which {height} x {width} has other proportions than the first: "
+                f"it does not show the same part. Make the levels anew from the finest."
+            )
+            raise InputError(msg)
 
 
 def halve(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -18,6 +18,7 @@ from xarray import DataArray, DataTree
 
 from spatialsig.errors import InputError
 from spatialsig.pl.drawing.canvas import GRID, INK, SERIES
+from spatialsig.store.chunk_files import check_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +43,7 @@ class Background:
 
 def background(image: DataArray | DataTree, box: Box, *, slide: str, max_px: int = MAX_PX) -> Background:
     """Read ``box`` of an H&E from the coarse level that fills ``max_px`` best; a pyramid's finest level is left alone."""
+    check_whole(image)
     levels, width_l0 = _levels(image)
     if levels[0].sizes["c"] < 3:
         msg = f"slide {slide!r}: wanted an RGB image; it has {levels[0].sizes['c']} channel(s)."
