@@ -155,12 +155,16 @@ def warn_of_pixel_size(placed_um: float, file_um: Sequence[float], *, name: str)
 
     ``file_um`` are the edges x and y that the file states; empty where it states none.
     """
-    if not len(file_um) or abs(placed_um / (own := float(np.sqrt(np.prod(file_um)))) - 1) <= SAME_PX:
+    if (
+        not len(file_um) or max(abs(placed_um / edge - 1) for edge in file_um) <= SAME_PX
+    ):  # each: a mean hides a stretch
         return
+    own = float(np.sqrt(np.prod(file_um)))
     edges = [f"{edge:.4g}" for edge in file_um]
+    times = f"{placed_um / own:.3g} times that" if len(set(edges)) == 1 else "and square"
     msg = (
         f"image {name!r} says that its px are {' x '.join(dict.fromkeys(edges))} um, but as it is placed they are "
-        f"{placed_um:.4g} um, {placed_um / own:.3g} times that. The place is used as it is: check that the alignment (or "
+        f"{placed_um:.4g} um, {times}. The place is used as it is: check that the alignment (or "
         f"`um_per_px=`) is for this image at this size, not for a smaller or larger copy; `sp.pp.qc_alignment` tries both."
     )
     warn(msg)

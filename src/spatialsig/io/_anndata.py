@@ -21,17 +21,20 @@ from xarray import DataArray
 from spatialsig import _keys
 from spatialsig._arguments import AnyPath, Key, Micrometres, NewKey, UmPerPx, checked
 from spatialsig._checks import check_key
+from spatialsig.data.channels import channel_order
 from spatialsig.errors import InputError
 from spatialsig.geometry.affine import apply
 from spatialsig.io._anndata_identity import identify
 from spatialsig.io._elements import DEFAULT_RADIUS_UM, assemble, cell_circles, cell_table, labelled, slide_attrs
-from spatialsig.io.images.metadata import BY_NAME, choose_um_per_px, rgb_order
+from spatialsig.io.images.metadata import choose_um_per_px
 from spatialsig.io.images.open_rgb import image_name, open_rgb
 from spatialsig.io.images.rgb import MAX_OUTSIDE_IMAGE, RgbFile, RgbPixels
 from spatialsig.slide.coordinates import as_positions
 from spatialsig.slide.counts import as_counts, in_memory
 from spatialsig.store.commit import check_target
 from spatialsig.store.tables import check_names, storable_frame
+
+_CHANNEL_DIMS = {"c", "channel", "channels", "s", "sample", "band", "rgb"}
 
 
 @checked
@@ -59,7 +62,8 @@ def from_anndata(
     adata
         Table [1]_ whose ``X`` holds raw counts; left as it is. ``obs`` names must be unique.
     image
-        Path of an RGB image in a format of :func:`read_he`, or an array ``(y, x, 3)`` uint8.
+        Path of an RGB image in a format of :func:`read_he`, or an array ``(y, x, 3)`` uint8; the dimensions of a DataArray
+        go by their names.
     um_per_px
         Micrometres per px of the full-resolution image; by default what ``to_image`` implies for positions in um, or
         as the file says.
@@ -137,7 +141,7 @@ def from_anndata(
         um_per_px = float(1 / np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
     file, where = _open(image)
     try:
-        um_per_px = choose_um_per_px(where, um_per_px=um_per_px, in_file=file.pixel_size)
+        um_per_px = choose_um_per_px(where, um_per_px=um_per_px, in_file=file.pixel_size, why_none=file.why_no_size)
         xy_um = _in_um(xy, matrix, spatial_unit, um_per_px)
         placed: NDArray[np.bool_] = np.asarray(np.isfinite(xy_um).all(axis=1))
         outside = _count_outside(xy_um[placed] / um_per_px, file, spatial_unit)
@@ -235,10 +239,23 @@ def _in_um(
 def _open(image: str | Path | NDArray[np.uint8] | DataArray) -> tuple[RgbFile, Path | None]:
     if isinstance(image, (str, Path)):
         return open_rgb(image), Path(image)
-    of_xarray = np.asarray(getattr(image, "coords", {}).get("c", []))
-    names = [str(name).strip().lower() for name in of_xarray]
-    channels = rgb_order([BY_NAME.get(name) for name in names])
-    return RgbFile([RgbPixels(image, axes="YXS"[: np.ndim(image)], name="array", channels=channels)], None, []), None
+    axes, names = "YXS"[: np.ndim(image)], []
+    if isinstance(image, DataArray):
+        axes = _axes(image) or axes
+        names = [str(name) for name in image.coords["c"].values] if "c" in image.coords else []
+    channels = channel_order(names, [None] * len(names), where="image 'array'")
+    return RgbFile([RgbPixels(image, axes=axes, name="array", channels=channels)], None, []), None
+
+
+def _axes(image: DataArray) -> str | None:
+    """Axes by the names of the dimensions; None where none of them says where y and x lie."""
+    names = [str(dim).lower() for dim in image.dims]
+    if not {"x", "y"} & set(names):
+        return None
+    if not {"x", "y"} <= set(names) or not {*names} - {"x", "y"} <= _CHANNEL_DIMS:
+        msg = f"`image` has dimensions {list(image.dims)}; wanted y, x and c in any order: rename them with `image.rename`."
+        raise InputError(msg)
+    return "".join(name.upper() if name in "xy" else "S" for name in names)
 
 
 def _count_outside(xy_px: NDArray[np.float64], file: RgbFile, spatial_unit: str) -> int:

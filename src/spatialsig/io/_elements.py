@@ -6,6 +6,8 @@ Floor 7. Used by datasets/_toy, io/_anndata, io/_anndata_identity, io/_he, io/_x
 from __future__ import annotations
 
 import warnings
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import anndata as ad
@@ -19,12 +21,14 @@ from spatialdata.transformations import Scale
 from spatialsig import _keys
 from spatialsig._checks import warn
 from spatialsig._text import trimmed
+from spatialsig.data.level_pixels import Windows, difference
+from spatialsig.errors import InputError
 from spatialsig.geometry.affine import image_um_per_px
 from spatialsig.geometry.mistakes import warn_of_pixel_size
 from spatialsig.store.commit import create_store
 from spatialsig.store.layout import CHANNELS, level_shapes
 from spatialsig.store.metadata import check_new_names
-from spatialsig.store.stream import HALVED, StreamedImage, halve
+from spatialsig.store.stream import HALVED, StreamedImage, check_pixels, halve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,6 +104,8 @@ def assemble(
     The size of the px that the file states is kept, and compared with that of the place the image gets.
     """
     check_new_names([*elements, *([] if file is None else [image_key])])
+    if file is not None:
+        check_pixels(file.pixels, name=image_key)
     if file is not None and file.pixel_size is not None:
         attrs = _with_pixel_size(attrs, file.pixel_size, to_global[_keys.GLOBAL], image_key)
     if out is None:
@@ -173,8 +179,36 @@ def lazy_image(file: RgbFile, transformations: Mapping[str, BaseTransformation])
 def _coarser(file: RgbFile) -> tuple[RgbPixels | tuple[int, int], ...]:
     """Levels below the finest: the file's own where one has the right size, otherwise the size of means; in memory and on disk."""
     own = {level.shape[:2]: level for level in file.levels[1:]}
-    shapes = level_shapes(file.pixels.shape[0], file.pixels.shape[1])[1:]
-    return tuple(own.get(shape, shape) for shape in shapes)
+    finer = file.levels[0]
+    found: list[RgbPixels | tuple[int, int]] = []
+    for shape in level_shapes(file.pixels.shape[0], file.pixels.shape[1])[1:]:
+        level = own.get(shape)
+        if level is not None and _shows(finer, level):
+            finer = level
+            found.append(level)
+        else:
+            found.append(shape)
+    return tuple(found)
+
+
+def _shows(finer: RgbPixels, level: RgbPixels) -> bool:
+    """Whether a level of a file shows what a finer one shows; warns where not. Windows that cannot be read tell nothing."""
+    fine, coarse = (Windows((one.shape[0], one.shape[1]), partial(_window, one)) for one in (finer, level))
+    found = None
+    with suppress(InputError):
+        found = difference(fine, coarse)
+    if found is not None:
+        msg = (
+            f"{level.title}: its level of {coarse.shape[0]} x {coarse.shape[1]} px (y, x) does not show what the finer one "
+            f"shows ({found}). It is left out, and means of 2 x 2 px take its place: look at the image, and export it again if "
+            f"the full resolution is what is wrong."
+        )
+        warn(msg)
+    return found is None
+
+
+def _window(pixels: RgbPixels, rows: slice, columns: slice) -> NDArray[np.uint8]:
+    return pixels[rows, columns]
 
 
 def _lazy(pixels: RgbPixels) -> da.Array:

@@ -92,7 +92,7 @@ def read_he(
         check_target(Path(out), overwrite=overwrite)
     file = open_rgb(path)
     try:
-        um = choose_um_per_px(path, um_per_px=um_per_px, in_file=file.pixel_size)
+        um = choose_um_per_px(path, um_per_px=um_per_px, in_file=file.pixel_size, why_none=file.why_no_size)
     except InputError:
         file.close()
         raise

@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
-from xml.etree import ElementTree
 
 import numpy as np
 
 from spatialsig._checks import check_positive, warn
 from spatialsig.errors import InputError
+from spatialsig.io.images.ome import describing, ome_images, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+    from xml.etree import ElementTree
 
     import tifffile
 
 _BESIDE_THE_SLIDE = ("label", "macro", "thumbnail", "overview", "map", "barcode", "preview")
 _MUCH_SMALLER = 4  # times fewer pixels than the slide: an overview, whatever its name
-BY_NAME = {"red": 0, "r": 0, "green": 1, "g": 1, "blue": 2, "b": 2}
 UM = {
     "µm": 1.0,
     "μm": 1.0,
@@ -45,15 +45,21 @@ UM = {
     "inch": 25_400.0,
     "in": 25_400.0,
     "dm": 1e5,
+    "thou": 25.4,
+    "pt": 25_400.0 / 72,
     "pm": 1e-6,
     "Å": 1e-4,
     "\u212b": 1e-4,  # the sign of the unit, which is another character than the letter
 }
 _RESOLUTION_UNIT_UM = {2: 25_400.0, 3: 10_000.0}  # inch, centimetre
-_PLAUSIBLE_UM_PER_PX = (
-    0.05,
-    25.0,
-)  # no scanner of slides is finer, and outside it a TIFF resolution is a default of 72 dpi
+_NO_LENGTHS = {"pixel", "reference frame", "none", ""}  # units that say nothing
+_PLAUSIBLE_UM_PER_PX = (0.05, 25.0)  # no scanner of slides is finer
+_PLAUSIBLE_RESOLUTION = (0.05, 5.0)  # outside it a resolution is that of a printer or a screen: 72 to 4,800 dpi
+_TWO_SIZES = 0.05  # share by which two statements in one file may differ
+_UM_AT_1X, _OTHER_MAGNIFICATION = 10.0, 2.5  # scanners differ by a factor of 2 in what they call 20x
+_MPP = re.compile(r"\bMPP\s*=\s*([^|\r\n]+)", re.IGNORECASE)
+_APPMAG = re.compile(r"\bAppMag\s*=\s*([^|\s]+)", re.IGNORECASE)
+_MICRONS = re.compile(r"\s*(um|µm|μm|microns?)(\s*(/|per)\s*(px|pixel))?$", re.IGNORECASE)
 _SAME_SIZE_RTOL = 0.01
 _TURNS = {
     2: "mirrored left to right",
@@ -95,20 +101,6 @@ def _reduced(images: Sequence[tuple[str, int, int]], full: int, small: int) -> b
     return abs(height - 2 * half_height) <= 2 and abs(width - 2 * half_width) <= 2
 
 
-def rgb_order(colours: Sequence[int | None]) -> list[int] | None:
-    """Positions of red, green and blue among channels with these colours (0 to 2); None unless each is there once."""
-    if sorted(colour for colour in colours if colour is not None) != [0, 1, 2]:
-        return None
-    return [list(colours).index(channel) for channel in range(3)]
-
-
-def other_channels(name: str, labels: list[str]) -> InputError:
-    """Error for an image whose channels are called something else: fluorescence, most likely."""
-    return InputError(
-        f"image {name!r} has channels {labels}; wanted red, green and blue: give the colour scan of the H&E."
-    )
-
-
 def warn_turned(path: Path, orientation: int) -> None:
     """Warn where a file says that viewers shall turn or mirror its pixels (TIFF and EXIF orientation other than 1)."""
     if orientation in _TURNS:
@@ -131,58 +123,116 @@ class PixelSize(NamedTuple):
         """Whether one number describes both edges (1 % apart at most)."""
         return bool(np.isclose(self.x_um, self.y_um, rtol=_SAME_SIZE_RTOL))
 
+    @property
+    def listed(self) -> str:
+        """Size as a message says it."""
+        return f"{' x '.join(dict.fromkeys(f'{edge:.4g}' for edge in self))} um"
 
-def tiff_pixel_size(tif: tifffile.TiffFile, page: Any, index: int) -> PixelSize | None:
-    """Pixel size of the image number ``index`` of a TIFF, whose first page is ``page``."""
+
+class Stated(NamedTuple):
+    """What a file says of the size of its pixels: the size, or why none can be taken of what it says."""
+
+    size: PixelSize | None
+    why_none: str = ""  # a clause whose subject is the image; empty where it says nothing
+
+
+def tiff_pixel_size(tif: tifffile.TiffFile, page: Any) -> Stated:
+    """Pixel size of the image of a TIFF whose first page is ``page``; warns where the file says two.
+
+    What is written for this purpose comes first: OME metadata, then a scanner's description, then the resolution.
+    """
+    said: list[tuple[str, Stated]] = []
     if tif.ome_metadata:
-        return ome_pixel_size(tif.ome_metadata, index)
-    aperio = re.search(r"\bMPP\s*=\s*([^|\s]+)", page.description or "")
-    if aperio:
-        return stated_size([(aperio.group(1), "um")] * 2)
-    imagej = str((tif.imagej_metadata or {}).get("unit", ""))
-    unit = UM.get(imagej) or _RESOLUTION_UNIT_UM.get(_tag(page, "ResolutionUnit"))
+        said.append(("its OME metadata", _ome_size(tif, page)))
+    description = page.description or ""
+    said += [(f"MPP = {value.strip()}", stated_size([(value, "um")] * 2)) for value in _MPP.findall(description)]
+    said.append(("its resolution", _resolution(tif, page)))
+    sizes = [(what, one.size) for what, one in said if one.size is not None]
+    if tif.ome_metadata and said[0][1].size is None and len(sizes):
+        sizes = []  # a resolution beside OME metadata is what a library fills in
+    if not sizes:
+        return Stated(None, next((one.why_none for _, one in said if one.why_none), ""))
+    _warn_two_sizes(tif.filehandle.path, sizes, description)
+    return Stated(sizes[0][1])
+
+
+def _warn_two_sizes(name: str, sizes: list[tuple[str, PixelSize]], description: str) -> None:
+    what, size = sizes[0]
+    others = [f"{other.listed} ({by})" for by, other in sizes[1:] if not np.allclose(other, size, rtol=_TWO_SIZES)]
+    magnification = _APPMAG.search(description)
+    if magnification and (number := _number(magnification[1])) > 0:
+        usual = _UM_AT_1X / number
+        if max(usual / size.x_um, size.x_um / usual) > _OTHER_MAGNIFICATION:
+            others.append(f"about {usual:g} um (AppMag = {number:g})")
+    if others:
+        msg = (
+            f"image {name!r} says two things of the size of its pixels: {size.listed} ({what}), but "
+            f"{' and '.join(dict.fromkeys(others))}. The first is taken: pass `um_per_px=` if it is wrong."
+        )
+        warn(msg)
+
+
+def _resolution(tif: tifffile.TiffFile, page: Any) -> Stated:
+    """Size by the resolution of a TIFF, in the unit of ImageJ or of the tag, unless no scan of a slide has it."""
+    own = UM.get(str((tif.imagej_metadata or {}).get("unit", "")))
+    low, high = _PLAUSIBLE_UM_PER_PX if own else _PLAUSIBLE_RESOLUTION
+    unit = own or _RESOLUTION_UNIT_UM.get(_tag(page, "ResolutionUnit"))
     sizes = [unit / r if unit and r else 0.0 for r in (_ratio(page, "XResolution"), _ratio(page, "YResolution"))]
-    plausible = all(_PLAUSIBLE_UM_PER_PX[0] <= size <= _PLAUSIBLE_UM_PER_PX[1] for size in sizes)
-    return PixelSize(*sizes) if plausible else None
+    if all(low <= size <= high for size in sizes):
+        return Stated(PixelSize(*sizes))
+    what = f"has a resolution of {PixelSize(*sizes).listed} per px, which is that of a printer or a screen,"
+    return Stated(None, what if all(sizes) else "")
 
 
-def ome_images(xml: str) -> list[ElementTree.Element]:
-    """``Pixels`` of every image that OME-XML describes; none where it is no XML, of which nothing can be taken."""
-    try:
-        return ElementTree.fromstring(xml).findall(".//{*}Image/{*}Pixels")
-    except ElementTree.ParseError:
-        return []
+def _ome_size(tif: tifffile.TiffFile, page: Any) -> Stated:
+    pixels = describing(tif, page)
+    if pixels is None:
+        return Stated(None, "has OME metadata that describe other images, not this one,")
+    size = size_of(pixels)
+    if size is not None and size != (page.imagelength, page.imagewidth):
+        described = " x ".join(map(str, size))
+        return Stated(
+            None,
+            f"has {page.imagelength} x {page.imagewidth} px (y, x), but its OME metadata describe one of {described} px, "
+            f"whose pixel size is not its own,",
+        )
+    return _ome_stated(pixels)
 
 
 def ome_pixel_size(xml: str, index: int) -> PixelSize | None:
-    """``PhysicalSizeX``, ``PhysicalSizeY`` and their units of image number ``index``."""
+    """``PhysicalSizeX``, ``PhysicalSizeY`` and their units of image number ``index`` of a description."""
     images = ome_images(xml)
-    if not images:
-        return None
-    pixels = images[min(index, len(images) - 1)]
-    stated = [(pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm")) for axis in "XY"]
-    return stated_size(stated)
+    return _ome_stated(images[index]).size if index < len(images) else None
 
 
-def stated_size(stated: Sequence[tuple[str | None, str]]) -> PixelSize | None:
-    """Edges of a pixel as a file states them, value and unit; None where it states none, or one that cannot be meant."""
+def _ome_stated(pixels: ElementTree.Element) -> Stated:
+    return stated_size(
+        [(pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm")) for axis in "XY"]
+    )
+
+
+def stated_size(stated: Sequence[tuple[str | None, str]]) -> Stated:
+    """Edges of a pixel as a file states them, value and unit, x before y; a size that cannot be meant is warned of."""
+    told = [(value, unit) for value, unit in stated if value and unit.strip().lower() not in _NO_LENGTHS]
+    if not told:
+        return Stated(None)
+    listed = " x ".join(dict.fromkeys(f"{value!r} {unit}" if value else "nothing" for value, unit in stated))
     sizes = [_number(str(value)) * UM.get(unit.strip(), np.nan) for value, unit in stated]
-    if not all(size > 0 for size in sizes):  # nothing, no number, or a unit that says nothing, such as "pixel"
-        return None
+    if not all(size > 0 for size in sizes):
+        return Stated(None, f"states a pixel size of {listed} (x, y), of which no length can be taken,")
     if all(_PLAUSIBLE_UM_PER_PX[0] <= size <= _PLAUSIBLE_UM_PER_PX[1] for size in sizes):
-        return PixelSize(*sizes)
-    listed = " x ".join(f"{value!r} {unit}" for value, unit in dict.fromkeys(stated))
+        return Stated(PixelSize(*sizes))
     msg = (
         f"an image states a pixel size of {listed}, which is not taken: scans of slides have {_PLAUSIBLE_UM_PER_PX[0]:g} to "
         f"{_PLAUSIBLE_UM_PER_PX[1]:g} um per px. Pass `um_per_px=` where a size is needed."
     )
     warn(msg)
-    return None
+    return Stated(None, f"states a pixel size of {listed}, which no scan of a slide has,")
 
 
 def _number(text: str) -> float:
-    """Number in a text, with a decimal point or a decimal comma; NaN where it is none."""
-    plain = text.strip()
+    """Number in a text, with a decimal point or a decimal comma, with or without um after it; NaN where it is none."""
+    plain = _MICRONS.sub("", text.strip())
     try:
         return float(plain.replace(",", ".") if plain.count(",") == 1 and "." not in plain else plain)
     except ValueError:
@@ -205,16 +255,22 @@ def _ratio(page: Any, name: str) -> float:
     return numerator / denominator if denominator else 0.0
 
 
-def choose_um_per_px(path: Path | None, *, um_per_px: float | None, in_file: PixelSize | None) -> float:
+def choose_um_per_px(
+    path: Path | None, *, um_per_px: float | None, in_file: PixelSize | None, why_none: str = ""
+) -> float:
     """Micrometres per full-resolution px: as the caller says, otherwise as the file does; ``assemble`` compares the two.
 
+    ``why_none`` says what is wrong with what the file states, as :class:`Stated` does.
     Raises :class:`InputError` if neither says it, or the file says different edges for x and y.
     """
     name = "array" if path is None else str(path)
     if um_per_px is not None:
         return float(um_per_px)
     if in_file is None:
-        msg = f"image {name!r} does not say how large its pixels are; pass `um_per_px=` (um per full-resolution px)."
+        fault = f"{why_none} and so" if why_none else ""
+        msg = (
+            f"image {name!r} {fault} does not say how large its pixels are; pass `um_per_px=` (um per full-resolution px)."
+        ).replace("  ", " ")
         raise InputError(msg)
     if not in_file.is_square:
         msg = (

@@ -5,21 +5,27 @@ Floor 7. Used by io/images/open_rgb.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
 
+from spatialsig._checks import warn
 from spatialsig._files import DECODING_ERRORS
+from spatialsig.data.channels import channel_order
 from spatialsig.errors import InputError
-from spatialsig.io.images.metadata import BY_NAME, PixelSize, other_channels, pick_slide, rgb_order, stated_size
+from spatialsig.io.images.metadata import Stated, pick_slide, stated_size
 from spatialsig.io.images.rgb import RgbFile, RgbPixels
+from spatialsig.store.chunk_files import check_arrays
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
 _ROOT_FILES = ("zarr.json", ".zgroup", ".zattrs")
+_SAME_FACTOR = 0.1  # by which the scale of a level may miss its size: sizes are rounded
 _COLOURS = {"ff0000": 0, "00ff00": 1, "0000ff": 2}
 
 
@@ -34,12 +40,12 @@ def open_ngff(path: Path) -> RgbFile:
     Raises :class:`InputError` if there is no multi-scale RGB image, or it is damaged.
     """
     try:
-        group = _image_group(zarr.open_group(path, mode="r"), path)
-        scales = _metadata(group)["multiscales"][0]
+        group, scales = _slide_of(zarr.open_group(path, mode="r"), path)
         axes = [_axis(axis) for axis in scales.get("axes", "tczyx")]
-        arrays = [group[dataset["path"]] for dataset in scales["datasets"]]
+        arrays: list[Any] = [group[dataset["path"]] for dataset in scales["datasets"]]
         channels = _channel_order(_metadata(group), str(path))
-        size = _pixel_size(scales, axes)
+        stated = _pixel_size(scales, axes)
+        _warn_scales(scales, axes, arrays, str(path))
     except InputError:
         raise
     except DECODING_ERRORS as error:
@@ -47,7 +53,8 @@ def open_ngff(path: Path) -> RgbFile:
         raise InputError(msg) from error
     names = [name for name, _ in axes]
     levels = [_rgb(array, names, str(path), channels) for array in arrays]
-    return RgbFile(levels, size, [])
+    check_arrays([path / array.path for array in arrays], name=str(path))
+    return RgbFile(levels, stated.size, [], why_no_size=stated.why_none)
 
 
 class _Plane:
@@ -97,12 +104,26 @@ def _image_group(root: zarr.Group, path: Path) -> zarr.Group:
             f"image {str(path)!r} is a Zarr directory without `multiscales`; wanted an OME-Zarr image: export it again."
         )
         raise InputError(msg)
-    sizes: list[tuple[str, int, int]] = []
-    for group in groups:
-        scales = _metadata(group)["multiscales"][0]
-        array: Any = group[scales["datasets"][0]["path"]]
-        sizes.append((str(scales.get("name") or group.basename), int(array.shape[-2]), int(array.shape[-1])))
+    sizes = [_size(group, _metadata(group)["multiscales"][0], group.basename) for group in groups]
     return groups[pick_slide(sizes, name=str(path))]
+
+
+def _slide_of(root: zarr.Group, path: Path) -> tuple[zarr.Group, dict[str, Any]]:
+    """The group of the slide, and the slide among the images that it describes."""
+    group = _image_group(root, path)
+    images: list[dict[str, Any]] = _metadata(group)["multiscales"]
+    if len(images) == 1:
+        return group, images[0]
+    sizes = [_size(group, image, f"image {number}") for number, image in enumerate(images)]
+    return group, images[pick_slide(sizes, name=str(path))]
+
+
+def _size(group: zarr.Group, scales: dict[str, Any], name: str) -> tuple[str, int, int]:
+    """Name, height and width of the image that an entry of ``multiscales`` describes."""
+    array: Any = group[scales["datasets"][0]["path"]]
+    names = [axis for axis, _ in map(_axis, scales.get("axes", "tczyx"))]
+    y, x = (names.index(axis) if axis in names else position for axis, position in (("y", -2), ("x", -1)))
+    return str(scales.get("name") or name), int(array.shape[y]), int(array.shape[x])
 
 
 def _axis(axis: Any) -> tuple[str, str | None]:
@@ -110,14 +131,39 @@ def _axis(axis: Any) -> tuple[str, str | None]:
     return (str(axis["name"]).lower(), axis.get("unit")) if isinstance(axis, dict) else (str(axis).lower(), None)
 
 
-def _pixel_size(scales: dict[str, Any], axes: list[tuple[str, str | None]]) -> PixelSize | None:
-    factor = np.ones(len(axes))
-    for source in (scales["datasets"][0], scales):
+def _scale(sources: Iterable[dict[str, Any]], n_axes: int) -> NDArray[np.float64]:
+    """Product of the scales that these sources state, one per axis."""
+    factor = np.ones(n_axes)
+    for source in sources:
         for step in source.get("coordinateTransformations", []):
             if step.get("type") == "scale":
                 factor = factor * np.asarray(step["scale"], np.float64)
-    sizes = {name: (str(factor[i]), str(unit)) for i, (name, unit) in enumerate(axes) if name in "xy"}
-    return stated_size([sizes["x"], sizes["y"]]) if {"x", "y"} <= sizes.keys() else None
+    return factor
+
+
+def _pixel_size(scales: dict[str, Any], axes: list[tuple[str, str | None]]) -> Stated:
+    factor = _scale((scales["datasets"][0], scales), len(axes))
+    sizes = {name: (str(factor[i]), unit or "") for i, (name, unit) in enumerate(axes) if name in "xy"}
+    return stated_size([sizes["x"], sizes["y"]]) if {"x", "y"} <= sizes.keys() else Stated(None)
+
+
+def _warn_scales(scales: dict[str, Any], axes: list[tuple[str, str | None]], arrays: list[Any], name: str) -> None:
+    """Warn where the px of a level, by its scale, do not cover the field that its size says."""
+    places = [i for i, (axis, _) in enumerate(axes) if axis in "xy"]
+    stated = [_scale([dataset], len(axes)) for dataset in scales["datasets"]]
+    if all(np.array_equal(scale, np.ones(len(axes))) for scale in stated):
+        return  # none is stated
+    for dataset, scale, array in zip(scales["datasets"][1:], stated[1:], arrays[1:], strict=True):
+        by_scale = [scale[i] / stated[0][i] for i in places]
+        by_size = [arrays[0].shape[i] / array.shape[i] for i in places]
+        if not np.allclose(by_scale, by_size, rtol=_SAME_FACTOR):
+            msg = (
+                f"image {name!r}: level {dataset['path']!r} has {1 / by_size[0]:.3g} times the px of the first along an edge, "
+                f"but its scale says px {by_scale[0]:.3g} times as large. One of the scales is wrong, and the pixel size is "
+                f"taken from that of the first: pass `um_per_px=` if you know it."
+            )
+            warn(msg)
+            return
 
 
 def _channel_order(metadata: dict[str, Any], name: str) -> list[int] | None:
@@ -125,13 +171,5 @@ def _channel_order(metadata: dict[str, Any], name: str) -> list[int] | None:
     channels = metadata.get("omero", {}).get("channels", [])
     if len(channels) not in {3, 4}:
         return None
-    labels = [str(channel.get("label", "")).lower() for channel in channels]
-    order = rgb_order([BY_NAME.get(label) for label in labels])
-    order = order or rgb_order([_COLOURS.get(str(channel.get("color", "")).lower()) for channel in channels])
-    if (
-        order is None
-        and len(channels) == 3
-        and any(not re.fullmatch(r"(channel)?[\s:]*\d*", label) for label in labels)
-    ):
-        raise other_channels(name, labels)
-    return order
+    colours = [_COLOURS.get(str(channel.get("color", "")).lower()) for channel in channels]
+    return channel_order([channel.get("label") for channel in channels], colours, where=f"image {name!r}")

@@ -14,7 +14,7 @@ import numpy as np
 from spatialsig._checks import check_files
 from spatialsig._files import DECODING_ERRORS
 from spatialsig.errors import InputError
-from spatialsig.io.images.metadata import PixelSize, stated_size, tiff_orientation, warn_turned
+from spatialsig.io.images.metadata import Stated, stated_size, tiff_orientation, warn_turned
 from spatialsig.io.images.rgb import RgbFile, RgbPixels
 
 if TYPE_CHECKING:
@@ -161,7 +161,8 @@ def open_wsi(path: Path) -> RgbFile:
         RgbPixels(_OpenslideLevel(slide, level), axes="YXS", name=str(path), alpha_over=background)
         for level in range(slide.level_count)
     ]
-    return RgbFile(levels, _openslide_pixel_size(slide, openslide), [slide])
+    stated = _openslide_pixel_size(slide, openslide)
+    return RgbFile(levels, stated.size, [slide], why_no_size=stated.why_none)
 
 
 def _warn_turned(path: Path) -> None:
@@ -172,6 +173,6 @@ def _warn_turned(path: Path) -> None:
         warn_turned(path, tiff_orientation(tif.pages.first))
 
 
-def _openslide_pixel_size(slide: Any, openslide: Any) -> PixelSize | None:
+def _openslide_pixel_size(slide: Any, openslide: Any) -> Stated:
     names = (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y)
     return stated_size([(slide.properties.get(name), "um") for name in names])

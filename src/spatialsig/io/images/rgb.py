@@ -11,6 +11,7 @@ import numpy as np
 
 from spatialsig._files import DECODING_ERRORS
 from spatialsig.errors import InputError
+from spatialsig.store.layout import check_level_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -88,6 +89,11 @@ class RgbPixels:
         self.reopens_by: tuple[Callable[..., RgbPixels], tuple[Any, ...]] | None = None  # set where a file was opened
         self._divisor = 1 if np.dtype(array.dtype) == np.uint8 else self._find_divisor()
 
+    @property
+    def title(self) -> str:
+        """What messages call the image."""
+        return f"image {self._name!r}"
+
     def __getitem__(self, window: tuple[slice, ...]) -> NDArray[np.uint8]:
         """Decode the window ``[y0:y1, x0:x1]``; a third slice takes channels."""
         values = self._read(window)
@@ -163,11 +169,17 @@ class RgbFile:
         Windows of the full-resolution image and of the file's own coarser levels.
     pixel_size
         Edges of a full-resolution px as the file says, or None.
+    why_no_size
+        Why none can be taken of what the file says; empty where it says nothing.
     """
 
-    def __init__(self, levels: list[RgbPixels], pixel_size: PixelSize | None, stores: list[Any]) -> None:
+    def __init__(
+        self, levels: list[RgbPixels], pixel_size: PixelSize | None, stores: list[Any], *, why_no_size: str = ""
+    ) -> None:
+        check_level_sizes([level.shape for level in levels], name=levels[0].title, same_part=False)
         self.levels = levels
         self.pixel_size = pixel_size
+        self.why_no_size = why_no_size
         self._stores = stores
 
     @property

@@ -12,17 +12,15 @@ import tifffile
 
 from spatialsig._checks import warn
 from spatialsig._files import DECODING_ERRORS, content_hint
+from spatialsig.data.channels import BY_NAME, channel_order, other_channels, rgb_order
 from spatialsig.errors import InputError
 from spatialsig.io.images.metadata import (
-    BY_NAME,
-    ome_images,
-    other_channels,
     pick_slide,
-    rgb_order,
     tiff_orientation,
     tiff_pixel_size,
     warn_turned,
 )
+from spatialsig.io.images.ome import describing
 from spatialsig.io.images.rgb import RgbFile, RgbPixels
 from spatialsig.io.images.tiff_level import Bytes, TiffLevel
 
@@ -64,19 +62,20 @@ def open_tiff(path: Path) -> RgbFile:
 
 def _open(path: Path, file: Bytes) -> RgbFile:
     with tifffile.TiffFile(path) as tif:
-        index, series = _slide_series(tif, path)
-        levels = [_pages(level, path) for level in series.levels]
-        page = levels[0][0].keyframe
+        levels = [_pages(level, path) for level in _slide_series(tif, path).levels]
+        first, page = levels[0][0], levels[0][0].keyframe
         _check_whole(levels, path)
-        _check_colours(page, path)
-        size = tiff_pixel_size(tif, page, index)
-        channels = _channel_order(tif, index, levels[0])
+        for pages in levels:
+            _check_colours(pages[0].keyframe, path)
+        stated = tiff_pixel_size(tif, first)
+        channels = _channel_order(tif, levels[0])
         orientation = tiff_orientation(page)
         windows = [TiffLevel(pages, file) for pages in levels]  # tifffile prepares its decoders from the open file
     _warn_one_piece(page, path)
+    _warn_aborted(first, path)
     warn_turned(path, orientation)
     pixels = [_rgb(level, page, str(path), channels) for level in windows]
-    return RgbFile(pixels, size, [file])
+    return RgbFile(pixels, stated.size, [file], why_no_size=stated.why_none)
 
 
 def _rgb(level: TiffLevel, page: Any, name: str, channels: list[int] | None) -> RgbPixels:
@@ -84,15 +83,14 @@ def _rgb(level: TiffLevel, page: Any, name: str, channels: list[int] | None) -> 
     return RgbPixels(level, axes="YXS"[: len(level.shape)], name=name, palette=palette, channels=channels)
 
 
-def _slide_series(tif: tifffile.TiffFile, path: Path) -> tuple[int, Any]:
-    """The image of the slide and its number in the file."""
+def _slide_series(tif: tifffile.TiffFile, path: Path) -> Any:
+    """The image of the slide."""
     images = list(tif.series)
     if not images:
         msg = f"image {str(path)!r} holds no image: copy or export the file again."
         raise InputError(msg)
     sizes = [(str(s.name), int(s.keyframe.imagelength), int(s.keyframe.imagewidth)) for s in images]
-    index = pick_slide(sizes, name=str(path))
-    series = images[index]
+    series = images[pick_slide(sizes, name=str(path))]
     stacked = {axis: n for axis, n in zip(series.axes, series.shape, strict=True) if axis not in "YXSC" and n > 1}
     if stacked:
         msg = (
@@ -100,7 +98,7 @@ def _slide_series(tif: tifffile.TiffFile, path: Path) -> tuple[int, Any]:
             f"shape {series.shape}); wanted one H&E: save one plane as RGB."
         )
         raise InputError(msg)
-    return index, series
+    return series
 
 
 def _pages(level: Any, path: Path) -> list[Any]:
@@ -134,9 +132,23 @@ def _check_whole(levels: list[list[Any]], path: Path) -> None:
             raise InputError(msg)
 
 
+def _warn_aborted(page: Any, path: Path) -> None:
+    """Warn where tiles are filled up to one in the middle of a row and empty from there on, as no scanner leaves them out."""
+    counts = np.asarray(page.databytecounts)
+    filled = int(np.count_nonzero(counts))
+    across = -(-page.imagewidth // page.tilewidth) if page.tilewidth else 1
+    if 0 < filled < len(counts) and counts[:filled].all() and (across == 1 or filled % across):
+        msg = (
+            f"image {str(path)!r} looks like one whose writing was broken off: its first {filled} tiles or strips hold pixels, "
+            f"and the {len(counts) - filled} after them none ({1 - filled / len(counts):.0%}), which are taken as white. Export "
+            f"it again if there was tissue."
+        )
+        warn(msg)
+
+
 def _check_colours(page: Any, path: Path) -> None:
     what = _REFUSED.get(int(page.photometric))
-    if page.photometric == _YCBCR and page.compression not in _JPEG and page.compression < 30_000:
+    if page.photometric == _YCBCR and page.compression not in _JPEG:  # no other decoder turns it into RGB
         what = "YCbCr without JPEG compression"
     if page.compression == _APERIO_YCBCR:
         what = "Aperio JPEG 2000 in YCbCr, which only openslide decodes"
@@ -168,26 +180,27 @@ def _palette(page: Any) -> NDArray[np.uint8]:
     return np.ascontiguousarray((colours >> shift).T, dtype=np.uint8)
 
 
-def _channel_order(tif: tifffile.TiffFile, index: int, pages: list[Any]) -> list[int] | None:
+def _channel_order(tif: tifffile.TiffFile, pages: list[Any]) -> list[int] | None:
     """Positions of red, green and blue by the names or colours that a file gives its channels; None: as they come.
 
     Raises :class:`InputError` if channels that are pages of their own are called something else: fluorescence, most likely.
     """
-    names, colours = _named_channels(tif, index)
-    alone = len(pages) > 1
+    names, colours = _named_channels(tif, pages[0])
     by_name = [BY_NAME.get(name) for name in names]
-    by_colour = [_OME_RGB.get((colour >> 8) & 0xFFFFFF) if alone else None for colour in colours]
-    order = rgb_order([one if one is not None else other for one, other in zip(by_name, by_colour, strict=True)])
-    if order is None and alone and any(names) and any(name not in BY_NAME for name in names):
-        raise other_channels(tif.filename, names)
+    if len(pages) == 1:  # the samples of one page are red, green and blue by what the page says
+        return rgb_order(by_name)
+    where = f"image {tif.filehandle.path!r}"
+    order = channel_order(names, [_OME_RGB.get((colour >> 8) & 0xFFFFFF) for colour in colours], where=where)
+    if order is None and any(names) and None in by_name:
+        raise other_channels(where, names)
     return order
 
 
-def _named_channels(tif: tifffile.TiffFile, index: int) -> tuple[list[str], list[int]]:
+def _named_channels(tif: tifffile.TiffFile, page: Any) -> tuple[list[str], list[int]]:
     """Names of the channels and their colours, as OME or ImageJ write them; empty where they do not."""
     if tif.ome_metadata:
-        images = ome_images(tif.ome_metadata)
-        channels = images[min(index, len(images) - 1)].findall("{*}Channel") if images else []
+        described = describing(tif, page)
+        channels = [] if described is None else described.findall("{*}Channel")
         names = [str(channel.get("Name", "")) for channel in channels]
         colours = [int(channel.get("Color", "-1")) for channel in channels]
     else:
