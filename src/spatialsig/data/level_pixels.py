@@ -129,7 +129,10 @@ def _pairs(
                 area_weights(round(low - part.start, 6), high - low, span.stop - span.start, part.stop - part.start)
             )
         window = np.asarray(fine.read(*parts), np.float64)
-        yield np.asarray(coarse.read(rows, columns), np.float64), np.einsum("ay,bx,yxc->abc", *weights, window)
+        averaged = np.tensordot(
+            np.tensordot(weights[0], window, (1, 0)), weights[1], (1, 1)
+        )  # (rows, channels, columns)
+        yield np.asarray(coarse.read(rows, columns), np.float64), np.moveaxis(averaged, 1, 2)
 
 
 def _span(share: float, size: int) -> slice:
