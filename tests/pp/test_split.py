@@ -5,6 +5,7 @@ import anndata as ad
 import numpy as np
 import pytest
 import spatialdata as sd
+import tifffile
 
 import spatialsig as sp
 from spatialsig.errors import InputError, LeakageError, SpatialsigWarning
@@ -139,3 +140,14 @@ def test_errors(toy: sd.SpatialData, kwargs: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         sp.pp.split(toy, **kwargs)
     assert "split" not in toy.attrs["spatialsig"]
+
+
+def test_slides_whose_patient_nobody_named_are_warned_of(tmp_path: Path) -> None:
+    rgb = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    stores = {}
+    for sample, patient in (("P1.a", None), ("P1.b", None), ("P2.a", "P2.a"), ("P3.a", "P3")):
+        tifffile.imwrite(image := tmp_path / f"{sample}.tif", rgb)
+        stores[sample] = tmp_path / f"{sample}.zarr"
+        sp.io.read_he(image, um_per_px=0.5, sample=sample, patient=patient, out=stores[sample])
+    with pytest.warns(SpatialsigWarning, match=r"no patient is known for \['P1.a', 'P1.b'\]; each counts as its own"):
+        sp.pp.split(sp.Cohort(stores), n_folds=2)

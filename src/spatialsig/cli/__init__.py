@@ -11,7 +11,6 @@ import warnings
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from typer.main import get_command
 
 from spatialsig._settings import settings
@@ -20,7 +19,7 @@ from spatialsig.errors import SpatialsigError, SpatialsigWarning
 from . import model_commands, project_commands, slide_commands
 from .cohorts import at_once, slide_by_slide
 from .options import INTERRUPTED, STEPS, STORES, WHOLE
-from .wording import on_the_command_line
+from .wording import console, say_error
 
 __all__ = ["app", "main"]
 
@@ -32,7 +31,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-console = Console(stderr=True)
 
 for name, command, panel in (
     ("demo", at_once(project_commands.demo), WHOLE),
@@ -90,8 +88,7 @@ def main() -> None:
     try:
         app()
     except (SpatialsigError, OSError) as error:
-        text = " ".join(filter(None, [f"error: {error}", on_the_command_line(str(error), _options())]))
-        console.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
+        say_error(str(error), _options())
         sys.exit(1)
     except KeyboardInterrupt:
         console.print("interrupted; where possible, the same command resumes where it stopped", style="yellow")

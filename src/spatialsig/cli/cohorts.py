@@ -17,6 +17,8 @@ from spatialsig._checks import check_key
 from spatialsig._settings import settings
 from spatialsig.errors import InputError, SpatialsigError
 
+from .wording import say_error
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -174,7 +176,7 @@ class Survivors:
             return
         for outcome in outcomes:
             if outcome.error is not None:
-                self._say(f"{outcome.name} is left out: {outcome.error}")
+                say_error(f"{outcome.name} is left out: {outcome.error}")
         self.failed |= any(sample in bad for sample in self.data)
         good = whole.subset([sample for sample in whole if sample not in bad])
         self.data = good.part([sample for sample in self.data if sample not in bad])
@@ -184,13 +186,10 @@ class Survivors:
     def _leave_out(self, error: SpatialsigError) -> None:
         from spatialsig.cohort import Cohort
 
-        self._say(str(error))
+        say_error(str(error))
         self.failed = True
         if isinstance(self.data, Cohort):
             self.data = self.data.part([sample for sample in self.data if sample not in error.failed])
-
-    def _say(self, text: str) -> None:
-        typer.secho(f"error: {text}", err=True, fg="red")
 
     def end(self) -> None:
         """Exit with 1 if a slide failed."""

@@ -26,6 +26,7 @@ from spatialsig.cli.options import (
     prepare,
     slides_at,
 )
+from spatialsig.cli.wording import say_error
 from spatialsig.errors import SpatialsigWarning
 
 if TYPE_CHECKING:
@@ -144,11 +145,13 @@ def predict(
     for outcome in cut:  # without patches the prediction failed too, for want of them
         if outcome.error is not None:
             done.loc[done["sample"] == outcome.name, "error"] = f"{type(outcome.error).__name__}: {outcome.error}"
-    typer.echo(
-        done.drop(columns="error" if not done["error"].any() else []).round({"seconds": 1}).to_string(index=False)
-    )
-    typer.echo(f"table: {key_added}, {len(loaded.signatures)} signatures")
-    if done["error"].any():
+    typer.echo(done.drop(columns="error").round({"seconds": 1}).to_string(index=False))
+    failed = done[done["error"] != ""]
+    if len(failed) < len(done):
+        typer.echo(f"table: {key_added}, {len(loaded.signatures)} signatures")
+    for sample, error in zip(failed["sample"], failed["error"], strict=True):
+        say_error(f"{sample}: {error}")
+    if len(failed):
         raise typer.Exit(1)
 
 

@@ -50,14 +50,19 @@ def prepare(*, quiet: bool) -> None:
     logging.getLogger("spatialdata").setLevel(logging.WARNING)
 
 
-def slides_at(path: Path) -> Data:
-    """One store, or the cohort that lies at ``path``."""
+def check_stores(path: Path) -> None:
+    """Refuse what is neither a store, nor a directory of stores, nor the csv of a cohort."""
     if not path.exists():
         msg = f"{path} does not exist; wanted a store, a directory of stores, or the csv of a cohort."
         raise FileMissingError(msg)
     if path.is_file() and path.suffix.lower() != ".csv":
         msg = f"{path} is a file, no store; wanted a store, a directory of stores, or the csv of a cohort. Of an image or a bundle make a store first: `spatialsig import`."
         raise InputError(msg)
+
+
+def slides_at(path: Path) -> Data:
+    """One store, or the cohort that lies at ``path``, or the part of it that is asked for."""
+    check_stores(path)
     if (path / "zarr.json").is_file() or (path / ".zgroup").is_file():
         if is_chosen():
             msg = f"{path} is the store of one slide; `--only` and `--index` choose from the cohort in a directory."

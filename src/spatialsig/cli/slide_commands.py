@@ -24,6 +24,7 @@ from spatialsig.cli.options import (
     Slides,
     Store,
     TestFold,
+    check_stores,
     held_out,
     prepare,
     slides_at,
@@ -209,6 +210,7 @@ def verify(stores: Slides, *, quiet: Quiet = False) -> None:
     from spatialsig.store.metadata import stores_in
 
     prepare(quiet=quiet)
+    check_stores(stores)
     several = Cohort(stores).stores if stores.is_file() else {path.name: path for path in stores_in(stores)}
     several = {name: several[name] for name in choose(list(several))}
     tables = {name: verify_store(path) for name, path in several.items()}
@@ -224,7 +226,11 @@ def status(stores: Slides, *, quiet: Quiet = False) -> None:
 
     prepare(quiet=quiet)
     made = status_of(slides_at(stores))
-    typer.echo(made.drop(columns="detail").to_string(index=False) if len(made) else "nothing was made here yet")
+    typer.echo(
+        made.drop(columns="detail").to_string(index=False)
+        if len(made)
+        else "nothing here has a record of what it was made from"
+    )
     for detail in made.loc[made["state"] != "fresh", "detail"].drop_duplicates():
         typer.echo(detail)
     if (made["state"] == "stale").any():

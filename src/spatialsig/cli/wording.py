@@ -1,4 +1,4 @@
-"""What functions and arguments that a message names are called on the command line.
+"""Messages in the words of the command line: what functions and arguments are called there.
 
 Floor 12. Used by cli.
 """
@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
+
+from click import get_current_context
+from rich.console import Console
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -22,6 +25,7 @@ _WITHOUT_VALUE = {
     "use_rep=None": "no_embedding",
     "test_fold=None": "all_slides",
 }  # argument -> option that stands for it
+console = Console(stderr=True)
 _FUNCTION = re.compile(r"`sp\.(\w+\.\w+)")
 _ARGUMENT = re.compile(r"`(\w+)=([^`]*)`")
 
@@ -40,6 +44,16 @@ def on_the_command_line(message: str, options: Collection[str]) -> str:
     )
 
 
+def say_error(text: str, options: Collection[str] | None = None) -> None:
+    """Say what went wrong on standard error; ``options`` are those of the command that runs, or was typed."""
+    if options is None:
+        context = get_current_context(silent=True)
+        options = [str(parameter.name) for parameter in context.command.params] if context else []
+    said = on_the_command_line(text, options)
+    line = " ".join(filter(None, [f"error: {text}", said]))
+    console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
+
+
 def _commands(message: str) -> Iterator[tuple[str, str]]:
     for function in _FUNCTION.findall(message):
         if function in COMMAND_OF:
@@ -54,9 +68,7 @@ def _options(message: str, options: Collection[str]) -> Iterator[tuple[str, str]
             continue
         flag = _WITHOUT_VALUE.get(written, name)
         if flag in options:
-            yield (
-                written,
-                f"--{flag.replace('_', '-')}" + ("" if flag != name or value in ("True", "False") else f" {value}"),
-            )
+            alone = flag != name or value in ("True", "False", "")
+            yield written, f"--{flag.replace('_', '-')}" + ("" if alone else f" {value}")
         elif "further" in options and not name.endswith("_key"):  # the commands use the usual names
             yield written, f"--set {written}"

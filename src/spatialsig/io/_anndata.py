@@ -149,8 +149,7 @@ def from_anndata(
         file.close()
         raise
     sample = identity.sample or (image_name(where) if where else "slide")
-    patient = identity.patient or sample
-    obs = labelled(frame.loc[placed], sample=sample, patient=patient)
+    obs = labelled(frame.loc[placed], sample=sample, patient=identity.patient or sample)
     obs[_keys.CELL_ID] = identity.cell_ids[placed]
     info = {
         "n_cells": int(placed.sum()),
@@ -174,7 +173,7 @@ def from_anndata(
         {table_key: table, _keys.CIRCLES: circles},
         file,
         {_keys.GLOBAL: Identity()},
-        attrs=slide_attrs(sample=sample, patient=patient, um_per_global_px=float(um_per_px), source=source),
+        attrs=slide_attrs(sample=sample, patient=identity.patient, um_per_global_px=float(um_per_px), source=source),
         image_key=image_key,
         out=out,
         overwrite=overwrite,

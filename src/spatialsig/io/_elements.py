@@ -77,13 +77,16 @@ def cell_circles(
     )
 
 
-def slide_attrs(*, sample: str, patient: str, um_per_global_px: float, source: dict[str, Any]) -> dict[str, Any]:
-    """Attributes of an object: whose slide it is, how long a unit of ``global`` is, and what it was read from."""
+def slide_attrs(*, sample: str, patient: str | None, um_per_global_px: float, source: dict[str, Any]) -> dict[str, Any]:
+    """Attributes of an object: whose slide it is, how long a unit of ``global`` is, and what it was read from.
+
+    A slide without a patient counts as one of its own, and ``source`` then names none.
+    """
     attrs = {
         _keys.SAMPLE: trimmed(sample),
-        _keys.PATIENT: trimmed(patient),
+        _keys.PATIENT: trimmed(sample if patient is None else patient),
         "um_per_global_px": um_per_global_px,
-        "source": source | {_keys.PATIENT: trimmed(patient)},
+        "source": source | ({} if patient is None else {_keys.PATIENT: trimmed(patient)}),
     }
     return {_keys.NAMESPACE: attrs}
 

@@ -99,7 +99,7 @@ def read_he(
     sample = image_name(path) if sample is None else sample
     attrs = slide_attrs(
         sample=sample,
-        patient=sample if patient is None else patient,
+        patient=patient,
         um_per_global_px=um,
         source={"reader": "read_he", "he_image": str(path.resolve())},
     )

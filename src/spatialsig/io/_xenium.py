@@ -163,9 +163,8 @@ def read_xenium(
     image_path, image_place = (Path(he_image), GIVEN) if he_image is not None else find_he(path) or (None, None)
     matrix, aligned = read_he_alignment(path, image_path, he_alignment, pixel_size)
     sample = path.resolve().name if sample is None else sample
-    patient = sample if patient is None else patient
     table, circles, layout, in_order = _cells(
-        path, form, sample=sample, patient=patient, pixel_size=pixel_size, strict=any(extras.values())
+        path, form, sample=sample, patient=patient or sample, pixel_size=pixel_size, strict=any(extras.values())
     )
     source: dict[str, Any] = {
         "reader": "read_xenium",

@@ -149,7 +149,7 @@ def _groups(data: Data, by: str, table_key: str) -> dict[str, str]:
     without_patient, other = [], []
     for slide in open_slides(data):
         groups[slide.name] = slide.patient if by == "patient" else slide.name
-        if not slide.attrs.get("patient"):
+        if not _patient_was_named(slide):
             without_patient.append(slide.name)
         elif named := _other_patients(slide, table_key):
             other.append(f"{slide.name} is of {slide.patient!r}, its cells of {first_few(named)}")
@@ -165,6 +165,13 @@ def _groups(data: Data, by: str, table_key: str) -> dict[str, str]:
             "in different folds leak: set sdata.attrs['spatialsig']['patient']."
         )
     return groups
+
+
+def _patient_was_named(slide: Slide) -> bool:
+    """Whether somebody named the patient of a slide; readers name one after the slide where nobody does."""
+    source = slide.attrs.get("source")
+    by_reader = isinstance(source, dict) and "reader" in source and _keys.PATIENT not in source
+    return bool(slide.attrs.get(_keys.PATIENT)) and not (by_reader and slide.patient == slide.name)
 
 
 def _other_patients(slide: Slide, table_key: str) -> list[str]:

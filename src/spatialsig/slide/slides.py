@@ -261,6 +261,9 @@ def on_slide(name: str) -> Iterator[None]:
 
 
 def _open_store(path: Path) -> Slide:
+    if path.is_file():
+        msg = f"{str(path)!r} is a file; wanted the directory of a store. Of an image or a bundle make one: `sp.io.read_he`, `sp.io.read_xenium`."
+        raise StoreError(msg)
     if not path.is_dir():
         msg = f"store {path} does not exist; make it with `sp.io.read_xenium(..., out=...)` or `sp.io.write`."
         raise StoreError(msg)
