@@ -109,6 +109,7 @@ def assemble(
     check_new_names([*elements, *([] if file is None else [image_key])])
     if file is not None:
         check_pixels(file.pixels, name=image_key)
+        _leave_out_wrong_levels(file)
     if file is not None and file.pixel_size is not None:
         attrs = _with_pixel_size(attrs, file.pixel_size, to_global[_keys.GLOBAL], image_key)
     if out is None:
@@ -182,16 +183,18 @@ def lazy_image(file: RgbFile, transformations: Mapping[str, BaseTransformation])
 def _coarser(file: RgbFile) -> tuple[RgbPixels | tuple[int, int], ...]:
     """Levels below the finest: the file's own where one has the right size, otherwise the size of means; in memory and on disk."""
     own = {level.shape[:2]: level for level in file.levels[1:]}
+    shapes = level_shapes(file.pixels.shape[0], file.pixels.shape[1])[1:]
+    return tuple(own.get(shape, shape) for shape in shapes)
+
+
+def _leave_out_wrong_levels(file: RgbFile) -> None:
+    """Keep the levels of a file that show what its full resolution shows, of those that would be used."""
     finer = file.levels[0]
-    found: list[RgbPixels | tuple[int, int]] = []
-    for shape in level_shapes(file.pixels.shape[0], file.pixels.shape[1])[1:]:
-        level = own.get(shape)
-        if level is not None and _shows(finer, level):
+    for level in [one for one in _coarser(file) if not isinstance(one, tuple)]:
+        if _shows(finer, level):
             finer = level
-            found.append(level)
         else:
-            found.append(shape)
-    return tuple(found)
+            file.levels.remove(level)
 
 
 def _shows(finer: RgbPixels, level: RgbPixels) -> bool:
