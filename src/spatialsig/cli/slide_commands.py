@@ -5,6 +5,7 @@ Floor 12. Used by cli.
 
 from __future__ import annotations
 
+import warnings
 from enum import StrEnum
 from functools import partial
 from pathlib import Path  # noqa: TC003 -- typer reads the annotations
@@ -29,7 +30,7 @@ from spatialsig.cli.options import (
     prepare,
     slides_at,
 )
-from spatialsig.errors import InputError, StoreError
+from spatialsig.errors import InputError, SpatialsigWarning, StoreError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -171,14 +172,17 @@ def label(
     from spatialsig.slide.slides import open_slides
 
     prepare(quiet=quiet)
-    data, sets = slides_at(stores), read_signatures(signatures)
+    data = slides_at(stores)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SpatialsigWarning)  # said when they are scored
+        read_signatures(signatures)  # before the first patch is cut
     work, fold = Survivors(data), held_out(test_fold, all_slides=all_slides)
     work.check(partial(_check_ready, all_slides=all_slides))  # before the first patch is cut
     work(pp.make_patches, patch_px=patch_px, um_per_px=um_per_px, stride_um=stride_um, min_tissue=min_tissue)
     if normalize_stain:
         work(pp.normalize_stain)
     work(pp.assign_cells)
-    score = partial(work, tl.score_cells, sets, method=method, gene_symbols=gene_symbols, test_fold=fold)
+    score = partial(work, tl.score_cells, signatures, method=method, gene_symbols=gene_symbols, test_fold=fold)
     if (scored := score()) is None:
         scored = score()  # what is told of the genes holds for the others
     embedded = all(X_AE in slide.table(TABLE).obsm for slide in open_slides(work.data))

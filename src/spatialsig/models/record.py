@@ -89,7 +89,8 @@ def read_record(directory: Path, files: Sequence[str]) -> dict[str, Any]:
 
 
 def _refuse_altered(file: Path) -> NoReturn:
-    msg = f"{file} is not what was saved (its SHA-256 differs from {RUN}). {FIX}"
+    of = "the one that it states" if file.name == RUN else f"that in {RUN}"
+    msg = f"{file} is not what was saved (its SHA-256 differs from {of}). {FIX}"
     raise InputError(msg)
 
 

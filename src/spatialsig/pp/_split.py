@@ -5,6 +5,7 @@ Floor 7. Called as sp.pp.split; used by cli/slide_commands, datasets/_toy, pipel
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +16,7 @@ from spatialsig import _keys
 from spatialsig._arguments import Key, Micrometres, NotNegative, Seed, Several, checked
 from spatialsig._checks import first_few, warn
 from spatialsig._text import as_name, check_alike
-from spatialsig.errors import InputError, LeakageError
+from spatialsig.errors import InputError, LeakageError, SpatialsigWarning
 from spatialsig.slide.coordinates import positions
 from spatialsig.slide.folds import folds_of, group_folds, inner_group_folds
 from spatialsig.slide.parts import FOLDS
@@ -141,7 +142,9 @@ def _check_places(data: Data, table_key: str) -> None:
     """Nothing is written where the cells of one slide have no places."""
     for slide in open_slides(data):
         if table_key in slide.sdata.tables:
-            positions(slide, table_key)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", SpatialsigWarning)  # said when folds are written
+                positions(slide, table_key)
 
 
 def _groups(data: Data, by: str, table_key: str) -> dict[str, str]:

@@ -67,7 +67,7 @@ def as_positions(values: Any, *, where: str) -> NDArray[np.float64]:
         msg = f"{where} is {array.dtype} of shape {array.shape}; wanted (n_obs, 2) numbers x, y. {fix}"
         raise InputError(msg.rstrip())
     if len(array) == 0:
-        msg = f"{where} is empty: there are no cells."
+        msg = f"{where} is empty: there are no cells. Leave the slide out, or read it again with lower limits."
         raise InputError(msg)
     xy = array.astype(np.float64)
     lost = ~(np.abs(xy) <= FARTHEST).all(axis=1)

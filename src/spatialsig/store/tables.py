@@ -66,11 +66,15 @@ def check_names(names: Iterable[Any], *, where: str) -> None:
     alike = [name for name, low in zip(names, folded, strict=True) if folded.count(low) > 1]
     if not (wrong or alike):
         return
-    why = (
-        "names are letters, digits, '_', '-' and '.'"
-        if wrong
-        else "names that differ in case only are one on some disks"
-    )
+    why = "names that differ in case only are one on some disks"
+    if wrong:
+        texts = [name for name in wrong if isinstance(name, str)]
+        why = "names are letters, digits, '_', '-' and '.'" if texts else "names are text"
+        why += (
+            ", and '_index' and what begins with '__' belongs to the format"
+            if any(t.startswith("_") for t in texts)
+            else ""
+        )
     fix = f"`rename(columns={wrong})`" if wrong else "Rename one of them"
     msg = (
         f"{where} has {first_few(list(map(repr, wrong or alike)), n=5)}, which cannot be stored: {why}. {fix}, or "

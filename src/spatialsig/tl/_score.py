@@ -189,7 +189,7 @@ def _check_coverage(report: pd.DataFrame, sets: Mapping[str, Genes], var: pd.Dat
         zero = report.index[report["n_genes_measured"] == 0].tolist()
         reasons = "; ".join(f"{name}: {reason}" for name, reason in report["reason"].items())
         msg = (
-            f"no signature is measured well enough on all {n_slides} slides ({reasons}). Without any gene on the panel: "
+            f"no signature is measured well enough on {'the slide' if n_slides == 1 else f'all {n_slides} slides'} ({reasons}). Without any gene on the panel: "
             f"{zero}; the panel names its genes like {list(var.index[:3])}. {hint or 'Use another set, or lower `min_fraction`.'}"
         )
         raise InputError(msg)
