@@ -5,6 +5,7 @@
 ['AugmentConfig', 'Cohort', 'TrainerConfig', 'ViTConfig', 'datasets', 'errors', 'io', 'models', 'pl', 'pp', 'register_backbone', 'settings', 'tl']
 """
 
+import os
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from spatialsig.nn.backbones import register_backbone
     from spatialsig.nn.vit import ViTConfig
     from spatialsig.train.trainer_config import TrainerConfig
+
+# Threads of a network that wait for each other by spinning make it many times slower on cores that others use too. OpenMP reads
+# this once, when torch is loaded; who has said how to wait is obeyed.
+if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 __version__ = version("spatialsig")
 __all__ = [

@@ -8,14 +8,21 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Ge, Le, Predicate
 
 
-def _available_cores() -> int:
+def available_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Cores that this process may use: those it is bound to, and no more than its container has time on."""
     affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    try:
+        most, _, period = quota.read_text().partition(" ")  # µs in each period; "max" without a limit
+        return max(1, min(cores, round(int(most) / int(period))))
+    except (OSError, ValueError):
+        return cores
 
 
 def is_device_name(name: str) -> bool:
@@ -32,7 +39,7 @@ class Settings:
     progress
         Show progress bars.
     threads
-        CPU threads for reading and decoding.
+        CPU threads for reading and decoding, and the most for a network on the CPU.
     n_jobs
         Slides of a cohort that are worked on at once, each in a process of its own, which shares ``threads`` with the others.
         An active ``distributed.Client`` is used instead, where there is one.
@@ -57,7 +64,7 @@ class Settings:
     """
 
     progress: bool = True
-    threads: Annotated[int, Ge(1), Le(4096)] = field(default_factory=_available_cores)
+    threads: Annotated[int, Ge(1), Le(4096)] = field(default_factory=available_cores)
     n_jobs: Annotated[int, Ge(1), Le(4096)] = 1
     patch_cache_mb: Annotated[float, Ge(0), Le(10**9)] = 512
     cells_mb: Annotated[float, Ge(0), Le(10**9)] = 1024

@@ -1,6 +1,6 @@
 """Where and how a network is computed: its device, memory kept between batches, exact but fast products, batches that fit.
 
-Floor 1. Used by 15 modules of data, expression, inference, models, tl, train.
+Floor 1. Used by 16 modules of data, expression, inference, models, tl, train.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def on_device(*nets: nn.Module, device: str | None = None) -> Iterator[torch.dev
     outer = _of_call.set(chosen)
     try:
         _move(nets, [chosen] * len(nets))
-        yield chosen
+        with own_threads():
+            yield chosen
     finally:
         _of_call.reset(outer)
         _move(nets, before)
@@ -135,6 +136,20 @@ class Trim:
         if self._malloc_trim is not None and time.monotonic() - self._last > TRIM_S:
             self._malloc_trim(0)
             self._last = time.monotonic()
+
+
+@contextmanager
+def own_threads() -> Iterator[None]:
+    """Let networks on the CPU use at most ``sp.settings.threads`` threads for the length of a block."""
+    before = torch.get_num_threads()
+    if before <= settings.threads:
+        yield
+        return
+    torch.set_num_threads(settings.threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

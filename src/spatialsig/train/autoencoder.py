@@ -23,6 +23,7 @@ from spatialsig.data.cells import CellSource, MemoryCells, hold_out, read_some
 from spatialsig.models.autoencoder import Autoencoder
 from spatialsig.models.scalers import check_scaler
 from spatialsig.nn.autoencoder import AutoencoderConfig, AutoencoderNet
+from spatialsig.nn.device import own_threads
 from spatialsig.train.cells import CellBatches
 from spatialsig.train.latent_axes import principal_components, scale_by_signal
 from spatialsig.train.loop import History, TrainerConfig, check_finite, fit, reproducible, resumes
@@ -164,7 +165,11 @@ def fit_autoencoder(
         measured = _stacked(measured, validation_measured, len(validation), len(genes))
     elif parts:
         judged = CellBatches(parts, batch_size=4096, shuffle=False, measured=measured, **shared)
-    with reproducible(seed), progress_bar("Training autoencoder", total=max_epochs * len(batches), unit="batch") as bar:
+    with (
+        reproducible(seed),
+        own_threads(),
+        progress_bar("Training autoencoder", total=max_epochs * len(batches), unit="batch") as bar,
+    ):
         net = AutoencoderNet(len(genes), config)
         if config.linear_path and not resumes(run_dir, trainer):
             _start(net, batches, mean, std)

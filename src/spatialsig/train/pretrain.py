@@ -15,7 +15,7 @@ from spatialsig._progress import progress_bar
 from spatialsig.data.loader import PatchBatches
 from spatialsig.models.pretrained import PretrainedViT
 from spatialsig.nn.augment import Augment, AugmentConfig
-from spatialsig.nn.device import kept_memory
+from spatialsig.nn.device import kept_memory, own_threads
 from spatialsig.nn.fine_tuning import parameter_groups
 from spatialsig.nn.masked import MaskedViT, check_maskable
 from spatialsig.nn.vit import ViT, ViTConfig, vit_config
@@ -120,7 +120,12 @@ def fit_masked(
     config = size if isinstance(size, ViTConfig) else vit_config(size)
     check_maskable(batches.out_px, config.stride, block_tokens)
     n_steps = max_epochs * len(batches)
-    with reproducible(seed), kept_memory(), progress_bar("Pre-training on H&E", total=n_steps, unit="batch") as bar:
+    with (
+        reproducible(seed),
+        own_threads(),
+        kept_memory(),
+        progress_bar("Pre-training on H&E", total=n_steps, unit="batch") as bar,
+    ):
         net = MaskedViT(ViT(config), block_tokens=block_tokens, mask_share=mask_share)
         changes = Augment(AugmentConfig() if augment is None else augment, seed=seed)
         rates = {"learning_rate": learning_rate, "weight_decay": weight_decay, "warmup": warmup}

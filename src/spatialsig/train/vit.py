@@ -18,7 +18,7 @@ from spatialsig.data.loader import PatchBatches
 from spatialsig.errors import InputError
 from spatialsig.models.vit import SignatureViT
 from spatialsig.nn.augment import Augment, AugmentConfig
-from spatialsig.nn.device import kept_memory
+from spatialsig.nn.device import kept_memory, own_threads
 from spatialsig.nn.seed_vit import SEED
 from spatialsig.nn.signature import VIT
 from spatialsig.nn.vit import ViTConfig
@@ -152,7 +152,12 @@ def fit_vit(
     )
     _check_validation(batches, validation)
     n_steps = recipe.max_epochs * len(batches)
-    with reproducible(seed), kept_memory(), progress_bar("Training on H&E", total=n_steps, unit="batch") as bar:
+    with (
+        reproducible(seed),
+        own_threads(),
+        kept_memory(),
+        progress_bar("Training on H&E", total=n_steps, unit="batch") as bar,
+    ):
         network = (
             seed_network(batches, len(signatures), backbone, fusion, recipe)
             if prototype
