@@ -13,7 +13,7 @@ import pytest
 import spatialsig as sp
 from spatialsig.cohort import read_bundle
 from spatialsig.errors import InputError
-from spatialsig.pipeline import RunConfig, failed_slides, report_of, run
+from spatialsig.pipeline import RunConfig, failed_slides, plan, report_of, run
 from spatialsig.pipeline.run_config import SplitConfig
 
 pytestmark = pytest.mark.timeout(900)
@@ -154,5 +154,6 @@ def test_a_slide_that_could_not_be_imported_is_tried_again(
     assert failed_slides(job.out) == {}
     assert set(sp.Cohort(job.out / "stores")) == {"S1", "S2", "S3"}
     assert "signatures_pred" in sp.Cohort(job.out / "stores")["S3"].tables
+    assert all(plan(job).values())
     monkeypatch.setattr(sp.pp, "split", None)
     run(job)

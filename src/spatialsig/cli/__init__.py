@@ -33,6 +33,7 @@ app = typer.Typer(
 )
 
 for name, command, panel in (
+    ("init", project_commands.init, WHOLE),
     ("demo", at_once(project_commands.demo), WHOLE),
     ("run", at_once(project_commands.run), WHOLE),
     ("report", project_commands.report, WHOLE),

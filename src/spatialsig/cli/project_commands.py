@@ -32,17 +32,34 @@ def demo(
     run_demo(out, seed=seed, size_um=size_um)
 
 
+def init(
+    config: Annotated[Path, typer.Argument(help="File to write.")] = Path("config.yaml"),
+    bundles: Annotated[Path, typer.Option(help="CSV file of the bundles, relative to the file.")] = Path("bundles.csv"),
+) -> None:
+    """Write a commented configuration for `run`."""
+    from spatialsig.pipeline import write_template
+
+    write_template(config, bundles=bundles)
+    typer.echo(f"configuration: {config}")
+
+
 def run(
-    config: Annotated[Path, typer.Argument(help="YAML file; see docs/run.md.")],
+    config: Annotated[Path, typer.Argument(help="YAML file, such as `init` writes; see docs/run.md.")],
     *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the steps and what is done; do nothing.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Run the whole pipeline on your own bundles; finished steps are skipped."""
-    from spatialsig.pipeline import failed_slides, read_config
+    from spatialsig.pipeline import failed_slides, plan, read_config
     from spatialsig.pipeline import run as run_pipeline
 
     prepare(quiet=quiet)
-    run_pipeline(loaded := read_config(config))
+    loaded = read_config(config)
+    if dry_run:
+        for number, (step, done) in enumerate(plan(loaded).items(), 1):
+            typer.echo(f"{number}. {step}: {'done' if done else 'to do'}")
+        return
+    run_pipeline(loaded)
     if failed := failed_slides(loaded.out):
         typer.secho(f"without {', '.join(failed)}: the same command tries again", err=True, fg="red")
         raise typer.Exit(1)

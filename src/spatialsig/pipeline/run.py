@@ -16,6 +16,7 @@ from spatialsig.pipeline.run_steps import Job, collect_warnings, console
 from spatialsig.slide.ledger import Ledger
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from spatialsig.pipeline.run_config import RunConfig
@@ -25,6 +26,25 @@ def failed_slides(out: Path) -> dict[str, str]:
     """Slides that the run in ``out`` went on without -> why."""
     failed = Ledger(RunFiles(out).ledger).values("failed")
     return {sample: why for of_step in failed.values() for sample, why in of_step.items()}
+
+
+def _without(digest: str, failed: Mapping[str, str]) -> str:
+    """Digest of what follows a step that left out slides."""
+    return json_hash([digest, sorted(failed)]) if failed else digest
+
+
+def plan(config: RunConfig) -> dict[str, bool]:
+    """Steps of a run, and whether each is done; the first that is not and all later ones would be done now."""
+    ledger = Ledger(RunFiles(config.out).ledger)
+    job = Job(config, ledger)
+    found, digest = dict.fromkeys((step.name for step in job.steps()), False), version("spatialsig")
+    for step in job.steps():
+        digest = json_hash([digest, step.name, step.parameters])
+        if not job.is_done(step, digest) or ledger.values("failed").get(step.name):
+            break
+        found[step.name] = True
+        digest = _without(digest, step.failed())
+    return found
 
 
 def run(config: RunConfig) -> Path:
@@ -60,7 +80,7 @@ def run(config: RunConfig) -> Path:
             told = collect_warnings(step.action)
             seconds = round(time.perf_counter() - started, 1)
             ledger.note(step.name, digest, warnings=told, seconds=seconds, left=job.left(step), failed=step.failed())
-        digest = json_hash([digest, step.passes_on()])
+        digest = _without(digest, step.failed())
     write_record(config, job.files, inputs=job.inputs, seconds=ledger.values("seconds"))
     report = report_on(job.files, parameters=config.model_dump(mode="json"))
     console.print(f"report: {report}", highlight=False, soft_wrap=True)

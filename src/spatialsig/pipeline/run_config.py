@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import reprlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -15,9 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from spatialsig import tl
 from spatialsig._arguments import Seed, in_words, place_in
 from spatialsig._checks import check_options, option_names
-from spatialsig._text import decoded, read_yaml
+from spatialsig._text import decoded, near_misses, read_yaml
 from spatialsig.errors import FileMissingError, InputError
 from spatialsig.train import fit_autoencoder, fit_vit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _OF_THE_RUN_AT = {
     "seed": "`seed`", "test_fold": "`split.test_fold`", "signatures": "`labels.signatures`", "gene_symbols": "`labels.gene_symbols`",
@@ -117,6 +120,14 @@ def _check_together(config: RunConfig, path: Path) -> None:
         check_options(options, names, function=f"configuration {path}: {section}")
 
 
+def _fields_at(steps: Sequence[int | str]) -> list[str]:
+    """Fields of the configuration, or of one of its sections."""
+    if not steps:
+        return list(RunConfig.model_fields)
+    section = RunConfig.model_fields[str(steps[0])].annotation if str(steps[0]) in RunConfig.model_fields else None
+    return list(getattr(section, "model_fields", {}))
+
+
 def _misfits(loaded: dict[str, Any], error: ValidationError) -> str:
     """Each field that does not fit, what stands there, and what is wanted."""
     wanted: dict[str, list[str]] = {}
@@ -125,7 +136,9 @@ def _misfits(loaded: dict[str, Any], error: ValidationError) -> str:
         if each["type"] == "missing":
             wanted[f"`{'.'.join(map(str, each['loc']))}` is missing"] = []
         elif each["type"] == "extra_forbidden":
-            wanted[f"`{'.'.join(map(str, steps))}` is not known"] = []
+            near = near_misses([str(steps[-1])], _fields_at(steps[:-1]))
+            hint = f"; did you mean {', '.join(map(repr, near.values()))}?" if near else ""
+            wanted[f"`{'.'.join(map(str, steps))}` is not known{hint}"] = []
         else:
             words = wanted.setdefault(f"`{'.'.join(map(str, steps))}` is {reprlib.repr(held)}", [])
             words.append(in_words(each["msg"]))
@@ -143,7 +156,7 @@ def read_config(path: str | Path) -> RunConfig:
     """
     path = Path(path)
     if not path.is_file():
-        msg = f"configuration {path} does not exist; see `docs/run.md` for an example."
+        msg = f"configuration {path} does not exist; `spatialsig init` writes one."
         raise FileMissingError(msg)
     try:
         loaded = read_yaml(decoded(path), settings=True)

@@ -48,7 +48,6 @@ class Step:
     action: Callable[[], None]
     makes: tuple[Path, ...] = ()
     tables: tuple[str, ...] = ()  # in every store
-    passes_on: Callable[[], Any] = lambda: None  # what else decides the results of later steps
     failed: Callable[[], dict[str, str]] = dict  # slides that it left out -> why
 
 
@@ -106,10 +105,7 @@ class Job:
         genes = read_signatures(c.labels.signatures)  # of a file, what it holds now
         inputs = [manifest, self.inputs, c.cells.model_dump(), c.check_alignment]
         return [
-            Step(
-                "import bundles", inputs, self._import, (files.stores,), passes_on=lambda: list(self.cohort()),
-                failed=lambda: self.failed,
-            ),
+            Step("import bundles", inputs, self._import, (files.stores,), failed=lambda: self.failed),
             Step("hold out patients, choose genes", [c.split.model_dump(), c.genes.model_dump(), c.seed], self._design),
             Step("train autoencoder", [c.autoencoder, genes, c.seed], self._train_autoencoder, (self.autoencoder,)),
             Step(

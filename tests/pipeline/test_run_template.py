@@ -1,0 +1,48 @@
+"""The configuration that `spatialsig init` writes, and what a run would do with it."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from spatialsig.cli import app
+from spatialsig.errors import InputError
+from spatialsig.pipeline import RunConfig, plan, read_config, write_template
+
+
+def test_the_template_holds_every_field_with_its_default(tmp_path: Path) -> None:
+    write_template(tmp_path / "config.yaml", bundles=Path("sheets/bundles.csv"))
+    ours = read_config(tmp_path / "config.yaml")
+    assert ours.bundles == tmp_path / "sheets" / "bundles.csv"
+    defaults = RunConfig(
+        bundles=ours.bundles, out=ours.out, autoencoder={"n_latent": 32}, vit={"size": "tiny", "fusion": "gated"}
+    )
+    assert ours == defaults
+    text = (tmp_path / "config.yaml").read_text()
+    for name, field in RunConfig.model_fields.items():
+        fields = getattr(field.annotation, "model_fields", {})
+        assert all(f"\n  {inner}: " in text for inner in fields), name
+        assert f"\n{name}:" in text or name == "synthetic"
+    with pytest.raises(InputError, match="is there already"):
+        write_template(tmp_path / "config.yaml", bundles=Path("b.csv"))
+
+
+def test_a_dry_run_lists_the_steps_and_does_nothing(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    assert CliRunner().invoke(app, ["init", str(config)]).exit_code == 0
+    said = CliRunner().invoke(app, ["run", str(config), "--dry-run"])
+    assert said.exit_code == 0
+    assert said.output.splitlines()[0] == "1. import bundles: to do"
+    assert len(said.output.splitlines()) == len(plan(read_config(config))) == 7
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [("splits: {n_folds: 3}", "`splits` is not known; did you mean 'split'"), ("split: {nfolds: 3}", "`split.nfolds` is not known; did you mean 'n_folds'")],
+)  # fmt: skip
+def test_the_nearest_field_is_named(line: str, meant: str, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(f"bundles: b.csv\nout: r\n{line}\n")
+    with pytest.raises(InputError) as caught:
+        read_config(tmp_path / "c.yaml")
+    assert meant in str(caught.value)
