@@ -97,10 +97,10 @@ def _slide_hash(slide: Slide, patches_key: str, signatures_key: str, use_rep: st
     arrays = [np.asarray(labels.X), np.asarray(labels.obs[_keys.N_CELLS])]
     if use_rep is not None and use_rep in labels.obsm:
         arrays.append(np.asarray(labels.obsm[use_rep]))
-    counts = None
+    counts = []
     if table_key is not None:
         cells = slide.table(table_key)
-        counts = slide.lineage.fingerprint(f"{table_key}/X")
+        counts = [slide.lineage.fingerprint(f"{table_key}/X")]
         if _keys.HIGHLY_VARIABLE in cells.var:
             arrays.append(np.asarray(cells.var[_keys.HIGHLY_VARIABLE], bool))
-    return json_hash([slide.patches(patches_key).content_hash, list(labels.var_names), array_hash(*arrays), counts])
+    return json_hash([slide.patches(patches_key).content_hash, list(labels.var_names), array_hash(*arrays), *counts])
