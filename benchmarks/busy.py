@@ -2,7 +2,7 @@
 
     python benchmarks/busy.py [--quick]
 
-Each run is a process of its own; the ways take turns. "Spinning" is what OpenMP does by itself, "waiting" what this package asks of it.
+Each run is a process of its own; the ways take turns. "Spinning" is what OpenMP may do by itself, "waiting" what this package asks of it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def main() -> None:
         child(int(sys.argv[2]))
         return
     args = record_options(__doc__, "busy", quick="one run of one epoch").parse_args()
-    epochs, repeats = (1, 1) if args.quick else (8, 5)
+    epochs, repeats = (1, 1) if args.quick else (8, 3)
     found: dict[str, list[float]] = {}
     for _ in range(repeats):
         for way in WAYS:

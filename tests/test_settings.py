@@ -41,11 +41,11 @@ def test_networks_on_the_cpu_use_the_threads_of_the_settings(monkeypatch: pytest
 
 @pytest.mark.parametrize(
     ("given", "wanted"),
-    [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"), ({"GOMP_SPINCOUNT": "9"}, "None")],
+    [({}, "1000"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None"), ({"GOMP_SPINCOUNT": "9"}, "9")],
 )
-def test_threads_wait_without_spinning_unless_the_user_says_how(given: dict[str, str], wanted: str) -> None:
+def test_threads_spin_shortly_unless_the_user_says_how(given: dict[str, str], wanted: str) -> None:
     names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
     environment = {name: value for name, value in os.environ.items() if name not in names} | given
-    code = "import os, sys, spatialsig; assert 'torch' not in sys.modules; print(os.environ.get('OMP_WAIT_POLICY'))"
+    code = "import os, sys, spatialsig; assert 'torch' not in sys.modules; print(os.environ.get('GOMP_SPINCOUNT'))"
     said = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
     assert said.stdout.strip() == wanted

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # Threads of a network that wait for each other by spinning make it many times slower on cores that others use too. OpenMP reads
 # this once, when torch is loaded; who has said how to wait is obeyed.
 if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    os.environ["GOMP_SPINCOUNT"] = "1000"  # some µs, then they sleep; 300,000 by default
 
 __version__ = version("spatialsig")
 __all__ = [
