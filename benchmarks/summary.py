@@ -197,6 +197,11 @@ TABLES = (
         Row("the same into a store", ("h5", "store", "sizes"), 1.5, AT_MOST, " x"),
         Row("speed of Atera's zipped Zarr", ("zarr", "object", "million_values_per_s"), unit=" million values/s"),
     )),
+    Table("Training of a small image model beside a process that keeps one of two cores busy", "make bench-busy", "busy", (
+        Row("as long as alone, threads as this package lets them wait", ("beside_another_times", "waiting"), 2.5, AT_MOST, " x", 2),
+        Row("as long as alone, threads that spin", ("beside_another_times", "spinning"), unit=" x", digits=2),
+        Row("alone, beside threads that spin", ("waiting_alone_times_spinning",), 1.15, AT_MOST, " x", 2),
+    )),
     Table("Memory and time of functions on a million cells, 500 genes, beside what the process held before", "make bench-memory", "memory", (
         *(Row(f"`{name}`, MiB", ("cells", "1000000", name, "extra_mib"), 1024, AT_MOST, digits=0)
           for name in ("filter_cells", "highly_variable_genes", "score_cells", "score_cells ucell", "embed_cells",
