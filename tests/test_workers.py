@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import dask
 import numpy as np
 import pytest
 from distributed import Client, LocalCluster
@@ -120,12 +121,21 @@ def test_an_item_whose_process_dies_is_tried_again(way: str, tmp_path: Path) -> 
     assert [outcome.value for outcome in outcomes] == list(ITEMS.values())
 
 
-@pytest.mark.parametrize("way", ["processes"], indirect=True)
-def test_processes_that_always_die_are_an_error(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_workers, "ATTEMPTS", 1)
-    items = {name: (k, str(tmp_path / "died")) for name, k in ITEMS.items()}
-    with pytest.raises(StoreError, match=r"processes died 1 times .*lower `sp.settings.n_jobs`"):
-        attempt_each(dies_once, items, way)
+def always_dies_on_3(k: int) -> int:
+    if k == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return k
+
+
+@pytest.mark.parametrize("way", ["processes", "cluster"], indirect=True)
+def test_an_item_whose_process_always_dies_is_an_error_of_its_own(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_workers, "ATTEMPTS", 2)
+    with warnings.catch_warnings(), dask.config.set({"distributed.scheduler.allowed-failures": 1}):
+        warnings.simplefilter("ignore")
+        outcomes = attempt_each(always_dies_on_3, ITEMS, way)
+    assert isinstance(outcomes[3].error, StoreError)
+    assert "mostly for want of memory" in str(outcomes[3].error)
+    assert all(outcome.value == k or outcome.error for outcome, k in zip(outcomes, ITEMS.values(), strict=True))
 
 
 def test_workers_that_do_not_see_the_stores_are_named(cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +157,6 @@ def test_another_version_on_a_worker_is_refused(cluster: LocalCluster, monkeypat
 
 
 def test_threads_are_limited_and_given_back() -> None:
-    import dask
     import torch
 
     before = torch.get_num_threads()

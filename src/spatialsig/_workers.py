@@ -20,13 +20,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from spatialsig._checks import first_few, warn
+from spatialsig._checks import warn
 from spatialsig._progress import progress_bar
 from spatialsig._settings import settings
 from spatialsig.errors import SpatialsigError, SpatialsigWarning, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterator, Mapping
 
     from distributed import Client
 
@@ -91,16 +91,18 @@ def attempt_each(
             found = _in_processes(n_jobs, work, items)
         else:
             found = (attempt(work, name, item) for name, item in items.items())
-        done = {}
-        for outcome in found:
-            done[outcome.name] = outcome
-            bar.note(outcome.name)
-            bar.advance()
-            on_done(outcome)
-    outcomes = [done[name] for name in items]
-    for outcome in outcomes:
-        _warn_again(outcome)
-    return outcomes
+        done: dict[str, Outcome[T]] = {}
+        try:
+            with contextlib.closing(found):
+                for outcome in found:
+                    done[outcome.name] = outcome
+                    bar.note(outcome.name)
+                    bar.advance()
+                    on_done(outcome)
+        finally:
+            for outcome in done.values():
+                _warn_again(outcome)
+    return [done[name] for name in items]
 
 
 def attempt(work: Callable[[A], T], name: str, item: A) -> Outcome[T]:
@@ -112,17 +114,20 @@ def attempt(work: Callable[[A], T], name: str, item: A) -> Outcome[T]:
         return Outcome(name, error=error, seconds=time.perf_counter() - started)
 
 
-# ---- in another process ----
-
-
 def _attempt_apart(work: bytes | str, name: str, item: Any, own: Mapping[str, Any]) -> Outcome[Any]:
     """As :func:`attempt` in a worker, with the settings of the process that asked for it; warnings are sent back."""
-    with _one_at_a_time, _settings_of(own), limited_threads(settings.threads):
+    with _one_at_a_time:
+        # before its threads are limited and its GPU is chosen: this loads the libraries that compute
+        function = pickle.loads(work if isinstance(work, bytes) else Path(work).read_bytes())
+        return _attempt_here(function, name, item, {**own, "device": device_of_process(str(own["device"]))})
+
+
+def _attempt_here(function: Callable[[Any], Any], name: str, item: Any, own: Mapping[str, Any]) -> Outcome[Any]:
+    with _settings_of(own), limited_threads(settings.threads):
         token = _working.set(True)
         try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", SpatialsigWarning)
-                function = pickle.loads(work if isinstance(work, bytes) else Path(work).read_bytes())
                 outcome = attempt(function, name, item)
         finally:
             _working.reset(token)
@@ -157,6 +162,7 @@ def limited_threads(n: int) -> Iterator[None]:
 
     torch, numba = sys.modules.get("torch"), sys.modules.get("numba")
     before = torch.get_num_threads() if torch else n
+    numba_before = numba.get_num_threads() if numba else n
     if numba:  # first: its threads, when they are launched, set those of OpenMP
         numba.set_num_threads(min(n, numba.config.NUMBA_NUM_THREADS))
     try:
@@ -166,7 +172,7 @@ def limited_threads(n: int) -> Iterator[None]:
             yield
     finally:
         if numba:
-            numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
+            numba.set_num_threads(numba_before)
         if torch:
             torch.set_num_threads(before)
 
@@ -175,10 +181,7 @@ def _own_settings(threads: int) -> dict[str, Any]:
     return asdict(settings) | {"progress": False, "n_jobs": 1, "threads": threads}
 
 
-# ---- processes of this machine ----
-
-
-def _in_processes(n_jobs: int, work: Callable[[A], T], items: Mapping[str, A]) -> Iterator[Outcome[T]]:
+def _in_processes(n_jobs: int, work: Callable[[A], T], items: Mapping[str, A]) -> Generator[Outcome[T]]:
     import cloudpickle
     from joblib import Parallel, delayed, parallel_config
 
@@ -188,24 +191,24 @@ def _in_processes(n_jobs: int, work: Callable[[A], T], items: Mapping[str, A]) -
         file = Path(folder, "work")  # written once: a network would travel with every item
         file.write_bytes(cloudpickle.dumps(work))
         while left:
-            jobs = [delayed(_in_process)(str(file), name, item, _own_settings(threads)) for name, item in left.items()]
+            jobs = [
+                delayed(_attempt_apart)(str(file), name, item, _own_settings(threads)) for name, item in left.items()
+            ]
             try:
                 with parallel_config("loky", n_jobs=n_jobs, inner_max_num_threads=threads):
                     for outcome in Parallel(return_as="generator_unordered", batch_size=1)(jobs):
                         del left[outcome.name]
                         yield outcome
-            except BrokenProcessPool as error:
+            except BrokenProcessPool:
                 attempts += 1
                 if attempts == ATTEMPTS:
-                    msg = (
-                        f"processes died {attempts} times while they worked on {first_few(list(left))}, mostly for want of memory: lower "
-                        "`sp.settings.n_jobs`."
-                    )
-                    raise StoreError(msg) from error
+                    for name in left:
+                        yield Outcome(name, error=StoreError(f"{_died(attempts)} Lower `sp.settings.n_jobs`."))
+                    return
 
 
-def _in_process(work: str, name: str, item: Any, own: dict[str, Any]) -> Outcome[Any]:
-    return _attempt_apart(work, name, item, own | {"device": device_of_process(str(own["device"]))})
+def _died(attempts: int) -> str:
+    return f"the process that worked on it, or beside it, died {attempts} times, mostly for want of memory."
 
 
 def device_of_process(device: str) -> str:
@@ -215,9 +218,6 @@ def device_of_process(device: str) -> str:
     torch, number = sys.modules.get("torch"), current_process().name.rpartition("-")[2]
     n_gpus = torch.cuda.device_count() if torch and device == "auto" else 0
     return f"cuda:{int(number) % n_gpus}" if n_gpus > 1 and number.isdigit() else device
-
-
-# ---- a dask cluster ----
 
 
 def _client() -> Client | None:
@@ -236,29 +236,34 @@ def _client() -> Client | None:
 
 def _on_cluster(
     client: Client, work: Callable[[A], T], items: Mapping[str, A], shared: Path | None
-) -> Iterator[Outcome[T]]:
+) -> Generator[Outcome[T]]:
     import cloudpickle
-    from distributed import as_completed
+    from distributed import KilledWorker, as_completed
 
     _check_workers(client, shared)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sending large graph")  # a network, which travels once
         # a task of its own, which is made again where its worker dies; what is scattered would be lost
         sent = client.submit(bytes, cloudpickle.dumps(work), pure=False)
-    futures = [
-        client.submit(_on_worker, sent, name, item, _own_settings(settings.threads), shared, pure=False)
-        for name, item in items.items()
-    ]
+    own, ours = _own_settings(settings.threads), version("spatialsig")
+    futures = {
+        client.submit(_on_worker, sent, name, item, own, shared, ours, pure=False): name for name, item in items.items()
+    }
     try:
         for future in as_completed(futures):  # type: ignore[no-untyped-call]
-            yield future.result()
+            try:
+                yield future.result()
+            except KilledWorker as error:
+                yield Outcome(futures[future], error=StoreError(f"{_died(ATTEMPTS)} ({error})"))
     finally:
         client.cancel([*futures, sent])  # type: ignore[no-untyped-call]
 
 
-def _on_worker(work: bytes, name: str, item: Any, own: dict[str, Any], shared: Path | None) -> Outcome[Any]:
+def _on_worker(work: bytes, name: str, item: Any, own: dict[str, Any], shared: Path | None, ours: str) -> Outcome[Any]:
     from distributed import get_worker
 
+    if (has := version("spatialsig")) != ours:
+        return Outcome(name, error=StoreError(_other_version(socket.gethostname(), has, ours)))
     if shared is not None and not shared.exists():
         return Outcome(name, error=StoreError(_unseen(socket.gethostname(), shared)))
     return _attempt_apart(work, name, item, own | {"threads": get_worker().state.nthreads})
@@ -268,14 +273,17 @@ def _check_workers(client: Client, shared: Path | None) -> None:
     """Look at every worker that is there; those that come later look themselves."""
     for address, (sees, has) in client.run(_look, shared).items():
         if has != version("spatialsig"):
-            msg = f"worker {address} has spatialsig {has}, this process {version('spatialsig')}; install one version on both."
-            raise StoreError(msg)
+            raise StoreError(_other_version(address, has, version("spatialsig")))
         if not sees:
             raise StoreError(_unseen(address, shared))
 
 
 def _look(shared: Path | None) -> tuple[bool, str]:
     return shared is None or shared.exists(), version("spatialsig")
+
+
+def _other_version(worker: str, has: str, ours: str) -> str:
+    return f"worker {worker} has spatialsig {has}, this process {ours}; install one version on both."
 
 
 def _unseen(worker: str, shared: Path | None) -> str:

@@ -138,10 +138,10 @@ def predict(
     prepare(quiet=quiet)
     data, loaded = slides_at(stores), load_signature_model(model)
     cut = try_slides(data, partial(_cut, patch_px=loaded.patch_px, um_per_px=loaded.um_per_px, stain=members_of(loaded)[0].stain), "patches")  # fmt: skip
-    options = keywords(further, tl.predict, use_rep=use_rep, key_added=key_added)
+    options = keywords(further, tl.predict, use_rep=use_rep, key_added=key_added, on_error="collect")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"\d+ of \d+ slides could not", SpatialsigWarning)  # the table says so
-        done = tl.predict(data, loaded, on_error="collect", **options)
+        done = tl.predict(data, loaded, **options)
     for outcome in cut:  # without patches the prediction failed too, for want of them
         if outcome.error is not None:
             done.loc[done["sample"] == outcome.name, "error"] = f"{type(outcome.error).__name__}: {outcome.error}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from enum import StrEnum
 from functools import partial
-from pathlib import Path  # noqa: TC003 -- typer reads the annotations
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -60,13 +60,12 @@ def _read_and_filter(row: pd.Series[Any], store: Path, *, limits: dict[str, Any]
     from spatialsig.cohort import read_bundle
     from spatialsig.slide.slides import open_slides
 
-    there = store.exists() and not overwrite
     read_bundle(row, store, overwrite=overwrite)
-    if not there:
-        pp.filter_cells(store, **limits)
-        return
     (slide,) = open_slides(store)
     before = slide.table(TABLE).uns.get(NAMESPACE, {}).get("filter_cells", {})
+    if not before:  # new, or its import was interrupted
+        pp.filter_cells(store, **limits)
+        return
     other = {name: int(before[name]) for name, value in limits.items() if name in before and before[name] != value}
     if other:
         msg = f"store {str(store)!r} was imported with {other}, now {limits}. Pass `overwrite=True` to read the slide again."
@@ -183,8 +182,8 @@ def label(
         work(pp.normalize_stain)
     work(pp.assign_cells)
     score = partial(work, tl.score_cells, signatures, method=method, gene_symbols=gene_symbols, test_fold=fold)
-    if (scored := score()) is None:
-        scored = score()  # what is told of the genes holds for the others
+    if (scored := score()) is None:  # what is told of the genes holds for the others
+        scored = tl.score_cells(work.data, signatures, method=method, gene_symbols=gene_symbols, test_fold=fold)
     embedded = all(X_AE in slide.table(TABLE).obsm for slide in open_slides(work.data))
     work(tl.aggregate_patches, stat=stat, min_cells=min_cells, use_rep=X_AE if embedded else None)
     typer.echo(scored.to_string())
@@ -216,7 +215,9 @@ def verify(stores: Slides, *, quiet: Quiet = False) -> None:
     prepare(quiet=quiet)
     check_stores(stores)
     several = Cohort(stores).stores if stores.is_file() else {path.name: path for path in stores_in(stores)}
-    several = {name: several[name] for name in choose(list(several))}
+    if is_chosen():
+        named = {Path(name).stem: name for name in several}
+        several = {named[name]: several[named[name]] for name in choose(list(named))}
     tables = {name: verify_store(path) for name, path in several.items()}
     found = pd.concat(tables, names=["store"]).reset_index(0) if several else verify_store(stores)
     typer.echo(found.to_string(index=False))

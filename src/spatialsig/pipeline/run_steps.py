@@ -53,13 +53,21 @@ class Step:
 
 def collect_warnings(action: Callable[[], None]) -> list[str]:
     """Run a step; show its warnings at once and keep ours for the report."""
+    ours = _warnings_of(action)
+    _show(ours)
+    return ours
+
+
+def _warnings_of(action: Callable[[], None]) -> list[str]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", SpatialsigWarning)
         action()
-    ours = [str(warning.message) for warning in caught if issubclass(warning.category, SpatialsigWarning)]
-    for text in ours:
+    return [str(warning.message) for warning in caught if issubclass(warning.category, SpatialsigWarning)]
+
+
+def _show(texts: list[str]) -> None:
+    for text in texts:
         console.print(f"  warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
-    return ours
 
 
 def _slide_part(sample: str) -> str:
@@ -83,7 +91,7 @@ def _import_slide(
         if check_alignment:  # a shift, or a mistake in an alignment, becomes a warning of this step
             pp.qc_alignment(store)
 
-    return digest, collect_warnings(read)
+    return digest, _warnings_of(read)  # shown by the process that asked
 
 
 class Job:
@@ -161,6 +169,7 @@ class Job:
         """Note a slide as soon as it is read: an interrupted run loses no other."""
         if outcome.value is not None:
             digest, told = outcome.value
+            _show(told)
             self.ledger.note(_slide_part(outcome.name), digest, warnings=told)
 
     def _forget(self, checkpoints: Path) -> None:

@@ -135,7 +135,8 @@ def qc_alignment(
     """
     limits: dict[str, Any] = {"max_shift_um": max_shift_um, "n_regions": int(n_regions), "refine": refine}
     work = partial(_check, image_key=image_key, table_key=table_key, **limits)
-    table = pd.DataFrame.from_dict(dict(map_slides(data, work, "alignment")), orient="index")
+    names, rows = zip(*map_slides(data, work, "alignment"), strict=True)
+    table = pd.DataFrame(list(rows), index=list(names))
     measured = ["dx_um", "dy_um", "shift_um"]
     table[measured] = table[measured].astype(float)
     return table.rename_axis(_keys.SAMPLE)

@@ -116,14 +116,14 @@ def qc_patches(
     usual = float(np.median([_usual_focus(columns) for columns in measured.values()]))
     rows = []
     for slide in open_slides(data):
-        rows.append(_judge(slide, patches_key, measured[slide.name], usual, limits, qc_key))
+        rows.append(_judge(slide, patches_key, measured[str(slide.path)], usual, limits, qc_key))
         if drop:
             _drop(slide, patches_key)
     return pd.DataFrame(rows).set_index(_keys.SAMPLE)
 
 
 def _measure(slide: Slide, *, patches_key: str, qc_key: str | None, drop: bool) -> tuple[str, pd.DataFrame]:
-    """Name and the five columns of a slide that can be judged; ``focus`` still absolute."""
+    """Store and the five columns of a slide that can be judged; ``focus`` still absolute."""
     patches = slide.patches(patches_key)
     if qc_key is not None:
         slide.table(qc_key, name="qc_key", fix="Run `squidpy.experimental.im.qc_image` first.")
@@ -146,7 +146,7 @@ def _measure(slide: Slide, *, patches_key: str, qc_key: str | None, drop: bool) 
     tissue = ~(white | pen)
     n_tissue = tissue.sum(axis=(1, 2))
     colours = np.where(tissue[..., None], above, 0).sum(axis=(1, 2)) / np.where(n_tissue, n_tissue, np.nan)[:, None]
-    return slide.name, pd.DataFrame(
+    return str(slide.path), pd.DataFrame(
         {
             _keys.FOCUS: np.concatenate(sharp),
             _keys.WHITE_SHARE: white.mean(axis=(1, 2)),

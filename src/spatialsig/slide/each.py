@@ -49,7 +49,7 @@ def try_slides(data: Data, work: Callable[[Slide], T], title: str) -> list[Outco
     """As :func:`map_slides`, with the error of each slide that failed in place of its result."""
     if isinstance(data, Stores):
         stores = data.stores
-        return attempt_each(partial(_on_store, work=work), dict(zip(stores, stores.items(), strict=True)), title, shared=next(iter(stores.values()), None))  # fmt: skip
+        return attempt_each(partial(_on_store, work=work), dict(zip(stores, stores.items(), strict=True)), title, shared=next((path for path in stores.values() if path.exists()), None))  # fmt: skip
     try:
         (slide,) = open_slides(data)
     except ITEM_ERRORS as error:
