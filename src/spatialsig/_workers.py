@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import pickle
-import socket
 import sys
 import tempfile
 import threading
@@ -240,12 +239,12 @@ def _on_cluster(
     import cloudpickle
     from distributed import KilledWorker, as_completed
 
-    _check_workers(client, shared)
+    own, ours = _own_settings(settings.threads), version("spatialsig")
+    _check_workers(client, shared, ours)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sending large graph")  # a network, which travels once
         # a task of its own, which is made again where its worker dies; what is scattered would be lost
         sent = client.submit(bytes, cloudpickle.dumps(work), pure=False)
-    own, ours = _own_settings(settings.threads), version("spatialsig")
     futures = {
         client.submit(_on_worker, sent, name, item, own, shared, ours, pure=False): name for name, item in items.items()
     }
@@ -262,32 +261,27 @@ def _on_cluster(
 def _on_worker(work: bytes, name: str, item: Any, own: dict[str, Any], shared: Path | None, ours: str) -> Outcome[Any]:
     from distributed import get_worker
 
-    if (has := version("spatialsig")) != ours:
-        return Outcome(name, error=StoreError(_other_version(socket.gethostname(), has, ours)))
-    if shared is not None and not shared.exists():
-        return Outcome(name, error=StoreError(_unseen(socket.gethostname(), shared)))
-    return _attempt_apart(work, name, item, own | {"threads": get_worker().state.nthreads})
+    worker = get_worker()
+    if fault := _unfit(shared, ours):
+        return Outcome(name, error=StoreError(f"worker {worker.address} {fault}"))
+    return _attempt_apart(work, name, item, own | {"threads": worker.state.nthreads})
 
 
-def _check_workers(client: Client, shared: Path | None) -> None:
+def _check_workers(client: Client, shared: Path | None, ours: str) -> None:
     """Look at every worker that is there; those that come later look themselves."""
-    for address, (sees, has) in client.run(_look, shared).items():
-        if has != version("spatialsig"):
-            raise StoreError(_other_version(address, has, version("spatialsig")))
-        if not sees:
-            raise StoreError(_unseen(address, shared))
+    for address, fault in client.run(_unfit, shared, ours).items():
+        if fault:
+            msg = f"worker {address} {fault}"
+            raise StoreError(msg)
 
 
-def _look(shared: Path | None) -> tuple[bool, str]:
-    return shared is None or shared.exists(), version("spatialsig")
-
-
-def _other_version(worker: str, has: str, ours: str) -> str:
-    return f"worker {worker} has spatialsig {has}, this process {ours}; install one version on both."
-
-
-def _unseen(worker: str, shared: Path | None) -> str:
-    return (
-        f"worker {worker} does not see {str(shared)!r}. Workers read and write the stores themselves: put them on a file system "
-        "that all machines mount at the same path."
-    )
+def _unfit(shared: Path | None, ours: str) -> str:
+    """Why the worker that is asked cannot work on the items; empty where it can."""
+    if (has := version("spatialsig")) != ours:
+        return f"has spatialsig {has}, this process {ours}; install one version on both."
+    if shared is not None and not shared.exists():
+        return (
+            f"does not see {str(shared)!r}. Workers read and write the stores themselves: put them on a file system that all "
+            "machines mount at the same path."
+        )
+    return ""

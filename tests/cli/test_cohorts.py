@@ -106,9 +106,9 @@ def test_slides_that_there_are_not(raw: Path) -> None:
     assert "choose from the cohort" in str(call("status", raw / "A.zarr", "--index", 0).exception)
     assert call("status", raw, "--index", -1).exit_code == 2
     assert "`--scheduler tcp://127.0.0.1:1` does not answer" in str(
-        call("verify", raw, "--scheduler", "tcp://127.0.0.1:1").exception
+        call("label", raw, "--scheduler", "tcp://127.0.0.1:1").exception
     )
-    assert "pass one of them" in str(call("verify", raw, "--scheduler", "tcp://127.0.0.1:1", "--jobs", 2).exception)
+    assert "pass one of them" in str(call("label", raw, "--scheduler", "tcp://127.0.0.1:1", "--jobs", 2).exception)
 
 
 @pytest.mark.timeout(600)

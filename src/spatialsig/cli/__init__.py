@@ -17,7 +17,7 @@ from spatialsig._settings import settings
 from spatialsig.errors import SpatialsigError, SpatialsigWarning
 
 from . import model_commands, project_commands, slide_commands
-from .cohorts import at_once, slide_by_slide
+from .cohorts import at_once, slide_by_slide, some_slides
 from .options import INTERRUPTED, STEPS, STORES, WHOLE
 from .wording import console, say_error
 
@@ -45,8 +45,8 @@ for name, command, panel in (
     ("train", model_commands.train, STEPS),
     ("predict", slide_by_slide(model_commands.predict), STEPS),
     ("evaluate", at_once(project_commands.evaluate), STEPS),
-    ("verify", slide_by_slide(slide_commands.verify), STORES),
-    ("status", slide_by_slide(slide_commands.status), STORES),
+    ("verify", some_slides(slide_commands.verify), STORES),
+    ("status", some_slides(slide_commands.status), STORES),
     ("repair", slide_commands.repair, STORES),
     ("optimize", slide_commands.optimize, STORES),
     ("version", project_commands.version, STORES),

@@ -74,16 +74,13 @@ def is_chosen() -> bool:
     return _chosen.get() != ((), None)
 
 
-def slide_by_slide(command: Callable[..., None]) -> Callable[..., None]:
-    """``command``, which takes ``--only``, ``--index``, ``--jobs`` and ``--scheduler``."""
+def some_slides(command: Callable[..., None]) -> Callable[..., None]:
+    """``command``, which takes ``--only`` and ``--index``."""
 
-    def run(
-        only: Only = None, index: Index = None, jobs: Jobs = 1, scheduler: Scheduler = None, **options: Any
-    ) -> None:
+    def run(only: Only = None, index: Index = None, **options: Any) -> None:
         token = _chosen.set((tuple(only or ()), index))
         try:
-            with workers(jobs, scheduler):
-                command(**options)
+            command(**options)
         finally:
             _chosen.reset(token)
 
@@ -91,13 +88,18 @@ def slide_by_slide(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def at_once(command: Callable[..., None]) -> Callable[..., None]:
-    """``command``, which needs all slides, and takes ``--jobs`` and ``--scheduler``."""
+    """``command``, which takes ``--jobs`` and ``--scheduler``."""
 
     def run(jobs: Jobs = 1, scheduler: Scheduler = None, **options: Any) -> None:
         with workers(jobs, scheduler):
             command(**options)
 
     return _with_options_of(command, run)
+
+
+def slide_by_slide(command: Callable[..., None]) -> Callable[..., None]:
+    """``command``, which takes what both :func:`some_slides` and :func:`at_once` add."""
+    return at_once(some_slides(command))
 
 
 def _with_options_of(command: Callable[..., None], run: Callable[..., None]) -> Callable[..., None]:

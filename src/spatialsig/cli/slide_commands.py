@@ -181,9 +181,9 @@ def label(
     if normalize_stain:
         work(pp.normalize_stain)
     work(pp.assign_cells)
-    score = partial(work, tl.score_cells, signatures, method=method, gene_symbols=gene_symbols, test_fold=fold)
-    if (scored := score()) is None:  # what is told of the genes holds for the others
-        scored = tl.score_cells(work.data, signatures, method=method, gene_symbols=gene_symbols, test_fold=fold)
+    score = partial(tl.score_cells, signatures=signatures, method=method, gene_symbols=gene_symbols, test_fold=fold)
+    if (scored := work(score)) is None:  # what is told of the genes holds for the others
+        scored = score(work.data)
     embedded = all(X_AE in slide.table(TABLE).obsm for slide in open_slides(work.data))
     work(tl.aggregate_patches, stat=stat, min_cells=min_cells, use_rep=X_AE if embedded else None)
     typer.echo(scored.to_string())

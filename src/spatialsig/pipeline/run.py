@@ -16,10 +16,11 @@ from spatialsig.pipeline.run_steps import Job, collect_warnings, console
 from spatialsig.slide.ledger import Ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
     from spatialsig.pipeline.run_config import RunConfig
+    from spatialsig.pipeline.run_steps import Step
 
 
 def failed_slides(out: Path) -> dict[str, str]:
@@ -28,22 +29,28 @@ def failed_slides(out: Path) -> dict[str, str]:
     return {sample: why for of_step in failed.values() for sample, why in of_step.items()}
 
 
-def _without(digest: str, failed: Mapping[str, str]) -> str:
-    """Digest of what follows a step that left out slides."""
-    return json_hash([digest, sorted(failed)]) if failed else digest
+def _with_digests(steps: list[Step]) -> Iterator[tuple[Step, str]]:
+    """Steps in their order, each with the hash of what decides its result, of all before it as well.
+
+    A change anywhere redoes a step and all later ones, and so do other slides that a step left out, once it has run.
+    """
+    digest = version("spatialsig")
+    for step in steps:
+        digest = json_hash([digest, step.name, step.parameters])
+        yield step, digest
+        if failed := step.failed():
+            digest = json_hash([digest, sorted(failed)])
 
 
 def plan(config: RunConfig) -> dict[str, bool]:
     """Steps of a run, and whether each is done; the first that is not and all later ones would be done now."""
-    ledger = Ledger(RunFiles(config.out).ledger)
-    job = Job(config, ledger)
-    found, digest = dict.fromkeys((step.name for step in job.steps()), False), version("spatialsig")
-    for step in job.steps():
-        digest = json_hash([digest, step.name, step.parameters])
-        if not job.is_done(step, digest) or ledger.values("failed").get(step.name):
+    job = Job(config, Ledger(RunFiles(config.out).ledger))
+    steps = job.steps()
+    found = dict.fromkeys((step.name for step in steps), False)
+    for step, digest in _with_digests(steps):
+        if not job.is_done(step, digest) or job.went_on_without(step):
             break
         found[step.name] = True
-        digest = _without(digest, step.failed())
     return found
 
 
@@ -63,13 +70,11 @@ def run(config: RunConfig) -> Path:
     """
     ledger = Ledger(RunFiles(config.out).ledger)
     job = Job(config, ledger)
-    steps, digest = job.steps(), version("spatialsig")
-    for number, step in enumerate(steps, 1):
-        # of all before it as well: a change anywhere redoes this step and all later ones
-        digest = json_hash([digest, step.name, step.parameters])
+    steps = job.steps()
+    for number, (step, digest) in enumerate(_with_digests(steps), 1):
         title = f"[{number}/{len(steps)}] {step.name}"
         done = job.is_done(step, digest)
-        if done and not ledger.values("failed").get(step.name):
+        if done and not job.went_on_without(step):
             console.print(f"{title}: done before", markup=False, highlight=False)
         else:  # what slides failed by may be gone, such as a full disk
             console.print(f"{title} ...", markup=False, highlight=False)
@@ -80,7 +85,6 @@ def run(config: RunConfig) -> Path:
             told = collect_warnings(step.action)
             seconds = round(time.perf_counter() - started, 1)
             ledger.note(step.name, digest, warnings=told, seconds=seconds, left=job.left(step), failed=step.failed())
-        digest = _without(digest, step.failed())
     write_record(config, job.files, inputs=job.inputs, seconds=ledger.values("seconds"))
     report = report_on(job.files, parameters=config.model_dump(mode="json"))
     console.print(f"report: {report}", highlight=False, soft_wrap=True)

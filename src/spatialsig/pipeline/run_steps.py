@@ -150,6 +150,10 @@ class Job:
             raise InputError(msg)
         return not gone
 
+    def went_on_without(self, step: Step) -> bool:
+        """Whether a step left out slides that failed, when it ran last."""
+        return bool(self.ledger.values("failed").get(step.name))
+
     def cohort(self) -> Cohort:
         """The slides that were imported."""
         return Cohort.open(self.files.stores)

@@ -14,7 +14,6 @@ import shapely
 from skimage.draw import polygon as fill
 from spatialdata.models import ShapesModel
 from spatialdata.transformations import Identity, get_transformation
-from xarray import DataTree
 
 from spatialsig import _keys
 from spatialsig._checks import warn
@@ -32,6 +31,7 @@ from spatialsig.pp._segmentation import (
 )
 from spatialsig.slide.coordinates import XY, check_matrix, full_resolution, image_of, image_to_um, image_um_per_px
 from spatialsig.slide.parts import pixels_of, place_of
+from spatialsig.store.layout import levels_of
 from spatialsig.store.lazy_tables import element_of
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _mask_of_labels(slide: Slide, image_key: str, key: str) -> TissueMask:
     shape, scale = _grid(slide, image_key)
     element = slide.sdata.labels[key]
     full = full_resolution(element)
-    levels = [element[name]["image"] for name in element.children] if isinstance(element, DataTree) else [element]
+    levels = levels_of(element)
     matrix = np.linalg.inv(to_image(slide, key, image_key))
     step = scale * float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))  # label px per px of the mask
     enough = [level for level in levels if full.sizes["x"] / level.sizes["x"] <= max(step, 1.0)]

@@ -108,19 +108,19 @@ def _warn(array: Path, chunks: Chunks, name: str) -> None:
 
 def chunks_of(array: Path) -> Chunks:
     """Chunks of a Zarr array (format 2 or 3), and those that are no files; links that lead nowhere are none."""
-    stamps = _stamps(array)
+    grid = _grid(array)
+    stamps = _stamps(array, grid)
     if time.time_ns() - max(stamps) < _CLOCK_NS:  # a folder may change twice within a tick of the clock
-        return _list(array)
+        return _list(array, grid)
     return _kept(array, stamps)
 
 
 @lru_cache(maxsize=256)
 def _kept(array: Path, _stamps: tuple[int, ...]) -> Chunks:
-    return _list(array)
+    return _list(array, _grid(array))
 
 
-def _list(array: Path) -> Chunks:
-    grid = _grid(array)
+def _list(array: Path, grid: _Grid | None) -> Chunks:
     if grid is None:
         return Chunks(0, (), None)
     wanted = [
@@ -157,9 +157,9 @@ def _files(folder: str, prefix: str) -> Iterable[str]:
                 yield f"{prefix}{entry.name}"
 
 
-def _stamps(array: Path) -> tuple[int, ...]:
+def _stamps(array: Path, grid: _Grid | None) -> tuple[int, ...]:
     """Times of the folders of an array, which change whenever a chunk comes or goes; the last ones are not listed."""
-    grid, stamps = _grid(array), []
+    stamps: list[int] = []
     folders = [str(array)]
     for _ in range(0 if grid is None or grid.separator != "/" else len(grid.counts) - 1 + bool(grid.start)):
         stamps += [os.stat(folder).st_mtime_ns for folder in folders]

@@ -17,13 +17,22 @@ import numpy as np
 import zarr
 from spatialdata.models import Image2DModel
 from spatialdata.transformations import get_transformation
-from xarray import DataArray, DataTree
 
 from spatialsig._progress import progress_bar
 from spatialsig._settings import settings
 from spatialsig.errors import InputError
 from spatialsig.store.chunk_writer import ChunkWriter, in_threads
-from spatialsig.store.layout import CHANNELS, CHUNK_PX, DEFAULT, Layout, LayoutName, as_layout, halve, level_shapes
+from spatialsig.store.layout import (
+    CHANNELS,
+    CHUNK_PX,
+    DEFAULT,
+    Layout,
+    LayoutName,
+    as_layout,
+    halve,
+    level_shapes,
+    levels_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +40,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from spatialdata.transformations import BaseTransformation
+    from xarray import DataTree
 
     from spatialsig._progress import Bar
     from spatialsig.store.manifest import Entry
@@ -78,11 +88,10 @@ class StreamedImage:
 
 def as_streamed(element: object, layout: Layout | LayoutName = DEFAULT) -> StreamedImage | None:
     """View an image element of any chunking as a stream; None for what is no RGB uint8 image."""
-    is_tree = isinstance(element, DataTree)
-    levels: list[Any] = [element[name]["image"] for name in element.children] if is_tree else [element]  # type: ignore[index,attr-defined]
-    full = levels[0]
-    if not isinstance(full, DataArray) or any(one.dims != ("c", "y", "x") or one.dtype != np.uint8 for one in levels):
+    levels: list[Any] = [*levels_of(element)]
+    if not levels or any(one.dims != ("c", "y", "x") or one.dtype != np.uint8 for one in levels):
         return None
+    full = levels[0]
     channels = tuple(str(label) for label in full.coords["c"].values) if "c" in full.coords else ()
     if tuple(label.lower() for label in channels) != CHANNELS or min(full.shape[1:]) < 2:
         return None

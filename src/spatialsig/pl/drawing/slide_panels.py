@@ -19,6 +19,7 @@ from xarray import DataArray, DataTree
 from spatialsig.errors import InputError
 from spatialsig.pl.drawing.canvas import GRID, INK, SERIES
 from spatialsig.store.chunk_files import check_whole
+from spatialsig.store.layout import levels_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,7 +76,7 @@ def greyed(rgb: NDArray[np.uint8], *, strength: float = 0.55) -> NDArray[np.uint
 def _levels(image: DataArray | DataTree) -> tuple[list[Any], int]:
     if not isinstance(image, DataTree):
         return [image], image.sizes["x"]
-    levels = sorted((image[name]["image"] for name in image.children), key=lambda level: -level.sizes["x"])
+    levels = sorted(levels_of(image), key=lambda level: -level.sizes["x"])
     return levels[1:] or levels, levels[0].sizes["x"]
 
 
