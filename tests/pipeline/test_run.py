@@ -12,7 +12,7 @@ import pytest
 
 import spatialsig as sp
 from spatialsig.cohort import read_bundle
-from spatialsig.errors import InputError
+from spatialsig.errors import InputError, StoreError
 from spatialsig.pipeline import RunConfig, failed_slides, plan, report_of, run
 from spatialsig.pipeline.run_config import SplitConfig
 
@@ -157,3 +157,24 @@ def test_a_slide_that_could_not_be_imported_is_tried_again(
     assert all(plan(job).values())
     monkeypatch.setattr(sp.pp, "split", None)
     run(job)
+
+
+def test_a_slide_that_a_full_disk_left_out_is_learnt_from_once_there_is_room(
+    bundles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The inputs are the same then: what follows is redone because another slide is there."""
+    job = config(bundles, tmp_path / "out").model_copy(update={"split": SplitConfig(n_folds=2)})
+
+    def full(row: pd.Series, store: Path, **options: bool) -> None:
+        if row["sample"] == "S3":
+            msg = "No space left on device"
+            raise StoreError(msg)
+        read_bundle(row, store, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("spatialsig.pipeline.run_steps.read_bundle", full)
+        run(job)
+    assert failed_slides(job.out) == {"S3": "StoreError: No space left on device"}
+    run(job)
+    assert failed_slides(job.out) == {}
+    assert "signatures_pred" in sp.Cohort(job.out / "stores")["S3"].tables
