@@ -1,11 +1,11 @@
 """Features of patches in place of their pixels: from a table, or from a network that does not learn.
 
-Floor 2. Used by 7 modules of evaluation, inference, tl, train.
+Floor 2. Used by 8 modules of evaluation, inference, tl, train.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,6 +42,10 @@ class FeatureSource:
     def __len__(self) -> int:
         """Number of patches."""
         return len(self.features)
+
+    def rows(self, rows: NDArray[np.int64]) -> FeatureSource:
+        """Some of the patches."""
+        return replace(self, features=self.features[rows])
 
 
 class FeatureBatches(PatchBatches):

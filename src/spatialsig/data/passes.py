@@ -1,6 +1,6 @@
 """Epochs over batches: resumable at any batch, prefetched by a thread, read by worker processes of torch.
 
-Floor 2. Used by data/features, data/loader, inference/inputs, tl/_attention, train/cells.
+Floor 2. Used by data/features, data/loader, inference/inputs, inference/stacking, tl/_attention, train/cells.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ Floor 2. Used by 17 modules of data, evaluation, inference, io, pl, pp, slide, t
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,6 +67,10 @@ class PatchSource:
     def __len__(self) -> int:
         """Number of patches."""
         return len(self.origins)
+
+    def rows(self, rows: NDArray[np.int64]) -> PatchSource:
+        """Some of the patches."""
+        return replace(self, origins=self.origins[rows])
 
     @cached_property
     def level(self) -> ImageLevel:

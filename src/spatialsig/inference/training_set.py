@@ -1,11 +1,11 @@
 """Training sets of image models: labelled patches of every slide with their pixels, embeddings and weights.
 
-Floor 5. Used by inference/tuning, inference/vit.
+Floor 5. Used by inference/stacking, inference/tuning, inference/vit.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -125,6 +125,18 @@ class LabelledPatches:
     targets: NDArray[np.float32]  # (n, t)
     embedding: NDArray[np.float32] | None  # (n, d)
     weights: NDArray[np.float32]  # (n,)
+    patient: str
+    centres: NDArray[np.float64]  # (n, 2), µm
+
+    def __len__(self) -> int:
+        """Number of patches."""
+        return len(self.targets)
+
+    def rows(self, rows: NDArray[np.int64]) -> LabelledPatches:
+        """Some of the patches."""
+        embedding = None if self.embedding is None else self.embedding[rows]
+        own = {name: getattr(self, name)[rows] for name in ("targets", "weights", "centres")}
+        return replace(self, source=self.source.rows(rows), embedding=embedding, **own)
 
 
 @dataclass
@@ -208,6 +220,8 @@ def labelled_patches(
             targets=targets.values[chosen],
             embedding=None if embedding is None else embedding[chosen],
             weights=_weights(patches.slide, targets, chosen, tables.weights),
+            patient=patches.slide.patient,
+            centres=patches.centres_um[chosen],
         )
     ]
 

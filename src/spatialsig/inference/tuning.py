@@ -104,14 +104,30 @@ def plan_tuning(
     )
 
 
+def as_seen(tuning: Tuning, training_set: TrainingSet) -> TrainingSet:
+    """Training set as what learns sees it: of a frozen network, its features in place of pixels, computed once."""
+    network = _network_for(tuning, training_set)
+    if tuning.tune != FROZEN or network is None:
+        return training_set
+    train, held_out = (_by_features(patches, network) for patches in (training_set.train, training_set.held_out))
+    return replace(training_set, train=train, held_out=held_out)
+
+
 def fit_tuned(
-    tuning: Tuning, training_set: TrainingSet, *, batch_size: int, seed: int, **options: Any
+    tuning: Tuning, training_set: TrainingSet, *, batch_size: int, seed: int, whole: bool = True, **options: Any
 ) -> tuple[SignatureViT, pd.DataFrame]:
-    """Train; the model returned is whole, whatever part of it has learned."""
-    train, held_out, network = training_set.train, training_set.held_out, _network_for(tuning, training_set)
-    if tuning.tune == FROZEN and network is not None:
-        train, held_out = _by_features(train, network), _by_features(held_out, network)
-        network = table_backbone(_CACHED, int(tuning.network.num_features))  # type: ignore[arg-type,union-attr]
+    """Train on what :func:`as_seen` gives.
+
+    With ``whole``, the model returned sees pixels, whatever part of it has learned; else what the training set holds.
+    """
+    train, held_out = training_set.train, training_set.held_out
+    network = (
+        copy.deepcopy(tuning.network) if tuning.tune != FROZEN else tuning.network
+    )  # which another fit may start from
+    if tuning.table is not None:
+        network = table_backbone(tuning.table, train[0].source.features.shape[1])  # type: ignore[union-attr]
+    elif tuning.tune == FROZEN and network is not None:
+        network = table_backbone(_CACHED, int(network.num_features))  # type: ignore[arg-type]
     elif tuning.tune == LORA and network is not None:
         add_lora(network, **tuning.lora)
     if network is not None:
@@ -126,17 +142,14 @@ def fit_tuned(
     )
     if tuning.tune == LORA:
         merge_lora(model.net)
-    if tuning.tune == FROZEN and tuning.network is not None:
+    if whole and tuning.tune == FROZEN and tuning.network is not None:
         _put_in_front(model, tuning.network)
     return model, history
 
 
 def _network_for(tuning: Tuning, training_set: TrainingSet) -> nn.Module | None:
-    """The network, once it is known to fit the patches."""
+    """The network that sees pixels, once it is known to fit the patches; None where there is none yet."""
     spec = training_set.spec
-    if tuning.table is not None:
-        (width,) = {p.source.features.shape[1] for p in training_set.train[:1] if isinstance(p.source, FeatureSource)}
-        return table_backbone(tuning.table, width)
     if tuning.um_per_px is None:
         if tuning.network is not None:
             warn_of_scale(tuning.network, patch_px=spec.patch_px, um_per_px=spec.um_per_px)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -17,8 +18,9 @@ from spatialsig._arguments import Count, Key, Natural, Positive, Seed, check_fit
 from spatialsig._checks import check_choice, option_names, warn
 from spatialsig.errors import InputError
 from spatialsig.inference.provenance import FOLDS_OF, INPUTS
+from spatialsig.inference.stacking import stack
 from spatialsig.inference.training_set import FoldChoice, TrainingTables, gather_training_set
-from spatialsig.inference.tuning import FROZEN, TUNES, fit_tuned, plan_tuning
+from spatialsig.inference.tuning import FROZEN, TUNES, as_seen, fit_tuned, plan_tuning
 from spatialsig.models.pretrained import PretrainedViT
 from spatialsig.nn.backbones import table_key
 from spatialsig.nn.device import choose_device
@@ -29,7 +31,10 @@ from spatialsig.nn.vit import ViTConfig
 from spatialsig.train import fit_vit
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from spatialsig.inference.training_set import TrainingSet
+    from spatialsig.inference.tuning import Tuning
     from spatialsig.models import SignatureViT
     from spatialsig.slide.slides import Data
 
@@ -63,6 +68,7 @@ class VitOptions:
     seed: Seed = 0
     weights: str | None = "n_cells"
     targets_key: Key | None = None
+    stacking: bool = True
     signatures_key: Key = _keys.SIGNATURES
     patches_key: Key = _keys.PATCHES
     fit: Mapping[str, Any] = field(default_factory=dict)
@@ -121,19 +127,33 @@ def train_signature_vit(data: Data, options: VitOptions) -> SignatureViT:
         raise InputError(msg)
     training_set = gather_training_set(data, tables, folds)
     _warn_of_shared_genes(training_set, options.use_rep)
+    seen = as_seen(tuning, training_set)
+    model, history = _fitted(tuning, seen, options)
+    model.run |= {"test_fold": folds.test, "validation_fold": folds.validation, "inner_fold": folds.inner}
+    model.run |= {"training_samples": training_set.samples, "use_rep": options.use_rep, "seed": options.seed}
+    model.run |= {"history": history.to_dict("list"), "targets_key": tables.targets_key, "weights": options.weights}
+    model.run |= {"tune": tuning.tune, INPUTS: training_set.inputs}
+    model.run |= {FOLDS_OF: training_set.folds}
+    if options.stacking and model.uses_expression and options.size != SEED:
+        stack(model, seen, lambda half, k: _fitted(tuning, half, options, part=k)[0], seed=options.seed)
+    return model
+
+
+def _fitted(
+    tuning: Tuning, training_set: TrainingSet, options: VitOptions, *, part: int | None = None
+) -> tuple[SignatureViT, pd.DataFrame]:
+    """Model of a training set, or of a part of it, whose run has a directory of its own."""
     batch_size = options.batch_size
     if batch_size is None:
         batch_size = 1 if options.size == SEED else default_batch_size(training_set.n_patches)
     fusion = "none" if options.use_rep is None else options.fusion
-    model, history = fit_tuned(
-        tuning, training_set, batch_size=batch_size, seed=options.seed, fusion=fusion, **options.fit
-    )
-    model.run |= {"test_fold": folds.test, "validation_fold": folds.validation, "inner_fold": folds.inner}
-    model.run |= {"training_samples": training_set.samples, "use_rep": options.use_rep, "seed": options.seed}
-    model.run |= {"history": history.to_dict("list"), "targets_key": tables.targets_key, "weights": options.weights}
-    model.run |= {"tune": tuning.tune, "batch_size": batch_size, INPUTS: training_set.inputs}
-    model.run |= {FOLDS_OF: training_set.folds}
-    return model
+    fit = dict(options.fit)
+    if part is not None and fit.get("run_dir") is not None:
+        fit["run_dir"] = Path(fit["run_dir"]) / f"half-{part}"
+    fit |= {"batch_size": batch_size, "fusion": fusion, "seed": options.seed, "whole": part is None}
+    model, history = fit_tuned(tuning, training_set, **fit)
+    model.run["batch_size"] = batch_size
+    return model, history
 
 
 def _warn_of_shared_genes(training_set: TrainingSet, use_rep: str | None) -> None:

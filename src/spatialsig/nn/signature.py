@@ -1,11 +1,11 @@
 """The whole network: an H&E patch, and an expression embedding where there is one, to signature scores.
 
-Floor 1. Used by 11 modules of inference, models, tl, train.
+Floor 1. Used by 12 modules of inference, models, tl, train.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, cast
 
 import torch
@@ -16,6 +16,7 @@ from spatialsig._checks import check_integers
 from spatialsig.errors import InputError
 from spatialsig.nn.fusion import Fusion
 from spatialsig.nn.seed_vit import SeedViT
+from spatialsig.nn.stacking import Stacking
 from spatialsig.nn.vit import ViT, ViTConfig
 
 MAX_TARGETS = 100_000
@@ -66,6 +67,9 @@ class SignatureConfig:
         Also predict the expression embedding from the image.
     image_px
         Edge of the images, where the network takes one size only; 0 where it takes all.
+    n_landmarks
+        Of the regression on the expression embedding, see :class:`spatialsig.nn.stacking.Stacking`; 0 where scores are
+        those of the network.
     """
 
     vit: ViTConfig = field(default_factory=ViTConfig)
@@ -77,10 +81,11 @@ class SignatureConfig:
     gaussian: bool = False
     guess_code: bool = False
     image_px: Natural = 0
+    n_landmarks: Natural = 0
 
     def __post_init__(self) -> None:
         check_integers(1, MAX_TARGETS, n_targets=self.n_targets)
-        check_integers(0, MAX_TARGETS, n_latent=self.n_latent, image_px=self.image_px)
+        check_integers(0, MAX_TARGETS, n_latent=self.n_latent, image_px=self.image_px, n_landmarks=self.n_landmarks)
         if self.guess_code and self.fusion in ("none", "token"):
             msg = (
                 f"an embedding can be guessed from the image only where the network is given one and the image's features "
@@ -151,6 +156,14 @@ class SignatureNet(nn.Module):
             self.guess = nn.Linear(n_features, config.n_latent)
             nn.init.zeros_(self.guess.weight)
             nn.init.zeros_(self.guess.bias)
+        self.stacking: Stacking | None = None
+        if config.n_landmarks:
+            self.stack(Stacking(config.n_landmarks, config.n_latent, config.n_targets))
+
+    def stack(self, stacking: Stacking) -> None:
+        """Let ``stacking`` have the last word where expression is given; the image alone is read as before."""
+        self.config = replace(self.config, n_landmarks=len(stacking.landmarks))
+        self.stacking = stacking
 
     def forward(self, image: Tensor, ae: Tensor | None = None, ae_present: Tensor | None = None) -> Tensor:
         """Standardised scores ``(b, n_targets)``.
@@ -170,6 +183,10 @@ class SignatureNet(nn.Module):
         """Everything the network predicts; arguments as in :meth:`forward`."""
         if self.config.fusion == "none":
             return self._read(self.whiten(self.backbone(image)), None, None)
+        if self.stacking is not None and ae is not None:
+            fused, alone = self.forward_both(image, ae, ae_present)
+            code, keep = self.fusion.given(ae, ae_present, len(image))
+            return fused._replace(mean=torch.where(keep, self.stacking(code, alone.mean, fused.mean), alone.mean))
         code, keep = self.fusion.given(ae, ae_present, len(image))
         embedded = self.fusion.embed(code, keep)
         return self._read(self.whiten(self.features(image, embedded)), code, embedded)

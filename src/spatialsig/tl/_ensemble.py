@@ -12,6 +12,7 @@ from spatialsig import _keys
 from spatialsig._arguments import AnyPath, Count, Key, Seed, checked
 from spatialsig._progress import track
 from spatialsig.errors import InputError
+from spatialsig.inference.stacking import share_stacking
 from spatialsig.inference.vit import VitOptions, train_signature_vit
 from spatialsig.models.ensemble import SignatureEnsemble
 from spatialsig.models.vit import SignatureViT
@@ -82,19 +83,24 @@ def train_ensemble(
     if run_dir is not None:
         finished = Ledger(Path(run_dir) / MANIFEST)
         decides = run_hash([options, data_hash(data, **keys, table_key=None)])  # type: ignore[arg-type]
-    members = []
+    members: list[SignatureViT] = []
     for number in track(range(n_members), "ensemble", unit="model"):
         if finished is None or run_dir is None:
-            members.append(_member(data, seed + number, options))
+            members.append(_member(data, seed + number, options, members[:1]))
             continue
         place = Path(run_dir) / f"member-{seed + number:02d}"
         digest = run_hash([decides, seed + number])
         if not finished.holds(place.name, digest):
-            _member(data, seed + number, options).save(place)
+            _member(data, seed + number, options, members[:1]).save(place)
             finished.note(place.name, digest)
         members.append(SignatureViT.load(place))
     return SignatureEnsemble(members)
 
 
-def _member(data: Data, seed: int, options: dict[str, Any]) -> SignatureViT:
-    return train_signature_vit(data, VitOptions.of(seed=seed, **options))
+def _member(data: Data, seed: int, options: dict[str, Any], first: list[SignatureViT]) -> SignatureViT:
+    """Train one; what its score trusts was learned with the first."""
+    if not first:
+        return train_signature_vit(data, VitOptions.of(seed=seed, **options))
+    model = train_signature_vit(data, VitOptions.of(seed=seed, **options | {"stacking": False}))
+    share_stacking(first[0], model)
+    return model

@@ -40,6 +40,7 @@ def train_vit(
     seed: Seed = 0,
     weights: str | None = "n_cells",
     targets_key: Key | None = None,
+    stacking: bool = True,
     signatures_key: Key = _keys.SIGNATURES,
     patches_key: Key = _keys.PATCHES,
     **fit_options: Any,
@@ -96,6 +97,10 @@ def train_vit(
     targets_key
         Table whose ``X`` is predicted, or ``"table/entry"`` for an entry of its ``obsm`` (fractions of cell types from
         :func:`aggregate_patches`, for example); None takes ``signatures_key``.
+    stacking
+        With an embedding, train the network again on each half of the training patches (by patient where there are several),
+        in about the time of one more training run, and learn from the other half how much the final score should trust
+        the expression alone [7]_, the image alone, and the network given both. ``False`` leaves scores to the network.
     signatures_key, patches_key
         Table of labels and embedding, shapes element of the patches.
     **fit_options
@@ -104,7 +109,8 @@ def train_vit(
     Returns
     -------
     The trained model; ``run["history"]`` holds the losses per epoch, ``run["inputs"]`` what embedding, features and
-    labels were made with, which :func:`predict` and :func:`evaluate` compare with what they are given.
+    labels were made with, which :func:`predict` and :func:`evaluate` compare with what they are given, ``run["stacking"]``
+    the weights of expression, image and both in each score.
 
     Raises
     ------
@@ -134,6 +140,7 @@ def train_vit(
        on Learning Representations (2022). https://doi.org/10.48550/arXiv.2106.09685
     .. [6] Howard J, Ruder S. Universal language model fine-tuning for text classification. Annual Meeting of the
        Association for Computational Linguistics, 328-339 (2018). https://doi.org/10.18653/v1/P18-1031
+    .. [7] Breiman L. Stacked regressions. Machine Learning 24, 49-64 (1996). https://doi.org/10.1007/BF00117832
 
     Examples
     --------
@@ -148,6 +155,6 @@ def train_vit(
         test_fold=test_fold, validation_fold=validation_fold, inner_fold=inner_fold, fusion=fusion, use_rep=use_rep,
         size=size, backbone=backbone, backbone_options=backbone_options, pretrained=pretrained, tune=tune, lora=lora,
         layer_decay=layer_decay, batch_size=batch_size, seed=seed, weights=weights, targets_key=targets_key,
-        signatures_key=signatures_key, patches_key=patches_key, fit=fit_options,
+        stacking=stacking, signatures_key=signatures_key, patches_key=patches_key, fit=fit_options,
     )  # fmt: skip
     return train_signature_vit(data, options)

@@ -1,6 +1,6 @@
 """Start a signature network as a ridge regression on what its untrained layers see.
 
-Floor 3. Used by train/vit.
+Floor 3. Used by train/expression_ridge, train/vit.
 """
 
 from __future__ import annotations
@@ -125,10 +125,14 @@ class Moments:
         return self.covariance + torch.outer(shift, shift), self.products + torch.outer(shift, off)
 
 
-def principal(moments: Moments) -> tuple[Tensor, Tensor, Tensor]:
-    """Variances along the principal axes of the scaled features ``(d,)``, the axes ``(d, d)``, the targets along them."""
+def principal(moments: Moments, *, scaled: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+    """Variances along the principal axes of the features ``(d,)``, the axes ``(d, d)``, the targets along them ``(d, t)``.
+
+    Features are scaled to unit variance first, or taken as they are.
+    """
     covariance = moments.covariance
-    scale = covariance.diagonal().clamp_min(1e-12).sqrt()
+    variance = covariance.diagonal()
+    scale = variance.clamp_min(1e-12).sqrt() if scaled else torch.ones_like(variance)
     eigenvalues, vectors = torch.linalg.eigh(covariance / torch.outer(scale, scale))
     axes = vectors / scale[:, None]
     return eigenvalues.clamp_min(0), axes, axes.T @ moments.products
@@ -142,16 +146,21 @@ def best_penalty(folds: Sequence[Moments]) -> float:
     """
     if len(folds) < 2:
         return 1.0
-    errors = torch.zeros(len(PENALTIES), dtype=torch.float64)
+    return float(PENALTIES[int(penalty_errors(folds, PENALTIES).sum(dim=(0, 2)).argmin())])
+
+
+def penalty_errors(folds: Sequence[Moments], penalties: Sequence[float], *, scaled: bool = True) -> Tensor:
+    """Sums of squared errors on each fold held out, ``(len(folds), len(penalties), t)``, less a part that no penalty changes."""
+    errors = torch.zeros(len(folds), len(penalties), len(folds[0].targets), dtype=torch.float64)
     for k, held_out in enumerate(folds):
         rest = Moments.of([fold for i, fold in enumerate(folds) if i != k])
-        eigenvalues, axes, along = principal(rest)
+        eigenvalues, axes, along = principal(rest, scaled=scaled)
         squares, cross = held_out.about(rest.mean, rest.targets / rest.n)
         squares, cross = axes.T @ squares @ axes, axes.T @ cross
-        for i, penalty in enumerate(PENALTIES):
+        for i, penalty in enumerate(penalties):
             weights = along / (eigenvalues + penalty)[:, None]
-            errors[i] += held_out.n * ((squares @ weights - 2 * cross) * weights).sum()  # less what no penalty changes
-    return float(PENALTIES[int(errors.argmin())])
+            errors[k, i] = held_out.n * ((squares @ weights - 2 * cross) * weights).sum(dim=0)
+    return errors
 
 
 def _calibrate(backbone: nn.Module, batches: Iterable[Batch]) -> None:
