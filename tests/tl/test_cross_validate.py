@@ -132,7 +132,7 @@ def test_an_ensemble_goes_on_where_it_stopped(
     trained = []
     original = _ensemble._member
     monkeypatch.setattr(
-        _ensemble, "_member", lambda data, seed, options: trained.append(seed) or original(data, seed, options)
+        _ensemble, "_member", lambda data, seed, *options: trained.append(seed) or original(data, seed, *options)
     )
     again = sp.tl.train_ensemble(slide, n_members=3, **options)
     assert trained == [5]

@@ -81,8 +81,8 @@ def _embedding(table: pd.DataFrame, r: pd.Series) -> Iterator[Finding]:
         yield Finding(
             "image_ignored", WARNING, EVERY_SLIDE,
             f"Shuffling the images hardly changes the fused model (r = {r['fused']:.3f}, shuffled "
-            f"{r['fused_permuted']:.3f}): it ignores them. Raise `modality_dropout`, and look for an embedding that "
-            "holds the answer.",
+            f"{r['fused_permuted']:.3f}): the image adds next to nothing to the embedding, which may hold the answer, or "
+            "the training patients showed too little of what the image is worth (`model.run['stacking']`).",
         )  # fmt: skip
     if {"hand_features", "he_only"} <= set(r.index) and r["he_only"] < min(
         r["hand_features"] - COLLAPSE, r["fused"] - COLLAPSE

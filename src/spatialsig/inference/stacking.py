@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from scipy.optimize import nnls
 
+from spatialsig._progress import track
 from spatialsig.data.features import in_batches
 from spatialsig.data.passes import ahead
 from spatialsig.models.ensemble import placed
@@ -145,7 +146,7 @@ def _by_halves(
     """Standardised scores without and with expression by networks fitted on the other half, ``(n, t)`` each."""
     train = training_set.train
     without, with_expression = ([np.full(p.targets.shape, np.nan) for p in train] for _ in range(2))
-    for k in range(HALVES):
+    for k in track(range(HALVES), "weights of expression and image", unit="half"):
         others = [p.rows(np.flatnonzero(own != k)) for p, own in zip(train, half, strict=True)]
         part = fit(replace(training_set, train=[p for p in others if len(p)]), k)
         with placed(part):
