@@ -1,6 +1,6 @@
 """Progress bars with rate and time left; silent when ``settings.progress`` is off.
 
-Ground floor. Used by 23 modules of 12 rooms.
+Ground floor. Used by 24 modules of 12 rooms.
 """
 
 from __future__ import annotations
