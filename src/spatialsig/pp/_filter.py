@@ -17,13 +17,13 @@ from spatialsig.errors import InputError
 from spatialsig.slide.counts import count_blocks
 from spatialsig.slide.each import map_slides
 from spatialsig.slide.slides import Data, Slide
-from spatialsig.store.matrices import is_stored, rows_and_columns
+from spatialsig.store.matrices import Selection, StreamedTable, is_stored
+from spatialsig.store.stored.table import light
 from spatialsig.store.tables import parts_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy import sparse
-
 
 GENE_EXPRESSION = "Gene Expression"
 
@@ -76,23 +76,13 @@ def _are_enough(counts: sparse.csr_matrix, min_counts: int, min_genes: int) -> N
 
 
 def _subset(table: ad.AnnData, cells: NDArray[np.bool_], genes: NDArray[np.bool_]) -> ad.AnnData:
-    """Marked cells and genes of a table, in memory; of matrices in a store nothing else is read."""
-    matrices = {"X": table.X, **parts_of(table, "layers")}
-    stored = {name: values for name, values in matrices.items() if is_stored(values)}
-    if not stored:
+    """Marked cells and genes of a table; matrices in a store stay there until the new table is written, block by block."""
+    matrices = {"X": table.X, **{f"layers/{name}": values for name, values in parts_of(table, "layers").items()}}
+    stored = {part: Selection(values, cells, genes) for part, values in matrices.items() if is_stored(values)}
+    if not stored and isinstance(table, ad.AnnData):
         return table[cells, genes].copy()
-    others = {name: parts_of(table, name) for name in ("obsm", "varm", "obsp", "varp")}
-    rest = {name: values for name, values in matrices.items() if name not in stored}
-    x = rest.pop("X", None)
-    light = ad.AnnData(x, obs=table.obs, var=table.var, uns=table.uns, layers=rest, **others)
-    kept = light[cells, genes].copy()
-    for name, values in stored.items():
-        found = rows_and_columns(values, cells, genes)
-        if name == "X":
-            kept.X = found
-        else:
-            kept.layers[name] = found
-    return kept
+    kept = light(table)[cells, genes].copy()
+    return StreamedTable.of(kept, stored) if stored else kept
 
 
 def _kept(slide: Slide, table: ad.AnnData, min_counts: int, min_genes: int, table_key: str) -> ad.AnnData:

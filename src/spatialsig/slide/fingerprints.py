@@ -23,6 +23,8 @@ from spatialsig._hashing import json_hash
 from spatialsig.slide.coordinates import full_resolution
 from spatialsig.store.chunk_files import check_whole
 from spatialsig.store.matrices import is_stored, value_blocks
+from spatialsig.store.stored.files import StoredNames
+from spatialsig.store.stored.table import Columns, row_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -59,7 +61,7 @@ class Kept:
 class Names:
     """Names of rows or columns, which all parts of a table share."""
 
-    index: pd.Index
+    index: pd.Index | StoredNames
     kept: Kept
 
     @property
@@ -92,7 +94,7 @@ class Numbers:
         ):
             return None
         columns = pd.RangeIndex(values.shape[1]).astype(str) if section == "obsm" else table.var_names
-        return cls(values, Names(table.obs_names, kept), Names(columns, kept), kept)
+        return cls(values, Names(row_names(table), kept), Names(columns, kept), kept)
 
     @property
     def fingerprint(self) -> str:
@@ -180,7 +182,7 @@ def of_pixels(image: DataArray | DataTree) -> str:
     return json_hash([height, width, [_checksums(np.asarray(block)) for block in pixels]])
 
 
-def of_column(frame: pd.DataFrame, key: str, kept: Kept) -> str | None:
+def of_column(frame: pd.DataFrame | Columns, key: str, kept: Kept) -> str | None:
     """Hash of a column by the names of its rows, whatever their order; None where it is not there.
 
     The sum of ``pandas.util.hash_pandas_object`` over the rows as text, with each name and each distinct value hashed once.
@@ -194,14 +196,21 @@ def of_column(frame: pd.DataFrame, key: str, kept: Kept) -> str | None:
         values = pd.Series(distinct)
     # objects, and one word for what is missing: the same whatever kind of text pandas uses
     text = values.astype(str).astype(object).where(values.notna(), "nan").to_numpy()
+    index = frame.names if isinstance(frame, Columns) else frame.index
     by_name = np.full(len(frame), 0x345678, np.uint64)
-    for number, hashes in enumerate((_hashes(text)[codes], kept.of(frame.index, _hashes_of_names))):
+    for number, hashes in enumerate((_hashes(text)[codes], kept.of(index, _hashes_of_names))):
         by_name = (by_name ^ hashes) * np.uint64(1000003 + number * (82520 + 4))
     return json_hash([len(frame), int((by_name + np.uint64(97531)).sum(dtype=np.uint64))])
 
 
-def _hashes_of_names(names: pd.Index) -> NDArray[np.uint64]:
-    return _hashes(names.astype(object).to_numpy())
+def _hashes_of_names(names: pd.Index | StoredNames) -> NDArray[np.uint64]:
+    return np.concatenate(
+        [_hashes(block.astype(object).to_numpy()) for block in _blocks(names)] or [np.empty(0, np.uint64)]
+    )
+
+
+def _blocks(names: pd.Index | StoredNames) -> Iterable[pd.Index]:
+    return names.blocks() if isinstance(names, StoredNames) else [names]
 
 
 def _hashes(values: NDArray[np.object_]) -> NDArray[np.uint64]:
@@ -238,11 +247,17 @@ def _checksums_of(blocks: Iterable[NDArray[Any]]) -> list[Any]:
     return [(n,), kind, checksum]
 
 
-def _text(names: pd.Index) -> list[int]:
-    """Length and checksum of names."""
-    texts = names.tolist()
+def _text(names: pd.Index | StoredNames) -> list[int]:
+    """Length and checksum of names, with a line break between two."""
+    checksum = 0
+    for number, block in enumerate(_blocks(names)):
+        joined = ("\n" if number else "") + _joined(block.tolist())
+        checksum = crc32(joined.encode(), checksum)
+    return [len(names), checksum]
+
+
+def _joined(names: list[Any]) -> str:
     try:
-        joined = "\n".join(texts)
+        return "\n".join(names)
     except TypeError:  # numbers, dates, missing ones
-        joined = "\n".join(map(str, texts))
-    return [len(texts), crc32(joined.encode())]
+        return "\n".join(map(str, names))

@@ -25,7 +25,7 @@ from spatialsig.slide.parts import COLUMNS_OF_SHAPES, obsm_of
 from spatialsig.slide.patches import Patches
 from spatialsig.slide.records import check_records
 from spatialsig.store.commit import commit_elements, write_attrs
-from spatialsig.store.lazy_tables import element_of, names_of, remove
+from spatialsig.store.lazy_tables import element_of, names_of, put, remove
 from spatialsig.store.metadata import check_new_names
 from spatialsig.store.parts import commit_table_parts, has_rows_of
 from spatialsig.store.snapshot import read_store
@@ -158,7 +158,7 @@ class Slide:
         check_new_names([key], names)
         if key in names:
             remove(self.sdata, key)
-        self.sdata[key] = element
+        put(self.sdata, key, element)
         for section, value in attrs.items():
             self.attrs.setdefault(section, {})[key] = value
         self.changed()

@@ -12,6 +12,7 @@ import re
 import secrets
 import shutil
 import sys
+from contextlib import suppress
 from os import link
 from pathlib import Path
 
@@ -64,13 +65,15 @@ def name_before(aside: Path) -> str | None:
 
 
 def link_or_copy(old: Path, new: Path) -> None:
-    """Make a second name of a file, or a copy on file systems without hard links."""
+    """Make a second name of a file, or a copy of the same time on file systems without hard links."""
     try:
         link(old, new)
     except (FileNotFoundError, FileExistsError):
         raise
     except OSError:
         shutil.copyfile(old, new)
+        with suppress(OSError):  # by its time a reader knows that the file is the same
+            os.utime(new, ns=(os.stat(old).st_atime_ns, os.stat(old).st_mtime_ns))
 
 
 def flush_tree(root: Path) -> None:

@@ -37,6 +37,7 @@ from spatialsig.store.foreign import check_only_ours
 from spatialsig.store.layout import DEFAULT, Layout, LayoutName, as_layout, check_level_sizes, levels_of
 from spatialsig.store.lock import writer_lock
 from spatialsig.store.manifest import record
+from spatialsig.store.matrices import StreamedTable
 from spatialsig.store.metadata import (
     FILE,
     KINDS,
@@ -165,10 +166,13 @@ def commit_elements(
 
 
 def _storable(elements: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: storable(element, where=f"tables[{name!r}]") if isinstance(element, AnnData) else element
-        for name, element in elements.items()
-    }
+    return {name: _storable_table(element, where=f"tables[{name!r}]") for name, element in elements.items()}
+
+
+def _storable_table(element: Any, *, where: str) -> Any:
+    if isinstance(element, StreamedTable):
+        return StreamedTable(storable(element.light, where=where), element.matrices)
+    return storable(element, where=where) if isinstance(element, AnnData) else element
 
 
 def _kinds_of(elements: Mapping[str, Any]) -> dict[str, str]:
@@ -183,7 +187,7 @@ def _kind_of(name: str, element: Any) -> str:
     if isinstance(element, StreamedImage):
         check_pixels(element.pixels, name=name)
         return "images"
-    if isinstance(element, AnnData):
+    if isinstance(element, AnnData | StreamedTable):
         return "tables"
     try:
         return _KIND_OF_MODEL[get_model(element)]
@@ -212,12 +216,17 @@ def _write(
         warnings.filterwarnings("ignore", message=".*annotat.*", category=UserWarning)
         SpatialData.init_from_elements(small, attrs=dict(attrs)).write(staging, update_sdata_path=False)
     known = {name: fill(staging / "images" / name, image) for name, image in pixels.items()}
+    for name, element in elements.items():
+        if isinstance(element, StreamedTable):
+            element.fill(staging / "tables" / name)
     consolidate(staging)
     return known
 
 
 def _own(element: Any) -> Any:
     """The same data with attributes of its own: spatialdata takes some away while it writes, and a failure loses them."""
+    if isinstance(element, StreamedTable):
+        return element.light
     if not isinstance(element, GeoDataFrame):
         return element.copy() if isinstance(element, DaskFrame) else element
     own = element.copy(deep=False)

@@ -8,6 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from spatialdata._core._elements import Tables
+from spatialdata.models import get_model
+
+from spatialsig.store.matrices import StreamedTable
+from spatialsig.store.stored.table import StoredTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, ItemsView, ValuesView
@@ -45,13 +49,18 @@ class LazyTables(Tables):  # type: ignore[misc]
             table = self._readers[name]()
             for check in self.checks:
                 check(name, table)
-            del self._readers[name]
-            super().__setitem__(name, table)
+            self[name] = table
         return self.data[name]
 
     def __setitem__(self, name: str, table: AnnData) -> None:
+        if isinstance(table, StoredTable | StreamedTable):
+            self._check_key(name, self.keys(), self._shared_keys)
+            get_model(table.sample() if isinstance(table, StoredTable) else table.light)
+            self.data[name] = table
+            self._add_shared_key(name)
+        else:
+            super().__setitem__(name, table)
         self._readers.pop(name, None)
-        super().__setitem__(name, table)
 
     def __delitem__(self, name: str) -> None:
         self._readers.pop(name, None)
@@ -64,6 +73,14 @@ class LazyTables(Tables):  # type: ignore[misc]
     def items(self) -> ItemsView[str, AnnData]:
         """All tables by name, read."""
         return {name: self[name] for name in self.data}.items()
+
+
+def put(sdata: SpatialData, name: str, element: Any) -> None:
+    """Add an element to an object, or replace it; it may be a table that is not in memory."""
+    if isinstance(element, StreamedTable):
+        sdata.tables[name] = element
+    else:
+        sdata[name] = element
 
 
 def names_of(sdata: SpatialData) -> list[str]:

@@ -26,6 +26,8 @@ from spatialsig.store.atomic import link_or_copy
 from spatialsig.store.lock import writer_lock
 from spatialsig.store.manifest import manifest_file, read_manifest
 from spatialsig.store.metadata import elements_on_disk, quiet_zarr, root_document
+from spatialsig.store.stored.files import n_rows
+from spatialsig.store.stored.table import StoredTable
 from spatialsig.store.swap import swap_in
 
 if TYPE_CHECKING:
@@ -77,7 +79,7 @@ def commit_table_parts(
 
 def _check(live: Path, table: str, **parts: Mapping[str, Any] | None) -> None:
     group = zarr.open_group(live, mode="r", use_consolidated=False)
-    n_obs, n_var = len(_names(group, "obs")), len(_names(group, "var"))
+    n_obs, n_var = n_rows(group, "obs"), n_rows(group, "var")
     _check_lengths(table, "observations", n_obs, {key: parts[key] for key in ("obsm", "layers", "obs")})
     _check_lengths(table, "variables", n_var, {"var": parts["var"]})
     for frame in ("obs", "var"):
@@ -108,12 +110,22 @@ def _write_table(
 
 
 def has_rows_of(path: str | Path, table: str, adata: AnnData) -> bool:
-    """Whether a store holds ``table`` with exactly the observations and variables of ``adata``, in this order."""
+    """Whether a store holds ``table`` with exactly the observations and variables of ``adata``, in this order.
+
+    Raises
+    ------
+    StoreError
+        If ``adata`` was left in the store, and its rows were replaced there.
+    """
     live = Path(path) / "tables" / table
     if not live.is_dir():
         return False
     group = zarr.open_group(live, mode="r", use_consolidated=False)
-    pairs = (("obs", adata.obs_names), ("var", adata.var_names))
+    pairs = [("var", adata.var_names)]
+    if isinstance(adata, StoredTable):
+        adata.files.check(adata.names.part)
+    else:
+        pairs.append(("obs", adata.obs_names))
     return all(np.array_equal(np.asarray(_names(group, frame), object), np.asarray(n, object)) for frame, n in pairs)
 
 

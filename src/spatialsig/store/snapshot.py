@@ -32,10 +32,11 @@ from spatialsig.errors import StoreError
 from spatialsig.store.lazy_tables import LazyTables
 from spatialsig.store.matrices import is_large, left_in_store
 from spatialsig.store.metadata import FILE, KINDS, elements_on_disk, root_document, why_unfinished
+from spatialsig.store.stored.table import StoredTable, has_many_rows
 from spatialsig.store.tables import parts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
 T = TypeVar("T")
@@ -129,18 +130,26 @@ def read_table(path: Path) -> ad.AnnData:
 
 def _read(path: Path) -> ad.AnnData:
     group = zarr.open_group(path, mode="r", use_consolidated=False)
+    has_raw = isinstance(group.get("raw"), zarr.Group)  # else it is written as nothing
+    if not has_raw and has_many_rows(group):
+        stored = StoredTable.open(path)
+        _restore_links(stored.uns)
+        return stored
     layers = [f"layers/{name}" for name in group["layers"]] if "layers" in group else []  # type: ignore[union-attr]
     large = [name for name in ("X", *layers) if is_large(group, name)]
-    has_raw = isinstance(group.get("raw"), zarr.Group)  # else it is written as nothing
     table = _without(group, large) if large and not has_raw else ad.read_zarr(path)
     for frame in (values for values in table.obsm.values() if isinstance(values, pd.DataFrame)):
         frame.index = table.obs_names  # the same object: AnnData compares all names whenever `obsm` is looked at
-    links = table.uns.get(TableModel.ATTRS_KEY)
+    _restore_links(table.uns)
+    return table
+
+
+def _restore_links(uns: dict[str, Any]) -> None:
+    links = uns.get(TableModel.ATTRS_KEY)
     if links is not None:
         links |= {name: links.get(name) for name in _LINKS}
         if isinstance(links["region"], np.ndarray):
             links["region"] = links["region"].tolist()
-    return table
 
 
 def _without(group: zarr.Group, large: Collection[str]) -> ad.AnnData:
@@ -181,6 +190,8 @@ def _keep(path: Path, identity: Identity, table: ad.AnnData) -> None:
 
 
 def _size(table: ad.AnnData) -> int:
+    if isinstance(table, StoredTable):
+        return int(table.var.memory_usage(deep=False).sum())
     arrays = [table.X, *(value for axis in _axes(table).values() for value in axis.values())]
     frames = sum(int(frame.memory_usage(deep=False).sum()) for frame in (table.obs, table.var))
     return frames + sum(_bytes(array) for array in arrays)
@@ -192,12 +203,14 @@ def _bytes(array: Any) -> int:
     return int(getattr(array, "nbytes", 0))
 
 
-def _axes(table: ad.AnnData) -> dict[str, dict[str, object]]:
+def _axes(table: ad.AnnData) -> dict[str, Mapping[str, object]]:
     return {name: parts_of(table, name) for name in ("obsm", "varm", "layers", "obsp", "varp")}
 
 
 def _own(table: ad.AnnData) -> ad.AnnData:
     """The same arrays in a table of its own."""
+    if isinstance(table, StoredTable):
+        return table.own()
     return ad.AnnData(
         X=table.X, obs=table.obs.copy(), var=table.var.copy(), uns=copy.deepcopy(dict(table.uns)), **_axes(table)
     )

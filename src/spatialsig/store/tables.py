@@ -14,9 +14,10 @@ from spatialdata import sanitize_name
 
 from spatialsig._checks import first_few
 from spatialsig.errors import InputError
+from spatialsig.store.stored.table import StoredTable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 SECTIONS = ("obs", "var", "obsm", "varm", "obsp", "varp", "layers", "uns")
 FRAMES = ("obs", "var")
@@ -32,8 +33,14 @@ _OBJECTS = {
 _FIX = "Turn it into text, numbers or categories, for example with `.astype(str)`, or leave it out."
 
 
-def parts_of(table: ad.AnnData, section: str) -> dict[str, Any]:
-    """Entries of a section of a table; ``X``, which AnnData 0.13 lists among the layers as None, is none of them."""
+def parts_of(table: ad.AnnData, section: str) -> Mapping[str, Any]:
+    """Entries of a section of a table; ``X``, which AnnData 0.13 lists among the layers as None, is none of them.
+
+    Those of a table in a store are read when they are asked for.
+    """
+    if isinstance(table, StoredTable):
+        stored: Mapping[str, Any] = getattr(table, section)
+        return stored
     return {name: values for name, values in getattr(table, section).items() if (section, name) != X_AMONG_LAYERS}
 
 

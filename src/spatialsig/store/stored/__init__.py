@@ -1,0 +1,4 @@
+"""Tables of many rows that stay in their store.
+
+Floor 1.
+"""
