@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import zarr
+from scipy import sparse
 from spatialdata import SpatialData
 
 import spatialsig as sp
@@ -19,6 +20,8 @@ from spatialsig.errors import SpatialsigError, StoreError
 from spatialsig.slide.fingerprints import Kept, Numbers, of_column
 from spatialsig.slide.slides import open_slides
 from spatialsig.store import atomic, matrices, snapshot
+from spatialsig.store.lazy_tables import for_others
+from spatialsig.store.parts import has_rows_of
 from spatialsig.store.stored import table as stored_table
 from spatialsig.store.stored.table import StoredTable, light
 
@@ -67,7 +70,18 @@ def with_controls(slide: SpatialData) -> SpatialData:
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("kept") / "slide.zarr"
     sp.io.write(with_controls(sp.datasets.toy(size_um=250)), path)
+    in_chunks(path, "_index")
+    in_chunks(path, "cell_id")
     return path
+
+
+def in_chunks(store: Path, column: str) -> None:
+    """Write text as the columns of a long table are: in several chunks."""
+    group = zarr.open_group(store / "tables" / "table" / "obs", mode="r+")
+    texts, attrs = group[column][:], group[column].attrs.asdict()
+    del group[column]
+    group.create_array(column, shape=texts.shape, dtype=texts.dtype, chunks=(60,), attributes=attrs)[:] = texts
+    zarr.consolidate_metadata(store)
 
 
 @pytest.fixture
@@ -177,6 +191,9 @@ def stored(store: Path) -> StoredTable:
 def test_a_table_in_a_store_holds_what_the_table_holds(store: Path) -> None:
     table, whole = stored(store), sp.io.read(store)["table"]
     assert (table.n_obs, table.n_vars, table.shape) == (whole.n_obs, whole.n_vars, whole.shape)
+    assert len(list(table.names.blocks())) > 2
+    rows = np.array([3, 200, 61, 3])
+    assert table.names[rows].equals(whole.obs_names[rows])
     assert list(table.obs) == list(table.obs.columns) == list(whole.obs)
     for name in whole.obs:
         pd.testing.assert_series_equal(table.obs[name], whole.obs[name].reset_index(drop=True))
@@ -262,8 +279,11 @@ def test_nothing_is_added_to_rows_that_were_replaced_meanwhile(store: Path) -> N
     table.obs["fold"] = np.zeros(table.n_obs, int)
     sp.pp.filter_cells(store, min_counts=60)
     before = content(store)
-    with pytest.raises(StoreError, match="was replaced while it was read; call the function again"):
+    replaced = "was replaced while it was read; call the function again"
+    with pytest.raises(StoreError, match=replaced):
         slide.commit_table("table", obs=["fold"])
+    with pytest.raises(StoreError, match=replaced):
+        has_rows_of(store, "table", table)
     assert content(store) == before
 
 
@@ -302,6 +322,39 @@ def test_of_what_is_written_less_than_a_chunk_waits(tmp_path: Path) -> None:
         assert appended.written % 10 == 0
     appended.flush()
     np.testing.assert_array_equal(array[:], values)
+
+
+@pytest.mark.parametrize("used_before", [True, False])
+def test_other_packages_are_given_whole_tables(store: Path, used_before: bool) -> None:
+    (slide,) = open_slides(store)
+    if used_before:
+        assert isinstance(slide.table("table"), StoredTable)
+    given, wanted = for_others(slide.sdata)["table"], sp.io.read(store)["table"]
+    assert isinstance(given, ad.AnnData)
+    pd.testing.assert_frame_equal(given.obs, wanted.obs)
+    assert given.uns.keys() == wanted.uns.keys()
+    assert set(given.obsm) == set(wanted.obsm)
+    assert (given.X[:] != wanted.X).nnz == (given.layers["half"][:] != wanted.layers["half"]).nnz == 0
+    assert slide.table("table") is given
+
+
+def test_rows_and_an_opened_object_are_used_as_those_of_tables_in_memory(store: Path) -> None:
+    (slide,) = open_slides(store)
+    (again,) = open_slides(slide.sdata)  # as a report passes it on
+    assert again.table("table") is slide.table("table")
+    wanted = sp.io.read(store)["table"]
+    pd.testing.assert_frame_equal(again.table("table")[[3, 1]].obs, wanted[[3, 1]].obs)
+
+
+def test_counts_that_end_inside_a_chunk_are_written_whole(store: Path, tmp_path: Path) -> None:
+    source = stored(store).X
+    kept = matrices.Selection(source, np.ones(source.shape[0], bool), np.arange(source.shape[1]) % 3 > 0)
+    group = zarr.create_group(tmp_path / "new").create_group("X")
+    for name, dtype in (("data", kept.dtype), ("indices", np.int32)):
+        group.create_array(name, shape=(int(kept.indptr[-1]),), chunks=(1_001,), dtype=dtype)
+    matrices.StreamedTable(ad.AnnData(), {"X": kept}).fill(tmp_path / "new")
+    found = sparse.csr_matrix((group["data"][:], group["indices"][:], kept.indptr), shape=kept.shape)
+    assert (found != source[:][:, kept.columns]).nnz == 0
 
 
 def spoilt(table: ad.AnnData, kind: str) -> None:

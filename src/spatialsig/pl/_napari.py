@@ -17,6 +17,7 @@ from spatialsig.pl.drawing.slide_panels import robust_limits
 from spatialsig.pl.drawing.values import shown_values
 from spatialsig.slide.coordinates import image_of, placed
 from spatialsig.slide.slides import Data, open_slides, slide_count
+from spatialsig.store.lazy_tables import for_others
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -117,7 +118,7 @@ def _open(slide: Slide) -> tuple[Any, Any]:
         raise InputError(msg) from error
     viewer = package.Viewer(title=f"spatialsig: {slide.name}")
     # Interactive takes the current viewer
-    widgets = Interactive(slide.sdata, headless=True)._sdata_widget
+    widgets = Interactive(for_others(slide.sdata), headless=True)._sdata_widget
     return viewer, widgets.viewer_model
 
 

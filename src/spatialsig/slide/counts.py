@@ -18,6 +18,7 @@ from spatialsig._checks import first_few, warn
 from spatialsig.errors import InputError
 from spatialsig.stats.expression import value_range
 from spatialsig.store.matrices import is_stored, row_blocks
+from spatialsig.store.stored.table import StoredTable
 from spatialsig.store.tables import parts_of
 
 if TYPE_CHECKING:
@@ -95,7 +96,12 @@ def _refuse_none(values: Any, *, where: str, fix: str) -> None:
 
 
 def refuse_lazy(table: ad.AnnData, *, where: str) -> None:
-    """Raise :class:`InputError` for a table that is not in memory: what was made from it could not be recorded."""
+    """Raise :class:`InputError` for a table that is not in memory: what was made from it could not be recorded.
+
+    What we left in a store is known.
+    """
+    if isinstance(table, StoredTable):
+        return
     if not isinstance(table.obs, pd.DataFrame) or table.isbacked:
         msg = f"{where} is not in memory: load it first, `sdata.tables[key] = table.to_memory()`."
         raise InputError(msg)

@@ -83,7 +83,11 @@ class Slide:
         return trimmed(str(self.name if not patient or patient != patient else patient))
 
     def table(self, table_key: str, *, name: str = "table_key", fix: str = "") -> ad.AnnData:
-        """Table ``table_key``, if it is there and fresh; the error names this slide and what exists."""
+        """Table ``table_key``, if it is there and fresh; the error names this slide and what exists.
+
+        One of many rows stays in its store (:class:`~spatialsig.store.stored.table.StoredTable`): ask its ``obs`` by column, with
+        rows numbered from 0, and its matrices by :func:`~spatialsig.slide.counts.count_blocks`.
+        """
         check_key(self.sdata.tables, table_key, name=name, where=f"the tables of slide {self.name!r}", fix=fix)
         if self.path is None:  # what stays in a store of ours is known
             refuse_lazy(self.sdata.tables[table_key], where=f"slide {self.name!r}: tables[{table_key!r}]")

@@ -1,6 +1,6 @@
 """Tables of a store that are read when somebody asks for them: most functions need none, or one.
 
-Floor 1. Used by pp/_elements, slide/added, slide/records, slide/slides, store/snapshot.
+Floor 1. Used by pl/_napari, pp/_elements, slide/added, slide/records, slide/slides, store/snapshot.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from spatialdata._core._elements import Tables
 from spatialdata.models import get_model
 
 from spatialsig.store.matrices import StreamedTable
-from spatialsig.store.stored.table import StoredTable
+from spatialsig.store.stored.table import StoredTable, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, ItemsView, ValuesView
@@ -35,6 +35,7 @@ class LazyTables(Tables):  # type: ignore[misc]
         super().__init__(shared_keys)
         self._readers = readers
         self.checks: list[Callable[[str, AnnData], None]] = []  # of a table that was read, before anybody has it
+        self.for_others = False
         for name in readers:
             self._add_shared_key(name)
             self.data[name] = None
@@ -49,7 +50,7 @@ class LazyTables(Tables):  # type: ignore[misc]
             table = self._readers[name]()
             for check in self.checks:
                 check(name, table)
-            self[name] = table
+            self[name] = whole(table) if self.for_others else table
         return self.data[name]
 
     def __setitem__(self, name: str, table: AnnData) -> None:
@@ -73,6 +74,16 @@ class LazyTables(Tables):  # type: ignore[misc]
     def items(self) -> ItemsView[str, AnnData]:
         """All tables by name, read."""
         return {name: self[name] for name in self.data}.items()
+
+
+def for_others(sdata: SpatialData) -> SpatialData:
+    """The same object, whose tables are given out as other packages know them: each is read whole at its first use."""
+    if isinstance(sdata.tables, LazyTables):
+        sdata.tables.for_others = True
+        for name, table in list(sdata.tables.data.items()):
+            if isinstance(table, StoredTable):
+                sdata.tables[name] = whole(table)
+    return sdata
 
 
 def put(sdata: SpatialData, name: str, element: Any) -> None:

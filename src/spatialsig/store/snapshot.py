@@ -46,6 +46,7 @@ _BESIDE_TABLES = tuple(kind for kind in KINDS if kind != "tables")
 _FAILURES = (OSError, ValueError, KeyError, AssertionError, RuntimeError, TypeError, AttributeError)
 Identity: TypeAlias = frozenset[tuple[str, int, int, int, int]]
 _LINKS = ("region", "region_key", "instance_key")  # written only where a table annotates something
+_HASH_BYTES = 8  # what is kept of the names of rows, see `slide/fingerprints.py`
 _kept: OrderedDict[Path, tuple[Identity, ad.AnnData]] = OrderedDict()
 _lock = threading.Lock()
 
@@ -191,7 +192,7 @@ def _keep(path: Path, identity: Identity, table: ad.AnnData) -> None:
 
 def _size(table: ad.AnnData) -> int:
     if isinstance(table, StoredTable):
-        return int(table.var.memory_usage(deep=False).sum())
+        return int(table.var.memory_usage(deep=False).sum()) + _HASH_BYTES * table.n_obs
     arrays = [table.X, *(value for axis in _axes(table).values() for value in axis.values())]
     frames = sum(int(frame.memory_usage(deep=False).sum()) for frame in (table.obs, table.var))
     return frames + sum(_bytes(array) for array in arrays)

@@ -2,7 +2,7 @@
 
 Floor 1.
 
-Floor 1. Used by pp/_filter, slide/fingerprints, store/lazy_tables, store/parts, store/snapshot, store/tables.
+Floor 1. Used by 7 modules of pp, slide, store.
 """
 
 from __future__ import annotations
@@ -172,6 +172,10 @@ class StoredTable:
         """The same table with rows, columns and parameters of its own; what was set in this one is left out."""
         return StoredTable(self.files, self.names, self.var.copy(), copy.deepcopy(self.uns))
 
+    def __getitem__(self, rows: Any) -> ad.AnnData:
+        """Some rows, or rows and columns, of the whole table, which is read."""
+        return whole(self)[rows]
+
     @property
     def X(self) -> Any:
         """Counts; a large matrix reads rows on demand."""
@@ -240,9 +244,16 @@ def has_many_rows(group: zarr.Group) -> bool:
 
 def light(table: ad.AnnData | StoredTable) -> ad.AnnData:
     """A table in memory without the matrices that stay in a store."""
-    matrices = {
-        name: values for name, values in dict(table.layers).items() if name is not None and not is_stored(values)
-    }
-    sections = {section: dict(getattr(table, section)) for section in ALIGNED} | {"layers": matrices}
+    layers = {key: values for key, values in dict(table.layers).items() if key is not None and not is_stored(values)}
+    return _in_memory(table, None if is_stored(table.X) else table.X, layers)
+
+
+def whole(table: ad.AnnData | StoredTable) -> ad.AnnData:
+    """The same table as an ``AnnData``, whose large matrices alone stay in the store."""
+    return _in_memory(table, table.X, dict(table.layers)) if isinstance(table, StoredTable) else table
+
+
+def _in_memory(table: ad.AnnData | StoredTable, x: Any, layers: dict[str, Any]) -> ad.AnnData:
+    sections = {section: dict(getattr(table, section)) for section in ALIGNED if section != "layers"}
     obs = table.obs.frame if isinstance(table, StoredTable) else table.obs
-    return ad.AnnData(None if is_stored(table.X) else table.X, obs=obs, var=table.var, uns=table.uns, **sections)
+    return ad.AnnData(x, obs=obs, var=table.var, uns=table.uns, layers=layers, **sections)
