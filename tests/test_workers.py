@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 import dask
 import numpy as np
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Worker
 
 from spatialsig import _workers
 from spatialsig._checks import warn
@@ -154,6 +155,18 @@ def test_another_version_on_a_worker_is_refused(cluster: LocalCluster, monkeypat
         pytest.raises(StoreError, match=r"has spatialsig .*, this process 0.0.1"),
     ):
         attempt_each(square, ITEMS, "square")
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="later versions collect garbage elsewhere")
+def test_workers_are_not_profiled_where_that_can_lock_them_up(cluster: LocalCluster) -> None:
+    def profiled(dask_worker: Worker) -> bool:
+        return dask_worker.periodic_callbacks["profile"].is_running()
+
+    with Client(cluster, set_as_default=True) as client:
+        client.run(lambda dask_worker: dask_worker.periodic_callbacks["profile"].start())
+        assert all(client.run(profiled).values())
+        attempt_each(square, ITEMS, "square")
+        assert not any(client.run(profiled).values())
 
 
 def test_threads_are_limited_and_given_back() -> None:

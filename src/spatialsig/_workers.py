@@ -27,7 +27,7 @@ from spatialsig.errors import SpatialsigError, SpatialsigWarning, StoreError
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
 
-    from distributed import Client
+    from distributed import Client, Worker
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -262,17 +262,26 @@ def _on_worker(work: bytes, name: str, item: Any, own: dict[str, Any], shared: P
     from distributed import get_worker
 
     worker = get_worker()
-    if fault := _unfit(shared, ours):
+    if fault := _prepare(shared, ours, worker):
         return Outcome(name, error=StoreError(f"worker {worker.address} {fault}"))
     return _attempt_apart(work, name, item, own | {"threads": worker.state.nthreads})
 
 
 def _check_workers(client: Client, shared: Path | None, ours: str) -> None:
     """Look at every worker that is there; those that come later look themselves."""
-    for address, fault in client.run(_unfit, shared, ours).items():
+    for address, fault in client.run(_prepare, shared, ours).items():
         if fault:
             msg = f"worker {address} {fault}"
             raise StoreError(msg)
+
+
+def _prepare(shared: Path | None, ours: str, dask_worker: Worker) -> str:
+    """Stop what could hang a worker, and say why it cannot work; dask puts the worker in by that name."""
+    profile = dask_worker.periodic_callbacks.get("profile")
+    if sys.version_info < (3, 12) and profile is not None:
+        # looking at the frames of running threads can lock up the interpreter: github.com/python/cpython/issues/106883
+        dask_worker.loop.add_callback(profile.stop)
+    return _unfit(shared, ours)
 
 
 def _unfit(shared: Path | None, ours: str) -> str:
