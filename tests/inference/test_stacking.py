@@ -163,6 +163,24 @@ def test_a_stacked_model_weighs_its_parts_and_is_kept_whole(embedded: sd.Spatial
     np.testing.assert_array_equal(loaded.predict(images), alone)
 
 
+def test_no_network_judges_what_it_was_fitted_to(embedded: sd.SpatialData, monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted: list[set[tuple[int, ...]]] = []
+    judged: list[set[tuple[int, ...]]] = []
+    fit_tuned, scores = vit.fit_tuned, stacking._scores
+
+    def places(sets: list[LabelledPatches]) -> set[tuple[int, ...]]:
+        return {tuple(origin) for p in sets for origin in p.source.origins.tolist()}
+
+    monkeypatch.setattr(vit, "fit_tuned", lambda t, s, **o: fitted.append(places(s.train)) or fit_tuned(t, s, **o))
+    monkeypatch.setattr(stacking, "_scores", lambda m, p: judged.append(places([p])) or scores(m, p))
+    sp.tl.train_vit(embedded, **TRAINING)
+    everything, *halves = fitted
+    assert len(halves) == len(judged) == HALVES
+    for half, others in zip(halves, judged, strict=True):
+        assert half.isdisjoint(others)
+        assert half | others == everything
+
+
 @pytest.mark.parametrize("fusion", ["token", "film", "add"])
 def test_every_fusion_can_be_stacked(embedded: sd.SpatialData, fusion: str) -> None:
     model = sp.tl.train_vit(embedded, fusion=fusion, **TRAINING)

@@ -81,3 +81,18 @@ def test_missing_codes_and_scores() -> None:
     assert np.isnan(fit.held_out[missing]).all()
     assert np.isfinite(fit.held_out[~missing]).all()
     assert all(torch.isfinite(part).all() for part in (fit.landmarks, fit.linear, fit.weights, fit.offset))
+
+
+def test_the_penalty_is_the_largest_within_a_standard_error_of_the_best() -> None:
+    errors = torch.full((4, len(expression_ridge.PENALTIES), 1), 100.0, dtype=torch.float64)
+    errors[:, 2], errors[:, 6] = 1.0, 1.0
+    errors[0, 6] += 0.5  # worse in one fold of four: no more than chance
+    errors[:, 9] = 2.0  # worse in all
+    assert float(expression_ridge._cautious(errors)) == expression_ridge.PENALTIES[6]
+
+
+def test_one_patient_with_an_embedding_is_cut_in_two() -> None:
+    codes, targets = planted()
+    codes[60:] = np.nan
+    fit = fit_expression_ridge(codes, targets, np.repeat([0, 1], 60), seed=0)
+    assert np.isfinite(fit.held_out[:60]).all()

@@ -65,6 +65,8 @@ def fit_expression_ridge(
     y = torch.from_numpy(np.nan_to_num(targets[known])).double()
     chosen = np.random.default_rng(seed).choice(len(x), min(N_LANDMARKS, len(x)), replace=False)
     landmarks, parts = x[np.sort(chosen)], [np.flatnonzero(fold[known] == k) for k in np.unique(fold[known])]
+    if len(parts) == 1:  # the others have no embedding
+        parts = np.array_split(parts[0], 2)
     found = {width: _errors(width, x, y, parts, landmarks) for width in WIDTHS}
     width = min(found, key=lambda w: float(found[w].sum(dim=0).amin(dim=0).sum()))
     penalty = _cautious(found[width])
