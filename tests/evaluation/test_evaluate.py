@@ -19,7 +19,12 @@ MakeRows = Callable[..., Rows]
 
 
 def facts(name: str = "S1", **changes: Any) -> SlideFacts:
-    clean = {"patient_known": True, "split": {"by": "patient"}, "alignment": {"verdict": "good", "shift_um": 1.0}}
+    clean = {
+        "patient": name,
+        "patient_known": True,
+        "split": {"by": "patient", "fold": 0},
+        "alignment": {"verdict": "good", "shift_um": 1.0},
+    }
     return SlideFacts(name=name, **NOTHING | clean | changes)
 
 

@@ -21,6 +21,7 @@ SCORED = {
 }  # fmt: skip
 CLEAN = SlideFacts(
     name="S1",
+    patient="P1",
     patient_known=True,
     split={"by": "patient", "fold": 0},
     alignment={"verdict": "good", "shift_um": 3.0},
@@ -42,6 +43,10 @@ def scored(**changes: Any) -> dict[str, Any]:
     ("change", "name", "severity", "text"),
     [
         ({"split": {"by": "random"}}, "random_split", "error", "folds of S2 are random patches"),
+        (
+            {"patient": "P1", "split": {"by": "patient", "fold": 1}}, "patient_in_two_folds", "error",
+            r"'P1' \(S1 in fold 0, S2 in fold 1\)\. Its name was changed after the split.*`sp.pp.split` again",
+        ),
         ({"patient_known": False}, "patient_unknown", "warning", r"patient of 1 of 2 slides is not known \(S2\)"),
         (
             {"embedded": {"genes": ["CD3D", "EPCAM"]}}, "embedding_shares_genes", "error",

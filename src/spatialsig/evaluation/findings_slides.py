@@ -16,6 +16,7 @@ from spatialsig import _keys
 from spatialsig._checks import first_few
 from spatialsig.evaluation.schema import ERROR, EVERY_SLIDE, NOTE, SHOWN, WARNING, Finding
 from spatialsig.signatures import scored_genes, shared_genes
+from spatialsig.slide.folds import torn_patients
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -38,6 +39,7 @@ class SlideFacts:
     """Records that the steps left on one slide."""
 
     name: str
+    patient: str
     patient_known: bool
     split: Mapping[str, Any]
     alignment: Mapping[str, Any]
@@ -63,6 +65,7 @@ def slide_facts(slide: Slide, *, signatures_key: str, table_key: str) -> SlideFa
     scored = labels.get("score_cells") or {}
     return SlideFacts(
         name=slide.name,
+        patient=slide.patient,
         patient_known=bool(slide.attrs.get(_keys.PATIENT)),
         split=slide.attrs.get("split", {}),
         alignment=slide.attrs.get("qc_alignment", {}),
@@ -87,7 +90,7 @@ def _controls(slide: Slide, table_key: str) -> list[str]:
 
 def slide_findings(slides: list[SlideFacts], *, test_fold: int | None, embedding: bool = True) -> Iterator[Finding]:
     """Findings that need no result; ``embedding`` where something has learned from that of the cells, or may."""
-    yield from _folds(slides)
+    yield from _folds(slides, test_fold)
     if embedding:
         yield from _shared_genes(slides)
     yield from _learnt_from_test(slides, test_fold, embedding=embedding)
@@ -97,7 +100,7 @@ def slide_findings(slides: list[SlideFacts], *, test_fold: int | None, embedding
         yield from _findings_on(facts)
 
 
-def _folds(slides: list[SlideFacts]) -> Iterator[Finding]:
+def _folds(slides: list[SlideFacts], test_fold: int | None) -> Iterator[Finding]:
     random = [facts.name for facts in slides if facts.split.get("by") == "random"]
     if random:
         yield Finding(
@@ -105,6 +108,9 @@ def _folds(slides: list[SlideFacts]) -> Iterator[Finding]:
             f"The folds of {first_few(random, n=SHOWN)} are random patches: neighbours of every test patch were learned from, so all "
             "scores are too high. Split by patient: `sp.pp.split(data)`.",
         )  # fmt: skip
+    by_patient = {facts.name: (facts.patient, facts.split) for facts in slides}
+    if torn := torn_patients(by_patient, None if test_fold is None else [test_fold]):
+        yield Finding("patient_in_two_folds", ERROR, EVERY_SLIDE, torn[0].upper() + torn[1:])
     unknown = [facts.name for facts in slides if not facts.patient_known]
     if unknown and len(slides) > 1:
         yield Finding(

@@ -22,7 +22,7 @@ from spatialsig.errors import InputError
 from spatialsig.evaluation.ceiling import slide_ceiling
 from spatialsig.evaluation.findings_slides import SlideFacts, slide_facts
 from spatialsig.inference.inputs import check_patches, input_source, usable
-from spatialsig.inference.provenance import backbone_of, check_folds, check_inputs, check_labels
+from spatialsig.inference.provenance import backbone_of, check_folds, check_inputs, check_labels, refuse_torn_patients
 from spatialsig.models.ensemble import placed
 from spatialsig.slide.each import map_slides
 from spatialsig.stats.image_features import colour_statistics, hand_features, nuclear_density, stain_amounts
@@ -82,9 +82,12 @@ def gather(data: Data, request: Request) -> list[Rows]:
 
     Raises
     ------
+    LeakageError
+        If a patient lies in the test fold and in another.
     InputError
         If the test fold holds no labelled patch, nothing is left to train on, or slides differ in their signatures.
     """
+    refuse_torn_patients(data, [request.test_fold])
     slides = map_slides(data, partial(_gather_slide, request=request), "gather patches")
     for rows in slides:
         expected = slides[0].signatures if request.model is None else list(request.model.signatures)

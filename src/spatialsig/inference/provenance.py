@@ -16,11 +16,12 @@ from spatialsig.models.ensemble import members_of
 from spatialsig.nn.backbones import table_key
 from spatialsig.nn.signature import VIT
 from spatialsig.signatures import scored_genes
+from spatialsig.slide.folds import torn_patients
 from spatialsig.slide.parts import FOLDS, obsm_of
-from spatialsig.slide.slides import open_slides
+from spatialsig.slide.slides import learn_from, open_slides
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -143,6 +144,19 @@ def check_folds(slide: Slide, model: SignatureModel) -> None:
             "is held out now; call `sp.tl.train_vit` again."
         )
         raise StaleError(msg)
+
+
+def refuse_torn_patients(data: Data, held_out: Collection[int] | None = None) -> None:
+    """Refuse slides split by patient of which one patient is learned from and held out; arguments as of ``torn_patients``.
+
+    Raises
+    ------
+    LeakageError
+        Naming patient and slides, where a patient was renamed after the split.
+    """
+    slides = {slide.name: (slide.patient, slide.attrs.get("split", {})) for slide in open_slides(learn_from(data))}
+    if torn := torn_patients(slides, held_out):
+        raise LeakageError(torn)
 
 
 def backbone_of(model: SignatureModel | None) -> str:

@@ -1,6 +1,6 @@
 """Folds of slides, and of places on a slide, from what ``pp.split`` recorded.
 
-Floor 4. Used by 8 modules of expression, inference, labels, pp, slide, tl.
+Floor 4. Used by 10 modules of evaluation, expression, inference, labels, pp, slide, tl.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spatialsig._checks import first_few
 from spatialsig.errors import InputError, KeyMissingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from numpy.typing import NDArray
 
@@ -167,6 +168,34 @@ def check_fold(slide: Slide, fold: int, *, name: str) -> None:
     if not 0 <= fold < n_folds:
         msg = f"`{name}={fold}`: slide {slide.name!r} was split into folds 0 to {n_folds - 1}; choose one of them."
         raise InputError(msg)
+
+
+def torn_patients(slides: Mapping[str, tuple[str, Mapping[str, Any]]], held_out: Collection[int] | None = None) -> str:
+    """Say which patients are of several sides: the folds held out, and all others together; empty where none is.
+
+    Parameters
+    ----------
+    slides
+        Slide -> its patient, and how it was split. Only ``by="patient"`` promises that this cannot be.
+    held_out
+        Folds held out, each for itself; None: every fold in turn.
+    """
+    folds: dict[str, dict[str, int]] = {}
+    for name, (patient, split) in slides.items():
+        if split.get("by") == "patient":
+            folds.setdefault(patient, {})[name] = int(split["fold"])
+    torn = [
+        f"{patient!r} ({first_few([f'{name} in fold {fold}' for name, fold in of_slides.items()])})"
+        for patient, of_slides in folds.items()
+        if len({fold if held_out is None or fold in held_out else BUFFER for fold in of_slides.values()}) > 1
+    ]
+    if not torn:
+        return ""
+    return (
+        f"slides were split by patient, and one patient lies in several folds now: {first_few(torn)}. Its name was changed after "
+        "the split, so training slides and held-out slides are of the same patient. Call `sp.pp.split` again on all slides "
+        "together, and train again."
+    )
 
 
 def is_training(

@@ -17,7 +17,7 @@ from spatialsig._arguments import Count, Key, Natural, Share, checked
 from spatialsig._checks import check_choice
 from spatialsig.errors import InputError, KeyMissingError, LeakageError
 from spatialsig.inference.inputs import ModelInputs, inputs_name, usable
-from spatialsig.inference.provenance import backbone_of, check_folds
+from spatialsig.inference.provenance import backbone_of, check_folds, refuse_torn_patients
 from spatialsig.models.ensemble import SignatureModel, placed
 from spatialsig.slide.each import map_slides
 from spatialsig.slide.folds import BUFFER
@@ -98,7 +98,7 @@ def calibrate(
     Raises
     ------
     LeakageError
-        If a calibration slide is one the model learned from, unless ``fold`` was held out of it.
+        If a calibration slide is one the model learned from, unless ``fold`` was held out of it, or of a patient in other folds.
     InputError
         If no labelled patch is left, there are too few patches or slides for ``coverage``, or the labels lack a signature.
     KeyMissingError
@@ -129,6 +129,7 @@ def calibrate(
     fold = model.run.get("validation_fold") if fold is None else fold
     keys = {"patches_key": patches_key, "signatures_key": signatures_key}
     work = partial(_errors, model=model, fold=fold, use_rep=use_rep, n_views=n_views, device=device, **keys)  # type: ignore[arg-type]
+    refuse_torn_patients(data, [] if fold is None else [fold])
     parts = map_slides(data, work, "calibrate")
     errors = _joined([part for part in parts if part is not None], fold)
     size = errors.error if errors.std is None else errors.error / errors.std

@@ -25,7 +25,7 @@ from spatialsig.evaluation.evaluate import evaluate_model
 from spatialsig.evaluation.schema import ERROR
 from spatialsig.expression import AutoencoderOptions, embed_slide, train_expression_autoencoder
 from spatialsig.inference.inputs import ModelInputs, check_patches, inputs_name
-from spatialsig.inference.provenance import genes_scored, refuse_own_embedding
+from spatialsig.inference.provenance import genes_scored, refuse_own_embedding, refuse_torn_patients
 from spatialsig.inference.vit import VitOptions, train_signature_vit
 from spatialsig.models.ensemble import weights_hash
 from spatialsig.models.vit import SignatureViT
@@ -148,7 +148,7 @@ def cross_validate(
     InputError
         If slides are split differently, or an option that cross-validation decides itself is given.
     LeakageError
-        If ``refit_autoencoder=False`` and the embedding was made from these slides.
+        If ``refit_autoencoder=False`` and the embedding was made from these slides, or a patient lies in several folds.
 
     References
     ----------
@@ -173,6 +173,7 @@ def cross_validate(
         raise InputError(msg)
     VitOptions.of(**train_options), AutoencoderOptions.of(**(autoencoder or {}))  # checks them
     folds = _folds(data)
+    refuse_torn_patients(data)
     keys = {"patches_key": patches_key, "signatures_key": signatures_key}
     refit = refit_autoencoder and use_rep is not None
     if use_rep is not None and not refit:

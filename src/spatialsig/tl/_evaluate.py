@@ -79,6 +79,8 @@ def evaluate(
 
     Raises
     ------
+    LeakageError
+        If slides were split by patient, and a patient was renamed so that the test fold shares it with others.
     InputError
         If the model was trained on every slide, or the test fold holds no labelled patch.
 
@@ -163,6 +165,8 @@ def baselines(
 
     Raises
     ------
+    LeakageError
+        As :func:`evaluate`.
     InputError
         If the test fold holds no labelled patch, or nothing is left to train on.
     KeyMissingError

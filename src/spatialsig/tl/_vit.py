@@ -116,6 +116,8 @@ def train_vit(
     ------
     KeyMissingError
         If a table or an entry is not there.
+    LeakageError
+        If slides were split by patient, and a patient was renamed so that held-out and training slides share it.
     InputError
         If no labelled patch is left to train on; the slides' patches, labels, or the models that made their embeddings
         differ (all differences are listed); or backbone, ``pretrained`` and ``tune`` do not fit.
