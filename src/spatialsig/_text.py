@@ -1,6 +1,6 @@
 """Text that people write in other programs: decoded, trimmed, split into columns, and names that look alike refused.
 
-Ground floor. Used by 15 modules of cli, cohort, geometry, io, labels, pipeline, pp, signatures, slide.
+Ground floor. Used by 16 modules of cli, cohort, geometry, io, labels, pipeline, pp, signatures, slide.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spatialsig.errors import FileMissingError, InputError
+from spatialsig.errors import FileMissingError, InputError, SpatialsigWarning
 from spatialsig.signatures import builtin_names, read_signatures
 
 EXPECTED = {"A": ["CD3D", "CD3E"], "B": ["MS4A1"]}
@@ -104,6 +104,42 @@ SIGNED = {"T cell": {"CD3D": 1.0, "CD3E": 1.0, "DCN": -1.0}}
 def test_signs_and_weights_are_read_from_every_format(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
     assert read_signatures(tmp_path / name) == SIGNED
+
+
+@pytest.mark.parametrize(
+    ("column", "up", "down"),
+    [
+        *((name, "up", "down") for name in ("direction", "Regulation", "notes")),
+        *((name, "+", sign) for name in ("sign", "Sign") for sign in "-\u2212"),
+        *((name, "0.5", "-1.5") for name in ("coef", "logFC", "score", "w", "loading", "avg_log2FC")),
+        ("direction", "-", "-"),
+        ("logFC", "NA", "-1,5"),
+    ],
+)
+def test_signs_under_another_name_are_refused(tmp_path: Path, column: str, up: str, down: str) -> None:
+    (tmp_path / "s.csv").write_text(f"signature;gene;{column}\nT;CD3D;{up}\nT;DCN;{down}\n", encoding="utf-8")
+    with pytest.raises(
+        InputError, match=rf"s\.csv.*column '{column}' holds signs or weights.*call the column 'weight'"
+    ):
+        read_signatures(tmp_path / "s.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "genes"),
+    [
+        ("signature,gene,source\nT,CD3D,a paper\nT,DCN,-\n", ["CD3D", "DCN"]),
+        ("signature,gene,source\nT,CD3D,-\nT,DCN,-\n", ["CD3D", "DCN"]),
+        ("signature,gene,strand\nT,CD3D,+\nT,DCN,-\n", ["CD3D", "DCN"]),
+        ("signature,gene,pvalue\nT,CD3D,0.1\nT,DCN,1e-5\n", ["CD3D", "DCN"]),
+        ("signature,gene,logFC,weight\nT,CD3D,2,1\nT,DCN,-2,-1\n", {"CD3D": 1.0, "DCN": -1.0}),
+        ("signature,gene,sign\nT,CD3D+,+\nT,DCN-,-\n", {"CD3D": 1.0, "DCN": -1.0}),
+    ],
+)
+def test_columns_that_change_nothing_are_named_once(tmp_path: Path, text: str, genes: object) -> None:
+    (tmp_path / "s.csv").write_text(text, encoding="utf-8")
+    with pytest.warns(SpatialsigWarning, match=r"s\.csv: columns \['\w+'\] are not read") as said:
+        assert read_signatures(tmp_path / "s.csv") == {"T": genes}
+    assert len(said) == 1
 
 
 def test_weights_of_1_are_a_plain_signature() -> None:

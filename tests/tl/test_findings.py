@@ -9,6 +9,7 @@ import pytest
 import spatialdata as sd
 
 import spatialsig as sp
+from spatialsig.errors import KeyMissingError
 from spatialsig.evaluation.findings_scores import score_findings
 from spatialsig.evaluation.findings_slides import SlideFacts, slide_facts, slide_findings
 from spatialsig.slide.slides import Slide
@@ -118,6 +119,13 @@ def test_facts_are_those_the_functions_leave(patched: sd.SpatialData) -> None:
     assert found["severity"].tolist() == ["warning", "warning", "note"]
     text = found.set_index("name")["text"]["signatures_overlap"]
     assert "Pericyte and SmoothMuscle share 4 of 6 measured genes" in text
+
+
+@pytest.mark.parametrize("name", ["signatures_key", "table_key"])
+def test_a_key_that_is_on_no_slide_is_no_clean_bill(toy: sd.SpatialData, name: str) -> None:
+    assert sp.tl.findings(toy)["name"].tolist() == ["registration_unchecked"]  # it has no labels, by the default name
+    with pytest.raises(KeyMissingError, match=rf"{name}.*'typo'.*tables of the slides"):
+        sp.tl.findings(toy, **{name: "typo"})
 
 
 def evaluation(**methods: float) -> pd.DataFrame:

@@ -20,6 +20,7 @@ from spatialsig._arguments import Key, checked
 from spatialsig._checks import first_few, warn
 from spatialsig._text import check_alike, csv_rows, decoded, describe_mangled, distinct, near_misses, read_yaml, trimmed
 from spatialsig.errors import FileMissingError, InputError
+from spatialsig.signatures._columns import check_other_columns, other_columns
 from spatialsig.signatures._names import ENSEMBL
 
 _COLUMNS = ("signature", "gene")  # of a csv
@@ -72,7 +73,8 @@ def read_signatures(source: Source) -> dict[str, Genes]:
     Warns
     -----
     SpatialsigWarning
-        If a spreadsheet has turned genes into dates (``1-Mar``), numbers or errors (``#NAME?``).
+        If a spreadsheet has turned genes into dates (``1-Mar``), numbers or errors (``#NAME?``), or a csv has columns that
+        are not read.
 
     References
     ----------
@@ -104,6 +106,8 @@ def read_signatures(source: Source) -> dict[str, Genes]:
     except (ValueError, KeyError, IndexError, StopIteration, yaml.YAMLError, AttributeError, TypeError) as error:
         msg = f"signatures {path}: not the layout of a {ending} file of gene sets ({error})."
         raise InputError(msg) from error
+    if ending == ".csv" and (others := other_columns(csv_rows(text)[0])):
+        warn(f"signatures {path}: columns {others} are not read; known are {[*_COLUMNS, _WEIGHT]}.")
     return _clean(sets, where=str(path))
 
 
@@ -240,6 +244,7 @@ def _read_csv(text: str) -> dict[str, Any]:
         name, right = next(iter(near.items()))
         msg = f"column {name!r} is not known; did you mean {right!r}?"
         raise ValueError(msg)
+    check_other_columns(header, rows)
     places = [columns.index(column) for column in _COLUMNS]
     for line, row in rows.items():
         signature, gene = (row[place] for place in places)

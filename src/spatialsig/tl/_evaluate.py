@@ -9,7 +9,7 @@ import pandas as pd
 
 from spatialsig import _keys
 from spatialsig._arguments import Key, Natural, Seed, checked
-from spatialsig._checks import first_few, warn
+from spatialsig._checks import check_key, first_few, warn
 from spatialsig.errors import InputError
 from spatialsig.evaluation.evaluate import all_findings, evaluate_model, evaluate_request, findings_table
 from spatialsig.evaluation.findings_slides import slide_facts
@@ -224,6 +224,8 @@ def findings(
 
     Raises
     ------
+    KeyMissingError
+        If a table of another name than the default is on no slide, so that nothing would be found.
     InputError
         If ``evaluation`` judges slides that ``data`` does not hold, or holds no numbers where there should be some.
 
@@ -234,6 +236,7 @@ def findings(
     >>> sp.tl.findings(sdata)["name"].tolist()
     ['registration_unchecked']
     """
+    _check_somewhere(data, signatures_key=signatures_key, table_key=table_key)
     slides = [slide_facts(slide, signatures_key=signatures_key, table_key=table_key) for slide in open_slides(data)]
     if evaluation is not None and len(evaluation):
         judged = list(dict.fromkeys(map(str, slide_rows(evaluation)["sample"])))
@@ -242,3 +245,11 @@ def findings(
             msg = f"`evaluation` judges slides that are not in `data`: {first_few(unknown)}. Give the cohort that was evaluated."
             raise InputError(msg)
     return findings_table(all_findings(slides, model, evaluation))
+
+
+def _check_somewhere(data: Data, **keys: str) -> None:
+    """Refuse a key that was asked for and is on no slide; slides without labels or cells have no table of the default name."""
+    asked = {name: key for name, key in keys.items() if key not in (_keys.SIGNATURES, _keys.TABLE)}
+    tables = sorted({key for slide in open_slides(data) for key in slide.sdata.tables}) if asked else []
+    for name, key in asked.items():
+        check_key(tables, key, name=name, where="the tables of the slides")
