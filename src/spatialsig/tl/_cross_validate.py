@@ -172,9 +172,8 @@ def cross_validate(
         msg = f"{wrong} cannot be given: every fold is the test fold once. Use `inner_fold=` to choose the best epoch."
         raise InputError(msg)
     VitOptions.of(**train_options), AutoencoderOptions.of(**(autoencoder or {}))  # checks them
-    folds = _folds(data)
+    folds, keys = _folds(data), {"patches_key": patches_key, "signatures_key": signatures_key}
     refuse_torn_patients(data)
-    keys = {"patches_key": patches_key, "signatures_key": signatures_key}
     refit = refit_autoencoder and use_rep is not None
     if use_rep is not None and not refit:
         refuse_own_embedding(data, use_rep, signatures_key)
