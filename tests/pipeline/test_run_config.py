@@ -33,6 +33,7 @@ def test_paths_are_taken_from_the_file(tmp_path: Path) -> None:
         ("bundles: b\nout: r\nout: s", "'out' stands there twice"),
         ("- a\n- b", "must hold `name: value` pairs; got list"),
         ("a: [", "is not valid YAML"),
+        ("[" * 3000, "is not valid YAML"),
     ],
 )
 def test_every_wrong_field_is_named(tmp_path: Path, text: str, message: str) -> None:

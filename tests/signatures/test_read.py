@@ -74,6 +74,8 @@ def test_errors_say_what_is_wrong(source: object, error: type[Exception], messag
         ("s.yaml", "T: [CD3D, NO]", "YAML reads NO, ON and YES as true and false: put quotes around them"),
         ("s.yaml", "NO: [CD3D]", r"is named False \(YAML reads NO"),
         ("s.yaml", "'': [CD3D]", "has no name; give it one"),
+        ("s.json", "[" * 100_000, "not the layout"),
+        ("s.yaml", "[" * 3000, "not the layout"),
         ("s.txt", "", "cannot read '.txt' files"),
     ],
 )

@@ -1,5 +1,6 @@
 """Predictions over a cohort: what is written, what is skipped, and what a bad slide does."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -123,3 +124,27 @@ def test_one_bad_slide_does_not_stop_the_others(cohort: sp.Cohort, planted: Modu
 def test_a_slide_without_patches_in_its_table_is_empty(planted: ModuleType, cohort: sp.Cohort) -> None:
     sdata = sd.read_zarr(cohort.stores["A"])
     assert ModelInputs(Slide(sdata).patches(), planted.tiny(), None).predict(np.empty(0, np.int64)).shape == (0, 3)
+
+
+EMPTY: dict[str, Callable[[sp.Cohort, sp.models.SignatureViT], object]] = {
+    "filter_cells": lambda none, _: sp.pp.filter_cells(none),
+    "split": lambda none, _: sp.pp.split(none),
+    "highly_variable_genes": lambda none, _: sp.pp.highly_variable_genes(none, test_fold=None),
+    "make_patches": lambda none, _: sp.pp.make_patches(none),
+    "score_cells": lambda none, _: sp.tl.score_cells(none, "seed", test_fold=None),
+    "aggregate_patches": lambda none, _: sp.tl.aggregate_patches(none),
+    "train_autoencoder": lambda none, _: sp.tl.train_autoencoder(none, test_fold=None),
+    "train_vit": lambda none, _: sp.tl.train_vit(none),
+    "predict": sp.tl.predict,
+    "calibrate": lambda none, model: sp.tl.calibrate(none, model, fold=0),
+    "evaluate": sp.tl.evaluate,
+    "baselines": lambda none, _: sp.tl.baselines(none),
+    "findings": lambda none, _: sp.tl.findings(none),
+    "noise_ceiling": lambda none, _: sp.tl.noise_ceiling(none),
+}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_a_cohort_of_no_slides_is_refused(name: str, planted: ModuleType) -> None:
+    with pytest.raises(InputError, match="the cohort holds no slides"):
+        EMPTY[name](sp.Cohort({}), planted.tiny())

@@ -160,7 +160,7 @@ def read_config(path: str | Path) -> RunConfig:
         raise FileMissingError(msg)
     try:
         loaded = read_yaml(decoded(path), settings=True)
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
         msg = f"configuration {path} is not valid YAML: {error}"
         raise InputError(msg) from error
     if not isinstance(loaded, dict):

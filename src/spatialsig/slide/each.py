@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from spatialsig._workers import ITEM_ERRORS, Outcome, attempt, attempt_each
 from spatialsig.errors import SpatialsigError, StoreError
-from spatialsig.slide.slides import Slide, Stores, on_slide, open_slides
+from spatialsig.slide.slides import Slide, Stores, check_not_empty, on_slide, open_slides
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -48,6 +48,7 @@ def map_slides(data: Data, work: Callable[[Slide], T], title: str) -> list[T]:
 def try_slides(data: Data, work: Callable[[Slide], T], title: str) -> list[Outcome[T]]:
     """As :func:`map_slides`, with the error of each slide that failed in place of its result."""
     if isinstance(data, Stores):
+        check_not_empty(data)
         stores = data.stores
         return attempt_each(partial(_on_store, work=work), dict(zip(stores, stores.items(), strict=True)), title, shared=next((path for path in stores.values() if path.exists()), None))  # fmt: skip
     try:

@@ -236,10 +236,18 @@ def open_slides(data: Data) -> Iterator[Slide]:
     elif isinstance(data, str | Path):
         yield _open_store(Path(data))
     elif isinstance(data, Stores):
+        check_not_empty(data)
         for path in data.stores.values():
             yield _open_store(path)
     else:
         msg = f"wanted a SpatialData, the path of a store or a Cohort; got {type(data).__name__}."
+        raise InputError(msg)
+
+
+def check_not_empty(data: Stores) -> None:
+    """Raise :class:`InputError` for a cohort of no slides: there is nothing to work on."""
+    if not data.stores:
+        msg = "the cohort holds no slides; give one with slides: `sp.Cohort(directory)`, or `Cohort.subset` with names."
         raise InputError(msg)
 
 
