@@ -2,11 +2,12 @@
 
 import inspect
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ import pytest
 
 import spatialsig as sp
 from spatialsig._arguments import PUBLIC_ROOMS, AnyPath, Count, Fraction, NewKey, Seed, checked, checked_class, fitting
+from spatialsig._known import MODELS, model_words
 from spatialsig.errors import InputError, OptionError
 
 FUNCTIONS = {
@@ -52,6 +54,53 @@ def test_every_public_method_is_checked(method: str) -> None:
     first = list(inspect.signature(getattr(cls, name)).parameters)[len(itself)]
     with pytest.raises(InputError, match=rf"^`{first}=<object>` of `{method.removesuffix('.__init__')}` must be "):
         getattr(cls, name)(*itself, **{first: object()})
+
+
+KINDS = {kind: getattr(sp.models, kind) for kind in MODELS}
+
+
+def within(hint: Any) -> set[Any]:
+    """An annotation and all that it is made of."""
+    return {hint}.union(*map(within, get_args(hint))) if not isinstance(hint, list) else set()
+
+
+TAKE_MODELS = {
+    f"{name}({argument})": (function, argument, accepted)
+    for name, function in FUNCTIONS.items()
+    for argument, hint in get_type_hints(function).items()
+    if argument != "return" and (accepted := [kind for kind, cls in KINDS.items() if cls in within(hint)])
+}
+
+
+@pytest.mark.parametrize("case", TAKE_MODELS)
+def test_a_model_of_another_kind_is_answered_with_the_kind_that_is_wanted(case: str, tmp_path: Path) -> None:
+    """Every function that takes a model says which, what makes it and what reads it; of a folder also what lies there."""
+    function, argument, accepted = TAKE_MODELS[case]
+    for kind in KINDS.keys() - set(accepted):
+        with pytest.raises(InputError, match=rf"^`{argument}=<{kind}>` of `sp\.") as caught:
+            function(**{argument: KINDS[kind].__new__(KINDS[kind])})
+        assert all(model_words(each) in str(caught.value) for each in accepted)
+    if str not in within(get_type_hints(function)[argument]):
+        (tmp_path / "config.json").write_text('{"kind": "Autoencoder"}')
+        with pytest.raises(InputError, match=rf"`{argument}='{tmp_path}'`.* It is .*saved model \(Autoencoder\).* reads it"):
+            function(**{argument: tmp_path})
+
+
+SHOWN: list[tuple[Any, str]] = [
+    ((), "()"), ((1, "a"), "(1, 'a')"), ([], "[]"), ({}, "{}"), ({"a": 1}, "{'a': 1}"), (set(), "set()"), (b"ab", "b'ab'"),
+    (True, "True"), (None, "None"), (Path("a/b"), "'a/b'"), (1 + 2j, "(1+2j)"), (object(), "<object>"), (np.float32(2), "np.float32(2.0)"),
+    (np.zeros(3), "<ndarray>"), ([object()], "[<object>]"), ("x" * 200, f"'{'x' * 80}'"), (list(range(99)), "[0, 1, 2, 3, 4, 5, ...]"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("given", "shown"), SHOWN)
+def test_a_wrong_value_is_shown(given: Any, shown: str) -> None:
+    """As it was written, if that is short; what has no short form by its type."""
+    with pytest.raises(InputError, match=rf"^`n={re.escape(shown)}` of `example` must be ") as caught:
+        example(n=given)
+    assert len(str(caught.value)) < 300
+    with pytest.raises(InputError, match=r"^`signatures_key=\(\)` of `sp\.tl\.train_vit` must be a valid string"):
+        sp.tl.train_vit(signatures_key=())
 
 
 @pytest.mark.parametrize("name", sp.settings.__dataclass_fields__)

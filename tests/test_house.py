@@ -25,6 +25,7 @@ FLOORS = [
         "_hashing",
         "_text",
         "_files",
+        "_known",
         "_paths",
         "_stains",
     },

@@ -110,8 +110,12 @@ def test_genes_that_a_spreadsheet_took_for_dates_are_named() -> None:
 def manifest(tmp_path: Path, text: bytes) -> pd.DataFrame:
     for name in ("a", "b"):
         (tmp_path / name).mkdir(exist_ok=True)
+    return read_manifest(written(tmp_path, text))
+
+
+def written(tmp_path: Path, text: bytes) -> Path:
     (tmp_path / "bundles.csv").write_bytes(text)
-    return read_manifest(tmp_path / "bundles.csv")
+    return tmp_path / "bundles.csv"
 
 
 @pytest.mark.parametrize(
@@ -132,9 +136,38 @@ def test_one_patient_is_one_patient(tmp_path: Path, text: bytes) -> None:
 
 @pytest.mark.parametrize("other", ["p1", "P 1"])
 def test_patients_that_look_alike_are_refused(tmp_path: Path, other: str) -> None:
-    text = f"sample,bundle,patient\nS1,a,P1\nS2,b,{other}\n".encode()
-    with pytest.raises(InputError, match=r"patients \['P1', .*\] differ in upper and lower case or in blanks only"):
+    text = f"sample,bundle,patient\n\nS1,a,P1\nS2,b,{other}\n".encode()
+    where = rf"patients of '.*csv': \['P1', '{other}'\] \(line 3, slide 'S1' and line 4, slide 'S2'\)"
+    how = r" differ in upper and lower case or in blanks only\. If they are one, write them the same way in column 'patient'"
+    with pytest.raises(InputError, match=where + how):
         manifest(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("samples", "what"),
+    [
+        (("S1", "s1"), r"sample names \['S1', 's1'\] of '.*csv' \(line 3, line 4\) differ in .*Rename one .* 's1' to 's1_2'"),
+        (("S1", "S1 "), r"sample name\(s\) \['S1'\] of '.*csv' \(line 3, line 4\) occur more than once"),
+        (("S1", "S/1"), r"sample name\(s\) \['S/1'\] of '.*csv' \(line 4\) cannot name a file"),
+        (("S1", ""), r"column 'sample' of '.*csv' is empty in line 4; fill it in"),
+    ],
+)
+@pytest.mark.parametrize("column", ["bundle", "path"])
+def test_names_of_slides_are_found_in_the_file_that_has_them(
+    tmp_path: Path, samples: tuple[str, str], what: str, column: str
+) -> None:
+    """The lines are those that an editor shows, empty ones counted."""
+    text = f"sample,{column}\n\n{samples[0]},a\n{samples[1]},b\n".encode()
+    with pytest.raises(InputError, match=what):
+        manifest(tmp_path, text) if column == "bundle" else sp.Cohort(written(tmp_path, text))
+
+
+def test_patients_of_stores_that_look_alike_are_found(tmp_path: Path) -> None:
+    for sample, patient in (("A", "P1"), ("B", "p1")):
+        sp.io.write(sp.datasets.toy(size_um=100, sample=sample, patient=patient), tmp_path / f"{sample}.zarr")
+    held = r"\(of slide 'A', store '.*A\.zarr' and of slide 'B', store '.*B\.zarr'\)"
+    with pytest.raises(InputError, match=rf"\['P1', 'p1'\] {held} differ .* in the list; if not"):
+        sp.Cohort(tmp_path)
 
 
 def test_stores_of_one_patient_fall_into_one_fold(tmp_path: Path) -> None:
@@ -196,8 +229,8 @@ def test_what_spreadsheets_add_is_not_read(tmp_path: Path, text: str) -> None:
             r"line\(s\) \[2\] have 2 field\(s\), the header has 3; complete them",
         ),
         ("sample,bundle\nS1,a,P1\n", r"line\(s\) \[2\] have 3 field\(s\), the header has 2"),
-        ("sample,bundle,patient\nS1,a,7\nS2,b,007\n", r"patients \['7', '007'\] are one number"),
-        ("sample,bundle,patient\nS1,a,1\nS2,b,1.0\n", r"patients \['1', '1.0'\] are one number"),
+        ("sample,bundle,patient\nS1,a,7\nS2,b,007\n", r"\['7', '007'\] \(line 2, slide 'S1' and line 3, slide 'S2'\) are one number"),
+        ("sample,bundle,patient\nS1,a,1\nS2,b,1.0\n", r"\['1', '1.0'\] \(line 2, slide 'S1' and line 3, slide 'S2'\) are one number"),
         ("sample,bundle,patient\nS1,a,3/1/2021\n", r"patients \{'S1': '3/1/2021'\} of these samples are a date"),
         ("sample,bundle,patient\nS1,a,1-Mar\n", "are a date"),
         ("sample,bundle,patient\nS1,a,TRUE\n", "'TRUE'} of these samples are a date, a truth value or an error"),

@@ -26,6 +26,7 @@ import pandas as pd
 from pydantic import AfterValidator, ConfigDict, Field, InstanceOf, Strict, TypeAdapter, ValidationError
 
 from spatialsig._checks import NAME_RULE, check_options, misplaced, names_element
+from spatialsig._known import MODELS, model_words, what_is
 from spatialsig._paths import local_path
 from spatialsig.errors import InputError, OptionError
 
@@ -61,6 +62,7 @@ _WORDS = {
     "Predicate 'is_device_name' failed": "'auto', 'cpu', 'cuda', 'cuda:1' (a GPU by its number) or 'mps'",
     "Field required": "a tuple with more values",
 }
+_INSTANCE = "an instance of "
 PUBLIC_ROOMS = ("datasets", "io", "models", "pl", "pp", "tl")
 _STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
 _P = ParamSpec("_P")
@@ -201,7 +203,7 @@ def _fitting(adapter: TypeAdapter[Any], value: Any, *, name: str, of: str) -> An
             adapter.validate_python(plain)
         except ValidationError:
             msg = f"{_misfit(name, value, error, of=of)}."
-            raise InputError(msg) from None
+            raise InputError(msg + _saved_there(value, error)) from None
         return plain
     return value
 
@@ -214,6 +216,12 @@ def _misfit(name: str, value: Any, error: ValidationError, *, of: str) -> str:
     if last == ("[key]",):
         return f"the name {steps[-1]!r} in `{name}{_brackets(steps[:-1])}` of `{of}` must be {wanted}"
     return f"`{name}{_brackets(steps)}={_short(held)}` of `{of}` must be {wanted}"
+
+
+def _saved_there(value: Any, error: ValidationError) -> str:
+    """What a path is that was given in place of a model."""
+    of_model = any(each.get("ctx", {}).get("class") in MODELS for each in error.errors())
+    return what_is(Path(value)) if of_model and isinstance(value, str | Path) and os.path.exists(value) else ""
 
 
 def _brackets(steps: Sequence[int | str]) -> str:
@@ -263,9 +271,10 @@ def _record_adapter(kind: Any) -> TypeAdapter[Any]:
 
 def in_words(message: str) -> str:
     """What pydantic wants, in words that follow "must be"."""
-    return _WORDS.get(message.removesuffix(".")) or message.removeprefix("Input should be ").removeprefix(
-        "Value error, "
-    )
+    if words := _WORDS.get(message.removesuffix(".")):
+        return words
+    words = message.removeprefix("Input should be ").removeprefix("Value error, ")
+    return model_words(words.removeprefix(_INSTANCE)) if words.startswith(_INSTANCE) else words
 
 
 def _plain(value: Any) -> Any:
@@ -282,10 +291,26 @@ def _plain(value: Any) -> Any:
     return tuple(_plain(entry) for entry in value) if isinstance(value, list | tuple | range) else value
 
 
+class _Short(reprlib.Repr):
+    """Values as messages show them: numbers, text and what holds them as they are written, anything else by its type."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = 80
+
+    def repr_instance(self, x: object, level: int) -> str:  # noqa: ARG002 (as reprlib wants it)
+        """A value of a type that reprlib does not know."""
+        plain = isinstance(x, bool | float | complex | bytes | np.number | np.bool_ | None.__class__)
+        return repr(x)[:80] if plain else f"<{type(x).__name__}>"
+
+
+_SHORT = _Short()
+
+
 def _short(value: Any) -> str:
-    if isinstance(value, str | int | float | None.__class__):
-        return reprlib.repr(value) if not isinstance(value, str) else repr(value[:80])
-    return f"<{type(value).__name__}>"
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    return repr(value[:80]) if isinstance(value, str) else _SHORT.repr(value)
 
 
 def _public_name(function: Callable[..., Any]) -> str:

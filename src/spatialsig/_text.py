@@ -20,7 +20,7 @@ from spatialsig.errors import InputError
 
 if TYPE_CHECKING:
     import zipfile
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Sequence
     from pathlib import Path
 
 # words that programs write for what is missing, as pandas takes them
@@ -195,8 +195,14 @@ def near_misses(names: Iterable[str], known: Collection[str]) -> dict[str, str]:
     return near
 
 
-def check_alike(names: Iterable[str], *, what: str) -> None:
-    """Raise :class:`InputError` naming two of the names that differ only in case, in blanks, or in zeros of a number."""
+def check_alike(
+    names: Iterable[str], *, what: str, holders: Sequence[str] = (), fix: str = "write them the same way"
+) -> None:
+    """Raise :class:`InputError` naming two of the names that differ only in case, in blanks, or in zeros of a number.
+
+    ``holders`` says what has each of them, such as ``"line 3"``; ``fix`` what to do where the two are one.
+    """
+    names = list(names)
     seen: dict[str, str] = {}
     for name in dict.fromkeys(names):
         key = "".join(trimmed(name).casefold().translate(_UNSEEN).split())
@@ -204,9 +210,9 @@ def check_alike(names: Iterable[str], *, what: str) -> None:
         other = seen.setdefault(number[1] if number else key, name)
         if other != name:
             how = "are one number" if number else "differ in upper and lower case or in blanks only"
+            held = f" ({holders[names.index(other)]} and {holders[names.index(name)]})" if holders else ""
             msg = (
-                f"{what} {[other, name]} {how}. If they are one, write them the same way; if not, give them names that cannot "
-                "be confused."
+                f"{what} {[other, name]}{held} {how}. If they are one, {fix}; if not, give them names that cannot be confused."
             )
             raise InputError(msg)
 

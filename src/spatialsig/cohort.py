@@ -17,6 +17,7 @@ from spatialsig import _keys
 from spatialsig._arguments import AnyPath, Key, checked
 from spatialsig._checks import check_files, check_key, warn
 from spatialsig._files import write_text, writing
+from spatialsig._known import what_is
 from spatialsig._text import check_alike, counted
 from spatialsig.errors import FileMissingError, InputError
 from spatialsig.io._bundles import (
@@ -32,6 +33,7 @@ from spatialsig.io._cohort import (
     check_samples,
     compare_panels,
     difference,
+    each_row,
     genes_of,
     read_csv,
     read_manifest,
@@ -88,7 +90,6 @@ class Cohort:
     def __init__(self, source: AnyPath | Mapping[str, AnyPath]) -> None:
         self.failures: dict[str, str] = {}
         rows = _rows(source, self.failures)
-        check_samples(rows[_keys.SAMPLE].tolist())
         check_files(rows[_PATH], what="stores of the cohort", fix="Move them back, or read the bundles again.")
         self.obs = rows
         self.stores: dict[str, Path] = dict(zip(rows[_keys.SAMPLE], rows[_PATH], strict=True))
@@ -221,6 +222,9 @@ def _rows(source: AnyPath | Mapping[str, AnyPath], failures: dict[str, str]) -> 
         )
     else:
         rows = _rows_on_disk(at_home(source))
+    where = "the mapping" if isinstance(source, Mapping) else repr(str(source))
+    check_samples(rows[_keys.SAMPLE].tolist(), where=where, holders=each_row(rows) if rows.attrs else ())
+    rows.attrs.clear()
     samples, paths = rows[_keys.SAMPLE].tolist(), rows[_PATH].tolist()
     listed = [None if pd.isna(patient) else patient for patient in rows.get(_keys.PATIENT, [None] * len(rows))]
     recorded = recorded_each(samples, paths, listed, failures)
@@ -228,7 +232,9 @@ def _rows(source: AnyPath | Mapping[str, AnyPath], failures: dict[str, str]) -> 
     check_each_once(samples, paths)
     check_own_names(samples, paths, recorded)
     rows[_keys.PATIENT] = pd.Series(patients, index=rows.index, dtype=object)
-    check_alike(rows[_keys.PATIENT], what="patients of the cohort:")
+    held = [f"of slide {sample!r}, store {str(path)!r}" for sample, path in zip(samples, paths, strict=True)]
+    fix = "write them the same way: sdata.attrs['spatialsig']['patient'] = ... of one store, then sdata.write_attrs(), and in the list"
+    check_alike(rows[_keys.PATIENT], what="patients of the cohort:", holders=held, fix=fix)
     rows.index = pd.Index(rows[_keys.SAMPLE].to_numpy(object), dtype=object)
     return rows[[_keys.SAMPLE, _keys.PATIENT, _PATH]]
 
@@ -245,7 +251,7 @@ def _rows_on_disk(source: Path) -> pd.DataFrame:
         return rows
     stores = sorted(path for path in source.glob("*.zarr") if path.is_dir())
     if not stores:
-        msg = f"directory {str(source)!r} holds neither {MANIFEST} nor stores *.zarr; make them with `Cohort.from_bundles`."
+        msg = f"directory {str(source)!r} holds neither {MANIFEST} nor stores *.zarr; make them with `Cohort.from_bundles`.{what_is(source)}"
         raise FileMissingError(msg)
     return pd.DataFrame({_keys.SAMPLE: [path.stem for path in stores], _PATH: stores}, dtype=object)
 

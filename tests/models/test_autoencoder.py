@@ -163,7 +163,8 @@ def test_the_wrong_kind_and_other_genes_are_refused(model: Autoencoder, tmp_path
     with pytest.raises(InputError, match=r"only in the model: \['G0'\], 1 only asked for: \['NEW'\]"):
         Autoencoder.load(tmp_path / "ae", genes=[*GENES[1:], "NEW"])
     with pytest.raises(
-        InputError, match="holds a model of kind 'Autoencoder'; wanted 'SignatureViT'. Read it with `sp.models.Autoenc"
+        InputError,
+        match="kind 'Autoencoder', which `sp.models.Autoencoder.load` reads; wanted a SignatureViT .made by `sp.tl.train_vit`",
     ):
         SignatureViT.load(tmp_path / "ae")
 

@@ -122,7 +122,7 @@ def test_a_damaged_ensemble_is_refused(tmp_path: Path) -> None:
     member(0).save(tmp_path / "one")
     with pytest.raises(
         InputError,
-        match="holds a model of kind 'SignatureViT'; wanted 'SignatureEnsemble'. Read it with `sp.models.SignatureViT.load`",
+        match="holds a model of kind 'SignatureViT', which .* reads; wanted a SignatureEnsemble .made by `sp.tl.train_ensemble`",
     ):
         SignatureEnsemble.load(tmp_path / "one")
     with pytest.raises(FileMissingError, match="config.json"):

@@ -14,6 +14,7 @@ import typer
 import yaml
 
 from spatialsig._checks import check_options
+from spatialsig._known import what_is
 from spatialsig._settings import settings
 from spatialsig._text import read_yaml
 from spatialsig.cli.cohorts import choose, is_chosen
@@ -56,7 +57,8 @@ def check_stores(path: Path) -> None:
         msg = f"{path} does not exist; wanted a store, a directory of stores, or the csv of a cohort."
         raise FileMissingError(msg)
     if path.is_file() and path.suffix.lower() != ".csv":
-        msg = f"{path} is a file, no store; wanted a store, a directory of stores, or the csv of a cohort. Of an image or a bundle make a store first: `spatialsig import`."
+        of_others = " Of an image or a bundle make a store first: `spatialsig import`."
+        msg = f"{path} is a file, no store; wanted a store, a directory of stores, or the csv of a cohort.{what_is(path) or of_others}"
         raise InputError(msg)
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
 COMMAND_OF = {
-    "io.read_xenium": "import", "io.read_he": "import", "pp.filter_cells": "import", "pp.split": "split",
+    "io.read_xenium": "import", "io.read_atera": "import", "io.read_he": "import", "pp.filter_cells": "import", "pp.split": "split",
     "pp.highly_variable_genes": "train-ae", "tl.train_autoencoder": "train-ae", "tl.embed_cells": "embed",
     "pp.make_patches": "label", "pp.assign_cells": "label", "pp.normalize_stain": "label --normalize-stain",
     "tl.score_cells": "label", "tl.aggregate_patches": "label", "tl.train_vit": "train", "tl.predict": "predict",

@@ -15,8 +15,9 @@ import zarr
 from anndata.io import read_elem
 
 from spatialsig import _keys
-from spatialsig._checks import MAX_NAME, check_files, warn
+from spatialsig._checks import MAX_NAME, check_files, first_few, warn
 from spatialsig._hashing import content_hash
+from spatialsig._known import what_is
 from spatialsig._paths import local_path
 from spatialsig._text import MISSING, as_name, check_alike, csv_rows, decoded, is_mangled, near_misses, trimmed
 from spatialsig.errors import InputError, KeyMissingError, StoreError
@@ -29,6 +30,7 @@ _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _IDENTITY = "identity"
 _HASH_LENGTH = 12
 _IDS = "gene_ids"
+_LINES = "lines"  # of the file, in the attributes of a frame that was read from it
 
 
 def read_csv(
@@ -47,6 +49,7 @@ def read_csv(
         raise InputError(msg) from error
     rows = pd.DataFrame(list(lines.values()), columns=pd.Index(header, dtype=object), dtype=object)
     rows = without_blanks(rows, () if exact else MISSING)
+    rows.attrs[_LINES] = list(lines)
     check_columns(rows, needed, known, name=str(file))
     return rows
 
@@ -77,9 +80,9 @@ def check_columns(rows: pd.DataFrame, needed: tuple[str, ...], known: Collection
         )
         raise InputError(msg)
     for column in needed:
-        empty = rows.index[rows[column].isna()].tolist()
+        empty = np.flatnonzero(rows[column].isna()).tolist()
         if empty:
-            msg = f"column {column!r} of {name!r} is empty in row(s) {empty[:5]}; fill it in."
+            msg = f"column {column!r} of {name!r} is empty in {first_few([each_row(rows)[row] for row in empty], n=5)}; fill it in."
             raise InputError(msg)
     unused = [str(column) for column in rows.columns if column not in known]
     if unused:
@@ -87,21 +90,40 @@ def check_columns(rows: pd.DataFrame, needed: tuple[str, ...], known: Collection
         warn(msg)
 
 
-def check_samples(samples: Sequence[str]) -> None:
-    """Raise :class:`InputError` unless the names are unique and can name files."""
+def each_row(rows: pd.DataFrame) -> list[str]:
+    """What a message calls each row: by its line in the file that it was read from, otherwise by its number from 0."""
+    lines = rows.attrs.get(_LINES)
+    return [f"row {row}" for row in range(len(rows))] if lines is None else [f"line {line}" for line in lines]
+
+
+def check_samples(samples: Sequence[str], *, where: str = "", holders: Sequence[str] = ()) -> None:
+    """Raise :class:`InputError` unless the names are unique and can name files.
+
+    ``where`` names what lists them, ``holders`` what it calls the place of each, such as ``"line 3"``.
+    """
+    of = f" of {where}" if where else ""
+
+    def at(wrong: Collection[str]) -> str:
+        places = [place for sample, place in zip(samples, holders, strict=True) if sample in wrong] if holders else []
+        return f" ({first_few(places, n=5)})" if places else ""
+
     repeated = sorted({sample for sample in samples if samples.count(sample) > 1})
     if repeated:
-        msg = f"sample name(s) {repeated} occur more than once; give every slide a name of its own."
+        msg = f"sample name(s) {repeated}{of}{at(repeated)} occur more than once; give every slide a name of its own."
         raise InputError(msg)
     folded: dict[str, str] = {}
     for sample in samples:
         other = folded.setdefault(sample.casefold(), sample)
         if other != sample:
-            msg = f"sample names {[other, sample]} differ in upper and lower case only; some disks store both as one."
+            msg = (
+                f"sample names {[other, sample]}{of}{at([other, sample])} differ in upper and lower case only, and some disks "
+                f"store both as one. Rename one of the two, such as {sample!r} to {f'{sample}_2'!r}; list a slide that stands "
+                "there twice only once."
+            )
             raise InputError(msg)
     unsafe = [sample for sample in samples if _SAFE_NAME.fullmatch(sample) is None or len(sample) > MAX_NAME]
     if unsafe:
-        msg = f"sample name(s) {unsafe} cannot name a file; use up to {MAX_NAME} letters A-Z or a-z, digits, '_', '-' and '.'."
+        msg = f"sample name(s) {unsafe}{of}{at(unsafe)} cannot name a file; use up to {MAX_NAME} letters A-Z or a-z, digits, '_', '-' and '.'."
         raise InputError(msg)
 
 
@@ -109,34 +131,39 @@ def read_manifest(manifest: str | Path | pd.DataFrame) -> pd.DataFrame:
     """Read a manifest into one row per slide with absolute paths; None in empty fields."""
     needed = (_keys.SAMPLE, "bundle")
     if isinstance(manifest, pd.DataFrame):
-        rows, base = without_blanks(manifest.reset_index(drop=True)), Path()
+        rows, base, name = without_blanks(manifest.reset_index(drop=True)), Path(), "the manifest"
         check_columns(rows, needed, COLUMNS, name="manifest")
     else:
         file = at_home(manifest)
         check_files([file], what="manifest", fix=f"Write a csv with columns {list(COLUMNS)}.")
-        rows, base = read_csv(file, needed=needed), file.parent
+        if file.is_dir():
+            msg = f"manifest {str(file)!r} is a directory; wanted a csv with columns {list(COLUMNS)}.{what_is(file)}"
+            raise InputError(msg)
+        rows, base, name = read_csv(file, needed=needed), file.parent, repr(str(file))
+    places = each_row(rows)
+    rows.attrs.clear()
     rows = rows.reindex(columns=list(COLUMNS)).astype(object)
     rows = rows.where(rows.notna(), None)
     for column in (_keys.SAMPLE, _keys.PATIENT):
         odd = [value for value in rows[column] if isinstance(value, bytes | list | tuple | dict | set)]
         if odd:
             msg = (
-                f"column {column!r} of the manifest holds {odd[0]!r}, a {type(odd[0]).__name__}; wanted names as text."
+                f"column {column!r} of {name} holds {odd[0]!r}, a {type(odd[0]).__name__}; wanted names as text."
             )
             raise InputError(msg)
         rows[column] = [None if value is None else as_name(value) for value in rows[column]]
     if rows.empty:
-        msg = "the manifest has no rows; wanted one per slide."
+        msg = f"{name} has no rows; wanted one per slide."
         raise InputError(msg)
-    check_samples(rows[_keys.SAMPLE].tolist())
-    _check_patients(rows)
+    check_samples(rows[_keys.SAMPLE].tolist(), where=name, holders=places)
+    _check_patients(rows, places, name)
     for column in ("bundle", "he_image", "he_alignment"):
         rows[column] = pd.Series([_absolute(base, value) for value in rows[column]], dtype=object)
-    _check_bundles(rows)
+    _check_bundles(rows, name)
     unknown = rows.loc[rows[_keys.PATIENT].isna(), _keys.SAMPLE].tolist()
     if unknown:
         msg = (
-            f"no patient is given for {unknown}: each counts as a patient of its own. Slides of one patient that are "
+            f"no patient is given for {unknown} in {name}: each counts as a patient of its own. Slides of one patient that are "
             f"split between training and test leak; add a column `patient`."
         )
         warn(msg)
@@ -161,29 +188,31 @@ def at_home(path: str | Path) -> Path:
         raise InputError(msg) from None
 
 
-def _check_patients(rows: pd.DataFrame) -> None:
+def _check_patients(rows: pd.DataFrame, places: Sequence[str], name: str) -> None:
     """Names of patients that no spreadsheet has spoilt, and none like another."""
     patients = rows[_keys.PATIENT].dropna()
     mangled = {
-        sample: name
-        for sample, name in zip(rows[_keys.SAMPLE], rows[_keys.PATIENT], strict=True)
-        if name in set(filter(is_mangled, patients))
+        sample: patient
+        for sample, patient in zip(rows[_keys.SAMPLE], rows[_keys.PATIENT], strict=True)
+        if patient in set(filter(is_mangled, patients))
     }
     if mangled:
         msg = (
-            f"patients {mangled} of these samples are a date, a truth value or an error that a spreadsheet put in their place; "
+            f"{name}: patients {mangled} of these samples are a date, a truth value or an error that a spreadsheet put in their place; "
             "write the names back, and import the column as text."
         )
         raise InputError(msg)
-    check_alike(patients, what="patients")
+    held = [f"{places[row]}, slide {rows[_keys.SAMPLE][row]!r}" for row in patients.index]
+    fix = f"write them the same way in column {_keys.PATIENT!r}"
+    check_alike(patients, what=f"patients of {name}:", holders=held, fix=fix)
 
 
-def _check_bundles(rows: pd.DataFrame) -> None:
+def _check_bundles(rows: pd.DataFrame, name: str) -> None:
     """A slide under two names would be in training and test at once."""
     for bundle, group in rows.groupby("bundle", sort=False):
         if len(group) > 1:
             msg = (
-                f"slides {group[_keys.SAMPLE].tolist()} are of one bundle, {str(bundle)!r}: list it once, or the same cells "
+                f"{name}: slides {group[_keys.SAMPLE].tolist()} are of one bundle, {str(bundle)!r}: list it once, or the same cells "
                 f"are in training and test."
             )
             raise InputError(msg)
@@ -192,7 +221,7 @@ def _check_bundles(rows: pd.DataFrame) -> None:
         given = rows[rows[column].notna() & (rows[column] != _IDENTITY) & rows[others].isna().all(axis=1)]
         for file, group in given.groupby(column, sort=False):
             if len(group) > 1:
-                msg = f"slides {group[_keys.SAMPLE].tolist()} share one `{column}`, {str(file)!r}: check the manifest."
+                msg = f"slides {group[_keys.SAMPLE].tolist()} share one `{column}`, {str(file)!r}: check {name}."
                 warn(msg)
 
 

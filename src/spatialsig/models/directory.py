@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from spatialsig._checks import check_files
 from spatialsig._files import draft_beside, flush_entry, object_or_empty, write_tensors, writing
+from spatialsig._known import MODELS, model_words, what_is
 from spatialsig._paths import behind_links
 from spatialsig.errors import FileMissingError, InputError
 from spatialsig.models.record import DAMAGE, FIX, RUN, read_json, read_record, write_json, write_record
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 FORMAT = 1
-KINDS = ("Autoencoder", "PretrainedViT", "SignatureEnsemble", "SignatureViT")
 CONFIG, WEIGHTS, SCALER = "config.json", "weights.safetensors", "scaler.npz"
 MAX_WEIGHT_BYTES = 16 * 2**30
 C = TypeVar("C")
@@ -83,11 +83,12 @@ def check_model(directory: Path, *, kind: str, lists: tuple[str, ...]) -> dict[s
     """
     if not directory.is_dir():
         beside = sorted(place.parent.name for place in directory.parent.glob(f"*/{CONFIG}"))
-        msg = f"there is no model directory {str(directory)!r}; models beside it: {beside or 'none'}. `save` of a model makes one."
+        msg = f"there is no model directory {str(directory)!r}; models beside it: {beside or 'none'}. wanted {model_words(kind)}.{what_is(directory) if directory.exists() else ''}"
         raise FileMissingError(msg)
     refuse_other_kind(directory, kind)
+    what = "" if (directory / CONFIG).exists() else what_is(directory)
     names = [CONFIG, WEIGHTS, SCALER, *(f"{stem}.json" for stem in lists)]
-    check_files([directory / name for name in (*names, RUN)], what=f"model directory {directory}", fix=FIX)
+    check_files([directory / name for name in (*names, RUN)], what=f"model directory {directory}", fix=FIX + what)
     run = read_record(directory, names)
     read_config(directory, kind)
     return run
@@ -96,8 +97,8 @@ def check_model(directory: Path, *, kind: str, lists: tuple[str, ...]) -> dict[s
 def refuse_other_kind(directory: Path, kind: str) -> None:
     """Raise :class:`InputError` for a model of another kind, whose files would be missed."""
     found = object_or_empty(directory / CONFIG).get("kind")
-    if found in KINDS and found != kind:
-        msg = f"{directory} holds a model of kind {found!r}; wanted {kind!r}. Read it with `sp.models.{found}.load`."
+    if found in MODELS and found != kind:
+        msg = f"{directory} holds a model of kind {found!r}, which `{MODELS[found][1]}` reads; wanted {model_words(kind)}."
         raise InputError(msg)
 
 

@@ -156,7 +156,8 @@ def _groups(data: Data, by: str, table_key: str) -> dict[str, str]:
             without_patient.append(slide.name)
         elif named := _other_patients(slide, table_key):
             other.append(f"{slide.name} is of {slide.patient!r}, its cells of {first_few(named)}")
-    check_alike(groups.values(), what=f"names of the groups by {by!r}:")
+    held = [f"of slide {name!r}" for name in groups]
+    check_alike(groups.values(), what=f"names of the groups by {by!r}:", holders=held)
     if by == "patient" and other:
         warn(
             f"folds follow sdata.attrs['spatialsig']['patient'], and `obs['patient']` of {table_key!r} says something else: "

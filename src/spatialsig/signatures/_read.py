@@ -18,6 +18,7 @@ import yaml
 
 from spatialsig._arguments import Key, checked
 from spatialsig._checks import first_few, warn
+from spatialsig._known import what_is
 from spatialsig._text import check_alike, csv_rows, decoded, describe_mangled, distinct, near_misses, read_yaml, trimmed
 from spatialsig.errors import FileMissingError, InputError
 from spatialsig.signatures._columns import check_other_columns, other_columns
@@ -98,7 +99,7 @@ def read_signatures(source: Source) -> dict[str, Genes]:
         raise FileMissingError(msg)
     ending = path.suffix.lower()
     if ending not in _READERS:
-        msg = f"signatures {path}: cannot read {path.suffix!r} files; use one of {sorted(_READERS)}."
+        msg = f"signatures {path}: cannot read {path.suffix!r} files; use one of {sorted(_READERS)}.{what_is(path)}"
         raise InputError(msg)
     text = decoded(path)
     try:

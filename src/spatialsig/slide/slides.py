@@ -16,6 +16,7 @@ import spatialdata as sd
 from spatialsig import _keys
 from spatialsig._arguments import Key
 from spatialsig._checks import check_key
+from spatialsig._known import what_is
 from spatialsig._text import trimmed
 from spatialsig.errors import InputError, KeyMissingError, StoreError
 from spatialsig.slide.added import check_added
@@ -274,7 +275,8 @@ def on_slide(name: str) -> Iterator[None]:
 
 def _open_store(path: Path) -> Slide:
     if path.is_file():
-        msg = f"{str(path)!r} is a file; wanted the directory of a store. Of an image or a bundle make one: `sp.io.read_he`, `sp.io.read_xenium`."
+        what = what_is(path) or " Of an image or a bundle make one: `sp.io.read_he`, `sp.io.read_xenium`."
+        msg = f"{str(path)!r} is a file; wanted the directory of a store.{what}"
         raise StoreError(msg)
     if not path.is_dir():
         msg = f"store {path} does not exist; make it with `sp.io.read_xenium(..., out=...)` or `sp.io.write`."

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spatialsig._checks import NAME_RULE, check_files, first_few, names_element
-from spatialsig._files import content_hint, flush_entry, object_or_empty, write_text
+from spatialsig._files import flush_entry, object_or_empty, write_text
+from spatialsig._known import what_is
 from spatialsig.errors import InputError, StoreError
 from spatialsig.store.atomic import link_or_copy
 from spatialsig.store.manifest import NAME, checksums, entry_of, read_manifest, write_manifest
@@ -177,7 +178,7 @@ def root_document(path: Path) -> dict[str, Any]:
     check_files([path], what="SpatialData store", fix="Give the path of a directory written by `sp.io.write`.")
     check_path(path)
     if path.is_file():
-        msg = f"{str(path)!r} is a file; give the directory of a store.{content_hint(path, by_name=False)}"
+        msg = f"{str(path)!r} is a file; give the directory of a store.{what_is(path)}"
         raise StoreError(msg)
     check_links(path)
     file = path / "zarr.json"
@@ -187,7 +188,7 @@ def root_document(path: Path) -> dict[str, Any]:
         fix = "read it with spatialdata and write it again" if old else "give a directory written by `sp.io.write`"
         if not old and (inside := stores_in(path)):
             fix = f"give one of the {len(inside)} in it ({first_few([store.name for store in inside])}); functions of many slides take `sp.Cohort` of it"
-        msg = f"{str(path)!r} {what}; {fix}."
+        msg = f"{str(path)!r} {what}; {fix}.{'' if old else what_is(path)}"
         raise StoreError(msg)
     try:
         document = json.loads(file.read_text(encoding="utf-8"))

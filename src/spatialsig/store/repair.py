@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from spatialdata import __version__ as spatialdata_version
 
 from spatialsig._checks import check_files
-from spatialsig._files import content_hint, object_or_empty, write_text
+from spatialsig._files import object_or_empty, write_text
+from spatialsig._known import what_is
 from spatialsig.errors import StoreError
 from spatialsig.store.foreign import is_draft
 from spatialsig.store.lock import lock_file, writer_lock
@@ -89,7 +90,7 @@ def _prove_nothing_lost(path: Path, before: set[str]) -> None:
 def _require_store(path: Path) -> None:
     """Never touch what was not meant to be a store."""
     if not path.is_dir():
-        msg = f"{str(path)!r} is a file; give the directory of a store.{content_hint(path, by_name=False)}"
+        msg = f"{str(path)!r} is a file; give the directory of a store.{what_is(path)}"
         raise StoreError(msg)
     check_links(path)
     known = {FILE, *KINDS}
@@ -110,7 +111,7 @@ def _require_store(path: Path) -> None:
         msg = f"{str(path)!r} holds {sorted(names - known)[:5]}, which no store does: move them out first; nothing was changed."
         raise StoreError(msg)
     if not names or names - known or not names & known:
-        msg = f"{str(path)!r} is not a SpatialData Zarr store: it holds {sorted(names)[:5]}; nothing was changed."
+        msg = f"{str(path)!r} is not a SpatialData Zarr store: it holds {sorted(names)[:5]}; nothing was changed.{what_is(path)}"
         raise StoreError(msg)
 
 

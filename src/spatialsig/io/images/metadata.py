@@ -15,7 +15,7 @@ from spatialsig.errors import InputError
 from spatialsig.io.images.ome import describing, ome_images, size_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
     from xml.etree import ElementTree
 
@@ -57,7 +57,7 @@ _PLAUSIBLE_UM_PER_PX = (0.05, 25.0)  # no scanner of slides is finer
 _PLAUSIBLE_RESOLUTION = (0.05, 5.0)  # outside it a resolution is that of a printer or a screen: 72 to 4,800 dpi
 _TWO_SIZES = 0.05  # share by which two statements in one file may differ
 _UM_AT_1X, _OTHER_MAGNIFICATION = 10.0, 2.5  # scanners differ by a factor of 2 in what they call 20x
-_MPP = re.compile(r"\bMPP\s*=\s*([^|\r\n]+)", re.IGNORECASE)
+_MPP = re.compile(r"\bMPP[ _-]?([XY]?)\s*=\s*([^|\r\n]+)", re.IGNORECASE)  # some vendors write each axis: MPPX, MPP Y
 _APPMAG = re.compile(r"\bAppMag\s*=\s*([^|\s]+)", re.IGNORECASE)
 _MICRONS = re.compile(r"\s*(um|µm|μm|microns?)(\s*(/|per)\s*(px|pixel))?$", re.IGNORECASE)
 _SAME_SIZE_RTOL = 0.01
@@ -144,16 +144,30 @@ def tiff_pixel_size(tif: tifffile.TiffFile, page: Any) -> Stated:
     said: list[tuple[str, Stated]] = []
     if tif.ome_metadata:
         said.append(("its OME metadata", _ome_size(tif, page)))
-    description = page.description or ""
-    said += [(f"MPP = {value.strip()}", stated_size([(value, "um")] * 2)) for value in _MPP.findall(description)]
+    description, name = page.description or "", tif.filehandle.path
+    said += _described(description, name)
     said.append(("its resolution", _resolution(tif, page)))
     sizes = [(what, one.size) for what, one in said if one.size is not None]
     if tif.ome_metadata and said[0][1].size is None and len(sizes):
         sizes = []  # a resolution beside OME metadata is what a library fills in
     if not sizes:
         return Stated(None, next((one.why_none for _, one in said if one.why_none), ""))
-    _warn_two_sizes(tif.filehandle.path, sizes, description)
+    _warn_two_sizes(name, sizes, description)
     return Stated(sizes[0][1])
+
+
+def _described(description: str, name: str) -> Iterator[tuple[str, Stated]]:
+    """Sizes that a scanner describes: one number for both edges, or one for each."""
+    axes: dict[str, str] = {}
+    for axis, value in _MPP.findall(description):
+        if axis:
+            axes.setdefault(axis.upper(), value)
+        else:
+            yield f"MPP = {value.strip()}", stated_size([(value, "um")] * 2, name=name)
+    if axes:
+        words = " and ".join(f"MPP{axis} = {value.strip()}" for axis, value in sorted(axes.items()))
+        both = stated_size([(axes.get(axis), "um") for axis in "XY"], name=name)
+        yield words, both if len(axes) == 2 else Stated(None, f"states {words} alone, and no size of the other edge,")
 
 
 def _warn_two_sizes(name: str, sizes: list[tuple[str, PixelSize]], description: str) -> None:
@@ -196,23 +210,22 @@ def _ome_size(tif: tifffile.TiffFile, page: Any) -> Stated:
             f"has {page.imagelength} x {page.imagewidth} px (y, x), but its OME metadata describe one of {described} px, "
             f"whose pixel size is not its own,",
         )
-    return _ome_stated(pixels)
+    return _ome_stated(pixels, tif.filehandle.path)
 
 
-def ome_pixel_size(xml: str, index: int) -> PixelSize | None:
+def ome_pixel_size(xml: str, index: int, *, name: str) -> PixelSize | None:
     """``PhysicalSizeX``, ``PhysicalSizeY`` and their units of image number ``index`` of a description."""
     images = ome_images(xml)
-    return _ome_stated(images[index]).size if index < len(images) else None
+    return _ome_stated(images[index], name).size if index < len(images) else None
 
 
-def _ome_stated(pixels: ElementTree.Element) -> Stated:
-    return stated_size(
-        [(pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm")) for axis in "XY"]
-    )
+def _ome_stated(pixels: ElementTree.Element, name: str) -> Stated:
+    sizes = [(pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm")) for axis in "XY"]
+    return stated_size(sizes, name=name)
 
 
-def stated_size(stated: Sequence[tuple[str | None, str]]) -> Stated:
-    """Edges of a pixel as a file states them, value and unit, x before y; a size that cannot be meant is warned of."""
+def stated_size(stated: Sequence[tuple[str | None, str]], *, name: str) -> Stated:
+    """Edges of a pixel as the file ``name`` states them, value and unit, x before y; one that cannot be meant is warned of."""
     told = [(value, unit) for value, unit in stated if value and unit.strip().lower() not in _NO_LENGTHS]
     if not told:
         return Stated(None)
@@ -223,7 +236,7 @@ def stated_size(stated: Sequence[tuple[str | None, str]]) -> Stated:
     if all(_PLAUSIBLE_UM_PER_PX[0] <= size <= _PLAUSIBLE_UM_PER_PX[1] for size in sizes):
         return Stated(PixelSize(*sizes))
     msg = (
-        f"an image states a pixel size of {listed}, which is not taken: scans of slides have {_PLAUSIBLE_UM_PER_PX[0]:g} to "
+        f"image {name!r} states a pixel size of {listed}, which is not taken: scans of slides have {_PLAUSIBLE_UM_PER_PX[0]:g} to "
         f"{_PLAUSIBLE_UM_PER_PX[1]:g} um per px. Pass `um_per_px=` where a size is needed."
     )
     warn(msg)

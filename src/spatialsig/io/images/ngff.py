@@ -44,7 +44,7 @@ def open_ngff(path: Path) -> RgbFile:
         axes = [_axis(axis) for axis in scales.get("axes", "tczyx")]
         arrays: list[Any] = [group[dataset["path"]] for dataset in scales["datasets"]]
         channels = _channel_order(_metadata(group), str(path))
-        stated = _pixel_size(scales, axes)
+        stated = _pixel_size(scales, axes, str(path))
         _warn_scales(scales, axes, arrays, str(path))
     except InputError:
         raise
@@ -141,10 +141,10 @@ def _scale(sources: Iterable[dict[str, Any]], n_axes: int) -> NDArray[np.float64
     return factor
 
 
-def _pixel_size(scales: dict[str, Any], axes: list[tuple[str, str | None]]) -> Stated:
+def _pixel_size(scales: dict[str, Any], axes: list[tuple[str, str | None]], name: str) -> Stated:
     factor = _scale((scales["datasets"][0], scales), len(axes))
-    sizes = {name: (str(factor[i]), unit or "") for i, (name, unit) in enumerate(axes) if name in "xy"}
-    return stated_size([sizes["x"], sizes["y"]]) if {"x", "y"} <= sizes.keys() else Stated(None)
+    sizes = {axis: (str(factor[i]), unit or "") for i, (axis, unit) in enumerate(axes) if axis in "xy"}
+    return stated_size([sizes["x"], sizes["y"]], name=name) if {"x", "y"} <= sizes.keys() else Stated(None)
 
 
 def _warn_scales(scales: dict[str, Any], axes: list[tuple[str, str | None]], arrays: list[Any], name: str) -> None:

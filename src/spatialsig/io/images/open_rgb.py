@@ -13,6 +13,7 @@ import numpy as np
 
 from spatialsig._checks import check_files
 from spatialsig._files import DECODING_ERRORS
+from spatialsig._known import what_is
 from spatialsig.errors import InputError
 from spatialsig.io.images.metadata import Stated, stated_size, tiff_orientation, warn_turned
 from spatialsig.io.images.rgb import RgbFile, RgbPixels
@@ -90,11 +91,10 @@ def _open(path: Path, backend: Literal["openslide"] | None) -> RgbFile:
         return _open_ndpi(path)
     if suffix in OPENSLIDE_SUFFIXES:
         return open_wsi(path)
-    if suffix == ".xenium":
-        msg = f"{str(path)!r} is the settings file of a Xenium bundle: give its directory, {str(path.parent)!r}."
-        raise InputError(msg)
+    what = what_is(path)
     fix = "unpack it, and give the image or the directory in it" if suffix in PACKED_SUFFIXES else "convert it"
-    msg = f"image {str(path)!r} has an unknown format; wanted one of {list(SUFFIXES)}: {fix}."
+    wanted = f"one of {list(SUFFIXES)}" + ("" if what else f": {fix}")
+    msg = f"image {str(path)!r} has an unknown format; wanted {wanted}.{what}"
     raise InputError(msg)
 
 
@@ -103,7 +103,7 @@ def _open_directory(path: Path) -> RgbFile:
 
     if is_zarr(path):
         return open_ngff(path)
-    msg = f"image {str(path)!r} is a directory but no OME-Zarr; wanted a file, or a directory with a Zarr hierarchy."
+    msg = f"image {str(path)!r} is a directory but no OME-Zarr; wanted a file, or a directory with a Zarr hierarchy.{what_is(path)}"
     raise InputError(msg)
 
 
@@ -161,7 +161,7 @@ def open_wsi(path: Path) -> RgbFile:
         RgbPixels(_OpenslideLevel(slide, level), axes="YXS", name=str(path), alpha_over=background)
         for level in range(slide.level_count)
     ]
-    stated = _openslide_pixel_size(slide, openslide)
+    stated = _openslide_pixel_size(slide, openslide, str(path))
     return RgbFile(levels, stated.size, [slide], why_no_size=stated.why_none)
 
 
@@ -173,6 +173,6 @@ def _warn_turned(path: Path) -> None:
         warn_turned(path, tiff_orientation(tif.pages.first))
 
 
-def _openslide_pixel_size(slide: Any, openslide: Any) -> Stated:
+def _openslide_pixel_size(slide: Any, openslide: Any, name: str) -> Stated:
     names = (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y)
-    return stated_size([(slide.properties.get(name), "um") for name in names])
+    return stated_size([(slide.properties.get(each), "um") for each in names], name=name)

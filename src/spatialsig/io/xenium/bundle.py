@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from spatialsig._checks import check_files
 from spatialsig._files import content_hint
+from spatialsig._known import what_is
 from spatialsig._text import decoded, distinct
 from spatialsig.errors import FileMissingError, InputError
 
@@ -64,17 +65,19 @@ def form_of(path: Path) -> Form:
 def check_bundle(path: Path, form: Form, extra: Sequence[str] = ()) -> None:
     """Raise :class:`FileMissingError` naming all files of the bundle that are needed and not there."""
     if not path.is_dir():
-        directory = f": {str(path.parent)!r}" if path.name in SPECS else ""
-        packed = " It is a file: if it holds the packed bundle, unpack it." if path.is_file() and not directory else ""
+        what = what_is(path) or " It is a file: if it holds the packed bundle, unpack it." if path.exists() else ""
         msg = (
-            f"bundle {str(path)!r} {'is not a directory' if path.exists() else 'does not exist'}; give the output directory of one Xenium or Atera region{directory}."
-            f"{packed}"
+            f"bundle {str(path)!r} {'is not a directory' if path.exists() else 'does not exist'}; give the output directory of one Xenium or Atera region."
+            f"{what}"
         )
         raise FileMissingError(msg)
     fix = f"Copy them from the output of the instrument; {', '.join(form.needed)} are always needed"
     fix += f", here also {sorted(extra)}." if extra else ", other files only for what you ask for."
     optional = [CELLS_ZARR] if os.path.lexists(path / CELLS_ZARR) else []
     files = [path / name for name in dict.fromkeys((*form.needed, *extra, *optional))]
+    if not any(file.exists() for file in files) and (what := what_is(path)):
+        msg = f"{str(path)!r} is no bundle of Xenium or Atera: none of {', '.join(form.needed)} is in it.{what}"
+        raise FileMissingError(msg)
     check_files(files, what=f"bundle {str(path)!r}", fix=_instead(path, files) + fix)
     folders = [file.name for file in files if file.is_dir()]
     if folders:
