@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -221,3 +222,35 @@ def test_an_object_that_lost_its_attributes_is_warned_of(study: tuple[sd.Spatial
             SpatialsigWarning, match="hold results of this package, but the object has none of its attributes"
         ):
             call()
+
+
+GENES_TWICE = {
+    "read": sp.io.read,
+    "write": lambda path: sp.io.write(sp.io.read(path), path.with_name("other.zarr")),
+    "filter_cells": sp.pp.filter_cells,
+    "highly_variable_genes": lambda path: sp.pp.highly_variable_genes(path, test_fold=None),
+    "train_autoencoder": lambda path: sp.tl.train_autoencoder(path, signatures="seed", max_epochs=1, test_fold=None),
+    "score_cells": lambda path: sp.tl.score_cells(path, "seed", test_fold=None),
+    "make_patches": lambda path: sp.pp.make_patches(path, patch_px=28, um_per_px=2.0),
+}
+
+
+@pytest.mark.parametrize("name", GENES_TWICE)
+def test_a_gene_name_twice_is_answered_once_and_by_us(name: str, tmp_path: Path) -> None:
+    slide = sp.datasets.toy(size_um=100)
+    slide["table"].var["x"] = pd.Series([None, *["a"] * (slide["table"].n_vars - 1)], slide["table"].var_names, object)
+    names = [*slide["table"].var_names]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        slide["table"].var_names = [names[1], *names[1:]]
+        slide.write(tmp_path / "s.zarr")
+    said = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            GENES_TWICE[name](tmp_path / "s.zarr")
+        except InputError as error:
+            said = [str(error)]
+    said += [str(each.message) for each in caught if "ames" in str(each.message)]
+    assert len(said) == (name not in ("filter_cells", "make_patches")), said
+    assert all(f"hold 1 name(s) of several genes: {names[1]}. Call `var_names_make_unique()`" in text for text in said)

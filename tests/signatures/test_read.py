@@ -1,10 +1,13 @@
+import copy
 import inspect
 import json
+import pickle
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from spatialsig.errors import FileMissingError, InputError, SpatialsigWarning
 from spatialsig.signatures import builtin_names, read_signatures
@@ -188,3 +191,17 @@ def test_a_csv_with_a_weight_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "s.csv").write_text("signature,gene,weights\nT,CD3D,1\n")
     with pytest.raises(InputError, match="column 'weights' is not known; did you mean 'weight'"):
         read_signatures(tmp_path / "s.csv")
+
+
+def test_spoilt_names_are_told_once() -> None:
+    """By the reader, and not again by the function to which its sets are given; others that were added meanwhile are."""
+    with pytest.warns(SpatialsigWarning, match="1-Mar") as caught:
+        sets = read_signatures({"T": ["CD3D", "CD3E", "1-Mar"]})
+        read_signatures(sets)
+        read_signatures(pickle.loads(pickle.dumps(copy.deepcopy(sets))))
+    assert len(caught) == 1
+    assert yaml.safe_load(yaml.safe_dump(sets)) == json.loads(json.dumps(sets)) == sets
+    sets["B"] = ["CD19", "2-Sep"]
+    with pytest.warns(SpatialsigWarning, match="'B' .* 1 gene name.* 2-Sep") as caught:
+        read_signatures(sets)
+    assert len(caught) == 1

@@ -12,7 +12,9 @@ import pandas as pd
 from spatialdata import SpatialData
 
 from spatialsig._arguments import AnyPath, checked
-from spatialsig.slide.counts import warn_without_attributes
+from spatialsig._checks import warn
+from spatialsig.errors import InputError
+from spatialsig.slide.counts import check_unique, warn_without_attributes
 from spatialsig.store.commit import create_store
 from spatialsig.store.layout import as_layout
 from spatialsig.store.relayout import relayout
@@ -93,7 +95,7 @@ def read(path: AnyPath) -> SpatialData:
 
     Returns
     -------
-    The object, backed by the store.
+    The object, backed by the store. A table in which two genes have one name is warned of.
 
     Raises
     ------
@@ -113,7 +115,13 @@ def read(path: AnyPath) -> SpatialData:
     ['cell_circles', 'he_image', 'table']
     >>> folder.cleanup()
     """
-    return read_store(Path(path))
+    sdata = read_store(Path(path))
+    for key, table in sdata.tables.items():
+        try:
+            check_unique(table.var_names, where=f"{str(path)!r}: tables[{key!r}].var_names")
+        except InputError as error:  # of what needs the names of genes; all else can be done with it
+            warn(str(error))
+    return sdata
 
 
 @checked

@@ -18,6 +18,7 @@ from spatialsig.slide.counts import count_blocks
 from spatialsig.slide.each import map_slides
 from spatialsig.slide.slides import Data, Slide
 from spatialsig.store.matrices import Selection, StreamedTable, is_stored
+from spatialsig.store.metadata import quiet_names
 from spatialsig.store.stored.table import light
 from spatialsig.store.tables import parts_of
 
@@ -97,7 +98,8 @@ def _kept(slide: Slide, table: ad.AnnData, min_counts: int, min_genes: int, tabl
             "lower `min_counts` and `min_genes`."
         )
         raise InputError(msg)
-    kept = _subset(table, cells, genes)
+    with quiet_names():
+        kept = _subset(table, cells, genes)
     kept.uns.setdefault(_keys.NAMESPACE, {})["filter_cells"] = {
         "min_counts": min_counts,
         "min_genes": min_genes,

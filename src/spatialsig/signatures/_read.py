@@ -36,6 +36,17 @@ Source: TypeAlias = Key | Path | Mapping[str, Sequence[str] | Mapping[str, Any]]
 Genes: TypeAlias = list[str] | dict[str, float]
 
 
+class _Told(dict[str, Genes]):
+    """Sets that were read, whose spoilt names a warning has named: given to a function, they are not warned of again."""
+
+    def __init__(self, sets: Mapping[str, Genes], told: Iterable[str]) -> None:
+        super().__init__(sets)
+        self.told = frozenset(told)
+
+
+yaml.SafeDumper.add_representer(_Told, yaml.representer.SafeRepresenter.represent_dict)  # which knows plain dicts only
+
+
 def builtin_names() -> list[str]:
     """Names of the sets that ship with spatialsig."""
     files = resources.files("spatialsig.signatures").iterdir()
@@ -89,7 +100,7 @@ def read_signatures(source: Source) -> dict[str, Genes]:
     ['MS4A1', 'CD79A', 'CD79B', 'MZB1', 'BANK1']
     """
     if isinstance(source, Mapping):
-        return _clean(source, where="the given mapping")
+        return _clean(source, where="the given mapping", told=getattr(source, "told", frozenset()))
     if str(source) in builtin_names():
         text = (resources.files("spatialsig.signatures") / f"{source}.json").read_text(encoding="utf-8")
         return _clean(_flat(json.loads(text)), where=str(source))
@@ -121,7 +132,7 @@ def read_signatures(source: Source) -> dict[str, Genes]:
     return _clean(sets, where=str(path))
 
 
-def _clean(sets: Mapping[Any, Any], *, where: str) -> dict[str, Genes]:
+def _clean(sets: Mapping[Any, Any], *, where: str, told: frozenset[str] = frozenset()) -> dict[str, Genes]:
     cleaned: dict[str, Genes] = {}
     for raw_name, genes in sets.items():
         name = trimmed(str(raw_name))
@@ -157,9 +168,9 @@ def _clean(sets: Mapping[Any, Any], *, where: str) -> dict[str, Genes]:
         raise InputError(msg)
     check_alike(cleaned, what=f"signatures of {where}:")
     for name, genes in cleaned.items():
-        if mangled := describe_mangled(genes):
+        if mangled := describe_mangled(gene for gene in genes if gene not in told):
             warn(f"signature {name!r} of {where}: {mangled}")
-    return cleaned
+    return _Told(cleaned, [*told, *(gene for genes in cleaned.values() for gene in genes if describe_mangled([gene]))])
 
 
 def _weighted(genes: Iterable[str] | Mapping[str, Any]) -> Genes:

@@ -223,6 +223,14 @@ def quiet_zarr() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def quiet_names() -> Iterator[None]:
+    """Without what AnnData says of a gene name that stands there twice: what needs each once says so itself, and what to do."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Variable names are not unique", category=UserWarning)
+        yield
+
+
 def check_new_names(new: Iterable[str], there: Iterable[str] = ()) -> None:
     """Raise :class:`InputError` unless these names can name elements beside those that are there, on any file system."""
     there = set(there)

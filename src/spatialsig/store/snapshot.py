@@ -31,7 +31,7 @@ from spatialsig._settings import settings
 from spatialsig.errors import StoreError
 from spatialsig.store.lazy_tables import LazyTables
 from spatialsig.store.matrices import is_large, left_in_store
-from spatialsig.store.metadata import FILE, KINDS, elements_on_disk, root_document, why_unfinished
+from spatialsig.store.metadata import FILE, KINDS, elements_on_disk, quiet_names, root_document, why_unfinished
 from spatialsig.store.stored.table import StoredTable, has_many_rows
 from spatialsig.store.tables import parts_of
 
@@ -68,7 +68,8 @@ def _at_one_moment(path: Path, read: Callable[[], T]) -> T:
         root_document(path)
         before = _identity_of_root(path)
         try:
-            found = read()
+            with quiet_names():
+                found = read()
         except _FAILURES as error:
             if _identity_of_root(path) == before:
                 raise StoreError(_damaged(path, error)) from error

@@ -14,6 +14,7 @@ from spatialdata import sanitize_name
 
 from spatialsig._checks import first_few
 from spatialsig.errors import InputError
+from spatialsig.store.metadata import quiet_names
 from spatialsig.store.stored.table import StoredTable
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ def storable(table: ad.AnnData, *, where: str) -> ad.AnnData:
     if all(frames[name] is getattr(table, name) for name in FRAMES) and all(kept[key] is framed[key] for key in kept):
         return table
     others = {name: parts_of(table, name) for name in ("varm", "obsp", "varp", "layers")}
-    new = ad.AnnData(X=table.X, uns=dict(table.uns), obsm=dict(table.obsm) | kept, **frames, **others)
+    with quiet_names():
+        new = ad.AnnData(X=table.X, uns=dict(table.uns), obsm=dict(table.obsm) | kept, **frames, **others)
     if table.raw is not None:
         new.raw = table.raw.to_adata()
     return new

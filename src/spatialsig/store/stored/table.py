@@ -21,6 +21,7 @@ from anndata.io import read_elem
 from spatialdata.models import TableModel
 
 from spatialsig.store.matrices import is_stored
+from spatialsig.store.metadata import quiet_names
 from spatialsig.store.stored.files import StoredNames, TableFiles, chosen, n_rows, text_array
 
 if TYPE_CHECKING:
@@ -227,7 +228,8 @@ class StoredTable:
             for section, axes in ALIGNED.items()
         }
         uns = dict.fromkeys(self.uns, 0) | ({TableModel.ATTRS_KEY: links} if links else {})
-        return ad.AnnData(obs=obs, var=self.var.iloc[: n[1]], uns=uns, **sections)
+        with quiet_names():
+            return ad.AnnData(obs=obs, var=self.var.iloc[: n[1]], uns=uns, **sections)
 
 
 def row_names(table: ad.AnnData | StoredTable) -> pd.Index | StoredNames:
@@ -256,4 +258,5 @@ def whole(table: ad.AnnData | StoredTable) -> ad.AnnData:
 def _in_memory(table: ad.AnnData | StoredTable, x: Any, layers: dict[str, Any]) -> ad.AnnData:
     sections = {section: dict(getattr(table, section)) for section in ALIGNED if section != "layers"}
     obs = table.obs.frame if isinstance(table, StoredTable) else table.obs
-    return ad.AnnData(x, obs=obs, var=table.var, uns=table.uns, layers=layers, **sections)
+    with quiet_names():
+        return ad.AnnData(x, obs=obs, var=table.var, uns=table.uns, layers=layers, **sections)
