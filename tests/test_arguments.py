@@ -82,7 +82,9 @@ def test_a_model_of_another_kind_is_answered_with_the_kind_that_is_wanted(case: 
         assert all(model_words(each) in str(caught.value) for each in accepted)
     if str not in within(get_type_hints(function)[argument]):
         (tmp_path / "config.json").write_text('{"kind": "Autoencoder"}')
-        with pytest.raises(InputError, match=rf"`{argument}='{tmp_path}'`.* It is .*saved model \(Autoencoder\).* reads it"):
+        with pytest.raises(
+            InputError, match=rf"`{argument}='{tmp_path}'`.* It is .*saved model \(Autoencoder\).* reads it"
+        ):
             function(**{argument: tmp_path})
 
 

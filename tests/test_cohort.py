@@ -172,7 +172,10 @@ def test_the_repr_lists_slides(kept) -> None:
     ("columns", "message"),
     [
         ({"sample": ["a"]}, r"'manifest' has no column\(s\) \['bundle'\]; it has \['sample'\]"),
-        ({"sample": ["a", "a"], "bundle": ["x", "y"]}, r"\['a'\] of the manifest \(row 0, row 1\) occur more than once"),
+        (
+            {"sample": ["a", "a"], "bundle": ["x", "y"]},
+            r"\['a'\] of the manifest \(row 0, row 1\) occur more than once",
+        ),
         ({"sample": ["a/b"], "bundle": ["x"]}, r"\['a/b'\] of the manifest \(row 0\) cannot name a file"),
         ({"sample": ["..", "ok"], "bundle": ["x", "y"]}, "cannot name a file"),
         ({"sample": ["a", None], "bundle": ["x", "y"]}, r"column 'sample' of 'manifest' is empty in row 1;"),
@@ -303,7 +306,9 @@ def test_one_bundle_under_two_names_is_refused(kept, tmp_path) -> None:
     rows = pd.DataFrame({"sample": ["S1", "S2"], "patient": ["P", "Q"], "bundle": bundles})
     with pytest.raises(InputError, match=r"slides \['S1', 'S2'\] are of one bundle, .*a': list it once"):
         Cohort.from_bundles(rows, tmp_path / "stores")
-    with pytest.raises(InputError, match=r"\['a', 'A'\] of the manifest \(row 0, row 1\) differ in upper and lower case only"):
+    with pytest.raises(
+        InputError, match=r"\['a', 'A'\] of the manifest \(row 0, row 1\) differ in upper and lower case only"
+    ):
         Cohort.from_bundles(rows.assign(sample=["a", "A"]), tmp_path / "stores")
 
 

@@ -26,6 +26,7 @@ FLOORS = [
         "_text",
         "_files",
         "_known",
+        "_misfits",
         "_paths",
         "_stains",
     },

@@ -146,7 +146,10 @@ def test_patients_that_look_alike_are_refused(tmp_path: Path, other: str) -> Non
 @pytest.mark.parametrize(
     ("samples", "what"),
     [
-        (("S1", "s1"), r"sample names \['S1', 's1'\] of '.*csv' \(line 3, line 4\) differ in .*Rename one .* 's1' to 's1_2'"),
+        (
+            ("S1", "s1"),
+            r"sample names \['S1', 's1'\] of '.*csv' \(line 3, line 4\) differ in .*Rename one .* 's1' to 's1_2'",
+        ),
         (("S1", "S1 "), r"sample name\(s\) \['S1'\] of '.*csv' \(line 3, line 4\) occur more than once"),
         (("S1", "S/1"), r"sample name\(s\) \['S/1'\] of '.*csv' \(line 4\) cannot name a file"),
         (("S1", ""), r"column 'sample' of '.*csv' is empty in line 4; fill it in"),
@@ -229,8 +232,14 @@ def test_what_spreadsheets_add_is_not_read(tmp_path: Path, text: str) -> None:
             r"line\(s\) \[2\] have 2 field\(s\), the header has 3; complete them",
         ),
         ("sample,bundle\nS1,a,P1\n", r"line\(s\) \[2\] have 3 field\(s\), the header has 2"),
-        ("sample,bundle,patient\nS1,a,7\nS2,b,007\n", r"\['7', '007'\] \(line 2, slide 'S1' and line 3, slide 'S2'\) are one number"),
-        ("sample,bundle,patient\nS1,a,1\nS2,b,1.0\n", r"\['1', '1.0'\] \(line 2, slide 'S1' and line 3, slide 'S2'\) are one number"),
+        (
+            "sample,bundle,patient\nS1,a,7\nS2,b,007\n",
+            r"\['7', '007'\] \(line 2, slide 'S1' and line 3, slide 'S2'\) are one number",
+        ),
+        (
+            "sample,bundle,patient\nS1,a,1\nS2,b,1.0\n",
+            r"\['1', '1.0'\] \(line 2, slide 'S1' and line 3, slide 'S2'\) are one number",
+        ),
         ("sample,bundle,patient\nS1,a,3/1/2021\n", r"patients \{'S1': '3/1/2021'\} of these samples are a date"),
         ("sample,bundle,patient\nS1,a,1-Mar\n", "are a date"),
         ("sample,bundle,patient\nS1,a,TRUE\n", "'TRUE'} of these samples are a date, a truth value or an error"),

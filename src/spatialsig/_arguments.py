@@ -16,7 +16,7 @@ import functools
 import inspect
 import os
 import reprlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
@@ -26,7 +26,7 @@ import pandas as pd
 from pydantic import AfterValidator, ConfigDict, Field, InstanceOf, Strict, TypeAdapter, ValidationError
 
 from spatialsig._checks import NAME_RULE, check_options, misplaced, names_element
-from spatialsig._known import MODELS, model_words, what_is
+from spatialsig._misfits import brackets, in_words, misfit, place_in, saved_there, short
 from spatialsig._paths import local_path
 from spatialsig.errors import InputError, OptionError
 
@@ -54,15 +54,6 @@ Key: TypeAlias = Annotated[str, Field(min_length=1)]
 AnyPath: TypeAlias = Key | Path
 NewKey: TypeAlias = Annotated[str, AfterValidator(_element_name)]
 
-_WORDS = {
-    "String should have at least 1 character": "a string that is not empty",
-    "'str' instances are not allowed as a Sequence value": "a list, not one string",
-    "'bytes' instances are not allowed as a Sequence value": "a list, not bytes",
-    "Value should have at least 1 item after validation, not 0": "a list with at least one entry",
-    "Predicate 'is_device_name' failed": "'auto', 'cpu', 'cuda', 'cuda:1' (a GPU by its number) or 'mps'",
-    "Field required": "a tuple with more values",
-}
-_INSTANCE = "an instance of "
 PUBLIC_ROOMS = ("datasets", "io", "models", "pl", "pp", "tl")
 _STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
 _P = ParamSpec("_P")
@@ -193,7 +184,7 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
 
 def _fitting(adapter: TypeAdapter[Any], value: Any, *, name: str, of: str) -> Any:
     if isinstance(value, str | os.PathLike) and "\0" in str(value):
-        msg = f"`{name}={_short(value)}` of `{of}` holds a zero byte, which no name or path can."
+        msg = f"`{name}={short(value)}` of `{of}` holds a zero byte, which no name or path can."
         raise InputError(msg)
     try:
         adapter.validate_python(value)
@@ -202,30 +193,10 @@ def _fitting(adapter: TypeAdapter[Any], value: Any, *, name: str, of: str) -> An
         try:
             adapter.validate_python(plain)
         except ValidationError:
-            msg = f"{_misfit(name, value, error, of=of)}."
-            raise InputError(msg + _saved_there(value, error)) from None
+            msg = f"{misfit(name, value, error, of=of)}."
+            raise InputError(msg + saved_there(value, error)) from None
         return plain
     return value
-
-
-def _misfit(name: str, value: Any, error: ValidationError, *, of: str) -> str:
-    """Which part of an argument does not fit, and what is wanted in its place."""
-    found = [(place_in(value, each["loc"]), in_words(each["msg"]), each["loc"][-1:]) for each in error.errors()]
-    (steps, held), _, last = max(found, key=lambda each: len(each[0][0]))  # the deepest error of a union
-    wanted = " or ".join(dict.fromkeys(words for (place, _), words, _ in found if place == steps))
-    if last == ("[key]",):
-        return f"the name {steps[-1]!r} in `{name}{_brackets(steps[:-1])}` of `{of}` must be {wanted}"
-    return f"`{name}{_brackets(steps)}={_short(held)}` of `{of}` must be {wanted}"
-
-
-def _saved_there(value: Any, error: ValidationError) -> str:
-    """What a path is that was given in place of a model."""
-    of_model = any(each.get("ctx", {}).get("class") in MODELS for each in error.errors())
-    return what_is(Path(value)) if of_model and isinstance(value, str | Path) and os.path.exists(value) else ""
-
-
-def _brackets(steps: Sequence[int | str]) -> str:
-    return "".join(f"[{step!r}]" for step in steps)
 
 
 def check_record(kind: Any, value: Any, *, where: str) -> None:
@@ -244,7 +215,7 @@ def check_record(kind: Any, value: Any, *, where: str) -> None:
         except ValidationError as error:
             first = error.errors()[0]
             steps, held = place_in(value, first["loc"])
-            place = f"{where}{_brackets(steps)}"
+            place = f"{where}{brackets(steps)}"
             wanted = f"a record with {first['loc'][-1]!r}" if first["type"] == "missing" else in_words(first["msg"])
             msg = (
                 f"{place} is {reprlib.repr(held)}, but must be {wanted}. It was changed since it was written: restore it, "
@@ -253,28 +224,9 @@ def check_record(kind: Any, value: Any, *, where: str) -> None:
             raise InputError(msg) from None
 
 
-def place_in(value: Any, loc: Sequence[int | str]) -> tuple[list[int | str], Any]:
-    """Keys and numbers that lead to what does not fit, and what stands there; tags of unions on the way are skipped."""
-    steps: list[int | str] = []
-    for step in loc:
-        inside = isinstance(value, Mapping) and step in value
-        if inside or (isinstance(value, list | tuple) and isinstance(step, int) and step < len(value)):
-            steps.append(step)
-            value = value[step]
-    return steps, value
-
-
 @functools.cache
 def _record_adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
-
-
-def in_words(message: str) -> str:
-    """What pydantic wants, in words that follow "must be"."""
-    if words := _WORDS.get(message.removesuffix(".")):
-        return words
-    words = message.removeprefix("Input should be ").removeprefix("Value error, ")
-    return model_words(words.removeprefix(_INSTANCE)) if words.startswith(_INSTANCE) else words
 
 
 def _plain(value: Any) -> Any:
@@ -289,28 +241,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, set | frozenset):
         return tuple(sorted(value, key=str))
     return tuple(_plain(entry) for entry in value) if isinstance(value, list | tuple | range) else value
-
-
-class _Short(reprlib.Repr):
-    """Values as messages show them: numbers, text and what holds them as they are written, anything else by its type."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxstring = 80
-
-    def repr_instance(self, x: object, level: int) -> str:  # noqa: ARG002 (as reprlib wants it)
-        """A value of a type that reprlib does not know."""
-        plain = isinstance(x, bool | float | complex | bytes | np.number | np.bool_ | None.__class__)
-        return repr(x)[:80] if plain else f"<{type(x).__name__}>"
-
-
-_SHORT = _Short()
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
-    return repr(value[:80]) if isinstance(value, str) else _SHORT.repr(value)
 
 
 def _public_name(function: Callable[..., Any]) -> str:

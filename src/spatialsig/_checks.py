@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
 MAX_NAME = 100
+_WITH_COMMA = re.compile(r"[-+]?\d*,\d+([eE][-+]?\d+)?")
 NAME_RULE = f"1-{MAX_NAME} letters A-Z or a-z, digits, '_', '-' or '.', not starting with '.' or '__'"
 _NAME = re.compile(r"(?!\.|__)[A-Za-z0-9_.-]+")
 _PACKAGE = f"{Path(__file__).parent}{os.sep}"
@@ -44,6 +45,16 @@ def check_key(available: Collection[str], key: str, *, name: str, where: str, fi
     if key not in available:
         msg = f"`{name}={key!r}` is not in {where}; available: {sorted(available)}.{' ' + fix if fix else ''}"
         raise KeyMissingError(msg)
+
+
+def comma_hint(value: object) -> str:
+    """What to write for a number with a decimal comma, which is text here; empty for anything else.
+
+    >>> comma_hint("0,5")
+    ': write 0.5, with a decimal point'
+    """
+    point = value.strip().replace(",", ".") if isinstance(value, str) else ""
+    return f": write {point}, with a decimal point" if _WITH_COMMA.fullmatch(str(value).strip()) and point else ""
 
 
 def check_choice(value: object, choices: Collection[object], *, name: str) -> None:

@@ -97,7 +97,9 @@ _OTHERS = {
     r".*\.(geojson|qpproj)": "a file of annotations, such as QuPath writes",
     r".*_?imagealignment\.csv": "an alignment of Xenium Explorer: give it as `he_alignment=`, beside the bundle",
 }  # fmt: skip
-_TABLE_FIRST = "make an AnnData of the counts and positions, and give it with the H&E to `sp.io.from_anndata` (docs/platforms.md)"
+_TABLE_FIRST = (
+    "make an AnnData of the counts and positions, and give it with the H&E to `sp.io.from_anndata` (docs/platforms.md)"
+)
 MODELS = {
     "Autoencoder": ("sp.tl.train_autoencoder", "sp.models.Autoencoder.load"),
     "PretrainedViT": ("sp.tl.pretrain_vit", "sp.models.PretrainedViT.load"),

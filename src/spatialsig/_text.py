@@ -211,9 +211,7 @@ def check_alike(
         if other != name:
             how = "are one number" if number else "differ in upper and lower case or in blanks only"
             held = f" ({holders[names.index(other)]} and {holders[names.index(name)]})" if holders else ""
-            msg = (
-                f"{what} {[other, name]}{held} {how}. If they are one, {fix}; if not, give them names that cannot be confused."
-            )
+            msg = f"{what} {[other, name]}{held} {how}. If they are one, {fix}; if not, give them names that cannot be confused."
             raise InputError(msg)
 
 

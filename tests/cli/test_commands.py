@@ -4,7 +4,9 @@ import inspect
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pandas as pd
 import pytest
@@ -341,3 +343,38 @@ def test_stores_or_a_cohort(stores: Path) -> None:
     assert list(slides_at(stores).stores) == ["A", "B"]
     with pytest.raises(FileMissingError, match="does not exist; wanted a store"):
         slides_at(stores / "C.zarr")
+
+
+def test_the_version_is_an_option_too() -> None:
+    for words in (["--version"], ["version"]):
+        said = subprocess.run(
+            [sys.executable, "-m", "spatialsig", *words], check=True, capture_output=True, text=True
+        ).stdout
+        assert said.strip() == version("spatialsig")
+
+
+NUMBERS = [
+    (str(command.name), f"--{option.replace('_', '-')}")
+    for command in app.registered_commands
+    for option, hint in get_type_hints(command.callback).items()
+    if {int, float} & {hint, *get_args(hint)}
+]
+
+
+@pytest.mark.parametrize(("name", "flag"), NUMBERS)
+def test_a_number_with_a_decimal_comma_is_answered_with_the_right_one(name: str, flag: str) -> None:
+    for words in ([flag, "0,5"], [f"{flag}=0,5"]):
+        said = CliRunner().invoke(app, [name, "x", *words])
+        assert said.exit_code == 2
+        assert "write 0.5, with a decimal point" in " ".join(said.output.replace("│", " ").split())
+
+
+def test_the_same_of_what_python_takes(tmp_path: Path) -> None:
+    wanted = "`learning_rate='0,001'` of `sp.tl.train_vit` must be a valid number: write 0.001, with a decimal point"
+    options = keywords(["learning_rate=0,001"], sp.tl.train_vit, fit_vit)
+    with pytest.raises(InputError, match=wanted):
+        sp.tl.train_vit(tmp_path, **options)
+    with pytest.raises(InputError, match=r"`um_per_px='0,5'` .* a valid number: write 0\.5, with a decimal point"):
+        sp.pp.make_patches(tmp_path, patch_px=28, um_per_px="0,5")
+    with pytest.raises(InputError, match=r"`um_per_px='half'` .* must be a valid number\.$"):
+        sp.pp.make_patches(tmp_path, patch_px=28, um_per_px="half")

@@ -34,6 +34,22 @@ def test_paths_are_taken_from_the_file(tmp_path: Path) -> None:
         ("- a\n- b", "must hold `name: value` pairs; got list"),
         ("a: [", "is not valid YAML"),
         ("[" * 3000, "is not valid YAML"),
+        (
+            "bundles: b\nout: r\npatches: {um_per_px: '0,5'}",
+            "`patches.um_per_px` is '0,5', but must be a valid number.*: write 0.5, with a decimal point",
+        ),
+        (
+            "bundles: b\nout: r\nsplit: {n_folds: '1,000'}",
+            "`split.n_folds` is '1,000', but must be a valid integer.*: write 1.000, with a decimal point",
+        ),
+        (
+            "bundles: b\nout: r\nvit:\n  learning_rate: 0,001",
+            "`learning_rate='0,001'` of `configuration .*c.yaml: vit` must be a valid number: write 0.001, with a decimal",
+        ),
+        (
+            "bundles: b\nout: r\nautoencoder: {n_latent: 0}",
+            "`n_latent=0` of `.*c.yaml: autoencoder` must be greater than",
+        ),
     ],
 )
 def test_every_wrong_field_is_named(tmp_path: Path, text: str, message: str) -> None:

@@ -18,8 +18,8 @@ from spatialsig.errors import SpatialsigError, SpatialsigWarning
 
 from . import model_commands, project_commands, slide_commands
 from .cohorts import at_once, slide_by_slide, some_slides
-from .options import INTERRUPTED, STEPS, STORES, WHOLE
-from .wording import console, say_error
+from .options import INTERRUPTED, STEPS, STORES, WHOLE, show_version
+from .wording import Command, console, say_error
 
 __all__ = ["app", "main"]
 
@@ -51,7 +51,7 @@ for name, command, panel in (
     ("optimize", slide_commands.optimize, STORES),
     ("version", project_commands.version, STORES),
 ):
-    app.command(name, rich_help_panel=panel)(command)
+    app.command(name, cls=Command, rich_help_panel=panel)(command)
 app.add_typer(project_commands.export, name="export", rich_help_panel=STORES)
 
 
@@ -63,6 +63,10 @@ def common(
             envvar="SPATIALSIG_DEVICE", help="Where networks compute: auto (default), cpu, cuda, cuda:1 or mps."
         ),
     ] = None,
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and end.")
+    ] = False,
 ) -> None:
     if device is not None:  # checking it loads what most commands do not need
         settings.device = device

@@ -6,6 +6,7 @@ Floor 12. Used by cli/model_commands, cli/project_commands, cli/slide_commands, 
 from __future__ import annotations
 
 import logging
+from importlib import metadata
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -49,6 +50,13 @@ def prepare(*, quiet: bool) -> None:
     """Apply the settings that every command shares."""
     settings.progress = not quiet
     logging.getLogger("spatialdata").setLevel(logging.WARNING)
+
+
+def show_version(value: bool) -> None:  # noqa: FBT001 (as typer calls it)
+    """Print the version and end, where it is asked for."""
+    if value:
+        typer.echo(metadata.version("spatialsig"))
+        raise typer.Exit
 
 
 def check_stores(path: Path) -> None:

@@ -5,7 +5,6 @@ Floor 12. Used by cli.
 
 from __future__ import annotations
 
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +12,8 @@ import typer
 
 from spatialsig._files import write_csv
 from spatialsig.cli.model_commands import ModelIn  # noqa: TC001 -- typer reads the annotations
-from spatialsig.cli.options import Further, Quiet, Seed, Slides, Store, keywords, prepare, slides_at
+from spatialsig.cli.options import Further, Quiet, Seed, Slides, Store, keywords, prepare, show_version, slides_at
+from spatialsig.cli.wording import Command
 
 export = typer.Typer(help="Export scores for other programs.", no_args_is_help=True)
 
@@ -84,7 +84,7 @@ def report(
 
 def version() -> None:
     """Print the version."""
-    typer.echo(metadata.version("spatialsig"))
+    show_version(True)  # noqa: FBT003
 
 
 def evaluate(
@@ -116,7 +116,7 @@ def evaluate(
     typer.echo(f"evaluation: {out}")
 
 
-@export.command("geojson")
+@export.command("geojson", cls=Command)
 def geojson(
     store: Store,
     out: Annotated[Path, typer.Option(help="File to write.")],
@@ -132,7 +132,7 @@ def geojson(
     typer.echo(f"geojson: {out}")
 
 
-@export.command("seed")
+@export.command("seed", cls=Command)
 def seed_layout(
     stores: Slides,
     out: Annotated[Path, typer.Option(help="Directory to write.")],

@@ -6,10 +6,15 @@ Floor 12. Used by cli/cohorts, cli/model_commands, cli.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 from click import get_current_context
 from rich.console import Console
+from typer import BadParameter
+from typer.core import TyperCommand
+
+from spatialsig._checks import comma_hint
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -28,6 +33,27 @@ _WITHOUT_VALUE = {
 console = Console(stderr=True)
 _FUNCTION = re.compile(r"`sp\.(\w+\.\w+)")
 _ARGUMENT = re.compile(r"`(\w+)=([^`]*)`")
+
+
+class Command(TyperCommand):
+    """A command that says what to write for a number with a decimal comma."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The arguments as typer takes them, or its error with the hint."""
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except BadParameter as error:
+            if hint := comma_hint(_value_of(getattr(error.param, "opts", []), given)):
+                error.message = f"{error.message}{hint}"
+            raise
+
+
+def _value_of(flags: Collection[str], words: list[str]) -> str:
+    """What stands behind one of the flags of an option on a command line; empty without it."""
+    joined = (word.partition("=")[2] for word in words if word.partition("=")[0] in flags and "=" in word)
+    apart = (value for flag, value in pairwise(words) if flag in flags)
+    return next(joined, next(apart, ""))
 
 
 def on_the_command_line(message: str, options: Collection[str]) -> str:

@@ -147,9 +147,7 @@ def read_manifest(manifest: str | Path | pd.DataFrame) -> pd.DataFrame:
     for column in (_keys.SAMPLE, _keys.PATIENT):
         odd = [value for value in rows[column] if isinstance(value, bytes | list | tuple | dict | set)]
         if odd:
-            msg = (
-                f"column {column!r} of {name} holds {odd[0]!r}, a {type(odd[0]).__name__}; wanted names as text."
-            )
+            msg = f"column {column!r} of {name} holds {odd[0]!r}, a {type(odd[0]).__name__}; wanted names as text."
             raise InputError(msg)
         rows[column] = [None if value is None else as_name(value) for value in rows[column]]
     if rows.empty:

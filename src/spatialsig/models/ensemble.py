@@ -14,8 +14,8 @@ import numpy as np
 
 from spatialsig._arguments import AnyPath, checked
 from spatialsig._checks import check_files
-from spatialsig._known import what_is
 from spatialsig._hashing import content_hash, file_hash
+from spatialsig._known import what_is
 from spatialsig.errors import InputError
 from spatialsig.models.directory import CONFIG, FORMAT, read_config, refuse_other_kind, replacing
 from spatialsig.models.intervals import checked_intervals
@@ -194,7 +194,9 @@ def load_signature_model(directory: AnyPath) -> SignatureModel:
     """
     place = Path(directory)
     what = what_is(place) if place.exists() else ""
-    check_files([place / CONFIG], what=f"model directory {place}", fix=f"Give a directory that `model.save` wrote.{what}")
+    check_files(
+        [place / CONFIG], what=f"model directory {place}", fix=f"Give a directory that `model.save` wrote.{what}"
+    )
     kind = read_json(place / CONFIG, dict).get("kind")
     return SignatureEnsemble.load(place) if kind == SignatureEnsemble.kind else SignatureViT.load(place)
 

@@ -13,8 +13,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from spatialsig import tl
-from spatialsig._arguments import Seed, in_words, place_in
-from spatialsig._checks import check_options, option_names
+from spatialsig._arguments import Seed, fitting
+from spatialsig._checks import check_options, comma_hint, option_names
+from spatialsig._misfits import in_words, place_in
 from spatialsig._text import decoded, near_misses, read_yaml
 from spatialsig.errors import FileMissingError, InputError
 from spatialsig.train import fit_autoencoder, fit_vit
@@ -101,7 +102,7 @@ class RunConfig(_Section):
 
 
 def _check_together(config: RunConfig, path: Path) -> None:
-    """Refuse what would fail hours later: a fold that there is not, options that the trainings do not have."""
+    """Refuse what would fail hours later: a fold that there is not, options that the trainings do not have, or not so."""
     if config.split.test_fold >= config.split.n_folds:
         msg = (
             f"configuration {path}: `split.test_fold` is {config.split.test_fold}, but must be below `split.n_folds`, "
@@ -118,6 +119,10 @@ def _check_together(config: RunConfig, path: Path) -> None:
             msg = f"configuration {path}: `{section}.{own[0]}` is decided by the run: give it as {_OF_THE_RUN_AT[own[0]]}."
             raise InputError(msg)
         check_options(options, names, function=f"configuration {path}: {section}")
+        for function in wanted:
+            own_of = set(option_names(function, without=_OF_THE_RUN))
+            given = {name: value for name, value in options.items() if name in own_of}
+            fitting(function, given, of=f"configuration {path}: {section}")
 
 
 def _fields_at(steps: Sequence[int | str]) -> list[str]:
@@ -141,7 +146,8 @@ def _misfits(loaded: dict[str, Any], error: ValidationError) -> str:
             wanted[f"`{'.'.join(map(str, steps))}` is not known{hint}"] = []
         else:
             words = wanted.setdefault(f"`{'.'.join(map(str, steps))}` is {reprlib.repr(held)}", [])
-            words.append(in_words(each["msg"]))
+            number = each["type"].startswith(("float_", "int_"))
+            words.append(in_words(each["msg"]) + (comma_hint(held) if number else ""))
     return "; ".join(
         f"{field}, but must be {' or '.join(dict.fromkeys(words))}" if words else field
         for field, words in wanted.items()

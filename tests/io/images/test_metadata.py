@@ -133,22 +133,28 @@ def test_a_size_that_no_scanner_has_is_said_and_not_taken(tmp_path, pixels) -> N
         ome=True,
         metadata={"axes": "YXS", "PhysicalSizeX": 0.02738, "PhysicalSizeY": 0.02738},
     )
-    with pytest.warns(SpatialsigWarning, match=rf"image {str(path)!r} states a pixel size of '0\.02738' µm, which is not taken"):
+    with pytest.warns(
+        SpatialsigWarning, match=rf"image {str(path)!r} states a pixel size of '0\.02738' µm, which is not taken"
+    ):
         assert open_rgb(path).um_per_px is None
     description = "Aperio|AppMag = 20|MPP = 0,4990|x"
     tifffile.imwrite(tmp_path / "a.svs", pixels, photometric="rgb", description=description, metadata=None)
     assert open_rgb(tmp_path / "a.svs").um_per_px == 0.499
 
 
-@pytest.mark.parametrize("form", ["MPPX = {}|MPPY = {}", "MPP X={}|MPP Y={}", "mpp_x = {}|mpp_y = {}", "MPP-Y = {1}|MPP-X = {0}"])
+@pytest.mark.parametrize(
+    "form", ["MPPX = {}|MPPY = {}", "MPP X={}|MPP Y={}", "mpp_x = {}|mpp_y = {}", "MPP-Y = {1}|MPP-X = {0}"]
+)
 def test_a_scanner_may_write_each_edge(tmp_path, pixels, form: str) -> None:
-    def svs(*sizes: str) -> Path:
+    def svs(*sizes: str):
         text = f"Vendor|AppMag = 20|{form.format(*sizes)}|x"
         tifffile.imwrite(tmp_path / "a.svs", pixels, photometric="rgb", description=text, metadata=None)
         return tmp_path / "a.svs"
 
     assert open_rgb(svs("0.4990", "0,499")).um_per_px == 0.499
-    with pytest.raises(InputError, match=r"a\.svs' says that its pixels are 0\.25 x 0\.5 um \(x, y\); wanted square ones"):
+    with pytest.raises(
+        InputError, match=r"a\.svs' says that its pixels are 0\.25 x 0\.5 um \(x, y\); wanted square ones"
+    ):
         sp.io.read_he(svs("0.25", "0.5"))
     assert sp.io.read_he(svs("0.25", "0.5"), um_per_px=0.5).attrs["spatialsig"]["um_per_global_px"] == 0.5
 
@@ -156,7 +162,9 @@ def test_a_scanner_may_write_each_edge(tmp_path, pixels, form: str) -> None:
 def test_one_edge_says_nothing_of_the_other(tmp_path, pixels) -> None:
     path = tmp_path / "a.svs"
     tifffile.imwrite(path, pixels, photometric="rgb", description="Vendor|MPPX = 0.25|x", metadata=None)
-    with pytest.raises(InputError, match="states MPPX = 0.25 alone, and no size of the other edge, and so does not say"):
+    with pytest.raises(
+        InputError, match="states MPPX = 0.25 alone, and no size of the other edge, and so does not say"
+    ):
         sp.io.read_he(path)
 
 
@@ -167,7 +175,9 @@ def test_a_warning_of_a_size_names_the_file(tmp_path, pixels, writer: str) -> No
         write_ngff(path, pixels, "0.5", um=0.02738)
     else:
         sizes = {"axes": "YXS", "PhysicalSizeX": 0.02738, "PhysicalSizeY": 0.02738}
-        how = {"ome": True, "metadata": sizes} if writer == "ome" else {"description": "MPP = 0.02738", "metadata": None}
+        how = (
+            {"ome": True, "metadata": sizes} if writer == "ome" else {"description": "MPP = 0.02738", "metadata": None}
+        )
         tifffile.imwrite(path, pixels, photometric="rgb", **how)
     with pytest.warns(SpatialsigWarning, match=rf"image {str(path)!r} states a pixel size of '0\.02738'"):
         assert open_rgb(path).um_per_px is None
