@@ -210,7 +210,7 @@ def full_disk(p: Place) -> list[Case]:
         return f"{said} | changed or left: {sorted({file.name for file, _ in contents() ^ before}) or 'nothing'}"
 
     return [
-        *(Case(f"G   model.save over a model, {n} bytes free", lambda: left(lambda: p.model.save(model), model), None, lambda n=n: room(n)) for n in (0, 300, 2000, 20000)),
+        *(Case(f"G   model.save over a model, {n} bytes free", lambda: left(lambda: p.model.save(model, overwrite=True), model), None, lambda n=n: room(n)) for n in (0, 300, 2000, 20000)),
         Case("G   training, 20000 bytes free", None, lambda: p.words(TRAIN), lambda: room(20000)),
         Case("G   write over a store, 2000 bytes free", lambda: left(lambda: sp.io.write(p.study, store, overwrite=True), store),
              lambda: ["predict", store, "--model", model], lambda: room(2000)),

@@ -116,7 +116,7 @@ class Ladder:
             model = sp.tl.train_vit(subset, test_fold=0, seed=seed, **(dict(self.scale.options) | options))
             model.run["minutes"] = (time.perf_counter() - started[0]) / 60
             model.run["cpu_minutes"] = (time.process_time() - started[1]) / 60
-            model.save(place)
+            model.save(place, overwrite=True)
         return SignatureViT.load(place)
 
     def score(

@@ -36,7 +36,7 @@ def run(bundles: Path, out: Path, signatures: str, n_folds: int) -> None:
     sp.tl.score_cells(cohort, signatures)
     sp.tl.aggregate_patches(cohort)
     model = sp.tl.train_vit(cohort, run_dir=out / "training" / "vit")
-    model.save(out / "models" / "vit")
+    model.save(out / "models" / "vit", overwrite=True)
     sp.tl.predict(cohort, model, skip_done=True)
     sp.tl.evaluate(cohort, model).to_csv(out / "evaluation.csv", index=False)
 

@@ -87,10 +87,12 @@ def _report_figure(path: Path, _scored) -> None:
 
 
 WRITERS: dict[str, Callable[..., None]] = {
-    "autoencoder": lambda path, _: autoencoder().save(path),
-    "vit": lambda path, _: vit().save(path),
-    "ensemble": lambda path, _: SignatureEnsemble([vit(0), vit(1)]).save(path),
-    "pretrained": lambda path, _: PretrainedViT(ViT(vit_config("tiny")), patch_px=224, um_per_px=0.5).save(path),
+    "autoencoder": lambda path, _: autoencoder().save(path, overwrite=True),
+    "vit": lambda path, _: vit().save(path, overwrite=True),
+    "ensemble": lambda path, _: SignatureEnsemble([vit(0), vit(1)]).save(path, overwrite=True),
+    "pretrained": lambda path, _: PretrainedViT(ViT(vit_config("tiny")), patch_px=224, um_per_px=0.5).save(
+        path, overwrite=True
+    ),
     "prototype": lambda path, _: export_seed_autoencoder(autoencoder(), path),
     "prototype's layout": lambda path, scored: sp.io.export_seed_layout(scored, path, use_rep=None, images=True),
     "csv": lambda path, _: _files.write_csv(path, pd.DataFrame({"a": np.arange(9000)})),

@@ -170,7 +170,7 @@ def test_a_place_below_one_that_is_not_utf_8_or_gone_is_named(place: Path, monke
 LINKED: dict[str, Callable[[Path], object]] = {
     "a text": lambda path: write_text(path, "new"),
     "a figure": lambda path: save_figure(canvas(None, width_in=1, height_in=1), path),
-    "a model": lambda path: autoencoder().save(path),
+    "a model": lambda path: autoencoder().save(path, overwrite=True),
     "a store": lambda path: sp.io.write(sp.datasets.toy(size_um=100), path, overwrite=True),
 }
 

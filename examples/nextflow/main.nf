@@ -43,7 +43,7 @@ process TRAIN_AUTOENCODER {
     output:
     val samples
     script:
-    "spatialsig train-ae '${place('stores')}' --out '${place('models/autoencoder')}' --signatures '${params.signatures}' --test-fold ${params.test_fold} --quiet"
+    "spatialsig train-ae '${place('stores')}' --out '${place('models/autoencoder')}' --signatures '${params.signatures}' --test-fold ${params.test_fold} --overwrite --quiet"
 }
 
 process EMBED {
@@ -73,7 +73,7 @@ process TRAIN {
     output:
     val samples
     script:
-    "spatialsig train '${place('stores')}' --out '${place('models/vit')}' --test-fold ${params.test_fold} --quiet"
+    "spatialsig train '${place('stores')}' --out '${place('models/vit')}' --test-fold ${params.test_fold} --overwrite --quiet"
 }
 
 process PREDICT {

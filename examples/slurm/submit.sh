@@ -26,9 +26,9 @@ step() { # step NAME SBATCH-OPTIONS -- COMMAND...
 
 step import --array="0-$LAST" --mem=16G -- import "$BUNDLES" --out "$OUT/stores"
 step split --mem=8G -- split "$OUT/stores" --n-folds "$FOLDS"
-step train-ae --cpus-per-task=8 --mem=32G -- train-ae "$OUT/stores" --out "$OUT/models/autoencoder" ${TRAIN_AE:-}
+step train-ae --cpus-per-task=8 --mem=32G -- train-ae "$OUT/stores" --out "$OUT/models/autoencoder" --overwrite ${TRAIN_AE:-}
 step embed --array="0-$LAST" --mem=16G -- embed "$OUT/stores" --model "$OUT/models/autoencoder"
 step label --array="0-$LAST" --mem=16G -- label "$OUT/stores" ${LABEL:-}
-step train --cpus-per-task=8 --mem=32G ${GPU:+--gres=gpu:1} -- train "$OUT/stores" --out "$OUT/models/vit" ${TRAIN:-}
+step train --cpus-per-task=8 --mem=32G ${GPU:+--gres=gpu:1} -- train "$OUT/stores" --out "$OUT/models/vit" --overwrite ${TRAIN:-}
 step predict --array="0-$LAST" --mem=16G ${GPU:+--gres=gpu:1} -- predict "$OUT/stores" --model "$OUT/models/vit"
 step evaluate --mem=32G -- evaluate "$OUT/stores" --model "$OUT/models/vit" --out "$OUT/evaluation.csv"

@@ -41,6 +41,7 @@ OF_THE_PROGRAM = {
     "all_slides",
     "no_embedding",
     "model",
+    "overwrite",
     "coverage",
     "only",
     "index",
@@ -378,3 +379,20 @@ def test_the_same_of_what_python_takes(tmp_path: Path) -> None:
         sp.pp.make_patches(tmp_path, patch_px=28, um_per_px="0,5")
     with pytest.raises(InputError, match=r"`um_per_px='half'` .* must be a valid number\.$"):
         sp.pp.make_patches(tmp_path, patch_px=28, um_per_px="half")
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("command", "model"), [("train", "vit"), ("train-ae", "autoencoder")])
+def test_a_model_that_is_there_stops_a_training_before_it_begins(finished: Path, command: str, model: str) -> None:
+    place = finished / "models" / model
+    before = {file: file.stat().st_mtime_ns for file in [*finished.rglob("*"), *place.iterdir()]}
+    refused = subprocess.run(
+        [sys.executable, "-m", "spatialsig", command, finished / "stores", "--out", place, "--quiet"],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert refused.returncode == 1
+    assert "`overwrite=True` is `--overwrite`" in refused.stderr
+    assert before == {file: file.stat().st_mtime_ns for file in [*finished.rglob("*"), *place.iterdir()]}
+    few = ["--set", "hidden=[8]", "--n-latent", 4] if command == "train-ae" else ["--no-embedding"]
+    done = call(command, finished / "stores", "--out", place, "--max-epochs", 1, "--overwrite", *few)
+    assert done.exit_code == 0, done.output

@@ -75,7 +75,7 @@ def test_save_and_load_are_bit_exact(model: Autoencoder, counts: sparse.csr_matr
 def test_saving_again_replaces_and_leaves_nothing_beside(model: Autoencoder, tmp_path) -> None:
     model.save(tmp_path / "ae")
     model.run = {"second": True}
-    model.save(tmp_path / "ae")
+    model.save(tmp_path / "ae", overwrite=True)
     assert Autoencoder.load(tmp_path / "ae").run == {"second": True}
     assert [path.name for path in tmp_path.iterdir()] == ["ae"]
 
@@ -84,7 +84,7 @@ def test_a_failed_save_keeps_the_old_model(model: Autoencoder, tmp_path) -> None
     model.save(tmp_path / "ae")
     model.run = {"bad": object()}
     with pytest.raises(InputError, match="cannot write object"):
-        model.save(tmp_path / "ae")
+        model.save(tmp_path / "ae", overwrite=True)
     assert Autoencoder.load(tmp_path / "ae").run["train"] == ["S1"]
     assert [path.name for path in tmp_path.iterdir()] == ["ae"]
 

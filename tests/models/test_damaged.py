@@ -60,6 +60,6 @@ def test_weights_that_are_no_numbers_are_refused_though_they_were_signed(models)
     place, cls = next(iter(models.items()))
     model = cls.load(place)
     next(model.net.parameters()).data[...] = np.nan
-    model.save(place)
+    model.save(place, overwrite=True)
     with pytest.raises(InputError, match="NaN or infinite weights"):
         cls.load(place)

@@ -74,7 +74,7 @@ def test_save_and_load_are_bit_exact(images: np.ndarray, tmp_path: Path) -> None
     width = {"coverage": 0.9, "guarantee": "patches", "n_views": 1, "scaled": True, "width": [1.5, None]}
     ensemble.intervals = {"H&E": width | {"samples": ["S3"]}}
     ensemble.save(tmp_path / "e")
-    ensemble.save(tmp_path / "e")  # replaces the older one
+    ensemble.save(tmp_path / "e", overwrite=True)  # replaces the older one
     back = load_signature_model(tmp_path / "e")
     assert isinstance(back, SignatureEnsemble)
     np.testing.assert_array_equal(back.predict(images), ensemble.predict(images))
@@ -92,7 +92,7 @@ def test_a_member_that_cannot_be_saved_leaves_the_old_ensemble(images: np.ndarra
     bad = SignatureEnsemble([member(2), member(3)])
     bad.members[1].run["broken"] = object()
     with pytest.raises(InputError, match="cannot write object"):
-        bad.save(tmp_path / "e")
+        bad.save(tmp_path / "e", overwrite=True)
     np.testing.assert_array_equal(SignatureEnsemble.load(tmp_path / "e").predict(images), good.predict(images))
     assert [path.name for path in tmp_path.iterdir()] == ["e"]
 
@@ -109,7 +109,7 @@ def test_all_differences_are_named() -> None:
 def test_a_damaged_ensemble_is_refused(tmp_path: Path) -> None:
     place = tmp_path / "e"
     SignatureEnsemble([member(0), member(1)]).save(place)
-    member(2).save(place / "member-01")  # a sound model, but another one
+    member(2).save(place / "member-01", overwrite=True)  # a sound model, but another one
     with pytest.raises(InputError, match="member-01 is not the model that was saved"):
         SignatureEnsemble.load(place)
     text = (place / "config.json").read_text()

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 ModelOut = Annotated[Path, typer.Option(help="Directory to write the model to.")]
 ModelIn = Annotated[Path, typer.Option(help="Directory of the model.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a model that is there.")]
 Epochs = Annotated[int | None, typer.Option(help="Passes over the training slides.")]
 
 
@@ -49,13 +50,16 @@ def train_ae(
     further: Further = None,
     *,
     all_slides: AllSlides = False,
+    overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
     """Select variable genes and train the autoencoder on them, without the signature genes."""
     from spatialsig import pp, tl
+    from spatialsig.models.directory import check_model_target
     from spatialsig.train import fit_autoencoder
 
     prepare(quiet=quiet)
+    check_model_target(out, overwrite=overwrite)
     data, fold = slides_at(stores), held_out(test_fold, all_slides=all_slides)
     options = keywords(
         further, tl.train_autoencoder, fit_autoencoder,
@@ -63,7 +67,7 @@ def train_ae(
     )  # fmt: skip
     pp.highly_variable_genes(data, n_top_genes=n_top_genes, test_fold=fold)
     model = tl.train_autoencoder(data, signatures=signatures, test_fold=fold, seed=seed, **options)
-    model.save(out)
+    model.save(out, overwrite=overwrite)
     typer.echo(f"model: {out}")
 
 
@@ -96,13 +100,16 @@ def train(
     *,
     no_embedding: Annotated[bool, typer.Option("--no-embedding", help="Train on the H&E alone.")] = False,
     all_slides: AllSlides = False,
+    overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
     """Train the image model on labelled patches, read directly from the stores."""
     from spatialsig import tl
+    from spatialsig.models.directory import check_model_target
     from spatialsig.train import fit_vit
 
     prepare(quiet=quiet)
+    check_model_target(out, overwrite=overwrite)
     options = keywords(
         further,
         tl.train_vit,
@@ -116,7 +123,7 @@ def train(
     if no_embedding:
         options |= {"use_rep": None, "fusion": "none"}
     model = tl.train_vit(slides_at(stores), test_fold=held_out(test_fold, all_slides=all_slides), seed=seed, **options)
-    model.save(out)
+    model.save(out, overwrite=overwrite)
     typer.echo(f"model: {out}")
 
 

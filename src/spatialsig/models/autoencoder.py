@@ -227,8 +227,23 @@ class Autoencoder(Described):
         return torch.from_numpy(np.asarray(values, np.float32)).to(next(self.net.parameters()).device)
 
     @checked
-    def save(self, directory: AnyPath) -> None:
-        """Write the model directory, whole or not at all."""
+    def save(self, directory: AnyPath, *, overwrite: bool = False) -> None:
+        """Write the model directory, whole or not at all.
+
+        Parameters
+        ----------
+        directory
+            Where the model shall be.
+        overwrite
+            Replace a model that is there; it stays until the new one is complete.
+
+        Raises
+        ------
+        StoreError
+            If there is a model and ``overwrite`` is False.
+        InputError
+            If something else is there.
+        """
         save_model(
             directory,
             kind=self.kind,
@@ -237,6 +252,7 @@ class Autoencoder(Described):
             scaler={"mean": self.mean, "std": self.std},
             lists={"genes": list(self.genes)},
             run=self.run,
+            overwrite=overwrite,
         )
 
     @classmethod

@@ -18,7 +18,7 @@ from spatialsig._checks import check_files
 from spatialsig._files import draft_beside, flush_entry, object_or_empty, write_tensors, writing
 from spatialsig._known import MODELS, model_words, what_is
 from spatialsig._paths import behind_links
-from spatialsig.errors import FileMissingError, InputError
+from spatialsig.errors import FileMissingError, InputError, StoreError
 from spatialsig.models.record import DAMAGE, FIX, RUN, read_json, read_record, write_json, write_record
 from spatialsig.nn.signature import SignatureConfig
 from spatialsig.nn.vit import ViTConfig
@@ -46,13 +46,14 @@ def save_model(
     scaler: Mapping[str, NDArray[Any]],
     lists: Mapping[str, list[str]],
     run: Mapping[str, Any],
+    overwrite: bool,
 ) -> None:
     """Write a model directory beside its place and move it there whole.
 
     Parameters
     ----------
     directory
-        Where the model shall be; an older model there is replaced.
+        Where the model shall be.
     kind
         Class of the model, checked when it is loaded.
     config, run
@@ -61,8 +62,10 @@ def save_model(
         Tensors and arrays by name.
     lists
         Names to store, by the stem of their file (``genes`` -> ``genes.json``).
+    overwrite
+        Replace a model that is there, instead of :class:`StoreError`.
     """
-    with replacing(Path(directory)) as draft:
+    with replacing(Path(directory), overwrite=overwrite) as draft:
         write_json(draft / CONFIG, {"format": FORMAT, "kind": kind, **config})
         for stem, names in lists.items():
             write_json(draft / f"{stem}.json", names)
@@ -172,17 +175,23 @@ def load_weights(directory: Path, net: nn.Module) -> None:
     net.load_state_dict(found, assign=True)
 
 
-@contextmanager
-def replacing(directory: Path) -> Iterator[Path]:
-    """Give an empty directory beside ``directory``; put it in its place once it is filled and on disk. A link stays."""
-    directory = behind_links(directory)
-    if (
-        directory.exists()
-        and not (directory / CONFIG).is_file()
-        and (not directory.is_dir() or any(directory.iterdir()))
-    ):
+def check_model_target(directory: Path, *, overwrite: bool) -> None:
+    """Refuse to write a model where something else than a model is, or one that shall stay (:class:`StoreError`)."""
+    kind = object_or_empty(directory / CONFIG).get("kind")
+    if kind in MODELS or all((directory / name).is_file() for name in (CONFIG, RUN)):  # also one that is damaged
+        if not overwrite:
+            msg = f"there is a model at {str(directory)!r} ({kind}); pass `overwrite=True` to replace it, or choose another path."
+            raise StoreError(msg)
+    elif directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         msg = f"{directory} exists and is no model directory; choose another place."
         raise InputError(msg)
+
+
+@contextmanager
+def replacing(directory: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Give an empty directory beside ``directory``; put it in its place once it is filled and on disk. A link stays."""
+    directory = behind_links(directory)
+    check_model_target(directory, overwrite=overwrite)
     with writing(directory), draft_beside(directory) as draft:
         yield draft
         for path in (*draft.iterdir(), draft):

@@ -131,9 +131,24 @@ class SignatureEnsemble(Described):
         return stacked.mean(axis=0).astype(np.float32), std.astype(np.float32)
 
     @checked
-    def save(self, directory: AnyPath) -> None:
-        """Write a directory with one model directory per member and a manifest, whole or not at all."""
-        with replacing(Path(directory)) as draft:
+    def save(self, directory: AnyPath, *, overwrite: bool = False) -> None:
+        """Write a directory with one model directory per member and a manifest, whole or not at all.
+
+        Parameters
+        ----------
+        directory
+            Where the model shall be.
+        overwrite
+            Replace a model that is there; it stays until the new one is complete.
+
+        Raises
+        ------
+        StoreError
+            If there is a model and ``overwrite`` is False.
+        InputError
+            If something else is there.
+        """
+        with replacing(Path(directory), overwrite=overwrite) as draft:
             names = [f"member-{index:02d}" for index in range(len(self.members))]
             for name, member in zip(names, self.members, strict=True):
                 member.save(draft / name)

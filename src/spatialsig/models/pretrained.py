@@ -59,11 +59,35 @@ class PretrainedViT(Described):
         return self.net.config
 
     @checked
-    def save(self, directory: AnyPath) -> None:
-        """Write the model directory, whole or not at all."""
+    def save(self, directory: AnyPath, *, overwrite: bool = False) -> None:
+        """Write the model directory, whole or not at all.
+
+        Parameters
+        ----------
+        directory
+            Where the model shall be.
+        overwrite
+            Replace a model that is there; it stays until the new one is complete.
+
+        Raises
+        ------
+        StoreError
+            If there is a model and ``overwrite`` is False.
+        InputError
+            If something else is there.
+        """
         config = {"vit": asdict(self.config), "patch_px": self.patch_px, "um_per_px": self.um_per_px}
         weights = self.net.state_dict()
-        save_model(directory, kind=self.kind, config=config, weights=weights, scaler={}, lists={}, run=self.run)
+        save_model(
+            directory,
+            kind=self.kind,
+            config=config,
+            weights=weights,
+            scaler={},
+            lists={},
+            run=self.run,
+            overwrite=overwrite,
+        )
 
     @classmethod
     @checked

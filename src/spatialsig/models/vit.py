@@ -187,8 +187,23 @@ class SignatureViT(Described):
         return self._predicted(images, ae, batch_size, n_views, precision)
 
     @checked
-    def save(self, directory: AnyPath) -> None:
-        """Write the model directory, whole or not at all."""
+    def save(self, directory: AnyPath, *, overwrite: bool = False) -> None:
+        """Write the model directory, whole or not at all.
+
+        Parameters
+        ----------
+        directory
+            Where the model shall be.
+        overwrite
+            Replace a model that is there; it stays until the new one is complete.
+
+        Raises
+        ------
+        StoreError
+            If there is a model and ``overwrite`` is False.
+        InputError
+            If something else is there.
+        """
         check_can_be_saved(self.config.backbone)
         save_model(
             directory,
@@ -203,6 +218,7 @@ class SignatureViT(Described):
             scaler={name: getattr(self, name) for name in ("target_mean", "target_std", "ae_mean", "ae_std")},
             lists={"signatures": list(self.signatures)},
             run=self.run,
+            overwrite=overwrite,
         )
 
     @classmethod

@@ -206,7 +206,7 @@ class Job:
             seed=config.seed,
             **options,
         )
-        model.save(self.autoencoder)
+        model.save(self.autoencoder, overwrite=True)  # of this run, which was interrupted or has other settings now
         tl.embed_cells(cohort, model)
         self._forget(checkpoints)
 
@@ -232,7 +232,7 @@ class Job:
         checkpoints, config = self._checkpoints(IMAGE_MODEL), self.config
         options = {"run_dir": checkpoints} | config.vit
         model = tl.train_vit(self.cohort(), test_fold=config.split.test_fold, seed=config.seed, **options)
-        model.save(self.vit)
+        model.save(self.vit, overwrite=True)
         self._forget(checkpoints)
 
     def _predict(self) -> None:

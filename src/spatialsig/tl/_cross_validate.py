@@ -200,10 +200,10 @@ def _run_fold(plan: _Plan, fold: int) -> None:
     keys: dict[str, Any] = {"patches_key": plan.patches_key, "signatures_key": plan.signatures_key}
     if plan.refit:
         model = train_expression_autoencoder(plan.data, plan.autoencoder_options(fold))
-        model.save(plan.directory(fold) / "autoencoder")
+        model.save(plan.directory(fold) / "autoencoder", overwrite=True)  # of a fold that was not finished
         _embed(plan, model, fold)
     vit = train_signature_vit(plan.data, plan.vit_options(fold))
-    vit.save(plan.directory(fold) / "vit")
+    vit.save(plan.directory(fold) / "vit", overwrite=True)
     frame, findings = evaluate_model(plan.data, vit, seed=plan.seed, table_key=plan.table_key, **keys)
     for finding in findings:
         if finding.severity == ERROR and finding.name not in _SAME_FOR_ALL:

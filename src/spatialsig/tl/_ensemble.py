@@ -91,7 +91,8 @@ def train_ensemble(
         place = Path(run_dir) / f"member-{seed + number:02d}"
         digest = run_hash([decides, seed + number])
         if not finished.holds(place.name, digest):
-            _member(data, seed + number, options, members[:1]).save(place)
+            model = _member(data, seed + number, options, members[:1])
+            model.save(place, overwrite=True)  # unfinished, or of other data
             finished.note(place.name, digest)
         members.append(SignatureViT.load(place))
     return SignatureEnsemble(members)
