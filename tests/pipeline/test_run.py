@@ -13,6 +13,7 @@ import pytest
 import spatialsig as sp
 from spatialsig.cohort import read_bundle
 from spatialsig.errors import InputError, StoreError
+from spatialsig.models import SignatureViT
 from spatialsig.pipeline import RunConfig, failed_slides, plan, report_of, run
 from spatialsig.pipeline.run_config import SplitConfig
 
@@ -178,3 +179,19 @@ def test_a_slide_that_a_full_disk_left_out_is_learnt_from_once_there_is_room(
     run(job)
     assert failed_slides(job.out) == {}
     assert "signatures_pred" in sp.Cohort(job.out / "stores")["S3"].tables
+
+
+@pytest.mark.timeout(900)
+def test_a_run_on_a_panel_that_measures_few_signatures_reaches_its_end(bundles: Path, tmp_path: Path) -> None:
+    """What the panel does not measure is said once and left out of the model; the report has the others."""
+    whole = config(bundles, tmp_path / "out")
+    sets = {"Absent": ["ZZZ1", "ZZZ2", "ZZZ3"], **whole.labels.signatures}  # type: ignore[dict-item]
+    small = whole.model_copy(update={"labels": whole.labels.model_copy(update={"signatures": sets})})
+    run(small)
+    said = "1 of 3 signatures were measured on no training slide, so the model leaves them out: Absent"
+    model = SignatureViT.load(tmp_path / "out" / "models" / "vit")
+    assert (model.signatures, model.run["signatures_left_out"]) == (("Immune_T", "Fibroblast"), ["Absent"])
+    assert set(pd.read_csv(tmp_path / "out" / "evaluation.csv")["signature"]) == set(model.signatures)
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert page.count(said) == 1
+    assert "Immune_T" in page

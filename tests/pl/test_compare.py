@@ -1,5 +1,6 @@
 """Maps: the right value at the right place, over the right tissue."""
 
+import copy
 import re
 
 import numpy as np
@@ -242,3 +243,34 @@ def test_an_image_in_another_frame_is_refused(drawn):
 def test_alpha_out_of_range(slide):
     with pytest.raises(InputError, match="`alpha=2` .* must be less than or equal to 1"):
         sp.pl.compare(slide, "Immune_T", alpha=2)
+
+
+@pytest.mark.parametrize(
+    ("by", "crossed", "said"),
+    [
+        ("patient", False, "trained on this slide"),
+        ("block", False, "trained on parts of it"),
+        ("block", True, "trained on other parts of it"),
+    ],
+)
+def test_a_slide_that_trained_the_model_is_marked_and_no_other(cohort, by: str, crossed: bool, said: str) -> None:
+    """Where the record of the prediction says so; a table without one is not guessed at."""
+    stores = [sp.io.read(path) for path in cohort.stores.values()]
+    slides = [sd.SpatialData(dict(s.images), shapes=dict(s.shapes), attrs=copy.deepcopy(s.attrs)) for s in stores]
+    for new, old in zip(slides, stores, strict=True):
+        for key in (_keys.SIGNATURES, _keys.SIGNATURES_PRED):
+            new[key] = old[key].copy()
+        if by == "block":
+            blocks = {"by": "block", "n_folds": 2, "seed": 0, "block_um": 100.0, "buffer_um": 0.0}
+            new.attrs["spatialsig"]["split"] = blocks
+    first = slides[0].attrs["spatialsig"]["sample"]
+
+    def marks(record: dict[str, object]) -> list[list[str]]:
+        for one in slides:
+            one[_keys.SIGNATURES_PRED].uns["spatialsig"] = record | ({"cross_validate": {}} if crossed else {})
+        axes = [sp.pl.compare(one, "Immune_T", figure=Figure()) for one in slides]
+        return [[text.get_text() for text in each[0, 0].texts if "train" in text.get_text()] for each in axes]
+
+    assert marks({"predict": {"training_samples": [first]}}) == [[said], *[[]] * (len(slides) - 1)]
+    assert marks({"predict": {"training_samples": np.array([first])}})[0] == [said]
+    assert marks({"predict": {}}) == marks({}) == [[]] * len(slides)

@@ -22,7 +22,7 @@ from spatialsig.errors import InputError
 from spatialsig.evaluation.ceiling import slide_ceiling
 from spatialsig.evaluation.findings_slides import SlideFacts, slide_facts
 from spatialsig.inference.inputs import check_patches, input_source, usable
-from spatialsig.inference.provenance import backbone_of, check_folds, check_inputs, check_labels, refuse_torn_patients
+from spatialsig.inference.provenance import backbone_of, check_folds, check_inputs, check_labels, labels_for, refuse_torn_patients
 from spatialsig.models.ensemble import placed
 from spatialsig.slide.each import map_slides
 from spatialsig.stats.image_features import colour_statistics, hand_features, nuclear_density, stain_amounts
@@ -125,7 +125,7 @@ def _gather_slide(slide: Slide, *, request: Request) -> Rows:
 
 def _without_pixels(patches: Patches, request: Request) -> tuple[Rows, NDArray[np.int64]]:
     """Rows of a slide without what needs pixels, and the patches that they stand for."""
-    slide, labels = patches.slide, patches.labels(request.signatures_key)
+    slide, labels = patches.slide, labels_for(patches.labels(request.signatures_key), request.model)
     train = patches.training(request.test_fold)
     # a patch in the buffer between folds is neither learned from nor judged
     in_use = (train | (patches.folds == request.test_fold)) & usable(patches, labels, backbone_of(request.model))

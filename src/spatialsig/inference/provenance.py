@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from spatialsig.models.ensemble import SignatureModel
     from spatialsig.slide.patches import Patches
     from spatialsig.slide.slides import Data, Slide
+    from spatialsig.slide.table_rows import PatchMatrix
 
 EMBEDDING, FEATURES, TARGETS, IMAGE = "embedding", "features", "targets", "image"
 # what each of them records about itself under uns["spatialsig"], and which of that decides its values
@@ -37,7 +38,7 @@ _STEPS: dict[str, tuple[str, tuple[str, ...]]] = {
     TARGETS: ("score_cells", ("method", "names", "genes")),
 }
 _SHOWN = 5  # names that a message lists
-INPUTS, FOLDS_OF = "inputs", "folds"  # in the run of a model
+INPUTS, FOLDS_OF, LEFT_OUT = "inputs", "folds", "signatures_left_out"  # in the run of a model
 BY_HAND = "changed_by_hand"  # fact: slides that train and on which this is no longer what the record says
 
 
@@ -127,6 +128,20 @@ def check_labels(slide: Slide, model: SignatureModel, signatures_key: str) -> No
     """
     here = recorded(slide, targets_key=signatures_key)
     check_same(model.run.get(INPUTS, {}), here, slide=slide.name, other="the labels that the model learned")
+
+
+def labels_for(labels: PatchMatrix, model: SignatureModel | None) -> PatchMatrix:
+    """Labels of the signatures that a model predicts: without those that it left out, as no training slide measured them."""
+    return labels if model is None else labels.without(model.run.get(LEFT_OUT, ()))
+
+
+def why_absent(name: str, model: SignatureModel) -> str:
+    """Why a model does not predict a signature that was scored; empty where it does, or where nothing is known of it."""
+    return (
+        f"{name!r} was measured on no training slide, so the model left it out; `sp.pl.coverage` shows what a panel measures."
+        if name in model.run.get(LEFT_OUT, ())
+        else ""
+    )
 
 
 def check_folds(slide: Slide, model: SignatureModel) -> None:

@@ -152,6 +152,17 @@ class TrainingSet:
     folds: dict[str, str] = field(default_factory=dict)  # slide -> hash of how it was split
     # slide -> genes that both its embedding and its scores were made from
     shared_genes: dict[str, list[str]] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)  # targets that no slide that trains has measured
+
+    def leave_out_unmeasured(self) -> None:
+        """Leave out the targets that no training patch has, unless that is all of them."""
+        has = np.any([np.isfinite(patches.targets).any(axis=0) for patches in self.train], axis=0)
+        if has.all() or not has.any():
+            return
+        self.left_out = [name for name, known in zip(self.names, has, strict=True) if not known]
+        self.names = [name for name, known in zip(self.names, has, strict=True) if known]
+        for part in (self.train, self.held_out):
+            part[:] = [replace(patches, targets=patches.targets[:, has]) for patches in part]
 
     @property
     def n_patches(self) -> int:
@@ -203,6 +214,7 @@ def gather_training_set(data: Data, tables: TrainingTables, folds: FoldChoice) -
             "chosen by it; choose a fold that is neither the test fold nor empty."
         )
         raise InputError(msg)
+    training_set.leave_out_unmeasured()
     return training_set
 
 

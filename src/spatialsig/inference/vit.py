@@ -15,9 +15,9 @@ from torch import nn
 
 from spatialsig import _keys
 from spatialsig._arguments import Count, Key, Natural, Positive, Seed, check_fit, checked_class
-from spatialsig._checks import check_choice, option_names, warn
+from spatialsig._checks import check_choice, first_few, option_names, warn
 from spatialsig.errors import InputError
-from spatialsig.inference.provenance import FOLDS_OF, INPUTS, refuse_torn_patients
+from spatialsig.inference.provenance import FOLDS_OF, INPUTS, LEFT_OUT, refuse_torn_patients
 from spatialsig.inference.stacking import stack
 from spatialsig.inference.training_set import FoldChoice, TrainingTables, gather_training_set
 from spatialsig.inference.tuning import FROZEN, TUNES, as_seen, fit_tuned, plan_tuning
@@ -128,6 +128,7 @@ def train_signature_vit(data: Data, options: VitOptions) -> SignatureViT:
     held_out = [fold for fold in (folds.test, folds.validation) if fold is not None]
     refuse_torn_patients(data, held_out if folds.inner is None else None)
     training_set = gather_training_set(data, tables, folds)
+    _warn_of_left_out(training_set)
     _warn_of_shared_genes(training_set, options.use_rep)
     seen = as_seen(tuning, training_set)
     model, history = _fitted(tuning, seen, options)
@@ -136,6 +137,7 @@ def train_signature_vit(data: Data, options: VitOptions) -> SignatureViT:
     model.run |= {"history": history.to_dict("list"), "targets_key": tables.targets_key, "weights": options.weights}
     model.run |= {"tune": tuning.tune, INPUTS: training_set.inputs}
     model.run |= {FOLDS_OF: training_set.folds}
+    model.run |= {LEFT_OUT: training_set.left_out} if training_set.left_out else {}
     if options.stacking and model.uses_expression and options.size != SEED:
         stack(model, seen, lambda half, k: _fitted(tuning, half, options, part=k)[0], seed=options.seed)
     return model
@@ -156,6 +158,17 @@ def _fitted(
     model, history = fit_tuned(tuning, training_set, **fit)
     model.run["batch_size"] = batch_size
     return model, history
+
+
+def _warn_of_left_out(training_set: TrainingSet) -> None:
+    """Say which signatures the model will not know, as the panels do not measure them."""
+    if left_out := training_set.left_out:
+        n_all = len(left_out) + len(training_set.names)
+        warn(
+            f"{len(left_out)} of {n_all} signatures were measured on no training slide, so the model leaves them out: "
+            f"{first_few(left_out, n=10)}. It predicts {first_few(training_set.names, n=10)}. `sp.pl.coverage` shows what a panel "
+            "measures."
+        )
 
 
 def _warn_of_shared_genes(training_set: TrainingSet, use_rep: str | None) -> None:

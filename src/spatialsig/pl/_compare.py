@@ -15,7 +15,7 @@ from spatialsig import _keys
 from spatialsig._arguments import AnyPath, Fraction, Key, Natural, checked
 from spatialsig.errors import InputError
 from spatialsig.pl.drawing import slide_panels
-from spatialsig.pl.drawing.canvas import INK, RESIDUAL_MAP, SCORE_MAP, canvas, colour_bar, save_figure
+from spatialsig.pl.drawing.canvas import INK, RESIDUAL_MAP, SCORE_MAP, SECOND, canvas, colour_bar, save_figure
 from spatialsig.pl.drawing.maps import slide_maps
 from spatialsig.slide.slides import Data, open_slides
 
@@ -74,7 +74,8 @@ def compare(
     Returns
     -------
     Axes ``(n_slides, n_panels)``; panels are H&E (with ``show_image``), measured, predicted, measured minus predicted.
-    Pearson r over the labelled patches, and their number n, stand above the prediction. Nothing is written to ``data``.
+    Pearson r over the labelled patches, and their number n, stand above the prediction. Beside a slide that the model was
+    trained on, or on parts of it, this is said, where the table of predictions records it. Nothing is written to ``data``.
 
     Raises
     ------
@@ -124,7 +125,7 @@ def _draw(slides: list[SlideMaps], signature: str, alpha: float, figure: Figure 
         "residual": (differences, RESIDUAL_MAP),
     }
     for row, slide in zip(axes, slides, strict=True):
-        _draw_row(row, slide, panels, scales, alpha)
+        _draw_row(row, slide, panels, scales, alpha, label_pad=16 if any(s.learnt for s in slides) else 4)
 
     bars = [(["measured", "predicted"], scores, [*reference, *(s.predicted for s in slides)], f"{signature} score")]
     bars += [(["residual"], differences, residuals, "difference of scores")] if labelled else []
@@ -143,7 +144,13 @@ def _draw(slides: list[SlideMaps], signature: str, alpha: float, figure: Figure 
 
 
 def _draw_row(
-    row: NDArray[Any], slide: SlideMaps, panels: list[str], scales: dict[str, tuple[Any, str]], alpha: float
+    row: NDArray[Any],
+    slide: SlideMaps,
+    panels: list[str],
+    scales: dict[str, tuple[Any, str]],
+    alpha: float,
+    *,
+    label_pad: float,
 ) -> None:
     for axes, name in zip(row, panels, strict=True):
         if slide.image is not None:
@@ -157,7 +164,19 @@ def _draw_row(
         if name == "predicted":
             title += f" from {slide.inputs}" * bool(slide.inputs) + _agreement(slide)
         axes.set_title(title, fontsize=10, loc="left", color=INK)
-    row[0].set_ylabel(slide.name, fontsize=11, color=INK)
+    row[0].set_ylabel(slide.name, fontsize=11, color=INK, labelpad=label_pad)
+    if slide.learnt:  # its r says nothing of other slides
+        row[0].text(
+            -0.015,
+            0.5,
+            slide.learnt,
+            transform=row[0].transAxes,
+            rotation=90,
+            ha="right",
+            va="center",
+            fontsize=8,
+            color=SECOND,
+        )
     slide_panels.scale_bar(row[0], slide.box, um_per_px=slide.um_per_px)
 
 

@@ -5,7 +5,7 @@ Floor 4. Used by 7 modules of inference, io, pl, pp, report, slide.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +25,8 @@ from spatialsig.slide.counts import in_memory
 from spatialsig.slide.parts import obsm_of
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import anndata as ad
     from numpy.typing import NDArray
 
@@ -55,6 +57,14 @@ class PatchMatrix:
     def complete(self) -> NDArray[np.bool_]:
         """Patches with every value, ``(n_patches,)``."""
         return np.asarray(np.isfinite(self.values).all(axis=1))
+
+    def without(self, names: Collection[str]) -> PatchMatrix:
+        """The same without these columns."""
+        kept = [k for k, name in enumerate(self.names) if name not in names]
+        if len(kept) == len(self.names):
+            return self
+        sem = None if self.sem is None else self.sem[:, kept]
+        return replace(self, values=self.values[:, kept], names=[self.names[k] for k in kept], sem=sem)
 
 
 def matrix_of(patches: Patches, key: str, *, name: str, fix: str = "") -> PatchMatrix:

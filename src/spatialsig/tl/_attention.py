@@ -24,6 +24,7 @@ from spatialsig.data.features import in_batches
 from spatialsig.data.passes import ahead
 from spatialsig.errors import InputError
 from spatialsig.inference.inputs import AHEAD, check_patches, inputs_name
+from spatialsig.inference.provenance import why_absent
 from spatialsig.models.ensemble import SignatureModel, members_of, placed, weights_hash
 from spatialsig.models.scalers import standardised_embedding
 from spatialsig.nn.saliency import can_roll_out, integrated_gradients, rollout, summed_cells
@@ -190,7 +191,8 @@ def _asked(
         return _Asked(method, (), (ROLLOUT,), -(-model.patch_px // rows), n_steps)
     names = model.signatures if signatures is None else tuple(signatures)
     for name in names:
-        check_key(model.signatures, name, name="signatures", where="the signatures of the model")
+        fix = why_absent(name, model)
+        check_key(model.signatures, name, name="signatures", where="the signatures of the model", fix=fix)
     edge = max(n for n in range(1, FINEST_PX + 1) if model.patch_px % n == 0) if cell_px is None else cell_px
     if edge < 1 or model.patch_px % edge:
         msg = f"`cell_px={edge}` does not divide a patch of {model.patch_px} px."

@@ -17,7 +17,7 @@ from spatialsig._arguments import Count, Key, Natural, Share, checked
 from spatialsig._checks import check_choice
 from spatialsig.errors import InputError, KeyMissingError, LeakageError
 from spatialsig.inference.inputs import ModelInputs, inputs_name, usable
-from spatialsig.inference.provenance import backbone_of, check_folds, refuse_torn_patients
+from spatialsig.inference.provenance import backbone_of, check_folds, labels_for, refuse_torn_patients
 from spatialsig.models.ensemble import SignatureModel, placed
 from spatialsig.slide.each import map_slides
 from spatialsig.slide.folds import BUFFER
@@ -158,7 +158,7 @@ def _errors(
 ) -> _Errors | None:  # fmt: skip
     """Errors on the held-out labelled patches of one slide; None where it has none."""
     patches = slide.patches(patches_key)
-    labels = patches.labels(signatures_key)
+    labels = labels_for(patches.labels(signatures_key), model)
     _check_signatures(slide, labels.names, model)
     rows = np.flatnonzero(_held_out(patches, fold) & usable(patches, labels, backbone_of(model)))
     if not len(rows):

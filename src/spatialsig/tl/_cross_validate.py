@@ -69,9 +69,8 @@ class _Plan:
 
     def autoencoder_options(self, fold: int) -> AutoencoderOptions:
         """Options of the autoencoder that has not seen a fold."""
-        return AutoencoderOptions.of(
-            **{"seed": self.seed, "table_key": self.table_key} | self.autoencoder | {"test_fold": fold}
-        )
+        options = {"seed": self.seed, "table_key": self.table_key} | self.autoencoder
+        return AutoencoderOptions.of(**options | {"test_fold": fold})
 
     def vit_options(self, fold: int) -> VitOptions:
         """Options of the image model that has not seen a fold."""
@@ -252,20 +251,21 @@ def _write_predictions(plan: _Plan, folds: list[int], key_added: str) -> None:
     models = {fold: SignatureViT.load(plan.directory(fold) / "vit") for fold in folds}
     hashes = {str(fold): weights_hash(model) for fold, model in models.items()}
     digest = json_hash([plan.hash, hashes])
+    names = list(dict.fromkeys(name for model in models.values() for name in model.signatures))  # one may lack some
     for slide in open_slides(plan.data):
         if key_added in slide.sdata.tables and _digest_of(slide, key_added) == digest:
             continue
-        patches, names = slide.patches(plan.patches_key), next(iter(models.values())).signatures
-        total, count = np.zeros((len(patches), len(names))), np.zeros((len(patches), 1))
-        used = []
+        patches, used = slide.patches(plan.patches_key), []
+        total, count = np.zeros((2, len(patches), len(names)))
         for fold, model in models.items():
             rows = np.flatnonzero((patches.folds == fold) | (patches.folds == BUFFER))
             if len(rows):
                 check_patches(patches, model)
-                total[rows] += ModelInputs(patches, model, None).predict(rows)
-                count[rows] += 1
+                known = np.ix_(rows, [names.index(name) for name in model.signatures])
+                total[known] += ModelInputs(patches, model, None).predict(rows)
+                count[known] += 1
                 used += model.run["training_samples"]
-        scores = (total / count).astype(np.float32)
+        scores = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0).astype(np.float32)
         table = patches.table(scores, names, n_cells=patches.n_cells(plan.signatures_key))
         table.uns[_keys.NAMESPACE] = {
             "predict": {

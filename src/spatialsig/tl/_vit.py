@@ -108,9 +108,10 @@ def train_vit(
 
     Returns
     -------
-    The trained model; ``run["history"]`` holds the losses per epoch, ``run["inputs"]`` what embedding, features and
-    labels were made with, which :func:`predict` and :func:`evaluate` compare with what they are given, ``run["stacking"]``
-    the weights of expression, image and both in each score.
+    The trained model, which predicts the signatures that any training slide has measured; ``run["signatures_left_out"]``
+    names the others, if there are any, ``run["history"]`` holds the losses per epoch, ``run["inputs"]`` what embedding,
+    features and labels were made with, which :func:`predict` and :func:`evaluate` compare with what they are given,
+    ``run["stacking"]`` the weights of expression, image and both in each score.
 
     Raises
     ------
@@ -125,7 +126,8 @@ def train_vit(
     Warns
     -----
     SpatialsigWarning
-        If the embedding was made from genes of the signatures, or the backbone was trained at another resolution.
+        If signatures were measured on no training slide and are left out, the embedding was made from genes of the
+        signatures, or the backbone was trained at another resolution.
 
     References
     ----------

@@ -6,7 +6,7 @@ Floor 7. Used by pl/_compare, pl/_patches.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,6 +36,7 @@ class SlideMaps:
     box: Box
     image: Background | None
     inputs: str  # what the prediction was made from; empty where the table does not say
+    learnt: str  # what the model learned of the slide, so that it agrees too well; empty where it has not seen it
 
     @property
     def residual(self) -> NDArray[np.float64] | None:
@@ -70,8 +71,23 @@ def slide_maps(
     if show_image:
         _check_same_frame(slide, spec.image_key, image_key or spec.image_key)
         image = background(image_of(slide, image_key or spec.image_key), box, slide=slide.name)
-    inputs = str(slide.params(predictions_key).get("predict", {}).get("inputs", ""))
-    return SlideMaps(slide.name, corners, measured, predicted, spec.image_um_per_px, box, image, inputs)
+    inputs, learnt = str(_made_by(slide, predictions_key).get("inputs", "")), _learnt(slide, predictions_key)
+    return SlideMaps(slide.name, corners, measured, predicted, spec.image_um_per_px, box, image, inputs, learnt)
+
+
+def _made_by(slide: Slide, predictions_key: str) -> dict[str, Any]:
+    """What a table says about the model that made it."""
+    record: dict[str, Any] = slide.params(predictions_key).get("predict", {})
+    return record
+
+
+def _learnt(slide: Slide, predictions_key: str) -> str:
+    """What of a slide trained the model of its predictions, by their record; empty where nothing did."""
+    if slide.name not in list(_made_by(slide, predictions_key).get("training_samples", [])):
+        return ""
+    if slide.attrs.get("split", {}).get("by") not in ("block", "random"):
+        return "trained on this slide"
+    return f"trained on {'other ' if 'cross_validate' in slide.params(predictions_key) else ''}parts of it"
 
 
 def cell_corners(origins: NDArray[np.int64], *, size: int, stride: int) -> NDArray[np.float64]:
