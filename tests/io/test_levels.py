@@ -10,10 +10,11 @@ import pytest
 import spatialdata as sd
 import tifffile
 from spatialdata.models import Image2DModel
-from spatialdata.transformations import Identity
+from spatialdata.transformations import Identity, get_transformation
 
 import spatialsig as sp
 from spatialsig.data.patches import read_patches
+from spatialsig.errors import InputError
 from spatialsig.slide.slides import Slide
 from spatialsig.store.commit import commit_elements
 
@@ -95,3 +96,33 @@ def test_a_file_gives_the_same_levels_in_memory_and_in_a_store(tmp_path: Path, o
 def test_an_image_of_one_level_gets_a_pyramid(tmp_path: Path) -> None:
     sp.io.write(_element(factors=None), tmp_path / "s.zarr")
     assert len(levels(sp.io.read(tmp_path / "s.zarr"))) == 3
+
+
+WRONG = {
+    "mirrored": lambda level: level[:, ::-1],
+    "black": lambda level: np.zeros_like(level),
+    "of another image": lambda level: np.roll(level, 60, axis=2)[:, :, ::-1],
+}
+
+
+@pytest.mark.parametrize("backed", [False, True])
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_level_that_shows_something_else_is_not_written(tmp_path: Path, wrong: str, backed: bool) -> None:
+    """Neither over a store that is there; the object stays as it is, and saves once its levels are made anew."""
+    slide = sp.datasets.toy(size_um=400)
+    sp.io.write(slide, tmp_path / "s.zarr")
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    slide = sp.io.read(tmp_path / "s.zarr") if backed else sp.datasets.toy(size_um=400)
+    node = slide["he_image"]["scale1"]
+    level = np.ascontiguousarray(WRONG[wrong](node["image"].to_numpy()))
+    node["image"] = node["image"].copy(data=da.from_array(level))
+    with pytest.raises(
+        InputError, match=r"nothing was written: image 'he_image': its level 1 of .* does not show what the finer"
+    ):
+        sp.io.write(slide, tmp_path / "s.zarr", overwrite=True)
+    assert before == {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    full = slide["he_image"]["scale0"]["image"].to_numpy()
+    frames = get_transformation(slide["he_image"], get_all=True)
+    names = {"dims": ("c", "y", "x"), "c_coords": ["r", "g", "b"], "transformations": frames}
+    slide["he_image"] = Image2DModel.parse(full, scale_factors=[2], **names)
+    sp.io.write(slide, tmp_path / "s.zarr", overwrite=True)

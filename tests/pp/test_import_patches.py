@@ -1,3 +1,5 @@
+import warnings
+
 import geopandas as gpd
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from spatialdata.transformations import Affine, Identity, Sequence, get_transfor
 
 import spatialsig as sp
 from spatialsig.data.patches import read_patches
-from spatialsig.errors import AlignmentError, InputError, KeyMissingError, StaleError
+from spatialsig.errors import AlignmentError, InputError, KeyMissingError, SpatialsigWarning, StaleError
 from spatialsig.slide.slides import Slide
 
 SIDE = 80
@@ -92,6 +94,29 @@ def test_pixels_are_those_of_the_tile(toy: sd.SpatialData) -> None:
     images = read_patches(Slide(toy).patches().source(), [7, 20])
     for image, (y, x) in zip(images, CORNERS[[7, 20]], strict=True):
         np.testing.assert_array_equal(image, pixels[:, y : y + SIDE, x : x + SIDE])
+
+
+@pytest.mark.parametrize("inside", ["one tile whole", "none whole"])
+def test_of_bboxes_and_geometries_that_differ_the_bboxes_are_taken(toy: sd.SpatialData, inside: str) -> None:
+    """Said only where no tile fills its box, which the outline of a tissue does not do."""
+    sopa_patches(toy)
+    smaller = shapely.box(*(np.c_[CORNERS[:, ::-1] + 15, CORNERS[:, ::-1] + 65]).T.astype(float))
+    if inside == "one tile whole":
+        smaller[7] = boxes()[7]
+    toy["image_patches"]["geometry"] = smaller
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", SpatialsigWarning)
+        sp.pp.import_patches(toy, "image_patches")
+    np.testing.assert_array_equal(toy["patches"][["y0", "x0"]], CORNERS)
+    said = [str(each.message) for each in caught if issubclass(each.category, SpatialsigWarning)]
+    wanted = (
+        "slide 'toy': shapes 'image_patches': every tile has bboxes larger than its geometry (80 x 80 and 50 x 50 px"
+    )
+    assert [text.startswith(wanted) for text in said] == ([] if inside == "one tile whole" else [True])
+    if inside == "none whole":
+        del toy["image_patches"]["bboxes"]
+        sp.pp.import_patches(toy, "image_patches", key_added="cut")
+        np.testing.assert_array_equal(toy["cut"][["y0", "x0"]], CORNERS + 15)
 
 
 def test_a_level_of_their_own_is_mapped_back(toy: sd.SpatialData) -> None:

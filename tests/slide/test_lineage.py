@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from typer.testing import CliRunner
 import spatialsig as sp
 from spatialsig.cli import app
 from spatialsig.errors import InputError, SpatialsigWarning, StaleError
+from spatialsig.slide import parts
 from spatialsig.slide.slides import Slide
 from spatialsig.store.metadata import read_attrs
 
@@ -629,3 +631,17 @@ def test_rows_of_labels_may_be_left_out_and_in_any_order(slide: sd.SpatialData, 
     pd.testing.assert_frame_equal(sp.tl.noise_ceiling(data), before)
     data["signatures"] = data["signatures"][5:].copy()
     assert len(sp.tl.evaluate(data, models["vit"]))
+
+
+def test_every_result_is_called_by_a_word_of_the_field() -> None:
+    """Each function that makes one has words, none too many, and they are told beside its key."""
+    source = Path(sp.__file__).parent
+    makers = {
+        name for file in source.rglob("*.py") for name in re.findall(r'made_by="((?:pp|tl)\.\w+)"', file.read_text())
+    }
+    assert makers == parts.WHAT.keys()
+    assert len(set(parts.WHAT.values())) == len(parts.WHAT)
+    found = sp.io.status(sp.datasets.toy_study(predicted=True)).set_index("part")["what"]
+    assert found["signatures"] == "measured scores of the patches, their labels"
+    assert found["signatures_pred"] == "predicted scores of the patches"
+    assert set(found) <= set(parts.WHAT.values())

@@ -232,7 +232,7 @@ def status(stores: Slides, *, quiet: Quiet = False) -> None:
     prepare(quiet=quiet)
     made = status_of(slides_at(stores))
     typer.echo(
-        made.drop(columns="detail").to_string(index=False)
+        made[["sample", "what", "part", "made_by", "state", "made_from"]].to_string(index=False)
         if len(made)
         else "nothing here has a record of what it was made from"
     )

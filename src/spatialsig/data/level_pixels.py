@@ -36,7 +36,8 @@ PLACES = (
 )  # middles of the windows, shares of height and width
 MIN_CORRELATION = 0.2  # of pixels within windows; one pixel in 16 of pure noise gives 0.25, any tissue more than 0.7
 MIN_TEXTURE = 4.0  # standard deviation within windows, gray levels: glass correlates with nothing
-_IN_MEMORY = ("array-", "rechunk-")  # layers of a graph that do nothing but cut an array
+# layers of a graph that do nothing but cut an array, or read one that is stored
+_AS_IT_IS = ("array-", "rechunk-", "from-zarr", "original-from-zarr")
 MAX_OFFSET = 20.0  # mean difference of windows, gray levels
 
 
@@ -149,4 +150,4 @@ def _windows(level: ImageLevel) -> Windows:
 def _is_lazy(pixels: Any) -> bool:
     """Whether an array is computed when it is read: a window of a coarse level may take the whole image."""
     data = pixels.data if isinstance(pixels, DataArray) else pixels
-    return isinstance(data, DaskArray) and not all(str(layer).startswith(_IN_MEMORY) for layer in data.dask.layers)
+    return isinstance(data, DaskArray) and not all(str(layer).startswith(_AS_IT_IS) for layer in data.dask.layers)

@@ -13,12 +13,15 @@ from spatialdata import SpatialData
 
 from spatialsig._arguments import AnyPath, checked
 from spatialsig._checks import warn
+from spatialsig.data.level_pixels import check_shown
+from spatialsig.data.pyramid import image_levels
 from spatialsig.errors import InputError
 from spatialsig.slide.counts import check_unique, warn_without_attributes
 from spatialsig.store.commit import create_store
 from spatialsig.store.layout import as_layout
 from spatialsig.store.relayout import relayout
 from spatialsig.store.snapshot import read_store
+from spatialsig.store.stream import as_streamed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,7 +64,8 @@ def write(
     StoreError
         If ``path`` exists and ``overwrite`` is False, or is something else than a store.
     InputError
-        If an element's name or an attribute cannot be stored.
+        If an element's name or an attribute cannot be stored, or a level of an RGB image does not show what the finer one
+        shows: which of the two is right is yours to say, and patches would be read from either.
 
     References
     ----------
@@ -80,6 +84,10 @@ def write(
     >>> folder.cleanup()
     """
     warn_without_attributes(sdata)
+    for key, image in sdata.images.items():
+        if as_streamed(image) is not None:
+            levels = image_levels(sdata, key)
+            check_shown(levels, len(levels) - 1, name=f"nothing was written: image {key!r}")
     create_store(path, sdata, overwrite=overwrite, image_layout=image_layout)
     sdata.path = Path(path)
 

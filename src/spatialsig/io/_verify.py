@@ -95,8 +95,8 @@ def status(data: Data) -> pd.DataFrame:
 
     Returns
     -------
-    One row per result that this package made: ``sample``; ``part`` (an element, or ``table/obsm/key``); ``made_by``, the
-    function to call again; ``made_from``, the parts it read; ``state``: ``"fresh"``, ``"stale"`` (what it was made from
+    One row per result that this package made: ``sample``; ``what`` it is; ``part``, where it lies (an element, or
+    ``table/obsm/key``); ``made_by``, the function to call again; ``made_from``, the parts it read; ``state``: ``"fresh"``, ``"stale"`` (what it was made from
     changed; functions refuse it) or ``"changed"`` (by hand, since it was written; functions take it as it is);
     ``detail``, what changed. What carries no record, because other software or an early version made it, is not listed.
 
@@ -117,7 +117,7 @@ def status(data: Data) -> pd.DataFrame:
     for slide in open_slides(data):
         warn_without_attributes(slide.sdata)
         rows += [{"sample": slide.name} | row for row in slide.lineage.rows()]
-    return pd.DataFrame(rows, columns=["sample", "part", "made_by", "made_from", "state", "detail"])
+    return pd.DataFrame(rows, columns=["sample", "what", "part", "made_by", "made_from", "state", "detail"])
 
 
 @checked

@@ -44,7 +44,8 @@ def import_patches(
     """Make patches of the tiles that another tool cut, so that every later function works on them.
 
     Read are tiles of ``squidpy.experimental.im.make_tiles``, patches of ``sopa.make_image_patches``, tiles of LazySlide
-    (wsidata), and shapes of any other origin that are squares of one size.
+    (wsidata), and shapes of any other origin that are squares of one size. Of sopa's patches, whose geometries are cut along
+    the tissue, the whole squares are taken that its column ``bboxes`` holds.
 
     Parameters
     ----------
@@ -82,6 +83,11 @@ def import_patches(
         that they lie elsewhere than their geometries or are of another size.
     AlignmentError
         If they lie off the image, or their transformation squeezes, shears or cannot be inverted.
+
+    Warns
+    -----
+    SpatialsigWarning
+        If every one of sopa's ``bboxes`` is larger than its geometry, which the tissue alone does not explain.
 
     Examples
     --------

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import shapely
 
+from spatialsig._checks import warn
 from spatialsig.errors import InputError
 from spatialsig.pp._elements import LAZYSLIDE_COLUMN, TOLERANCE_PX, geometries_on_image
 from spatialsig.slide.coordinates import full_resolution, image_of
@@ -142,7 +143,20 @@ def _boxes(shapes: GeoDataFrame, geometries: NDArray[Any], name: str) -> NDArray
             f"lies at {_listed(inside[row])} (x0, y0, x1, y1) by its geometry, beyond its bboxes {_listed(boxes[row])}"
         )
         _refuse_row(name, shapes, off, what, _REMOVE[:-1].lower())
+    _warn_none_whole(boxes, inside, name)
     return np.asarray(shapely.box(*boxes.T))
+
+
+def _warn_none_whole(boxes: Floats, inside: Floats, name: str) -> None:
+    """Say which is taken where boxes and geometries differ throughout: tissue alone leaves the tiles within it whole."""
+    edges = [corners[:, 2:] - corners[:, :2] for corners in (boxes, inside)]
+    if len(boxes) and (np.abs(edges[0] - edges[1]) > TOLERANCE_PX).any(axis=1).all():
+        of_boxes, of_geometries = (" x ".join(f"{edge:g}" for edge in np.median(each, axis=0)) for each in edges)
+        msg = (
+            f"{name}: every tile has bboxes larger than its geometry ({of_boxes} and {of_geometries} px, x and y, as a rule). The "
+            f"bboxes are taken, as sopa cuts geometries along the tissue; remove the column `bboxes` to take the geometries."
+        )
+        warn(msg)
 
 
 def _four(value: Any) -> list[float] | None:

@@ -20,7 +20,7 @@ from spatialsig._hashing import json_hash
 from spatialsig.errors import AlignmentError, InputError, StaleError
 from spatialsig.slide.coordinates import check_squares, image_to_um
 from spatialsig.slide.fingerprints import Kept, Numbers, of_column, of_pixels, of_shapes
-from spatialsig.slide.parts import COLUMNS, COLUMNS_OF_SHAPES, FOLDS, MEMBERS, PLACE, STAIN, described
+from spatialsig.slide.parts import COLUMNS, COLUMNS_OF_SHAPES, FOLDS, MEMBERS, PLACE, STAIN, described, what_is_made
 from spatialsig.store.tables import parts_of
 
 if TYPE_CHECKING:
@@ -191,14 +191,15 @@ class Lineage:
                 yield str(error)
 
     def rows(self) -> Iterator[dict[str, str]]:
-        """Every part that a function of ours made: ``part``, ``made_by``, ``made_from``, ``state``, ``detail``."""
+        """Every part that a function of ours made, with the fields that :func:`spatialsig.io.status` lists."""
         for part, entry in self.entries.items():
             if not entry.get(MADE_BY) or self.fingerprint(part) is None:
                 continue
             reasons, edited = list(dict.fromkeys(self.stale(part))), list(self._edits(part))
-            made = {"part": part, "made_by": f"sp.{entry[MADE_BY]}", "made_from": ", ".join(entry[SOURCES])}
+            made = {"what": what_is_made(part, entry[MADE_BY]), "part": part, "made_by": f"sp.{entry[MADE_BY]}"}
             state = STALE if reasons else CHANGED if edited else FRESH
-            yield made | {"state": state, "detail": " ".join(reasons + edited)}
+            made |= {"state": state, "detail": " ".join(reasons + edited)}
+            yield made | {"made_from": ", ".join(entry[SOURCES])}
 
     def _edits(self, part: str) -> Iterator[str]:
         """A sentence where a part was changed by hand."""

@@ -19,6 +19,33 @@ COLUMNS_OF_SHAPES = "columns/"
 COLUMNS = ("obs/", "var/", COLUMNS_OF_SHAPES)  # by name
 
 
+# function -> what it makes, in the words of the field
+WHAT = {
+    "pp.assign_cells": "which cells lie in which patch",
+    "pp.find_tissue": "outlines of the tissue",
+    "pp.highly_variable_genes": "most variable genes",
+    "pp.import_patches": "patches of the H&E, as another tool cut them",
+    "pp.make_patches": "patches of the H&E",
+    "pp.normalize": "normalised counts of the cells",
+    "pp.normalize_stain": "one stain for the colours of the patches",
+    "pp.split": "folds of the cells",
+    "tl.aggregate_patches": "measured scores of the patches, their labels",
+    "tl.attention": "maps of where the predicted scores come from",
+    "tl.cross_validate": "predicted scores, each by a model that has not seen its patch",
+    "tl.embed_cells": "embedding of the expression of the cells",
+    "tl.embed_patches": "features of the image of the patches",
+    "tl.predict": "predicted scores of the patches",
+    "tl.score_cells": "signature scores of the cells",
+}
+
+
+def what_is_made(part: str, made_by: str) -> str:
+    """What a part that a function made is, in the words of the field."""
+    if made_by == "tl.cross_validate" and "/obsm/" in part:
+        return "embedding of the expression of the patches, by an autoencoder that has not seen a fold"
+    return WHAT.get(made_by, made_by)
+
+
 def pixels_of(image_key: str) -> str:
     """Part that is the pixels of an image."""
     return f"{image_key}/{PIXELS}"
