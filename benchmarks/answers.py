@@ -74,14 +74,24 @@ def images(p: Place) -> list[Case]:
         sp.pp.import_patches(slide, "tiles", min_tissue=0, key_added="new")
         return f"placed as the columns say: {np.array_equal(slide['new'][['y0', 'x0']], np.c_[y, x])}"
 
+    def sopa(slide: SpatialData) -> str:
+        y, x = np.mgrid[0:400:80, 0:400:80].reshape(2, -1)
+        boxes = np.c_[x, y, x + 80, y + 80].tolist()
+        frame = gpd.GeoDataFrame({"geometry": shapely.box(x + 20, y + 20, x + 60, y + 60), "bboxes": boxes})
+        slide["tiles"] = ShapesModel.parse(frame, transformations=get_transformation(slide["he_image"], get_all=True))
+        sp.pp.import_patches(slide, "tiles", min_tissue=0, key_added="new")
+        return f"edge of a patch: {slide.attrs['spatialsig']['patches']['new']['size_l0']} px"
+
     return [
         Case("C9  a file that states twice the size that its alignment implies", lambda: sp.io.read_xenium(contradicting).path, p.importing(lambda: contradicting)),
         *(p.on(f"C9  the H&E {by:g} times as large as it is, then qc_alignment", scaled(by), lambda s: sp.pp.qc_alignment(s)["verdict"].tolist()) for by in (2, 0.5, 1.37)),
         *(he(f"C10 an OME-XML size of {number!r} {unit}", sized(number, unit)) for number, unit in sizes),
         *(he(f"C10 an OME-XML size of {number!r} {unit}, um_per_px=0.5", sized(number, unit), 0.5) for number, unit in sizes),
-        he("C10 an SVS with MPP = 0,5", tiff(p.new("a.svs"), description="Aperio|AppMag = 20|MPP = 0,5|x")),
+        *(he(f"C10 an SVS with {said}", tiff(p.new("a.svs"), description=f"Aperio|AppMag = 20|{said}|x"))
+          for said in ("MPP = 0,5", "MPPX = 0.5|MPPY = 0.5", "MPP X = 0.25|MPP Y = 0.5", "MPPX = 0.5")),
         p.on("C11 tiles that lost their transformation", None, lambda s: tiles(s, 0)),
         p.on("C11 tiles whose columns say another place", None, lambda s: tiles(s, 8)),
+        p.on("C11 tiles of sopa with bboxes twice as large as their geometries", None, sopa),
         he("C12 a TIFF with an orientation tag", tiff(p.new("a.tif"), extratags=[(274, "H", 1, 6, True)]), 0.5),
         he("C12 a JPEG with an orientation in its EXIF", turned, 0.5),
         Case("C12 channels named b, g, r: is red the red of the scan", lambda: np.array_equal(
@@ -107,6 +117,9 @@ def stores(p: Place) -> list[Case]:
         behind = sp.io.read(link.resolve()).attrs["spatialsig"]["sample"] == "new"
         return f"still a link: {link.is_symlink()}; the store behind it is new: {behind}"
 
+    def packed() -> Path:
+        return Path(shutil.make_archive(str(p.new("slide")), "zip", p.store()))
+
     def sections() -> Path:
         folder = p.new("stores")
         for name in ("A", "B"):
@@ -130,7 +143,11 @@ def stores(p: Place) -> list[Case]:
         Case("D14 a path with '::'", lambda: sp.io.write(new, chained / "s.zarr"), lambda: ["import", p.bundle, "--out", chained / "s.zarr"]),
         *map(explorer, ("zip", "folder")),
         Case("D15 experiment.xenium instead of its directory", lambda: sp.io.read_xenium(settings), p.importing(lambda: settings)),
-        Case("D15 the same, given to read_he", lambda: sp.io.read_he(settings)),
+        *(Case(f"D15 {name} given to read_he", lambda n=name: sp.io.read_he(p.file(n, "x")), p.importing(lambda n=name: p.file(n, "x")))
+          for name in ("experiment.xenium", "cells.parquet", "tissue_positions.csv", "S1_exprMat_file.csv", "cell_by_gene.csv", "a.h5ad")),
+        Case("D   a zip where a store is wanted", lambda: sp.pp.split(packed(), by="block"), lambda: ["split", packed(), "--by", "block"]),
+        Case("D   a model where a store is wanted", lambda: sp.pp.split(p.root / "model", by="block"), lambda: ["split", p.root / "model", "--by", "block"]),
+        Case("D   a model saved where one is", lambda: p.model.save(p.own(p.root / "model")), lambda: p.words(TRAIN, OUT=p.root / "model")),
         Case("D   a file that is no store", lambda: sp.io.read(settings), lambda: ["status", settings]),
     ]  # fmt: skip
 
@@ -166,6 +183,10 @@ def values(p: Place) -> list[Case]:
     ids = {name: f"ENSG{i:011d}" for i, name in enumerate(p.study["table"].var_names)}
     of_ids, few = {"T": list(ids.values())[:9]}, {"T": ["CD3D", "CD3E", "TRAC"], "X": ["CXCL8", "ZZZ1", "ZZZ2"]}
 
+    def never(slide: SpatialData) -> None:
+        sp.tl.score_cells(slide, {"T": ["CD3D", "CD3E", "CD2"], "X": ["ZZZ1", "ZZZ2", "ZZZ3"]})
+        sp.tl.aggregate_patches(slide, use_rep=None, min_cells=5)
+
     def on(name: str, change: Callable[[Any], object], call: Change, command: str = LABEL) -> Case:
         """Case of a changed table, in a slide without the record by which it would be stale."""
         return p.on(f"F   {name}", lambda s: (change(s["table"]), s.attrs["spatialsig"].pop("lineage")), call, command)  # fmt: skip
@@ -176,6 +197,9 @@ def values(p: Place) -> list[Case]:
 
     return [
         p.on("F   a number for a model", None, lambda s: sp.tl.predict(s, 0), "predict STORE --model 0"),
+        p.on("F   an image model for an autoencoder", None, lambda s: sp.tl.embed_cells(s, p.model), "embed STORE --model MODEL"),
+        p.on("F   a decimal comma", None, lambda s: learn(s, learning_rate="0,001"), f"{TRAIN} --set learning_rate=0,001"),
+        p.on("F   signatures of which one is never measured", never, lambda s: learn(s, max_epochs=1), TRAIN),
         p.on("F   signatures_key=()", None, lambda s: learn(s, signatures_key=()), f"{TRAIN} --set signatures_key=[]"),
         p.on("F   io.write(slide, path=True)", None, lambda s: sp.io.write(s, path=True)),
         p.on("F   max_epochs=10**30", None, lambda s: learn(s, max_epochs=10**30), TRAIN + "0" * 30),

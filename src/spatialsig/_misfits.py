@@ -1,6 +1,6 @@
 """Values that do not fit, in words: what stands there as it was written, and what is wanted in its place.
 
-Ground floor. Used by nobody.
+Ground floor. Used by _arguments, pipeline/run_config.
 """
 
 from __future__ import annotations

@@ -18,11 +18,12 @@ from spatialsig._arguments import AnyPath, Key, checked
 from spatialsig._checks import check_files, check_key, warn
 from spatialsig._files import write_text, writing
 from spatialsig._known import what_is
-from spatialsig._text import check_alike, counted
+from spatialsig._text import counted
 from spatialsig.errors import FileMissingError, InputError
 from spatialsig.io._bundles import (
     check_each_once,
     check_own_names,
+    check_patients,
     check_same,
     patient_of,
     read_slides,
@@ -30,10 +31,10 @@ from spatialsig.io._bundles import (
 )
 from spatialsig.io._cohort import (
     at_home,
+    check_listed,
     check_samples,
     compare_panels,
     difference,
-    each_row,
     genes_of,
     read_csv,
     read_manifest,
@@ -217,14 +218,11 @@ class Cohort:
 def _rows(source: AnyPath | Mapping[str, AnyPath], failures: dict[str, str]) -> pd.DataFrame:
     """One row per slide: sample, patient, absolute path; indexed by sample. A damaged store is named in ``failures``."""
     if isinstance(source, Mapping):
-        rows = pd.DataFrame(
-            {_keys.SAMPLE: list(source), _PATH: [at_home(path) for path in source.values()]}, dtype=object
-        )
+        paths = [at_home(path) for path in source.values()]
+        rows = pd.DataFrame({_keys.SAMPLE: list(source), _PATH: paths}, dtype=object)
     else:
         rows = _rows_on_disk(at_home(source))
-    where = "the mapping" if isinstance(source, Mapping) else repr(str(source))
-    check_samples(rows[_keys.SAMPLE].tolist(), where=where, holders=each_row(rows) if rows.attrs else ())
-    rows.attrs.clear()
+    check_listed(rows, where="the mapping" if isinstance(source, Mapping) else repr(str(source)))
     samples, paths = rows[_keys.SAMPLE].tolist(), rows[_PATH].tolist()
     listed = [None if pd.isna(patient) else patient for patient in rows.get(_keys.PATIENT, [None] * len(rows))]
     recorded = recorded_each(samples, paths, listed, failures)
@@ -232,9 +230,7 @@ def _rows(source: AnyPath | Mapping[str, AnyPath], failures: dict[str, str]) -> 
     check_each_once(samples, paths)
     check_own_names(samples, paths, recorded)
     rows[_keys.PATIENT] = pd.Series(patients, index=rows.index, dtype=object)
-    held = [f"of slide {sample!r}, store {str(path)!r}" for sample, path in zip(samples, paths, strict=True)]
-    fix = "write them the same way: sdata.attrs['spatialsig']['patient'] = ... of one store, then sdata.write_attrs(), and in the list"
-    check_alike(rows[_keys.PATIENT], what="patients of the cohort:", holders=held, fix=fix)
+    check_patients(rows[_keys.PATIENT], samples, paths)
     rows.index = pd.Index(rows[_keys.SAMPLE].to_numpy(object), dtype=object)
     return rows[[_keys.SAMPLE, _keys.PATIENT, _PATH]]
 
@@ -281,7 +277,8 @@ def import_cohort(
         _save(rows[there], out)
     cohort = Cohort(out)
     cohort.failures |= failures
-    _report_panels(cohort)
+    if len(cohort) > 1 and (what := difference(cohort.panels())) is not None:
+        warn(what)
     return cohort
 
 
@@ -294,11 +291,6 @@ def read_bundle(row: pd.Series[Any], path: Path, *, overwrite: bool) -> None:
         return
     names = (_keys.SAMPLE, _keys.PATIENT, "he_image", "he_alignment")
     read_xenium(row["bundle"], **{name: row[name] for name in names}, out=path, overwrite=overwrite)
-
-
-def _report_panels(cohort: Cohort) -> None:
-    if len(cohort) > 1 and (what := difference(cohort.panels())) is not None:
-        warn(what)
 
 
 def _save(rows: pd.DataFrame, out: Path) -> None:

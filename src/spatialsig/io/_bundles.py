@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from spatialsig import _keys
 from spatialsig._checks import warn
-from spatialsig._text import as_name
+from spatialsig._text import as_name, check_alike
 from spatialsig._workers import Outcome, attempt_each
 from spatialsig.errors import InputError, StoreError
 from spatialsig.io._cohort import COLUMNS
@@ -134,6 +134,13 @@ def patient_of(sample: str, store: Path, listed: str | None, recorded: Mapping[s
         )
         raise InputError(msg)
     return own or sample
+
+
+def check_patients(patients: Iterable[str], samples: Iterable[str], stores: Iterable[Path]) -> None:
+    """Refuse patients of a cohort whose names look alike: their slides would be held out apart."""
+    held = [f"of slide {sample!r}, store {str(store)!r}" for sample, store in zip(samples, stores, strict=True)]
+    fix = "write them the same way: sdata.attrs['spatialsig']['patient'] = ... of one store, then sdata.write_attrs(), and in the list"
+    check_alike(patients, what="patients of the cohort:", holders=held, fix=fix)
 
 
 def check_each_once(samples: Iterable[str], stores: Iterable[Path]) -> None:

@@ -127,6 +127,12 @@ def check_samples(samples: Sequence[str], *, where: str = "", holders: Sequence[
         raise InputError(msg)
 
 
+def check_listed(rows: pd.DataFrame, *, where: str) -> None:
+    """:func:`check_samples` of the rows of a cohort, whose lines are then forgotten."""
+    check_samples(rows[_keys.SAMPLE].tolist(), where=where, holders=each_row(rows) if rows.attrs else ())
+    rows.attrs.clear()
+
+
 def read_manifest(manifest: str | Path | pd.DataFrame) -> pd.DataFrame:
     """Read a manifest into one row per slide with absolute paths; None in empty fields."""
     needed = (_keys.SAMPLE, "bundle")

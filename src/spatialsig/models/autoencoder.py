@@ -228,22 +228,7 @@ class Autoencoder(Described):
 
     @checked
     def save(self, directory: AnyPath, *, overwrite: bool = False) -> None:
-        """Write the model directory, whole or not at all.
-
-        Parameters
-        ----------
-        directory
-            Where the model shall be.
-        overwrite
-            Replace a model that is there; it stays until the new one is complete.
-
-        Raises
-        ------
-        StoreError
-            If there is a model and ``overwrite`` is False.
-        InputError
-            If something else is there.
-        """
+        """Write the model directory, whole or not at all; in place of a model only with ``overwrite``, else :class:`StoreError`."""
         save_model(
             directory,
             kind=self.kind,

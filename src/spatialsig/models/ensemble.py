@@ -134,19 +134,7 @@ class SignatureEnsemble(Described):
     def save(self, directory: AnyPath, *, overwrite: bool = False) -> None:
         """Write a directory with one model directory per member and a manifest, whole or not at all.
 
-        Parameters
-        ----------
-        directory
-            Where the model shall be.
-        overwrite
-            Replace a model that is there; it stays until the new one is complete.
-
-        Raises
-        ------
-        StoreError
-            If there is a model and ``overwrite`` is False.
-        InputError
-            If something else is there.
+        In place of a model that is there only with ``overwrite``, else :class:`StoreError`.
         """
         with replacing(Path(directory), overwrite=overwrite) as draft:
             names = [f"member-{index:02d}" for index in range(len(self.members))]

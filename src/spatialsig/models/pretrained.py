@@ -60,22 +60,7 @@ class PretrainedViT(Described):
 
     @checked
     def save(self, directory: AnyPath, *, overwrite: bool = False) -> None:
-        """Write the model directory, whole or not at all.
-
-        Parameters
-        ----------
-        directory
-            Where the model shall be.
-        overwrite
-            Replace a model that is there; it stays until the new one is complete.
-
-        Raises
-        ------
-        StoreError
-            If there is a model and ``overwrite`` is False.
-        InputError
-            If something else is there.
-        """
+        """Write the model directory, whole or not at all; in place of a model only with ``overwrite``, else :class:`StoreError`."""
         config = {"vit": asdict(self.config), "patch_px": self.patch_px, "um_per_px": self.um_per_px}
         weights = self.net.state_dict()
         save_model(

@@ -188,32 +188,13 @@ class SignatureViT(Described):
 
     @checked
     def save(self, directory: AnyPath, *, overwrite: bool = False) -> None:
-        """Write the model directory, whole or not at all.
-
-        Parameters
-        ----------
-        directory
-            Where the model shall be.
-        overwrite
-            Replace a model that is there; it stays until the new one is complete.
-
-        Raises
-        ------
-        StoreError
-            If there is a model and ``overwrite`` is False.
-        InputError
-            If something else is there.
-        """
+        """Write the model directory, whole or not at all; in place of a model only with ``overwrite``, else :class:`StoreError`."""
         check_can_be_saved(self.config.backbone)
         save_model(
             directory,
             kind=self.kind,
-            config={
-                "net": asdict(self.config),
-                "patch_px": self.patch_px,
-                "um_per_px": self.um_per_px,
-                "intervals": self.intervals,
-            },
+            config={"net": asdict(self.config)}
+            | {name: getattr(self, name) for name in ("patch_px", "um_per_px", "intervals")},
             weights=self.net.state_dict(),
             scaler={name: getattr(self, name) for name in ("target_mean", "target_std", "ae_mean", "ae_std")},
             lists={"signatures": list(self.signatures)},
