@@ -124,3 +124,17 @@ def test_the_words_for_models_are_true() -> None:
                 thing = getattr(thing, step)
             assert callable(thing)
     assert model_words("Cohort") == "an instance of Cohort"
+
+
+@pytest.mark.parametrize(
+    "platform", [name for name, (_, _, files) in FILES.items() if any(f.endswith(".csv") for f in files)]
+)
+def test_a_table_of_a_platform_in_place_of_a_manifest_is_named(platform: str, tmp_path: Path) -> None:
+    mark, taker, names = FILES[platform]
+    (tmp_path / mark).write_bytes(b"")
+    for name in (name for name in names if name.endswith(".csv")):
+        (tmp_path / name).write_text("cell_id,x\na,1\n")
+        for call in (sp.Cohort, lambda path: sp.Cohort.from_bundles(path, tmp_path / "out")):
+            said = answer(lambda given=tmp_path / name, call=call: call(given))  # type: ignore[misc]
+            assert f" of {platform}: " in said, said
+            assert taker in said

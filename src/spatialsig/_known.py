@@ -25,11 +25,11 @@ class _Platform(NamedTuple):
 
 _10X = {
     r"cells\.(parquet|csv(\.gz)?)": "the table of cells",
-    r"cells\.zarr(\.zip)?": "the outlines and masks of cells",
-    r"(cell|nucleus)_boundaries\.(parquet|csv(\.gz)?)": "outlines of cells",
+    r"cells\.zarr(\.zip)?": "the file of outlines and masks of cells",
+    r"(cell|nucleus)_boundaries\.(parquet|csv(\.gz)?)": "a table of outlines of cells",
     r"transcripts\.(parquet|csv(\.gz)?|zarr(\.zip)?)": "the list of transcripts",
-    r"cell_feature_matrix(\.(h5|zarr(\.zip)?|tar\.gz))?": "the counts",
-    r"analysis(\.(zarr(\.zip)?|tar\.gz))?": "the clusters",
+    r"cell_feature_matrix(\.(h5|zarr(\.zip)?|tar\.gz))?": "the table of counts",
+    r"analysis(\.(zarr(\.zip)?|tar\.gz))?": "the file of clusters",
     r"aux_outputs(\.tar\.gz)?": "a side output",
     r"gene_panel\.json": "the list of genes",
     r"analysis_summary\.html": "the summary",
@@ -50,12 +50,12 @@ _PLATFORMS = (
     _Platform(
         "Visium",
         {
-            r"(.+_)?(filtered|raw)_feature_bc_matrix(\.(h5|tar\.gz))?": "the counts",
-            r"tissue_positions(_list)?\.(csv|parquet)": "the positions of spots",
-            r"scalefactors_json\.json": "the scales of its pictures",
-            r"(.+_)?feature_slice\.h5": "the counts of its finest bins",
-            r"spatial(\.tar\.gz)?": "the positions and pictures",
-            r"binned_outputs(\.tar\.gz)?": "the counts in bins",
+            r"(.+_)?(filtered|raw)_feature_bc_matrix(\.(h5|tar\.gz))?": "the table of counts",
+            r"tissue_positions(_list)?\.(csv|parquet)": "the table of positions of spots",
+            r"scalefactors_json\.json": "the file of scales of its pictures",
+            r"(.+_)?feature_slice\.h5": "the file of counts of its finest bins",
+            r"spatial(\.tar\.gz)?": "the folder of positions and pictures",
+            r"binned_outputs(\.tar\.gz)?": "the folder of counts in bins",
             r"cloupe_?.*\.cloupe|.*\.cloupe": "a file of Loupe Browser",
         },
         (r"(.+_)?(filtered|raw)_feature_bc_matrix(\.h5)?", r"binned_outputs", r"tissue_positions(_list)?\.(csv|parquet)"),
@@ -64,11 +64,11 @@ _PLATFORMS = (
     _Platform(
         "CosMx",
         {
-            r".*_exprmat_file\.csv(\.gz)?": "the counts",
+            r".*_exprmat_file\.csv(\.gz)?": "the table of counts",
             r".*_metadata_file\.csv(\.gz)?": "the table of cells",
-            r".*_fov_positions_file\.csv(\.gz)?": "the places of its fields of view",
+            r".*_fov_positions_file\.csv(\.gz)?": "the table of places of its fields of view",
             r".*_tx_file\.csv(\.gz)?": "the list of transcripts",
-            r".*-polygons\.csv(\.gz)?": "outlines of cells",
+            r".*-polygons\.csv(\.gz)?": "a table of outlines of cells",
         },
         (r".*_exprmat_file\.csv(\.gz)?", r".*_fov_positions_file\.csv(\.gz)?"),
         "",
@@ -76,9 +76,9 @@ _PLATFORMS = (
     _Platform(
         "MERSCOPE",
         {
-            r"cell_by_gene\.csv": "the counts",
+            r"cell_by_gene\.csv": "the table of counts",
             r"cell_metadata\.csv": "the table of cells",
-            r"cell_boundaries\.parquet": "outlines of cells",
+            r"cell_boundaries\.parquet": "a table of outlines of cells",
             r"detected_transcripts\.(csv|parquet)": "the list of transcripts",
             r"micron_to_mosaic_pixel_transform\.csv": "the matrix of its mosaic",
             r".*\.vzg2?": "a file of MERSCOPE Vizualizer",
@@ -86,7 +86,7 @@ _PLATFORMS = (
         (r"cell_by_gene\.csv", r"detected_transcripts\.(csv|parquet)"),
         "",
     ),
-    _Platform("Stereo-seq", {r".*\.(gef|gem|gem\.gz)": "counts"}, (r".*\.gef",), ""),
+    _Platform("Stereo-seq", {r".*\.(gef|gem|gem\.gz)": "a file of counts"}, (r".*\.gef",), ""),
 )  # fmt: skip
 # files of no platform -> what they are, and what takes them
 _OTHERS = {

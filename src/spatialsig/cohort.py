@@ -29,17 +29,8 @@ from spatialsig.io._bundles import (
     read_slides,
     recorded_each,
 )
-from spatialsig.io._cohort import (
-    at_home,
-    check_listed,
-    check_samples,
-    compare_panels,
-    difference,
-    genes_of,
-    read_csv,
-    read_manifest,
-    read_panels,
-)  # fmt: skip
+from spatialsig.io._cohort import at_home, check_listed, check_samples, read_csv, read_manifest
+from spatialsig.io._panels import compare_panels, difference, genes_of, read_panels
 from spatialsig.store.lock import writer_lock
 from spatialsig.store.metadata import check_path
 

@@ -32,7 +32,7 @@ _WITHOUT_VALUE = {
 }  # argument -> option that stands for it
 console = Console(stderr=True)
 _FUNCTION = re.compile(r"`sp\.(\w+\.\w+)")
-_ARGUMENT = re.compile(r"`(\w+)=([^`]*)`")
+_ARGUMENT = re.compile(r"`(\w+)=([^`]*)`(?! of `)")  # that shall be passed, not one that was
 
 
 class Command(TyperCommand):

@@ -1,4 +1,4 @@
-"""Tables that list slides, read and checked, and the gene panels of slides compared.
+"""Tables that list slides, read and checked.
 
 Floor 7. Used by cohort, io/_bundles, pipeline/run_files.
 """
@@ -11,25 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import zarr
-from anndata.io import read_elem
 
 from spatialsig import _keys
 from spatialsig._checks import MAX_NAME, check_files, first_few, warn
-from spatialsig._hashing import content_hash
 from spatialsig._known import what_is
 from spatialsig._paths import local_path
 from spatialsig._text import MISSING, as_name, check_alike, csv_rows, decoded, is_mangled, near_misses, trimmed
-from spatialsig.errors import InputError, KeyMissingError, StoreError
+from spatialsig.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Sequence
 
 COLUMNS = (_keys.SAMPLE, _keys.PATIENT, "bundle", "he_image", "he_alignment")
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _IDENTITY = "identity"
-_HASH_LENGTH = 12
-_IDS = "gene_ids"
 _LINES = "lines"  # of the file, in the attributes of a frame that was read from it
 
 
@@ -50,7 +45,7 @@ def read_csv(
     rows = pd.DataFrame(list(lines.values()), columns=pd.Index(header, dtype=object), dtype=object)
     rows = without_blanks(rows, () if exact else MISSING)
     rows.attrs[_LINES] = list(lines)
-    check_columns(rows, needed, known, name=str(file))
+    check_columns(rows, needed, known, name=str(file), hint=what_is(file))
     return rows
 
 
@@ -66,8 +61,13 @@ def without_blanks(rows: pd.DataFrame, missing: Collection[str] = ()) -> pd.Data
     return rows.astype(object).map(text)
 
 
-def check_columns(rows: pd.DataFrame, needed: tuple[str, ...], known: Collection[str], *, name: str) -> None:
-    """Raise :class:`InputError` unless the ``needed`` columns are there and filled, and none is nearly a known one."""
+def check_columns(
+    rows: pd.DataFrame, needed: tuple[str, ...], known: Collection[str], *, name: str, hint: str = ""
+) -> None:
+    """Raise :class:`InputError` unless the ``needed`` columns are there and filled, and none is nearly a known one.
+
+    ``hint`` is a sentence on what has no such columns.
+    """
     near = near_misses(map(str, rows.columns), known)
     if near:
         listed = ", ".join(f"{column!r} (did you mean {meant!r}?)" for column, meant in near.items())
@@ -75,9 +75,7 @@ def check_columns(rows: pd.DataFrame, needed: tuple[str, ...], known: Collection
         raise InputError(msg)
     missing = [column for column in needed if column not in rows]
     if missing:
-        msg = (
-            f"{name!r} has no column(s) {missing}; it has {rows.columns.tolist()}. Wanted a header with {list(needed)}."
-        )
+        msg = f"{name!r} has no column(s) {missing}; it has {rows.columns.tolist()}. Wanted a header with {list(needed)}.{hint}"
         raise InputError(msg)
     for column in needed:
         empty = np.flatnonzero(rows[column].isna()).tolist()
@@ -227,79 +225,3 @@ def _check_bundles(rows: pd.DataFrame, name: str) -> None:
             if len(group) > 1:
                 msg = f"slides {group[_keys.SAMPLE].tolist()} share one `{column}`, {str(file)!r}: check {name}."
                 warn(msg)
-
-
-def read_panels(stores: Mapping[str, Path], *, table_key: str) -> dict[str, pd.DataFrame]:
-    """Read ``var`` of one table of every slide; the errors name the slide."""
-    return {sample: _read_var(sample, path, table_key) for sample, path in stores.items()}
-
-
-def _read_var(sample: str, path: Path, table_key: str) -> pd.DataFrame:
-    tables = sorted(entry.parent.name for entry in (path / "tables").glob("*/zarr.json"))
-    if table_key not in tables:
-        msg = f"`table_key={table_key!r}` is not in the tables of slide {sample!r}; available: {tables}."
-        raise KeyMissingError(msg)
-    try:
-        var: pd.DataFrame = read_elem(zarr.open_group(path / "tables" / table_key, mode="r")["var"])
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        msg = f"genes of slide {sample!r} in {str(path)!r} cannot be read ({error}): import the slide again."
-        raise StoreError(msg) from error
-    return var
-
-
-def compare_panels(panels: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Compare panels, one row per slide; fields as in :meth:`spatialsig.Cohort.panels`."""
-    names = {sample: set(var.index) for sample, var in panels.items()}
-    shared = set.intersection(*names.values()) if names else set()
-    every = set().union(*names.values())
-    reference = next(iter(panels.values()), None)
-    rows = {
-        sample: {
-            "n_genes": len(own),
-            "n_shared": len(shared),
-            "n_missing": len(every - own),
-            "n_other_ids": _n_other_ids(panels[sample], reference),
-            "panel": panel_hash(own),
-        }
-        for sample, own in names.items()
-    }
-    columns = ["n_genes", "n_shared", "n_missing", "n_other_ids", "panel"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
-
-
-def panel_hash(genes: set[str]) -> str:
-    """Short name of a set of genes, the same whatever their order."""
-    return content_hash(["\n".join(sorted(genes))])[:_HASH_LENGTH]
-
-
-def _n_other_ids(var: pd.DataFrame, reference: pd.DataFrame | None) -> int:
-    """Genes of one symbol that have another identifier on the first slide."""
-    if reference is None or _IDS not in var or _IDS not in reference:
-        return 0
-    both = var.index.intersection(reference.index)
-    return int((var.loc[both, _IDS].astype(str) != reference.loc[both, _IDS].astype(str)).sum())
-
-
-def genes_of(panels: Mapping[str, pd.DataFrame], *, how: str) -> list[str]:
-    """Genes that every slide measures (``intersection``) or any (``union``), in the order of the slides."""
-    genes = dict.fromkeys(gene for var in panels.values() for gene in var.index)
-    if how == "union":
-        return list(genes)
-    sets = [set(var.index) for var in panels.values()]
-    return [gene for gene in genes if all(gene in own for own in sets)]
-
-
-def difference(table: pd.DataFrame) -> str | None:
-    """Say which slides of :func:`compare_panels` have which panel; None if all have one."""
-    groups = [rows for _, rows in table.groupby("panel", sort=False)]
-    other_ids = table.index[table["n_other_ids"] > 0].tolist()
-    parts = []
-    if len(groups) > 1:
-        listed = "; ".join(f"{', '.join(rows.index)}: {rows['n_genes'].iloc[0]}" for rows in groups)
-        parts.append(f"the slides measure different genes ({listed}; {table['n_shared'].iloc[0]} in all of them)")
-    if other_ids:
-        parts.append(f"symbols stand for other gene ids on {other_ids} than on {table.index[0]!r}")
-    if not parts:
-        return None
-    hint = "see `cohort.panels()` and `cohort.genes()`; what is learned across slides rests on the shared genes"
-    return f"{' and '.join(parts)}: {hint}."

@@ -261,7 +261,7 @@ def _write_predictions(plan: _Plan, folds: list[int], key_added: str) -> None:
             rows = np.flatnonzero((patches.folds == fold) | (patches.folds == BUFFER))
             if len(rows):
                 check_patches(patches, model)
-                known = np.ix_(rows, [names.index(name) for name in model.signatures])
+                known = np.ix_(rows, np.array([names.index(name) for name in model.signatures]))
                 total[known] += ModelInputs(patches, model, None).predict(rows)
                 count[known] += 1
                 used += model.run["training_samples"]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from spatialsig.io._cohort import compare_panels, difference, genes_of, panel_hash
+from spatialsig.io._panels import compare_panels, difference, genes_of, panel_hash
 
 
 def panel(genes: str, **ids: str) -> pd.DataFrame:
