@@ -15,11 +15,11 @@ TABLE = "give it with the H&E to `sp.io.from_anndata`"
 FILES = {  # name -> platform that writes it, by its own name or by its neighbour in the folder
     "Xenium": ("experiment.xenium", "sp.io.read_xenium", (
         "experiment.xenium", "cells.parquet", "cells.csv.gz", "cells.zarr.zip", "cell_boundaries.parquet", "nucleus_boundaries.csv",
-        "transcripts.parquet", "cell_feature_matrix.h5", "analysis.tar.gz", "aux_outputs.tar.gz", "gene_panel.json", "analysis_summary.html")),
+        "transcripts.parquet", "cell_feature_matrix.h5", "analysis.tar.gz", "aux_outputs.tar.gz", "gene_panel.json", "metrics_summary.csv")),
     "Atera": ("experiment.spatial", "sp.io.read_atera", ("experiment.spatial", "panel_config.json", "cell_feature_matrix.zarr.zip")),
     "Visium": ("filtered_feature_bc_matrix.h5", TABLE, (
         "filtered_feature_bc_matrix.h5", "S1_raw_feature_bc_matrix.tar.gz", "tissue_positions.parquet", "tissue_positions_list.csv",
-        "scalefactors_json.json", "feature_slice.h5", "spatial.tar.gz", "binned_outputs.tar.gz", "cloupe_008um.cloupe")),
+        "scalefactors_json.json", "metrics_summary.csv", "feature_slice.h5", "spatial.tar.gz", "binned_outputs.tar.gz", "cloupe_008um.cloupe")),
     "CosMx": ("S1_exprMat_file.csv", TABLE, (
         "S1_exprMat_file.csv.gz", "S1_metadata_file.csv", "S1_fov_positions_file.csv", "S1_tx_file.csv", "S1-polygons.csv.gz")),
     "MERSCOPE": ("cell_by_gene.csv", TABLE, (

@@ -32,7 +32,7 @@ _10X = {
     r"analysis(\.(zarr(\.zip)?|tar\.gz))?": "the file of clusters",
     r"aux_outputs(\.tar\.gz)?": "a side output",
     r"gene_panel\.json": "the list of genes",
-    r"analysis_summary\.html": "the summary",
+    r"(analysis_summary\.html|metrics_summary\.csv)": "the summary",
 }
 _PLATFORMS = (
     _Platform(
@@ -54,6 +54,7 @@ _PLATFORMS = (
             r"tissue_positions(_list)?\.(csv|parquet)": "the table of positions of spots",
             r"scalefactors_json\.json": "the file of scales of its pictures",
             r"(.+_)?feature_slice\.h5": "the file of counts of its finest bins",
+            r"(web_summary\.html|metrics_summary\.csv)": "the summary",
             r"spatial(\.tar\.gz)?": "the folder of positions and pictures",
             r"binned_outputs(\.tar\.gz)?": "the folder of counts in bins",
             r"cloupe_?.*\.cloupe|.*\.cloupe": "a file of Loupe Browser",

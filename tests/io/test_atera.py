@@ -137,7 +137,9 @@ def test_the_command_says_what_is_missing(own, tmp_path) -> None:
         FileMissingError, match=r"missing \['.*cell_feature_matrix.zarr.zip'\]. Copy .*; experiment.spatial, "
     ):
         sp.io.read_atera(own)
-    with pytest.raises(FileMissingError, match=r"give the output directory of one Xenium or Atera region: '.*S1'"):
+    with pytest.raises(
+        FileMissingError, match=r"It is the settings file of Atera: give its directory, '.*S1', to `sp.io.read_atera`"
+    ):
         sp.io.read_atera(own / "experiment.spatial")
 
 

@@ -156,7 +156,11 @@ def test_a_scanner_may_write_each_edge(tmp_path, pixels, form: str) -> None:
         InputError, match=r"a\.svs' says that its pixels are 0\.25 x 0\.5 um \(x, y\); wanted square ones"
     ):
         sp.io.read_he(svs("0.25", "0.5"))
-    assert sp.io.read_he(svs("0.25", "0.5"), um_per_px=0.5).attrs["spatialsig"]["um_per_global_px"] == 0.5
+    with pytest.warns(
+        SpatialsigWarning, match=r"says that its px are 0\.25 x 0\.5 um, but as it is placed they are 0\.5 um"
+    ):
+        slide = sp.io.read_he(svs("0.25", "0.5"), um_per_px=0.5)
+    assert slide.attrs["spatialsig"]["um_per_global_px"] == 0.5
 
 
 def test_one_edge_says_nothing_of_the_other(tmp_path, pixels) -> None:

@@ -93,8 +93,8 @@ def _open(path: Path, backend: Literal["openslide"] | None) -> RgbFile:
         return open_wsi(path)
     what = what_is(path)
     fix = "unpack it, and give the image or the directory in it" if suffix in PACKED_SUFFIXES else "convert it"
-    wanted = f"one of {list(SUFFIXES)}" + ("" if what else f": {fix}")
-    msg = f"image {str(path)!r} has an unknown format; wanted {wanted}.{what}"
+    wanted = "" if what else f"; wanted one of {list(SUFFIXES)}: {fix}"
+    msg = f"image {str(path)!r} has an unknown format{wanted}.{what}"
     raise InputError(msg)
 
 
