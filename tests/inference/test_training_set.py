@@ -8,7 +8,8 @@ import spatialdata as sd
 
 import spatialsig as sp
 from spatialsig.errors import InputError, KeyMissingError
-from spatialsig.inference.training_set import CLIP, FoldChoice, TrainingTables, gather_training_set, labelled_patches
+from spatialsig.inference.patch_weights import CLIP
+from spatialsig.inference.training_set import FoldChoice, TrainingTables, gather_training_set, labelled_patches
 from spatialsig.slide.slides import Slide
 
 
