@@ -47,7 +47,7 @@ WRONG: dict[str, Callable[[Pixels], Pixels]] = {
     "mirrored top to bottom": lambda half: half[::-1],
     "turned by 180 degrees": lambda half: half[::-1, ::-1],
     "inverted": lambda half: 255 - half,
-    "black": np.zeros_like,
+    "black": np.ones_like,  # nearly: spatialdata writes no chunks of zeros
     "white": lambda half: np.full_like(half, 255),
     "shifted by a tenth": lambda half: np.roll(half, half.shape[0] // 10, axis=0),
     "a part of it, enlarged": lambda half: np.repeat(
