@@ -22,7 +22,14 @@ from spatialsig.errors import InputError
 from spatialsig.evaluation.ceiling import slide_ceiling
 from spatialsig.evaluation.findings_slides import SlideFacts, slide_facts
 from spatialsig.inference.inputs import check_patches, input_source, usable
-from spatialsig.inference.provenance import backbone_of, check_folds, check_inputs, check_labels, labels_for, refuse_torn_patients
+from spatialsig.inference.provenance import (
+    backbone_of,
+    check_folds,
+    check_inputs,
+    check_labels,
+    labels_for,
+    refuse_torn_patients,
+)
 from spatialsig.models.ensemble import placed
 from spatialsig.slide.each import map_slides
 from spatialsig.stats.image_features import colour_statistics, hand_features, nuclear_density, stain_amounts
