@@ -122,7 +122,7 @@ def compute_features(source: PatchSource, backbone: nn.Module, *, batch_size: in
     check_positive(batch_size=batch_size)
     features = np.empty((len(source), int(backbone.num_features)), np.float32)  # type: ignore[arg-type]
     bar_of = progress_bar(f"features of {source.sample}", total=len(source), unit="patch")
-    with on_device(backbone.eval()) as device, fast_matmul(), kept_memory(), bar_of as bar:
+    with on_device(backbone) as device, fast_matmul(), kept_memory(), bar_of as bar:
         for chosen, images in ahead(in_batches(source, batch_size), depth=AHEAD):
             pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device)
             features[chosen] = backbone(pixels).float().cpu().numpy()

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import torch
 from safetensors.torch import load_file
 
 from spatialsig._checks import check_files
@@ -20,6 +19,7 @@ from spatialsig._known import MODELS, model_words, what_is
 from spatialsig._paths import behind_links
 from spatialsig.errors import FileMissingError, InputError, StoreError
 from spatialsig.models.record import DAMAGE, FIX, RUN, read_json, read_record, write_json, write_record
+from spatialsig.nn.evaluating import not_finite, refuse_not_finite
 from spatialsig.nn.signature import SignatureConfig
 from spatialsig.nn.vit import ViTConfig
 from spatialsig.store.atomic import exchange
@@ -64,7 +64,13 @@ def save_model(
         Names to store, by the stem of their file (``genes`` -> ``genes.json``).
     overwrite
         Replace a model that is there, instead of :class:`StoreError`.
+
+    Raises
+    ------
+    InputError
+        If weights are NaN or infinite, which :func:`load_weights` would refuse.
     """
+    refuse_not_finite(weights.items(), what=f"the model to be saved as {directory}")
     with replacing(Path(directory), overwrite=overwrite) as draft:
         write_json(draft / CONFIG, {"format": FORMAT, "kind": kind, **config})
         for stem, names in lists.items():
@@ -168,7 +174,7 @@ def load_weights(directory: Path, net: nn.Module) -> None:
     if differing:
         msg = f"{path} does not fit {CONFIG}: {len(differing)} tensors differ in name, shape or type: {differing[:8]}."
         raise InputError(msg)
-    broken = sorted(name for name, tensor in found.items() if not torch.isfinite(tensor).all())
+    broken = not_finite(found.items())
     if broken:
         msg = f"{path}: NaN or infinite weights in {broken[:8]}. {FIX}"
         raise InputError(msg)

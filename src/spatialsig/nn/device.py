@@ -20,6 +20,7 @@ import torch
 from spatialsig._checks import check_choice
 from spatialsig._settings import is_device_name, settings
 from spatialsig.errors import InputError
+from spatialsig.nn.evaluating import evaluating
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +47,7 @@ _of_call: ContextVar[torch.device | None] = ContextVar("device of the call", def
 
 @contextmanager
 def on_device(*nets: nn.Module, device: str | None = None) -> Iterator[torch.device]:
-    """Device on which networks lie for the length of a call; at its end they are back where they were.
+    """Device on which networks lie for the length of a call that predicts, in evaluation mode; at its end they are as they were.
 
     Parameters
     ----------
@@ -58,14 +59,14 @@ def on_device(*nets: nn.Module, device: str | None = None) -> Iterator[torch.dev
     Raises
     ------
     InputError
-        If this machine has no such device.
+        If this machine has no such device, or weights are NaN, infinite or not float32.
     """
     chosen = choose_device(device, *nets)
     before = [next((part.device for part in net.parameters()), chosen) for net in nets]
     outer = _of_call.set(chosen)
     try:
         _move(nets, [chosen] * len(nets))
-        with own_threads():
+        with own_threads(), evaluating(*nets):
             yield chosen
     finally:
         _of_call.reset(outer)
