@@ -23,7 +23,7 @@ from spatialsig._progress import progress_bar
 from spatialsig.data.features import in_batches
 from spatialsig.data.passes import ahead
 from spatialsig.errors import InputError
-from spatialsig.inference.inputs import AHEAD, check_patches, inputs_name
+from spatialsig.inference.inputs import AHEAD, ModelInputs, inputs_name
 from spatialsig.inference.provenance import why_absent
 from spatialsig.models.ensemble import SignatureModel, members_of, placed, weights_hash
 from spatialsig.models.scalers import standardised_embedding
@@ -123,7 +123,8 @@ def attention(
     KeyMissingError
         If a signature or patch does not exist.
     InputError
-        If the model has no attention to follow, or ``cell_px`` does not divide the patch.
+        If patches, stain or embedding were made otherwise than those the model learned from, the model has no attention to
+        follow, or ``cell_px`` does not divide the patch.
 
     References
     ----------
@@ -154,10 +155,9 @@ def _draw(
 ) -> None:  # fmt: skip
     check_added(slide, key_added, made_by="tl.attention")
     shown = slide.patches(patches_key)
-    check_patches(shown, model)
+    inputs = ModelInputs.of(shown, model, signatures_key=signatures_key, use_rep=use_rep)
     rows = shown.rows_named(patches)
-    embedding = shown.embedding(signatures_key, use_rep)
-    ae = None if embedding is None else embedding[rows]
+    ae = inputs.embedding_of(rows)
     raster = _Raster(shown.spec, shown.origins[rows], asked)
     with placed(model, device), progress_bar(f"attention {slide.name}", total=len(rows), unit="patch") as bar:
         for batch, images in ahead(in_batches(shown.source(rows), BATCH), depth=AHEAD):

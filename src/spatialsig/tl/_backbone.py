@@ -20,7 +20,7 @@ from spatialsig._hashing import content_hash
 from spatialsig.data.features import compute_features
 from spatialsig.data.loader import PatchBatches
 from spatialsig.errors import InputError
-from spatialsig.inference.inputs import check_patches
+from spatialsig.inference.inputs import ModelInputs
 from spatialsig.models.pretrained import PretrainedViT
 from spatialsig.models.vit import SignatureViT
 from spatialsig.nn.backbones import build_backbone, warn_of_scale
@@ -194,7 +194,7 @@ def embed_patches(
     Raises
     ------
     InputError
-        If the network cannot be built, or a trained model wants other patches.
+        If the network cannot be built, or a trained model wants patches of another size, resolution or stain.
 
     Warns
     -----
@@ -236,7 +236,7 @@ def _embed(slide: Slide, *, asked: _Asked) -> None:
     check_added(slide, asked.key_added, made_by="tl.embed_patches")
     patches = slide.patches(asked.patches_key)
     if asked.model is not None:
-        check_patches(patches, asked.model)
+        ModelInputs.of(patches, asked.model, signatures_key=asked.signatures_key, use_rep=None)
     sizes = {"patch_px": patches.spec.patch_px, "um_per_px": patches.spec.um_per_px}
     warn_of_scale(asked.network, **sizes)  # type: ignore[arg-type]
     with on_device(asked.network, device=asked.device):
