@@ -90,6 +90,24 @@ def test_what_is_done_is_skipped_until_something_changes(planted: ModuleType) ->
     assert [again(n_views=2), again(n_views=2)] == ["predicted", "skipped"]
 
 
+def test_stale_predictions_and_those_of_other_names_are_made_again(planted: ModuleType) -> None:
+    model, slide = planted.tiny(), planted.bare("D", stride_um=32.0)
+
+    def again() -> str:
+        return sp.tl.predict(slide, model, skip_done=True)["outcome"][0]
+
+    def state() -> str:
+        return sp.io.status(slide).set_index("part").loc["signatures_pred", "state"]
+
+    assert [again(), again()] == ["predicted", "skipped"]
+    slide["patches"].index = list(slide["patches"].index)[::-1]
+    assert state() == "stale"
+    assert [again(), state(), again()] == ["predicted", "fresh", "skipped"]
+    model.signatures = model.signatures[::-1]
+    assert [again(), again()] == ["predicted", "skipped"]
+    assert tuple(slide["signatures_pred"].var_names) == model.signatures
+
+
 def test_a_store_remembers_what_is_done(cohort: sp.Cohort, planted: ModuleType) -> None:
     first = sp.tl.predict(cohort, planted.tiny(), skip_done=True, key_added="again")
     slide = cohort["A"]

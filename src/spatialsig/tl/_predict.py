@@ -64,7 +64,8 @@ def predict(
     n_views
         Average over that many turned and mirrored views of each patch: 1, 2, 4 or 8. The time grows with it.
     skip_done
-        Leave slides alone whose table was made by the same weights from the same patches, inputs, views and intervals.
+        Leave slides alone whose table was made by the same weights from the same patches, inputs, views and intervals, has the
+        model's signatures and is not stale (:func:`spatialsig.io.status`).
     on_error
         What becomes of slides that fail, once all others are done: an error, or (``"collect"``) a warning and their rows.
     device
@@ -179,6 +180,9 @@ class _Prediction:
 
     def _is_done(self, slide: Slide, made_by: Mapping[str, Any]) -> bool:
         if self.key_added not in slide.sdata.tables:
+            return False
+        names = tuple(slide.sdata.tables[self.key_added].var_names)
+        if names != self.model.signatures or any(slide.lineage.stale(self.key_added)):
             return False
         recorded = slide.params(self.key_added).get("predict", {})
         wanted = {"precision": None, **made_by}
