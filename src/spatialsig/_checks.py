@@ -88,8 +88,11 @@ def check_fraction(**values: float) -> None:
             raise InputError(msg)
 
 
-def check_files(paths: Iterable[Path], *, what: str, fix: str) -> None:
-    """Raise :class:`FileMissingError` naming all ``paths`` that are not there, and the targets of links that lead nowhere."""
+def check_files(paths: Iterable[Path], *, what: str, fix: str, folders: bool = True) -> None:
+    """Raise :class:`FileMissingError` naming all ``paths`` that are not there, and the targets of links that lead nowhere.
+
+    Raises :class:`InputError` for what cannot be read as a file, or where ``folders`` will not do, for a folder.
+    """
     paths = list(paths)
     missing = [path for path in paths if not path.exists()]
     if missing:
@@ -104,6 +107,9 @@ def check_files(paths: Iterable[Path], *, what: str, fix: str) -> None:
     for path in paths:
         if not (path.is_file() or path.is_dir()):  # reading would wait without end
             msg = f"{what}: {str(path)!r} is a pipe, a socket or a device; wanted a file. {fix}"
+            raise InputError(msg)
+        if path.is_dir() and not folders:
+            msg = f"{what}: {str(path)!r} is a folder; wanted a file. {fix}"
             raise InputError(msg)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from safetensors.torch import save_file
 
 from spatialsig.errors import InputError
+from spatialsig.models.ensemble import SignatureModel, load_signature_model
 from spatialsig.models.record import RUN
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -65,3 +67,15 @@ def test_weights_that_are_no_numbers_are_refused_though_they_were_signed(models)
     damaged.sign_again(place)
     with pytest.raises(InputError, match="NaN or infinite weights"):
         cls.load(place)
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(models) -> None:
+    for place, cls in models.items():
+        for file in sorted(path for path in place.iterdir() if path.is_file()):
+            kept = file.rename(place.parent / "kept")
+            file.mkdir()
+            for load in (cls.load, *([load_signature_model] if cls in get_args(SignatureModel) else [])):
+                with pytest.raises(InputError, match=rf"{file.name}' is a folder; wanted a file\."):
+                    load(place)
+            file.rmdir()
+            kept.rename(file)

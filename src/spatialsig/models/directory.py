@@ -97,7 +97,8 @@ def check_model(directory: Path, *, kind: str, lists: tuple[str, ...]) -> dict[s
     refuse_other_kind(directory, kind)
     what = "" if (directory / CONFIG).exists() else what_is(directory)
     names = [CONFIG, WEIGHTS, SCALER, *(f"{stem}.json" for stem in lists)]
-    check_files([directory / name for name in (*names, RUN)], what=f"model directory {directory}", fix=FIX + what)
+    needed = [directory / name for name in (*names, RUN)]
+    check_files(needed, what=f"model directory {directory}", fix=FIX + what, folders=False)
     run = read_record(directory, names)
     read_config(directory, kind)
     return run

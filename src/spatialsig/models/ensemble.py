@@ -160,7 +160,7 @@ class SignatureEnsemble(Described):
         """
         place = Path(directory)
         refuse_other_kind(place, cls.kind)
-        check_files([place / CONFIG, place / RUN], what=f"ensemble directory {place}", fix=_FIX)
+        check_files([place / CONFIG, place / RUN], what=f"ensemble directory {place}", fix=_FIX, folders=False)
         run, config = read_record(place, [CONFIG]), read_config(place, cls.kind)
         members = [_load_member(place, entry) for entry in config.get("members", [])]
         ensemble = cls(members, run=run)
@@ -197,9 +197,8 @@ def load_signature_model(directory: AnyPath) -> SignatureModel:
     """
     place = Path(directory)
     what = what_is(place) if place.exists() else ""
-    check_files(
-        [place / CONFIG], what=f"model directory {place}", fix=f"Give a directory that `model.save` wrote.{what}"
-    )
+    fix = f"Give a directory that `model.save` wrote.{what}"
+    check_files([place / CONFIG], what=f"model directory {place}", fix=fix, folders=False)
     kind = read_json(place / CONFIG, dict).get("kind")
     return SignatureEnsemble.load(place) if kind == SignatureEnsemble.kind else SignatureViT.load(place)
 
@@ -241,7 +240,7 @@ def _load_member(place: Path, entry: Any) -> SignatureViT:
     if not isinstance(name, str) or Path(name).name != name:
         msg = f"{place / CONFIG}: member {entry!r}; wanted a directory beside it. {_FIX}"
         raise InputError(msg)
-    check_files([place / name / RUN], what=f"member {name} of the ensemble {place}", fix=_FIX)
+    check_files([place / name / RUN], what=f"member {name} of the ensemble {place}", fix=_FIX, folders=False)
     if file_hash(place / name / RUN) != entry.get("sha256"):
         msg = f"{place / name} is not the model that was saved (its SHA-256 differs from {CONFIG}). {_FIX}"
         raise InputError(msg)
