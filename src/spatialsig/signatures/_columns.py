@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 SIGNATURE, GENE, WEIGHT = COLUMNS = ("signature", "gene", "weight")
 _SIGN_NAMES = frozenset(("direction", "sign", "regulation", "effect", "change"))
 _STRAND = frozenset(("strand", "orientation"))  # of the genome
-_MINUS = "-\u2212\u2013"
+MINUS = "-\u2212\u2013"  # of the keyboard, of mathematics, and the dash that text processors make of it
 _SIGNS = (
     dict.fromkeys(("up", "+", "pos", "positive", "upregulated", "up-regulated", "increased", "high"), 1.0)
-    | dict.fromkeys(("down", "dn", *_MINUS, "neg", "negative", "downregulated", "down-regulated", "decreased", "low"), -1.0)
+    | dict.fromkeys(("down", "dn", *MINUS, "neg", "negative", "downregulated", "down-regulated", "decreased", "low"), -1.0)
 )  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def check_other_columns(header: Sequence[str], rows: Mapping[int, Sequence[str]]
         for line in (line for line, sign in signs.items() if sign is not None and sign < 0):
             gene = rows[line][columns.index(GENE)]
             weight = rows[line][columns.index(WEIGHT)] if WEIGHT in columns else ""
-            if gene[-1:] not in _MINUS and (_sign(weight) or 1) > 0:
+            if gene[-1:] not in MINUS and (_sign(weight) or 1) > 0:
                 msg = (
                     f"column {name!r} holds signs or weights (line {line}: gene {gene!r}, {rows[line][place]!r}) and is not read, so "
                     f"that the gene would count as positive; call the column {WEIGHT!r}, with numbers such as 1 and -1, or remove it"
@@ -48,7 +48,7 @@ def check_other_columns(header: Sequence[str], rows: Mapping[int, Sequence[str]]
 
 def _says_nothing(name: str, rows: Mapping[int, Sequence[str]], place: int) -> bool:
     """Whether a column holds nothing but dashes, which mean that nothing is known, unless its name says otherwise."""
-    return name.lower() not in _SIGN_NAMES and {row[place] for row in rows.values()} <= {"", *_MINUS}
+    return name.lower() not in _SIGN_NAMES and {row[place] for row in rows.values()} <= {"", *MINUS}
 
 
 def _sign(text: str) -> float | None:
@@ -57,3 +57,11 @@ def _sign(text: str) -> float | None:
         return _SIGNS.get(text.lower()) or float(text.replace(",", ".").replace("\u2212", "-"))
     except ValueError:
         return None
+
+
+def number(text: str) -> float | str:
+    """Number that a field holds, with a point or a comma; or the field, which is then refused by name of its gene."""
+    try:
+        return float(text.replace(",", ".").replace("\u2212", "-"))
+    except ValueError:
+        return text

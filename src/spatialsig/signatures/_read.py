@@ -21,14 +21,13 @@ from spatialsig._checks import first_few, warn
 from spatialsig._known import what_is
 from spatialsig._text import check_alike, csv_rows, decoded, describe_mangled, distinct, near_misses, read_yaml, trimmed
 from spatialsig.errors import FileMissingError, InputError
-from spatialsig.signatures._columns import check_other_columns, other_columns
+from spatialsig.signatures._columns import MINUS, check_other_columns, number, other_columns
 from spatialsig.signatures._names import ENSEMBL
 
 _COLUMNS = ("signature", "gene")  # of a csv
 _WEIGHT = "weight"  # further column
 _SMALLEST = 1e-6  # weight; the largest is 1 / it
-_MINUS = "-\u2212\u2013"  # of the keyboard, of mathematics, and the dash that text processors make of it
-_SIGNED = re.compile(rf"(.*[^{_MINUS}+])([{_MINUS}+])")  # as in UCell: "CD3D+", "DCN-"
+_SIGNED = re.compile(rf"(.*[^{MINUS}+])([{MINUS}+])")  # as in UCell: "CD3D+", "DCN-"
 _GENE = re.compile(rf"(?!M\d)[A-Z][A-Z0-9]*(-[A-Z0-9]+)?(?<!\d{{5}})|{ENSEMBL.pattern}|[A-Z][a-z]{{1,5}}\d[a-z0-9]*")
 _BETWEEN = frozenset(',;|"\t ')  # stand between genes, never in the name of one
 
@@ -181,7 +180,7 @@ def _weighted(genes: Iterable[str] | Mapping[str, Any]) -> Genes:
         gene, sign = match.groups() if (match := _SIGNED.fullmatch(trimmed(text))) else (trimmed(text), "")
         if not gene:
             continue
-        if {gene[0], gene[-1]} & {"+", *_MINUS}:
+        if {gene[0], gene[-1]} & {"+", *MINUS}:
             msg = f"{gene!r} is no gene with a sign; wanted one such as 'DCN-'"
             raise ValueError(msg)
         if not _is_weight(given):
@@ -190,7 +189,7 @@ def _weighted(genes: Iterable[str] | Mapping[str, Any]) -> Genes:
         if sign and given != 1:
             msg = f"gene {text!r} has the sign {sign!r} and the weight {given:g}; write one of them"
             raise ValueError(msg)
-        weight = -1.0 if sign and sign in _MINUS else float(given)
+        weight = -1.0 if sign and sign in MINUS else float(given)
         if found.setdefault(gene, weight) != weight:
             msg = f"gene {gene!r} has the weights {found[gene]:g} and {weight:g}; wanted one"
             raise ValueError(msg)
@@ -276,19 +275,11 @@ def _read_csv(text: str) -> dict[str, Any]:
             sets.setdefault(signature, []).append(gene)
             continue
         text = row[columns.index(_WEIGHT)]
-        weight = _number(text)
+        weight = number(text)
         if repr(sets.setdefault(signature, {}).setdefault(gene, weight)) != repr(weight):
             msg = f"line {line} gives gene {gene!r} of {signature!r} another weight than a line before, {text!r}"
             raise ValueError(msg)
     return sets
-
-
-def _number(text: str) -> float | str:
-    """Number that a field holds, with a point or a comma; or the field, which is then refused by name of its gene."""
-    try:
-        return float(text.replace(",", ".").replace("\u2212", "-"))
-    except ValueError:
-        return text
 
 
 def _read_json(text: str) -> dict[str, Any]:
