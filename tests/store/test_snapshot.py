@@ -112,3 +112,16 @@ def test_memory_is_bounded(store: Path, reads: list[Path], monkeypatch: pytest.M
         read_table(store / "tables" / "table")
     assert len(reads) == 2
     assert not tables._kept
+
+
+@pytest.mark.parametrize("opened", ["read", "cohort"])
+def test_what_was_opened_by_a_relative_path_stays_that_slide(
+    opened: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed, place in enumerate(("here", "there")):
+        sp.io.write(sp.datasets.toy(seed=seed, size_um=200.0), tmp_path / place / "s.zarr")
+    monkeypatch.chdir(tmp_path / "here")
+    expected = np.asarray(sp.io.read(tmp_path / "here" / "s.zarr")["he_image"]["scale0"]["image"])
+    slide = sp.io.read("s.zarr") if opened == "read" else sp.Cohort({"s": "s.zarr"})["s"]
+    monkeypatch.chdir(tmp_path / "there")
+    np.testing.assert_array_equal(np.asarray(slide["he_image"]["scale0"]["image"]), expected)

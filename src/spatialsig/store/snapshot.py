@@ -59,7 +59,8 @@ def read_store(path: Path, *, share_tables: bool = False) -> SpatialData:
     Raises :class:`FileMissingError` if there is nothing at ``path``, and :class:`StoreError` if it is no SpatialData
     store, a damaged one, or one that is replaced again and again while it is read.
     """
-    return _at_one_moment(path, partial(_with_shared_tables, path) if share_tables else partial(read_zarr, path))
+    place = path.absolute()  # what is read later is to come from here, also where the folder of work has changed
+    return _at_one_moment(path, partial(_with_shared_tables, place) if share_tables else partial(read_zarr, place))
 
 
 def _at_one_moment(path: Path, read: Callable[[], T]) -> T:

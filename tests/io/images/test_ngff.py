@@ -51,6 +51,22 @@ def test_ome_zarr_is_read_with_its_levels_and_pixel_size(tmp_path, pixels, versi
         assert sp.io.mpp(sdata) == 0.25
 
 
+@pytest.mark.parametrize("left", [[], [{"type": "translation", "translation": [0.0, 3.0, 3.0]}], None])
+def test_an_image_without_a_scale_does_not_say_how_large_its_pixels_are(tmp_path, pixels, left) -> None:
+    write_ngff(tmp_path / "a.zarr", pixels, "0.4")
+    group = zarr.open_group(tmp_path / "a.zarr")
+    (image,) = group.attrs["multiscales"]
+    for dataset in image["datasets"]:
+        del dataset["coordinateTransformations"]
+        if left is not None:
+            dataset["coordinateTransformations"] = left
+    group.attrs["multiscales"] = [image]
+    assert open_rgb(tmp_path / "a.zarr").um_per_px is None
+    with pytest.raises(InputError, match="um_per_px"):
+        sp.io.read_he(tmp_path / "a.zarr")
+    assert sp.io.mpp(sp.io.read_he(tmp_path / "a.zarr", um_per_px=0.5)) == 0.5
+
+
 def test_ome_zarr_in_nanometres_with_channels_the_other_way_round(tmp_path, pixels) -> None:
     omero = [{"color": "0000FF"}, {"color": "00FF00"}, {"color": "FF0000"}]
     write_ngff(tmp_path / "a.zarr", pixels[..., ::-1], "0.4", um=500, unit="nanometer", omero=omero)

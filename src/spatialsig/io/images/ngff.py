@@ -142,7 +142,12 @@ def _scale(sources: Iterable[dict[str, Any]], n_axes: int) -> NDArray[np.float64
 
 
 def _pixel_size(scales: dict[str, Any], axes: list[tuple[str, str | None]], name: str) -> Stated:
-    factor = _scale((scales["datasets"][0], scales), len(axes))
+    sources = (scales["datasets"][0], scales)
+    if not any(
+        step.get("type") == "scale" for source in sources for step in source.get("coordinateTransformations", [])
+    ):
+        return Stated(None)  # a scale of 1 that nobody wrote says nothing
+    factor = _scale(sources, len(axes))
     sizes = {axis: (str(factor[i]), unit or "") for i, (axis, unit) in enumerate(axes) if axis in "xy"}
     return stated_size([sizes["x"], sizes["y"]], name=name) if {"x", "y"} <= sizes.keys() else Stated(None)
 
