@@ -14,6 +14,7 @@ from spatialsig._files import write_csv
 from spatialsig.cli.model_commands import ModelIn  # noqa: TC001 -- typer reads the annotations
 from spatialsig.cli.options import Further, Quiet, Seed, Slides, Store, keywords, prepare, show_version, slides_at
 from spatialsig.cli.wording import Command
+from spatialsig.errors import InputError, StoreError
 
 export = typer.Typer(help="Export scores for other programs.", no_args_is_help=True)
 
@@ -101,11 +102,12 @@ def evaluate(
     from spatialsig.models import load_signature_model
 
     prepare(quiet=quiet)
+    findings = _place_beside(out)
     data, loaded = slides_at(stores), load_signature_model(model)
     found = tl.evaluate(data, loaded, seed=seed, **keywords(further, tl.evaluate, own=("seed",)))
     write_csv(out, found)
     doubts = tl.findings(data, loaded, found)
-    write_csv(out.with_name("findings.csv"), doubts)
+    write_csv(findings, doubts)
     summary = tl.summarise(found)
     means = summary[summary["signature"] == "mean"].set_index("method").sort_values("pearson", ascending=False)
     typer.echo(
@@ -114,6 +116,23 @@ def evaluate(
     for doubt in doubts.itertuples():
         typer.echo(f"finding ({doubt.severity}): {doubt.text}")
     typer.echo(f"evaluation: {out}")
+
+
+def _place_beside(out: Path) -> Path:
+    """Where the findings go, once it is known that both tables can be written and take the place of nothing of others."""
+    from spatialsig.evaluation.schema import FINDING_COLUMNS
+
+    if out.is_dir():
+        msg = f"`--out {out}` is a folder; wanted the CSV file to write, for example {out / 'evaluation.csv'}."
+        raise InputError(msg)
+    place = out.with_name("findings.csv")
+    if place.exists() and (place.is_dir() or not place.read_bytes().startswith(",".join(FINDING_COLUMNS).encode())):
+        msg = (
+            f"{place} is not a table of findings, which would take its place: move it, or write the evaluation to another "
+            "folder with `--out`."
+        )
+        raise StoreError(msg)
+    return place
 
 
 @export.command("geojson", cls=Command)
