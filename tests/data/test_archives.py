@@ -3,14 +3,17 @@
 import hashlib
 import importlib.metadata
 import importlib.util
+import json
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import spatialsig as sp
+from spatialsig.nn.signature import SignatureConfig
 
 ARCHIVES = Path(__file__).with_name("archives")
 VERSIONS = {"v0.1": "0.1.0"}  # archive -> version that made it
@@ -52,8 +55,18 @@ def expected(archive: Path, part: str) -> dict[str, np.ndarray]:
 def assert_equal_bits(measured: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> None:
     assert sorted(measured) == sorted(wanted)
     for name, array in wanted.items():
+        if name.endswith("/config"):
+            assert_same_config(json.loads(str(measured[name])), json.loads(str(array)), name)
+            continue
         assert measured[name].dtype == array.dtype, name
         np.testing.assert_array_equal(measured[name], array, err_msg=name)
+
+
+def assert_same_config(measured: dict[str, Any], wanted: dict[str, Any], name: str) -> None:
+    """All fields of the archive as they were; those that came later at their defaults."""
+    later = {field: measured[field] for field in measured.keys() - wanted.keys()}
+    assert {field: measured[field] for field in wanted} == wanted, name
+    assert later == {field: getattr(SignatureConfig(), field) for field in later}, name
 
 
 def test_what_lies_in_stores_and_models_is_read_with_equal_bits(archive: Path, untouched: tuple[Path, Path]) -> None:
