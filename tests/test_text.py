@@ -306,6 +306,7 @@ def test_gene_sets_that_cannot_be_meant_are_refused(tmp_path: Path, name: str, t
         sp.io.read_signatures(tmp_path / name)
 
 
+@pytest.mark.filterwarnings("ignore:.*columns .* are not read")  # of the one that has a source
 @pytest.mark.parametrize(
     ("name", "text"),
     [
