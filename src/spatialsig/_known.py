@@ -122,12 +122,12 @@ def model_words(kind: str) -> str:
 
 
 def what_is(path: Path) -> str:
-    """Sentence with a blank before it on what a path that is there is, and what takes it; empty where it is not known.
+    """Sentence with a blank before it on what a path is, and what takes it; empty where nothing is there or it is not known.
 
     A file is known by its name, by the folder that it lies in, and by its first bytes; a folder by what is in it.
     """
     try:
-        known = _folder(path) if path.is_dir() else _file(path)
+        known = _folder(path) if path.is_dir() else _file(path) if path.exists() else ""
     except OSError:  # a folder that may not be read
         return ""
     return f" It is {known}." if known else content_hint(path, by_name=False) if path.is_file() else ""

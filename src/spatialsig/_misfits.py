@@ -48,7 +48,7 @@ def _of_number(held: Any, error: ValidationError) -> str:
 def saved_there(value: Any, error: ValidationError) -> str:
     """What a path is that was given in place of a model."""
     of_model = any(each.get("ctx", {}).get("class") in MODELS for each in error.errors())
-    return what_is(Path(value)) if of_model and isinstance(value, str | Path) and os.path.exists(value) else ""
+    return what_is(Path(value)) if of_model and isinstance(value, str | Path) else ""
 
 
 def brackets(steps: Sequence[int | str]) -> str:

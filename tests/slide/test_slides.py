@@ -14,7 +14,8 @@ from spatialdata.models import ShapesModel, TableModel
 
 import spatialsig as sp
 from spatialsig.errors import InputError, KeyMissingError, StoreError
-from spatialsig.slide.slides import Slide, on_slide, open_slides, slide_count
+from spatialsig.slide import slides
+from spatialsig.slide.slides import Slide, on_slide, open_slides, recorded_slides, slide_count
 
 
 class Two:
@@ -49,6 +50,17 @@ def test_a_slide_in_memory_a_store_and_several_are_opened_alike(store: Path) -> 
     several = Two({"A": store, "B": store})
     assert [slide.path for slide in open_slides(several)] == [store, store]
     assert [slide_count(data) for data in (in_memory, str(store), several)] == [1, 1, 2]
+
+
+def test_what_is_recorded_of_slides_is_read_without_their_elements(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = [(slide.name, slide.patient, slide.attrs) for slide in open_slides(Two({"a": store, "b": store}))]
+    monkeypatch.setattr(slides, "read_store", lambda *_, **__: pytest.fail("a store was read"))
+    assert [(s.name, s.patient, s.attrs) for s in recorded_slides(Two({"a": store, "b": store}))] == opened
+    assert [s.patient for s in recorded_slides(store)] == ["P7"]
+    with pytest.raises(StoreError, match="does not exist"):
+        list(recorded_slides(store.with_name("none.zarr")))
 
 
 def test_what_is_no_data_is_refused(tmp_path: Path) -> None:

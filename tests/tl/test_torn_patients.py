@@ -8,6 +8,7 @@ import pytest
 
 import spatialsig as sp
 from spatialsig.errors import LeakageError
+from spatialsig.slide import slides
 from spatialsig.slide.folds import torn_patients
 from spatialsig.slide.slides import open_slides
 
@@ -53,6 +54,15 @@ def test_a_patient_in_training_and_test_is_refused(
         USES[name](cohort, model, tmp_path)
 
 
+@pytest.mark.parametrize("name", USES)
+def test_it_is_told_before_a_slide_is_read(
+    name: str, cohort: sp.Cohort, model: sp.models.SignatureViT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slides, "read_store", lambda *_, **__: pytest.fail("a store was read"))
+    with pytest.raises(LeakageError, match=TORN):
+        USES[name](cohort, model, tmp_path)
+
+
 def test_findings_say_it_and_a_new_split_mends_it(cohort: sp.Cohort) -> None:
     found = sp.tl.findings(cohort).set_index("name")
     assert found.loc["patient_in_two_folds", "severity"] == "error"
@@ -61,12 +71,12 @@ def test_findings_say_it_and_a_new_split_mends_it(cohort: sp.Cohort) -> None:
 
 
 def test_other_splits_may_have_a_patient_on_both_sides() -> None:
-    slides = {f"S{k}": ("P", {"by": "patient", "fold": k}) for k in range(2)}
-    assert torn_patients(slides)
-    assert torn_patients(slides, [0])
-    assert not torn_patients(slides, [2])
-    assert not torn_patients(slides, [])
+    by_patient = {f"S{k}": ("P", {"by": "patient", "fold": k}) for k in range(2)}
+    assert torn_patients(by_patient)
+    assert torn_patients(by_patient, [0])
+    assert not torn_patients(by_patient, [2])
+    assert not torn_patients(by_patient, [])
     for by in ("slide", "block", "random"):
-        assert not torn_patients({name: (of, split | {"by": by}) for name, (of, split) in slides.items()})
-    assert not torn_patients({name: (name, split) for name, (_, split) in slides.items()})
-    assert not torn_patients({name: (of, {}) for name, (of, _) in slides.items()})
+        assert not torn_patients({name: (of, split | {"by": by}) for name, (of, split) in by_patient.items()})
+    assert not torn_patients({name: (name, split) for name, (_, split) in by_patient.items()})
+    assert not torn_patients({name: (of, {}) for name, (of, _) in by_patient.items()})

@@ -125,14 +125,19 @@ def _place_beside(out: Path) -> Path:
     if out.is_dir():
         msg = f"`--out {out}` is a folder; wanted the CSV file to write, for example {out / 'evaluation.csv'}."
         raise InputError(msg)
-    place = out.with_name("findings.csv")
-    if place.exists() and (place.is_dir() or not place.read_bytes().startswith(",".join(FINDING_COLUMNS).encode())):
+    place, header = out.with_name("findings.csv"), ",".join(FINDING_COLUMNS).encode()
+    if place.exists() and (place.is_dir() or not _begins_with(place, header)):
         msg = (
             f"{place} is not a table of findings, which would take its place: move it, or write the evaluation to another "
             "folder with `--out`."
         )
         raise StoreError(msg)
     return place
+
+
+def _begins_with(file: Path, start: bytes) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(len(start)) == start
 
 
 @export.command("geojson", cls=Command)

@@ -18,7 +18,7 @@ from spatialsig.nn.signature import VIT
 from spatialsig.signatures import scored_genes
 from spatialsig.slide.folds import torn_patients
 from spatialsig.slide.parts import FOLDS, obsm_of
-from spatialsig.slide.slides import learn_from, open_slides
+from spatialsig.slide.slides import learn_from, open_slides, recorded_slides
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -169,7 +169,7 @@ def refuse_torn_patients(data: Data, held_out: Collection[int] | None = None) ->
     LeakageError
         Naming patient and slides, where a patient was renamed after the split.
     """
-    slides = {slide.name: (slide.patient, slide.attrs.get("split", {})) for slide in open_slides(learn_from(data))}
+    slides = {slide.name: (slide.patient, slide.attrs.get("split", {})) for slide in recorded_slides(learn_from(data))}
     if torn := torn_patients(slides, held_out):
         raise LeakageError(torn)
 

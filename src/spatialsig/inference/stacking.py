@@ -6,7 +6,6 @@ Floor 5. Used by inference/vit, tl/_ensemble.
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +16,11 @@ from scipy.optimize import nnls
 from spatialsig._progress import track
 from spatialsig.data.features import in_batches
 from spatialsig.data.passes import ahead
+from spatialsig.inference.inputs import AHEAD, BATCH
 from spatialsig.models.ensemble import placed
 from spatialsig.nn.signature import SignatureNet
 from spatialsig.nn.stacking import PARTS, Stacking
+from spatialsig.slide.folds import group_folds
 from spatialsig.train.expression_ridge import fit_expression_ridge
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
     Fit = Callable[[TrainingSet, int], SignatureViT]
 
-BATCH = 64
 HALVES = 2  # networks are costly: each is fitted on one half of the training patches and judges the other
 N_BLOCKS = 8  # of neighbouring patches, where there are too few patients to hold out
 FEWEST = 16  # patches of which halves can be made
@@ -64,10 +64,10 @@ def stack(model: SignatureViT, training_set: TrainingSet, fit: Fit, *, seed: int
     fit
         Makes a model from a part of it; called with the number of the part.
     seed
-        Of the landmarks.
+        Of the landmarks, and of the order of patients of one size.
     """
     train = training_set.train
-    half = _halves(train)
+    half = _halves(train, seed=seed)
     if half is None:
         return
     embedding = np.concatenate([p.embedding for p in train])
@@ -113,13 +113,13 @@ def learn_shares(held_out: HeldOut) -> NDArray[np.float64]:
     """
     n_targets = held_out.targets.shape[1]
     known = np.isfinite(held_out.parts).all(axis=0) & np.isfinite(held_out.targets)
-    single = [_systems(held_out, known, [t]) for t in range(n_targets)]
     pooled = _systems(held_out, known, range(n_targets))
+    together = nnls(*pooled)[0]
     trust = held_out.n_patients / (held_out.n_patients + PATIENTS_TO_TRUST)
     shares = np.zeros((len(PARTS), n_targets))
-    for t, (parts, scores) in enumerate(single):
-        system = (parts, scores) if len(scores) else pooled
-        learned = (nnls(*system)[0] + nnls(*pooled)[0]) / 2
+    for t in range(n_targets):
+        system = _systems(held_out, known, [t]) if known[:, t].any() else pooled
+        learned = (nnls(*system)[0] + together) / 2
         shares[:, t] = trust * learned + (1 - trust) * _better(*system)
     return shares
 
@@ -159,7 +159,7 @@ def _by_halves(
 def _scores(model: SignatureViT, patches: LabelledPatches) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Scores of patches without and with expression."""
     alone, fused = (np.empty(patches.targets.shape, np.float32) for _ in range(2))
-    for batch, images in ahead(in_batches(patches.source, BATCH), depth=2):
+    for batch, images in ahead(in_batches(patches.source, BATCH), depth=AHEAD):
         alone[batch] = model.predict(images)
         fused[batch] = model.predict(images, patches.embedding[batch])  # type: ignore[index]
     return alone, fused
@@ -174,17 +174,14 @@ def _folds(train: list[LabelledPatches]) -> NDArray[np.int64]:
     return np.concatenate([i * each + blocks(p.centres, each) for i, p in enumerate(train)])
 
 
-def _halves(train: list[LabelledPatches]) -> list[NDArray[np.int64]] | None:
+def _halves(train: list[LabelledPatches], *, seed: int) -> list[NDArray[np.int64]] | None:
     """Half of every patch, by slide: patients, else slides, else neighbours stay together; None where halves teach nothing."""
-    by_block = [blocks(p.centres, HALVES) for p in train]
-    for half in (
-        _by_unit(train, [p.patient for p in train]),
-        _by_unit(train, list(map(str, range(len(train))))),
-        by_block,
-    ):
-        if half is not None and all(_teaches(train, half, k) for k in range(HALVES)):
+    for units in ([p.patient for p in train], [str(i) for i in range(len(train))]):
+        half = _by_unit(train, units, seed=seed)
+        if all(_teaches(train, half, k) for k in range(HALVES)):
             return half
-    return None
+    half = [blocks(p.centres, HALVES) for p in train]
+    return half if all(_teaches(train, half, k) for k in range(HALVES)) else None
 
 
 def _teaches(train: list[LabelledPatches], half: list[NDArray[np.int64]], k: int) -> bool:
@@ -198,17 +195,12 @@ def _teaches(train: list[LabelledPatches], half: list[NDArray[np.int64]], k: int
     return bool((low < high).all())
 
 
-def _by_unit(train: list[LabelledPatches], units: list[str]) -> list[NDArray[np.int64]] | None:
-    """Half of every patch, whole units together and the halves about equal; None for a single unit."""
-    sizes: Counter[str] = Counter()
+def _by_unit(train: list[LabelledPatches], units: list[str], *, seed: int) -> list[NDArray[np.int64]]:
+    """Half of every patch, whole units together and the halves about equal; one half is empty for a single unit."""
+    sizes = dict.fromkeys(units, 0)
     for unit, patches in zip(units, train, strict=True):
         sizes[unit] += len(patches)
-    if len(sizes) < HALVES:
-        return None
-    filled, half_of = [0] * HALVES, {}
-    for unit, size in sorted(sizes.items(), key=lambda item: (-item[1], item[0])):  # the largest first fill evenly
-        half_of[unit] = int(np.argmin(filled))
-        filled[half_of[unit]] += size
+    half_of = group_folds(sizes, n_folds=HALVES, seed=seed)
     return [np.full(len(p), half_of[unit]) for unit, p in zip(units, train, strict=True)]
 
 

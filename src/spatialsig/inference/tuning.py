@@ -121,9 +121,8 @@ def fit_tuned(
     With ``whole``, the model returned sees pixels, whatever part of it has learned; else what the training set holds.
     """
     train, held_out = training_set.train, training_set.held_out
-    network = (
-        copy.deepcopy(tuning.network) if tuning.tune != FROZEN else tuning.network
-    )  # which another fit may start from
+    # another fit may start from the same network
+    network = tuning.network if tuning.tune == FROZEN else copy.deepcopy(tuning.network)
     if tuning.table is not None:
         network = table_backbone(tuning.table, train[0].source.features.shape[1])  # type: ignore[union-attr]
     elif tuning.tune == FROZEN and network is not None:

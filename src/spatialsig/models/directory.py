@@ -92,7 +92,7 @@ def check_model(directory: Path, *, kind: str, lists: tuple[str, ...]) -> dict[s
     """
     if not directory.is_dir():
         beside = sorted(place.parent.name for place in directory.parent.glob(f"*/{CONFIG}"))
-        msg = f"there is no model directory {str(directory)!r}; models beside it: {beside or 'none'}. wanted {model_words(kind)}.{what_is(directory) if directory.exists() else ''}"
+        msg = f"there is no model directory {str(directory)!r}; models beside it: {beside or 'none'}; wanted {model_words(kind)}.{what_is(directory)}"
         raise FileMissingError(msg)
     refuse_other_kind(directory, kind)
     what = "" if (directory / CONFIG).exists() else what_is(directory)

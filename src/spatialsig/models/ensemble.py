@@ -196,8 +196,7 @@ def load_signature_model(directory: AnyPath) -> SignatureModel:
     ('T cell',)
     """
     place = Path(directory)
-    what = what_is(place) if place.exists() else ""
-    fix = f"Give a directory that `model.save` wrote.{what}"
+    fix = f"Give a directory that `model.save` wrote.{what_is(place)}"
     check_files([place / CONFIG], what=f"model directory {place}", fix=fix, folders=False)
     kind = read_json(place / CONFIG, dict).get("kind")
     return SignatureEnsemble.load(place) if kind == SignatureEnsemble.kind else SignatureViT.load(place)

@@ -12,7 +12,9 @@ from spatialsig._text import MISSING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-SIGNATURE, GENE, WEIGHT = COLUMNS = ("signature", "gene", "weight")
+NEEDED = SIGNATURE, GENE = ("signature", "gene")
+WEIGHT = "weight"
+COLUMNS = (*NEEDED, WEIGHT)
 _SIGN_NAMES = frozenset(("direction", "sign", "regulation", "effect", "change"))
 _STRAND = frozenset(("strand", "orientation"))  # of the genome
 MINUS = "-\u2212\u2013"  # of the keyboard, of mathematics, and the dash that text processors make of it
@@ -53,10 +55,8 @@ def _says_nothing(name: str, rows: Mapping[int, Sequence[str]], place: int) -> b
 
 def _sign(text: str) -> float | None:
     """Number or sign that a field holds; None where it is another word."""
-    try:
-        return _SIGNS.get(text.lower()) or float(text.replace(",", ".").replace("\u2212", "-"))
-    except ValueError:
-        return None
+    found = _SIGNS.get(text.lower(), number(text))
+    return None if isinstance(found, str) else found
 
 
 def number(text: str) -> float | str:

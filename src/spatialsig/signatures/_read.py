@@ -21,11 +21,9 @@ from spatialsig._checks import first_few, warn
 from spatialsig._known import what_is
 from spatialsig._text import check_alike, csv_rows, decoded, describe_mangled, distinct, near_misses, read_yaml, trimmed
 from spatialsig.errors import FileMissingError, InputError
-from spatialsig.signatures._columns import MINUS, check_other_columns, number, other_columns
+from spatialsig.signatures._columns import COLUMNS, MINUS, NEEDED, WEIGHT, check_other_columns, number, other_columns
 from spatialsig.signatures._names import ENSEMBL
 
-_COLUMNS = ("signature", "gene")  # of a csv
-_WEIGHT = "weight"  # further column
 _SMALLEST = 1e-6  # weight; the largest is 1 / it
 _SIGNED = re.compile(rf"(.*[^{MINUS}+])([{MINUS}+])")  # as in UCell: "CD3D+", "DCN-"
 _GENE = re.compile(rf"(?!M\d)[A-Z][A-Z0-9]*(-[A-Z0-9]+)?(?<!\d{{5}})|{ENSEMBL.pattern}|[A-Z][a-z]{{1,5}}\d[a-z0-9]*")
@@ -127,7 +125,7 @@ def read_signatures(source: Source) -> dict[str, Genes]:
         msg = f"signatures {path}: not the layout of a {ending} file of gene sets ({error})."
         raise InputError(msg) from error
     if ending == ".csv" and (others := other_columns(csv_rows(text)[0])):
-        warn(f"signatures {path}: columns {others} are not read; known are {[*_COLUMNS, _WEIGHT]}.")
+        warn(f"signatures {path}: columns {others} are not read; known are {[*COLUMNS]}.")
     return _clean(sets, where=str(path))
 
 
@@ -255,26 +253,26 @@ def _read_csv(text: str) -> dict[str, Any]:
     sets: dict[str, Any] = {}
     header, rows = csv_rows(text)
     columns = [column.lower() for column in header]
-    if wanted := [column for column in _COLUMNS if column not in columns]:
-        near = near_misses(columns, _COLUMNS)
+    if wanted := [column for column in NEEDED if column not in columns]:
+        near = near_misses(columns, NEEDED)
         meant = "".join(f"; did you mean {right!r} by {name!r}?" for name, right in near.items())
         msg = f"there is no column {wanted[0]!r}, only {header}{meant}"
         raise ValueError(msg)
-    if near := near_misses(columns, (*_COLUMNS, _WEIGHT)):
+    if near := near_misses(columns, COLUMNS):
         name, right = next(iter(near.items()))
         msg = f"column {name!r} is not known; did you mean {right!r}?"
         raise ValueError(msg)
     check_other_columns(header, rows)
-    places = [columns.index(column) for column in _COLUMNS]
+    places = [columns.index(column) for column in NEEDED]
     for line, row in rows.items():
         signature, gene = (row[place] for place in places)
         if not (signature and gene):
             msg = f"line {line} has no {'gene' if signature else 'signature'}"
             raise ValueError(msg)
-        if _WEIGHT not in columns:
+        if WEIGHT not in columns:
             sets.setdefault(signature, []).append(gene)
             continue
-        text = row[columns.index(_WEIGHT)]
+        text = row[columns.index(WEIGHT)]
         weight = number(text)
         if repr(sets.setdefault(signature, {}).setdefault(gene, weight)) != repr(weight):
             msg = f"line {line} gives gene {gene!r} of {signature!r} another weight than a line before, {text!r}"

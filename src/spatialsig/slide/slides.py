@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
@@ -27,12 +27,12 @@ from spatialsig.slide.patches import Patches
 from spatialsig.slide.records import check_records
 from spatialsig.store.commit import commit_elements, write_attrs
 from spatialsig.store.lazy_tables import element_of, names_of, put, remove
-from spatialsig.store.metadata import check_new_names
+from spatialsig.store.metadata import check_new_names, read_attrs
 from spatialsig.store.parts import commit_table_parts, has_rows_of
 from spatialsig.store.snapshot import read_store
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     import anndata as ad
 
@@ -232,14 +232,23 @@ class Slide:
 
 def open_slides(data: Data) -> Iterator[Slide]:
     """Open the slides of ``data`` one after another; none is kept open here."""
+    return _each(data, partial(read_store, share_tables=True))
+
+
+def recorded_slides(data: Data) -> Iterator[Slide]:
+    """Slides of which nothing is read but the parameters kept with them: name, patient, folds; those in a store have no elements."""
+    return _each(data, lambda path: sd.SpatialData(attrs=read_attrs(path)))
+
+
+def _each(data: Data, read: Callable[[Path], sd.SpatialData]) -> Iterator[Slide]:
     if isinstance(data, sd.SpatialData):
         yield Slide(data)
     elif isinstance(data, str | Path):
-        yield _open_store(Path(data))
+        yield _from_store(Path(data), read)
     elif isinstance(data, Stores):
         check_not_empty(data)
         for path in data.stores.values():
-            yield _open_store(path)
+            yield _from_store(path, read)
     else:
         msg = f"wanted a SpatialData, the path of a store or a Cohort; got {type(data).__name__}."
         raise InputError(msg)
@@ -273,7 +282,7 @@ def on_slide(name: str) -> Iterator[None]:
         raise
 
 
-def _open_store(path: Path) -> Slide:
+def _from_store(path: Path, read: Callable[[Path], sd.SpatialData]) -> Slide:
     if path.is_file():
         what = what_is(path) or " Of an image or a bundle make one: `sp.io.read_he`, `sp.io.read_xenium`."
         msg = f"{str(path)!r} is a file; wanted the directory of a store.{what}"
@@ -281,4 +290,4 @@ def _open_store(path: Path) -> Slide:
     if not path.is_dir():
         msg = f"store {path} does not exist; make it with `sp.io.read_xenium(..., out=...)` or `sp.io.write`."
         raise StoreError(msg)
-    return Slide(read_store(path, share_tables=True), path)
+    return Slide(read(path), path)

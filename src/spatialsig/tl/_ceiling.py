@@ -17,7 +17,7 @@ from spatialsig._arguments import Count, Key, Seed, checked
 from spatialsig._checks import check_key
 from spatialsig.evaluation.ceiling import N_REPEATS, slide_ceiling
 from spatialsig.slide.each import map_slides
-from spatialsig.slide.slides import Data, Slide, open_slides
+from spatialsig.slide.slides import Data, Slide, recorded_slides
 
 
 @checked
@@ -74,7 +74,7 @@ def noise_ceiling(
     >>> ceiling.columns.tolist()
     ['sample', 'signature', 'ceiling']
     """
-    names = [slide.name for slide in open_slides(data)] if samples else []
+    names = [slide.name for slide in recorded_slides(data)] if samples else []
     for sample in samples or ():
         check_key(names, sample, name="samples", where="the slides of `data`")
     options = {"table_key": table_key, "signatures_key": signatures_key, "seed": seed, "n_repeats": n_repeats}

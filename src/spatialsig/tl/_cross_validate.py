@@ -32,7 +32,7 @@ from spatialsig.models.vit import SignatureViT
 from spatialsig.slide.folds import BUFFER
 from spatialsig.slide.ledger import Ledger, data_hash, run_hash
 from spatialsig.slide.parts import counts_of_table, members_of
-from spatialsig.slide.slides import Data, open_slides
+from spatialsig.slide.slides import Data, open_slides, recorded_slides
 from spatialsig.stats.grouped import grouped_mean
 
 if TYPE_CHECKING:
@@ -285,7 +285,7 @@ def _digest_of(slide: Slide, key: str) -> str:
 def _folds(data: Data) -> list[int]:
     """Numbers of the folds, which all slides must share."""
     splits: dict[str, dict[str, Any]] = {}
-    for slide in open_slides(data):
+    for slide in recorded_slides(data):
         if "split" not in slide.attrs:
             msg = f"slide {slide.name!r} has no folds to hold out; call `sp.pp.split` first."
             raise KeyMissingError(msg)

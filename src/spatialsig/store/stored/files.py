@@ -1,7 +1,5 @@
 """Files of a table in a store, read part by part, all of one moment.
 
-Floor 1.
-
 Floor 1. Used by slide/fingerprints, store/parts, store/stored/table.
 """
 

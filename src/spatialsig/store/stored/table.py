@@ -1,7 +1,5 @@
 """A table of many rows of which only what somebody asks for is read.
 
-Floor 1.
-
 Floor 1. Used by 7 modules of pp, slide, store.
 """
 
