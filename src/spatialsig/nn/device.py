@@ -34,6 +34,7 @@ _USUAL_MB = (
     32  # DEFAULT_MMAP_THRESHOLD_MAX of mallopt(3): where the limit of 128 KiB ends up by itself as blocks are freed
 )
 _CHOSEN_BY_USER = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")  # variables that glibc reads
+_CHOSEN_BY_DASK = "MALLOC_TRIM_THRESHOLD_=65536"  # set by a nanny for its workers, and left in the process it runs in
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 _holders, _lock = 0, threading.Lock()
 _ACCURATE = 1e-5  # relative error of a float32 product; bfloat16 would give 1e-3
@@ -164,10 +165,10 @@ def kept_memory() -> Iterator[None]:
     ask for them. Afterwards they are therefore set to 32 and 64 MiB, up to which glibc raises them by itself as large
     blocks are freed, and the memory kept is given back. What glibc cannot do is raise them by itself again.
 
-    Nothing is done where ``sp.settings.keep_memory`` is False, where the environment has told glibc its limits
+    Nothing is done where ``sp.settings.keep_memory`` is False, where the user told glibc its limits by the environment
     (``MALLOC_MMAP_THRESHOLD_``, ``MALLOC_TRIM_THRESHOLD_``, ``GLIBC_TUNABLES``), and with other C libraries.
     """
-    if not settings.keep_memory or any(name in os.environ for name in _CHOSEN_BY_USER):
+    if not settings.keep_memory or _limits_chosen():
         yield
         return
     _hold(1)
@@ -175,6 +176,19 @@ def kept_memory() -> Iterator[None]:
         yield
     finally:
         _hold(-1)
+
+
+def _limits_chosen() -> bool:
+    """Whether glibc was told limits by a variable when the process started, later ones it does not see."""
+    started = [entry for entry in _environment_at_start() if entry != _CHOSEN_BY_DASK]
+    return any(entry.startswith(f"{name}=") for entry in started for name in _CHOSEN_BY_USER)
+
+
+def _environment_at_start() -> list[str]:
+    try:
+        return os.fsdecode(Path("/proc/self/environ").read_bytes()).split("\0")
+    except OSError:  # not Linux
+        return [f"{name}={value}" for name, value in os.environ.items()]
 
 
 def _hold(change: int) -> None:
