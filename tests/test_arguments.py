@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -175,6 +175,59 @@ def test_what_does_not_fit_is_refused_by_name(name: str, given: Any, wanted: str
     with pytest.raises(InputError, match=wanted) as caught:
         example(**{name: given})
     assert str(caught.value).startswith((f"`{name}=", f"`{name}[", f"the name 1 in `{name}` of"))
+
+
+OWNERS = FUNCTIONS | {cls.__name__: cls for cls in (sp.ViTConfig, sp.TrainerConfig, sp.AugmentConfig)} | {
+    name: getattr(cls, method) for name, (cls, method) in METHODS.items()
+} | {"settings": type(sp.settings)}  # fmt: skip
+NUMBERS = {
+    f"{name}({argument})": (owner, argument, within(hint))
+    for name, owner in OWNERS.items()
+    for argument, hint in get_type_hints(owner).items()
+    if argument != "return" and {int, float} & within(hint)
+}
+ONE_NUMBER = [
+    np.array([1]), np.array([0.5]), np.array([[1.0]]), pd.Series([1]), pd.Series([0.5]), pd.Index([1]), pd.Series([True]), np.array(True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", NUMBERS)
+def test_no_number_is_made_of_what_holds_one_or_of_a_truth_value(case: str) -> None:
+    """Of every argument that takes a number: lists of one entry and truth values are none, scalars of NumPy are."""
+    owner, argument, kinds = NUMBERS[case]
+    lists = {tuple, Sequence, list, np.ndarray} & {get_origin(kind) or kind for kind in kinds}
+    wrongs = [] if bool in kinds else [np.True_, np.False_, [np.True_], {"a": np.True_}]
+    for wrong in wrongs + ([] if lists else ONE_NUMBER):
+        with pytest.raises(InputError, match=rf"^`{argument}(\[.*\])?=.*` of `x` must be "):
+            fitting(owner, {argument: wrong}, of="x")
+    default = inspect.signature(owner).parameters[argument].default
+    if type(default) in (int, float):
+        for scalar in (np.float32, np.float64) if type(default) is float else (np.int32, np.int64):
+            assert fitting(owner, {argument: scalar(default)}, of="x") == {argument: pytest.approx(default)}
+
+
+@pytest.mark.parametrize("case", NUMBERS)
+def test_no_number_below_zero_is_taken_where_it_means_nothing(case: str) -> None:
+    owner, argument, _ = NUMBERS[case]
+    if case in (
+        "datasets.synthetic_xenium(rotation_deg)",
+        "datasets.synthetic_xenium(stains)",
+        "io.optimize(chunk_px)",
+    ):
+        return  # an angle, and what is one of a list
+    for below in (-5, -0.5):
+        with pytest.raises(InputError, match=rf"^`{argument}={below}` of `x` must be "):
+            fitting(owner, {argument: below}, of="x")
+
+
+def test_arguments_that_take_numbers_are_found() -> None:
+    assert len(NUMBERS) > 150
+    assert {
+        "pp.make_patches(um_per_px)",
+        "tl.predict(n_views)",
+        "TrainerConfig(devices)",
+        "settings(threads)",
+    } <= NUMBERS.keys()
 
 
 def test_the_place_inside_an_argument_is_named() -> None:

@@ -16,6 +16,7 @@ import functools
 import inspect
 import os
 import reprlib
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -187,16 +188,38 @@ def _fitting(adapter: TypeAdapter[Any], value: Any, *, name: str, of: str) -> An
         msg = f"`{name}={short(value)}` of `{of}` holds a zero byte, which no name or path can."
         raise InputError(msg)
     try:
-        adapter.validate_python(value)
+        return _as_wanted(adapter, value)
     except ValidationError as error:
-        plain = _plain(value)
-        try:
-            adapter.validate_python(plain)
-        except ValidationError:
-            msg = f"{misfit(name, value, error, of=of)}."
-            raise InputError(msg + saved_there(value, error)) from None
-        return plain
-    return value
+        msg = f"{misfit(name, value, error, of=of)}."
+        raise InputError(msg + saved_there(value, error)) from None
+
+
+def _as_wanted(adapter: TypeAdapter[Any], value: Any) -> Any:
+    """``value``, or Python's own form of it where that alone fits."""
+    refused: ValidationError | None = None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of pandas, where a column of one row is asked for a number
+            taken = adapter.validate_python(value)
+        if not _was_cast(value, taken):
+            return value
+    except ValidationError as error:
+        refused = error
+    plain = _plain(value)
+    try:
+        adapter.validate_python(plain)
+    except ValidationError as error:
+        raise refused or error from None
+    return plain
+
+
+def _was_cast(value: Any, taken: Any) -> bool:
+    """Whether pydantic made a number of what has ``__float__``, as a list or a truth value of NumPy and pandas does too."""
+    if isinstance(value, Mapping) and isinstance(taken, Mapping):
+        return any(_was_cast(value[name], each) for name, each in taken.items() if name in value)
+    if isinstance(value, list | tuple) and isinstance(taken, list | tuple):
+        return any(map(_was_cast, value, taken))
+    return isinstance(taken, float) and not isinstance(value, float | int)
 
 
 def check_record(kind: Any, value: Any, *, where: str) -> None:
@@ -208,20 +231,17 @@ def check_record(kind: Any, value: Any, *, where: str) -> None:
         Naming the first place in it that does not fit, what stands there, and what is wanted.
     """
     try:
-        _record_adapter(kind).validate_python(value)
-    except ValidationError:
-        try:
-            _record_adapter(kind).validate_python(_plain(value))
-        except ValidationError as error:
-            first = error.errors()[0]
-            steps, held = place_in(value, first["loc"])
-            place = f"{where}{brackets(steps)}"
-            wanted = f"a record with {first['loc'][-1]!r}" if first["type"] == "missing" else in_words(first["msg"])
-            msg = (
-                f"{place} is {reprlib.repr(held)}, but must be {wanted}. It was changed since it was written: restore it, "
-                "or delete it and make again what it was about."
-            )
-            raise InputError(msg) from None
+        _as_wanted(_record_adapter(kind), value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        steps, held = place_in(value, first["loc"])
+        place = f"{where}{brackets(steps)}"
+        wanted = f"a record with {first['loc'][-1]!r}" if first["type"] == "missing" else in_words(first["msg"])
+        msg = (
+            f"{place} is {reprlib.repr(held)}, but must be {wanted}. It was changed since it was written: restore it, "
+            "or delete it and make again what it was about."
+        )
+        raise InputError(msg) from None
 
 
 @functools.cache

@@ -82,8 +82,8 @@ def import_(
         Path | None, typer.Option(help="CSV file of its alignment, or the zip of Xenium Explorer.")
     ] = None,
     um_per_px: Annotated[float | None, typer.Option(help="µm per px of an H&E that does not state it.")] = None,
-    min_counts: Annotated[int, typer.Option(help="Minimum counts of a cell.")] = 10,
-    min_genes: Annotated[int, typer.Option(help="Minimum genes of a cell.")] = 5,
+    min_counts: Annotated[int, typer.Option(min=0, help="Minimum counts of a cell.")] = 10,
+    min_genes: Annotated[int, typer.Option(min=0, help="Minimum genes of a cell.")] = 5,
     *,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing stores.")] = False,
     quiet: Quiet = False,

@@ -12,7 +12,7 @@ import anndata as ad
 import numpy as np
 
 from spatialsig import _keys
-from spatialsig._arguments import checked
+from spatialsig._arguments import Natural, checked
 from spatialsig.errors import InputError
 from spatialsig.slide.counts import count_blocks
 from spatialsig.slide.each import map_slides
@@ -30,7 +30,7 @@ GENE_EXPRESSION = "Gene Expression"
 
 
 @checked
-def filter_cells(data: Data, *, min_counts: int = 10, min_genes: int = 5, table_key: str = _keys.TABLE) -> None:
+def filter_cells(data: Data, *, min_counts: Natural = 10, min_genes: Natural = 5, table_key: str = _keys.TABLE) -> None:
     """Keep the cells of a table that have enough counts and genes, and only the columns that are genes.
 
     Parameters
