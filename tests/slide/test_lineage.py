@@ -96,6 +96,12 @@ def replaced_pixels(slide: sd.SpatialData) -> None:
     )
 
 
+def replaced_level(slide: sd.SpatialData) -> None:
+    """A coarser level alone, as other software writes it; the finest stays."""
+    level = slide["he_image"]["scale1"]["image"]
+    slide["he_image"]["scale1"]["image"] = level.copy(data=255 - level.data)
+
+
 def moved_image(slide: sd.SpatialData) -> None:
     before = get_transformation(slide["he_image"], "global")
     set_transformation(slide["he_image"], Sequence([before, Translation([40, 0], ("x", "y"))]), "global")
@@ -149,6 +155,7 @@ def other_labels(slide: sd.SpatialData) -> None:
 # change -> the parts that are other than before
 CHANGES: dict[Callable[[sd.SpatialData], None], set[str]] = {
     replaced_pixels: {"pixels"},
+    replaced_level: {"pixels"},
     moved_image: {"place"},
     changed_counts: {"counts"},
     moved_cells: {"positions"},

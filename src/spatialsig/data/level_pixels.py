@@ -2,7 +2,7 @@
 
 A level that is mirrored, black or of another image has the right size all the same, and patches would be read from it.
 
-Floor 2. Used by io/_elements, io/_store, pp/_elements, pp/_registration_image, slide/patches.
+Floor 2. Used by io/_elements, io/_store, pp/_elements, pp/_registration_image, slide/fingerprints, slide/patches.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def check_shown(levels: Sequence[ImageLevel], index: int, *, name: str) -> None:
         Naming the image, the level and how it differs.
     """
     for number, (fine, coarse) in enumerate(itertools.pairwise(levels[: index + 1]), start=1):
-        if _is_lazy(fine.pixels) or _is_lazy(coarse.pixels):
+        if is_lazy(fine.pixels) or is_lazy(coarse.pixels):
             continue
         found = difference(_windows(fine), _windows(coarse))
         if found is not None:
@@ -147,7 +147,7 @@ def _windows(level: ImageLevel) -> Windows:
     return Windows(level.shape, lambda rows, columns: np.moveaxis(np.asarray(pixels[:, rows, columns]), 0, 2))
 
 
-def _is_lazy(pixels: Any) -> bool:
+def is_lazy(pixels: Any) -> bool:
     """Whether an array is computed when it is read: a window of a coarse level may take the whole image."""
     data = pixels.data if isinstance(pixels, DataArray) else pixels
     return isinstance(data, DaskArray) and not all(str(layer).startswith(_AS_IT_IS) for layer in data.dask.layers)

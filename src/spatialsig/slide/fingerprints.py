@@ -20,8 +20,10 @@ from scipy import sparse
 
 from spatialsig import _keys
 from spatialsig._hashing import json_hash
+from spatialsig.data.level_pixels import is_lazy
 from spatialsig.slide.coordinates import full_resolution
 from spatialsig.store.chunk_files import check_whole
+from spatialsig.store.layout import levels_of
 from spatialsig.store.matrices import is_stored, value_blocks
 from spatialsig.store.stored.files import StoredNames
 from spatialsig.store.stored.table import Columns, row_names
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 BLOCK_PX = 256  # edge of the three blocks of an image that stand for its pixels, and of the chunks we write
 WHOLE = 2**20  # values of an image that are few enough to look at all of them
+WHOLE_LEVEL = 2**22  # ... of a coarser level: the coarsest one, of 1,024 px at most, shows the whole image
 N_SPOTS = 64  # values of a table that tell a selection of its rows and columns from other numbers
 T = TypeVar("T")
 crc32: Callable[..., int] = deflate_crc32  # the numbers of `zlib.crc32`, five times as fast
@@ -167,18 +170,31 @@ def of_shapes(shapes: pd.DataFrame, spec: Mapping[str, Any] | None) -> str:
     return json_hash([_text(shapes.index), _checksums(origins), spec["size_l0"], spec["image_key"]])
 
 
-def of_pixels(image: DataArray | DataTree) -> str:
-    """Size of an image, and three blocks of it at full resolution (a small one whole): the same in any layout of a store."""
-    check_whole(image)  # what is lost is not what was changed
-    full = full_resolution(image)
-    height, width = full.sizes["y"], full.sizes["x"]
-    if full.size <= WHOLE:
-        return json_hash([height, width, _checksums(full.to_numpy())])
+def of_pixels(image: DataArray | DataTree, number: int = 0) -> str | None:
+    """Size of a level of an image, and three blocks of it (a small one whole): the same in any layout of a store.
+
+    None where there is no such level, and for a coarser one that is lazy and large: its pixels are made from the finest
+    when they are read, and a block of it would take all of them.
+    """
+    if number == 0:
+        check_whole(image)  # of all levels: what is lost is not what was changed
+        return _of_blocks(full_resolution(image), whole=WHOLE)
+    levels = levels_of(image)
+    if number >= len(levels) or (is_lazy(levels[number]) and levels[0].size > WHOLE_LEVEL):
+        return None
+    return _of_blocks(levels[number], whole=WHOLE_LEVEL)
+
+
+def _of_blocks(level: DataArray, *, whole: int) -> str:
+    height, width = level.sizes["y"], level.sizes["x"]
+    if level.size <= whole:
+        return json_hash([height, width, _checksums(level.to_numpy())])
     blocks = []
     for share in (0.25, 0.5, 0.75):
         y, x = (int(share * size) // BLOCK_PX * BLOCK_PX for size in (height, width))  # no block lies in two chunks
-        blocks.append(full[:, y : y + BLOCK_PX, x : x + BLOCK_PX].data)
-    pixels = compute(*blocks)  # type: ignore[no-untyped-call]
+        blocks.append(level[:, y : y + BLOCK_PX, x : x + BLOCK_PX].data)
+    # stored blocks are read faster than threads are started
+    pixels = compute(*blocks, scheduler=None if is_lazy(level) else "synchronous")  # type: ignore[no-untyped-call]
     return json_hash([height, width, [_checksums(np.asarray(block)) for block in pixels]])
 
 

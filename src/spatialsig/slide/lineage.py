@@ -20,7 +20,18 @@ from spatialsig._hashing import json_hash
 from spatialsig.errors import AlignmentError, InputError, StaleError
 from spatialsig.slide.coordinates import check_squares, image_to_um
 from spatialsig.slide.fingerprints import Kept, Numbers, of_column, of_pixels, of_shapes
-from spatialsig.slide.parts import COLUMNS, COLUMNS_OF_SHAPES, FOLDS, MEMBERS, PLACE, STAIN, described, what_is_made
+from spatialsig.slide.parts import (
+    COLUMNS,
+    COLUMNS_OF_SHAPES,
+    FOLDS,
+    MEMBERS,
+    PLACE,
+    STAIN,
+    described,
+    level_of,
+    what_is_made,
+    with_levels,
+)
 from spatialsig.store.tables import parts_of
 
 if TYPE_CHECKING:
@@ -64,7 +75,7 @@ class Lineage:
 
     def record(self, part: str, sources: Iterable[str], *, made_by: str) -> None:
         """Record on the object what a part holds and was made from; sources that are not there are left out."""
-        prints = {source: self.fingerprint(source) for source in sources}
+        prints = {one: self.fingerprint(one) for source in sources for one in with_levels(self.slide, source)}
         self.slide.attrs.setdefault(LINEAGE, {})[part] = {
             MADE_BY: made_by,
             SOURCES: {source: found for source, found in prints.items() if found is not None},
@@ -164,6 +175,8 @@ class Lineage:
             fresh = False
             yield message
         for source, before in sources:
+            if level_of(source) and not fresh:  # the reason is given
+                continue
             # what belongs to single rows of a table stays right when others are left out
             by_row = part.startswith(f"{source.partition('/')[0]}/")
             spots = recorded[SPOTS].get(source)
@@ -199,7 +212,7 @@ class Lineage:
             made = {"what": what_is_made(part, entry[MADE_BY]), "part": part, "made_by": f"sp.{entry[MADE_BY]}"}
             state = STALE if reasons else CHANGED if edited else FRESH
             made |= {"state": state, "detail": " ".join(reasons + edited)}
-            yield made | {"made_from": ", ".join(entry[SOURCES])}
+            yield made | {"made_from": ", ".join(source for source in entry[SOURCES] if not level_of(source))}
 
     def _edits(self, part: str) -> Iterator[str]:
         """A sentence where a part was changed by hand."""
@@ -232,7 +245,7 @@ class Lineage:
             numbers = self._numbers_of(part)
             return None if numbers is None else numbers.fingerprint
         if key in sdata.images:
-            return self._of_place(key) if aspect == PLACE else of_pixels(sdata.images[key])
+            return self._of_place(key) if aspect == PLACE else of_pixels(sdata.images[key], level_of(part))
         if key not in sdata.shapes:
             return None
         spec = attrs.get("patches", {}).get(key)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from spatialsig import _keys
+from spatialsig.store.layout import levels_of
 
 if TYPE_CHECKING:
     from spatialsig.slide.slides import Slide
@@ -51,6 +52,19 @@ def pixels_of(image_key: str) -> str:
     return f"{image_key}/{PIXELS}"
 
 
+def with_levels(slide: Slide, part: str) -> list[str]:
+    """A part, and of pixels their coarser levels too: patches are read from the level that fits their size."""
+    key, _, aspect = part.partition("/")
+    levels = levels_of(slide.sdata.images.get(key)) if aspect == PIXELS else []
+    return [part, *(f"{part}/{number}" for number in range(1, len(levels)))]
+
+
+def level_of(part: str) -> int:
+    """Number of the level of an image that a part is; 0 for the finest, and for what is no level."""
+    number = part.partition(f"/{PIXELS}/")[2]
+    return int(number) if number.isdecimal() else 0
+
+
 def place_of(image_key: str) -> str:
     """Part that is where an image lies."""
     return f"{image_key}/{PLACE}"
@@ -84,7 +98,7 @@ def described(slide: Slide, part: str) -> str:
         return "its folds"
     if section in {PIXELS, PLACE, STAIN}:
         what = {PIXELS: "the pixels of image", PLACE: "the alignment of image", STAIN: "the stain of patches"}
-        return f"{what[section]} {key!r}"
+        return f"level {name} of {what[section]} {key!r}" if name else f"{what[section]} {key!r}"
     if aspect.startswith(MEMBERS):
         section, name = "obsm", _keys.MEMBERSHIP
     if section == "columns":
