@@ -15,6 +15,7 @@ from scipy import sparse
 
 from spatialsig.errors import InputError
 from spatialsig.stats.cell_rows import sub_matrix
+from spatialsig.store.stored.damage import decoding
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,7 +121,9 @@ class StoredCells(_KeptRows):
                 "counts: write the table with `X` as scipy.sparse.csr_matrix."
             )
             raise InputError(msg)
-        self._indptr: NDArray[np.int64] = np.asarray(_array(opened, "indptr")[:], np.int64)
+        self._group = group
+        with decoding(lambda: [group]):
+            self._indptr: NDArray[np.int64] = np.asarray(_array(opened, "indptr")[:], np.int64)
         self._data, self._indices = _array(opened, "data"), _array(opened, "indices")
         self._n_all = int(np.asarray(opened.attrs["shape"])[1])
         self._columns = np.asarray(columns, np.int64)
@@ -138,7 +141,8 @@ class StoredCells(_KeptRows):
             return sparse.csr_matrix((0, len(self._columns)), dtype=np.float32)
         low, high = rows[0], rows[-1] + 1
         start, stop = int(self._indptr[low]), int(self._indptr[high])
-        read = (self._data[start:stop], self._indices[start:stop], self._indptr[low : high + 1] - start)
+        with decoding(lambda: [self._group]):
+            read = (self._data[start:stop], self._indices[start:stop], self._indptr[low : high + 1] - start)
         block = sparse.csr_matrix(tuple(np.asarray(part) for part in read), shape=(high - low, self._n_all))
         return sub_matrix(block, self._columns, rows - low)
 

@@ -27,6 +27,7 @@ from spatialsig._settings import settings
 from spatialsig.data.resources import CHUNK_POOL_SHARE, batch_memory
 from spatialsig.errors import StoreError
 from spatialsig.store.chunk_files import was_written
+from spatialsig.store.stored.damage import what_to_do
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,7 +84,7 @@ class StoredArray:
         try:
             n = len(imagecodecs.zstd_decode(data, out=flat.data))
         except RuntimeError as error:
-            msg = f"chunk {file} is damaged: {error}"
+            msg = f"chunk {file} is damaged: it cannot be decoded"
             raise ValueError(msg) from error
         _check_size(n, flat.size, file)
 
@@ -202,7 +203,8 @@ def _each(jobs: Sequence[Job]) -> None:
         try:
             _place(array, index, parts, keep)
         except (ValueError, OSError) as error:
-            msg = f"{name}: cannot read {array.path}: {error}"
+            file = Path(array.path, array.key.format(*index))
+            msg = f"{name}: cannot read {array.path}: {error}. {what_to_do(file)}"
             raise StoreError(msg) from error
 
 

@@ -18,6 +18,8 @@ from xarray import DataArray
 
 from spatialsig.data.pyramid import area_weights
 from spatialsig.errors import InputError
+from spatialsig.store.chunk_files import sources_of
+from spatialsig.store.stored.damage import decoding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -144,7 +146,12 @@ def _span(share: float, size: int) -> slice:
 
 def _windows(level: ImageLevel) -> Windows:
     pixels = zarr.open_array(level.pixels, mode="r") if isinstance(level.pixels, Path) else level.pixels
-    return Windows(level.shape, lambda rows, columns: np.moveaxis(np.asarray(pixels[:, rows, columns]), 0, 2))
+
+    def read(rows: slice, columns: slice) -> NDArray[Any]:
+        with decoding(lambda: sources_of(pixels)):
+            return np.moveaxis(np.asarray(pixels[:, rows, columns]), 0, 2)
+
+    return Windows(level.shape, read)
 
 
 def is_lazy(pixels: Any) -> bool:

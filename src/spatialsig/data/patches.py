@@ -22,6 +22,8 @@ from spatialsig.data.pyramid import ImageLevel, area_weights, image_levels, leve
 from spatialsig.data.resources import batch_memory, open_array
 from spatialsig.errors import InputError, StoreError
 from spatialsig.stats.stain import recolour
+from spatialsig.store.chunk_files import sources_of
+from spatialsig.store.stored.damage import decoding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -203,10 +205,15 @@ def _start(request: Request) -> tuple[list[Job], Callable[[], None]]:
 @contextmanager
 def _named(source: PatchSource) -> Iterator[None]:
     """Say which slide cannot be read."""
+    pixels = source.level.pixels
     try:
-        yield
+        with decoding(lambda: [pixels] if isinstance(pixels, Path) else sources_of(pixels)):
+            yield
+    except StoreError as error:
+        msg = f"slide {source.sample!r}: {error}"
+        raise StoreError(msg) from error
     except (ValueError, OSError) as error:
-        msg = f"slide {source.sample!r}: cannot read {source.level.pixels}: {error}"
+        msg = f"slide {source.sample!r}: cannot read {pixels}: {error}"
         raise StoreError(msg) from error
 
 

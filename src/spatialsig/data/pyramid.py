@@ -21,7 +21,8 @@ from spatialsig._checks import check_key
 from spatialsig.data.chunks import stored_array
 from spatialsig.data.images import check_rgb
 from spatialsig.data.resources import open_array
-from spatialsig.store.chunk_files import check_whole
+from spatialsig.store.chunk_files import check_whole, sources_of
+from spatialsig.store.stored.damage import decoding
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -112,7 +113,8 @@ def level_corner(full: ImageLevel, level: ImageLevel) -> tuple[float, float]:
 
 def _crop(level: ImageLevel, start: list[int], stop: list[int]) -> NDArray[np.float32]:
     pixels = zarr.open_array(level.pixels, mode="r") if isinstance(level.pixels, Path) else level.pixels
-    return np.asarray(pixels[:, start[0] : stop[0], start[1] : stop[1]]).astype(np.float32)
+    with decoding(lambda: sources_of(pixels)):
+        return np.asarray(pixels[:, start[0] : stop[0], start[1] : stop[1]]).astype(np.float32)
 
 
 def level_factor(full: int, level: int) -> float:

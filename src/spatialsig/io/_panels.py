@@ -13,6 +13,7 @@ from anndata.io import read_elem
 
 from spatialsig._hashing import content_hash
 from spatialsig.errors import KeyMissingError, StoreError
+from spatialsig.store.stored.damage import decoding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,8 +33,13 @@ def _read_var(sample: str, path: Path, table_key: str) -> pd.DataFrame:
     if table_key not in tables:
         msg = f"`table_key={table_key!r}` is not in the tables of slide {sample!r}; available: {tables}."
         raise KeyMissingError(msg)
+    table = path / "tables" / table_key
     try:
-        var: pd.DataFrame = read_elem(zarr.open_group(path / "tables" / table_key, mode="r")["var"])
+        with decoding(lambda: [table / "var"]):
+            var: pd.DataFrame = read_elem(zarr.open_group(table, mode="r")["var"])
+    except StoreError as error:
+        msg = f"genes of slide {sample!r}: {error}"
+        raise StoreError(msg) from error
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         msg = f"genes of slide {sample!r} in {str(path)!r} cannot be read ({error}): import the slide again."
         raise StoreError(msg) from error

@@ -23,6 +23,7 @@ from spatialsig.pl.drawing.canvas import FAINT, INK, canvas, save_figure
 from spatialsig.pl.drawing.slide_panels import background, draw_image, frame, scale_bar
 from spatialsig.slide.coordinates import full_resolution, image_of, image_to_um, positions, um_to_image
 from spatialsig.slide.slides import Data, open_slides
+from spatialsig.store.stored.damage import computed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -183,7 +184,7 @@ def _mark(axes: Axes, name: str, box: Box) -> None:
 
 def _draw_window(axes: Axes, slide: Slide, image_key: str, xy: NDArray[np.float64], box: Box, um_per_px: float) -> None:
     x0, y0, x1, y1 = (int(edge) for edge in box)
-    pixels = np.asarray(full_resolution(image_of(slide, image_key))[:3, y0:y1, x0:x1].data)
+    pixels = computed(full_resolution(image_of(slide, image_key))[:3, y0:y1, x0:x1])
     axes.imshow(np.moveaxis(pixels, 0, -1), extent=(x0, x1, y1, y0), origin="upper", interpolation="bicubic", zorder=0)
     reach = NUCLEUS_UM / um_per_px
     near = xy[((xy > (x0 - reach, y0 - reach)) & (xy < (x1 + reach, y1 + reach))).all(axis=1)]

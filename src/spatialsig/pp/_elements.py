@@ -33,6 +33,7 @@ from spatialsig.slide.coordinates import XY, check_matrix, full_resolution, imag
 from spatialsig.slide.parts import pixels_of, place_of
 from spatialsig.store.layout import levels_of
 from spatialsig.store.lazy_tables import element_of
+from spatialsig.store.stored.damage import computed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -131,7 +132,7 @@ def _mask_of_labels(slide: Slide, image_key: str, key: str) -> TissueMask:
     step = scale * float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))  # label px per px of the mask
     enough = [level for level in levels if full.sizes["x"] / level.sizes["x"] <= max(step, 1.0)]
     level = min(enough or levels[:1], key=lambda one: one.sizes["x"])
-    labels = np.asarray(level.data) > 0
+    labels = computed(level) > 0
     y, x = np.meshgrid(*((np.arange(n) + 0.5) * scale for n in shape), indexing="ij")
     column, row = np.einsum("ij,jyx->iyx", matrix[:2, :2], np.stack([x, y])) + matrix[:2, 2][:, None, None]
     row = np.floor(row * labels.shape[0] / full.sizes["y"]).astype(np.int64)

@@ -19,7 +19,9 @@ from spatialsig.data.pyramid import level_corner
 from spatialsig.errors import AlignmentError, StoreError
 from spatialsig.slide.coordinates import XY, image_of
 from spatialsig.stats.registration import haematoxylin, nuclear_contrast
+from spatialsig.store.chunk_files import sources_of
 from spatialsig.store.parts import commit_transformations
+from spatialsig.store.stored.damage import decoding
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -118,11 +120,14 @@ def _read_stain(
         pixels = _open(level)
         for start in range(top, bottom, rows):
             stop = min(start + rows, bottom)
-            strip = np.asarray(pixels[:, start * factor : stop * factor, left * factor : right * factor])
+            with decoding(lambda: sources_of(pixels)):
+                strip = np.asarray(pixels[:, start * factor : stop * factor, left * factor : right * factor])
             blocks = strip.reshape(3, stop - start, factor, right - left, factor)
             rgb = blocks[:, :, 0, :, 0] if factor == 1 else blocks.mean(axis=(2, 4), dtype=np.float32).round()
             into = slice(start - top, stop - top)
             stain[into], density[into] = haematoxylin(np.moveaxis(rgb, 0, -1).astype(np.uint8))
+    except StoreError:
+        raise
     except (ValueError, OSError) as error:
         msg = f"{name} cannot be read: {error}"
         raise StoreError(msg) from error

@@ -19,6 +19,7 @@ from spatialsig.stats.patch_quality import glass_density, not_stain
 from spatialsig.stats.stain import optical_density
 from spatialsig.store.chunk_files import check_whole
 from spatialsig.store.layout import levels_of
+from spatialsig.store.stored.damage import computed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,7 +58,7 @@ def coarse_pixels(
     step = min(step, *(level.sizes[a] for a in ("y", "x")))
     pixels = da.asarray(level.transpose("y", "x", "c").data)[..., :3]  # type: ignore[no-untyped-call]
     small = da.coarsen(np.mean, pixels, {0: step, 1: step}, trim_excess=True)
-    return np.asarray(small, np.float32), (scale[0] * step, scale[1] * step)
+    return computed(small).astype(np.float32, copy=False), (scale[0] * step, scale[1] * step)
 
 
 def coarse_level(image: DataArray | DataTree, *, um_per_px: float, target_um_per_px: float) -> int:

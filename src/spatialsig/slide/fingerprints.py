@@ -22,9 +22,10 @@ from spatialsig import _keys
 from spatialsig._hashing import json_hash
 from spatialsig.data.level_pixels import is_lazy
 from spatialsig.slide.coordinates import full_resolution
-from spatialsig.store.chunk_files import check_whole
+from spatialsig.store.chunk_files import check_whole, sources_of
 from spatialsig.store.layout import levels_of
-from spatialsig.store.matrices import is_stored, value_blocks
+from spatialsig.store.matrices import is_stored, rows_of, value_blocks
+from spatialsig.store.stored.damage import computed, decoding
 from spatialsig.store.stored.files import StoredNames
 from spatialsig.store.stored.table import Columns, row_names
 
@@ -120,7 +121,7 @@ class Numbers:
         if sparse.issparse(self.values) or is_stored(
             self.values
         ):  # the first of each row that holds something: zeros tell little
-            chosen = self.values[row].tocsr()
+            chosen = rows_of(self.values, row).tocsr()
             filled = np.diff(chosen.indptr) > 0
             column[filled] = chosen.indices[chosen.indptr[:-1][filled]]
         return {
@@ -135,7 +136,7 @@ class Numbers:
     def _at(self, rows: NDArray[Any], columns: NDArray[Any]) -> list[str]:
         """Values exactly, as text: JSON knows neither NaN nor infinity."""
         found = (
-            self.values[rows].tocsr()[np.arange(len(rows)), columns]
+            rows_of(self.values, rows).tocsr()[np.arange(len(rows)), columns]
             if is_stored(self.values)
             else self.values[rows, columns]
         )
@@ -188,13 +189,14 @@ def of_pixels(image: DataArray | DataTree, number: int = 0) -> str | None:
 def _of_blocks(level: DataArray, *, whole: int) -> str:
     height, width = level.sizes["y"], level.sizes["x"]
     if level.size <= whole:
-        return json_hash([height, width, _checksums(level.to_numpy())])
+        return json_hash([height, width, _checksums(computed(level))])
     blocks = []
     for share in (0.25, 0.5, 0.75):
         y, x = (int(share * size) // BLOCK_PX * BLOCK_PX for size in (height, width))  # no block lies in two chunks
         blocks.append(level[:, y : y + BLOCK_PX, x : x + BLOCK_PX].data)
     # stored blocks are read faster than threads are started
-    pixels = compute(*blocks, scheduler=None if is_lazy(level) else "synchronous")  # type: ignore[no-untyped-call]
+    with decoding(lambda: sources_of(level)):
+        pixels = compute(*blocks, scheduler=None if is_lazy(level) else "synchronous")  # type: ignore[no-untyped-call]
     return json_hash([height, width, [_checksums(np.asarray(block)) for block in pixels]])
 
 

@@ -2,7 +2,7 @@
 
 Names are listed and compared; no chunk is opened.
 
-Floor 1. Used by 7 modules of data, io, pl, pp, slide, store.
+Floor 1. Used by 13 modules of data, io, pl, pp, slide, store.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ import time
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import zarr
+from xarray import DataArray
 
 from spatialsig._checks import first_few, warn
 from spatialsig._files import object_or_empty
@@ -65,10 +68,21 @@ def check_whole(element: object) -> None:
 
 def arrays_behind(element: object) -> list[Path]:
     """Zarr arrays on this disk that the pixels of an element are read from, sorted."""
-    graphs = [level.data.dask for level in levels_of(element) if hasattr(level.data, "dask")]
-    sources = [layer[name] for graph in graphs for name, layer in graph.layers.items() if name.startswith(_SOURCE)]
+    return sorted({source for level in levels_of(element) for source in sources_of(level)})
+
+
+def sources_of(array: Any) -> set[Path]:
+    """Zarr arrays on this disk that an array of xarray, dask or zarr reads."""
+    if isinstance(array, DataArray):
+        array = array.data
+    layers = array.dask.layers.items() if hasattr(array, "dask") else ()
+    sources = (
+        [array]
+        if isinstance(array, zarr.Array)
+        else [graph[name] for name, graph in layers if name.startswith(_SOURCE)]
+    )
     roots = [(getattr(source.store, "root", None), source.path) for source in sources]
-    return sorted({Path(root) / path for root, path in roots if root is not None})
+    return {Path(root) / path for root, path in roots if root is not None}
 
 
 def check_arrays(arrays: Iterable[Path], *, name: str) -> None:

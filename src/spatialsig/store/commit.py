@@ -32,7 +32,7 @@ from spatialsig._files import flush_entry
 from spatialsig._paths import behind_links
 from spatialsig.errors import InputError, StoreError
 from spatialsig.store.atomic import exchange, flush_tree
-from spatialsig.store.chunk_files import check_whole
+from spatialsig.store.chunk_files import arrays_behind, check_whole
 from spatialsig.store.foreign import check_only_ours
 from spatialsig.store.layout import DEFAULT, Layout, LayoutName, as_layout, check_level_sizes, levels_of
 from spatialsig.store.lock import writer_lock
@@ -54,6 +54,7 @@ from spatialsig.store.metadata import (
     root_document,
     try_record_current,
 )
+from spatialsig.store.stored.damage import decoding
 from spatialsig.store.stream import StreamedImage, as_streamed, check_pixels, fill, template
 from spatialsig.store.swap import clear_leftovers, staging_directory, swap_in
 from spatialsig.store.tables import storable
@@ -214,7 +215,8 @@ def _write(
     with quiet_zarr():
         # a table may be written without the element that it annotates: that one is in the live store
         warnings.filterwarnings("ignore", message=".*annotat.*", category=UserWarning)
-        SpatialData.init_from_elements(small, attrs=dict(attrs)).write(staging, update_sdata_path=False)
+        with decoding(lambda: [array for element in elements.values() for array in arrays_behind(element)]):
+            SpatialData.init_from_elements(small, attrs=dict(attrs)).write(staging, update_sdata_path=False)
     known = {name: fill(staging / "images" / name, image) for name, image in pixels.items()}
     for name, element in elements.items():
         if isinstance(element, StreamedTable):

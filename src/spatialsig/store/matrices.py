@@ -18,6 +18,7 @@ from anndata.io import sparse_dataset
 from scipy import sparse
 
 from spatialsig.errors import StoreError
+from spatialsig.store.stored.damage import decoding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -55,7 +56,18 @@ def index_pointers(values: Matrix) -> NDArray[Any]:
     """Where the rows of a matrix begin and end, ``(n_rows + 1,)``."""
     if isinstance(values, Selection):
         return values.indptr
-    return np.asarray(values.group["indptr"][:] if is_stored(values) else values.indptr)
+    if not is_stored(values):
+        return np.asarray(values.indptr)
+    with decoding(lambda: [_place_of(values)]):
+        return np.asarray(values.group["indptr"][:])
+
+
+def rows_of(values: Matrix, rows: NDArray[np.int64]) -> Any:
+    """Some rows of a matrix."""
+    if not isinstance(values, CSRDataset):
+        return values[rows]
+    with decoding(lambda: [_place_of(values)]):
+        return values[rows]
 
 
 def row_blocks(values: Matrix) -> Iterator[tuple[slice, sparse.csr_matrix]]:
@@ -79,7 +91,8 @@ def row_blocks(values: Matrix) -> Iterator[tuple[slice, sparse.csr_matrix]]:
     data, indices = values.group["data"], values.group["indices"]
     for first, last in itertools.pairwise(bounds):
         start, stop = int(pointers[first]), int(pointers[last])
-        parts = data[start:stop], indices[start:stop], pointers[first : last + 1] - pointers[first]
+        with decoding(lambda: [_place_of(values)]):
+            parts = data[start:stop], indices[start:stop], pointers[first : last + 1] - pointers[first]
         block = sparse.csr_matrix(tuple(map(np.asarray, parts)), shape=(last - first, values.shape[1]))
         if _identity(values) != before:
             raise replaced(_place_of(values))
@@ -103,7 +116,9 @@ def value_blocks(values: Matrix, part: str) -> Iterator[NDArray[Any]]:
     array = values.group[part]
     kind = array.dtype if part == "data" else _index_type(values.shape, int(values.group["data"].shape[0]))
     for start in range(0, array.shape[0], BLOCK):
-        yield np.asarray(array[start : start + BLOCK]).astype(kind, copy=False)
+        with decoding(lambda: [_place_of(values)]):
+            block = np.asarray(array[start : start + BLOCK])
+        yield block.astype(kind, copy=False)
 
 
 def _index_type(shape: tuple[int, int], n_values: int) -> np.dtype[Any]:
@@ -128,7 +143,7 @@ class Selection:
         self._opened = _identity(source)
 
     def __getitem__(self, rows: NDArray[np.int64]) -> sparse.csr_matrix:
-        return sparse.csr_matrix(self.source[np.flatnonzero(self.rows)[rows]])[:, self.columns]
+        return sparse.csr_matrix(rows_of(self.source, np.flatnonzero(self.rows)[rows]))[:, self.columns]
 
     @cached_property
     def indptr(self) -> NDArray[Any]:

@@ -16,10 +16,12 @@ import zarr
 from spatialsig._progress import progress_bar
 from spatialsig._settings import settings
 from spatialsig.errors import StoreError
+from spatialsig.store.chunk_files import sources_of
 from spatialsig.store.chunk_writer import ChunkWriter, in_threads
 from spatialsig.store.lock import is_stale, lock_file, read_lock, writer_lock
 from spatialsig.store.manifest import manifest_file
 from spatialsig.store.metadata import consolidate, elements_on_disk, root_document
+from spatialsig.store.stored.damage import decoding
 from spatialsig.store.swap import clear_leftovers, swap_in
 from spatialsig.store.verify import verify_element
 
@@ -89,7 +91,10 @@ def _require_whole(image: Path, name: str) -> None:
     faults = [f"{found.status}: {found.detail}" for found in verify_element(image, "images", name) if found.detail]
     if faults:
         fix = "import the slide again, or move elsewhere what was put into the image"
-        msg = f"image {name!r} is damaged and was not rewritten ({'; '.join(faults)}); {fix}."
+        msg = (
+            f"image {name!r} of store {str(image.parents[1])!r} is damaged and was not rewritten ({'; '.join(faults)}); {fix}. "
+            f"`sp.io.verify({str(image.parents[1])!r})` lists all that is damaged."
+        )
         raise StoreError(msg)
 
 
@@ -133,7 +138,8 @@ def _copy(source: zarr.Array[Any], writer: ChunkWriter, bar: Bar) -> None:
     block = _block(source, writer.chunks)
 
     def copy(corner: Sequence[int]) -> float:
-        pixels = np.asarray(source[tuple(slice(c, c + b) for c, b in zip(corner, block, strict=True))])
+        with decoding(lambda: sources_of(source)):
+            pixels = np.asarray(source[tuple(slice(c, c + b) for c, b in zip(corner, block, strict=True))])
         writer.write(pixels, corner)
         return pixels.nbytes / 1e6
 

@@ -32,6 +32,7 @@ from spatialsig.errors import StoreError
 from spatialsig.store.lazy_tables import LazyTables
 from spatialsig.store.matrices import is_large, left_in_store
 from spatialsig.store.metadata import FILE, KINDS, elements_on_disk, quiet_names, root_document, why_unfinished
+from spatialsig.store.stored.damage import arrays_in, damaged_file
 from spatialsig.store.stored.table import StoredTable, has_many_rows
 from spatialsig.store.tables import parts_of
 
@@ -102,13 +103,23 @@ def _identity_of_root(path: Path) -> tuple[int, int, int, int]:
 def _damaged(path: Path, error: BaseException) -> str:
     unfinished = [(kind, name) for kind, name, finished in elements_on_disk(path) if not finished]
     names = [f"{kind}/{name}" for kind, name in unfinished]
-    what = f"elements {names} were never finished" if unfinished else f"{type(error).__name__}: {error}"
+    what = (
+        f"elements {names} were never finished"
+        if unfinished
+        else _of_tables(path) or f"{type(error).__name__}: {error}"
+    )
     if unfinished and unfinished[0][0] == "tables":
         what += f"; {names[0]}: {why_unfinished(path / names[0], 'tables')}"
     return (
         f"store {str(path)!r} cannot be read: {what}. `sp.io.verify` names what is damaged and `sp.io.repair` moves "
         f"unfinished elements out. Restore it from a copy, or import the slide again, where that does not help."
     )
+
+
+def _of_tables(path: Path) -> str:
+    """The first file of a table that cannot be decoded: tables are read whole, where images and points are opened."""
+    damaged = next(filter(None, map(damaged_file, arrays_in([path / "tables"]))), None)
+    return "" if damaged is None else f"{str(damaged.relative_to(path))!r} is damaged and cannot be decoded"
 
 
 def read_table(path: Path) -> ad.AnnData:

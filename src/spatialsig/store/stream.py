@@ -21,6 +21,7 @@ from spatialdata.transformations import get_transformation
 from spatialsig._progress import progress_bar
 from spatialsig._settings import settings
 from spatialsig.errors import InputError
+from spatialsig.store.chunk_files import sources_of
 from spatialsig.store.chunk_writer import ChunkWriter, in_threads
 from spatialsig.store.layout import (
     CHANNELS,
@@ -33,6 +34,7 @@ from spatialsig.store.layout import (
     level_shapes,
     levels_of,
 )
+from spatialsig.store.stored.damage import decoding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -246,7 +248,8 @@ class ChannelsLast:
         self.chunks = (*array.chunks[1:], array.chunks[0])
 
     def __getitem__(self, window: tuple[slice, slice]) -> NDArray[np.uint8]:
-        part = self._array[(slice(None), *window)]
-        if hasattr(part, "dask"):  # from one of several threads already
-            part = part.compute(scheduler="synchronous")
-        return np.moveaxis(np.asarray(part), 0, 2)
+        with decoding(lambda: sources_of(self._array)):
+            part = self._array[(slice(None), *window)]
+            if hasattr(part, "dask"):  # from one of several threads already
+                part = part.compute(scheduler="synchronous")
+            return np.moveaxis(np.asarray(part), 0, 2)

@@ -5,9 +5,7 @@ Floor 1. Used by io/_verify, store/relayout.
 
 from __future__ import annotations
 
-import itertools
 import math
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import pyarrow.parquet as pq
@@ -15,11 +13,11 @@ import zarr
 
 from spatialsig._checks import first_few
 from spatialsig._progress import track
-from spatialsig._settings import settings
 from spatialsig.errors import StoreError
 from spatialsig.store.lock import is_stale, lock_file, read_lock
 from spatialsig.store.manifest import NAME, Entry, checksums, files_below, manifest_file, read_manifest
 from spatialsig.store.metadata import ROOT_FILES, consolidated, elements_on_disk, root_document, why_unfinished
+from spatialsig.store.stored.damage import undecodable
 from spatialsig.store.swap import leftovers
 
 if TYPE_CHECKING:
@@ -49,7 +47,8 @@ def decode(element: Path) -> tuple[Status, str]:
         try:
             node = zarr.open(file.parent, mode="r", zarr_format=3)
             if isinstance(node, zarr.Array):
-                _decode_chunks(node)
+                if (chunk := undecodable(node)) is not None:
+                    return "altered", f"{(file.parent / chunk).relative_to(element)} cannot be decoded"
                 steps = node.shards or node.chunks
                 expected = math.prod(-(-size // step) for size, step in zip(node.shape, steps, strict=True))
                 total += expected
@@ -58,19 +57,6 @@ def decode(element: Path) -> tuple[Status, str]:
             return "altered", f"{file.parent.relative_to(element)} cannot be read: {type(error).__name__}: {error}"
     detail = f"{missing} of {total} chunks are not there: zeros, unless they were lost" if missing > 0 else ""
     return "not checksummed", detail
-
-
-def _decode_chunks(array: zarr.Array[Any]) -> None:
-    """Decode chunk after chunk, from several threads."""
-    steps = array.shards or array.chunks
-    corners = itertools.product(*(range(0, size, step) for size, step in zip(array.shape, steps, strict=True)))
-
-    def one(corner: tuple[int, ...]) -> None:
-        array[tuple(slice(c, c + step) for c, step in zip(corner, steps, strict=True))]
-
-    with ThreadPoolExecutor(max_workers=settings.threads) as pool:
-        for _ in pool.map(one, corners):
-            pass
 
 
 def _chunk_files(array: Path) -> int:

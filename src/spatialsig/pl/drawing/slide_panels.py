@@ -20,6 +20,7 @@ from spatialsig.errors import InputError
 from spatialsig.pl.drawing.canvas import GRID, INK, SERIES
 from spatialsig.store.chunk_files import check_whole
 from spatialsig.store.layout import levels_of
+from spatialsig.store.stored.damage import computed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +59,7 @@ def background(image: DataArray | DataTree, box: Box, *, slide: str, max_px: int
     x1 = min(level.sizes["x"], int(np.ceil(box[2] / scale)))
     y1 = min(level.sizes["y"], int(np.ceil(box[3] / scale)))
     stride = step if edges[best] > READ_AT_MOST * max_px else 1  # far too fine: look at every n-th pixel
-    crop = np.asarray(level[:3, y0:y1:stride, x0:x1:stride].data)
+    crop = computed(level[:3, y0:y1:stride, x0:x1:stride])
     rgb = _to_uint8(_block_mean(crop, 1 if stride > 1 else step))
     drawn = scale * step
     return Background(

@@ -15,6 +15,7 @@ import zarr
 from anndata.io import read_elem
 
 from spatialsig.store.matrices import is_large, left_in_store, replaced
+from spatialsig.store.stored.damage import decoding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +60,8 @@ class TableFiles:
     def watched(self, part: str) -> Iterator[None]:
         """Read a part inside, and nothing is used that is not of the table that was opened; errors as of :meth:`check`."""
         try:
-            yield
+            with decoding(lambda: [self.place / part]):
+                yield
         except Exception:
             self.check(part)  # what is gone or does not fit was replaced
             raise

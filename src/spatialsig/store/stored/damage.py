@@ -1,0 +1,126 @@
+"""Chunks that cannot be decoded: what a codec raises becomes an error that names the store, the element and the chunk.
+
+A chunk is named only after it was tried by itself: an error that no chunk of these arrays explains stays what it is.
+
+Floor 1. Used by 19 modules of data, io, pl, pp, slide, store.
+"""
+
+from __future__ import annotations
+
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import zarr
+
+from spatialsig._files import DECODING_ERRORS, NOT_WRITABLE, of_disk
+from spatialsig._settings import settings
+from spatialsig.errors import SpatialsigError, StoreError
+from spatialsig.store.chunk_files import sources_of
+from spatialsig.store.metadata import FILE, KINDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_WORDS = {"images": "image", "labels": "labels", "tables": "table", "shapes": "shapes", "points": "points"}
+
+
+@contextmanager
+def decoding(arrays: Callable[[], Iterable[Path]]) -> Iterator[None]:
+    """Read Zarr arrays inside; what their codecs raise becomes a :class:`StoreError` that names the chunk.
+
+    ``arrays`` gives what is read, or directories above it, and is asked only after an error.
+    """
+    try:
+        yield
+    except SpatialsigError:
+        raise
+    except DECODING_ERRORS as error:
+        said = of_disk(error)
+        if said is not None and said.errno in NOT_WRITABLE:  # of what is written inside as well
+            raise
+        damaged = next(filter(None, map(damaged_file, arrays_in(arrays()))), None)
+        if damaged is None:
+            raise
+        raise StoreError(in_words(damaged)) from error
+
+
+def computed(array: Any) -> NDArray[Any]:
+    """What an array of dask, xarray or zarr holds, in memory; errors as of :func:`decoding`."""
+    with decoding(lambda: sources_of(array)):
+        return np.asarray(array)
+
+
+def arrays_in(places: Iterable[Path]) -> Iterator[Path]:
+    """Zarr arrays at these places and below them."""
+    for place in places:
+        files = [file for name in (FILE, ".zarray") for file in sorted(place.rglob(name))]
+        yield from (file.parent for file in files if _may_be_array(file.parent))
+
+
+def _may_be_array(node: Path) -> bool:
+    try:
+        return isinstance(zarr.open(node, mode="r"), zarr.Array)
+    except DECODING_ERRORS:
+        return True
+
+
+def damaged_file(array: Path) -> Path | None:
+    """The first file of a Zarr array that cannot be read: its metadata or a chunk; None where all can."""
+    try:
+        opened = zarr.open_array(array, mode="r")
+    except DECODING_ERRORS:
+        return array / FILE
+    chunk = undecodable(opened)
+    return None if chunk is None else array / chunk
+
+
+def undecodable(array: zarr.Array[Any]) -> str | None:
+    """Name of the first chunk that cannot be decoded, tried one after another from several threads."""
+    steps = array.shards or array.chunks
+    indices = itertools.product(*(range(-(-size // step)) for size, step in zip(array.shape, steps, strict=True)))
+
+    def tried(index: tuple[int, ...]) -> str | None:
+        try:
+            array[tuple(slice(i * step, (i + 1) * step) for i, step in zip(index, steps, strict=True))]
+        except DECODING_ERRORS:
+            return str(array.metadata.encode_chunk_key(index))
+        return None
+
+    with ThreadPoolExecutor(max_workers=settings.threads) as pool:
+        found = next(filter(None, pool.map(tried, indices)), None)
+        pool.shutdown(cancel_futures=True)
+    return found
+
+
+def in_words(file: Path) -> str:
+    """What is damaged and what to do, for a file of an array that cannot be read."""
+    store, element = _owner(file)
+    if store is None:
+        return f"{str(file)!r} is damaged and cannot be decoded. {what_to_do(file)}"
+    return (
+        f"{_WORDS[element.parent.name]} {element.name!r} of store {str(store)!r} is damaged: "
+        f"{str(file.relative_to(element))!r} cannot be decoded. {what_to_do(file)}"
+    )
+
+
+def what_to_do(file: Path) -> str:
+    """How to get a file of an array back."""
+    store, _ = _owner(file)
+    if store is None:
+        return "Copy or export the image again."
+    lists = f"`sp.io.verify({str(store)!r})` lists all that is damaged."
+    return f"Restore the store from a copy, or import the slide again; {lists}"
+
+
+def _owner(file: Path) -> tuple[Path | None, Path]:
+    """The store and the element that a file belongs to; no store for an image elsewhere."""
+    for element in file.parents:
+        if element.parent.name in KINDS and (element.parent.parent / FILE).exists():
+            return element.parent.parent, element
+    return None, file.parent
