@@ -1,5 +1,6 @@
 """Every public function that is given a damaged store: it works, or says which store is damaged, where, and what to do."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -16,14 +17,17 @@ import pytest
 import zarr
 from spatialdata import SpatialData
 from spatialdata.models import Labels2DModel
+from spatialdata.transformations import Identity
 from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, ZstdCodec
 
 import spatialsig as sp
-from spatialsig.errors import SpatialsigError, StoreError
+from spatialsig.errors import KeyMissingError, SpatialsigError, StoreError
 from spatialsig.slide.coordinates import full_resolution
 from spatialsig.slide.fingerprints import of_pixels
 from spatialsig.store import matrices
+from spatialsig.store.commit import write_attrs
 from spatialsig.store.metadata import consolidate
+from spatialsig.store.parts import commit_transformations
 from spatialsig.store.stored import table as stored_table
 from spatialsig.store.stored.damage import computed, decoding
 from spatialsig.store.stream import ChannelsLast
@@ -130,6 +134,76 @@ def test_damaged_chunks_of_what_stays_in_its_store(study: Study, part: str, monk
     )
     ended = outcomes(study, lambda store: flip(PARTS[part][0](store)), study.folder / "slide.zarr")
     check_ends_well(ended, "damaged_slide", at_least=10)
+
+
+def with_node(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    def damage(file: Path) -> None:
+        document = json.loads(file.read_text())
+        change(document)
+        file.write_text(json.dumps(document))
+
+    return damage
+
+
+DAMAGED_JSON: dict[str, Callable[[Path], Any]] = {
+    "truncated": lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
+    "binary": lambda file: file.write_bytes(b"\xff\xfe\x80\0" * 20),
+    "empty": lambda file: file.write_bytes(b""),
+    "list": lambda file: file.write_text("[1, 2]"),
+    "null": lambda file: file.write_text("null"),
+    "no kind": with_node(lambda document: document.pop("node_type")),
+    "attributes": with_node(lambda document: document.update(attributes=[1])),
+}
+COPIES: dict[str, Callable[[Path], Any]] = {
+    "list": with_node(lambda document: document.update(consolidated_metadata=[1])),
+    "list inside": with_node(lambda document: document["consolidated_metadata"].update(metadata=[1])),
+    "numbers": with_node(lambda document: document["consolidated_metadata"].update(metadata={"images": 3})),
+}
+# of the root, a kind, an element, a level, a frame and a column
+NODES = [
+    "zarr.json", "shapes/zarr.json", "shapes/cell_circles/zarr.json", "images/he_image/zarr.json", "images/he_image/s0/zarr.json",
+    "tables/table/zarr.json", "tables/table/obs/zarr.json", "tables/table/obs/cell_id/zarr.json",
+]  # fmt: skip
+TOUCH: dict[str, Callable[[Path], Any]] = {
+    "read": sp.io.read, "verify": sp.io.verify, "optimize": sp.io.optimize, "status": sp.io.status, "tissue": partial(sp.pp.find_tissue, min_area_um2=100),
+    "split": partial(sp.pp.split, by="block", n_folds=2, block_um=50.0, buffer_um=0.0), "cohort": lambda path: sp.Cohort({"S1": path}).panels(),
+    "attributes": lambda path: write_attrs(path, {"a": 1}), "placed": lambda path: commit_transformations(path, "he_image", {"global": Identity()}), "repair": sp.io.repair,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("small") / "whole.zarr"
+    sp.datasets.toy(size_um=100).write(place)
+    return place
+
+
+@pytest.mark.parametrize("touch", TOUCH)
+def test_damaged_metadata_of_any_part(small: Path, tmp_path: Path, touch: str) -> None:
+    damages = {(node, how): damage for node in NODES for how, damage in DAMAGED_JSON.items()}
+    damages |= {("zarr.json", f"copy: {how}"): damage for how, damage in COPIES.items()}
+    for number, ((node, how), damage) in enumerate(damages.items()):
+        place = tmp_path / f"{number}.zarr"
+        shutil.copytree(small, place)
+        damage(place / node)
+        said: Exception | None = None
+        found = None
+        try:
+            found = TOUCH[touch](place)
+        except Exception as error:  # noqa: BLE001 - looked at below
+            said = error
+        where = (node, how, repr(said))
+        if said is None:
+            assert touch != "verify" or not set(found["status"]) <= {"ok", "not checksummed"}, where
+        elif touch == "placed" and isinstance(
+            said, KeyMissingError
+        ):  # the image that is asked for is no image any more
+            assert node == "images/he_image/zarr.json", where
+        else:
+            assert isinstance(said, StoreError), where
+            assert str(place) in str(said), where
+            assert "sp.io.verify" in str(said), where
+        shutil.rmtree(place)
 
 
 CODECS: dict[str, dict[str, Any]] = {

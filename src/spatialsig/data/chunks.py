@@ -9,7 +9,6 @@ Floor 2. Used by data/patches, data/pyramid.
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections import OrderedDict
@@ -27,7 +26,7 @@ from spatialsig._settings import settings
 from spatialsig.data.resources import CHUNK_POOL_SHARE, batch_memory
 from spatialsig.errors import StoreError
 from spatialsig.store.chunk_files import was_written
-from spatialsig.store.stored.damage import what_to_do
+from spatialsig.store.stored.documents import damaged, document_of, what_to_do
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,7 +106,15 @@ def stored_array(path: Path) -> StoredArray | None:
 
 @lru_cache(maxsize=256)
 def _described(path: Path, mtime_ns: int, inode: int) -> StoredArray | None:
-    document = json.loads((path / "zarr.json").read_text())
+    file = path / "zarr.json"
+    document = document_of(file)
+    try:
+        return _layout(path, document, (mtime_ns, inode))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise damaged(file, "it does not describe an array") from error
+
+
+def _layout(path: Path, document: dict[str, Any], stamp: tuple[int, int]) -> StoredArray | None:
     first, *others = [codec["name"] for codec in document["codecs"]]
     plain = first == "bytes" and tuple(others) in _CODECS and document["chunk_grid"]["name"] == "regular"
     if not plain or document["data_type"] != "uint8" or len(document["shape"]) != 3:
@@ -125,7 +132,7 @@ def _described(path: Path, mtime_ns: int, inode: int) -> StoredArray | None:
         crc=crc,
         key=separator.join(("c", "{}", "{}", "{}")),
         fill_value=int(document["fill_value"]),
-        stamp=(mtime_ns, inode),
+        stamp=stamp,
     )
 
 

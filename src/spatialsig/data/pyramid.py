@@ -5,7 +5,6 @@ Floor 2. Used by data/level_pixels, data/patches, io/_store, pp/_elements, pp/_r
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +22,7 @@ from spatialsig.data.images import check_rgb
 from spatialsig.data.resources import open_array
 from spatialsig.store.chunk_files import check_whole, sources_of
 from spatialsig.store.stored.damage import decoding
+from spatialsig.store.stored.documents import object_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -147,7 +147,7 @@ def _dataset_paths(group: Path) -> list[Path]:
     """Arrays of a multiscale image, in the order of its OME metadata (Zarr 3 or 2)."""
     for name in ("zarr.json", ".zattrs"):
         if (group / name).is_file():
-            attributes = json.loads((group / name).read_text())
+            attributes = object_of(group / name)
             attributes = attributes.get("attributes", attributes)
             (multiscale,) = attributes.get("ome", attributes).get("multiscales", [{}])[:1] or [{}]
             return [group / dataset["path"] for dataset in multiscale.get("datasets", [])]
@@ -157,7 +157,8 @@ def _dataset_paths(group: Path) -> list[Path]:
 def _stored_shape(array: Path) -> tuple[int, ...] | None:
     for name in ("zarr.json", ".zarray"):
         if (array / name).is_file():
-            return tuple(json.loads((array / name).read_text())["shape"])
+            shape = object_of(array / name).get("shape")
+            return tuple(shape) if isinstance(shape, list) else None
     return None
 
 

@@ -11,9 +11,11 @@ import pandas as pd
 import zarr
 from anndata.io import read_elem
 
+from spatialsig._files import DECODING_ERRORS
 from spatialsig._hashing import content_hash
 from spatialsig.errors import KeyMissingError, StoreError
 from spatialsig.store.stored.damage import decoding
+from spatialsig.store.stored.documents import FILE, what_to_do
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,8 +42,8 @@ def _read_var(sample: str, path: Path, table_key: str) -> pd.DataFrame:
     except StoreError as error:
         msg = f"genes of slide {sample!r}: {error}"
         raise StoreError(msg) from error
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        msg = f"genes of slide {sample!r} in {str(path)!r} cannot be read ({error}): import the slide again."
+    except DECODING_ERRORS as error:
+        msg = f"genes of slide {sample!r} in {str(path)!r} cannot be read ({error}). {what_to_do(table / FILE)}"
         raise StoreError(msg) from error
     return var
 

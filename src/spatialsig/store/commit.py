@@ -39,8 +39,6 @@ from spatialsig.store.lock import writer_lock
 from spatialsig.store.manifest import record
 from spatialsig.store.matrices import StreamedTable
 from spatialsig.store.metadata import (
-    FILE,
-    KINDS,
     SPATIALDATA_ATTRS,
     KeptRoot,
     check_name,
@@ -55,6 +53,7 @@ from spatialsig.store.metadata import (
     try_record_current,
 )
 from spatialsig.store.stored.damage import decoding
+from spatialsig.store.stored.documents import FILE, KINDS
 from spatialsig.store.stream import StreamedImage, as_streamed, check_pixels, fill, template
 from spatialsig.store.swap import clear_leftovers, staging_directory, swap_in
 from spatialsig.store.tables import storable

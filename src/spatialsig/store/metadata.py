@@ -1,6 +1,6 @@
 """Metadata of the root of a store: read, replaced so that they always fit their checksums, and the elements they list.
 
-Floor 1. Used by 18 modules of cli, cohort, io, pp, slide, store.
+Floor 1. Used by 17 modules of cli, cohort, io, pp, slide, store.
 """
 
 from __future__ import annotations
@@ -13,19 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spatialsig._checks import NAME_RULE, check_files, first_few, names_element
-from spatialsig._files import flush_entry, object_or_empty, write_text
+from spatialsig._files import flush_entry, write_text
 from spatialsig._known import what_is
 from spatialsig.errors import InputError, StoreError
 from spatialsig.store.atomic import link_or_copy
 from spatialsig.store.manifest import NAME, checksums, entry_of, read_manifest, write_manifest
+from spatialsig.store.stored.documents import FILE, KINDS, attributes_or_empty, document_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from spatialsig.store.manifest import Entry
 
-FILE = "zarr.json"
-KINDS = ("images", "labels", "points", "shapes", "tables")
 ROOT_FILES = (FILE, *(f"{kind}/{FILE}" for kind in KINDS))
 SPATIALDATA_ATTRS = "spatialdata_attrs"
 FORMAT_2 = (".zgroup", ".zattrs", ".zmetadata", ".zarray")  # files of the Zarr format before
@@ -99,7 +98,7 @@ def _recorded(path: Path) -> dict[str, set[Entry]]:
 
 def consolidated(path: Path, document: Mapping[str, Any]) -> dict[str, Any]:
     """Root metadata with a copy of those of everything in the store, as ``sdata.write`` leaves them."""
-    found = {name: json.loads((path / name / FILE).read_text(encoding="utf-8")) for name in nodes(path)}
+    found = {name: document_of(path / name / FILE) for name in nodes(path)}
     for node in found.values():
         if node["node_type"] == "group":
             node["consolidated_metadata"] = _inline({})
@@ -117,7 +116,7 @@ def nodes(path: Path) -> list[str]:
     while waiting:
         node = waiting.pop(0)
         found.append(node)
-        if json.loads((path / node / FILE).read_text(encoding="utf-8"))["node_type"] != "group":
+        if document_of(path / node / FILE)["node_type"] != "group":
             continue  # what lies in an array are chunks
         with os.scandir(path / node) as entries:
             names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and is_folder(entry))
@@ -190,16 +189,11 @@ def root_document(path: Path) -> dict[str, Any]:
             fix = f"give one of the {len(inside)} in it ({first_few([store.name for store in inside])}); functions of many slides take `sp.Cohort` of it"
         msg = f"{str(path)!r} {what}; {fix}.{'' if old else what_is(path)}"
         raise StoreError(msg)
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-        attributes = document["attributes"]
-    except (ValueError, KeyError, TypeError) as error:
-        msg = f"{str(file)!r} is damaged ({error}); wanted the JSON of a Zarr group: restore the file or the store."
-        raise StoreError(msg) from error
-    if SPATIALDATA_ATTRS not in attributes:
+    document = document_of(file)
+    if SPATIALDATA_ATTRS not in document.get("attributes", {}):
         msg = f"{str(path)!r} is a Zarr group but not a SpatialData store: attribute {SPATIALDATA_ATTRS!r} is missing."
         raise StoreError(msg)
-    return dict(document)
+    return document
 
 
 def read_attrs(path: Path) -> dict[str, Any]:
@@ -261,14 +255,13 @@ def elements_on_disk(path: Path) -> Iterator[tuple[str, str, bool]]:
 
 def is_finished(element: Path, kind: str) -> bool:
     """Whether spatialdata had written the element to its end."""
-    attributes = object_or_empty(element / "zarr.json").get("attributes")
-    return isinstance(attributes, dict) and _FINISHED[kind] <= attributes.keys()
+    return _FINISHED[kind] <= attributes_or_empty(element / FILE).keys()
 
 
 def why_unfinished(element: Path, kind: str) -> str:
     """What an element lacks that is not finished, and what to do about it."""
     foreign = any((element / name).exists() for name in FORMAT_2)
-    table = object_or_empty(element / FILE).get("attributes", {})
+    table = attributes_or_empty(element / FILE)
     if kind == "tables" and (foreign or table.get("encoding-type") == "anndata"):
         how = "in Zarr format 2" if foreign else "without what links it to its shapes"
         name = repr(element.name)

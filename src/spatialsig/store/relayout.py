@@ -8,11 +8,12 @@ from __future__ import annotations
 import itertools
 import shutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
 
+from spatialsig._files import DECODING_ERRORS
 from spatialsig._progress import progress_bar
 from spatialsig._settings import settings
 from spatialsig.errors import StoreError
@@ -22,6 +23,7 @@ from spatialsig.store.lock import is_stale, lock_file, read_lock, writer_lock
 from spatialsig.store.manifest import manifest_file
 from spatialsig.store.metadata import consolidate, elements_on_disk, root_document
 from spatialsig.store.stored.damage import decoding
+from spatialsig.store.stored.documents import FILE, damaged, document_of
 from spatialsig.store.swap import clear_leftovers, swap_in
 from spatialsig.store.verify import verify_element
 
@@ -99,11 +101,21 @@ def _require_whole(image: Path, name: str) -> None:
 
 
 def _levels(image: Path) -> list[_Level]:
-    group = zarr.open_group(image, mode="r", use_consolidated=False)
-    ome = cast("dict[str, Any]", group.attrs.asdict()["ome"])
-    scales = ome["multiscales"][0]
-    dims = tuple(str(axis["name"]) for axis in scales["axes"])
-    return [_Level(d["path"], cast("zarr.Array[Any]", group[d["path"]]), dims) for d in scales["datasets"]]
+    try:
+        scales = document_of(image / FILE)["attributes"]["ome"]["multiscales"][0]
+        dims = tuple(str(axis["name"]) for axis in scales["axes"])
+        paths = [d["path"] for d in scales["datasets"]]
+    except (LookupError, TypeError) as error:
+        raise damaged(image / FILE, "it does not describe the levels of an image") from error
+    return [_Level(path, _opened(image / path), dims) for path in paths]
+
+
+def _opened(level: Path) -> zarr.Array[Any]:
+    document_of(level / FILE)
+    try:
+        return zarr.open_array(level, mode="r", use_consolidated=False)
+    except DECODING_ERRORS as error:
+        raise damaged(level / FILE, "it does not describe an array") from error
 
 
 def _has_layout(level: _Level, layout: Layout) -> bool:

@@ -18,9 +18,7 @@ from spatialsig.store.foreign import is_draft
 from spatialsig.store.lock import lock_file, writer_lock
 from spatialsig.store.manifest import NAME, checksums, entry_of, manifest_file, read_manifest
 from spatialsig.store.metadata import (
-    FILE,
     FORMAT_2,
-    KINDS,
     ROOT_FILES,
     SPATIALDATA_ATTRS,
     as_text,
@@ -33,6 +31,7 @@ from spatialsig.store.metadata import (
     root_document,
     why_unfinished,
 )
+from spatialsig.store.stored.documents import FILE, KINDS, attributes_or_empty, copied_metadata
 from spatialsig.store.swap import leftovers, list_labels, quarantine, restore_interrupted_swaps
 
 if TYPE_CHECKING:
@@ -126,8 +125,8 @@ def _quarantine_leftovers(path: Path) -> Iterator[Action]:
 def _restore_metadata(path: Path) -> Iterator[Action]:
     """Write metadata files whose checksum no longer fits from their copy in the root, if that one fits."""
     try:
-        copies = root_document(path)["consolidated_metadata"]["metadata"]
-    except (StoreError, KeyError, TypeError):
+        copies = copied_metadata(root_document(path))
+    except StoreError:
         return
     for kind, name, _ in elements_on_disk(path):
         element = path / kind / name
@@ -168,7 +167,7 @@ def _repair_root(path: Path) -> Iterator[Action]:
         document = root_document(path)
     except StoreError as error:
         version = {"version": CONTAINER_VERSION, "spatialdata_software_version": spatialdata_version}
-        attributes = _attributes(path / FILE)
+        attributes = attributes_or_empty(path / FILE)
         document = _group(attributes | {SPATIALDATA_ATTRS: version})
         _write(path, FILE, document)
         lost = "" if attributes else f" {LOST}"
@@ -202,8 +201,3 @@ def _group(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_group(file: Path) -> bool:
     return object_or_empty(file).get("node_type") == "group"
-
-
-def _attributes(file: Path) -> dict[str, Any]:
-    found = object_or_empty(file).get("attributes")
-    return dict(found) if isinstance(found, dict) else {}

@@ -31,8 +31,9 @@ from spatialsig._settings import settings
 from spatialsig.errors import StoreError
 from spatialsig.store.lazy_tables import LazyTables
 from spatialsig.store.matrices import is_large, left_in_store
-from spatialsig.store.metadata import FILE, KINDS, elements_on_disk, quiet_names, root_document, why_unfinished
+from spatialsig.store.metadata import elements_on_disk, quiet_names, root_document, why_unfinished
 from spatialsig.store.stored.damage import arrays_in, damaged_file
+from spatialsig.store.stored.documents import FILE, KINDS
 from spatialsig.store.stored.table import StoredTable, has_many_rows
 from spatialsig.store.tables import parts_of
 

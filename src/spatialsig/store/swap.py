@@ -5,7 +5,6 @@ Floor 1. Used by store/commit, store/parts, store/relayout, store/repair, store/
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import secrets
@@ -23,7 +22,6 @@ from spatialsig.store.foreign import check_replaced, is_draft, is_staged
 from spatialsig.store.lock import dead_lock_files, process_lives
 from spatialsig.store.manifest import record
 from spatialsig.store.metadata import (
-    FILE,
     KeptRoot,
     as_text,
     consolidate,
@@ -33,6 +31,7 @@ from spatialsig.store.metadata import (
     root_document,
     without_consolidated,
 )
+from spatialsig.store.stored.documents import FILE, document_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -236,9 +235,9 @@ def list_labels(path: Path) -> None:
     name = f"labels/{FILE}"
     if not (path / name).exists():
         return
-    document = json.loads((path / name).read_text(encoding="utf-8"))
+    document = document_of(path / name)
     names = [name for kind, name, _ in elements_on_disk(path) if kind == "labels"]
-    ome = document["attributes"].setdefault("ome", {})
+    ome = document.setdefault("attributes", {}).setdefault("ome", {})
     if sorted(ome.get("labels", [])) != names:
         ome["labels"] = names
         record_coming(path, {name: as_text(document)})

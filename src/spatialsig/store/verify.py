@@ -18,6 +18,7 @@ from spatialsig.store.lock import is_stale, lock_file, read_lock
 from spatialsig.store.manifest import NAME, Entry, checksums, files_below, manifest_file, read_manifest
 from spatialsig.store.metadata import ROOT_FILES, consolidated, elements_on_disk, root_document, why_unfinished
 from spatialsig.store.stored.damage import undecodable
+from spatialsig.store.stored.documents import copied_metadata
 from spatialsig.store.swap import leftovers
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def _compare_copy(path: Path, document: dict[str, Any]) -> Iterator[tuple[Status
     except (OSError, ValueError, KeyError, TypeError) as error:
         yield "altered", f"metadata cannot be read: {error}"
         return
-    copied = (document["consolidated_metadata"] or {}).get("metadata", {})
+    copied = copied_metadata(document)  # what is damaged in it is not listed
     gone = sorted(set(copied) - set(there))
     if gone:
         yield "missing chunk", f"the root lists what is not there: {first_few(gone)}"

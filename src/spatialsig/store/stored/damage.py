@@ -2,7 +2,7 @@
 
 A chunk is named only after it was tried by itself: an error that no chunk of these arrays explains stays what it is.
 
-Floor 1. Used by 19 modules of data, io, pl, pp, slide, store.
+Floor 1. Used by 18 modules of data, io, pl, pp, slide, store.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from spatialsig._files import DECODING_ERRORS, NOT_WRITABLE, of_disk
 from spatialsig._settings import settings
 from spatialsig.errors import SpatialsigError, StoreError
 from spatialsig.store.chunk_files import sources_of
-from spatialsig.store.metadata import FILE, KINDS
+from spatialsig.store.stored.documents import FILE, owner, what_to_do
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -100,27 +100,10 @@ def undecodable(array: zarr.Array[Any]) -> str | None:
 
 def in_words(file: Path) -> str:
     """What is damaged and what to do, for a file of an array that cannot be read."""
-    store, element = _owner(file)
+    store, element = owner(file)
     if store is None:
         return f"{str(file)!r} is damaged and cannot be decoded. {what_to_do(file)}"
     return (
         f"{_WORDS[element.parent.name]} {element.name!r} of store {str(store)!r} is damaged: "
         f"{str(file.relative_to(element))!r} cannot be decoded. {what_to_do(file)}"
     )
-
-
-def what_to_do(file: Path) -> str:
-    """How to get a file of an array back."""
-    store, _ = _owner(file)
-    if store is None:
-        return "Copy or export the image again."
-    lists = f"`sp.io.verify({str(store)!r})` lists all that is damaged."
-    return f"Restore the store from a copy, or import the slide again; {lists}"
-
-
-def _owner(file: Path) -> tuple[Path | None, Path]:
-    """The store and the element that a file belongs to; no store for an image elsewhere."""
-    for element in file.parents:
-        if element.parent.name in KINDS and (element.parent.parent / FILE).exists():
-            return element.parent.parent, element
-    return None, file.parent
