@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 import spatialsig as sp
 from spatialsig import Cohort
@@ -355,3 +356,53 @@ def test_one_store_under_two_names_is_refused(tmp_path: Path) -> None:
     for other in ("S1.zarr/", "./S1.zarr", "link.zarr"):
         with pytest.raises(InputError, match=r"slides 'A' and 'B' are one store, .*: leave one of them out"):
             sp.Cohort({"A": tmp_path / "S1.zarr", "B": f"{tmp_path}/{other}"})
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    place = tmp_path / "biopsy.png"
+    Image.fromarray(np.random.default_rng(0).integers(150, 255, (60, 80, 3), dtype=np.uint8)).save(place)
+    return place
+
+
+def test_a_row_without_a_bundle_is_an_image_alone(root, image, tmp_path) -> None:
+    rows = pd.read_csv(root / "bundles.csv").iloc[:1]
+    given = {"he_image": str(image), "um_per_px": "0,5", "role": "predict"}
+    more = pd.DataFrame([{"sample": "H", "patient": "P9", **given}])
+    manifest = pd.concat([rows.assign(bundle=[str(root / rows["bundle"][0])]), more], ignore_index=True)
+    for column in ("he_image", "he_alignment"):
+        if column in rows and isinstance(rows[column][0], str):
+            manifest.loc[0, column] = str(root / rows[column][0])
+    cohort = sp.Cohort.from_bundles(manifest, tmp_path / "out")
+    assert cohort.obs["role"].tolist() == ["measured", "predict"]
+    assert sp.io.mpp(cohort["H"]) == 0.5
+    assert not cohort["H"].tables
+    again = sp.Cohort.from_bundles(manifest, tmp_path / "out")  # nothing is read a second time
+    assert again.obs["role"].tolist() == ["measured", "predict"]
+    assert "(H&E alone)" in repr(again)
+    manifest.loc[1, "he_image"] = str(tmp_path / "other.png")
+    Image.open(image).save(tmp_path / "other.png")
+    with pytest.warns(SpatialsigWarning, match="H: StoreError: store .* was read from he_image .*biopsy.png', now"):
+        sp.Cohort.from_bundles(manifest, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({}, "neither `bundle` nor `he_image` is given"),
+        ({"he_image": "a.png", "role": "measured"}, "`role` is 'measured'; wanted 'predict': without a bundle"),
+        ({"bundle": "b", "role": "predict"}, "`role` is 'predict'; wanted 'measured': of an H&E alone leave `bundle` empty"),
+        ({"bundle": "b", "role": "test"}, "`role` is 'test'; wanted 'measured'"),
+        ({"he_image": "a.png", "he_alignment": "m.csv"}, "`he_alignment` places the image on a bundle"),
+        ({"bundle": "b", "um_per_px": "0.5"}, "`um_per_px` is for an H&E alone"),
+        ({"he_image": "a.png", "um_per_px": "half"}, "`um_per_px` is 'half'; wanted the µm per px"),
+        ({"he_image": "a.png", "um_per_px": "inf"}, "`um_per_px` is 'inf'; wanted the µm per px"),
+        ({"he_image": "a.png", "um_per_px": "-1"}, "`um_per_px` is '-1'; wanted the µm per px"),
+    ],
+)  # fmt: skip
+def test_a_row_that_is_neither_is_named(tmp_path, row, message) -> None:
+    manifest = pd.DataFrame([{"sample": "S", "patient": "P", "bundle": None, "he_image": None} | row])
+    manifest.to_csv(tmp_path / "m.csv", index=False)
+    with pytest.raises(InputError, match=f"line 2, slide 'S': {message}|slide 'S': {message}"):
+        sp.Cohort.from_bundles(tmp_path / "m.csv", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -7,7 +7,7 @@
 Traceback (most recent call last):
 spatialsig.errors.InputError: `area_mm2=0` of `density` must be greater than 0.
 
-Ground floor. Used by 72 modules of 15 rooms.
+Ground floor. Used by 74 modules of 15 rooms.
 """
 
 from __future__ import annotations

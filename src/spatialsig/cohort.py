@@ -17,20 +17,21 @@ from spatialsig import _keys
 from spatialsig._arguments import AnyPath, Key, checked
 from spatialsig._checks import check_files, check_key, warn
 from spatialsig._files import write_text, writing
-from spatialsig._known import what_is
 from spatialsig._text import counted
-from spatialsig.errors import FileMissingError, InputError
-from spatialsig.io._bundles import (
-    check_each_once,
-    check_own_names,
-    check_patients,
-    check_same,
-    patient_of,
-    read_slides,
-    recorded_each,
+from spatialsig.io._bundles import MANIFEST, PATH, check_same, list_slides, read_slides
+from spatialsig.io._cohort import (
+    BUNDLE,
+    HE_ALIGNMENT,
+    HE_IMAGE,
+    PREDICT,
+    ROLE,
+    UM_PER_PX,
+    at_home,
+    check_samples,
+    read_manifest,
 )
-from spatialsig.io._cohort import at_home, check_listed, check_samples, read_csv, read_manifest
 from spatialsig.io._panels import compare_panels, difference, genes_of, read_panels
+from spatialsig.slide.roles import without_cells
 from spatialsig.store.lock import writer_lock
 from spatialsig.store.metadata import check_path
 
@@ -40,9 +41,6 @@ if TYPE_CHECKING:
     from spatialsig._workers import Outcome
 
 T = TypeVar("T")
-
-MANIFEST = "cohort.csv"
-_PATH = "path"
 
 
 class Cohort:
@@ -60,7 +58,8 @@ class Cohort:
     stores
         Sample -> path of its store.
     obs
-        One row per slide: ``sample``, ``patient``, ``path``.
+        One row per slide: ``sample``, ``patient``, ``path``, ``role``: ``"measured"``, or ``"predict"`` for an H&E alone,
+        which functions that need cells pass over.
     failures
         Sample -> why its store, or (after :meth:`from_bundles`) its bundle could not be read.
 
@@ -81,10 +80,10 @@ class Cohort:
     @checked
     def __init__(self, source: AnyPath | Mapping[str, AnyPath]) -> None:
         self.failures: dict[str, str] = {}
-        rows = _rows(source, self.failures)
-        check_files(rows[_PATH], what="stores of the cohort", fix="Move them back, or read the bundles again.")
+        rows = list_slides(source, self.failures)
+        check_files(rows[PATH], what="stores of the cohort", fix="Move them back, or read the bundles again.")
         self.obs = rows
-        self.stores: dict[str, Path] = dict(zip(rows[_keys.SAMPLE], rows[_PATH], strict=True))
+        self.stores: dict[str, Path] = dict(zip(rows[_keys.SAMPLE], rows[PATH], strict=True))
         self.learn_from: Cohort = self
 
     @classmethod
@@ -105,7 +104,9 @@ class Cohort:
         ----------
         manifest
             csv or frame with columns ``sample``, ``bundle`` (directory) and optionally ``patient``, ``he_image``,
-            ``he_alignment``. Relative paths start at the csv, for a frame at the working directory.
+            ``he_alignment``. A slide without ``bundle`` is an H&E alone, to predict on; ``um_per_px`` is the size of its
+            pixels where the image does not state it. Where ``role`` is given, it is ``predict`` for these and ``measured``
+            for others. Relative paths start at the csv, for a frame at the working directory.
         out
             Directory for the stores ``<sample>.zarr`` and ``cohort.csv``.
         overwrite
@@ -146,7 +147,7 @@ class Cohort:
 
         A slide without such a table is a :class:`KeyMissingError`.
         """
-        return compare_panels(read_panels(self.stores, table_key=table_key))
+        return compare_panels(read_panels(self._measured(), table_key=table_key))
 
     @checked
     def genes(
@@ -156,7 +157,12 @@ class Cohort:
 
         A slide without such a table is a :class:`KeyMissingError`.
         """
-        return genes_of(read_panels(self.stores, table_key=table_key), how=how)
+        return genes_of(read_panels(self._measured(), table_key=table_key), how=how)
+
+    def _measured(self) -> dict[str, Path]:
+        """Stores of the slides with cells; all where there are none."""
+        alone = without_cells(self.stores)
+        return {name: path for name, path in self.stores.items() if name not in alone} or self.stores
 
     @checked
     def subset(self, samples: Sequence[str]) -> Cohort:
@@ -200,47 +206,10 @@ class Cohort:
         patients = f"{counted(len(slides), 'patient')}{f' ({several})' if several else ''}"
         lines = [f"Cohort of {counted(len(self), 'slide')}, {patients}"]
         width = max((len(sample) for sample in self), default=0)
-        for sample, patient, path in self.obs[[_keys.SAMPLE, _keys.PATIENT, _PATH]].itertuples(index=False):
-            lines.append(f"  {sample:<{width}}  patient {patient}  {path}")
+        for sample, patient, path, role in self.obs[[_keys.SAMPLE, _keys.PATIENT, PATH, ROLE]].itertuples(index=False):
+            lines.append(f"  {sample:<{width}}  patient {patient}  {path}{'  (H&E alone)' if role == PREDICT else ''}")
         lines += [f"  failed: {sample}: {why}" for sample, why in self.failures.items()]
         return "\n".join(lines)
-
-
-def _rows(source: AnyPath | Mapping[str, AnyPath], failures: dict[str, str]) -> pd.DataFrame:
-    """One row per slide: sample, patient, absolute path; indexed by sample. A damaged store is named in ``failures``."""
-    if isinstance(source, Mapping):
-        paths = [at_home(path) for path in source.values()]
-        rows = pd.DataFrame({_keys.SAMPLE: list(source), _PATH: paths}, dtype=object)
-    else:
-        rows = _rows_on_disk(at_home(source))
-    check_listed(rows, where="the mapping" if isinstance(source, Mapping) else repr(str(source)))
-    samples, paths = rows[_keys.SAMPLE].tolist(), rows[_PATH].tolist()
-    listed = [None if pd.isna(patient) else patient for patient in rows.get(_keys.PATIENT, [None] * len(rows))]
-    recorded = recorded_each(samples, paths, listed, failures)
-    patients = [patient_of(*of_row) for of_row in zip(samples, paths, listed, recorded, strict=True)]
-    check_each_once(samples, paths)
-    check_own_names(samples, paths, recorded)
-    rows[_keys.PATIENT] = pd.Series(patients, index=rows.index, dtype=object)
-    check_patients(rows[_keys.PATIENT], samples, paths)
-    rows.index = pd.Index(rows[_keys.SAMPLE].to_numpy(object), dtype=object)
-    return rows[[_keys.SAMPLE, _keys.PATIENT, _PATH]]
-
-
-def _rows_on_disk(source: Path) -> pd.DataFrame:
-    check_files([source], what="cohort", fix="Give a directory of stores, or make one with `Cohort.from_bundles`.")
-    if (source / "zarr.json").is_file():
-        msg = f"{str(source)!r} is the store of one slide, which functions take as it is; for a cohort of one give `sp.Cohort({{{source.stem!r}: ...}})`."
-        raise InputError(msg)
-    file = source / MANIFEST if source.is_dir() else source
-    if file.exists():
-        rows = read_csv(file, needed=(_keys.SAMPLE, _PATH), known=(_keys.SAMPLE, _keys.PATIENT, _PATH), exact=True)
-        rows[_PATH] = pd.Series([file.parent / at_home(path) for path in rows[_PATH]], dtype=object)
-        return rows
-    stores = sorted(path for path in source.glob("*.zarr") if path.is_dir())
-    if not stores:
-        msg = f"directory {str(source)!r} holds neither {MANIFEST} nor stores *.zarr; make them with `Cohort.from_bundles`.{what_is(source)}"
-        raise FileMissingError(msg)
-    return pd.DataFrame({_keys.SAMPLE: [path.stem for path in stores], _PATH: stores}, dtype=object)
 
 
 def import_cohort(
@@ -274,16 +243,20 @@ def import_cohort(
 
 
 def read_bundle(row: pd.Series[Any], path: Path, *, overwrite: bool) -> None:
-    """Read one bundle, unless its store is there already."""
-    from spatialsig.io import read_xenium
+    """Read one bundle or H&E, unless its store is there already."""
+    from spatialsig.io import read_he, read_xenium
 
     if path.exists() and not overwrite:
         check_same(row, path)
         return
-    names = (_keys.SAMPLE, _keys.PATIENT, "he_image", "he_alignment")
-    read_xenium(row["bundle"], **{name: row[name] for name in names}, out=path, overwrite=overwrite)
+    named = {name: row[name] for name in (_keys.SAMPLE, _keys.PATIENT)}
+    if row[BUNDLE] is None:
+        read_he(row[HE_IMAGE], **named, um_per_px=row[UM_PER_PX], out=path, overwrite=overwrite)
+    else:
+        images = {name: row[name] for name in (HE_IMAGE, HE_ALIGNMENT)}
+        read_xenium(row[BUNDLE], **named, **images, out=path, overwrite=overwrite)
 
 
 def _save(rows: pd.DataFrame, out: Path) -> None:
-    table = rows[[_keys.SAMPLE, _keys.PATIENT]].assign(**{_PATH: [f"{sample}.zarr" for sample in rows[_keys.SAMPLE]]})
+    table = rows[[_keys.SAMPLE, _keys.PATIENT]].assign(**{PATH: [f"{sample}.zarr" for sample in rows[_keys.SAMPLE]]})
     write_text(out / MANIFEST, table.to_csv(index=False))

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from distributed import LocalCluster
+from spatialdata import SpatialData
 from tests.slide.test_each import assert_same, contents
 from typer.testing import CliRunner
 
@@ -14,6 +15,7 @@ import spatialsig as sp
 from spatialsig._settings import settings
 from spatialsig.cli import app
 from spatialsig.errors import SpatialsigWarning
+from spatialsig.slide.ledger import Ledger
 
 SAMPLES = ("A", "B", "C")
 LABEL = ("--signatures", "seed", "--patch-px", 28, "--um-per-px", 2, "--min-cells", 3, "--normalize-stain")
@@ -128,3 +130,41 @@ def test_bundles_are_imported_one_by_one(tmp_path: Path) -> None:
         result = call("import", manifest, "--out", tmp_path / "ours", "--overwrite", "--jobs", 2)
     assert result.exit_code == 1
     assert "failed: S1" in result.output
+
+
+def test_status_shows_slides_and_functions(raw: Path, tmp_path: Path) -> None:
+    stores = tmp_path / "out" / "stores"
+    shutil.copytree(raw, stores)
+    sp.pp.make_patches(stores / "A.zarr", patch_px=28, um_per_px=2.0)
+    sp.pp.find_tissue(stores / "B.zarr", min_area_um2=100.0)
+    sp.io.write(SpatialData(attrs={"spatialsig": {"sample": "N"}}), stores / "N.zarr")
+    lines = call("status", stores).stdout.splitlines()
+    assert [line.split() for line in lines] == [
+        ["sample", "pp.split", "pp.make_patches", "pp.find_tissue"], ["A", "fresh", "fresh", "-"],
+        ["B", "fresh", "-", "fresh"], ["C", "fresh", "-", "-"], ["N", "-", "-", "-"],
+    ]  # fmt: skip
+    assert "outlines of the tissue" in call("status", stores, "--parts").stdout
+    Ledger(tmp_path / "out" / "steps.json").note("import bundles", "0", seconds=3.5, failed={"S9": "no bundle"})
+    of_run = call("status", tmp_path / "out")
+    assert of_run.exit_code == 1
+    assert of_run.stdout.splitlines()[:2] == ["done: import bundles (3.5 s)", "failed: S9: no bundle"]
+    assert of_run.stdout.splitlines()[2:] == lines
+
+
+def test_an_image_alone_is_cut_and_predicted_on_beside_slides_with_cells(
+    raw: Path, model: Path, tmp_path: Path
+) -> None:
+    stores = tmp_path / "stores"
+    shutil.copytree(raw, stores)
+    source = sp.datasets.toy(seed=9, size_um=250.0, sample="H", patient="H")
+    alone = SpatialData(images=dict(source.images), attrs=source.attrs)
+    sp.io.write(alone, stores / "H.zarr")
+    for words in (
+        ("split", stores, "--n-folds", 3), ("label", stores, *LABEL), ("label", stores, "--only", "H", *LABEL),
+        ("predict", stores, "--model", model), ("evaluate", stores, "--model", model, "--out", tmp_path / "e.csv"),
+    ):  # fmt: skip
+        result = call(*words)
+        assert result.exit_code == 0, (result.output, result.exception)
+        assert words[0] != "split" or "H" not in result.output
+    assert set(sp.io.read(stores / "H.zarr").tables) == {"signatures_pred"}
+    assert call("label", stores / "H.zarr", *LABEL).exit_code == 1

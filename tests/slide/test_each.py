@@ -16,8 +16,6 @@ from spatialsig.errors import SpatialsigError, StoreError
 from spatialsig.slide.each import map_slides
 from spatialsig.slide.slides import Slide
 
-SAMPLES = ("A", "B", "C")
-
 # function -> call on a cohort
 CALLS: dict[str, Callable[[sp.Cohort, dict[str, object]], object]] = {
     "pp.filter_cells": lambda c, _: sp.pp.filter_cells(c),
@@ -40,28 +38,6 @@ CALLS: dict[str, Callable[[sp.Cohort, dict[str, object]], object]] = {
     "tl.evaluate": lambda c, m: sp.tl.evaluate(c, m["vit"]),
 }  # fmt: skip
 LEARN_FROM_ALL = {"pp.highly_variable_genes", "pp.qc_patches", "tl.score_cells", "tl.score_cells of ranks", "tl.evaluate", "tl.noise_ceiling"}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def models() -> dict[str, object]:
-    study = sp.datasets.toy_study()
-    autoencoder = sp.tl.train_autoencoder(
-        study, signatures="seed", n_latent=4, hidden=(8,), test_fold=None, max_epochs=1
-    )
-    return {"vit": sp.datasets.toy_model(study), "autoencoder": autoencoder}
-
-
-@pytest.fixture(scope="module")
-def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("cohort")
-    for seed, sample in enumerate(SAMPLES):
-        slide = sp.datasets.toy_study(seed=seed)
-        slide.attrs["spatialsig"] |= {"sample": sample, "patient": sample}
-        slide["table"].obs["sample"] = sample
-        sp.io.write(slide, root / f"{sample}.zarr")
-    sp.tl.score_cells(sp.Cohort(root), "seed")
-    sp.tl.aggregate_patches(sp.Cohort(root), use_rep=None)
-    return root
 
 
 @pytest.fixture(scope="module")

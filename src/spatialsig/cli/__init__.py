@@ -46,7 +46,7 @@ for name, command, panel in (
     ("predict", slide_by_slide(model_commands.predict), STEPS),
     ("evaluate", at_once(project_commands.evaluate), STEPS),
     ("verify", some_slides(slide_commands.verify), STORES),
-    ("status", some_slides(slide_commands.status), STORES),
+    ("status", some_slides(project_commands.status), STORES),
     ("repair", slide_commands.repair, STORES),
     ("optimize", slide_commands.optimize, STORES),
     ("version", project_commands.version, STORES),

@@ -6,7 +6,7 @@ Floor 12. Used by cli.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,9 @@ from spatialsig.cli.model_commands import ModelIn  # noqa: TC001 -- typer reads 
 from spatialsig.cli.options import Further, Quiet, Seed, Slides, Store, keywords, prepare, show_version, slides_at
 from spatialsig.cli.wording import Command
 from spatialsig.errors import InputError, StoreError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 export = typer.Typer(help="Export scores for other programs.", no_args_is_help=True)
 
@@ -81,6 +84,60 @@ def report(
 
     prepare(quiet=quiet)
     typer.echo(f"report: {report_of(run_dir, out=out, title=title, figures=figures)}")
+
+
+def status(
+    place: Annotated[
+        Path, typer.Argument(help="Directory of a run, a store, a directory of stores, or the csv of a cohort.")
+    ],
+    *,
+    parts: Annotated[bool, typer.Option("--parts", help="List every result, and what it was made from.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show which steps are done on each slide; exits with 1 if a result has to be made again or a slide failed."""
+    from spatialsig.io import status as status_of
+    from spatialsig.slide.lineage import STALE
+    from spatialsig.slide.slides import recorded_slides
+
+    prepare(quiet=quiet)
+    failed = _say_run(place)
+    data = slides_at(place / "stores" if _is_run(place) else place)
+    made, samples = status_of(data), [slide.name for slide in recorded_slides(data)]
+    shown = made[["sample", "what", "part", "made_by", "state", "made_from"]] if parts else steps_of(samples, made)
+    typer.echo(shown.to_string(index=False) if len(made) else "nothing here has a record of what it was made from")
+    for detail in made.loc[made["state"] != "fresh", "detail"].drop_duplicates():
+        typer.echo(detail)
+    if failed or (made["state"] == STALE).any():
+        raise typer.Exit(1)
+
+
+def _is_run(place: Path) -> bool:
+    return (place / "stores").is_dir() and (place / "steps.json").is_file()
+
+
+def _say_run(place: Path) -> dict[str, str]:
+    """Print what a run in this directory has done; the slides that it left out -> why."""
+    if not _is_run(place):
+        return {}
+    from spatialsig.pipeline import failed_slides, finished_steps
+
+    for step, seconds in finished_steps(place).items():
+        typer.echo(f"done: {step} ({seconds:g} s)")
+    failed = failed_slides(place)
+    for sample, why in failed.items():
+        typer.echo(f"failed: {sample}: {why}")
+    return failed
+
+
+def steps_of(samples: list[str], made: pd.DataFrame) -> pd.DataFrame:
+    """Table of ``io.status`` as slides x functions: the worst state of what each function made."""
+    worst = ("stale", "changed", "fresh")
+    states = made.assign(rank=made["state"].map(worst.index)).pivot_table(
+        index="sample", columns="made_by", values="rank", aggfunc="min", sort=False
+    )
+    named = states.reindex(samples).map(lambda rank: "-" if rank != rank else worst[int(rank)])
+    named.columns = [str(name).removeprefix("sp.") for name in named.columns]
+    return named.reset_index(names="sample")
 
 
 def version() -> None:

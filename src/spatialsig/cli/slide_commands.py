@@ -58,9 +58,12 @@ def _read_and_filter(row: pd.Series[Any], store: Path, *, limits: dict[str, Any]
     from spatialsig import pp
     from spatialsig._keys import NAMESPACE, TABLE
     from spatialsig.cohort import read_bundle
+    from spatialsig.io._cohort import BUNDLE
     from spatialsig.slide.slides import open_slides
 
     read_bundle(row, store, overwrite=overwrite)
+    if row[BUNDLE] is None:  # an H&E alone
+        return
     (slide,) = open_slides(store)
     before = slide.table(TABLE).uns.get(NAMESPACE, {}).get("filter_cells", {})
     if not before:  # new, or its import was interrupted
@@ -73,7 +76,9 @@ def _read_and_filter(row: pd.Series[Any], store: Path, *, limits: dict[str, Any]
 
 
 def import_(
-    source: Annotated[Path, typer.Argument(help="CSV file of bundles, a Xenium or Atera bundle, or an H&E image.")],
+    source: Annotated[
+        Path, typer.Argument(help="CSV file of bundles and H&E images, a Xenium or Atera bundle, or an H&E image.")
+    ],
     out: Annotated[Path, typer.Option(help="Directory of stores for a CSV file, else the store to write.")],
     sample: Annotated[str | None, typer.Option(help="Name of a single slide.")] = None,
     patient: Annotated[str | None, typer.Option(help="Patient of a single slide.")] = None,
@@ -132,13 +137,14 @@ def split(
 ) -> None:
     """Assign every slide to a fold, so that models are evaluated on held-out patients."""
     from spatialsig import pp
+    from spatialsig.slide.roles import with_cells
     from spatialsig.slide.slides import open_slides
 
     prepare(quiet=quiet)
     data = slides_at(stores)
     pp.split(data, by=by.value, n_folds=n_folds, block_um=block_um, buffer_um=buffer_um, seed=seed)
     folds: dict[int, list[str]] = {}
-    for slide in open_slides(data):
+    for slide in open_slides(with_cells(data)):
         folds.setdefault(int(slide.attrs["split"].get("fold", -1)), []).append(slide.name)
     for fold, names in sorted(folds.items()):
         typer.echo(f"fold {fold}: {', '.join(names)}" if fold >= 0 else f"blocks of {', '.join(names)}")
@@ -168,6 +174,7 @@ def label(
     from spatialsig import pp, tl
     from spatialsig._keys import TABLE, X_AE
     from spatialsig.io import read_signatures
+    from spatialsig.slide.roles import with_cells
     from spatialsig.slide.slides import open_slides
 
     prepare(quiet=quiet)
@@ -176,7 +183,8 @@ def label(
         warnings.simplefilter("ignore", SpatialsigWarning)  # said when they are scored
         read_signatures(signatures)  # before the first patch is cut
     work, fold = Survivors(data), held_out(test_fold, all_slides=all_slides)
-    work.check(partial(_check_ready, all_slides=all_slides))  # before the first patch is cut
+    mixed = with_cells(data) is not data
+    work.check(partial(_check_ready, mixed=mixed, all_slides=all_slides))  # before the first patch is cut
     work(pp.make_patches, patch_px=patch_px, um_per_px=um_per_px, stride_um=stride_um, min_tissue=min_tissue)
     if normalize_stain:
         work(pp.normalize_stain)
@@ -184,7 +192,7 @@ def label(
     score = partial(tl.score_cells, signatures=signatures, method=method, gene_symbols=gene_symbols, test_fold=fold)
     if (scored := work(score)) is None:  # what is told of the genes holds for the others
         scored = score(work.data)
-    embedded = all(X_AE in slide.table(TABLE).obsm for slide in open_slides(work.data))
+    embedded = all(X_AE in slide.table(TABLE).obsm for slide in open_slides(with_cells(work.data)))
     work(tl.aggregate_patches, stat=stat, min_cells=min_cells, use_rep=X_AE if embedded else None)
     typer.echo(scored.to_string())
     if coverage is not None:
@@ -192,10 +200,13 @@ def label(
     work.end()
 
 
-def _check_ready(slide: Slide, *, all_slides: bool) -> None:
-    """Refuse a slide that cannot be labelled."""
+def _check_ready(slide: Slide, *, mixed: bool, all_slides: bool) -> None:
+    """Refuse a slide that cannot be labelled; in a mixed cohort, an H&E alone is only cut into patches."""
     from spatialsig._keys import TABLE
+    from spatialsig.slide.roles import is_image_alone
 
+    if mixed and slide.path is not None and is_image_alone(slide.path):
+        return
     if TABLE not in slide.sdata.tables:
         msg = f"slide {slide.name!r} has no gene expression, so it cannot be labelled; nothing was changed. Predict on it instead."
         raise InputError(msg)
@@ -222,23 +233,6 @@ def verify(stores: Slides, *, quiet: Quiet = False) -> None:
     found = pd.concat(tables, names=["store"]).reset_index(0) if several else verify_store(stores)
     typer.echo(found.to_string(index=False))
     if not found["status"].isin(["ok", "not checksummed", "changed"]).all():
-        raise typer.Exit(1)
-
-
-def status(stores: Slides, *, quiet: Quiet = False) -> None:
-    """List what was made on each slide and from what; exits with 1 if any of it has to be made again."""
-    from spatialsig.io import status as status_of
-
-    prepare(quiet=quiet)
-    made = status_of(slides_at(stores))
-    typer.echo(
-        made[["sample", "what", "part", "made_by", "state", "made_from"]].to_string(index=False)
-        if len(made)
-        else "nothing here has a record of what it was made from"
-    )
-    for detail in made.loc[made["state"] != "fresh", "detail"].drop_duplicates():
-        typer.echo(detail)
-    if (made["state"] == "stale").any():
         raise typer.Exit(1)
 
 

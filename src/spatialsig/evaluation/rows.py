@@ -9,12 +9,15 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
 
 from spatialsig import _keys
 from spatialsig._checks import check_key
+from spatialsig._files import replaced
+from spatialsig._hashing import array_hash
 from spatialsig._progress import progress_bar
 from spatialsig.data.features import FeatureSource, read_inputs
 from spatialsig.data.patches import read_patches
@@ -29,12 +32,16 @@ from spatialsig.inference.provenance import (
     check_labels,
     labels_for,
     refuse_torn_patients,
+    result_hashes,
 )
-from spatialsig.models.ensemble import placed
+from spatialsig.models.ensemble import placed, weights_hash
 from spatialsig.slide.each import map_slides
+from spatialsig.slide.ledger import run_hash
 from spatialsig.stats.image_features import colour_statistics, hand_features, nuclear_density, stain_amounts
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from spatialsig.models.ensemble import SignatureModel
@@ -42,6 +49,8 @@ if TYPE_CHECKING:
     from spatialsig.slide.slides import Data, Slide
 
 BATCH = 64  # patches read at a time
+FROM_PIXELS = ("colour", "density", "hand")  # features
+_FEATURES, _DIGEST = "features/", "digest"  # in what is kept of a slide
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,7 @@ class Request:
     table_key: str = _keys.TABLE
     seed: int = 0
     device: str | None = None  # where the model computes
+    run_dir: Path | None = None  # where what the pixels say is kept until the table is made
 
 
 @dataclass
@@ -121,8 +131,7 @@ def _gather_slide(slide: Slide, *, request: Request) -> Rows:
         check_folds(slide, request.model)
     rows, index = _without_pixels(patches, request)
     _add_embeddings(rows, patches, index, request)
-    with nullcontext() if request.model is None else placed(request.model, request.device):
-        _add_pixels(rows, patches, index, request)
+    _add_pixels(rows, patches, index, request)
     if rows.test.any():
         rows.ceiling = slide_ceiling(
             slide, seed=request.seed, table_key=request.table_key, signatures_key=request.signatures_key
@@ -180,10 +189,53 @@ def _add_embeddings(rows: Rows, patches: Patches, index: NDArray[np.int64], requ
 
 
 def _add_pixels(rows: Rows, patches: Patches, index: NDArray[np.int64], request: Request) -> None:
+    """What the pixels say of a slide, or what an evaluation that was interrupted had kept of it."""
+    kept = None if request.run_dir is None else request.run_dir / f"{rows.sample}.npz"
+    digest = "" if kept is None else _decides(rows, patches, index, request)
+    if kept is None or not _restore(rows, kept, digest):
+        with nullcontext() if request.model is None else placed(request.model, request.device):
+            _look(rows, patches, index, request)
+        if kept is not None:
+            _keep(rows, kept, digest)
+
+
+def _decides(rows: Rows, patches: Patches, index: NDArray[np.int64], request: Request) -> str:
+    """Hash of all that decides features and predictions of a slide."""
+    pixels = [str(patches.slide.lineage.fingerprint(part)) for part in patches.pixel_parts]
+    made_by: Any = None
+    if request.model is not None:
+        embedding = patches.embedding(request.signatures_key, request.use_rep)
+        made_by = [weights_hash(request.model), result_hashes(patches, request.model, embedding, None)]
+    return run_hash([patches.content_hash, pixels, made_by, request.seed, array_hash(index, rows.test)])
+
+
+def _keep(rows: Rows, place: Path, digest: str) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    kept: dict[str, Any] = {f"{_FEATURES}{name}": rows.features[name] for name in FROM_PIXELS if name in rows.features}
+    with replaced(place) as draft, draft.open("wb") as file:
+        np.savez(file, **{_DIGEST: np.array(digest)} | kept | rows.predicted)
+
+
+def _restore(rows: Rows, place: Path, digest: str) -> bool:
+    """Whether the same was kept before; a file that is damaged, or of something else, counts as none."""
+    try:
+        with np.load(place, allow_pickle=False) as kept:
+            if str(kept[_DIGEST]) != digest:
+                return False
+            values = {name: kept[name] for name in kept.files if name != _DIGEST}
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        return False
+    features = {name.removeprefix(_FEATURES): array for name, array in values.items() if name.startswith(_FEATURES)}
+    rows.features |= features
+    rows.predicted = {name: array for name, array in values.items() if not name.startswith(_FEATURES)}
+    return True
+
+
+def _look(rows: Rows, patches: Patches, index: NDArray[np.int64], request: Request) -> None:
     """Read every patch once: for the features of all rows, and the predictions for the test rows."""
     source, predictions = patches.source(index), _Predictions(rows, request)
     inputs = input_source(patches, backbone_of(request.model), index)
-    features: dict[str, list[NDArray[np.floating]]] = {"colour": [], "density": [], "hand": []}
+    features: dict[str, list[NDArray[np.floating]]] = {name: [] for name in FROM_PIXELS}
     with progress_bar(f"look at {rows.sample}", total=len(index), unit="patch") as bar:
         for start in range(0, len(index), BATCH):
             batch = np.arange(start, min(start + BATCH, len(index)))

@@ -5,25 +5,33 @@ Floor 7. Used by cohort.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import pandas as pd
+
 from spatialsig import _keys
-from spatialsig._checks import warn
+from spatialsig._checks import check_files, warn
+from spatialsig._known import what_is
 from spatialsig._text import as_name, check_alike
 from spatialsig._workers import Outcome, attempt_each
-from spatialsig.errors import InputError, StoreError
-from spatialsig.io._cohort import COLUMNS
+from spatialsig.errors import FileMissingError, InputError, StoreError
+from spatialsig.io._cohort import MEASURED, PREDICT, RECORDED, ROLE, at_home, check_listed, read_csv
+from spatialsig.slide.roles import without_cells
 from spatialsig.slide.slides import on_slide
 from spatialsig.store.metadata import elements_on_disk, read_attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    import pandas as pd
+    from spatialsig._arguments import AnyPath
 
 T = TypeVar("T")
+
+MANIFEST = "cohort.csv"
+PATH = "path"
 
 
 def read_slides(
@@ -52,7 +60,7 @@ def check_same(row: pd.Series[Any], path: Path) -> None:
     ours = recorded_in(path)
     source = found if isinstance(found := ours.get("source"), dict) else {}
     stored = source | {name: ours.get(name) for name in (_keys.SAMPLE, _keys.PATIENT)}
-    described = {name: str(row[name]) for name in COLUMNS if row[name] is not None}
+    described = {name: str(row[name]) for name in RECORDED if row[name] is not None}
     different = [
         f"{name} {stored.get(name)!r}, now {value!r}" for name, value in described.items() if stored.get(name) != value
     ]
@@ -71,6 +79,47 @@ def _report(failures: dict[str, str], total: int) -> None:
         msg = f"none of {total} slides could be read:\n{listed}"
         raise InputError(msg)
     warn(f"{len(failures)} of {total} slides could not be read (see `cohort.failures`):\n{listed}")
+
+
+def list_slides(source: AnyPath | Mapping[str, AnyPath], failures: dict[str, str]) -> pd.DataFrame:
+    """One row per slide: sample, patient, absolute path; indexed by sample. A damaged store is named in ``failures``."""
+    if isinstance(source, Mapping):
+        paths = [at_home(path) for path in source.values()]
+        rows = pd.DataFrame({_keys.SAMPLE: list(source), PATH: paths}, dtype=object)
+    else:
+        rows = _rows_on_disk(at_home(source))
+    check_listed(rows, where="the mapping" if isinstance(source, Mapping) else repr(str(source)))
+    samples, paths = rows[_keys.SAMPLE].tolist(), rows[PATH].tolist()
+    listed = [None if pd.isna(patient) else patient for patient in rows.get(_keys.PATIENT, [None] * len(rows))]
+    recorded = recorded_each(samples, paths, listed, failures)
+    patients = [patient_of(*of_row) for of_row in zip(samples, paths, listed, recorded, strict=True)]
+    check_each_once(samples, paths)
+    check_own_names(samples, paths, recorded)
+    rows[_keys.PATIENT] = pd.Series(patients, index=rows.index, dtype=object)
+    check_patients(rows[_keys.PATIENT], samples, paths)
+    rows.index = pd.Index(rows[_keys.SAMPLE].to_numpy(object), dtype=object)
+    alone = without_cells(dict(zip(samples, paths, strict=True)))
+    rows[ROLE] = pd.Series(
+        [PREDICT if sample in alone else MEASURED for sample in samples], index=rows.index, dtype=object
+    )
+    return rows[[_keys.SAMPLE, _keys.PATIENT, PATH, ROLE]]
+
+
+def _rows_on_disk(source: Path) -> pd.DataFrame:
+    check_files([source], what="cohort", fix="Give a directory of stores, or make one with `Cohort.from_bundles`.")
+    if (source / "zarr.json").is_file():
+        msg = f"{str(source)!r} is the store of one slide, which functions take as it is; for a cohort of one give `sp.Cohort({{{source.stem!r}: ...}})`."
+        raise InputError(msg)
+    file = source / MANIFEST if source.is_dir() else source
+    if file.exists():
+        rows = read_csv(file, needed=(_keys.SAMPLE, PATH), known=(_keys.SAMPLE, _keys.PATIENT, PATH), exact=True)
+        rows[PATH] = pd.Series([file.parent / at_home(path) for path in rows[PATH]], dtype=object)
+        return rows
+    stores = sorted(path for path in source.glob("*.zarr") if path.is_dir())
+    if not stores:
+        msg = f"directory {str(source)!r} holds neither {MANIFEST} nor stores *.zarr; make them with `Cohort.from_bundles`.{what_is(source)}"
+        raise FileMissingError(msg)
+    return pd.DataFrame({_keys.SAMPLE: [path.stem for path in stores], PATH: stores}, dtype=object)
 
 
 def recorded_in(store: Path) -> dict[str, Any]:

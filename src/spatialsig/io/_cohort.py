@@ -1,6 +1,6 @@
 """Tables that list slides, read and checked.
 
-Floor 7. Used by cohort, io/_bundles, pipeline/run_files.
+Floor 7. Used by cli/slide_commands, cohort, io/_bundles, pipeline/run_files, pipeline/run_steps.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ from spatialsig.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-COLUMNS = (_keys.SAMPLE, _keys.PATIENT, "bundle", "he_image", "he_alignment")
+BUNDLE, HE_IMAGE, HE_ALIGNMENT, UM_PER_PX, ROLE = "bundle", "he_image", "he_alignment", "um_per_px", "role"
+RECORDED = (_keys.SAMPLE, _keys.PATIENT, BUNDLE, HE_IMAGE, HE_ALIGNMENT)  # by the store that is made of a row
+COLUMNS = (*RECORDED, UM_PER_PX, ROLE)
+MEASURED, PREDICT = "measured", "predict"  # roles: with cells, an H&E alone
+MAX_UM_PER_PX = 1000.0
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _IDENTITY = "identity"
 _LINES = "lines"  # of the file, in the attributes of a frame that was read from it
@@ -133,7 +137,8 @@ def check_listed(rows: pd.DataFrame, *, where: str) -> None:
 
 def read_manifest(manifest: str | Path | pd.DataFrame) -> pd.DataFrame:
     """Read a manifest into one row per slide with absolute paths; None in empty fields."""
-    needed = (_keys.SAMPLE, "bundle")
+    needed = (_keys.SAMPLE,)  # and one of bundle and image, by row
+    hint = ""
     if isinstance(manifest, pd.DataFrame):
         rows, base, name = without_blanks(manifest.reset_index(drop=True)), Path(), "the manifest"
         check_columns(rows, needed, COLUMNS, name="manifest")
@@ -144,6 +149,9 @@ def read_manifest(manifest: str | Path | pd.DataFrame) -> pd.DataFrame:
             msg = f"manifest {str(file)!r} is a directory; wanted a csv with columns {list(COLUMNS)}.{what_is(file)}"
             raise InputError(msg)
         rows, base, name = read_csv(file, needed=needed), file.parent, repr(str(file))
+        hint = what_is(file)
+    if BUNDLE not in rows and HE_IMAGE not in rows:
+        check_columns(rows, (*needed, BUNDLE), COLUMNS, name=name.strip("'").removeprefix("the "), hint=hint)
     places = each_row(rows)
     rows.attrs.clear()
     rows = rows.reindex(columns=list(COLUMNS)).astype(object)
@@ -159,7 +167,8 @@ def read_manifest(manifest: str | Path | pd.DataFrame) -> pd.DataFrame:
         raise InputError(msg)
     check_samples(rows[_keys.SAMPLE].tolist(), where=name, holders=places)
     _check_patients(rows, places, name)
-    for column in ("bundle", "he_image", "he_alignment"):
+    _check_roles(rows, places, name)
+    for column in (BUNDLE, HE_IMAGE, HE_ALIGNMENT):
         rows[column] = pd.Series([_absolute(base, value) for value in rows[column]], dtype=object)
     _check_bundles(rows, name)
     unknown = rows.loc[rows[_keys.PATIENT].isna(), _keys.SAMPLE].tolist()
@@ -174,6 +183,40 @@ def read_manifest(manifest: str | Path | pd.DataFrame) -> pd.DataFrame:
         for sample, patient in zip(rows[_keys.SAMPLE], rows[_keys.PATIENT], strict=True)
     ]
     return rows
+
+
+def _check_roles(rows: pd.DataFrame, places: Sequence[str], name: str) -> None:
+    """Refuse a slide that is neither a bundle nor an H&E alone, or whose role says otherwise; read the size of pixels."""
+    for place, (row, each) in zip(places, rows.iterrows(), strict=True):
+        at = f"{name}, {place}, slide {each[_keys.SAMPLE]!r}"
+        alone = each[BUNDLE] is None
+        if alone and each[HE_IMAGE] is None:
+            msg = f"{at}: neither `bundle` nor `he_image` is given; wanted the folder of a bundle, or the image of an H&E alone."
+            raise InputError(msg)
+        role = PREDICT if alone else MEASURED
+        if each[ROLE] not in (None, role):
+            known = "without a bundle it is an H&E alone" if alone else "of an H&E alone leave `bundle` empty"
+            msg = f"{at}: `role` is {each[ROLE]!r}; wanted {role!r}: {known}."
+            raise InputError(msg)
+        of_other = HE_ALIGNMENT if alone else UM_PER_PX
+        if each[of_other] is not None:
+            why = (
+                "places the image on a bundle" if alone else "is for an H&E alone; a bundle takes it from the alignment"
+            )
+            msg = f"{at}: `{of_other}` {why}. Leave it empty."
+            raise InputError(msg)
+        rows.loc[row, UM_PER_PX] = None if each[UM_PER_PX] is None else _size(each[UM_PER_PX], at)
+
+
+def _size(value: Any, at: str) -> float:
+    try:
+        size = float(str(value).replace(",", "."))
+    except ValueError:
+        size = 0.0
+    if not 0 < size < MAX_UM_PER_PX:
+        msg = f"{at}: `um_per_px` is {value!r}; wanted the µm per px of the image, such as 0.25."
+        raise InputError(msg)
+    return size
 
 
 def _absolute(base: Path, value: str | Path | None) -> str | Path | None:
@@ -211,7 +254,7 @@ def _check_patients(rows: pd.DataFrame, places: Sequence[str], name: str) -> Non
 
 def _check_bundles(rows: pd.DataFrame, name: str) -> None:
     """A slide under two names would be in training and test at once."""
-    for bundle, group in rows.groupby("bundle", sort=False):
+    for bundle, group in rows.groupby(BUNDLE, sort=False):
         if len(group) > 1:
             msg = (
                 f"{name}: slides {group[_keys.SAMPLE].tolist()} are of one bundle, {str(bundle)!r}: list it once, or the same cells "
@@ -219,7 +262,7 @@ def _check_bundles(rows: pd.DataFrame, name: str) -> None:
             )
             raise InputError(msg)
     # several slides may lie on one image, each by an alignment of its own
-    for column, others in (("he_alignment", []), ("he_image", ["he_alignment"])):
+    for column, others in ((HE_ALIGNMENT, []), (HE_IMAGE, [HE_ALIGNMENT])):
         given = rows[rows[column].notna() & (rows[column] != _IDENTITY) & rows[others].isna().all(axis=1)]
         for file, group in given.groupby(column, sort=False):
             if len(group) > 1:

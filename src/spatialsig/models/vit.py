@@ -1,6 +1,6 @@
 """A trained signature model: network, signatures, scalers and the scale of its patches in one object.
 
-Floor 2. Called as sp.models.SignatureViT; used by 16 modules of 7 rooms.
+Floor 2. Called as sp.models.SignatureViT; used by 15 modules of datasets, evaluation, inference, models, tl, train.
 """
 
 from __future__ import annotations

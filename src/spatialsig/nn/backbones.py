@@ -1,6 +1,6 @@
 """Image networks by name: from timm, from transformers, from the user, or a table in place of one.
 
-Floor 1. Called as sp.register_backbone; used by 9 modules of inference, models, nn, tl, train.
+Floor 1. Called as sp.register_backbone; used by 10 modules of inference, models, nn, pipeline, tl, train.
 """
 
 from __future__ import annotations

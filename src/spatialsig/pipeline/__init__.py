@@ -6,8 +6,18 @@ expression, inference, labels, evaluation, io, pl, pp, tl, datasets, cohort, rep
 
 from .demo import run_demo
 from .report_of_run import report_of
-from .run import failed_slides, plan, run
+from .run import failed_slides, finished_steps, plan, run
 from .run_config import RunConfig, read_config
 from .run_template import write_template
 
-__all__ = ["RunConfig", "failed_slides", "plan", "read_config", "report_of", "run", "run_demo", "write_template"]
+__all__ = [
+    "RunConfig",
+    "failed_slides",
+    "finished_steps",
+    "plan",
+    "read_config",
+    "report_of",
+    "run",
+    "run_demo",
+    "write_template",
+]

@@ -12,7 +12,7 @@ import pandas as pd
 
 from spatialsig.cohort import Cohort
 from spatialsig.errors import FileMissingError, InputError
-from spatialsig.pipeline.run_files import RunFiles, read_json
+from spatialsig.pipeline.run_files import CROSS_VALIDATION, RunFiles, read_json
 from spatialsig.report import write_report
 from spatialsig.slide.ledger import Ledger
 
@@ -98,6 +98,7 @@ def report_on(
         coverage=files.read_table("coverage", index_col=0, keep_default_na=False),
         parameters=parameters,
         command=command,
+        cross_validation=files.read_table(CROSS_VALIDATION[0]),
         figures=path.parent / FIGURES if figures else None,
         title=title or str(parameters.get("title", "")) or TITLE,
     )

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from spatialsig._hashing import json_hash
 from spatialsig.pipeline.report_of_run import report_on
 from spatialsig.pipeline.run_files import RunFiles, write_record
-from spatialsig.pipeline.run_steps import Job, collect_warnings, console
+from spatialsig.pipeline.run_step import collect_warnings, console
+from spatialsig.pipeline.run_steps import Job
 from spatialsig.slide.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -20,13 +21,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from spatialsig.pipeline.run_config import RunConfig
-    from spatialsig.pipeline.run_steps import Step
+    from spatialsig.pipeline.run_step import Step
 
 
 def failed_slides(out: Path) -> dict[str, str]:
     """Slides that the run in ``out`` went on without -> why."""
     failed = Ledger(RunFiles(out).ledger).values("failed")
     return {sample: why for of_step in failed.values() for sample, why in of_step.items()}
+
+
+def finished_steps(out: Path) -> dict[str, float]:
+    """Steps that a run in ``out`` has finished -> seconds each took, as they were noted."""
+    seconds: dict[str, float] = Ledger(RunFiles(out).ledger).values("seconds")
+    return seconds
 
 
 def _with_digests(steps: list[Step]) -> Iterator[tuple[Step, str]]:

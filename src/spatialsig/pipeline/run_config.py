@@ -7,28 +7,28 @@ from __future__ import annotations
 
 import reprlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from spatialsig import tl
-from spatialsig._arguments import Seed, fitting
-from spatialsig._checks import check_options, comma_hint, option_names
+from spatialsig._arguments import Seed
+from spatialsig._checks import comma_hint
 from spatialsig._misfits import in_words, place_in
 from spatialsig._text import decoded, near_misses, read_yaml
 from spatialsig.errors import FileMissingError, InputError
-from spatialsig.train import fit_autoencoder, fit_vit
+from spatialsig.pipeline.run_options import FUNCTIONS, check_section
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_OF_THE_RUN_AT = {
-    "seed": "`seed`", "test_fold": "`split.test_fold`", "signatures": "`labels.signatures`", "gene_symbols": "`labels.gene_symbols`",
-    "key_added": "nothing: names are those of the run", "signatures_key": "nothing: names are those of the run",
-    "patches_key": "nothing: names are those of the run", "table_key": "nothing: names are those of the run",
-}  # fmt: skip
-_OF_THE_RUN = frozenset(_OF_THE_RUN_AT)
+
+def _switch(value: Any) -> Any:
+    """``{}`` for true, None for false: a step that is done with its defaults, or not at all."""
+    return {True: {}, False: None}[value] if isinstance(value, bool) else value
+
+
+Options: TypeAlias = Annotated[dict[str, Any] | None, BeforeValidator(_switch)]  # None: the step is left out
 
 
 class _Section(BaseModel):
@@ -83,7 +83,11 @@ class RunConfig(_Section):
     """One run of the pipeline.
 
     ``autoencoder`` and ``vit`` hold further keywords of :func:`spatialsig.tl.train_autoencoder` and
-    :func:`spatialsig.tl.train_vit`.
+    :func:`spatialsig.tl.train_vit`. Steps that are left out by default are done where their section holds the keywords of a
+    function, or just ``true``: ``tissue`` of :func:`spatialsig.pp.find_tissue`, ``patch_qc`` of
+    :func:`spatialsig.pp.qc_patches`, ``features`` of :func:`spatialsig.tl.embed_patches`, ``ensemble`` of
+    :func:`spatialsig.tl.train_ensemble`, ``calibration`` of :func:`spatialsig.tl.calibrate`, ``cross_validation`` of
+    :func:`spatialsig.tl.cross_validate`.
     """
 
     bundles: Path
@@ -95,10 +99,16 @@ class RunConfig(_Section):
     cells: CellsConfig = CellsConfig()
     split: SplitConfig = SplitConfig()
     genes: GenesConfig = GenesConfig()
+    tissue: Options = None
     patches: PatchesConfig = PatchesConfig()
+    patch_qc: Options = None
     labels: LabelsConfig = LabelsConfig()
     autoencoder: dict[str, Any] = Field(default_factory=dict)
+    features: Options = None
     vit: dict[str, Any] = Field(default_factory=dict)
+    ensemble: Options = None
+    calibration: Options = None
+    cross_validation: Options = None
 
 
 def _check_together(config: RunConfig, path: Path) -> None:
@@ -109,20 +119,15 @@ def _check_together(config: RunConfig, path: Path) -> None:
             f"{config.split.n_folds}."
         )
         raise InputError(msg)
-    for section, options, wanted in (
-        ("autoencoder", config.autoencoder, (tl.train_autoencoder, fit_autoencoder)),
-        ("vit", config.vit, (tl.train_vit, fit_vit)),
-    ):
-        names = {name for function in wanted for name in option_names(function, without=_OF_THE_RUN)}
-        own = sorted(_OF_THE_RUN & options.keys())
-        if own:
-            msg = f"configuration {path}: `{section}.{own[0]}` is decided by the run: give it as {_OF_THE_RUN_AT[own[0]]}."
-            raise InputError(msg)
-        check_options(options, names, function=f"configuration {path}: {section}")
-        for function in wanted:
-            own_of = set(option_names(function, without=_OF_THE_RUN))
-            given = {name: value for name, value in options.items() if name in own_of}
-            fitting(function, given, of=f"configuration {path}: {section}")
+    for section in FUNCTIONS:
+        if (options := getattr(config, section)) is not None:
+            check_section(section, options, where=f"configuration {path}")
+    if config.calibration is not None and "validation_fold" not in config.vit:
+        msg = (
+            f"configuration {path}: `calibration` wants patches that train nothing and judge nothing: set `vit.validation_fold` "
+            "to a fold of its own."
+        )
+        raise InputError(msg)
 
 
 def _fields_at(steps: Sequence[int | str]) -> list[str]:

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from spatialsig import _files
-from spatialsig._hashing import file_ends_hash, file_hash
+from spatialsig._hashing import file_ends_hash, file_hash, json_hash
 from spatialsig._settings import settings
 from spatialsig._text import decoded
 from spatialsig.errors import InputError
 from spatialsig.io._cohort import at_home, read_csv
+from spatialsig.models.directory import CONFIG
 from spatialsig.models.record import RUN
 from spatialsig.report.methods_section import versions
 from spatialsig.slide.slides import open_slides
@@ -37,8 +38,9 @@ RECORDED_PACKAGES = (
     "scikit-learn", "numba", "pandas", "zarr", "tensorstore", "tifffile",
 )  # fmt: skip
 STORE = ".zarr"
-RESULTS = ("evaluation", "summary", "comparisons", "findings")  # of the last step
-TABLES = ("evaluation", "coverage", "stains", "summary", "comparisons", "findings")
+RESULTS = ("evaluation", "summary", "comparisons", "findings")  # of the evaluation
+CROSS_VALIDATION = ("cross_validation", "cross_validation_summary")
+TABLES = (*RESULTS, "coverage", "stains", "patch_qc", "intervals", *CROSS_VALIDATION)
 
 
 class RunFiles:
@@ -49,12 +51,13 @@ class RunFiles:
         self.stores = root / "stores"  # one per slide
         self.models = root / "models"  # one directory per model
         self.training = root / "training"  # checkpoints of the runs that are not finished
+        self.folds = root / "cross_validation"  # models and results of each fold
         self.ledger = root / "steps.json"  # what is done, see :class:`spatialsig.slide.ledger.Ledger`
         self.record = root / "run.json"  # versions, parameters, seeds and hashes of the run
         self.report = root / "report.html"
 
     def table(self, name: str) -> Path:
-        """A csv of the run: evaluation, coverage, summary, comparisons or findings."""
+        """A csv of the run, one of ``TABLES``."""
         return self.root / f"{name}.csv"
 
     def read_table(self, name: str, **options: Any) -> pd.DataFrame | None:
@@ -84,7 +87,7 @@ class RunFiles:
         if inside:
             (slide,) = open_slides(self.root / f"{store}{STORE}")
             return slide.lineage.fingerprint(table)
-        return file_hash(path / RUN if path.is_dir() else path)
+        return _weights_hash(path) if path.is_dir() else file_hash(path)
 
     def changed(self, left: Mapping[str, str]) -> tuple[list[str], list[str]]:
         """Of results and their fingerprints when a step left them: those that are gone, and those that are others now."""
@@ -106,6 +109,17 @@ class RunFiles:
         return found
 
 
+def _weights_hash(model: Path) -> str:
+    """Hash of what was learned, of an ensemble by each member; not of intervals, which a later step adds."""
+    records = {path.relative_to(model).as_posix(): read_json(path).get("sha256") for path in sorted(model.rglob(RUN))}
+    return json_hash(
+        {
+            name: {file: digest for file, digest in (digests or {}).items() if file not in (CONFIG, RUN)}
+            for name, digests in records.items()
+        }
+    )
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """An object from a JSON file; :class:`InputError` if the file does not hold one."""
     loaded = _files.read_json(path, fix="Remove it, or run again.")
@@ -119,7 +133,7 @@ def input_fingerprints(bundles: Path) -> dict[str, dict[str, str]]:
     """Fingerprint of every file of each bundle, its H&E and alignment, by sample; empty without a readable csv."""
     if not bundles.is_file():
         return {}
-    rows = read_csv(bundles, needed=("sample", "bundle"))
+    rows = read_csv(bundles, needed=("sample",))
     found = {}
     for row in rows.to_dict("records"):
         named = [row.get(column) for column in ("bundle", "he_image", "he_alignment")]

@@ -6,68 +6,44 @@ Floor 11. Used by pipeline/run.
 from __future__ import annotations
 
 import shutil
-import warnings
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
-
-from rich.console import Console
 
 from spatialsig import pp, tl
 from spatialsig._checks import first_few
 from spatialsig._files import write_csv
 from spatialsig._hashing import json_hash
-from spatialsig._keys import SIGNATURES, SIGNATURES_PRED
+from spatialsig._keys import SIGNATURES, SIGNATURES_PRED, TISSUE
 from spatialsig.cohort import Cohort, import_cohort, read_bundle
-from spatialsig.errors import InputError, SpatialsigWarning
-from spatialsig.models import SignatureViT
-from spatialsig.pipeline.run_files import AUTOENCODER, IMAGE_MODEL, RESULTS, RunFiles, input_fingerprints
+from spatialsig.errors import InputError
+from spatialsig.io._cohort import BUNDLE
+from spatialsig.models import load_signature_model
+from spatialsig.pipeline.run_files import (
+    AUTOENCODER,
+    CROSS_VALIDATION,
+    IMAGE_MODEL,
+    RESULTS,
+    RunFiles,
+    input_fingerprints,
+)
+from spatialsig.pipeline.run_step import Step, show, warnings_of
 from spatialsig.signatures import read_signatures
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     import pandas as pd
 
     from spatialsig._workers import Outcome
+    from spatialsig.models.ensemble import SignatureModel
     from spatialsig.pipeline.run_config import RunConfig
     from spatialsig.slide.ledger import Ledger
 
-console = Console()
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step: a name for people, what decides its result, what it does, and what it leaves."""
-
-    name: str
-    parameters: Any
-    action: Callable[[], None]
-    makes: tuple[Path, ...] = ()
-    tables: tuple[str, ...] = ()  # in every store
-    failed: Callable[[], dict[str, str]] = dict  # slides that it left out -> why
-
-
-def collect_warnings(action: Callable[[], None]) -> list[str]:
-    """Run a step; show its warnings at once and keep ours for the report."""
-    ours = _warnings_of(action)
-    _show(ours)
-    return ours
-
-
-def _warnings_of(action: Callable[[], None]) -> list[str]:
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", SpatialsigWarning)
-        action()
-    return [str(warning.message) for warning in caught if issubclass(warning.category, SpatialsigWarning)]
-
-
-def _show(texts: list[str]) -> None:
-    for text in texts:
-        console.print(f"  warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+FEATURES = "embedding"  # tables: of the patches, by the network of `features`
+OF_EVERY_FOLD = "signatures_cv"  # tables: scores, each by the model that has not seen its patch
 
 
 def _slide_part(sample: str) -> str:
@@ -87,11 +63,13 @@ def _import_slide(
 
     def read() -> None:
         read_bundle(row, store, overwrite=True)
+        if row[BUNDLE] is None:  # an H&E alone
+            return
         pp.filter_cells(store, **cells)
         if check_alignment:  # a shift, or a mistake in an alignment, becomes a warning of this step
             pp.qc_alignment(store)
 
-    return digest, _warnings_of(read)  # shown by the process that asked
+    return digest, warnings_of(read)  # shown by the process that asked
 
 
 class Job:
@@ -117,13 +95,32 @@ class Job:
             Step("hold out patients, choose genes", [c.split.model_dump(), c.genes.model_dump(), c.seed], self._design),
             Step("train autoencoder", [c.autoencoder, genes, c.seed], self._train_autoencoder, (self.autoencoder,)),
             Step(
-                "cut and label patches", [c.patches.model_dump(), c.labels.model_dump()], self._label,
+                "cut and label patches",
+                [c.patches.model_dump(), c.labels.model_dump(), *self._asked("tissue", "patch_qc")], self._label,
                 (files.table("coverage"),), (SIGNATURES,),
             ),
-            Step("train image model", [c.vit, c.seed], self._train_vit, (self.vit,)),
+            *self._if_asked("features", Step("embed patches", c.features, self._embed_patches, (), (FEATURES,))),
+            Step("train image model", [c.vit, c.seed, *self._asked("ensemble")], self._train_vit, (self.vit,)),
+            *self._if_asked(
+                "calibration", Step("calibrate", c.calibration, self._calibrate, (files.table("intervals"),))
+            ),
             Step("predict every slide", None, self._predict, (), (SIGNATURES_PRED,)),
             Step("evaluate on held-out patients", c.seed, self._evaluate, tuple(map(files.table, RESULTS))),
+            *self._if_asked(
+                "cross_validation",
+                Step(
+                    "hold out every fold", c.cross_validation, self._cross_validate,
+                    tuple(map(files.table, CROSS_VALIDATION)),
+                ),
+            ),
         ]  # fmt: skip
+
+    def _asked(self, *sections: str) -> list[Any]:
+        """Sections that are there, each behind its name."""
+        return [[name, value] for name in sections if (value := getattr(self.config, name)) is not None]
+
+    def _if_asked(self, section: str, step: Step) -> list[Step]:
+        return [] if getattr(self.config, section) is None else [step]
 
     def left(self, step: Step) -> dict[str, str]:
         """Fingerprints of what a step left, by path below the output."""
@@ -173,7 +170,7 @@ class Job:
         """Note a slide as soon as it is read: an interrupted run loses no other."""
         if outcome.value is not None:
             digest, told = outcome.value
-            _show(told)
+            show(told)
             self.ledger.note(_slide_part(outcome.name), digest, warnings=told)
 
     def _forget(self, checkpoints: Path) -> None:
@@ -212,7 +209,13 @@ class Job:
 
     def _label(self) -> None:
         cohort, labels = self.cohort(), self.config.labels
-        pp.make_patches(cohort, **self.config.patches.model_dump(exclude={"normalize_stain"}))
+        config = self.config
+        if config.tissue is not None:
+            pp.find_tissue(cohort, **config.tissue)
+        cut = config.patches.model_dump(exclude={"normalize_stain"})
+        pp.make_patches(cohort, **cut, tissue_key=None if config.tissue is None else TISSUE)
+        if config.patch_qc is not None:
+            write_csv(self.files.table("patch_qc"), pp.qc_patches(cohort, **config.patch_qc), index=True)
         if self.config.patches.normalize_stain:
             stains = pp.normalize_stain(cohort)
             write_csv(self.files.table("stains"), stains, index=True)
@@ -230,17 +233,36 @@ class Job:
 
     def _train_vit(self) -> None:
         checkpoints, config = self._checkpoints(IMAGE_MODEL), self.config
-        options = {"run_dir": checkpoints} | config.vit
-        model = tl.train_vit(self.cohort(), test_fold=config.split.test_fold, seed=config.seed, **options)
+        options = {"run_dir": checkpoints} | config.vit | {"test_fold": config.split.test_fold, "seed": config.seed}
+        cohort = self.cohort()
+        model: SignatureModel = (
+            tl.train_vit(cohort, **options)
+            if config.ensemble is None
+            else tl.train_ensemble(cohort, **config.ensemble, **options | {"run_dir": checkpoints})
+        )
         model.save(self.vit, overwrite=True)
         self._forget(checkpoints)
 
+    def _embed_patches(self) -> None:
+        tl.embed_patches(self.cohort(), **self.config.features or {}, key_added=FEATURES, skip_done=True)
+
+    def _calibrate(self) -> None:
+        model = load_signature_model(self.vit)
+        intervals = tl.calibrate(self.cohort(), model, **self.config.calibration or {})
+        model.save(self.vit, overwrite=True)
+        write_csv(self.files.table("intervals"), intervals)
+
     def _predict(self) -> None:
-        tl.predict(self.cohort(), SignatureViT.load(self.vit), skip_done=True)
+        model = load_signature_model(self.vit)
+        if self.config.calibration is None:  # which was asked for before
+            model.intervals = None
+        tl.predict(self.cohort(), model, skip_done=True)
 
     def _evaluate(self) -> None:
-        cohort, model = self.cohort(), SignatureViT.load(self.vit)
-        evaluation = tl.evaluate(cohort, model, seed=self.config.seed)
+        cohort, model = self.cohort(), load_signature_model(self.vit)
+        features = None if self.config.features is None else FEATURES
+        kept = self.files.training / "evaluation"
+        evaluation = tl.evaluate(cohort, model, seed=self.config.seed, embedding_key=features, run_dir=kept)
         tables = {
             "summary": tl.summarise(evaluation, seed=self.config.seed),
             "comparisons": tl.compare_methods(evaluation),
@@ -248,4 +270,17 @@ class Job:
             "evaluation": evaluation,
         }
         for name, table in tables.items():
+            write_csv(self.files.table(name), table)
+        self._forget(kept)
+
+    def _cross_validate(self) -> None:
+        config = self.config
+        vit = {name: value for name, value in config.vit.items() if name not in ("validation_fold", "run_dir")}
+        autoencoder = {name: value for name, value in config.autoencoder.items() if name != "run_dir"}
+        options = {"autoencoder": {"gene_symbols": config.labels.gene_symbols} | autoencoder} | vit
+        evaluation = tl.cross_validate(
+            self.cohort(), **config.cross_validation or {}, **options, run_dir=self.files.folds, seed=config.seed,
+            key_added=OF_EVERY_FOLD,
+        )  # fmt: skip
+        for name, table in zip(CROSS_VALIDATION, (evaluation, tl.summarise(evaluation, seed=config.seed)), strict=True):
             write_csv(self.files.table(name), table)

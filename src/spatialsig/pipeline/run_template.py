@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 TEMPLATE = """\
 # What `spatialsig run {name}` does; every line but the first two may be left out. See docs/run.md.
-bundles: {bundles}  # csv: sample, patient, bundle, and optionally he_image, he_alignment (paths relative to it)
+bundles: {bundles}  # csv: sample, patient, bundle, he_image, he_alignment (paths relative to it); without bundle, an H&E alone
 out: results  # directory for stores, models, tables and report.html
 
 title: Molecular signatures from H&E
@@ -33,12 +33,14 @@ split:
   buffer_um: 256  # between folds, by block only
 genes:
   n_top_genes: 2000  # most variable genes, for the autoencoder
+tissue: null  # true: outline it by sp.pp.find_tissue first; or {{sensitivity: 1.0}}, any of its keywords
 patches:
   patch_px: 224  # edge of a patch, px of the model
   um_per_px: 0.5
   stride_um: null  # distance between patches, µm; null: their edge
   min_tissue: 0.25  # share of a patch
   normalize_stain: false  # read all slides in the colours of one reference
+patch_qc: null  # true: measure blur, pen and folds by sp.pp.qc_patches; {{drop: true}} leaves poor patches out
 labels:
   signatures: tumour_microenvironment  # a built-in set, a file (gmt, csv, json, yaml), or a mapping: {{T cell: [CD3D, CD3E]}}
   stat: mean  # of the scores of a patch's cells; or median
@@ -48,9 +50,14 @@ labels:
   gene_symbols: null  # column of var with symbols, where genes are named by ids
 autoencoder:  # further keywords of sp.tl.train_autoencoder
   n_latent: 32
+features: null  # of a network of others, by sp.tl.embed_patches: {{backbone: "transformers:DIRECTORY"}}; a baseline, and
+  # what the image model learns from with `vit: {{backbone: "table:embedding"}}`
 vit:  # further keywords of sp.tl.train_vit
   size: tiny  # small, base
   fusion: gated  # token, film, add; none learns from the H&E alone
+ensemble: null  # {{n_members: 5}}: that many models, by sp.tl.train_ensemble
+calibration: null  # {{coverage: 0.9}}: intervals, by sp.tl.calibrate; wants `vit: {{validation_fold: 1}}`
+cross_validation: null  # true: hold out every fold once, by sp.tl.cross_validate (without `vit.validation_fold`)
 """
 
 

@@ -17,6 +17,7 @@ from spatialsig.errors import InputError
 from spatialsig.pl.drawing import slide_panels
 from spatialsig.pl.drawing.canvas import INK, RESIDUAL_MAP, SCORE_MAP, SECOND, canvas, colour_bar, save_figure
 from spatialsig.pl.drawing.maps import slide_maps
+from spatialsig.slide.roles import with_cells
 from spatialsig.slide.slides import Data, open_slides
 
 if TYPE_CHECKING:
@@ -97,7 +98,8 @@ def compare(
         "image_key": image_key,
         "patches_key": patches_key,
     }
-    slides = [slide_maps(s, signature, fold=fold, show_image=show_image, **keys) for s in open_slides(data)]
+    asked = data if signatures_key is None else with_cells(data, told_by="compare")
+    slides = [slide_maps(s, signature, fold=fold, show_image=show_image, **keys) for s in open_slides(asked)]
     shown = [s for s in slides if fold is None or np.isfinite(s.predicted).any()]
     if not shown:
         msg = f"no prediction of {signature!r} lies in `fold={fold}` on any of {[s.name for s in slides]}."

@@ -16,6 +16,7 @@ from spatialsig import _keys
 from spatialsig._arguments import AnyPath, Key, checked
 from spatialsig.pl.drawing.canvas import INK, canvas, save_figure
 from spatialsig.signatures import Source, measured_genes, overlap_matrix, read_signatures
+from spatialsig.slide.roles import needs_cells
 from spatialsig.slide.slides import Data, open_slides
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ ALL = "all slides"
 
 
 @checked
+@needs_cells
 def coverage(
     data: Data,
     signatures: Source = "tumour_microenvironment",

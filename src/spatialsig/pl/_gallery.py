@@ -19,6 +19,7 @@ from spatialsig.data.patches import read_patches
 from spatialsig.errors import InputError
 from spatialsig.pl.drawing.canvas import INK, canvas, save_figure
 from spatialsig.pl.drawing.values import ScoreTables
+from spatialsig.slide.roles import needs_cells
 from spatialsig.slide.slides import Data, open_slides
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Crop:
 
 
 @checked
+@needs_cells
 def gallery(
     data: Data,
     signature: Key,

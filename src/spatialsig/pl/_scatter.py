@@ -17,6 +17,7 @@ from spatialsig import _keys
 from spatialsig._arguments import AnyPath, Key, Natural, checked
 from spatialsig.pl.drawing.canvas import FAINT, INK, save_figure
 from spatialsig.pl.drawing.values import MAX_NAMED, ScoreTables, collect_pairs, panel_grid, slide_colour
+from spatialsig.slide.roles import needs_cells
 from spatialsig.slide.slides import Data
 from spatialsig.stats.agreement import agreement
 
@@ -32,6 +33,7 @@ MIDDLE = (0.2, 99.8)  # percentiles of the axes: a few extreme patches must not 
 
 
 @checked
+@needs_cells
 def scatter(
     data: Data,
     signature: str | Sequence[str] | None = None,

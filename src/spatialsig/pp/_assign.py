@@ -25,6 +25,7 @@ from spatialsig.slide.coordinates import (
 )
 from spatialsig.slide.each import map_slides
 from spatialsig.slide.parts import obsm_of, place_of
+from spatialsig.slide.roles import needs_cells
 from spatialsig.slide.slides import Data
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ CONFIRMED = ("good", "shifted")  # verdicts of qc_alignment that speak for the p
 
 
 @checked
+@needs_cells
 def assign_cells(data: Data, *, patches_key: str = _keys.PATCHES, table_key: str = _keys.TABLE) -> None:
     """Record which patches contain each cell, from the positions of the cells and the alignment of the H&E.
 

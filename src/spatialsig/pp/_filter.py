@@ -16,6 +16,7 @@ from spatialsig._arguments import Natural, checked
 from spatialsig.errors import InputError
 from spatialsig.slide.counts import count_blocks
 from spatialsig.slide.each import map_slides
+from spatialsig.slide.roles import needs_cells
 from spatialsig.slide.slides import Data, Slide
 from spatialsig.store.matrices import Selection, StreamedTable, is_stored
 from spatialsig.store.metadata import quiet_names
@@ -30,6 +31,7 @@ GENE_EXPRESSION = "Gene Expression"
 
 
 @checked
+@needs_cells
 def filter_cells(data: Data, *, min_counts: Natural = 10, min_genes: Natural = 5, table_key: str = _keys.TABLE) -> None:
     """Keep the cells of a table that have enough counts and genes, and only the columns that are genes.
 

@@ -20,6 +20,7 @@ from spatialsig.slide.counts import common_genes, count_blocks, gene_names
 from spatialsig.slide.each import map_slides
 from spatialsig.slide.folds import is_training
 from spatialsig.slide.parts import counts_of_table
+from spatialsig.slide.roles import needs_cells
 from spatialsig.slide.slides import Data, Slide, learn_from, open_slides
 from spatialsig.stats.expression import clipped_moments, gene_moments, library_size
 from spatialsig.stats.variable import (
@@ -45,6 +46,7 @@ PANELS = ("intersection", "union")
 
 
 @checked
+@needs_cells
 def highly_variable_genes(
     data: Data,
     *,

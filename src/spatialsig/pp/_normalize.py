@@ -15,11 +15,13 @@ from spatialsig.slide.added import check_added_part
 from spatialsig.slide.counts import counts_of
 from spatialsig.slide.each import map_slides
 from spatialsig.slide.parts import counts_of_table
+from spatialsig.slide.roles import needs_cells
 from spatialsig.slide.slides import Data, Slide
 from spatialsig.stats.expression import TARGET_SUM, library_size, log1p_cp10k, scaled_counts
 
 
 @checked
+@needs_cells
 def normalize(
     data: Data,
     *,

@@ -24,6 +24,7 @@ from spatialsig.pp._registration_image import NucleiRasters, place_image, refuse
 from spatialsig.pp._registration_scale import find_rescaled
 from spatialsig.slide.coordinates import check_matrix, image_of, matrix_to_global, positions, um_per_global
 from spatialsig.slide.each import map_slides
+from spatialsig.slide.roles import needs_cells
 from spatialsig.slide.slides import Data
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Result:
 
 
 @checked
+@needs_cells
 def qc_alignment(
     data: Data,
     *,

@@ -20,6 +20,7 @@ from spatialsig.errors import InputError, LeakageError, SpatialsigWarning
 from spatialsig.slide.coordinates import positions
 from spatialsig.slide.folds import folds_of, group_folds, inner_group_folds
 from spatialsig.slide.parts import FOLDS
+from spatialsig.slide.roles import needs_cells
 from spatialsig.slide.slides import Data, open_slides
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ INSIDE = ("block", "random")  # folds of places on a slide; the others are of wh
 
 
 @checked
+@needs_cells
 def split(
     data: Data,
     *,

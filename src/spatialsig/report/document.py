@@ -21,8 +21,8 @@ from spatialsig.pl.drawing.methods import COLUMNS
 from spatialsig.report.comparisons import answers
 from spatialsig.report.figures import FigureData, Figures, draw_figures
 from spatialsig.report.methods_section import PACKAGES, methods_paragraph, versions
-from spatialsig.report.results_section import number, percent, summarise, whole
-from spatialsig.report.slide_cards import Names, gather
+from spatialsig.report.results_section import method_rows, number, percent, summarise, whole
+from spatialsig.report.slide_cards import ALONE, TRAINING, Names, gather
 
 if TYPE_CHECKING:
     import os
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from spatialsig.report.results_section import Row
     from spatialsig.slide.slides import Data
 
 TEMPLATE = "template.html.j2"
@@ -55,6 +56,7 @@ def write_report(
     comparisons: pd.DataFrame | None = None,
     findings: pd.DataFrame | None = None,
     models: Mapping[str, Mapping[str, Any]] | None = None,
+    cross_validation: pd.DataFrame | None = None,
     title: str = "Molecular signatures from H&E",
     command: str | None = None,
     test_fold: int | None = None,
@@ -95,6 +97,8 @@ def write_report(
     models
         Configuration (``config``) and provenance (``run``) of the models ``"autoencoder"`` and ``"image model"``, for
         the methods paragraph.
+    cross_validation
+        Table of ``tl.cross_validate``, shown beside ``evaluation``; None where not every fold was held out.
     title
         Heading of the report.
     command
@@ -132,7 +136,9 @@ def write_report(
     )  # fmt: skip
     results = summarise(evaluation, summary, synthetic=bool(parameters.get("synthetic")))
     order = [row.name for row in results.slides]
-    held_out = sorted((s for s in gathered.slides if s.role != "training"), key=lambda slide: order.index(slide.name))
+    held_out = sorted(
+        (s for s in gathered.slides if s.role not in (TRAINING, ALONE)), key=lambda slide: order.index(slide.name)
+    )
     if not held_out:
         msg = f"none of the evaluated samples {sorted(samples)} is in the cohort: {[s.name for s in gathered.slides]}."
         raise InputError(msg)
@@ -149,6 +155,8 @@ def write_report(
         of_slide={row.name: row for row in results.slides},
         answers=answers(comparisons),
         held_out=held_out,
+        alone=[slide for slide in gathered.slides if slide.role == ALONE],
+        every_fold=[] if cross_validation is None else _rows(cross_validation),
         slides=gathered.slides,
         coverage=_coverage(coverage),
         methods=methods_paragraph(gathered.slides, evaluation, gathered.facts, models or {}, installed),
@@ -158,6 +166,11 @@ def write_report(
         **figures_by_name,
     )
     return _write(Path(path), page)
+
+
+def _rows(evaluation: pd.DataFrame) -> list[Row]:
+    evaluation = slide_rows(evaluation, COLUMNS)
+    return list(method_rows(evaluation, tl.summarise(evaluation)).values())
 
 
 def _template() -> Any:

@@ -66,7 +66,7 @@ def summarise(evaluation: pd.DataFrame, summary: pd.DataFrame, *, synthetic: boo
     main = HEADLINE if HEADLINE in methods else methods[0]
     signatures = list(dict.fromkeys(evaluation["signature"]))
     ceilings = evaluation.drop_duplicates(["sample", "signature"]).groupby("signature")["ceiling"].mean()
-    rows = {m: _method_row(summary[summary["method"] == m], m, signatures) for m in methods}
+    rows = method_rows(evaluation, summary)
     slides = _slides(evaluation[evaluation["method"] == main], signatures)
     return Results(
         headline=_headline(evaluation, main, rows[main], synthetic=synthetic),
@@ -96,6 +96,12 @@ def _method_row(summary: pd.DataFrame, method: str, signatures: list[str]) -> Ro
         low=float(mean["low"]),
         high=float(mean["high"]),
     )
+
+
+def method_rows(evaluation: pd.DataFrame, summary: pd.DataFrame) -> dict[str, Row]:
+    """One line per method, from the tables of ``tl.evaluate`` and ``tl.summarise``."""
+    signatures = list(dict.fromkeys(evaluation["signature"]))
+    return {m: _method_row(summary[summary["method"] == m], m, signatures) for m in method_order(evaluation)}
 
 
 def _slides(of_main: pd.DataFrame, signatures: list[str]) -> list[Row]:

@@ -19,6 +19,8 @@ from spatialsig.slide.slides import open_slides, slide_count
 from spatialsig.slide.table_rows import dense, scores_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from markupsafe import Markup
 
     from spatialsig.pl._gallery import Crop
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from spatialsig.report.figures import Figures
     from spatialsig.slide.slides import Data, Slide
 
+TRAINING, ALONE = "training", "H&E alone"
 MAPS_MAX_CHARS = 12_000_000  # of all maps together, so that the file stays below 20 MB
 
 
@@ -49,11 +52,11 @@ class Names:
 
 @dataclass
 class SlideReport:
-    """One slide: a line of the cohort table, and maps if it was held out."""
+    """One slide: a line of the cohort table, and maps if it was held out or is an H&E alone."""
 
     name: str
     patient: str
-    role: str  # "held out" or "training"
+    role: str  # "held out", "held-out blocks", "training" or "H&E alone"
     fold: str
     n_cells: int | None
     n_cells_before: int | None  # before poor cells were left out
@@ -92,10 +95,13 @@ def gather(
         found.facts = found.facts or _facts(slide, names)
         if names.table_key in slide.sdata.tables:
             found.panels[slide.name] = list(slide.sdata.tables[names.table_key].var_names)
+        if report.role == ALONE and names.predictions_key in slide.sdata.tables:
+            scores = {**names.of_scores(), "signatures_key": None}
+            spent += _add_maps(report, slide, signatures, scores, None, MAPS_MAX_CHARS - spent, figures)
         if slide.name not in samples:
             continue
         fold = _block_fold(slide, test_fold)
-        spent += _add_maps(report, slide, signatures, names, fold, MAPS_MAX_CHARS - spent, figures)
+        spent += _add_maps(report, slide, signatures, names.of_scores(), fold, MAPS_MAX_CHARS - spent, figures)
         tables = ScoreTables(**names.of_scores(), fold=fold)
         for signature, pair in slide_pairs(slide, signatures, tables).items():
             found.pairs.setdefault(signature, {})[slide.name] = pair
@@ -127,7 +133,7 @@ def _describe(slide: Slide, names: Names, *, held_out: bool) -> SlideReport:
     return SlideReport(
         name=slide.name,
         patient=slide.patient,
-        role=("held-out blocks" if by_block else "held out") if held_out else "training",
+        role=_role(by_block=by_block, held_out=held_out, measured=cells is not None or labels is not None),
         fold="blocks" if by_block else str(split.get("fold", "")),
         n_cells=None if cells is None else cells.n_obs,
         n_cells_before=_whole(filtered.get("n_cells_before")),
@@ -142,6 +148,12 @@ def _describe(slide: Slide, names: Names, *, held_out: bool) -> SlideReport:
     )
 
 
+def _role(*, by_block: bool, held_out: bool, measured: bool) -> str:
+    if held_out:
+        return "held-out blocks" if by_block else "held out"
+    return TRAINING if measured else ALONE
+
+
 def _whole(value: Any) -> int | None:
     return None if value is None else int(value)
 
@@ -154,12 +166,12 @@ def _add_maps(
     report: SlideReport,
     slide: Slide,
     signatures: list[str],
-    names: Names,
+    scores: Mapping[str, str | None],
     fold: int | None,
     chars_left: int,
     figures: Figures,
 ) -> int:
-    """Draw the maps of a held-out slide as long as they fit; returns the characters they take."""
+    """Draw the maps of a slide as long as they fit; returns the characters they take."""
     spent = 0
     data = slide.sdata if slide.attrs.get("sample") or slide.path is None else slide.path  # only the path has the name
     for signature in signatures:
@@ -167,8 +179,9 @@ def _add_maps(
             report.left_out.append(signature)
             continue
         figure = Figure()
-        pl.compare(data, signature, figure=figure, fold=fold, **names.of_scores())  # type: ignore[arg-type]
-        alt = f"{signature} on {slide.name}: measured, predicted, difference"
+        pl.compare(data, signature, figure=figure, fold=fold, **scores)  # type: ignore[arg-type]
+        shown = "predicted" if scores["signatures_key"] is None else "measured, predicted, difference"
+        alt = f"{signature} on {slide.name}: {shown}"
         report.maps[signature] = figures.picture(figure, name=f"map-{slide.name}-{signature}", alt=alt)
         spent += len(report.maps[signature])
     return spent

@@ -214,3 +214,29 @@ def is_training(
     folds = folds_of(slide, xy_um, extent_um=extent_um)
     allowed: NDArray[np.bool_] = (folds != test_fold) & (folds != BUFFER)
     return allowed
+
+
+def shared_folds(splits: Mapping[str, Mapping[str, Any] | None]) -> list[int]:
+    """Numbers of the folds of slides, by how each was split; ``None`` where it was not.
+
+    Raises
+    ------
+    KeyMissingError
+        If a slide was not split.
+    InputError
+        If slides were split differently.
+    """
+    done: dict[str, Mapping[str, Any]] = {}
+    for name, split in splits.items():
+        if split is None:
+            msg = f"slide {name!r} has no folds to hold out; call `sp.pp.split` first."
+            raise KeyMissingError(msg)
+        done[name] = split
+    designs = {name: (split["by"], split["n_folds"], split["seed"]) for name, split in done.items()}
+    if len(set(designs.values())) > 1:
+        msg = f"slides are split differently (by, n_folds, seed): {designs}; call `sp.pp.split` on all together."
+        raise InputError(msg)
+    by, n_folds, _ = next(iter(designs.values()))
+    return (
+        list(range(n_folds)) if by in ("block", "random") else sorted({int(split["fold"]) for split in done.values()})
+    )

@@ -1,6 +1,6 @@
 """One slide behind every function: a SpatialData in memory, or one that lives in a Zarr store.
 
-Floor 4. Used by 75 modules of cli, evaluation, expression, inference, io, labels, pipeline, pl, pp, report, slide, tl.
+Floor 4. Used by 77 modules of cli, evaluation, expression, inference, io, labels, pipeline, pl, pp, report, slide, tl.
 """
 
 from __future__ import annotations
@@ -255,8 +255,9 @@ def _each(data: Data, read: Callable[[Path], sd.SpatialData]) -> Iterator[Slide]
 
 
 def check_not_empty(data: Stores) -> None:
-    """Raise :class:`InputError` for a cohort of no slides: there is nothing to work on."""
-    if not data.stores:
+    """Raise :class:`InputError` for a cohort of no slides, unless it is part of one that has some: there is nothing to work on."""
+    whole = learn_from(data)
+    if not data.stores and not (isinstance(whole, Stores) and whole.stores):
         msg = "the cohort holds no slides; give one with slides: `sp.Cohort(directory)`, or `Cohort.subset` with names."
         raise InputError(msg)
 

@@ -16,10 +16,12 @@ from spatialsig.labels.patch_labels import LabelRequest, categories_of, check_sl
 from spatialsig.labels.statistics import PSEUDOBULK, STATISTICS
 from spatialsig.labels.targets import Targets
 from spatialsig.slide.each import map_slides
+from spatialsig.slide.roles import needs_cells
 from spatialsig.slide.slides import Data, Slide
 
 
 @checked
+@needs_cells
 def aggregate_patches(
     data: Data,
     *,

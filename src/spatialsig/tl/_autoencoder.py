@@ -17,10 +17,12 @@ from spatialsig.signatures import Source
 from spatialsig.slide.added import check_added_part
 from spatialsig.slide.each import map_slides
 from spatialsig.slide.parts import counts_of_table
+from spatialsig.slide.roles import needs_cells
 from spatialsig.slide.slides import Data, Slide
 
 
 @checked
+@needs_cells
 def train_autoencoder(
     data: Data,
     *,
@@ -119,6 +121,7 @@ def train_autoencoder(
 
 
 @checked
+@needs_cells
 def embed_cells(
     data: Data,
     model: Autoencoder,

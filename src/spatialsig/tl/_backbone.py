@@ -1,6 +1,6 @@
 """An image network trained without labels on the H&E of every slide, and its features of every patch.
 
-Floor 7. Called as sp.tl.embed_patches, sp.tl.pretrain_vit.
+Floor 7. Called as sp.tl.embed_patches, sp.tl.pretrain_vit; used by pipeline/run_options, pipeline/run_steps.
 """
 
 from __future__ import annotations
@@ -158,6 +158,7 @@ def embed_patches(
     backbone: str | nn.Module | Callable[..., Any] | SignatureViT | PretrainedViT,
     *,
     batch_size: Count = 64,
+    skip_done: bool = False,
     device: str | None = None,
     patches_key: Key = _keys.PATCHES,
     signatures_key: Key = _keys.SIGNATURES,
@@ -175,6 +176,8 @@ def embed_patches(
         of which the image network is taken.
     batch_size
         Patches per forward pass.
+    skip_done
+        Leave slides alone whose table was made by the same network from the same patches.
     device
         Where the network computes: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"`` or ``"auto"``; None takes
         ``sp.settings.device``.
@@ -212,8 +215,8 @@ def embed_patches(
     network = _network(backbone, backbone_options)
     record = {"backbone": str(getattr(network, "spec", type(network).__name__)), "weights_sha256": _hash(network)}
     asked = _Asked(
-        network, backbone if isinstance(backbone, SignatureViT) else None, record, batch_size, device, patches_key,
-        signatures_key, key_added,
+        network, backbone if isinstance(backbone, SignatureViT) else None, record, batch_size, skip_done, device,
+        patches_key, signatures_key, key_added,
     )  # fmt: skip
     map_slides(data, partial(_embed, asked=asked), "embed patches")
 
@@ -226,6 +229,7 @@ class _Asked:
     model: SignatureViT | None  # whose patches are wanted
     record: dict[str, Any]
     batch_size: int
+    skip_done: bool
     device: str | None
     patches_key: str
     signatures_key: str
@@ -238,6 +242,8 @@ def _embed(slide: Slide, *, asked: _Asked) -> None:
     if asked.model is not None:
         ModelInputs.of(patches, asked.model, signatures_key=asked.signatures_key, use_rep=None)
     sizes = {"patch_px": patches.spec.patch_px, "um_per_px": patches.spec.um_per_px}
+    if asked.skip_done and _is_done(slide, asked.key_added, asked.record | sizes):
+        return
     warn_of_scale(asked.network, **sizes)  # type: ignore[arg-type]
     with on_device(asked.network, device=asked.device):
         features = compute_features(patches.source(), asked.network, batch_size=asked.batch_size).features
@@ -245,6 +251,12 @@ def _embed(slide: Slide, *, asked: _Asked) -> None:
     table = patches.table(features, names, n_cells=patches.n_cells(asked.signatures_key))
     table.uns[_keys.NAMESPACE] = {"embed_patches": asked.record | sizes}
     slide.put(asked.key_added, table, made_by="tl.embed_patches", sources=patches.pixel_parts)
+
+
+def _is_done(slide: Slide, key: str, record: dict[str, Any]) -> bool:
+    if key not in slide.sdata.tables or any(slide.lineage.stale(key)):
+        return False
+    return bool(slide.params(key).get("embed_patches") == record)
 
 
 def _network(backbone: Any, options: dict[str, Any]) -> nn.Module:

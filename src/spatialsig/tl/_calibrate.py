@@ -1,6 +1,6 @@
 """Prediction intervals of a model, from its errors on slides it has not learned from.
 
-Floor 7. Called as sp.tl.calibrate.
+Floor 7. Called as sp.tl.calibrate; used by pipeline/run_options, pipeline/run_steps.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from spatialsig.inference.provenance import backbone_of, check_folds, labels_for
 from spatialsig.models.ensemble import SignatureModel, placed
 from spatialsig.slide.each import map_slides
 from spatialsig.slide.folds import BUFFER
+from spatialsig.slide.roles import needs_cells
 from spatialsig.slide.slides import Data
 from spatialsig.stats.conformal import GUARANTEES, check_coverage, conformal_quantile, left_out_coverage, slides_needed
 
@@ -43,6 +44,7 @@ class _Errors:
 
 
 @checked
+@needs_cells
 def calibrate(
     data: Data,
     model: SignatureModel,

@@ -17,10 +17,12 @@ from spatialsig._arguments import Count, Key, Seed, checked
 from spatialsig._checks import check_key
 from spatialsig.evaluation.ceiling import N_REPEATS, slide_ceiling
 from spatialsig.slide.each import map_slides
+from spatialsig.slide.roles import needs_cells
 from spatialsig.slide.slides import Data, Slide, recorded_slides
 
 
 @checked
+@needs_cells
 def noise_ceiling(
     data: Data,
     *,

@@ -1,10 +1,11 @@
 """Every fold in turn held out, so that every patch is predicted by a model that has not seen it.
 
-Floor 7. Called as sp.tl.cross_validate.
+Floor 7. Called as sp.tl.cross_validate; used by pipeline/run_options, pipeline/run_steps.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from spatialsig._checks import warn
 from spatialsig._files import replaced, write_csv
 from spatialsig._hashing import json_hash
 from spatialsig._progress import track
-from spatialsig.errors import InputError, KeyMissingError
+from spatialsig.errors import InputError
 from spatialsig.evaluation.evaluate import evaluate_model
 from spatialsig.evaluation.schema import ERROR
 from spatialsig.expression import AutoencoderOptions, embed_slide, train_expression_autoencoder
@@ -29,9 +30,10 @@ from spatialsig.inference.provenance import genes_scored, refuse_own_embedding, 
 from spatialsig.inference.vit import VitOptions, train_signature_vit
 from spatialsig.models.ensemble import weights_hash
 from spatialsig.models.vit import SignatureViT
-from spatialsig.slide.folds import BUFFER
+from spatialsig.slide.folds import BUFFER, shared_folds
 from spatialsig.slide.ledger import Ledger, data_hash, run_hash
 from spatialsig.slide.parts import counts_of_table, members_of
+from spatialsig.slide.roles import needs_cells
 from spatialsig.slide.slides import Data, open_slides, recorded_slides
 from spatialsig.stats.grouped import grouped_mean
 
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "cross_validation.json"
 FRAME = "evaluation.parquet"
+TRAINING = "training"  # checkpoints of a fold that is not finished
 # findings on labels and gene lists that are the same for all folds: see the docstring below
 _SAME_FOR_ALL = ("scores_from_test", "genes_from_test")
 PLANNED = ("test_fold", "validation_fold")  # what cross_validate decides by itself
@@ -69,13 +72,20 @@ class _Plan:
 
     def autoencoder_options(self, fold: int) -> AutoencoderOptions:
         """Options of the autoencoder that has not seen a fold."""
-        options = {"seed": self.seed, "table_key": self.table_key} | self.autoencoder
+        options = (
+            self._training(fold, "autoencoder") | {"seed": self.seed, "table_key": self.table_key} | self.autoencoder
+        )
         return AutoencoderOptions.of(**options | {"test_fold": fold})
 
     def vit_options(self, fold: int) -> VitOptions:
         """Options of the image model that has not seen a fold."""
         keys = {"patches_key": self.patches_key, "signatures_key": self.signatures_key}
-        return VitOptions.of(**{"seed": self.seed} | keys | self.train | {"test_fold": fold, "use_rep": self.rep(fold)})
+        own = self._training(fold, "vit") | {"seed": self.seed} | keys
+        return VitOptions.of(**own | self.train | {"test_fold": fold, "use_rep": self.rep(fold)})
+
+    def _training(self, fold: int, model: str) -> dict[str, Any]:
+        """Where a training run leaves its checkpoints until the fold is finished."""
+        return {"run_dir": self.directory(fold) / TRAINING / model}
 
     def rep(self, fold: int) -> str | None:
         """Embedding that the model of a fold is given."""
@@ -83,6 +93,7 @@ class _Plan:
 
 
 @checked
+@needs_cells
 def cross_validate(
     data: Data,
     *,
@@ -111,7 +122,7 @@ def cross_validate(
         place.
     run_dir
         Directory for models and results, one per fold. Called again with the same data and options, finished folds are
-        read from there; whatever changes the result trains them again.
+        read from there, and one that was interrupted resumes; whatever changes the result trains them again.
     use_rep
         Embedding of the cells to refit, or of the patches to use as it is; ``None`` predicts from the H&E alone, and
         trains no autoencoder.
@@ -171,7 +182,7 @@ def cross_validate(
         msg = f"{wrong} cannot be given: every fold is the test fold once. Use `inner_fold=` to choose the best epoch."
         raise InputError(msg)
     VitOptions.of(**train_options), AutoencoderOptions.of(**(autoencoder or {}))  # checks them
-    folds, keys = _folds(data), {"patches_key": patches_key, "signatures_key": signatures_key}
+    folds, keys = shared_folds(_splits(data)), {"patches_key": patches_key, "signatures_key": signatures_key}
     refuse_torn_patients(data)
     refit = refit_autoencoder and use_rep is not None
     if use_rep is not None and not refit:
@@ -188,6 +199,7 @@ def cross_validate(
             if not finished.holds(f"fold-{fold}", decides):
                 _run_fold(plan, fold)
                 finished.note(f"fold-{fold}", decides)
+                shutil.rmtree(plan.directory(fold) / TRAINING, ignore_errors=True)
     _write_predictions(plan, folds, key_added)
     result = pd.concat([pd.read_parquet(plan.directory(fold) / FRAME) for fold in folds], ignore_index=True)
     write_csv(plan.place / "evaluation.csv", result)
@@ -282,19 +294,6 @@ def _digest_of(slide: Slide, key: str) -> str:
     return str(slide.params(key).get("cross_validate", {}).get("digest", ""))
 
 
-def _folds(data: Data) -> list[int]:
-    """Numbers of the folds, which all slides must share."""
-    splits: dict[str, dict[str, Any]] = {}
-    for slide in recorded_slides(data):
-        if "split" not in slide.attrs:
-            msg = f"slide {slide.name!r} has no folds to hold out; call `sp.pp.split` first."
-            raise KeyMissingError(msg)
-        splits[slide.name] = slide.attrs["split"]
-    designs = {name: (split["by"], split["n_folds"], split["seed"]) for name, split in splits.items()}
-    if len(set(designs.values())) > 1:
-        msg = f"slides are split differently (by, n_folds, seed): {designs}; call `sp.pp.split` on all together."
-        raise InputError(msg)
-    by, n_folds, _ = next(iter(designs.values()))
-    if by in ("block", "random"):
-        return list(range(n_folds))
-    return sorted({int(split["fold"]) for split in splits.values()})
+def _splits(data: Data) -> dict[str, dict[str, Any] | None]:
+    """How each slide was split."""
+    return {slide.name: slide.attrs.get("split") for slide in recorded_slides(data)}

@@ -1,10 +1,11 @@
 """An ensemble of one model, trained several times from different seeds.
 
-Floor 7. Called as sp.tl.train_ensemble.
+Floor 7. Called as sp.tl.train_ensemble; used by pipeline/run_options, pipeline/run_steps.
 """
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,15 @@ from spatialsig.inference.vit import VitOptions, train_signature_vit
 from spatialsig.models.ensemble import SignatureEnsemble
 from spatialsig.models.vit import SignatureViT
 from spatialsig.slide.ledger import Ledger, data_hash, run_hash
+from spatialsig.slide.roles import needs_cells
 from spatialsig.slide.slides import Data
 
 MANIFEST = "ensemble.json"
+TRAINING = "training"  # checkpoints of the member that trains
 
 
 @checked
+@needs_cells
 def train_ensemble(
     data: Data,
     *,
@@ -45,8 +49,8 @@ def train_ensemble(
     seed
         Of the first; the next ones count up.
     run_dir
-        Directory for finished members: called again with the same data and options, they are not trained again. None
-        keeps nothing.
+        Directory for finished members and the checkpoints of the one that trains: called again with the same data and
+        options, training resumes there. None keeps nothing.
     use_rep, signatures_key, patches_key, **train_options
         Passed on to :func:`train_vit`.
 
@@ -91,9 +95,11 @@ def train_ensemble(
         place = Path(run_dir) / f"member-{seed + number:02d}"
         digest = run_hash([decides, seed + number])
         if not finished.holds(place.name, digest):
-            model = _member(data, seed + number, options, members[:1])
+            checkpoints = Path(run_dir) / TRAINING / place.name
+            model = _member(data, seed + number, {"run_dir": checkpoints} | options, members[:1])
             model.save(place, overwrite=True)  # unfinished, or of other data
             finished.note(place.name, digest)
+            shutil.rmtree(checkpoints, ignore_errors=True)
         members.append(SignatureViT.load(place))
     return SignatureEnsemble(members)
 

@@ -5,10 +5,12 @@ Floor 7. Called as sp.tl.baselines, sp.tl.evaluate, sp.tl.findings; used by cli/
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 
 from spatialsig import _keys
-from spatialsig._arguments import Key, Natural, Seed, checked
+from spatialsig._arguments import AnyPath, Key, Natural, Seed, checked
 from spatialsig._checks import check_key, first_few, warn
 from spatialsig.errors import InputError
 from spatialsig.evaluation.evaluate import all_findings, evaluate_model, evaluate_request, findings_table
@@ -16,10 +18,12 @@ from spatialsig.evaluation.findings_slides import slide_facts
 from spatialsig.evaluation.rows import Request
 from spatialsig.evaluation.schema import ERROR, slide_rows
 from spatialsig.models.ensemble import SignatureModel
+from spatialsig.slide.roles import needs_cells
 from spatialsig.slide.slides import Data, open_slides
 
 
 @checked
+@needs_cells
 def evaluate(
     data: Data,
     model: SignatureModel,
@@ -28,6 +32,7 @@ def evaluate(
     pooled: bool = False,
     seed: Seed = 0,
     device: str | None = None,
+    run_dir: AnyPath | None = None,
     patches_key: Key = _keys.PATCHES,
     signatures_key: Key = _keys.SIGNATURES,
     table_key: Key = _keys.TABLE,
@@ -60,6 +65,9 @@ def evaluate(
     device
         Where the network computes: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"`` or ``"auto"``; None takes
         ``sp.settings.device``.
+    run_dir
+        Directory for what the pixels of each slide say (features and predictions): called again with the same data, model
+        and seed, these slides are not read again. None keeps nothing.
     patches_key, signatures_key, table_key
         Patches, labels, cells.
 
@@ -110,8 +118,8 @@ def evaluate(
     6
     """
     table, faults = evaluate_model(
-        data, model, pooled=pooled, embedding_key=embedding_key, seed=seed, device=device, patches_key=patches_key,
-        signatures_key=signatures_key, table_key=table_key,
+        data, model, pooled=pooled, embedding_key=embedding_key, seed=seed, device=device,
+        run_dir=None if run_dir is None else Path(run_dir), patches_key=patches_key, signatures_key=signatures_key, table_key=table_key,
     )  # fmt: skip
     for finding in faults:
         if finding.severity == ERROR:
@@ -120,6 +128,7 @@ def evaluate(
 
 
 @checked
+@needs_cells
 def baselines(
     data: Data,
     *,
@@ -190,6 +199,7 @@ def baselines(
 
 
 @checked
+@needs_cells
 def findings(
     data: Data,
     model: SignatureModel | None = None,

@@ -17,6 +17,7 @@ from spatialsig._checks import warn
 from spatialsig.errors import InputError
 from spatialsig.evaluation.ceiling import N_REPEATS, slide_ceiling
 from spatialsig.signatures import scored_genes, shared_genes
+from spatialsig.slide.roles import needs_cells
 from spatialsig.slide.slides import Data, open_slides
 from spatialsig.stats.agreement import pearson
 from spatialsig.stats.baselines import ridge
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 
 @checked
+@needs_cells
 def embedding_leak(
     data: Data,
     *,

@@ -30,6 +30,7 @@ from spatialsig.slide.added import check_added_part
 from spatialsig.slide.counts import common_genes, count_blocks, named_genes
 from spatialsig.slide.each import map_slides
 from spatialsig.slide.parts import counts_of_table
+from spatialsig.slide.roles import needs_cells
 from spatialsig.slide.slides import Data, Slide, learn_from, open_slides
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 
 @checked
+@needs_cells
 def score_cells(
     data: Data,
     signatures: Source = "tumour_microenvironment",

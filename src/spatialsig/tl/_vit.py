@@ -1,6 +1,6 @@
 """The image model, trained straight from the stores.
 
-Floor 7. Called as sp.tl.train_vit; used by cli/model_commands, datasets/_toy, pipeline/run_config, pipeline/run_steps.
+Floor 7. Called as sp.tl.train_vit; used by cli/model_commands, datasets/_toy, pipeline/run_options, pipeline/run_steps.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from spatialsig.models import SignatureViT
 from spatialsig.models.pretrained import PretrainedViT
 from spatialsig.nn.signature import VIT
 from spatialsig.nn.vit import ViTConfig
+from spatialsig.slide.roles import needs_cells
 from spatialsig.slide.slides import Data
 
 
 @checked
+@needs_cells
 def train_vit(
     data: Data,
     *,
