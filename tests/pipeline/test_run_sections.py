@@ -105,6 +105,7 @@ POINTS = {
 }
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_in_any_step_ends_as_one_that_is_not(
     bundles: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +127,7 @@ def test_a_run_that_is_stopped_in_any_step_ends_as_one_that_is_not(
     assert looked == ["S1", "S2", "S3"]  # each once, though it was stopped after the second
 
 
+@pytest.mark.slow
 def test_what_is_asked_for_later_repeats_only_what_depends_on_it(
     bundles: Path, undisturbed: Path, tmp_path: Path
 ) -> None:

@@ -35,17 +35,9 @@ MORE: dict[str, Callable[[sp.Cohort, Path], object]] = {
     "Cohort.panels": lambda c, _: c.panels(),
     "Cohort.genes": lambda c, _: c.genes(),
 }
-SLOW = {
-    "tl.train_ensemble",
-    "tl.cross_validate",
-    "tl.calibrate",
-    "tl.baselines",
-    "tl.score_cells of ranks",
-    "pl.scatter",
-    "pp.normalize",
-}
+QUICK = {"pp.split", "pp.highly_variable_genes", "tl.aggregate_patches", "tl.embed_cells", "tl.train_vit", "tl.evaluate", "pl.compare", "Cohort.panels"}  # fmt: skip
 NEED_CELLS = [
-    pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
+    pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow])
     for name in (*(name for name in CALLS if name not in TAKES_IMAGES), *MORE)
 ]
 
@@ -100,7 +92,10 @@ def test_what_needs_cells_passes_over_an_image_alone(
         assert_same(values, ours[place])
 
 
-@pytest.mark.parametrize("function", sorted(TAKES_IMAGES))
+@pytest.mark.parametrize(
+    "function",
+    [pytest.param(name, marks=[] if name == "tl.predict" else [pytest.mark.slow]) for name in sorted(TAKES_IMAGES)],
+)
 def test_what_needs_no_cells_takes_all(
     function: str,
     stores: Path,
