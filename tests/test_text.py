@@ -9,7 +9,7 @@ import pytest
 import spatialdata as sd
 
 import spatialsig as sp
-from spatialsig._text import check_alike, decoded, delimiter_of, describe_mangled, trimmed
+from spatialsig._text import check_alike, csv_rows, decoded, delimiter_of, describe_mangled, trimmed
 from spatialsig.errors import InputError, SpatialsigWarning
 from spatialsig.io._cohort import read_manifest
 
@@ -22,6 +22,8 @@ FORMS = {
 }
 # what programs do to a text file on the way
 HABITS = {
+    "UTF-16 without a mark": lambda text: text.encode("utf-16-le"),
+    "comments": lambda text: ("# exported\n" + text if text[0] != "{" else text).encode(),
     "byte order mark": lambda text: text.encode("utf-8-sig"),
     "utf-16": lambda text: text.encode("utf-16"),
     "windows lines": lambda text: text.replace("\n", "\r\n").encode(),
@@ -326,3 +328,41 @@ def test_gene_sets_as_programs_write_them(tmp_path: Path, name: str, text: str) 
 def test_a_directory_is_no_text(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a directory; give the path of a text file"):
         decoded(tmp_path)
+
+
+TABLE = "sample,patient,bundle\nS1,P1,a\nS2,P2,b\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# slides of the study\n#, with commas, in it, and more\n" + TABLE,
+        "#sample,patient,bundle\nS1,P1,a\nS2,P2,b\n",
+        "# exported\n#sample,patient,bundle\nS1,P1,a\n\nS2,P2,b\n",
+        "sample,patient,bundle\nS1,P1,a\n#S9,P9,left out\nS2,P2,b\n# end\n",
+        "sample,patient,bundle\nS1,P1,a\n# it's a \"quote\nS2,P2,b\n",
+    ],
+)
+def test_lines_that_begin_with_a_hash_are_comments_or_the_header(text: str) -> None:
+    header, rows = csv_rows(text)
+    assert header == ["sample", "patient", "bundle"]
+    assert list(rows.values()) == [["S1", "P1", "a"], ["S2", "P2", "b"]]
+    assert [text.split("\n")[line - 1].split(",")[0] for line in rows] == ["S1", "S2"]
+
+
+def test_errors_of_a_spreadsheet_are_no_comments() -> None:
+    assert list(csv_rows("gene,signature\n#NAME?,T\n#N/A,T\n")[1].values()) == [["#NAME?", "T"], ["#N/A", "T"]]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("text", [TABLE, "x", "sample,patient\nS1,Müller\n"])
+def test_text_is_read_in_its_encoding(tmp_path: Path, encoding: str, text: str) -> None:
+    (tmp_path / "t.csv").write_bytes(text.encode(encoding))
+    assert decoded(tmp_path / "t.csv") == text
+
+
+@pytest.mark.parametrize("data", [b"\x00" * 64, bytes(range(256)) * 4, b"\x89HDF\r\n\x1a\n" + b"\x00\x01" * 60])
+def test_other_files_are_no_text_in_utf16(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "t.csv").write_bytes(data)
+    with pytest.raises(InputError, match="is not UTF-8 text"):
+        decoded(tmp_path / "t.csv")

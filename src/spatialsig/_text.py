@@ -30,6 +30,8 @@ MISSING = frozenset(
 _INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060\u00ad"  # byte order mark, spaces of no width, soft hyphen
 _UNSEEN = dict.fromkeys(map(ord, _INVISIBLE))
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # what Excel calls "Unicode text"
+_HEAD = 1000  # bytes by which text is told
+_COMMENT = re.compile(r"\s*#(?!(NAME\?|N/A|REF!|VALUE!|DIV/0!|NUM!|NULL!))")  # not an error of a spreadsheet
 _DELIMITERS = (",", ";", "\t")
 _MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
 # short names of months as Excel writes them in German, French, Spanish, Italian, Portuguese, Dutch, Polish and Scandinavian
@@ -55,20 +57,41 @@ def decoded(path: Path | zipfile.Path) -> str:
     Raises
     ------
     InputError
-        If it is neither UTF-8 nor marked UTF-16, or a directory.
+        If it is neither UTF-8 nor UTF-16, or a directory.
     """
     if path.is_dir():
         msg = f"{str(path)!r} is a directory; give the path of a text file."
         raise InputError(msg)
     data = path.read_bytes()
+    if (unmarked := _unmarked_utf16(data)) is not None:
+        return unmarked
     try:
         # two bytes can begin anything: text in a table has at least one plain letter
         wide = data.startswith(_UTF16) and any(map(str.isascii, data.decode("utf-16", "ignore")))
-        return data.decode("utf-16" if wide else "utf-8-sig")
-    except UnicodeDecodeError as error:
+        text = data.decode("utf-16" if wide else "utf-8-sig")
+        _refuse_zeros(text)
+    except ValueError as error:  # of which what a codec raises is one
         hint = content_hint(path, by_name=False) or " Save it as UTF-8 (in Excel: 'CSV UTF-8')."
         msg = f"{str(path)!r} is not UTF-8 text ({error}).{hint}"
         raise InputError(msg) from error
+    return text
+
+
+def _refuse_zeros(text: str) -> None:
+    if (place := text.find("\0")) >= 0:
+        msg = f"byte {place} is 0, as in a file that was not written to its end"
+        raise ValueError(msg)
+
+
+def _unmarked_utf16(data: bytes) -> str | None:
+    """Text in UTF-16 that no mark announces: of plain letters, every second byte is 0."""
+    head = data[:_HEAD]
+    even, odd = head[::2].count(0), head[1::2].count(0)
+    if max(even, odd) * 3 < len(head) or not head:
+        return None
+    text = data.decode("utf-16-le" if odd > even else "utf-16-be", "replace")
+    plain = text[:_HEAD].replace("\r", "").replace("\n", "").replace("\t", "")
+    return text if plain.isprintable() else None
 
 
 def counted(n: int, noun: str) -> str:
@@ -111,6 +134,7 @@ def csv_rows(text: str) -> tuple[list[str], dict[int, list[str]]]:
 
     Raises :class:`ValueError` naming the lines that have another number of fields than the header, and columns of one name.
     """
+    text = without_comments(text)
     reader = csv.reader(StringIO(text), delimiter=delimiter_of(text), strict=True)
     try:
         rows = dict((reader.line_num, [trimmed(field) for field in row]) for row in reader)  # noqa: C402
@@ -134,6 +158,22 @@ def csv_rows(text: str) -> tuple[list[str], dict[int, list[str]]]:
         raise ValueError(msg)
     names = [name or f"column {place}" for place, name in enumerate(header, 1)]
     return names, {line: row[: len(names)] for line, row in rows.items()}
+
+
+def without_comments(text: str) -> str:
+    """The same lines, those that begin with ``#`` empty; before a header that does, the sign alone is left out."""
+    lines = text.split("\n")
+    comments = [number for number, line in enumerate(lines) if _COMMENT.match(line)]
+    first = next((number for number, line in enumerate(lines) if line.strip() and number not in comments), len(lines))
+    before = [number for number in comments if number < first]
+    if before and first < len(lines):
+        header, mark = before[-1], delimiter_of(lines[first])
+        if lines[header].count(mark) == lines[first].count(mark) > 0:
+            lines[header] = lines[header].lstrip().removeprefix("#")
+            comments.remove(header)
+    for number in comments:
+        lines[number] = ""
+    return "\n".join(lines)
 
 
 def _without_end(row: list[str]) -> list[str]:

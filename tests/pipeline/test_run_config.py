@@ -50,6 +50,9 @@ def test_paths_are_taken_from_the_file(tmp_path: Path) -> None:
             "bundles: b\nout: r\nautoencoder: {n_latent: 0}",
             "`n_latent=0` of `.*c.yaml: autoencoder` must be greater than",
         ),
+        ("bundles: b\nout: r\nvit: {size: nope}", "c.yaml: vit: `size='nope'`.*'tiny', 'small', 'base'"),
+        ("bundles: b\nout: r\nvit: {fusion: sum}", "c.yaml: vit: `fusion='sum'`"),
+        ("bundles: b\nout: r\nautoencoder: {loss: huber}", "c.yaml: autoencoder: `loss='huber'`"),
     ],
 )
 def test_every_wrong_field_is_named(tmp_path: Path, text: str, message: str) -> None:

@@ -1,6 +1,6 @@
 """Training of the image model from labelled patches of slides.
 
-Floor 5. Used by tl/_cross_validate, tl/_ensemble, tl/_vit.
+Floor 5. Used by pipeline/run_options, tl/_cross_validate, tl/_ensemble, tl/_vit.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from spatialsig.nn.device import choose_device
 from spatialsig.nn.fusion import FUSIONS
 from spatialsig.nn.seed_vit import SEED
 from spatialsig.nn.signature import VIT
-from spatialsig.nn.vit import ViTConfig
+from spatialsig.nn.vit import SIZES, ViTConfig
 from spatialsig.train import fit_vit
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ class VitOptions:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fit", check_fit(self.fit, fit_vit, (*_NAMES, *FIT_OPTIONS), function="train_vit"))
+        if isinstance(self.size, str):
+            check_choice(self.size, (*SIZES, SEED), name="size")
         check_choice(self.tune, (*TUNES, None), name="tune")
         check_choice(self.fusion, (*FUSIONS, None), name="fusion")
         _ = self.tables, self.folds  # which check what they are made of

@@ -13,6 +13,8 @@ from spatialsig import pp, tl
 from spatialsig._arguments import fitting
 from spatialsig._checks import check_options, option_names
 from spatialsig.errors import InputError
+from spatialsig.expression import AutoencoderOptions
+from spatialsig.inference.vit import VitOptions
 from spatialsig.nn.backbones import build_backbone
 from spatialsig.train import fit_autoencoder, fit_vit
 
@@ -30,6 +32,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], ...]] = {
     "calibration": (tl.calibrate,),
     "cross_validation": (tl.cross_validate,),
 }
+_TOGETHER: dict[str, Callable[..., object]] = {"autoencoder": AutoencoderOptions.of, "vit": VitOptions.of}
 POSITIONAL = {"features": "backbone"}  # argument of a function that has no default
 _NAMES = "nothing: names are those of the run"
 # keyword -> where it stands in the configuration instead
@@ -60,6 +63,13 @@ def check_section(section: str, options: Mapping[str, Any], *, where: str) -> No
     if missing := [name for name in named if name not in options]:
         msg = f"{where}: `{section}.{missing[0]}` is missing; give it, or leave `{section}` out."
         raise InputError(msg)
+    fit: dict[str, Any] = {}
     for function, of in names.items():
         given = {name: value for name, value in options.items() if name in (*of, *named)}
-        fitting(function, given, of=f"{where}: {section}")
+        fit |= fitting(function, given, of=f"{where}: {section}")
+    if section in _TOGETHER:
+        try:
+            _TOGETHER[section](**fit)  # which checks choices, and what goes with what
+        except InputError as error:
+            msg = f"{where}: {section}: {error}"
+            raise InputError(msg) from error

@@ -19,7 +19,17 @@ import yaml
 from spatialsig._arguments import Key, checked
 from spatialsig._checks import first_few, warn
 from spatialsig._known import what_is
-from spatialsig._text import check_alike, csv_rows, decoded, describe_mangled, distinct, near_misses, read_yaml, trimmed
+from spatialsig._text import (
+    check_alike,
+    csv_rows,
+    decoded,
+    describe_mangled,
+    distinct,
+    near_misses,
+    read_yaml,
+    trimmed,
+    without_comments,
+)
 from spatialsig.errors import FileMissingError, InputError
 from spatialsig.signatures._columns import COLUMNS, MINUS, NEEDED, WEIGHT, check_other_columns, number, other_columns
 from spatialsig.signatures._names import ENSEMBL
@@ -214,7 +224,8 @@ def _genes_in(entry: Any) -> Any:
 
 
 def _read_gmt(text: str) -> dict[str, Any]:
-    rows = [[_unquoted(field) for field in line.split("\t")] for line in text.splitlines() if trimmed(line)]
+    lines = without_comments(text).splitlines()
+    rows = [[_unquoted(field) for field in line.split("\t")] for line in lines if trimmed(line)]
     sets = distinct((row[0], row[2:]) for row in rows)
     _check_descriptions(rows)
     return sets
