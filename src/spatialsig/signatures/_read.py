@@ -122,16 +122,7 @@ def read_signatures(source: Source) -> dict[str, Genes]:
     text = decoded(path)
     try:
         sets = _READERS[ending](text)
-    except (
-        ValueError,
-        KeyError,
-        IndexError,
-        StopIteration,
-        yaml.YAMLError,
-        AttributeError,
-        TypeError,
-        RecursionError,
-    ) as error:
+    except (ValueError, LookupError, StopIteration, yaml.YAMLError, AttributeError, TypeError, RecursionError) as error:
         msg = f"signatures {path}: not the layout of a {ending} file of gene sets ({error})."
         raise InputError(msg) from error
     if ending == ".csv" and (others := other_columns(csv_rows(text)[0])):
