@@ -1,4 +1,4 @@
-"""A patient corrected after the split, so that it is learned from and held out, is refused wherever folds are used."""
+"""A patient that is learned from and held out, by a correction after the split or a copy, is refused wherever folds are used."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -61,6 +61,20 @@ def test_it_is_told_before_a_slide_is_read(
     monkeypatch.setattr(slides, "read_store", lambda *_, **__: pytest.fail("a store was read"))
     with pytest.raises(LeakageError, match=TORN):
         USES[name](cohort, model, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["split", *USES])
+def test_a_copy_under_another_patient_is_refused(
+    name: str, cohort: sp.Cohort, model: sp.models.SignatureViT, tmp_path: Path
+) -> None:
+    for sample, patient in zip(cohort, ("P0", "P1", "P2"), strict=True):
+        slide = sp.io.read(cohort.stores["S0" if sample == "S2" else sample])
+        slide.attrs["spatialsig"] |= {"sample": sample, "patient": patient}
+        sp.io.write(slide, tmp_path / "copied" / f"{sample}.zarr")
+    copied = sp.Cohort(tmp_path / "copied")
+    uses = USES | {"split": lambda cohort, _, __: sp.pp.split(cohort, by="slide", n_folds=3)}
+    with pytest.raises(LeakageError, match=r"'S0' \(patient 'P0'\) and 'S2' \(patient 'P2'\) hold the same counts"):
+        uses[name](copied, model, tmp_path)
 
 
 def test_findings_say_it_and_a_new_split_mends_it(cohort: sp.Cohort) -> None:

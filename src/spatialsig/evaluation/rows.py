@@ -31,7 +31,7 @@ from spatialsig.inference.provenance import (
     check_inputs,
     check_labels,
     labels_for,
-    refuse_torn_patients,
+    refuse_leaks,
     result_hashes,
 )
 from spatialsig.models.ensemble import placed, weights_hash
@@ -104,7 +104,7 @@ def gather(data: Data, request: Request) -> list[Rows]:
     InputError
         If the test fold holds no labelled patch, nothing is left to train on, or slides differ in their signatures.
     """
-    refuse_torn_patients(data, [request.test_fold])
+    refuse_leaks(data, [request.test_fold])
     slides = map_slides(data, partial(_gather_slide, request=request), "gather patches")
     for rows in slides:
         expected = slides[0].signatures if request.model is None else list(request.model.signatures)

@@ -16,6 +16,7 @@ from spatialsig.models.ensemble import members_of
 from spatialsig.nn.backbones import table_key
 from spatialsig.nn.signature import VIT
 from spatialsig.signatures import scored_genes
+from spatialsig.slide.copies import check_copies
 from spatialsig.slide.folds import torn_patients
 from spatialsig.slide.parts import FOLDS, obsm_of
 from spatialsig.slide.slides import learn_from, open_slides, recorded_slides
@@ -161,17 +162,19 @@ def check_folds(slide: Slide, model: SignatureModel) -> None:
         raise StaleError(msg)
 
 
-def refuse_torn_patients(data: Data, held_out: Collection[int] | None = None) -> None:
-    """Refuse slides split by patient of which one patient is learned from and held out; arguments as of ``torn_patients``.
+def refuse_leaks(data: Data, held_out: Collection[int] | None = None) -> None:
+    """Refuse slides of which something is learned from and held out; arguments as of ``torn_patients``.
 
     Raises
     ------
     LeakageError
-        Naming patient and slides, where a patient was renamed after the split.
+        Naming patient and slides, where a patient was renamed after a split by patient, and slides of two patients that hold
+        the same.
     """
     slides = {slide.name: (slide.patient, slide.attrs.get("split", {})) for slide in recorded_slides(learn_from(data))}
     if torn := torn_patients(slides, held_out):
         raise LeakageError(torn)
+    check_copies(learn_from(data))
 
 
 def backbone_of(model: SignatureModel | None) -> str:

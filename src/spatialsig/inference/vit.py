@@ -17,7 +17,7 @@ from spatialsig import _keys
 from spatialsig._arguments import Count, Key, Natural, Positive, Seed, check_fit, checked_class
 from spatialsig._checks import check_choice, first_few, option_names, warn
 from spatialsig.errors import InputError
-from spatialsig.inference.provenance import FOLDS_OF, INPUTS, LEFT_OUT, refuse_torn_patients
+from spatialsig.inference.provenance import FOLDS_OF, INPUTS, LEFT_OUT, refuse_leaks
 from spatialsig.inference.stacking import stack
 from spatialsig.inference.training_set import FoldChoice, TrainingTables, gather_training_set
 from spatialsig.inference.tuning import FROZEN, TUNES, as_seen, fit_tuned, plan_tuning
@@ -128,7 +128,7 @@ def train_signature_vit(data: Data, options: VitOptions) -> SignatureViT:
         msg = "`tune='frozen'` computes the features of every patch once; leave `augment` out, or use 'lora' or 'full'."
         raise InputError(msg)
     held_out = [fold for fold in (folds.test, folds.validation) if fold is not None]
-    refuse_torn_patients(data, held_out if folds.inner is None else None)
+    refuse_leaks(data, held_out if folds.inner is None else None)
     training_set = gather_training_set(data, tables, folds)
     _warn_of_left_out(training_set)
     _warn_of_shared_genes(training_set, options.use_rep)

@@ -18,6 +18,7 @@ from spatialsig._checks import first_few, warn
 from spatialsig._text import as_name, check_alike
 from spatialsig.errors import InputError, LeakageError, SpatialsigWarning
 from spatialsig.slide.coordinates import positions
+from spatialsig.slide.copies import check_copies
 from spatialsig.slide.folds import folds_of, group_folds, inner_group_folds
 from spatialsig.slide.parts import FOLDS
 from spatialsig.slide.roles import needs_cells
@@ -84,7 +85,8 @@ def split(
     Raises
     ------
     LeakageError
-        If ``by="random"`` is asked for without ``allow_leakage``.
+        If ``by="random"`` is asked for without ``allow_leakage``, or slides of two patients hold the same counts, or the same
+        part of one H&E.
     InputError
         If there are fewer groups than folds, or a slide does not have the attribute ``stratify``; nothing is written.
 
@@ -112,6 +114,7 @@ def split(
             "pass `allow_leakage=True` to show what a leak looks like."
         )
         raise LeakageError(msg)
+    check_copies(data)
     params: dict[str, Any] = {"by": by, "n_folds": n_folds, "n_inner_folds": n_inner_folds, "seed": seed}
     if by in INSIDE:
         specs = _inside_slides(data, params, block_um, buffer_um, stratify)

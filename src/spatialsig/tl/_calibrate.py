@@ -17,7 +17,7 @@ from spatialsig._arguments import Count, Key, Natural, Share, checked
 from spatialsig._checks import check_choice
 from spatialsig.errors import InputError, KeyMissingError, LeakageError
 from spatialsig.inference.inputs import ModelInputs, inputs_name, usable
-from spatialsig.inference.provenance import backbone_of, check_folds, labels_for, refuse_torn_patients
+from spatialsig.inference.provenance import backbone_of, check_folds, labels_for, refuse_leaks
 from spatialsig.models.ensemble import SignatureModel, placed
 from spatialsig.slide.each import map_slides
 from spatialsig.slide.folds import BUFFER
@@ -131,7 +131,7 @@ def calibrate(
     fold = model.run.get("validation_fold") if fold is None else fold
     keys = {"patches_key": patches_key, "signatures_key": signatures_key}
     work = partial(_errors, model=model, fold=fold, use_rep=use_rep, n_views=n_views, device=device, **keys)  # type: ignore[arg-type]
-    refuse_torn_patients(data, [] if fold is None else [fold])
+    refuse_leaks(data, [] if fold is None else [fold])
     parts = map_slides(data, work, "calibrate")
     errors = _joined([part for part in parts if part is not None], fold)
     size = errors.error if errors.std is None else errors.error / errors.std

@@ -26,7 +26,7 @@ from spatialsig.evaluation.evaluate import evaluate_model
 from spatialsig.evaluation.schema import ERROR
 from spatialsig.expression import AutoencoderOptions, embed_slide, train_expression_autoencoder
 from spatialsig.inference.inputs import ModelInputs, check_patches, inputs_name
-from spatialsig.inference.provenance import genes_scored, refuse_own_embedding, refuse_torn_patients
+from spatialsig.inference.provenance import genes_scored, refuse_leaks, refuse_own_embedding
 from spatialsig.inference.vit import VitOptions, train_signature_vit
 from spatialsig.models.ensemble import weights_hash
 from spatialsig.models.vit import SignatureViT
@@ -183,7 +183,7 @@ def cross_validate(
         raise InputError(msg)
     VitOptions.of(**train_options), AutoencoderOptions.of(**(autoencoder or {}))  # checks them
     folds, keys = shared_folds(_splits(data)), {"patches_key": patches_key, "signatures_key": signatures_key}
-    refuse_torn_patients(data)
+    refuse_leaks(data)
     refit = refit_autoencoder and use_rep is not None
     if use_rep is not None and not refit:
         refuse_own_embedding(data, use_rep, signatures_key)

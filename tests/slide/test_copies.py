@@ -1,0 +1,123 @@
+"""Slides that hold the same are told, those that share an image by right are not: from records, not from pixels or counts."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import spatialdata as sd
+from spatialdata.transformations import Affine, get_transformation, set_transformation
+
+import spatialsig as sp
+from spatialsig.errors import LeakageError, SpatialsigWarning
+from spatialsig.slide import copies
+from spatialsig.slide.copies import check_copies
+from spatialsig.store.manifest import NAME
+
+
+def toy(seed: int) -> sd.SpatialData:
+    return sp.datasets.toy(size_um=300, seed=seed)
+
+
+def with_image_of(slide: sd.SpatialData, other: sd.SpatialData) -> sd.SpatialData:
+    """The H&E of another slide, placed as it is there."""
+    slide["he_image"] = other["he_image"]
+    return slide
+
+
+def beside(slide: sd.SpatialData) -> sd.SpatialData:
+    """The image of seed 0, of which the cells of this slide lie in another part: a core of an array, or a section."""
+    slide = with_image_of(slide, toy(0))
+    place = get_transformation(slide["he_image"], "global").to_affine_matrix(("x", "y"), ("x", "y"))
+    place[:2, 2] -= 280 / 0.2125
+    set_transformation(slide["he_image"], Affine(place, ("x", "y"), ("x", "y")), "global")
+    return slide
+
+
+def without_cells(slide: sd.SpatialData) -> sd.SpatialData:
+    del slide.tables["table"], slide.shapes["cell_circles"]
+    return slide
+
+
+def scored_again(slide: sd.SpatialData) -> sd.SpatialData:
+    sp.pp.make_patches(slide, patch_px=28, um_per_px=2.0)
+    slide["table"].X = slide["table"].X * 2
+    return slide
+
+
+def without_counts(slide: sd.SpatialData) -> sd.SpatialData:
+    slide["table"].X = slide["table"].X * 0
+    slide["table"].X.eliminate_zeros()
+    return slide
+
+
+# case -> how the first slide and the second are made, and whether two patients are refused and one is warned of
+CASES: dict[str, tuple[Callable[[], sd.SpatialData], Callable[[], sd.SpatialData], bool, bool]] = {
+    "a copy": (lambda: toy(0), lambda: toy(0), True, True),
+    "another slide": (lambda: toy(0), lambda: toy(1), False, False),
+    "the H&E of another": (lambda: toy(0), lambda: with_image_of(toy(1), toy(0)), True, False),
+    "the counts of another": (lambda: toy(0), lambda: with_image_of(toy(0), toy(1)), True, True),
+    "another part of one scan": (lambda: toy(0), lambda: beside(toy(1)), False, False),
+    "scans without cells": (lambda: without_cells(toy(0)), lambda: without_cells(toy(0)), True, False),
+    "a copy with other counts": (lambda: toy(0), lambda: scored_again(toy(0)), True, False),
+    "cells without counts": (lambda: without_counts(toy(0)), lambda: without_counts(toy(1)), False, False),
+}
+
+
+def written(slides: list[sd.SpatialData], patients: tuple[str, str], folder: Path) -> sp.Cohort:
+    for number, (slide, patient) in enumerate(zip(slides, patients, strict=True)):
+        slide.attrs["spatialsig"] |= {"sample": f"S{number}", "patient": patient}
+        sp.io.write(slide, folder / f"S{number}.zarr")
+    return sp.Cohort(folder)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_patients_and_one(name: str, tmp_path: Path) -> None:
+    first, second, refused, warned = CASES[name]
+    two = written([first(), second()], ("P0", "P1"), tmp_path / "two")
+    if refused:
+        with pytest.raises(
+            LeakageError, match=r"'S0' \(patient 'P0'\) and 'S1' \(patient 'P1'\) hold the same .*subset"
+        ):
+            check_copies(two)
+    else:
+        check_copies(two)
+    one = written([first(), second()], ("P0", "P0"), tmp_path / "one")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", SpatialsigWarning)
+        check_copies(one)
+    assert ["these count twice" in str(one.message) for one in told] == [True] * warned
+
+
+@pytest.mark.parametrize("change", ["by spatialdata", "another layout"])
+def test_images_are_known_by_what_results_record(change: str, tmp_path: Path) -> None:
+    """Where the files differ, or no manifest lists them."""
+    slides = [scored_again(toy(0)), toy(0)]
+    sp.pp.make_patches(slides[1], patch_px=28, um_per_px=2.0)
+    cohort = written(slides, ("P0", "P1"), tmp_path / "c")
+    if change == "another layout":
+        sp.io.optimize(cohort.stores["S1"], layout="speed")
+    else:
+        theirs = sp.io.read(cohort.stores["S1"])
+        theirs.write(tmp_path / "S1.zarr")
+        assert not list((tmp_path / "S1.zarr").rglob(NAME))
+        cohort = sp.Cohort({"S0": cohort.stores["S0"], "S1": tmp_path / "S1.zarr"})
+    with pytest.raises(LeakageError, match="the same part of the same H&E"):
+        check_copies(cohort)
+
+
+def test_an_image_that_was_replaced_since_is_another(tmp_path: Path) -> None:
+    slides = [toy(0), with_image_of(toy(1), toy(0))]
+    for slide in slides:
+        sp.pp.make_patches(slide, patch_px=28, um_per_px=2.0)
+    with_image_of(slides[1], toy(1))
+    check_copies(written(slides, ("P0", "P1"), tmp_path))
+
+
+def test_neither_pixels_nor_counts_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cohort = written([toy(0), toy(1)], ("P0", "P1"), tmp_path)
+    monkeypatch.setattr(copies, "open_slides", lambda *_: pytest.fail("a store was opened"))
+    check_copies(cohort)
+    sp.pp.split(toy(0), by="block", block_um=100, buffer_um=0)  # one slide is no copy of itself
