@@ -332,8 +332,8 @@ def test_a_fault_of_ours_is_no_bad_slide(
 @pytest.mark.parametrize("recorded", ["P1", pytest.param(None, marks=pytest.mark.slow)])
 def test_a_list_that_says_another_patient_than_the_store_is_refused(tmp_path: Path, recorded: str | None) -> None:
     """Folds are made by what stores say: one patient would lie in training and test without a word."""
-    for name in ("S1", "S2"):
-        sdata = sp.datasets.toy(size_um=100, sample=name)
+    for seed, name in enumerate(("S1", "S2")):
+        sdata = sp.datasets.toy(size_um=100, seed=seed, sample=name)
         sdata.attrs["spatialsig"]["patient"] = recorded
         sp.io.write(sdata, tmp_path / f"{name}.zarr")
     listed = tmp_path / "cohort.csv"

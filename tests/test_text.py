@@ -176,8 +176,8 @@ def test_patients_of_stores_that_look_alike_are_found(tmp_path: Path) -> None:
 
 
 def test_stores_of_one_patient_fall_into_one_fold(tmp_path: Path) -> None:
-    for sample, patient in (("A", "P1"), ("B", "P1 "), ("C", "P2")):
-        slide = sp.datasets.toy(size_um=100, sample=sample, patient=patient)
+    for seed, (sample, patient) in enumerate((("A", "P1"), ("B", "P1 "), ("C", "P2"))):
+        slide = sp.datasets.toy(size_um=100, seed=seed, sample=sample, patient=patient)
         sp.io.write(slide, tmp_path / f"{sample}.zarr")
     cohort = sp.Cohort(tmp_path)
     assert "2 patients (P1: 2 slides)" in repr(cohort)

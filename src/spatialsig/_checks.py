@@ -11,6 +11,7 @@ import math
 import os
 import re
 import sys
+import unicodedata
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,13 @@ def names_element(name: str) -> bool:
 def check_key(available: Collection[str], key: str, *, name: str, where: str, fix: str = "") -> None:
     """Raise :class:`KeyMissingError` unless ``key`` is one of ``available`` (called ``where`` in the message)."""
     if key not in available:
-        msg = f"`{name}={key!r}` is not in {where}; available: {sorted(available)}.{' ' + fix if fix else ''}"
+        same = [
+            one
+            for one in map(str, available)
+            if unicodedata.normalize("NFKC", one) == unicodedata.normalize("NFKC", str(key))
+        ]
+        form = f" It stands there as {same[0]!a}, other characters that look the same: rename it there." if same else ""
+        msg = f"`{name}={key!r}` is not in {where}; available: {sorted(available)}.{form}{' ' + fix if fix else ''}"
         raise KeyMissingError(msg)
 
 

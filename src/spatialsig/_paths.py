@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import unicodedata
 from pathlib import Path
 from typing import TypeVar
 
@@ -52,6 +53,7 @@ def local_path(path: _PathLike) -> _PathLike:
         lost = [place for place in Path(whole).parents if place.is_symlink() and not place.exists()]
         if lost:  # writing would make what it led to, and the folders above it
             raise FileMissingError(_lost(lost[0])) from error
+        home = _as_it_lies(whole) or home
     except OSError as error:
         if error.errno == errno.ELOOP:
             msg = "a path that leads somewhere: it is a link that leads back to itself; remove or mend the link"
@@ -60,6 +62,19 @@ def local_path(path: _PathLike) -> _PathLike:
             msg = "a path whose every part has at most 255 bytes, as file systems want it: choose a shorter name"
             raise ValueError(msg) from error
     return path if home == str(path) else type(path)(home)
+
+
+def _as_it_lies(path: str) -> str:
+    """A path that is there in another form of its characters (an accent of its own, or part of its letter); empty without one."""
+    place = Path(path)
+    found = Path(place.anchor)
+    for part in place.parts[1:] if not path.isascii() else ():
+        if not (found / part).exists():
+            plain = unicodedata.normalize("NFC", part)
+            names = os.listdir(found) if found.is_dir() and not part.isascii() else []
+            part = next((name for name in names if unicodedata.normalize("NFC", name) == plain), part)
+        found /= part
+    return str(found) if found.exists() and not path.isascii() else ""
 
 
 def _here(text: str) -> str:

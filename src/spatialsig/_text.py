@@ -1,6 +1,6 @@
 """Text that people write in other programs: decoded, trimmed, split into columns, and names that look alike refused.
 
-Ground floor. Used by 16 modules of cli, cohort, geometry, io, labels, pipeline, pp, signatures, slide.
+Ground floor. Used by 17 modules of cli, cohort, geometry, io, labels, pipeline, pp, signatures, slide.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import codecs
 import csv
 import difflib
 import re
+import unicodedata
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 MISSING = frozenset(
     "#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|NaT|None|n/a|nan|null".split("|")
 )
-_INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060\u00ad"  # byte order mark, spaces of no width, soft hyphen
+# byte order mark, spaces of no width, soft hyphen, marks and embeddings of the direction of writing
+_INVISIBLE = (
+    "\ufeff\u200b\u200c\u200d\u2060\u00ad\u061c\u180e\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+)
 _UNSEEN = dict.fromkeys(map(ord, _INVISIBLE))
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # what Excel calls "Unicode text"
 _HEAD = 1000  # bytes by which text is told
@@ -103,9 +107,18 @@ def counted(n: int, noun: str) -> str:
     return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
+def composed(text: str) -> str:
+    r"""Text in which an accent is part of its letter, as most programs write it; macOS and some others keep two characters.
+
+    >>> len("e\u0301"), len(composed("e\u0301"))
+    (2, 1)
+    """
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
 def trimmed(text: str) -> str:
-    """Text without blanks at its ends, those that are not seen included."""
-    before = None
+    """Text without blanks at its ends, those that are not seen included, and with accents as part of their letters."""
+    before, text = None, composed(text)
     while text != before:
         before, text = text, text.strip().strip(_INVISIBLE)
     return text
@@ -238,21 +251,28 @@ def near_misses(names: Iterable[str], known: Collection[str]) -> dict[str, str]:
 def check_alike(
     names: Iterable[str], *, what: str, holders: Sequence[str] = (), fix: str = "write them the same way"
 ) -> None:
-    """Raise :class:`InputError` naming two of the names that differ only in case, in blanks, or in zeros of a number.
+    """Raise :class:`InputError` naming two of the names that look the same but for case, blanks, or zeros of a number.
 
     ``holders`` says what has each of them, such as ``"line 3"``; ``fix`` what to do where the two are one.
     """
     names = list(names)
     seen: dict[str, str] = {}
     for name in dict.fromkeys(names):
-        key = "".join(trimmed(name).casefold().translate(_UNSEEN).split())
+        key = _as_seen(unicodedata.normalize("NFKC", name))
         number = _NUMBER.fullmatch(key)
         other = seen.setdefault(number[1] if number else key, name)
         if other != name:
             how = "are one number" if number else "differ in upper and lower case or in blanks only"
+            if not number and _as_seen(name) != _as_seen(other):
+                how += f", or in characters that look alike ({other!a}, {name!a})"
             held = f" ({holders[names.index(other)]} and {holders[names.index(name)]})" if holders else ""
             msg = f"{what} {[other, name]}{held} {how}. If they are one, {fix}; if not, give them names that cannot be confused."
             raise InputError(msg)
+
+
+def _as_seen(name: str) -> str:
+    """Name without case and blanks."""
+    return "".join(name.casefold().translate(_UNSEEN).split())
 
 
 def is_mangled(name: str) -> bool:

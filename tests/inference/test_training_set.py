@@ -100,14 +100,16 @@ def test_impossible_requests_are_refused(patched: sd.SpatialData) -> None:
         gather_training_set(patched, TrainingTables(), FoldChoice(0, 1))
 
 
-def test_the_slides_that_train_and_were_changed_by_hand_are_named(patched: sd.SpatialData, tmp_path: Path) -> None:
-    sp.tl.score_cells(patched, "seed", test_fold=None)
+def test_the_slides_that_train_and_were_changed_by_hand_are_named(tmp_path: Path) -> None:
     stores = {}
-    for name in ("S1", "S2", "S3"):
-        patched.attrs["spatialsig"] |= {"sample": name, "patient": f"P{name}"}
-        sp.tl.aggregate_patches(patched, use_rep=None)
+    for seed, name in enumerate(("S1", "S2", "S3")):
+        slide = sp.datasets.toy(size_um=200, seed=seed, sample=name, patient=f"P{name}")
+        sp.pp.make_patches(slide, patch_px=28, um_per_px=2.0)
+        sp.pp.assign_cells(slide)
+        sp.tl.score_cells(slide, "seed", test_fold=None)
+        sp.tl.aggregate_patches(slide, use_rep=None, min_cells=5)
         stores[name] = tmp_path / f"{name}.zarr"
-        sp.io.write(patched, stores[name])
+        sp.io.write(slide, stores[name])
     cohort = sp.Cohort(stores)
     sp.pp.split(cohort, n_folds=2)
     held_out = [name for name in stores if cohort[name].attrs["spatialsig"]["split"]["fold"] == 0]

@@ -23,9 +23,11 @@ SLIDES = {"A1": "A", "A2": "A", "B1": "B"}
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory, cells: ad.AnnData) -> Path:
     root = tmp_path_factory.mktemp("stores")
-    for sample, patient in SLIDES.items():
+    for number, (sample, patient) in enumerate(SLIDES.items()):
         attrs = {"spatialsig": {"sample": sample, "patient": patient, "um_per_global_px": 0.2125}}
-        sp.io.write(sd.SpatialData(tables={"table": cells.copy()}, attrs=attrs), root / f"{sample}.zarr")
+        own = cells.copy()
+        own.X = own.X * (1 + number)  # the same counts would be those of a copy
+        sp.io.write(sd.SpatialData(tables={"table": own}, attrs=attrs), root / f"{sample}.zarr")
     return root
 
 
@@ -110,7 +112,7 @@ def test_missing_patient_is_said(cohort: sp.Cohort) -> None:
 
 
 def test_a_patient_written_into_the_cells_is_not_ignored_in_silence(tmp_path: Path) -> None:
-    slides = {name: sp.datasets.toy(size_um=100, sample=name, patient=name) for name in ("S1", "S2", "S3")}
+    slides = {f"S{n}": sp.datasets.toy(size_um=100, seed=n, sample=f"S{n}", patient=f"S{n}") for n in (1, 2, 3)}
     slides["S2"]["table"].obs["patient"] = "S1"
     slides["S3"].attrs["spatialsig"]["patient"] = "S1"  # the way that counts
     for name, sdata in slides.items():

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import spatialdata as sd
 from spatialdata.transformations import Affine, get_transformation, set_transformation
@@ -53,6 +54,13 @@ def without_counts(slide: sd.SpatialData) -> sd.SpatialData:
     return slide
 
 
+def plain(slide: sd.SpatialData) -> sd.SpatialData:
+    """A placeholder in place of the H&E."""
+    for level in slide["he_image"].children.values():
+        level["image"] = level["image"].copy(data=np.full(level["image"].shape, 240, np.uint8))
+    return slide
+
+
 # case -> how the first slide and the second are made, and whether two patients are refused and one is warned of
 CASES: dict[str, tuple[Callable[[], sd.SpatialData], Callable[[], sd.SpatialData], bool, bool]] = {
     "a copy": (lambda: toy(0), lambda: toy(0), True, True),
@@ -61,6 +69,7 @@ CASES: dict[str, tuple[Callable[[], sd.SpatialData], Callable[[], sd.SpatialData
     "the counts of another": (lambda: toy(0), lambda: with_image_of(toy(0), toy(1)), True, True),
     "another part of one scan": (lambda: toy(0), lambda: beside(toy(1)), False, False),
     "scans without cells": (lambda: without_cells(toy(0)), lambda: without_cells(toy(0)), True, False),
+    "placeholders": (lambda: plain(toy(0)), lambda: plain(toy(1)), False, False),
     "a copy with other counts": (lambda: toy(0), lambda: scored_again(toy(0)), True, False),
     "cells without counts": (lambda: without_counts(toy(0)), lambda: without_counts(toy(1)), False, False),
 }

@@ -113,7 +113,7 @@ def _rows_on_disk(source: Path) -> pd.DataFrame:
     file = source / MANIFEST if source.is_dir() else source
     if file.exists():
         rows = read_csv(file, needed=(_keys.SAMPLE, PATH), known=(_keys.SAMPLE, _keys.PATIENT, PATH), exact=True)
-        rows[PATH] = pd.Series([file.parent / at_home(path) for path in rows[PATH]], dtype=object)
+        rows[PATH] = pd.Series([at_home(file.parent / at_home(path)) for path in rows[PATH]], dtype=object)
         return rows
     stores = sorted(path for path in source.glob("*.zarr") if path.is_dir())
     if not stores:

@@ -221,7 +221,7 @@ def _size(value: Any, at: str) -> float:
 
 def _absolute(base: Path, value: str | Path | None) -> str | Path | None:
     """Path as seen from the manifest; None and the word for an image that needs no alignment stay."""
-    return value if value is None or value == _IDENTITY else (base / at_home(value)).resolve()
+    return value if value is None or value == _IDENTITY else at_home(base / at_home(value)).resolve()
 
 
 def at_home(path: str | Path) -> Path:

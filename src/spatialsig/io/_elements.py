@@ -20,7 +20,7 @@ from spatialdata.transformations import Scale
 
 from spatialsig import _keys
 from spatialsig._checks import warn
-from spatialsig._text import trimmed
+from spatialsig._text import composed, trimmed
 from spatialsig.data.level_pixels import Windows, difference
 from spatialsig.errors import InputError
 from spatialsig.geometry.affine import image_um_per_px
@@ -58,6 +58,7 @@ def cell_table(
     """
     obs = obs.set_index(pd.Index(obs[_keys.CELL_ID].to_numpy(object)))
     obs[_keys.REGION_KEY] = pd.Categorical([_keys.CIRCLES] * len(obs))
+    var = var.rename(index=composed)  # signatures are read so too
     table = ad.AnnData(counts.tocsr().astype(np.float32, copy=False), obs=obs, var=var)
     table.obsm[_keys.SPATIAL] = np.ascontiguousarray(xy_um, dtype=np.float64)
     table.uns[_keys.NAMESPACE] = info

@@ -13,7 +13,7 @@ import pandas as pd
 from scipy import sparse
 
 from spatialsig._checks import check_choice, check_key
-from spatialsig._text import MISSING
+from spatialsig._text import MISSING, composed
 from spatialsig.errors import InputError
 from spatialsig.slide.counts import gene_names, in_memory
 from spatialsig.stats.grouped import group_sizes, grouped_count, grouped_mean, grouped_sem, grouped_shares, pseudobulk
@@ -67,6 +67,14 @@ def _check_values(values: pd.Series[Any], *, where: str) -> None:
                 f"count as a class: `.cat.remove_categories({words})` makes them missing, another name a class."
             )
             raise InputError(msg)
+        names = [composed(str(category)) for category in values.cat.categories]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            msg = (
+                f"{where} has category {twice!r} twice, in other characters that look the same: write them the same way, such as "
+                "with `.astype(str).str.normalize('NFC').astype('category')`."
+            )
+            raise InputError(msg)
     elif values.dtype.kind == "f" and np.isinf(values.to_numpy(np.float64, na_value=np.nan)).any():
         msg = f"{where} has infinite values, whose mean is no label; make them missing (NaN) or leave these cells out."
         raise InputError(msg)
@@ -80,7 +88,9 @@ def add_obs(table: ad.AnnData, cells: ad.AnnData, membership: sparse.csr_matrix,
     for column in columns:
         values = cells.obs[column]
         if is_category(values):
-            categories = [str(category).replace("/", "_") for category in values.cat.categories]  # no keys of a store
+            categories = [
+                composed(str(category)).replace("/", "_") for category in values.cat.categories
+            ]  # no keys of a store
             shares = grouped_shares(values.cat.codes.to_numpy(), len(categories), membership)
             n = grouped_count(np.where(values.isna(), np.nan, 0.0)[:, None], membership)
             # the variance of a share over n - 1, as of any mean of zeros and ones

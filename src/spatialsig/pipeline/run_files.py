@@ -137,7 +137,7 @@ def input_fingerprints(bundles: Path) -> dict[str, dict[str, str]]:
     found = {}
     for row in rows.to_dict("records"):
         named = [row.get(column) for column in ("bundle", "he_image", "he_alignment")]
-        places = [bundles.parent / at_home(value) for value in named if isinstance(value, str)]
+        places = [at_home(bundles.parent / at_home(value)) for value in named if isinstance(value, str)]
         files = [file for place in places for file in (sorted(place.iterdir()) if place.is_dir() else [place])]
         found[str(row["sample"])] = {file.name: file_ends_hash(file) for file in files if file.is_file()}
     return found

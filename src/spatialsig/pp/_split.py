@@ -15,7 +15,7 @@ import pandas as pd
 from spatialsig import _keys
 from spatialsig._arguments import Key, Micrometres, NotNegative, Seed, Several, checked
 from spatialsig._checks import first_few, warn
-from spatialsig._text import as_name, check_alike
+from spatialsig._text import as_name, check_alike, composed
 from spatialsig.errors import InputError, LeakageError, SpatialsigWarning
 from spatialsig.slide.coordinates import positions
 from spatialsig.slide.copies import check_copies
@@ -206,7 +206,7 @@ def _attribute(slide: Slide, name: str, table_key: str) -> str:
     else:
         obs = slide.sdata.tables[table_key].obs if table_key in slide.sdata.tables else pd.DataFrame()
         column = obs[name] if name in obs else pd.Series(dtype=object)
-    values = sorted(map(str, column.dropna().unique()))
+    values = sorted(set(map(composed, map(str, column.dropna().unique()))))
     if len(values) != 1:
         holds = f"has {len(values)} values of it in its cells" if values else "does not have it"
         msg = (

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from spatialsig._checks import check_key, first_few
+from spatialsig._text import trimmed
 from spatialsig.errors import InputError
 
 if TYPE_CHECKING:
@@ -73,7 +74,9 @@ def describe_names(wanted: Iterable[str], var: pd.DataFrame) -> str:
     """Sentence that says under what names a panel has genes that are not found on it, and the fix; empty if it has none."""
     panel = set(map(str, var.index))
     missing = {gene for gene in wanted if gene not in panel}
-    for sentence in (_in_column(missing, var), _without_version(missing, panel), _in_case(missing, panel)):
+    for sentence in (
+        _in_form(missing, panel), _in_column(missing, var), _without_version(missing, panel), _in_case(missing, panel)
+    ):  # fmt: skip
         if sentence:
             return sentence
     renamed = {gene: other for gene in sorted(missing) if (other := _other_name(gene)) in panel}
@@ -94,6 +97,16 @@ def _in_column(missing: Collection[str], var: pd.DataFrame) -> str:
     if not column or not found[column]:
         return ""
     return f"{found[column]} of the missing genes stand in var[{column!r}]: pass `gene_symbols={column!r}`."
+
+
+def _in_form(missing: Collection[str], panel: Collection[str]) -> str:
+    """Sentence that names genes which the panel has in other characters that look the same; empty without one."""
+    plain = {trimmed(name): name for name in panel if not name.isascii() or name != name.strip()}
+    found = [f"{gene!a} is {plain[gene]!a} there" for gene in sorted(missing) if gene in plain]
+    fix = "`adata.var_names = adata.var_names.str.normalize('NFC').str.strip()`"
+    return (
+        f"Names stand on the panel in other characters that look the same ({first_few(found)}): {fix}." if found else ""
+    )
 
 
 def _without_version(missing: Collection[str], panel: Collection[str]) -> str:

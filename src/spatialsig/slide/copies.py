@@ -22,6 +22,7 @@ from spatialsig.slide.coordinates import positions, um_to_image
 from spatialsig.slide.lineage import MADE_BY, SOURCES
 from spatialsig.slide.parts import pixels_of
 from spatialsig.slide.slides import Stores, open_slides, recorded_slides
+from spatialsig.store.layout import levels_of
 from spatialsig.store.manifest import manifest_file
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def _overlap(ours: Slide, theirs: Slide, keys: tuple[str, str]) -> bool:
     """Whether images that were recorded as the same one are so now, and the cells of both slides lie in one part of it."""
     opened = [slide for each in (ours, theirs) if each.path is not None for slide in open_slides(each.path)]
     prints = [slide.lineage.fingerprint(pixels_of(key)) for slide, key in zip(opened, keys, strict=True)]
-    if len(set(prints)) > 1:
+    if len(set(prints)) > 1 or any(map(_is_plain, opened, keys)):
         return False
     boxes = [box for slide, key in zip(opened, keys, strict=True) if (box := _box(slide, key)) is not None]
     if len(boxes) < len(opened):  # a slide without cells is all of its image
@@ -127,6 +128,12 @@ def _overlap(ours: Slide, theirs: Slide, keys: tuple[str, str]) -> bool:
     low, high = np.max([box[0] for box in boxes], axis=0), np.min([box[1] for box in boxes], axis=0)
     smaller = min(float(np.prod(box[1] - box[0])) for box in boxes)
     return float(np.prod(np.maximum(high - low, 0))) > MAX_SHARED * smaller
+
+
+def _is_plain(slide: Slide, image_key: str) -> bool:
+    """Whether an image shows nothing, so that another one may well be like it."""
+    coarsest = levels_of(slide.sdata.images[image_key])[-1].to_numpy()
+    return bool(coarsest.min() == coarsest.max())
 
 
 def _box(slide: Slide, image_key: str) -> NDArray[np.float64] | None:
