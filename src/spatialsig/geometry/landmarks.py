@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spatialsig.errors import AlignmentError
+from spatialsig.geometry.placement import real_numbers
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -51,7 +52,7 @@ def fit_affine(
     AlignmentError
         If there are fewer than three pairs, the points lie on a line, are not finite or do not pair up.
     """
-    points, goals = (np.asarray(xy, dtype=np.float64) for xy in (source, target))
+    points, goals = (real_numbers(xy, name=repr(name)) for xy in (source, target))
     _check_pairs(points, goals, name)
     centre, middle = points.mean(axis=0), goals.mean(axis=0)
     linear = np.linalg.lstsq(points - centre, goals - middle, rcond=None)[0].T  # (2, 2)

@@ -1,10 +1,11 @@
 """Matrices that can place an image of a slide: it is turned, mirrored, scaled and shifted, never squeezed or sheared.
 
-Floor 1. Used by geometry/affine, pp/_elements, slide/coordinates.
+Floor 1. Used by geometry/affine, geometry/landmarks, io/_anndata, pp/_align_he, pp/_elements, slide/coordinates.
 """
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,11 +14,23 @@ from spatialsig._checks import warn
 from spatialsig.errors import AlignmentError
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
 MAX_CONDITION = 1e3
 MAX_ANISOTROPY = 1.2  # a section shrinks by a few percent more along one axis; pixels are square
 USUAL_ANISOTROPY = 1.1  # up to this nobody need be told
+
+
+def real_numbers(values: ArrayLike, *, name: str) -> NDArray[np.float64]:
+    """An array as float64; :class:`AlignmentError` for truth values, complex numbers, text and masks, which are no numbers here."""
+    masked = np.ma.isMaskedArray(values)
+    held = [] if masked else np.asarray(values, dtype=object).ravel().tolist()
+    other = next((one for one in held if isinstance(one, bool | np.bool_) or not isinstance(one, Real)), None)
+    if masked or other is not None:
+        found = "is masked" if masked else f"holds {other!r}"
+        msg = f"{name} {found}; wanted finite numbers in all places."
+        raise AlignmentError(msg)
+    return np.asarray(values, dtype=np.float64)
 
 
 def check_place(matrix: ArrayLike, *, name: str, fix: str, similar: bool = True, min_determinant: float = 0.0) -> None:
@@ -41,7 +54,7 @@ def check_place(matrix: ArrayLike, *, name: str, fix: str, similar: bool = True,
     AlignmentError
         If the matrix is not 3 x 3, not finite, not affine, singular or nearly so, or not similar.
     """
-    values = np.asarray(matrix, dtype=np.float64)
+    values = real_numbers(matrix, name=name)
     if values.shape != (3, 3):
         _refuse(name, f"has shape {values.shape}", "(3, 3)", fix)
     if not np.isfinite(values).all():

@@ -24,6 +24,7 @@ from spatialsig._checks import check_key
 from spatialsig.data.channels import channel_order
 from spatialsig.errors import InputError
 from spatialsig.geometry.affine import apply
+from spatialsig.geometry.placement import real_numbers
 from spatialsig.io._anndata_identity import identify
 from spatialsig.io._elements import DEFAULT_RADIUS_UM, assemble, cell_circles, cell_table, labelled, slide_attrs
 from spatialsig.io.images.metadata import choose_um_per_px
@@ -208,11 +209,7 @@ def _positions(adata: AnnData, spatial_key: str | tuple[str, str]) -> NDArray[np
 
 def _matrix(to_image: ArrayLike) -> NDArray[np.float64]:
     """Affine matrix ``(3, 3)``, or an error that says what is wrong with it."""
-    try:
-        matrix = np.asarray(to_image, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        msg = f"`to_image` holds what is no number ({error}); wanted a (3, 3) affine matrix."
-        raise InputError(msg) from error
+    matrix = real_numbers(to_image, name="`to_image`")
     fault = None
     if matrix.shape != (3, 3):
         fault = f"has shape {matrix.shape}"

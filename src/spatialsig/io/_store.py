@@ -16,7 +16,7 @@ from spatialsig._checks import warn
 from spatialsig.data.level_pixels import check_shown
 from spatialsig.data.pyramid import image_levels
 from spatialsig.errors import InputError
-from spatialsig.slide.counts import check_unique, warn_without_attributes
+from spatialsig.slide.counts import check_unique, refuse_masked, warn_without_attributes
 from spatialsig.store.commit import create_store
 from spatialsig.store.layout import as_layout
 from spatialsig.store.relayout import relayout
@@ -84,6 +84,8 @@ def write(
     >>> folder.cleanup()
     """
     warn_without_attributes(sdata)
+    for key, table in sdata.tables.items():
+        refuse_masked(table, where=f"nothing was written: tables[{key!r}]")
     for key, image in sdata.images.items():
         if as_streamed(image) is not None:
             levels = image_levels(sdata, key)

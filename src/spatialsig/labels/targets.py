@@ -55,6 +55,13 @@ def check_columns(
         check_key(
             [COUNTS, *parts_of(cells, "layers")], layer, name="layers", where=f"the layers of slide {slide.name!r}"
         )
+    arrays = {f"layers[{layer!r}]": cells.layers[layer] for layer in layers if layer != COUNTS}
+    for place, array in ({f"obsm[{key!r}]": cells.obsm[key] for key in obsm} | arrays).items():
+        kinds = list(array.dtypes) if isinstance(array, pd.DataFrame) else [array.dtype]
+        other = next((kind for kind in kinds if kind.kind not in "biuf"), None)
+        if other is not None:
+            msg = f"slide {slide.name!r}: {place} of the cells holds {other}, wanted numbers, of which patches get the mean."
+            raise InputError(msg)
 
 
 def _check_values(values: pd.Series[Any], *, where: str) -> None:

@@ -28,6 +28,7 @@ from spatialsig.geometry.affine import (
 )
 from spatialsig.geometry.landmarks import LAYOUTS, point_columns
 from spatialsig.geometry.mistakes import warn_of_pixel_size
+from spatialsig.geometry.placement import real_numbers
 from spatialsig.pp._registration_image import place_image, refuse_patches
 from spatialsig.slide.coordinates import full_resolution, image_of, matrix_to_global, positions, um_per_global
 from spatialsig.slide.slides import Data, open_slides
@@ -189,7 +190,7 @@ def _alignment(how: str, placement: Any, *, um_per_target: float, name: str) -> 
     if isinstance(placement, str):
         check_choice(placement, (IDENTITY,), name="matrix")
         placement = np.eye(3)
-    return Alignment(np.asarray(placement, np.float64), "matrix", None, 0)
+    return Alignment(real_numbers(placement, name=repr(name)), "matrix", None, 0)
 
 
 def _points(landmarks: Any, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -201,12 +202,12 @@ def _points(landmarks: Any, name: str) -> tuple[NDArray[np.float64], NDArray[np.
                 f"{name!r} has columns {list(landmarks.columns)}; wanted one of {[list(layout) for layout in LAYOUTS]}."
             )
             raise InputError(msg)
-        numbers = landmarks.iloc[:, columns].to_numpy(np.float64)
+        numbers = real_numbers(landmarks.iloc[:, columns].to_numpy(object), name=repr(name))
         return numbers[:, :2], numbers[:, 2:]
     if not isinstance(landmarks, tuple | list) or len(landmarks) != 2:
         msg = f"{name!r}: wanted two arrays (n, 2), on the H&E and on the target, or a DataFrame; got {type(landmarks).__name__}."
         raise InputError(msg)
-    return np.asarray(landmarks[0], np.float64), np.asarray(landmarks[1], np.float64)
+    return real_numbers(landmarks[0], name=repr(name)), real_numbers(landmarks[1], name=repr(name))
 
 
 def _share_inside(slide: Slide, matrix: NDArray[np.float64], image_key: str, table_key: str, name: str) -> float | None:

@@ -62,6 +62,9 @@ def positions(slide: Slide, table_key: str) -> NDArray[np.float64]:
 def as_positions(values: Any, *, where: str) -> NDArray[np.float64]:
     """Positions ``(n, 2)`` in the unit they are given in, checked as :func:`positions` does; ``where`` they stand."""
     array = np.asarray(values)
+    if np.ma.isMaskedArray(values):
+        msg = f"{where} is masked; wanted (n_obs, 2) numbers x, y: `.filled(np.nan)` says which cells have no position."
+        raise InputError(msg)
     if array.ndim != 2 or array.shape[1] != 2 or array.dtype.kind not in "iuf":
         fix = "Keep the columns x and y of the section." if array.ndim == 2 and array.shape[1] > 2 else ""
         msg = f"{where} is {array.dtype} of shape {array.shape}; wanted (n_obs, 2) numbers x, y. {fix}"

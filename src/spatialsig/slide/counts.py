@@ -89,8 +89,9 @@ def as_counts(values: Any, *, where: str, fix: str) -> sparse.csr_matrix:
 
 
 def _refuse_none(values: Any, *, where: str, fix: str) -> None:
-    if values is None or 0 in values.shape or values.dtype.kind not in "iuf":
-        found = "empty" if values is None else f"{values.dtype} of shape {values.shape}"
+    masked = np.ma.isMaskedArray(values)
+    if values is None or 0 in values.shape or values.dtype.kind not in "iuf" or masked:
+        found = "empty" if values is None else "masked" if masked else f"{values.dtype} of shape {values.shape}"
         msg = f"{where} is {found}; wanted raw counts (n_cells, n_genes) of at least one cell and one gene. {fix}"
         raise InputError(msg)
 
@@ -105,11 +106,31 @@ def refuse_lazy(table: ad.AnnData, *, where: str) -> None:
     if not isinstance(table.obs, pd.DataFrame) or table.isbacked:
         msg = f"{where} is not in memory: load it first, `sdata.tables[key] = table.to_memory()`."
         raise InputError(msg)
-    parts = {f"{name}[{key!r}]": values for name in ("layers", "obsm") for key, values in parts_of(table, name).items()}
-    lazy = [name for name, values in ({} if table.is_view else {"X": table.X} | parts).items() if is_lazy(values)]
+    if table.is_view:
+        return
+    parts = _parts(table)
+    refuse_masked(table, where=where)
+    lazy = [name for name, values in parts.items() if is_lazy(values)]
     if lazy:
         msg = f"{where}.{lazy[0]} is not in memory: load it first, `sdata.tables[key] = table.to_memory()`."
         raise InputError(msg)
+
+
+def refuse_masked(table: ad.AnnData, *, where: str) -> None:
+    """Raise :class:`InputError` for masks in a table, which most of what reads or writes arrays leaves out without a word."""
+    masked = [] if isinstance(table, StoredTable) else [n for n, v in _parts(table).items() if np.ma.isMaskedArray(v)]
+    if masked:
+        msg = (
+            f"{where}.{masked[0]} is masked, and what lies under the mask would count as a value: fill it in (`.filled(np.nan)` "
+            "makes numbers missing), or leave these rows out."
+        )
+        raise InputError(msg)
+
+
+def _parts(table: ad.AnnData) -> dict[str, Any]:
+    """Arrays of a table by where they stand."""
+    parts = {f"{name}[{key!r}]": values for name in ("layers", "obsm") for key, values in parts_of(table, name).items()}
+    return {"X": table.X} | parts
 
 
 def is_lazy(values: Any) -> bool:

@@ -16,7 +16,7 @@ from spatialsig._files import DECODING_ERRORS
 from spatialsig._known import what_is
 from spatialsig.errors import InputError
 from spatialsig.io.images.metadata import Stated, stated_size, tiff_orientation, warn_turned
-from spatialsig.io.images.rgb import RgbFile, RgbPixels
+from spatialsig.io.images.rgb import RgbFile, RgbPixels, Seen, seen
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,9 +51,11 @@ def open_rgb(path: str | Path, *, backend: Literal["openslide"] | None = None) -
         become 8-bit RGB for sure.
     """
     path = Path(path)
+    place = str(path.resolve())
+    seen_as = seen(place)
     file = _open(path, backend)
     for i, level in enumerate(file.levels):
-        level.reopens_by = (_reopen, (str(path.resolve()), i, backend))
+        level.seen_as, level.reopens_by = seen_as, (_reopen, (place, i, backend, seen_as))
     return file
 
 
@@ -65,8 +67,10 @@ def image_name(path: Path) -> str:
     return stem
 
 
-def _reopen(path: str, level: int, backend: Literal["openslide"] | None) -> RgbPixels:
-    return open_rgb(path, backend=backend).levels[level]
+def _reopen(path: str, level: int, backend: Literal["openslide"] | None, seen_as: Seen | None) -> RgbPixels:
+    pixels = open_rgb(path, backend=backend).levels[level]
+    pixels.seen_as = seen_as  # a file that took its place meanwhile is not read as if it were the same
+    return pixels
 
 
 def _open(path: Path, backend: Literal["openslide"] | None) -> RgbFile:

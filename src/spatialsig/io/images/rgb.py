@@ -5,7 +5,10 @@ Floor 7. Used by 7 modules of io.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import os
+import stat
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -26,6 +29,23 @@ MAX_OUTSIDE_IMAGE = 0.2  # share of the cells that may lie beside their image
 _N_PROBES = 5  # windows per axis that decide what 16-bit values mean
 _PROBE_PX = 128
 _FULL_8_BIT_IN_16 = 257  # 255 * 257 = 65535
+
+
+class Seen(NamedTuple):
+    """What tells a file from one that takes its place."""
+
+    path: str
+    size: int
+    mtime_ns: int
+
+
+def seen(path: str) -> Seen | None:
+    """How a file looks now; None for one that is gone, which stays readable where it is open, and for a folder."""
+    with suppress(FileNotFoundError):
+        found = os.stat(path)
+        if stat.S_ISREG(found.st_mode):
+            return Seen(path, found.st_size, found.st_mtime_ns)
+    return None
 
 
 class RgbPixels:
@@ -86,7 +106,8 @@ class RgbPixels:
             )
             raise InputError(msg)
         self._alpha_over = alpha_over
-        self.reopens_by: tuple[Callable[..., RgbPixels], tuple[Any, ...]] | None = None  # set where a file was opened
+        self.seen_as: Seen | None = None  # set, as the next, where a file was opened
+        self.reopens_by: tuple[Callable[..., RgbPixels], tuple[Any, ...]] | None = None
         self._divisor = 1 if np.dtype(array.dtype) == np.uint8 else self._find_divisor()
 
     @property
@@ -119,6 +140,9 @@ class RgbPixels:
         return self
 
     def _read(self, window: tuple[slice, ...]) -> NDArray[Any]:
+        if self.seen_as is not None and (found := seen(self.seen_as.path)) not in (None, self.seen_as):
+            detail = f" ({self.seen_as.size:,} bytes then, {found.size:,} now): read the slide again" if found else ""
+            raise self._error(window, "is another file than the one that was opened, and cannot be read", detail)
         slices = {"Y": window[0], "X": window[1], "S": slice(None)}
         try:
             values = np.asarray(self._array[tuple(slices[axis] for axis in self._axes)])
@@ -206,6 +230,9 @@ class RgbFile:
 
 
 def _check(array: Any, axes: str, name: str, *, has_palette: bool) -> None:
+    if np.ma.isMaskedArray(getattr(array, "data", array)) or np.ma.isMaskedArray(array):
+        msg = f"image {name!r} is masked, and what lies under the mask would be seen: fill it in, such as `.filled(255)`, white."
+        raise InputError(msg)
     dtype, shape = np.dtype(array.dtype), tuple(array.shape)
     n = shape[axes.index("S")] if "S" in axes and len(axes) == len(shape) else 0
     if has_palette and sorted(axes) == ["X", "Y"] and dtype.kind == "u":
