@@ -145,10 +145,10 @@ def test_errors(toy: sd.SpatialData, kwargs: dict, message: str) -> None:
 
 
 def test_slides_whose_patient_nobody_named_are_warned_of(tmp_path: Path) -> None:
-    rgb = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    rng = np.random.default_rng(0)
     stores = {}
     for sample, patient in (("P1.a", None), ("P1.b", None), ("P2.a", "P2.a"), ("P3.a", "P3")):
-        tifffile.imwrite(image := tmp_path / f"{sample}.tif", rgb)
+        tifffile.imwrite(image := tmp_path / f"{sample}.tif", rng.integers(0, 255, (64, 64, 3), np.uint8))
         stores[sample] = tmp_path / f"{sample}.zarr"
         sp.io.read_he(image, um_per_px=0.5, sample=sample, patient=patient, out=stores[sample])
     with pytest.warns(SpatialsigWarning, match=r"no patient is known for \['P1.a', 'P1.b'\]; each counts as its own"):
