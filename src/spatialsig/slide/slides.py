@@ -1,6 +1,6 @@
 """One slide behind every function: a SpatialData in memory, or one that lives in a Zarr store.
 
-Floor 4. Used by 77 modules of cli, evaluation, expression, inference, io, labels, pipeline, pl, pp, report, slide, tl.
+Floor 4. Used by 78 modules of cli, evaluation, expression, inference, io, labels, pipeline, pl, pp, report, slide, tl.
 """
 
 from __future__ import annotations
