@@ -24,6 +24,7 @@ FLOORS = [
         "_workers",
         "_hashing",
         "_text",
+        "_yaml",
         "_files",
         "_known",
         "_misfits",

@@ -15,7 +15,7 @@ import spatialdata as sd
 import tifffile
 
 import spatialsig as sp
-from spatialsig._text import read_yaml
+from spatialsig._yaml import read_yaml
 from spatialsig.errors import InputError
 from spatialsig.geometry.landmarks import fit_affine
 from spatialsig.geometry.placement import check_place, real_numbers

@@ -17,7 +17,7 @@ import yaml
 from spatialsig._checks import check_options
 from spatialsig._known import what_is
 from spatialsig._settings import settings
-from spatialsig._text import read_yaml
+from spatialsig._yaml import read_yaml
 from spatialsig.cli.cohorts import choose, is_chosen
 from spatialsig.errors import FileMissingError, InputError
 

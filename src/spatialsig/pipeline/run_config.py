@@ -15,7 +15,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from spatialsig._arguments import Seed
 from spatialsig._checks import comma_hint
 from spatialsig._misfits import in_words, place_in
-from spatialsig._text import decoded, near_misses, read_yaml
+from spatialsig._text import decoded, near_misses
+from spatialsig._yaml import read_yaml
 from spatialsig.errors import FileMissingError, InputError
 from spatialsig.pipeline.run_options import FUNCTIONS, check_section
 

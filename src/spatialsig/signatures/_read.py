@@ -26,10 +26,10 @@ from spatialsig._text import (
     describe_mangled,
     distinct,
     near_misses,
-    read_yaml,
     trimmed,
     without_comments,
 )
+from spatialsig._yaml import read_yaml
 from spatialsig.errors import FileMissingError, InputError
 from spatialsig.signatures._columns import COLUMNS, MINUS, NEEDED, WEIGHT, check_other_columns, number, other_columns
 from spatialsig.signatures._names import ENSEMBL
