@@ -1,4 +1,4 @@
-"""Last line of every module's head: its floor and who uses it. ``make heads`` writes them, ``test_house.py`` checks them."""
+"""Last line of every module's head: its floor, the rooms of the floor below (it may import these and all below), and who uses it. ``make heads`` writes them, ``test_house.py`` checks them."""
 
 import ast
 import re
@@ -9,7 +9,7 @@ import spatialsig
 
 SRC = Path(spatialsig.__file__).parent
 WIDTH = 120  # of a line: where modules do not fit, only their rooms are named
-LINE = re.compile(r"\n\n((Floor \d+|Ground floor)\. )?(Called as|Used by) [^\n]*\Z")
+LINE = re.compile(r"(\n\n(?=Floor|Ground|Called|Used)((Floor \d+|Ground floor)[^.\n]*\. ?)?((Called as|Used by) [^\n]*)?)+\Z")
 
 
 def modules() -> dict[str, Path]:
@@ -66,7 +66,8 @@ def heads(floors: dict[str, int]) -> dict[str, str]:
     for name in modules():
         called = f"Called as {', '.join(sorted(public[name]))}" if public[name] else ""
         floor = floors[name.partition("/")[0]]
-        start = f"Floor {floor}. " if floor else "Ground floor. "
+        below = sorted(room for room, number in floors.items() if number == floor - 1) if floor > 1 else ["the ground floor"]
+        start = f"Floor {floor}, above {', '.join(below)}. " if floor else "Ground floor. "
         rooms = sorted({module.partition("/")[0] for module in users[name]})
         for by in (
             users[name],
