@@ -1,6 +1,6 @@
 """Commands on models: train, embed, predict.
 
-Floor 12. Used by cli/project_commands, cli.
+Floor 12, above pipeline. Used by cli/project_commands, cli.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Messages in the words of the command line: what functions and arguments are called there.
 
-Floor 12. Used by cli/cohorts, cli/model_commands, cli/project_commands, cli.
+Floor 12, above pipeline. Used by cli/cohorts, cli/model_commands, cli/project_commands, cli.
 """
 
 from __future__ import annotations

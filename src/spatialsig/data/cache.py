@@ -1,6 +1,6 @@
 """Decoded patches kept in memory, up to a limit, so that later epochs decode nothing that fits.
 
-Floor 2. Used by data/loader.
+Floor 2, above geometry, nn, signatures, stats, store. Used by data/loader.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Raw counts of the cells of a slide, in memory or read from the Zarr store in blocks of rows.
 
-Floor 2. Used by expression, train/autoencoder, train/cells.
+Floor 2, above geometry, nn, signatures, stats, store. Used by expression, train/autoencoder, train/cells.
 """
 
 from __future__ import annotations

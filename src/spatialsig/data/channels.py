@@ -1,6 +1,6 @@
 """Red, green and blue told from what the channels of an image are called, and from fluorescence.
 
-Floor 2. Used by data/images, io/_anndata, io/images/ngff, io/images/tiff.
+Floor 2, above geometry, nn, signatures, stats, store. Used by data/images, io/_anndata, io/images/ngff, io/images/tiff.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Tensorstore decodes a chunk and then copies what was asked for; a patch that is 
 that has read with tensorstore cannot be forked. Arrays of uint8, plain or zstd, with or without a crc32c, are therefore
 read here; all others by tensorstore.
 
-Floor 2. Used by data/patches, data/pyramid.
+Floor 2, above geometry, nn, signatures, stats, store. Used by data/patches, data/pyramid.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Image elements that can be an H&E: three 8-bit channels, red before green before blue, finest level first.
 
-Floor 2. Used by data/pyramid, slide/coordinates.
+Floor 2, above geometry, nn, signatures, stats, store. Used by data/pyramid, slide/coordinates.
 """
 
 from __future__ import annotations

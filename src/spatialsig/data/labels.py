@@ -1,6 +1,6 @@
 """Labels, embeddings and weights of the patches of several slides, joined into one array each.
 
-Floor 2. Used by data/loader.
+Floor 2, above geometry, nn, signatures, stats, store. Used by data/loader.
 """
 
 from __future__ import annotations

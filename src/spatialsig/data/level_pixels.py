@@ -2,7 +2,7 @@
 
 A level that is mirrored, black or of another image has the right size all the same, and patches would be read from it.
 
-Floor 2. Used by io/_elements, io/_store, pp/_elements, pp/_registration_image, slide/fingerprints, slide/patches.
+Floor 2, above geometry, nn, signatures, stats, store. Used by 6 modules of io, pp, slide.
 """
 
 from __future__ import annotations

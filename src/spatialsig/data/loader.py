@@ -1,6 +1,6 @@
 """Batches of patches and their labels, the same for the same ``(seed, epoch)``, whoever reads them.
 
-Floor 2. Used by 10 modules of data, inference, tl, train.
+Floor 2, above geometry, nn, signatures, stats, store. Used by 10 modules of data, inference, tl, train.
 """
 
 from __future__ import annotations

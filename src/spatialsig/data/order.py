@@ -1,6 +1,6 @@
 """The order in which patches are visited: a function of seed and epoch, whoever reads them.
 
-Floor 2. Used by data/features, data/loader.
+Floor 2, above geometry, nn, signatures, stats, store. Used by data/features, data/loader.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What all reads of a process share: memory for batches, and tensorstore handles of Zarr arrays.
 
-Floor 2. Used by data/cache, data/chunks, data/patches, data/pyramid.
+Floor 2, above geometry, nn, signatures, stats, store. Used by data/cache, data/chunks, data/patches, data/pyramid.
 """
 
 from __future__ import annotations

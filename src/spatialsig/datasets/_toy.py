@@ -1,6 +1,6 @@
 """A small slide in memory, laid out as the readers of this package lay out a real one.
 
-Floor 8. Called as sp.datasets.toy, sp.datasets.toy_model, sp.datasets.toy_study.
+Floor 8, above io, pl, pp, tl. Called as sp.datasets.toy, sp.datasets.toy_model, sp.datasets.toy_study.
 """
 
 from __future__ import annotations

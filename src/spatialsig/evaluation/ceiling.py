@@ -1,6 +1,6 @@
 """Noise ceiling of the labels of a slide, from halves of the molecules that made them.
 
-Floor 6. Used by evaluation/rows, tl/_ceiling, tl/_leak.
+Floor 6, above expression, inference, labels. Used by evaluation/rows, tl/_ceiling, tl/_leak.
 """
 
 from __future__ import annotations

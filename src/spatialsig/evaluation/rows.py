@@ -1,6 +1,6 @@
 """Labelled patches of each slide with everything a predictor may look at, from one pass over the pixels.
 
-Floor 6. Used by evaluation/evaluate, evaluation/metrics, tl/_evaluate.
+Floor 6, above expression, inference, labels. Used by evaluation/evaluate, evaluation/metrics, tl/_evaluate.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Columns of the table of an evaluation, and findings, the reasons to doubt one.
 
-Floor 6. Used by 10 modules of cli, evaluation, pl, report, tl.
+Floor 6, above expression, inference, labels. Used by 10 modules of cli, evaluation, pl, report, tl.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Affine fitted to pairs of points that were marked on the H&E and on the target.
 
-Floor 1. Used by geometry/affine, pp/_align_he.
+Floor 1, above the ground floor. Used by geometry/affine, pp/_align_he.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Readings of an alignment under the usual mistakes, each with what undoes it.
 
-Floor 1. Used by 6 modules of io, pp.
+Floor 1, above the ground floor. Used by 6 modules of io, pp.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How much each patch counts in training: by its cells, or by the standard errors of its labels.
 
-Floor 5. Used by inference/training_set.
+Floor 5, above slide. Used by inference/training_set.
 """
 
 from __future__ import annotations

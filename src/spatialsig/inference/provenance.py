@@ -1,6 +1,6 @@
 """Provenance of inputs and labels: recorded when a model is trained, compared when it is used.
 
-Floor 5. Used by 8 modules of evaluation, inference, tl.
+Floor 5, above slide. Used by 8 modules of evaluation, inference, tl.
 """
 
 from __future__ import annotations

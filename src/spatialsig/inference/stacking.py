@@ -1,6 +1,6 @@
 """Weights of expression, image and network in the final score, learned on patches that none of them was fitted to.
 
-Floor 5. Used by inference/vit, tl/_ensemble.
+Floor 5, above slide. Used by inference/vit, tl/_ensemble.
 """
 
 from __future__ import annotations

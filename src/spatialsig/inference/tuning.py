@@ -1,6 +1,6 @@
 """Tuning of an image network: its head alone, low-rank additions, or all of it.
 
-Floor 5. Used by inference/vit.
+Floor 5, above slide. Used by inference/vit.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A slide made of any table with positions and any RGB image: Visium, legacy ST, other imaging platforms.
 
-Floor 7. Called as sp.io.from_anndata.
+Floor 7, above evaluation. Called as sp.io.from_anndata.
 """
 
 from __future__ import annotations

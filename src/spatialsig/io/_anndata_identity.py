@@ -1,6 +1,6 @@
 """Whose slide a table of cells is, by its own columns: none is overwritten, and none holds two slides.
 
-Floor 7. Used by io/_anndata.
+Floor 7, above evaluation. Used by io/_anndata.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Bundles of a manifest read into stores, one each, and stores compared with what lists say about them.
 
-Floor 7. Used by cohort.
+Floor 7, above evaluation. Used by cohort.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One score of the patches of a slide written as an image with a scale.
 
-Floor 7. Called as sp.io.export_heatmap.
+Floor 7, above evaluation. Called as sp.io.export_heatmap.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Gene panels of slides, read and compared.
 
-Floor 7. Used by cohort.
+Floor 7, above evaluation. Used by cohort.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The patches of one slide with their scores, as the exports write them.
 
-Floor 7. Used by io/_geojson, io/_heatmap.
+Floor 7, above evaluation. Used by io/_geojson, io/_heatmap.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A cohort as the files that the prototype's scripts read: patches, embeddings, labels, autoencoder.
 
-Floor 7. Called as sp.io.export_seed_layout; used by cli/project_commands.
+Floor 7, above evaluation. Called as sp.io.export_seed_layout; used by cli/project_commands.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Stores and slides looked at for faults and for what has to be made again, and stores repaired.
 
-Floor 7. Called as sp.io.repair, sp.io.status, sp.io.verify; used by cli/project_commands, cli/slide_commands.
+Floor 7, above evaluation. Called as sp.io.repair, sp.io.status, sp.io.verify; used by 2 modules of cli.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A slide read from a Xenium bundle and its H&E, checked file by file.
 
-Floor 7. Called as sp.io.read_atera, sp.io.read_xenium; used by cli/slide_commands, cohort.
+Floor 7, above evaluation. Called as sp.io.read_atera, sp.io.read_xenium; used by cli/slide_commands, cohort.
 """
 
 from __future__ import annotations

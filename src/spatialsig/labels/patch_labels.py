@@ -1,6 +1,6 @@
 """Labels of the patches of a slide: scores or other targets of their cells, embeddings, columns and layers.
 
-Floor 5. Used by tl/_aggregate.
+Floor 5, above slide. Used by tl/_aggregate.
 """
 
 from __future__ import annotations

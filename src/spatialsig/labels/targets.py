@@ -1,6 +1,6 @@
 """Columns, arrays and layers of the cells that become labels of patches.
 
-Floor 5. Used by labels/patch_labels, tl/_aggregate.
+Floor 5, above slide. Used by labels/patch_labels, tl/_aggregate.
 """
 
 from __future__ import annotations

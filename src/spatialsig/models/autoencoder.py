@@ -1,6 +1,6 @@
 """A trained autoencoder of expression: genes, scaler and network in one object.
 
-Floor 2. Called as sp.models.Autoencoder; used by 8 modules of cli, expression, io, models, tl, train.
+Floor 2, above geometry, nn, signatures, stats, store. Called as sp.models.Autoencoder; used by 8 modules of 6 rooms.
 """
 
 from __future__ import annotations

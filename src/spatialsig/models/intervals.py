@@ -1,6 +1,6 @@
 """Prediction intervals that a calibrated model carries: what is stored, and how it becomes bounds.
 
-Floor 2. Used by models/ensemble, models/vit, tl/_predict.
+Floor 2, above geometry, nn, signatures, stats, store. Used by models/ensemble, models/vit, tl/_predict.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """An image network that has seen many patches and no label yet.
 
-Floor 2. Called as sp.models.PretrainedViT; used by 5 modules of inference, tl, train.
+Floor 2, above geometry, nn, signatures, stats, store. Called as sp.models.PretrainedViT; used by 5 modules of 3 rooms.
 """
 
 from __future__ import annotations

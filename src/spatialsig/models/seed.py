@@ -1,6 +1,6 @@
 """Autoencoders in the three files of the prototype: ``ae.ckpt``, ``ae_genes.json``, ``scaler.npz``.
 
-Floor 2. Called as sp.models.export_seed_autoencoder, sp.models.import_seed_autoencoder; used by io/_seed_layout.
+Floor 2, above geometry, nn, signatures, stats, store. Called as sp.models.export_seed_autoencoder, sp.models.import_seed_autoencoder; used by 1 modules of 1 rooms.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A trained signature model: network, signatures, scalers and the scale of its patches in one object.
 
-Floor 2. Called as sp.models.SignatureViT; used by 15 modules of datasets, evaluation, inference, models, tl, train.
+Floor 2, above geometry, nn, signatures, stats, store. Called as sp.models.SignatureViT; used by 15 modules of 6 rooms.
 """
 
 from __future__ import annotations

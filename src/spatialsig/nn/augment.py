@@ -1,6 +1,6 @@
 """Changes of an H&E patch that leave its signatures alone: turns, stain, focus.
 
-Floor 1. Called as sp.AugmentConfig; used by models/vit, nn/masked, train/pretrain, train/vit, train/vit_module.
+Floor 1, above the ground floor. Called as sp.AugmentConfig; used by 5 modules of models, nn, train.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Autoencoder of expression: a dense network, with a linear path beside it when asked.
 
-Floor 1. Used by expression, models/autoencoder, models/seed, train/autoencoder, train/latent_axes.
+Floor 1, above the ground floor. Used by 5 modules of expression, models, train.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Networks as they are to be when they predict: in evaluation mode, with finite float32 weights.
 
-Floor 1. Used by models/directory, nn/device.
+Floor 1, above the ground floor. Used by models/directory, nn/device.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How the weights of a trained network may change: rates and decay by layer, low-rank additions to linear layers.
 
-Floor 1. Used by inference/tuning, train/pretrain, train/vit_module.
+Floor 1, above the ground floor. Used by inference/tuning, train/pretrain, train/vit_module.
 """
 
 from __future__ import annotations

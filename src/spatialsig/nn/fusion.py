@@ -1,6 +1,6 @@
 """Ways to join an expression embedding to the features of an image, and to do without it.
 
-Floor 1. Used by inference/vit, nn/signature.
+Floor 1, above the ground floor. Used by inference/vit, nn/signature.
 """
 
 from __future__ import annotations

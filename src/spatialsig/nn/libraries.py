@@ -1,6 +1,6 @@
 """Networks out of timm and transformers: optional packages, and weights that are never fetched unasked.
 
-Floor 1. Used by nn/backbones.
+Floor 1, above the ground floor. Used by nn/backbones.
 """
 
 from __future__ import annotations

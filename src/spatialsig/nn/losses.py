@@ -1,6 +1,6 @@
 """Losses over targets, genes or counts of which some are not measured.
 
-Floor 1. Used by models/autoencoder, nn/autoencoder, train/recipe, train/vit_module.
+Floor 1, above the ground floor. Used by models/autoencoder, nn/autoencoder, train/recipe, train/vit_module.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Masked images: learn what tissue looks like by painting in what was hidden.
 
-Floor 1. Used by train/pretrain.
+Floor 1, above the ground floor. Used by train/pretrain.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Maps of where in a patch a score comes from: integrated gradients of any network, attention rollout of a transformer.
 
-Floor 1. Used by tl/_attention.
+Floor 1, above the ground floor. Used by tl/_attention.
 """
 
 from __future__ import annotations

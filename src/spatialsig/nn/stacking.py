@@ -1,6 +1,6 @@
 """Final scores from expression alone, image alone and both: a regression on the embedding, and one weight for each.
 
-Floor 1. Used by inference/stacking, nn/signature, train/expression_ridge.
+Floor 1, above the ground floor. Used by inference/stacking, nn/signature, train/expression_ridge.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Layers of vision transformers: a convolutional stem, and attention by whichever way is fastest on the device at hand.
 
-Floor 1. Used by nn/seed_vit, nn/vit.
+Floor 1, above the ground floor. Used by nn/seed_vit, nn/vit.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The demonstration: a synthetic cohort of four patients through the whole pipeline.
 
-Floor 11. Used by cli/project_commands.
+Floor 11, above report. Used by cli/project_commands.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The report of a run that is done, from the files it left.
 
-Floor 11. Used by cli/project_commands, pipeline/run.
+Floor 11, above report. Used by cli/project_commands, pipeline/run.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Configuration of a run: every field has a default but the bundles and the output.
 
-Floor 11. Used by cli/project_commands, pipeline/demo, pipeline/run, pipeline/run_files, pipeline/run_steps.
+Floor 11, above report. Used by 5 modules of cli, pipeline.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Files of a run: where they lie, what they hold, and its record in ``run.json``.
 
-Floor 11. Used by pipeline/report_of_run, pipeline/run, pipeline/run_steps.
+Floor 11, above report. Used by pipeline/report_of_run, pipeline/run, pipeline/run_steps.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """Sections of the configuration that hold keywords of the functions a run calls, checked before anything is done.
 
-Floor 11.
-
-Floor 11. Used by pipeline/run_config.
+Floor 11, above report. Used by pipeline/run_config.
 """
 
 from __future__ import annotations

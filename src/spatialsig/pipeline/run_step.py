@@ -1,8 +1,6 @@
 """One step of a run, and the warnings it gives.
 
-Floor 11.
-
-Floor 11. Used by pipeline/run, pipeline/run_steps.
+Floor 11, above report. Used by pipeline/run, pipeline/run_steps.
 """
 
 from __future__ import annotations

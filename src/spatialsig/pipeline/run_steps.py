@@ -1,6 +1,6 @@
 """The steps of a run: what decides the result of each, what it does, and where it resumes when it was interrupted.
 
-Floor 11. Used by pipeline/run.
+Floor 11, above report. Used by pipeline/run.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The commented configuration that ``spatialsig init`` writes.
 
-Floor 11. Used by cli/project_commands.
+Floor 11, above report. Used by cli/project_commands.
 """
 
 from __future__ import annotations

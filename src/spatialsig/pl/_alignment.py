@@ -1,6 +1,6 @@
 """Cells drawn over the H&E, near enough to judge by eye whether they lie on their nuclei.
 
-Floor 7. Called as sp.pl.alignment.
+Floor 7, above evaluation. Called as sp.pl.alignment.
 """
 
 from __future__ import annotations

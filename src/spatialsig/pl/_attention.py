@@ -1,6 +1,6 @@
 """Patches of the H&E beside the maps of what the model saw in them.
 
-Floor 7. Called as sp.pl.attention.
+Floor 7, above evaluation. Called as sp.pl.attention.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Calibration of predicted scores: measured means at each tenth of the predictions.
 
-Floor 7. Called as sp.pl.calibration; used by report/figures.
+Floor 7, above evaluation. Called as sp.pl.calibration; used by report/figures.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Measured, predicted and residual maps of a signature over the H&E.
 
-Floor 7. Called as sp.pl.compare; used by report/slide_cards.
+Floor 7, above evaluation. Called as sp.pl.compare; used by report/slide_cards.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Coverage of signatures by the panels, and the genes that signatures share.
 
-Floor 7. Called as sp.pl.coverage; used by report/figures.
+Floor 7, above evaluation. Called as sp.pl.coverage; used by report/figures.
 """
 
 from __future__ import annotations

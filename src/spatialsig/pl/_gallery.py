@@ -1,6 +1,6 @@
 """Patches a reader should look at: right at both ends, and the worst errors of the model.
 
-Floor 7. Called as sp.pl.gallery; used by report/figures, report/slide_cards.
+Floor 7, above evaluation. Called as sp.pl.gallery; used by report/figures, report/slide_cards.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Training curves of a model, epoch by epoch.
 
-Floor 7. Called as sp.pl.history; used by report/figures.
+Floor 7, above evaluation. Called as sp.pl.history; used by report/figures.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Mean correlation of every method on one axis, with the ceiling above all of them.
 
-Floor 7. Called as sp.pl.ladder; used by report/figures.
+Floor 7, above evaluation. Called as sp.pl.ladder; used by report/figures.
 """
 
 from __future__ import annotations

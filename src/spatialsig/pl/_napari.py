@@ -1,6 +1,6 @@
 """A napari window with H&E, cells, tissue and patches of a slide, coloured by a signature.
 
-Floor 7. Called as sp.pl.napari.
+Floor 7, above evaluation. Called as sp.pl.napari.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Patches of a slide drawn over its H&E: their places, and one value of each.
 
-Floor 7. Called as sp.pl.patches.
+Floor 7, above evaluation. Called as sp.pl.patches.
 """
 
 from __future__ import annotations

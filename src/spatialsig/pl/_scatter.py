@@ -1,6 +1,6 @@
 """Predicted against measured scores, patch by patch.
 
-Floor 7. Called as sp.pl.scatter; used by report/figures.
+Floor 7, above evaluation. Called as sp.pl.scatter; used by report/figures.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The place of the H&E, from a matrix, landmarks, or a file of either.
 
-Floor 7. Called as sp.pp.align_he.
+Floor 7, above evaluation. Called as sp.pp.align_he.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Membership of cells in patches, through the alignment of the H&E.
 
-Floor 7. Called as sp.pp.assign_cells; used by cli/slide_commands, datasets/_toy, pipeline/run_steps.
+Floor 7, above evaluation. Called as sp.pp.assign_cells; used by cli/slide_commands, datasets/_toy, pipeline/run_steps.
 """
 
 from __future__ import annotations

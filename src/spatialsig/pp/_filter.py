@@ -1,6 +1,6 @@
 """Cells with enough counts and genes, and only the columns that are genes.
 
-Floor 7. Called as sp.pp.filter_cells; used by cli/slide_commands, pipeline/run_steps.
+Floor 7, above evaluation. Called as sp.pp.filter_cells; used by cli/slide_commands, pipeline/run_steps.
 """
 
 from __future__ import annotations

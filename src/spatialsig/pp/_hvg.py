@@ -1,6 +1,6 @@
 """Highly variable genes over the training slides of a cohort, straight from the counts of each slide.
 
-Floor 7. Called as sp.pp.highly_variable_genes; used by cli/model_commands, pipeline/run_steps.
+Floor 7, above evaluation. Called as sp.pp.highly_variable_genes; used by cli/model_commands, pipeline/run_steps.
 """
 
 from __future__ import annotations

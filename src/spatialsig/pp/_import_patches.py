@@ -1,6 +1,6 @@
 """Patches from the tiles that squidpy, sopa or LazySlide cut.
 
-Floor 7. Called as sp.pp.import_patches.
+Floor 7, above evaluation. Called as sp.pp.import_patches.
 """
 
 from __future__ import annotations

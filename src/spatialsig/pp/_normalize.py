@@ -1,6 +1,6 @@
 """Normalised expression as a layer; the counts stay as they are.
 
-Floor 7. Called as sp.pp.normalize.
+Floor 7, above evaluation. Called as sp.pp.normalize.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The residual shift of the H&E off the cells, and the usual mistakes recognised.
 
-Floor 7. Called as sp.pp.qc_alignment; used by pipeline/run_steps.
+Floor 7, above evaluation. Called as sp.pp.qc_alignment; used by pipeline/run_steps.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Fits of the nuclei of an H&E to the cells, for one way to read the alignment.
 
-Floor 7. Used by pp/_qc_alignment, pp/_registration_scale.
+Floor 7, above evaluation. Used by pp/_qc_alignment, pp/_registration_scale.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The size of the copy of an H&E that its alignment was made on, found from the nuclei alone.
 
-Floor 7. Used by pp/_qc_alignment.
+Floor 7, above evaluation. Used by pp/_qc_alignment.
 """
 
 from __future__ import annotations

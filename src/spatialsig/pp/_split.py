@@ -1,6 +1,6 @@
 """Folds by patient, by slide, or by blocks inside one slide: never by random patches.
 
-Floor 7. Called as sp.pp.split; used by cli/slide_commands, datasets/_toy, pipeline/run_steps.
+Floor 7, above evaluation. Called as sp.pp.split; used by cli/slide_commands, datasets/_toy, pipeline/run_steps.
 """
 
 from __future__ import annotations

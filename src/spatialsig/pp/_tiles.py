@@ -1,6 +1,6 @@
 """Tiles that other tools cut: what their columns say is held against where their geometries lie.
 
-Floor 7. Used by pp/_import_patches.
+Floor 7, above evaluation. Used by pp/_import_patches.
 """
 
 from __future__ import annotations

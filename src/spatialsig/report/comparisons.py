@@ -1,6 +1,6 @@
 """Answers to a reader's questions about the methods, a sentence each, from the table of comparisons.
 
-Floor 10. Used by report/document.
+Floor 10, above cohort. Used by report/document.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Figures of the report that are not maps, and figures as text that an HTML file can hold.
 
-Floor 10. Used by report/document, report/slide_cards.
+Floor 10, above cohort. Used by report/document, report/slide_cards.
 """
 
 from __future__ import annotations

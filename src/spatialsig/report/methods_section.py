@@ -1,6 +1,6 @@
 """The methods paragraph, ready to paste: every sentence from what the steps recorded, with the versions of what ran.
 
-Floor 10. Used by pipeline/run_files, report/document.
+Floor 10, above cohort. Used by pipeline/run_files, report/document.
 """
 
 from __future__ import annotations

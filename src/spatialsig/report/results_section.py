@@ -1,6 +1,6 @@
 """Sentences and tables of the report from an evaluation and its summary.
 
-Floor 10. Used by report/comparisons, report/document, report/methods_section.
+Floor 10, above cohort. Used by report/comparisons, report/document, report/methods_section.
 """
 
 from __future__ import annotations

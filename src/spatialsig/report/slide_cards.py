@@ -1,6 +1,6 @@
 """Maps, numbers and facts of each slide for the report; slides are opened one after another, each once.
 
-Floor 10. Used by report/document, report/figures, report/methods_section.
+Floor 10, above cohort. Used by report/document, report/figures, report/methods_section.
 """
 
 from __future__ import annotations

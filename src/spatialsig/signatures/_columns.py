@@ -1,6 +1,6 @@
 """Further columns of a csv of signatures: signs and weights under another name are refused, others are named.
 
-Floor 1. Used by signatures/_read.
+Floor 1, above the ground floor. Used by signatures/_read.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Gene sets in any usual form read into ``{name: [genes]}``, or ``{name: {gene: weight}}`` where genes have signs or weights.
 
-Floor 1. Used by 8 modules of expression, pipeline, pl, report, signatures, tl.
+Floor 1, above the ground floor. Used by 8 modules of expression, pipeline, pl, report, signatures, tl.
 """
 
 from __future__ import annotations

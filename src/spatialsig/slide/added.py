@@ -1,6 +1,6 @@
 """What a function may replace by its result: what it made before, and nothing else.
 
-Floor 4. Used by 11 modules of labels, pp, slide, tl.
+Floor 4, above train. Used by 11 modules of labels, pp, slide, tl.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The three frames of a slide: micrometres, the ``global`` coordinate system, and pixels of the H&E.
 
-Floor 4. Used by 27 modules of expression, io, labels, pl, pp, slide, tl.
+Floor 4, above train. Used by 27 modules of expression, io, labels, pl, pp, slide, tl.
 """
 
 from __future__ import annotations

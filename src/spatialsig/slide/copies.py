@@ -3,7 +3,7 @@
 Nothing is read of a slide but its attributes and the manifests of its elements, which hold checksums of every file, unless
 these say that two slides are alike.
 
-Floor 4. Used by inference/provenance, pp/_split.
+Floor 4, above train. Used by inference/provenance, pp/_split.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Fingerprints of what the parts of a slide hold: the same in memory and in any store, another one when a value changes.
 
-Floor 4. Used by slide/lineage.
+Floor 4, above train. Used by slide/lineage.
 """
 
 from __future__ import annotations

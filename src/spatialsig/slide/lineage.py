@@ -5,7 +5,7 @@ A part is an element of the object or something in it: ``patches``, ``table/X``,
 fingerprints of what it was made from. A part without a record, made in memory or by other software, is taken as it is.
 So is one that was changed by hand since: it is reported, and what was made from it before is stale.
 
-Floor 4. Used by cli/project_commands, io/_verify, slide/added, slide/copies, slide/slides.
+Floor 4, above train. Used by cli/project_commands, io/_verify, slide/added, slide/copies, slide/slides.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """Which slides of a cohort hold cells: functions on expression pass over those that are an H&E alone.
 
-Floor 4.
-
-Floor 4. Used by 23 modules of cli, cohort, io, pl, pp, tl.
+Floor 4, above train. Used by 23 modules of cli, cohort, io, pl, pp, tl.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One slide behind every function: a SpatialData in memory, or one that lives in a Zarr store.
 
-Floor 4. Used by 78 modules of cli, evaluation, expression, inference, io, labels, pipeline, pl, pp, report, slide, tl.
+Floor 4, above train. Used by 78 modules of 12 rooms.
 """
 
 from __future__ import annotations

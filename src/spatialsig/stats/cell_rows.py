@@ -1,6 +1,6 @@
 """Rows of a CSR matrix of counts as dense batches: what an autoencoder reads, made as fast as memory can be written.
 
-Floor 1. Used by data/cells, expression, models/autoencoder, train/cells.
+Floor 1, above the ground floor. Used by data/cells, expression, models/autoencoder, train/cells.
 """
 
 from __future__ import annotations

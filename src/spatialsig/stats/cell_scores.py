@@ -1,6 +1,6 @@
 """Scores of cells straight from CSR counts: weighted sums of z-scores, in one pass.
 
-Floor 1. Used by labels/scorers.
+Floor 1, above the ground floor. Used by labels/scorers.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ they are finitely many, is the half-width of the interval. Three ways to raise i
   probability lies beyond all that was seen (Dunn et al. 2023; Lee et al. 2023). The only one of the three that holds for
   a patch of a new slide; it needs at least ``coverage / (1 - coverage)`` slides.
 
-Floor 1. Used by tl/_calibrate.
+Floor 1, above the ground floor. Used by tl/_calibrate.
 """
 
 from __future__ import annotations

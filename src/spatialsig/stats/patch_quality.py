@@ -3,7 +3,7 @@
 Optical density (OD) is ``-ln((value + 1) / 256)`` per channel, R, G, B. Stains add up in it, so a fold of tissue doubles
 it and glass is a constant.
 
-Floor 1. Used by pp/_qc_patches, pp/_segmentation.
+Floor 1, above the ground floor. Used by pp/_qc_patches, pp/_segmentation.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Scores from the ranks of the genes within a cell, straight from CSR counts.
 
-Floor 1. Used by labels/scorers.
+Floor 1, above the ground floor. Used by labels/scorers.
 """
 
 from __future__ import annotations

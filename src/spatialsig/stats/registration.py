@@ -3,7 +3,7 @@
 Everything here is in pixels of one raster of the H&E. A shift ``(x, y)`` of a surface says where the nuclei lie,
 relative to where the cells are believed to be.
 
-Floor 1. Used by pp/_registration_fits, pp/_registration_image.
+Floor 1, above the ground floor. Used by pp/_registration_fits, pp/_registration_image.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A choice takes one entry per slide, whose arrays follow the genes of that slide, and returns a frame indexed by gene. A
 gene counts on the slides that measure it; nothing is filled in for the others.
 
-Floor 1. Used by pp/_hvg.
+Floor 1, above the ground floor. Used by pp/_hvg.
 """
 
 from __future__ import annotations

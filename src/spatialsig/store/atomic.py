@@ -1,6 +1,6 @@
 """Renames that either happen or do not, and the flushes that make them last.
 
-Floor 1. Used by models/directory, store/commit, store/metadata, store/parts, store/swap.
+Floor 1, above the ground floor. Used by models/directory, store/commit, store/metadata, store/parts, store/swap.
 """
 
 from __future__ import annotations

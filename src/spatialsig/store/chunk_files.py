@@ -2,7 +2,7 @@
 
 Names are listed and compared; no chunk is opened.
 
-Floor 1. Used by 13 modules of data, io, pl, pp, slide, store.
+Floor 1, above the ground floor. Used by 13 modules of data, io, pl, pp, slide, store.
 """
 
 from __future__ import annotations

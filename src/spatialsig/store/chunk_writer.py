@@ -3,7 +3,7 @@
 Chunks of the H&E are encoded and written here, in the thread that made the pixels: zarr's event loop takes three
 times as long for the same bytes.
 
-Floor 1. Used by store/relayout, store/stream.
+Floor 1, above the ground floor. Used by store/relayout, store/stream.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What other people and programs put into a store, which nothing of ours may delete.
 
-Floor 1. Used by store/commit, store/repair, store/swap.
+Floor 1, above the ground floor. Used by store/commit, store/repair, store/swap.
 """
 
 from __future__ import annotations

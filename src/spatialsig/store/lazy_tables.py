@@ -1,6 +1,6 @@
 """Tables of a store that are read when somebody asks for them: most functions need none, or one.
 
-Floor 1. Used by pl/_napari, pp/_elements, slide/added, slide/records, slide/slides, store/snapshot.
+Floor 1, above the ground floor. Used by 6 modules of pl, pp, slide, store.
 """
 
 from __future__ import annotations

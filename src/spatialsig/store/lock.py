@@ -3,7 +3,7 @@
 The file is made by linking a complete one into place, which is atomic on network file systems too (where links are
 not supported it is created exclusively, then filled); no ``fcntl``.
 
-Floor 1. Used by cohort, store/commit, store/parts, store/relayout, store/repair, store/swap, store/verify.
+Floor 1, above the ground floor. Used by 7 modules of cohort, store.
 """
 
 from __future__ import annotations

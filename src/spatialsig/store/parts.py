@@ -1,6 +1,6 @@
 """Parts of an element of a store replaced without writing the rest: of a table, and where an image lies.
 
-Floor 1. Used by pp/_registration_image, slide/slides.
+Floor 1, above the ground floor. Used by pp/_registration_image, slide/slides.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Store the images of a store in another layout; the pixels of every level stay as they are.
 
-Floor 1. Used by io/_store.
+Floor 1, above the ground floor. Used by io/_store.
 """
 
 from __future__ import annotations

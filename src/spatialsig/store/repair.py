@@ -1,6 +1,6 @@
 """Make a damaged store readable again; what cannot be kept in it is moved beside it, never deleted.
 
-Floor 1. Used by io/_verify.
+Floor 1, above the ground floor. Used by io/_verify.
 """
 
 from __future__ import annotations

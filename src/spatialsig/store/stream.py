@@ -3,7 +3,7 @@
 ``spatialdata`` writes the metadata (of a tiny image with as many levels), so that they are always those that it
 reads; the arrays are then created in our layout and filled. The full image is never in memory.
 
-Floor 1. Used by io/_elements, io/_store, io/images/rgb, store/commit.
+Floor 1, above the ground floor. Used by io/_elements, io/_store, io/images/rgb, store/commit.
 """
 
 from __future__ import annotations

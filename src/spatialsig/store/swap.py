@@ -1,6 +1,6 @@
 """Directories of a store swapped for new ones, which were made ready in a sibling of it; what interruptions leave there.
 
-Floor 1. Used by store/commit, store/parts, store/relayout, store/repair, store/verify.
+Floor 1, above the ground floor. Used by store/commit, store/parts, store/relayout, store/repair, store/verify.
 """
 
 from __future__ import annotations

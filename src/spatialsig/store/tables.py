@@ -1,6 +1,6 @@
 """Tables in the form that a store keeps: names of their parts, kinds of their columns, and what is missing stays missing.
 
-Floor 1. Used by 11 modules of datasets, io, labels, pp, slide, store.
+Floor 1, above the ground floor. Used by 11 modules of datasets, io, labels, pp, slide, store.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Faults of the files of a store, found without trusting any reader.
 
-Floor 1. Used by io/_verify, store/relayout.
+Floor 1, above the ground floor. Used by io/_verify, store/relayout.
 """
 
 from __future__ import annotations

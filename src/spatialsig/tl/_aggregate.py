@@ -1,6 +1,6 @@
 """Labels of the patches, summed up from the cells that lie in them.
 
-Floor 7. Called as sp.tl.aggregate_patches; used by cli/slide_commands, datasets/_toy, pipeline/run_steps.
+Floor 7, above evaluation. Called as sp.tl.aggregate_patches; used by 3 modules of cli, datasets, pipeline.
 """
 
 from __future__ import annotations

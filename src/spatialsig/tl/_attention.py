@@ -1,6 +1,6 @@
 """Maps over the H&E of what each place in the patches adds to the predicted scores.
 
-Floor 7. Called as sp.tl.attention.
+Floor 7, above evaluation. Called as sp.tl.attention.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The expression autoencoder, trained on the training slides, and its embedding of every cell.
 
-Floor 7. Called as sp.tl.embed_cells, sp.tl.train_autoencoder; used by 3 modules of cli, pipeline.
+Floor 7, above evaluation. Called as sp.tl.embed_cells, sp.tl.train_autoencoder; used by 3 modules of cli, pipeline.
 """
 
 from __future__ import annotations

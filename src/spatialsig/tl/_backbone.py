@@ -1,6 +1,6 @@
 """An image network trained without labels on the H&E of every slide, and its features of every patch.
 
-Floor 7. Called as sp.tl.embed_patches, sp.tl.pretrain_vit; used by pipeline/run_options, pipeline/run_steps.
+Floor 7, above evaluation. Called as sp.tl.embed_patches, sp.tl.pretrain_vit; used by 2 modules of pipeline.
 """
 
 from __future__ import annotations

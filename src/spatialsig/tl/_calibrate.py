@@ -1,6 +1,6 @@
 """Prediction intervals of a model, from its errors on slides it has not learned from.
 
-Floor 7. Called as sp.tl.calibrate; used by pipeline/run_options, pipeline/run_steps.
+Floor 7, above evaluation. Called as sp.tl.calibrate; used by pipeline/run_options, pipeline/run_steps.
 """
 
 from __future__ import annotations

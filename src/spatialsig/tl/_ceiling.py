@@ -1,6 +1,6 @@
 """Largest correlation that any model could reach, given the depth of the counts.
 
-Floor 7. Called as sp.tl.noise_ceiling.
+Floor 7, above evaluation. Called as sp.tl.noise_ceiling.
 """
 
 from __future__ import annotations

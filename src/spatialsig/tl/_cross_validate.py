@@ -1,6 +1,6 @@
 """Every fold in turn held out, so that every patch is predicted by a model that has not seen it.
 
-Floor 7. Called as sp.tl.cross_validate; used by pipeline/run_options, pipeline/run_steps.
+Floor 7, above evaluation. Called as sp.tl.cross_validate; used by pipeline/run_options, pipeline/run_steps.
 """
 
 from __future__ import annotations

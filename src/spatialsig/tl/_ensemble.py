@@ -1,6 +1,6 @@
 """An ensemble of one model, trained several times from different seeds.
 
-Floor 7. Called as sp.tl.train_ensemble; used by pipeline/run_options, pipeline/run_steps.
+Floor 7, above evaluation. Called as sp.tl.train_ensemble; used by pipeline/run_options, pipeline/run_steps.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Metrics of a model on slides it has never seen, beside everything that could fool the reader.
 
-Floor 7. Called as sp.tl.baselines, sp.tl.evaluate, sp.tl.findings; used by cli/project_commands, pipeline/run_steps.
+Floor 7, above evaluation. Called as sp.tl.baselines, sp.tl.evaluate, sp.tl.findings; used by 2 modules of 2 rooms.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Labels predicted from the expression embedding alone, before an image model is trained with it.
 
-Floor 7. Called as sp.tl.embedding_leak.
+Floor 7, above evaluation. Called as sp.tl.embedding_leak.
 """
 
 from __future__ import annotations

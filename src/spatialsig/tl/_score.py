@@ -1,6 +1,6 @@
 """Scores of every cell for every signature.
 
-Floor 7. Called as sp.tl.score_cells; used by cli/slide_commands, datasets/_toy, pipeline/run_steps.
+Floor 7, above evaluation. Called as sp.tl.score_cells; used by cli/slide_commands, datasets/_toy, pipeline/run_steps.
 """
 
 from __future__ import annotations

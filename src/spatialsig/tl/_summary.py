@@ -1,6 +1,6 @@
 """Statements about patients from slides: intervals, p-values, and which method is better.
 
-Floor 7. Called as sp.tl.compare_methods, sp.tl.summarise; used by 3 modules of cli, pipeline, report.
+Floor 7, above evaluation. Called as sp.tl.compare_methods, sp.tl.summarise; used by 3 modules of cli, pipeline, report.
 """
 
 from __future__ import annotations

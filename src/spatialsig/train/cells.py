@@ -1,6 +1,6 @@
 """Batches of cells from several slides, shuffled together; only the batch is dense.
 
-Floor 3. Used by train/autoencoder, train/latent_axes.
+Floor 3, above data, models. Used by train/autoencoder, train/latent_axes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Checkpoints of a training run while it runs, from which it resumes exactly.
 
-Floor 3. Used by train/loop, train/processes, train/rank.
+Floor 3, above data, models. Used by train/loop, train/processes, train/rank.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One file per checkpoint: tensors as safetensors, all else as JSON in its header; never a pickle, never half a file.
 
-Floor 3. Used by train/checkpoint, train/loop.
+Floor 3, above data, models. Used by train/checkpoint, train/loop.
 """
 
 from __future__ import annotations

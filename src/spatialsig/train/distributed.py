@@ -1,6 +1,6 @@
 """Several processes that train one network: who reads what, and statistics over all of them.
 
-Floor 3. Used by train/checkpoint, train/epoch_history, train/loop, train/vit_module.
+Floor 3, above data, models. Used by train/checkpoint, train/epoch_history, train/loop, train/vit_module.
 """
 
 from __future__ import annotations

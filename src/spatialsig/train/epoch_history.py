@@ -1,6 +1,6 @@
 """One row per epoch of a training run, and the weights of the best one.
 
-Floor 3. Used by train/checkpoint, train/loop.
+Floor 3, above data, models. Used by train/checkpoint, train/loop.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Ridge regression of scores on the expression embedding, linear or of Gaussian kernels, chosen on folds held out.
 
-Floor 3. Used by inference/stacking.
+Floor 3, above data, models. Used by inference/stacking.
 """
 
 from __future__ import annotations

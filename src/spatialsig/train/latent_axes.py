@@ -1,6 +1,6 @@
 """Axes of an embedding: principal components to start from, and after the fit a scale by the signal in them.
 
-Floor 3. Used by train/autoencoder.
+Floor 3, above data, models. Used by train/autoencoder.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Base of all Lightning modules: the optimiser, gradients clipped under it, and the running average of weights.
 
-Floor 3. Used by train/autoencoder, train/pretrain, train/vit_module.
+Floor 3, above data, models. Used by train/autoencoder, train/pretrain, train/vit_module.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Train an image network on patches without labels.
 
-Floor 3. Used by tl/_backbone.
+Floor 3, above data, models. Used by tl/_backbone.
 """
 
 from __future__ import annotations

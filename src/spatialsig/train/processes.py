@@ -1,6 +1,6 @@
 """The other processes of a run on one machine, which do nothing but train: the script that asked for them runs once.
 
-Floor 3. Used by train/loop, train/rank.
+Floor 3, above data, models. Used by train/loop, train/rank.
 """
 
 from __future__ import annotations

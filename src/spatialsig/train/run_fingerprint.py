@@ -1,6 +1,6 @@
 """Fingerprint of a run: its settings, names and data, by which a checkpoint knows whether it may resume.
 
-Floor 3. Used by train/cells, train/checkpoint, train/loop.
+Floor 3, above data, models. Used by train/cells, train/checkpoint, train/loop.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Settings of a training run that change nothing of what is fitted: resuming, devices, arithmetic, logs.
 
-Floor 3. Called as sp.TrainerConfig; used by train/checkpoint, train/loop.
+Floor 3, above data, models. Called as sp.TrainerConfig; used by train/checkpoint, train/loop.
 """
 
 from __future__ import annotations

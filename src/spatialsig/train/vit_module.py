@@ -1,6 +1,6 @@
 """Training and validation steps of a signature model, as Lightning calls them.
 
-Floor 3. Used by train/vit.
+Floor 3, above data, models. Used by train/vit.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Planted truth of a slide: masks in the frame of the H&E, noiseless rates per cell, and the score every patch should get.
 
-Floor 8. Used by datasets/_toy, datasets/_xenium.
+Floor 8, above io, pl, pp, tl. Used by datasets/_toy, datasets/_xenium.
 """
 
 from __future__ import annotations

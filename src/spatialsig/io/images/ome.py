@@ -1,6 +1,6 @@
 """Which image of an OME-XML describes which pages of the TIFF it stands in.
 
-Floor 7. Used by io/images/metadata, io/images/tiff.
+Floor 7, above evaluation. Used by io/images/metadata, io/images/tiff.
 """
 
 from __future__ import annotations

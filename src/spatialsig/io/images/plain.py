@@ -1,6 +1,6 @@
 """PNG and JPEG files decoded into RGB pixels: they have no tiles, so the whole image at once.
 
-Floor 7. Used by io/images/open_rgb.
+Floor 7, above evaluation. Used by io/images/open_rgb.
 """
 
 from __future__ import annotations

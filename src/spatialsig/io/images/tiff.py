@@ -1,6 +1,6 @@
 """TIFF, OME-TIFF, SVS, NDPI and their kin opened as RGB pixels.
 
-Floor 7. Used by io/images/open_rgb, io/images/plain.
+Floor 7, above evaluation. Used by io/images/open_rgb, io/images/plain.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Windows of one TIFF image decoded from its tiles or strips, from any number of threads at once.
 
-Floor 7. Used by io/images/tiff.
+Floor 7, above evaluation. Used by io/images/tiff.
 """
 
 from __future__ import annotations

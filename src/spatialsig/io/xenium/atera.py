@@ -1,6 +1,6 @@
 """``cell_feature_matrix.zarr.zip`` of Atera: cells, features and counts in one zipped AnnData Zarr.
 
-Floor 7. Used by io/_xenium.
+Floor 7, above evaluation. Used by io/_xenium.
 """
 
 from __future__ import annotations

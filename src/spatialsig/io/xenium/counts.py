@@ -1,6 +1,6 @@
 """Counts read from front to back into one matrix of the genes, checked before any library that would crash on bad ones.
 
-Floor 7. Used by io/xenium/atera, io/xenium/extras, io/xenium/matrix, io/xenium/polygons.
+Floor 7, above evaluation. Used by io/xenium/atera, io/xenium/extras, io/xenium/matrix, io/xenium/polygons.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """``cell_feature_matrix.h5``: its cells and features, and its counts.
 
-Floor 7. Used by io/_xenium.
+Floor 7, above evaluation. Used by io/_xenium.
 """
 
 from __future__ import annotations

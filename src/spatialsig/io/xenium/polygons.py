@@ -1,6 +1,6 @@
 """Outlines of cells and nuclei, read from the polygon sets of ``cells.zarr.zip`` (Atera has no other copy).
 
-Floor 7. Used by io/xenium/extras.
+Floor 7, above evaluation. Used by io/xenium/extras.
 """
 
 from __future__ import annotations

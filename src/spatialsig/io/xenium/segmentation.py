@@ -1,6 +1,6 @@
 """Ids, centroids and pixel size read from ``cells.zarr.zip``, whose checksums make it the copy to check others by.
 
-Floor 7. Used by io/_xenium, io/xenium/polygons.
+Floor 7, above evaluation. Used by io/_xenium, io/xenium/polygons.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Zarr stores in zip files, whose checksums cover every byte that is read; damage becomes an error that names the file.
 
-Floor 7. Used by io/xenium/atera, io/xenium/polygons, io/xenium/segmentation.
+Floor 7, above evaluation. Used by io/xenium/atera, io/xenium/polygons, io/xenium/segmentation.
 """
 
 from __future__ import annotations

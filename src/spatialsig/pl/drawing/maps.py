@@ -1,6 +1,6 @@
 """Maps of one slide as arrays, gathered before anything is drawn.
 
-Floor 7. Used by pl/_compare, pl/_patches.
+Floor 7, above evaluation. Used by pl/_compare, pl/_patches.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Names of the methods of an evaluation, their order, and the purpose of each.
 
-Floor 7. Used by pl/_ladder, report/comparisons, report/document, report/results_section.
+Floor 7, above evaluation. Used by pl/_ladder, report/comparisons, report/document, report/results_section.
 """
 
 from __future__ import annotations

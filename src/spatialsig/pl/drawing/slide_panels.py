@@ -1,6 +1,6 @@
 """The H&E, small enough to draw, and patches over it. Arrays in, artists out.
 
-Floor 7. Used by pl/_alignment, pl/_attention, pl/_compare, pl/_napari, pl/_patches, pl/drawing/maps, pl/drawing/values.
+Floor 7, above evaluation. Used by 7 modules of pl.
 """
 
 from __future__ import annotations

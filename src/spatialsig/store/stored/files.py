@@ -1,6 +1,6 @@
 """Files of a table in a store, read part by part, all of one moment.
 
-Floor 1. Used by slide/fingerprints, store/parts, store/stored/table.
+Floor 1, above the ground floor. Used by slide/fingerprints, store/parts, store/stored/table.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A table of many rows of which only what somebody asks for is read.
 
-Floor 1. Used by 7 modules of pp, slide, store.
+Floor 1, above the ground floor. Used by 7 modules of pp, slide, store.
 """
 
 from __future__ import annotations

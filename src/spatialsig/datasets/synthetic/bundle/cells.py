@@ -1,6 +1,6 @@
 """Cells of a run: their segmentation as polygons and rasters, ``cells.parquet`` and the tables of outlines.
 
-Floor 8. Used by 5 modules of datasets.
+Floor 8, above io, pl, pp, tl. Used by 5 modules of datasets.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """``cells.zarr.zip``: ids, summary, label rasters and polygons of the cells (zarr v2 in a stored zip).
 
-Floor 8. Used by datasets/synthetic/bundle/write.
+Floor 8, above io, pl, pp, tl. Used by datasets/synthetic/bundle/write.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What differs between the output folders we make up, by generation of the software of Xenium and Atera.
 
-Floor 8. Used by 8 modules of datasets.
+Floor 8, above io, pl, pp, tl. Used by 8 modules of datasets.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """``cell_feature_matrix.zarr.zip`` of Atera: counts and cells as an AnnData Zarr (v2) in a stored zip.
 
-Floor 8. Used by datasets/synthetic/bundle/write.
+Floor 8, above io, pl, pp, tl. Used by datasets/synthetic/bundle/write.
 """
 
 from __future__ import annotations

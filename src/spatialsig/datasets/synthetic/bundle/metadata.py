@@ -1,6 +1,6 @@
 """The descriptive files of a folder: the manifest of Xenium or Atera, ``gene_panel.json``, ``metrics_summary.csv``.
 
-Floor 8. Used by datasets/synthetic/bundle/write.
+Floor 8, above io, pl, pp, tl. Used by datasets/synthetic/bundle/write.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The morphology images of a run: DAPI alone, or with the three stains of the cell segmentation kit.
 
-Floor 8. Used by datasets/synthetic/bundle/metadata, datasets/synthetic/bundle/write, datasets/synthetic/slide.
+Floor 8, above io, pl, pp, tl. Used by 3 modules of datasets.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """``transcripts.parquet``: one row per decoded molecule, consistent with the count matrix.
 
-Floor 8. Used by datasets/synthetic/bundle/write.
+Floor 8, above io, pl, pp, tl. Used by datasets/synthetic/bundle/write.
 """
 
 from __future__ import annotations

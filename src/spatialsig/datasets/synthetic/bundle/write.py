@@ -1,6 +1,6 @@
 """One synthetic slide as a 10x output folder, in the layout of one version of the software of Xenium or Atera.
 
-Floor 8. Used by datasets/_xenium.
+Floor 8, above io, pl, pp, tl. Used by datasets/_xenium.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Stain and scanner of one slide, and its folds, pen marks and blur (in um of the tissue), drawn at random.
 
-Floor 8. Used by 4 modules of datasets.
+Floor 8, above io, pl, pp, tl. Used by 4 modules of datasets.
 """
 
 from __future__ import annotations

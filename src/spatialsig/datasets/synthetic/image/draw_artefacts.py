@@ -1,6 +1,6 @@
 """Folds, places out of focus and pen marks drawn onto a finished H&E, in the order in which they come about.
 
-Floor 8. Used by datasets/synthetic/image/render, datasets/synthetic/truth.
+Floor 8, above io, pl, pp, tl. Used by datasets/synthetic/image/render, datasets/synthetic/truth.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """H&E of a whole slide drawn from its nuclei and tissue, tile by tile.
 
-Floor 8. Used by datasets/_toy, datasets/_xenium.
+Floor 8, above io, pl, pp, tl. Used by datasets/_toy, datasets/_xenium.
 """
 
 from __future__ import annotations

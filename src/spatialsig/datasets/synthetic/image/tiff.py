@@ -1,6 +1,6 @@
 """OME-TIFF as 10x writes it: tiled, the pyramid in SubIFDs, pixel size in the OME-XML.
 
-Floor 8. Used by datasets/_xenium, datasets/synthetic/bundle/morphology, datasets/synthetic/image/draw_artefacts.
+Floor 8, above io, pl, pp, tl. Used by 3 modules of datasets.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Gene panel of the synthetic slides (real names, planted profiles), and counts with the noise of a Xenium run.
 
-Floor 8. Used by 11 modules of datasets.
+Floor 8, above io, pl, pp, tl. Used by 11 modules of datasets.
 """
 
 from __future__ import annotations

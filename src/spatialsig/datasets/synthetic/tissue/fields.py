@@ -1,6 +1,6 @@
 """Smooth random fields on a square for the regions, orientations and gaps of a tissue. Lengths in um.
 
-Floor 8. Used by 5 modules of datasets.
+Floor 8, above io, pl, pp, tl. Used by 5 modules of datasets.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Positions, types and programme of the cells of one synthetic slide.
 
-Floor 8. Used by 5 modules of datasets.
+Floor 8, above io, pl, pp, tl. Used by 5 modules of datasets.
 """
 
 from __future__ import annotations

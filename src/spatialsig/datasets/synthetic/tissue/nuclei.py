@@ -1,6 +1,6 @@
 """Look of each synthetic cell: size, shape and stain of its nucleus and cytoplasm, in um and optical density.
 
-Floor 8. Used by 4 modules of datasets.
+Floor 8, above io, pl, pp, tl. Used by 4 modules of datasets.
 """
 
 from __future__ import annotations

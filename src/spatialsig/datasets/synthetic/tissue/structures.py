@@ -1,6 +1,6 @@
 """Empty structures of the tissue: glands with a lumen and a lining, and lobules of fat. Lengths in um.
 
-Floor 8. Used by datasets/synthetic/tissue/grow.
+Floor 8, above io, pl, pp, tl. Used by datasets/synthetic/tissue/grow.
 """
 
 from __future__ import annotations
