@@ -9,7 +9,9 @@ import spatialsig
 
 SRC = Path(spatialsig.__file__).parent
 WIDTH = 120  # of a line: where modules do not fit, only their rooms are named
-LINE = re.compile(r"(\n\n(?=Floor|Ground|Called|Used)((Floor \d+|Ground floor)[^.\n]*\. ?)?((Called as|Used by) [^\n]*)?)+\Z")
+LINE = re.compile(
+    r"(\n\n(?=Floor|Ground|Called|Used)((Floor \d+|Ground floor)[^.\n]*\. ?)?((Called as|Used by) [^\n]*)?)+\Z"
+)
 
 
 def modules() -> dict[str, Path]:
@@ -66,7 +68,11 @@ def heads(floors: dict[str, int]) -> dict[str, str]:
     for name in modules():
         called = f"Called as {', '.join(sorted(public[name]))}" if public[name] else ""
         floor = floors[name.partition("/")[0]]
-        below = sorted(room for room, number in floors.items() if number == floor - 1) if floor > 1 else ["the ground floor"]
+        below = (
+            sorted(room for room, number in floors.items() if number == floor - 1)
+            if floor > 1
+            else ["the ground floor"]
+        )
         start = f"Floor {floor}, above {', '.join(below)}. " if floor else "Ground floor. "
         rooms = sorted({module.partition("/")[0] for module in users[name]})
         for by in (
