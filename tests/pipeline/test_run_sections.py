@@ -151,6 +151,8 @@ def test_what_is_asked_for_later_repeats_only_what_depends_on_it(
         ("ensemble: {run_dir: here}", "`ensemble.run_dir` is decided by the run: give it as nothing: it is kept in `out`"),
         ("calibration: {coverage: 0.9}", "set `vit.validation_fold` to a fold of its own"),
         ("cross_validation: {seed: 1}", "`cross_validation.seed` is decided by the run: give it as `seed`"),
+        ("vit: {validation_fold: 0}", "`vit.validation_fold` is 0; wanted a fold below `split.n_folds`, 4, other than"),
+        ("vit: {validation_fold: 4}", "`vit.validation_fold` is 4; wanted a fold below"),
         ("tissue: 3", "`tissue` is 3, but must be a valid dictionary"),
     ],
 )  # fmt: skip
@@ -163,6 +165,14 @@ def test_a_section_that_does_not_fit_is_refused_before_anything_is_done(
 
 
 def test_sections_are_switched_by_a_word(tmp_path: Path) -> None:
-    (tmp_path / "c.yaml").write_text("bundles: b.csv\nout: r\npatch_qc: true\ntissue: false\n")
+    lines = (
+        "bundles: b.csv",
+        "out: r",
+        "patch_qc: true",
+        "tissue: false",
+        "features: {backbone: 'transformers:here', pool: mean}",
+    )
+    (tmp_path / "c.yaml").write_text("\n".join(lines))
     read = read_config(tmp_path / "c.yaml")
     assert (read.patch_qc, read.tissue) == ({}, None)
+    assert read.features == {"backbone": "transformers:here", "pool": "mean"}

@@ -7,7 +7,8 @@ from typer.testing import CliRunner
 
 from spatialsig.cli import app
 from spatialsig.errors import InputError
-from spatialsig.pipeline import RunConfig, plan, read_config, write_template
+from spatialsig.pipeline import RunConfig, plan, read_config, run, write_template
+from spatialsig.pipeline.run_config import SplitConfig
 
 
 def test_the_template_holds_every_field_with_its_default(tmp_path: Path) -> None:
@@ -31,10 +32,18 @@ def test_a_dry_run_lists_the_steps_and_does_nothing(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     assert CliRunner().invoke(app, ["init", str(config)]).exit_code == 0
     said = CliRunner().invoke(app, ["run", str(config), "--dry-run"])
-    assert said.exit_code == 0
+    assert "manifest: missing" in str(said.exception)
     assert said.output.splitlines()[0] == "1. import bundles: to do"
     assert len(said.output.splitlines()) == len(plan(read_config(config))) == 7
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+    (tmp_path / "bundles.csv").write_text("sample,patient,bundle\n" + "".join(f"S{k},P{k},b{k}\n" for k in range(3)))
+    said = CliRunner().invoke(app, ["run", str(config), "--dry-run"])
+    assert "lists 3 patients with a bundle, fewer than `split.n_folds`, 4" in str(said.exception)
+    config.write_text(config.read_text().replace("n_folds: 4", "n_folds: 3"))
+    assert CliRunner().invoke(app, ["run", str(config), "--dry-run"]).exit_code == 0
+    with pytest.raises(InputError, match="fewer than `split.n_folds`"):
+        run(read_config(config).model_copy(update={"split": SplitConfig(n_folds=4)}))
+    assert not (tmp_path / "results").exists()
 
 
 @pytest.mark.parametrize(

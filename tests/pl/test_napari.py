@@ -15,6 +15,7 @@ from spatialdata.transformations import get_transformation
 import spatialsig as sp
 from spatialsig import _keys
 from spatialsig.errors import InputError, KeyMissingError
+from spatialsig.pl._napari import _check_display
 from spatialsig.pl.drawing.slide_panels import robust_limits
 
 WINDOW = Path(__file__).with_name("napari_window.py")
@@ -82,3 +83,13 @@ def test_several_slides_are_refused(cohort: object) -> None:
 def test_an_unknown_signature_is_refused_before_a_window_opens(slide: sd.SpatialData) -> None:
     with pytest.raises(KeyMissingError, match=r"`signature='Nope'`.*Immune_T"):
         sp.pl.napari(slide, "Nope")
+
+
+def test_without_a_screen_it_is_refused_before_qt_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("spatialsig.pl._napari.sys.platform", "linux")
+    with pytest.raises(InputError, match="there is no screen here"):
+        _check_display()
+    monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")
+    _check_display()

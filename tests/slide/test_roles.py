@@ -30,6 +30,8 @@ MORE: dict[str, Callable[[sp.Cohort, Path], object]] = {
     "tl.baselines": lambda c, _: sp.tl.baselines(c),
     "tl.findings": lambda c, _: sp.tl.findings(c),
     "pl.coverage": lambda c, _: sp.pl.coverage(c, "seed").shape,
+    "pl.calibration": lambda c, _: sp.pl.calibration(c, "Immune_T").shape,
+    "pl.alignment": lambda c, _: sp.pl.alignment(c).shape,
     "pl.compare": lambda c, _: sp.pl.compare(c, "Immune_T").shape,
     "pl.scatter": lambda c, _: sp.pl.scatter(c, "Immune_T"),
     "Cohort.panels": lambda c, _: c.panels(),
@@ -80,7 +82,7 @@ def test_what_needs_cells_passes_over_an_image_alone(
     found = call(cohort, tmp_path / "run_mixed")
     if not function.startswith("Cohort"):
         name = function.split()[0].partition(".")[2]
-        assert f"{name}: 1 of 4 slides are an H&E alone and passed over: H" in capsys.readouterr().err.replace(
+        assert f"{name}: 1 of 4 slides is an H&E alone and is passed over: H" in capsys.readouterr().err.replace(
             "\n", " "
         )
     if not function.startswith("pl.scatter"):

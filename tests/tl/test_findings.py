@@ -187,6 +187,17 @@ def test_patches_are_no_replicates() -> None:
     assert names(table[table["patient"] == "P0"]) == ["not_beyond_chance", "few_patients"]
 
 
+def test_slides_without_enough_patches_are_named() -> None:
+    table = evaluation()
+    first = table["sample"].iloc[0]
+    table.loc[table["sample"] == first, "n_patches"] = 9
+    (found,) = [finding for finding in score_findings(table) if finding.name == "few_patches"]
+    assert (found.severity, f"{first} (9): fewer than 10 labelled patches" in found.text) == ("warning", True)
+    table["n_patches"] = 9
+    (found,) = [finding for finding in score_findings(table) if finding.name == "few_patches"]
+    assert found.severity == "error"
+
+
 @pytest.mark.parametrize(
     ("column", "value", "expected"),
     [

@@ -56,3 +56,8 @@ def test_a_wrong_value_of_the_autoencoder(name: str, option: str, value: Any, tm
 def test_folds_are_chosen_by_cross_validation_itself(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"\['test_fold'\] cannot be given"):
         functions(tmp_path)[name](test_fold=1)
+
+
+def test_a_typo_of_an_embedding_of_patches_is_answered() -> None:
+    with pytest.raises(OptionError, match=r"has no option `key_add`; did you mean"):
+        sp.tl.embed_patches(NOWHERE, "registered:ours", key_add="x")

@@ -54,7 +54,7 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Run the whole pipeline on your own bundles; finished steps are skipped."""
-    from spatialsig.pipeline import failed_slides, plan, read_config
+    from spatialsig.pipeline import check_manifest, failed_slides, plan, read_config
     from spatialsig.pipeline import run as run_pipeline
 
     prepare(quiet=quiet)
@@ -62,6 +62,7 @@ def run(
     if dry_run:
         for number, (step, done) in enumerate(plan(loaded).items(), 1):
             typer.echo(f"{number}. {step}: {'done' if done else 'to do'}")
+        check_manifest(loaded)
         return
     run_pipeline(loaded)
     if failed := failed_slides(loaded.out):
@@ -112,7 +113,7 @@ def status(
 
 
 def _is_run(place: Path) -> bool:
-    return (place / "stores").is_dir() and (place / "steps.json").is_file()
+    return (place / "stores").is_dir() and not (place / "zarr.json").exists()
 
 
 def _say_run(place: Path) -> dict[str, str]:

@@ -12,6 +12,7 @@ from scipy import stats
 
 from spatialsig._checks import first_few
 from spatialsig.evaluation.schema import ERROR, EVERY_SLIDE, NOTE, SHOWN, WARNING, Finding, slide_rows
+from spatialsig.stats.agreement import MIN_PATCHES
 from spatialsig.stats.significance import benjamini_hochberg, combine
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def score_findings(evaluation: pd.DataFrame) -> Iterator[Finding]:
         yield from _chance(table[table["method"] == model])
     yield from _labels(table)
     yield from _few(table)
+    yield from _few_patches(table)
     yield from _stain(table)
 
 
@@ -173,6 +175,21 @@ def _few(table: pd.DataFrame) -> Iterator[Finding]:
             f"Judged on {n} held-out patient{'s' if n != 1 else ''} ({slides} slide{'s' if slides != 1 else ''}): the "
             f"spread between patients is not known, whatever the number of patches. Use `sp.tl.cross_validate`, or hold "
             f"out at least {MIN_PATIENTS} patients.",
+        )  # fmt: skip
+
+
+def _few_patches(table: pd.DataFrame) -> Iterator[Finding]:
+    if "n_patches" not in table:
+        return
+    n = table.groupby("sample", sort=False)["n_patches"].max()
+    few = n[n < MIN_PATCHES]
+    if len(few):
+        listed = first_few([f"{sample} ({int(count)})" for sample, count in few.items()])
+        none = len(few) == len(n)
+        yield Finding(
+            "few_patches", ERROR if none else WARNING, EVERY_SLIDE,
+            f"{listed}: fewer than {MIN_PATCHES} labelled patches, so no number is given for {'any slide' if none else 'these'}. Cut "
+            "patches that are smaller or nearer to each other (`stride_um`), or label with a lower `min_cells`.",
         )  # fmt: skip
 
 

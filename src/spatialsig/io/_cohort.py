@@ -1,6 +1,6 @@
 """Tables that list slides, read and checked.
 
-Floor 7, above evaluation. Used by cli/slide_commands, cohort, io/_bundles, pipeline/run_files, pipeline/run_steps.
+Floor 7, above evaluation. Used by 6 modules of cli, cohort, io, pipeline.
 """
 
 from __future__ import annotations

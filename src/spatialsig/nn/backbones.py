@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
@@ -18,9 +18,6 @@ from spatialsig._checks import warn
 from spatialsig.errors import InputError
 from spatialsig.nn.external import ExternalBackbone, Inputs, TableBackbone
 from spatialsig.nn.libraries import timm_network, transformers_network
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 TABLE, REGISTERED, MEMORY = "table", "registered", "memory"
 NETWORKS = {"timm": timm_network, "transformers": transformers_network}  # by library

@@ -6,12 +6,13 @@ expression, inference, labels, evaluation, io, pl, pp, tl, datasets, cohort, rep
 
 from .demo import run_demo
 from .report_of_run import report_of
-from .run import failed_slides, finished_steps, plan, run
+from .run import check_manifest, failed_slides, finished_steps, plan, run
 from .run_config import RunConfig, read_config
 from .run_template import write_template
 
 __all__ = [
     "RunConfig",
+    "check_manifest",
     "failed_slides",
     "finished_steps",
     "plan",

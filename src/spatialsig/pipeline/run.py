@@ -6,10 +6,14 @@ Floor 11, above report. Used by cli/project_commands, pipeline/demo.
 from __future__ import annotations
 
 import time
+import warnings
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from spatialsig._hashing import json_hash
+from spatialsig._keys import PATIENT
+from spatialsig.errors import InputError, SpatialsigWarning
+from spatialsig.io._cohort import BUNDLE, read_manifest
 from spatialsig.pipeline.report_of_run import report_on
 from spatialsig.pipeline.run_files import RunFiles, write_record
 from spatialsig.pipeline.run_step import collect_warnings, console
@@ -61,6 +65,27 @@ def plan(config: RunConfig) -> dict[str, bool]:
     return found
 
 
+def check_manifest(config: RunConfig) -> None:
+    """Refuse a list of bundles that is not there, is not one, or names fewer patients or slides than there are folds.
+
+    Raises
+    ------
+    FileMissingError, InputError
+        As :meth:`spatialsig.Cohort.from_bundles`, before the first bundle is read.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SpatialsigWarning)  # said when they are read
+        rows = read_manifest(config.bundles)
+    measured, split = rows[rows[BUNDLE].notna()], config.split
+    units = {"patient": measured[PATIENT].nunique(), "slide": len(measured)}.get(split.by)
+    if units is not None and units < split.n_folds:
+        msg = (
+            f"{str(config.bundles)!r} lists {units} {split.by}s with a bundle, fewer than `split.n_folds`, {split.n_folds}. Lower "
+            "`n_folds`, or list more."
+        )
+        raise InputError(msg)
+
+
 def run(config: RunConfig) -> Path:
     """Bundles to report.
 
@@ -75,6 +100,7 @@ def run(config: RunConfig) -> Path:
     ``evaluation.csv``, ``summary.csv``, ``comparisons.csv``, ``findings.csv``, ``coverage.csv``, ``steps.json`` (what is
     done) and ``run.json`` (versions, machine, parameters, seeds, hashes of inputs and results).
     """
+    check_manifest(config)
     ledger = Ledger(RunFiles(config.out).ledger)
     job = Job(config, ledger)
     steps = job.steps()

@@ -123,6 +123,13 @@ def _check_together(config: RunConfig, path: Path) -> None:
     for section in FUNCTIONS:
         if (options := getattr(config, section)) is not None:
             check_section(section, options, where=f"configuration {path}")
+    held_out = config.vit.get("validation_fold")
+    if held_out is not None and (held_out == config.split.test_fold or held_out >= config.split.n_folds):
+        msg = (
+            f"configuration {path}: `vit.validation_fold` is {held_out}; wanted a fold below `split.n_folds`, {config.split.n_folds}, "
+            f"other than `split.test_fold`, {config.split.test_fold}."
+        )
+        raise InputError(msg)
     if config.calibration is not None and "validation_fold" not in config.vit:
         msg = (
             f"configuration {path}: `calibration` wants patches that train nothing and judge nothing: set `vit.validation_fold` "

@@ -22,6 +22,7 @@ from spatialsig.errors import InputError
 from spatialsig.pl.drawing.canvas import FAINT, INK, canvas, save_figure
 from spatialsig.pl.drawing.slide_panels import background, draw_image, frame, scale_bar
 from spatialsig.slide.coordinates import full_resolution, image_of, image_to_um, positions, um_to_image
+from spatialsig.slide.roles import needs_cells
 from spatialsig.slide.slides import Data, open_slides
 from spatialsig.store.stored.damage import computed
 
@@ -45,6 +46,7 @@ VISIBLE = 0.25  # a window narrower than this share of its quadrant is not searc
 
 
 @checked
+@needs_cells
 def alignment(
     data: Data,
     *,

@@ -17,6 +17,7 @@ from spatialsig import _keys
 from spatialsig._arguments import AnyPath, Count, Key, Natural, checked
 from spatialsig.pl.drawing.canvas import FAINT, INK, save_figure
 from spatialsig.pl.drawing.values import MAX_NAMED, ScoreTables, collect_pairs, panel_grid, slide_colour
+from spatialsig.slide.roles import needs_cells
 from spatialsig.slide.slides import Data
 from spatialsig.stats.agreement import agreement
 
@@ -32,6 +33,7 @@ MIN_PER_BIN = 5  # fewer patches make no mean worth a point
 
 
 @checked
+@needs_cells
 def calibration(
     data: Data,
     signature: str | Sequence[str] | None = None,

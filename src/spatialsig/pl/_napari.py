@@ -5,6 +5,8 @@ Floor 7, above evaluation. Called as sp.pl.napari.
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,7 +74,7 @@ def napari(
     Raises
     ------
     InputError
-        If ``data`` is more than one slide, or napari is not installed.
+        If ``data`` is more than one slide, napari is not installed, or there is no screen.
     KeyMissingError
         If the signature does not exist; the message lists what does.
 
@@ -116,10 +118,22 @@ def _open(slide: Slide) -> tuple[Any, Any]:
     except ImportError as error:
         msg = f"`sp.pl.napari` needs napari and napari-spatialdata ({error}): {_INSTALL}."
         raise InputError(msg) from error
+    _check_display()
     viewer = package.Viewer(title=f"spatialsig: {slide.name}")
     # Interactive takes the current viewer
     widgets = Interactive(for_others(slide.sdata), headless=True)._sdata_widget
     return viewer, widgets.viewer_model
+
+
+def _check_display() -> None:
+    """Refuse to open a window where there is no screen: Qt would end the process."""
+    named = ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
+    if sys.platform.startswith("linux") and not any(os.environ.get(name) for name in named):
+        msg = (
+            "`sp.pl.napari` opens a window, and there is no screen here (`DISPLAY` is not set): use it on a desktop, over `ssh -X`, or "
+            "under `xvfb-run`; `sp.pl.compare` and `sp.pl.patches` draw without a screen."
+        )
+        raise InputError(msg)
 
 
 def _fit(viewer: Any) -> None:

@@ -1,6 +1,6 @@
 """Which slides of a cohort hold cells: functions on expression pass over those that are an H&E alone.
 
-Floor 4, above train. Used by 23 modules of cli, cohort, io, pl, pp, tl.
+Floor 4, above train. Used by 25 modules of cli, cohort, io, pl, pp, tl.
 """
 
 from __future__ import annotations
@@ -63,9 +63,8 @@ def with_cells(data: Data, *, told_by: str = "") -> Data:
     if not alone or len(alone) == len(everywhere):
         return data
     if told_by and (passed := [name for name in data.stores if name in alone]):
-        say(
-            f"{told_by}: {len(passed)} of {len(data.stores)} slides are an H&E alone and passed over: {first_few(passed)}"
-        )
+        verb = "is an H&E alone and is" if len(passed) == 1 else "are an H&E alone and are"
+        say(f"{told_by}: {len(passed)} of {len(data.stores)} slides {verb} passed over: {first_few(passed)}")
     kept, learnt = (
         {name: path for name, path in stores.items() if name not in alone} for stores in (data.stores, everywhere)
     )

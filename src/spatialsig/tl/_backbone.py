@@ -15,7 +15,7 @@ from torch import nn
 
 from spatialsig import _keys
 from spatialsig._arguments import Count, Key, Natural, NewKey, Seed, check_fit, checked
-from spatialsig._checks import option_names
+from spatialsig._checks import check_options, option_names
 from spatialsig._hashing import content_hash
 from spatialsig.data.features import compute_features
 from spatialsig.data.loader import PatchBatches
@@ -212,6 +212,8 @@ def embed_patches(
     >>> len(sdata["embedding"]) == len(sdata["patches"])
     True
     """
+    known = (*option_names(build_backbone), *option_names(embed_patches))
+    check_options(backbone_options, known, function="sp.tl.embed_patches")
     network = _network(backbone, backbone_options)
     record = {"backbone": str(getattr(network, "spec", type(network).__name__)), "weights_sha256": _hash(network)}
     asked = _Asked(
