@@ -337,21 +337,39 @@ TABLE = "sample,patient,bundle\nS1,P1,a\nS2,P2,b\n"
     "text",
     [
         "# slides of the study\n#, with commas, in it, and more\n" + TABLE,
-        "#sample,patient,bundle\nS1,P1,a\nS2,P2,b\n",
-        "# exported\n#sample,patient,bundle\nS1,P1,a\n\nS2,P2,b\n",
+        "#S0,P0,left out\n#sample,patient,bundle\n" + TABLE,
+        "# slides of the study, from the paper\nsample,patient,bundle\nS1,P1,a\n\nS2,P2,b\n",
         "sample,patient,bundle\nS1,P1,a\n#S9,P9,left out\nS2,P2,b\n# end\n",
         "sample,patient,bundle\nS1,P1,a\n# it's a \"quote\nS2,P2,b\n",
+        "# old lines\rsample,patient,bundle\rS1,P1,a\rS2,P2,b\r",
     ],
 )
-def test_lines_that_begin_with_a_hash_are_comments_or_the_header(text: str) -> None:
+def test_lines_that_begin_with_a_hash_are_comments(text: str) -> None:
     header, rows = csv_rows(text)
     assert header == ["sample", "patient", "bundle"]
     assert list(rows.values()) == [["S1", "P1", "a"], ["S2", "P2", "b"]]
-    assert [text.split("\n")[line - 1].split(",")[0] for line in rows] == ["S1", "S2"]
+    assert [text.splitlines()[line - 1].split(",")[0] for line in rows] == ["S1", "S2"]
 
 
 def test_errors_of_a_spreadsheet_are_no_comments() -> None:
-    assert list(csv_rows("gene,signature\n#NAME?,T\n#N/A,T\n")[1].values()) == [["#NAME?", "T"], ["#N/A", "T"]]
+    errors = ["#NAME?", "#N/A", "#NOM?", "#BEZUG!", "#NV", "#CALC!", "#ÜBERLAUF!"]
+    text = "gene,signature\n" + "".join(f"{error},T\n" for error in errors)
+    assert [row[0] for row in csv_rows(text)[1].values()] == errors
+
+
+@pytest.mark.parametrize("line", ["#SetA\tna\tCD3D\tCD3E", "# SetA\tna\tCD3D\tCD3E"])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_set_that_is_commented_out_stays_out(tmp_path: Path, line: str, place: int) -> None:
+    lines = ["SetB\tna\tMS4A1\tCD79A", "SetC\tna\tEPCAM\tKRT8"]
+    lines.insert(place, line)
+    (tmp_path / "x.gmt").write_text("\n".join(lines))
+    assert list(sp.io.read_signatures(tmp_path / "x.gmt")) == ["SetB", "SetC"]
+
+
+def test_utf16_that_was_cut_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(TABLE.encode("utf-16-le")[:-1])
+    with pytest.raises(InputError, match="t.csv"):
+        decoded(tmp_path / "t.csv")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])

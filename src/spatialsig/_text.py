@@ -1,6 +1,6 @@
 """Text that people write in other programs: decoded, trimmed, split into columns, and names that look alike refused.
 
-Ground floor. Used by 17 modules of _yaml, cohort, geometry, io, labels, pipeline, pp, signatures, slide.
+Ground floor. Used by 18 modules of _yaml, cohort, geometry, io, labels, pipeline, pp, signatures, slide.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ _INVISIBLE = (
 _UNSEEN = dict.fromkeys(map(ord, _INVISIBLE))
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # what Excel calls "Unicode text"
 _HEAD = 1000  # bytes by which text is told
-_COMMENT = re.compile(r"\s*#(?!(NAME\?|N/A|REF!|VALUE!|DIV/0!|NUM!|NULL!))")  # not an error of a spreadsheet
 _DELIMITERS = (",", ";", "\t")
 _MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
 # short names of months as Excel writes them in German, French, Spanish, Italian, Portuguese, Dutch, Polish and Scandinavian
@@ -65,9 +64,9 @@ def decoded(path: Path | zipfile.Path) -> str:
         msg = f"{str(path)!r} is a directory; give the path of a text file."
         raise InputError(msg)
     data = path.read_bytes()
-    if (unmarked := _unmarked_utf16(data)) is not None:
-        return unmarked
     try:
+        if (unmarked := _unmarked_utf16(data)) is not None:
+            return unmarked
         # two bytes can begin anything: text in a table has at least one plain letter
         wide = data.startswith(_UTF16) and any(map(str.isascii, data.decode("utf-16", "ignore")))
         text = data.decode("utf-16" if wide else "utf-8-sig")
@@ -91,7 +90,7 @@ def _unmarked_utf16(data: bytes) -> str | None:
     even, odd = head[::2].count(0), head[1::2].count(0)
     if max(even, odd) * 3 < len(head) or not head:
         return None
-    text = data.decode("utf-16-le" if odd > even else "utf-16-be", "replace")
+    text = data.decode("utf-16-le" if odd > even else "utf-16-be")
     plain = text[:_HEAD].replace("\r", "").replace("\n", "").replace("\t", "")
     return text if plain.isprintable() else None
 
@@ -172,19 +171,15 @@ def csv_rows(text: str) -> tuple[list[str], dict[int, list[str]]]:
 
 
 def without_comments(text: str) -> str:
-    """The same lines, those that begin with ``#`` empty; before a header that does, the sign alone is left out."""
-    lines = text.split("\n")
-    comments = [number for number, line in enumerate(lines) if _COMMENT.match(line)]
-    first = next((number for number, line in enumerate(lines) if line.strip() and number not in comments), len(lines))
-    before = [number for number in comments if number < first]
-    if before and first < len(lines):
-        header, mark = before[-1], delimiter_of(lines[first])
-        if lines[header].count(mark) == lines[first].count(mark) > 0:
-            lines[header] = lines[header].lstrip().removeprefix("#")
-            comments.remove(header)
-    for number in comments:
-        lines[number] = ""
-    return "\n".join(lines)
+    """The same lines, empty where they are comments: those that begin with ``#``, but with no error of a spreadsheet."""
+    mark = delimiter_of(text)
+    lines = text.splitlines()
+    return "\n".join("" if _is_comment(line, mark) else line for line in lines)
+
+
+def _is_comment(line: str, mark: str) -> bool:
+    first = trimmed(line.partition(mark)[0].partition("\t")[0])
+    return first.startswith("#") and not is_mangled(first)
 
 
 def _without_end(row: list[str]) -> list[str]:

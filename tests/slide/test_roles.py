@@ -136,6 +136,22 @@ def test_tables_of_others_and_damaged_stores_are_no_reason_to_pass_over(stores: 
     assert without_cells(cohort.stores) == ["H"]
 
 
+@pytest.mark.parametrize("lost", ["tables/table", "tables"])
+def test_a_slide_that_lost_its_cells_is_no_image_alone(stores: Path, tmp_path: Path, lost: str) -> None:
+    cohort = mixed(stores, tmp_path / "mixed")
+    shutil.rmtree(cohort.stores["B"] / lost)
+    assert without_cells(cohort.stores) == ["H"]
+
+
+@pytest.mark.parametrize("column", ["patch_id", "tile_id"])
+def test_cells_may_have_columns_of_any_name(stores: Path, tmp_path: Path, column: str) -> None:
+    cohort = mixed(stores, tmp_path / "mixed")
+    slide = cohort["A"]
+    slide["table"].obs[column] = 0
+    sp.io.write(slide, tmp_path / "other.zarr")
+    assert without_cells({"A": tmp_path / "other.zarr"}) == []
+
+
 def test_where_no_slide_has_cells_functions_say_what_is_missing(stores: Path, tmp_path: Path) -> None:
     cohort = mixed(stores, tmp_path / "mixed").subset(["H"])
     assert with_cells(cohort) is cohort

@@ -8,6 +8,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from tokenize import TokenError
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
@@ -16,7 +17,7 @@ import pandas as pd
 
 from spatialsig import _keys
 from spatialsig._checks import check_key
-from spatialsig._files import replaced
+from spatialsig._files import DECODING_ERRORS, replaced, writing
 from spatialsig._hashing import array_hash
 from spatialsig._progress import progress_bar
 from spatialsig.data.features import FeatureSource, read_inputs
@@ -38,6 +39,7 @@ from spatialsig.models.ensemble import placed, weights_hash
 from spatialsig.slide.each import map_slides
 from spatialsig.slide.ledger import run_hash
 from spatialsig.stats.image_features import colour_statistics, hand_features, nuclear_density, stain_amounts
+from spatialsig.store.metadata import check_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,6 +106,10 @@ def gather(data: Data, request: Request) -> list[Rows]:
     InputError
         If the test fold holds no labelled patch, nothing is left to train on, or slides differ in their signatures.
     """
+    if request.run_dir is not None:
+        check_path(request.run_dir, name="`run_dir`")  # before the first pixel is read
+        with writing(request.run_dir):
+            request.run_dir.mkdir(parents=True, exist_ok=True)
     refuse_leaks(data, [request.test_fold])
     slides = map_slides(data, partial(_gather_slide, request=request), "gather patches")
     for rows in slides:
@@ -210,7 +216,6 @@ def _decides(rows: Rows, patches: Patches, index: NDArray[np.int64], request: Re
 
 
 def _keep(rows: Rows, place: Path, digest: str) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
     kept: dict[str, Any] = {f"{_FEATURES}{name}": rows.features[name] for name in FROM_PIXELS if name in rows.features}
     with replaced(place) as draft, draft.open("wb") as file:
         np.savez(file, **{_DIGEST: np.array(digest)} | kept | rows.predicted)
@@ -223,9 +228,11 @@ def _restore(rows: Rows, place: Path, digest: str) -> bool:
             if str(kept[_DIGEST]) != digest:
                 return False
             values = {name: kept[name] for name in kept.files if name != _DIGEST}
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+    except (*DECODING_ERRORS, KeyError, TokenError, NotImplementedError, BadZipFile):
         return False
     features = {name.removeprefix(_FEATURES): array for name, array in values.items() if name.startswith(_FEATURES)}
+    if len(rows.train) and set(features) != set(FROM_PIXELS):
+        return False
     rows.features |= features
     rows.predicted = {name: array for name, array in values.items() if not name.startswith(_FEATURES)}
     return True

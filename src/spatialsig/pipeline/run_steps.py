@@ -16,6 +16,7 @@ from spatialsig._checks import first_few
 from spatialsig._files import write_csv
 from spatialsig._hashing import json_hash
 from spatialsig._keys import SIGNATURES, SIGNATURES_PRED, TISSUE
+from spatialsig._text import decoded
 from spatialsig.cohort import Cohort, import_cohort, read_bundle
 from spatialsig.errors import InputError
 from spatialsig.io._cohort import BUNDLE
@@ -87,7 +88,7 @@ class Job:
     def steps(self) -> list[Step]:
         """All of them, in their order."""
         c, files = self.config, self.files
-        manifest = c.bundles.read_text(encoding="utf-8") if c.bundles.is_file() else ""
+        manifest = decoded(c.bundles) if c.bundles.is_file() else ""
         genes = read_signatures(c.labels.signatures)  # of a file, what it holds now
         inputs = [manifest, self.inputs, c.cells.model_dump(), c.check_alignment]
         return [

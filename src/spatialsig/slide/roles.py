@@ -14,7 +14,8 @@ from spatialsig._checks import first_few
 from spatialsig._progress import say
 from spatialsig.errors import StoreError
 from spatialsig.slide.slides import Data, Stores, learn_from
-from spatialsig.store.metadata import elements_on_disk
+from spatialsig.store.metadata import elements_on_disk, root_document
+from spatialsig.store.stored.documents import FILE, attributes_or_empty, copied_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-
-_LINKS_OF_PATCHES = (_keys.PATCH_ID, "tile_id")  # columns of obs: of our tables, and of those of LazySlide
 
 
 @dataclass(frozen=True)
@@ -77,13 +76,19 @@ def without_cells(stores: Mapping[str, Path]) -> list[str]:
 
 
 def is_image_alone(store: Path) -> bool:
-    """Whether a store holds no table but of patches."""
+    """Whether a store holds no table but of its patches, and its root lists none that is lost."""
     try:
-        tables = [name for kind, name, _ in elements_on_disk(store) if kind == "tables"]
+        root = root_document(store)
+        tables = {name for kind, name, _ in elements_on_disk(store) if kind == "tables"}
     except (OSError, StoreError):
         return False
-    return (store / "zarr.json").is_file() and all(_is_of_patches(store / "tables" / name) for name in tables)
+    listed = {node.split("/")[1] for node in copied_metadata(root) if node.startswith("tables/")}
+    ours = root.get("attributes", {}).get(_keys.NAMESPACE, {})
+    patches = ours.get("patches", {}) if isinstance(ours, dict) else {}
+    return listed <= tables and all(_region_of(store / "tables" / name) in patches for name in tables)
 
 
-def _is_of_patches(table: Path) -> bool:
-    return any((table / "obs" / column).is_dir() for column in _LINKS_OF_PATCHES)
+def _region_of(table: Path) -> str:
+    """Element whose rows a table describes; empty where it does not say one."""
+    region = attributes_or_empty(table / FILE).get("region")
+    return region if isinstance(region, str) else ""
