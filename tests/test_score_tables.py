@@ -40,7 +40,7 @@ DEFECTS: dict[str, tuple[Callable[[ad.AnnData], ad.AnnData], str]] = {
     ),
     "a mask": (
         lambda table: _with_x(table, np.ma.masked_invalid(table.X)),
-        "X is masked .put NaN there.; wanted a matrix",
+        "X is masked, and what lies under the mask would count as a value: fill it in",
     ),
     "infinite values": (
         lambda table: _with_x(table, np.where(np.isnan(table.X), np.inf, table.X)),

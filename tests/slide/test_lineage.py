@@ -284,6 +284,7 @@ STALE_READS = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:.*fewer than 10 labelled patches")  # of so small a slide
 @pytest.mark.parametrize("reader", READERS)
 def test_what_is_fresh_is_used(reader: str, slide: sd.SpatialData, models: dict[str, object], tmp_path: Path) -> None:
     READERS[reader][1](sd.deepcopy(slide), models, tmp_path)
@@ -628,6 +629,7 @@ def test_tables_of_other_patches_are_refused(
     plt.close("all")
 
 
+@pytest.mark.filterwarnings("ignore:.*fewer than 10 labelled patches")
 def test_rows_of_labels_may_be_left_out_and_in_any_order(slide: sd.SpatialData, models: dict[str, object]) -> None:
     """Where rows were read by their number: the noise ceiling, and with it every evaluation."""
     assert len(TABLE_READERS) >= 18

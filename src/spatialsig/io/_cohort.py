@@ -155,7 +155,8 @@ def read_manifest(manifest: str | Path | pd.DataFrame) -> pd.DataFrame:
     places = each_row(rows)
     rows.attrs.clear()
     rows = rows.reindex(columns=list(COLUMNS)).astype(object)
-    rows = rows.where(rows.notna(), None)
+    # where pandas infers text, a column keeps NaN in place of None
+    rows = pd.DataFrame({name: pd.Series([_or_none(value) for value in rows[name]], dtype=object) for name in COLUMNS})
     for column in (_keys.SAMPLE, _keys.PATIENT):
         odd = [value for value in rows[column] if isinstance(value, bytes | list | tuple | dict | set)]
         if odd:
@@ -187,7 +188,8 @@ def read_manifest(manifest: str | Path | pd.DataFrame) -> pd.DataFrame:
 
 def _check_roles(rows: pd.DataFrame, places: Sequence[str], name: str) -> None:
     """Refuse a slide that is neither a bundle nor an H&E alone, or whose role says otherwise; read the size of pixels."""
-    for place, (row, each) in zip(places, rows.iterrows(), strict=True):
+    sizes: list[float | None] = []
+    for place, each in zip(places, rows.to_dict("records"), strict=True):
         at = f"{name}, {place}, slide {each[_keys.SAMPLE]!r}"
         alone = each[BUNDLE] is None
         if alone and each[HE_IMAGE] is None:
@@ -205,7 +207,8 @@ def _check_roles(rows: pd.DataFrame, places: Sequence[str], name: str) -> None:
             )
             msg = f"{at}: `{of_other}` {why}. Leave it empty."
             raise InputError(msg)
-        rows.loc[row, UM_PER_PX] = None if each[UM_PER_PX] is None else _size(each[UM_PER_PX], at)
+        sizes.append(None if each[UM_PER_PX] is None else _size(each[UM_PER_PX], at))
+    rows[UM_PER_PX] = pd.Series(sizes, dtype=object)
 
 
 def _size(value: Any, at: str) -> float:
@@ -217,6 +220,10 @@ def _size(value: Any, at: str) -> float:
         msg = f"{at}: `um_per_px` is {value!r}; wanted the µm per px of the image, such as 0.25."
         raise InputError(msg)
     return size
+
+
+def _or_none(value: Any) -> Any:
+    return None if value is None or value is pd.NA or (isinstance(value, float) and value != value) else value
 
 
 def _absolute(base: Path, value: str | Path | None) -> str | Path | None:
