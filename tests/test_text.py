@@ -351,6 +351,11 @@ def test_lines_that_begin_with_a_hash_are_comments(text: str) -> None:
     assert [text.splitlines()[line - 1].split(",")[0] for line in rows] == ["S1", "S2"]
 
 
+@pytest.mark.parametrize("sign", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
+def test_only_ends_of_lines_end_lines(sign: str) -> None:
+    assert list(csv_rows(f"sample,note\nS1,a{sign}b\n# c\n")[1].values()) == [["S1", f"a{sign}b"]]
+
+
 def test_errors_of_a_spreadsheet_are_no_comments() -> None:
     errors = ["#NAME?", "#N/A", "#NOM?", "#BEZUG!", "#NV", "#CALC!", "#ÜBERLAUF!"]
     text = "gene,signature\n" + "".join(f"{error},T\n" for error in errors)

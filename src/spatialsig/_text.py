@@ -33,6 +33,7 @@ _INVISIBLE = (
 _UNSEEN = dict.fromkeys(map(ord, _INVISIBLE))
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # what Excel calls "Unicode text"
 _HEAD = 1000  # bytes by which text is told
+_LINE_END = re.compile("\r\n?|\n")
 _DELIMITERS = (",", ";", "\t")
 _MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
 # short names of months as Excel writes them in German, French, Spanish, Italian, Portuguese, Dutch, Polish and Scandinavian
@@ -173,7 +174,7 @@ def csv_rows(text: str) -> tuple[list[str], dict[int, list[str]]]:
 def without_comments(text: str) -> str:
     """The same lines, empty where they are comments: those that begin with ``#``, but with no error of a spreadsheet."""
     mark = delimiter_of(text)
-    lines = text.splitlines()
+    lines = _LINE_END.split(text)  # `splitlines` would also cut a field at signs that csv keeps
     return "\n".join("" if _is_comment(line, mark) else line for line in lines)
 
 

@@ -31,7 +31,7 @@ from spatialsig.io._cohort import (
     read_manifest,
 )
 from spatialsig.io._panels import compare_panels, difference, genes_of, read_panels
-from spatialsig.slide.roles import without_cells
+from spatialsig.slide.roles import measured
 from spatialsig.store.lock import writer_lock
 from spatialsig.store.metadata import check_path
 
@@ -147,7 +147,7 @@ class Cohort:
 
         A slide without such a table is a :class:`KeyMissingError`.
         """
-        return compare_panels(read_panels(self._measured(), table_key=table_key))
+        return compare_panels(read_panels(measured(self).stores, table_key=table_key))
 
     @checked
     def genes(
@@ -157,12 +157,7 @@ class Cohort:
 
         A slide without such a table is a :class:`KeyMissingError`.
         """
-        return genes_of(read_panels(self._measured(), table_key=table_key), how=how)
-
-    def _measured(self) -> dict[str, Path]:
-        """Stores of the slides with cells; all where there are none."""
-        alone = without_cells(self.stores)
-        return {name: path for name, path in self.stores.items() if name not in alone} or self.stores
+        return genes_of(read_panels(measured(self).stores, table_key=table_key), how=how)
 
     @checked
     def subset(self, samples: Sequence[str]) -> Cohort:

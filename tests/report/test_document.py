@@ -246,6 +246,17 @@ def test_models_stand_in_the_methods(other):
     assert "(gated fusion) and was hidden from 30% of the training samples, while the network learned to say" in text
 
 
+def test_a_cross_validation_stands_under_its_own_signatures(inputs, drawn, tmp_path):
+    """Folds may have measured other signatures than the one that is shown, and in another order."""
+    of_folds = drawn.make_evaluation(("A", "B", "C"), ("Fibroblast", "Pericyte", "Immune_T"))
+    rows = read(write_report(tmp_path / "r.html", **inputs, cross_validation=of_folds)).rows["ladder"]
+    headers = [place for place, row in enumerate(rows) if row[0] == "Method"]
+    assert rows[headers[1]][:5] == ["Method", "Fibroblast", "Pericyte", "Immune_T", "Mean"]
+    means = of_folds[of_folds["method"] == "he_only"].groupby("signature")["pearson"].mean()
+    (ours,) = [row for row in rows[headers[1] :] if row[0] == METHODS["he_only"]]
+    assert ours[1:4] == [number(means[name]) for name in ("Fibroblast", "Pericyte", "Immune_T")]
+
+
 def test_the_same_inputs_give_the_same_file(inputs, drawn, tmp_path):
     options = {"evaluation": drawn.make_evaluation(("B",), ("Immune_T",)), "histories": {"a": drawn.make_history()}}
     first, second = (write_report(tmp_path / name, **(inputs | options)) for name in ("first.html", "second.html"))

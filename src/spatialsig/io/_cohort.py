@@ -138,20 +138,20 @@ def check_listed(rows: pd.DataFrame, *, where: str) -> None:
 def read_manifest(manifest: str | Path | pd.DataFrame) -> pd.DataFrame:
     """Read a manifest into one row per slide with absolute paths; None in empty fields."""
     needed = (_keys.SAMPLE,)  # and one of bundle and image, by row
-    hint = ""
+    called, name, hint = "manifest", "the manifest", ""
     if isinstance(manifest, pd.DataFrame):
-        rows, base, name = without_blanks(manifest.reset_index(drop=True)), Path(), "the manifest"
-        check_columns(rows, needed, COLUMNS, name="manifest")
+        rows, base = without_blanks(manifest.reset_index(drop=True)), Path()
+        check_columns(rows, needed, COLUMNS, name=called)
     else:
         file = at_home(manifest)
         check_files([file], what="manifest", fix=f"Write a csv with columns {list(COLUMNS)}.")
         if file.is_dir():
             msg = f"manifest {str(file)!r} is a directory; wanted a csv with columns {list(COLUMNS)}.{what_is(file)}"
             raise InputError(msg)
-        rows, base, name = read_csv(file, needed=needed), file.parent, repr(str(file))
-        hint = what_is(file)
+        rows, base = read_csv(file, needed=needed), file.parent
+        called, name, hint = str(file), repr(str(file)), what_is(file)
     if BUNDLE not in rows and HE_IMAGE not in rows:
-        check_columns(rows, (*needed, BUNDLE), COLUMNS, name=name.strip("'").removeprefix("the "), hint=hint)
+        check_columns(rows, (*needed, BUNDLE), COLUMNS, name=called, hint=hint)
     places = each_row(rows)
     rows.attrs.clear()
     rows = rows.reindex(columns=list(COLUMNS)).astype(object)

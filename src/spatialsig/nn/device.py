@@ -184,6 +184,7 @@ def _limits_chosen() -> bool:
     return any(entry.startswith(f"{name}=") for entry in started for name in _CHOSEN_BY_USER)
 
 
+@cache
 def _environment_at_start() -> list[str]:
     try:
         return os.fsdecode(Path("/proc/self/environ").read_bytes()).split("\0")

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from spatialsig.report.results_section import Row
     from spatialsig.slide.slides import Data
 
 TEMPLATE = "template.html.j2"
@@ -156,7 +155,7 @@ def write_report(
         answers=answers(comparisons),
         held_out=held_out,
         alone=[slide for slide in gathered.slides if slide.role == ALONE],
-        every_fold=[] if cross_validation is None else _rows(cross_validation),
+        every_fold=None if cross_validation is None else _every_fold(cross_validation),
         slides=gathered.slides,
         coverage=_coverage(coverage),
         methods=methods_paragraph(gathered.slides, evaluation, gathered.facts, models or {}, installed),
@@ -168,9 +167,11 @@ def write_report(
     return _write(Path(path), page)
 
 
-def _rows(evaluation: pd.DataFrame) -> list[Row]:
+def _every_fold(evaluation: pd.DataFrame) -> dict[str, list[Any]]:
+    """Signatures and lines of the table of a cross-validation, whose folds may have measured others than the one shown."""
     evaluation = slide_rows(evaluation, COLUMNS)
-    return list(method_rows(evaluation, tl.summarise(evaluation)).values())
+    rows = method_rows(evaluation, tl.summarise(evaluation))
+    return {"signatures": list(dict.fromkeys(evaluation["signature"])), "rows": list(rows.values())}
 
 
 def _template() -> Any:

@@ -54,18 +54,21 @@ def with_cells(data: Data, *, told_by: str = "") -> Data:
 
     ``told_by`` names the function that says which it passes over; where it is empty, nobody does.
     """
-    if not isinstance(data, Stores):
-        return data
-    whole = learn_from(data)
-    everywhere = {**(whole.stores if isinstance(whole, Stores) else {}), **data.stores}
+    return measured(data, told_by=told_by) if isinstance(data, Stores) else data
+
+
+def measured(cohort: Stores, *, told_by: str = "") -> Stores:
+    """:func:`with_cells` of a cohort."""
+    whole = learn_from(cohort)
+    everywhere = {**(whole.stores if isinstance(whole, Stores) else {}), **cohort.stores}
     alone = without_cells(everywhere)
     if not alone or len(alone) == len(everywhere):
-        return data
-    if told_by and (passed := [name for name in data.stores if name in alone]):
+        return cohort
+    if told_by and (passed := [name for name in cohort.stores if name in alone]):
         verb = "is an H&E alone and is" if len(passed) == 1 else "are an H&E alone and are"
-        say(f"{told_by}: {len(passed)} of {len(data.stores)} slides {verb} passed over: {first_few(passed)}")
+        say(f"{told_by}: {len(passed)} of {len(cohort.stores)} slides {verb} passed over: {first_few(passed)}")
     kept, learnt = (
-        {name: path for name, path in stores.items() if name not in alone} for stores in (data.stores, everywhere)
+        {name: path for name, path in stores.items() if name not in alone} for stores in (cohort.stores, everywhere)
     )
     return _Some(kept, _Some(learnt))
 
