@@ -18,6 +18,7 @@ import zarr
 from spatialdata import SpatialData
 from spatialdata.models import Labels2DModel
 from spatialdata.transformations import Identity
+from tests.quick import all_of
 from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, ZstdCodec
 
 import spatialsig as sp
@@ -110,19 +111,15 @@ PARTS = {
 }
 
 
-@pytest.mark.parametrize("whole", ["slide.zarr", "foreign.zarr"])
-@pytest.mark.parametrize(
-    "part", [pytest.param(part, marks=() if part == "images" else pytest.mark.slow) for part in PARTS]
-)
+@pytest.mark.parametrize("whole", all_of(["slide.zarr", "foreign.zarr"], quick={"foreign.zarr"}))
+@pytest.mark.parametrize("part", all_of(PARTS, quick={"images"}))
 def test_damaged_chunks(study: Study, part: str, whole: str) -> None:
     find, at_least = PARTS[part]
     ended = outcomes(study, lambda store: flip(find(store)), study.folder / whole)
     check_ends_well(ended, f"damaged_{Path(whole).stem}", at_least=at_least)
 
 
-@pytest.mark.parametrize(
-    "part", [pytest.param(part, marks=pytest.mark.slow if part[-1] == "r" else ()) for part in PARTS]
-)
+@pytest.mark.parametrize("part", all_of(PARTS, quick={"images", "tables/X"}))
 def test_damaged_chunks_of_what_stays_in_its_store(study: Study, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables of many rows, matrices of many values, and pixels in places where no record of them looks."""
     monkeypatch.setattr(matrices, "LARGE", 1)
@@ -179,7 +176,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.filterwarnings("ignore:.*moved unfinished")  # writers put it beside the store, and say so
-@pytest.mark.parametrize("touch", TOUCH)
+@pytest.mark.parametrize("touch", all_of(TOUCH, quick={"read", "split", "cohort", "repair"}))
 def test_damaged_metadata_of_any_part(small: Path, tmp_path: Path, touch: str) -> None:
     damages = {(node, how): damage for node in NODES for how, damage in DAMAGED_JSON.items()}
     damages |= {("zarr.json", f"copy: {how}"): damage for how, damage in COPIES.items()}
@@ -246,7 +243,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("codec", all_of(CODECS, quick={"zstd", "shards"}))
 def test_every_codec_and_every_reader_of_pixels(codec: str, tmp_path: Path) -> None:
     place = in_codec(tmp_path, codec)
     for name in READERS:

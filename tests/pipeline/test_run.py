@@ -160,6 +160,7 @@ def test_a_slide_that_could_not_be_imported_is_tried_again(
     run(job)
 
 
+@pytest.mark.slow
 def test_a_slide_that_a_full_disk_left_out_is_learnt_from_once_there_is_room(
     bundles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +182,7 @@ def test_a_slide_that_a_full_disk_left_out_is_learnt_from_once_there_is_room(
     assert "signatures_pred" in sp.Cohort(job.out / "stores")["S3"].tables
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_run_on_a_panel_that_measures_few_signatures_reaches_its_end(bundles: Path, tmp_path: Path) -> None:
     """What the panel does not measure is said once and left out of the model; the report has the others."""

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from distributed import Client, LocalCluster
 from spatialdata import deepcopy
+from tests.quick import all_of
 
 import spatialsig as sp
 from spatialsig._settings import settings
@@ -38,6 +39,7 @@ CALLS: dict[str, Callable[[sp.Cohort, dict[str, object]], object]] = {
     "tl.evaluate": lambda c, m: sp.tl.evaluate(c, m["vit"]),
 }  # fmt: skip
 LEARN_FROM_ALL = {"pp.highly_variable_genes", "pp.qc_patches", "tl.score_cells", "tl.score_cells of ranks", "tl.evaluate", "tl.noise_ceiling"}  # fmt: skip
+QUICK = {"pp.filter_cells", "pp.highly_variable_genes", "pp.make_patches", "tl.score_cells", "tl.predict", "tl.noise_ceiling", "tl.evaluate"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +82,7 @@ def assert_same(ours: object, theirs: object) -> None:
         np.testing.assert_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("function", CALLS)
+@pytest.mark.parametrize("function", all_of(CALLS, quick=QUICK))
 def test_a_cluster_writes_the_same_bits(
     function: str, stores: Path, models: dict[str, object], client: Client, tmp_path: Path
 ) -> None:
@@ -95,7 +97,9 @@ def test_a_cluster_writes_the_same_bits(
         assert_same(values, after[place])
 
 
-@pytest.mark.parametrize("function", [name for name in CALLS if name not in LEARN_FROM_ALL])
+@pytest.mark.parametrize(
+    "function", all_of((name for name in CALLS if name not in LEARN_FROM_ALL), quick=QUICK - LEARN_FROM_ALL)
+)
 def test_a_bad_slide_is_named_and_the_others_are_done(
     function: str, stores: Path, models: dict[str, object], tmp_path: Path
 ) -> None:

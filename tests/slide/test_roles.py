@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from spatialdata import SpatialData
+from tests.quick import all_of
 from tests.slide.test_each import CALLS, assert_same, contents
 
 import spatialsig as sp
@@ -37,11 +38,8 @@ MORE: dict[str, Callable[[sp.Cohort, Path], object]] = {
     "Cohort.panels": lambda c, _: c.panels(),
     "Cohort.genes": lambda c, _: c.genes(),
 }
-QUICK = {"pp.split", "pp.highly_variable_genes", "tl.aggregate_patches", "tl.embed_cells", "tl.train_vit", "tl.evaluate", "pl.compare", "Cohort.panels"}  # fmt: skip
-NEED_CELLS = [
-    pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow])
-    for name in (*(name for name in CALLS if name not in TAKES_IMAGES), *MORE)
-]
+QUICK = {"pp.highly_variable_genes", "tl.aggregate_patches", "tl.train_vit", "pl.compare", "Cohort.panels"}
+NEED_CELLS = all_of((*(name for name in CALLS if name not in TAKES_IMAGES), *MORE), quick=QUICK)
 
 
 def mixed(stores: Path, place: Path) -> sp.Cohort:
@@ -94,10 +92,7 @@ def test_what_needs_cells_passes_over_an_image_alone(
         assert_same(values, ours[place])
 
 
-@pytest.mark.parametrize(
-    "function",
-    [pytest.param(name, marks=[] if name == "tl.predict" else [pytest.mark.slow]) for name in sorted(TAKES_IMAGES)],
-)
+@pytest.mark.parametrize("function", all_of(sorted(TAKES_IMAGES), quick={"tl.predict"}))
 def test_what_needs_no_cells_takes_all(
     function: str,
     stores: Path,

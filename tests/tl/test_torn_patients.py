@@ -5,6 +5,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from tests.quick import all_of
 
 import spatialsig as sp
 from spatialsig.errors import LeakageError
@@ -54,7 +55,7 @@ def test_a_patient_in_training_and_test_is_refused(
         USES[name](cohort, model, tmp_path)
 
 
-@pytest.mark.parametrize("name", USES)
+@pytest.mark.parametrize("name", all_of(USES, quick={"train_vit", "evaluate"}))
 def test_it_is_told_before_a_slide_is_read(
     name: str, cohort: sp.Cohort, model: sp.models.SignatureViT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,7 +64,7 @@ def test_it_is_told_before_a_slide_is_read(
         USES[name](cohort, model, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["split", *USES])
+@pytest.mark.parametrize("name", all_of(["split", *USES], quick={"split", "train_vit inner", "evaluate"}))
 def test_a_copy_under_another_patient_is_refused(
     name: str, cohort: sp.Cohort, model: sp.models.SignatureViT, tmp_path: Path
 ) -> None:
