@@ -130,6 +130,12 @@ class Study:
             "tl.findings": slide,
             "tl.noise_ceiling": slide | {"n_repeats": 2},
             "tl.predict": slide | {"model": self.model},
+            "tl.predict_files": {
+                "model": self.model,
+                "slides": self.bundle["he_image"],
+                "out": out,
+                "formats": ["csv"],
+            },
             "tl.pretrain_vit": slide | fit,
             "tl.score_cells": slide | {"signatures": "seed"},
             "tl.summarise": ladder,

@@ -6,6 +6,8 @@ from collections import defaultdict
 from pathlib import Path
 
 import spatialsig
+from spatialsig._arguments import CALLED_IN
+from spatialsig.tl import ABOVE
 
 SRC = Path(spatialsig.__file__).parent
 WIDTH = 120  # of a line: where modules do not fit, only their rooms are named
@@ -62,6 +64,7 @@ def heads(floors: dict[str, int]) -> dict[str, str]:
         for used in _used(path, doors) - {name}:
             users[used].append(name)
     for (room, exported), module in doors.items():
+        room = CALLED_IN[room] if exported in ABOVE else room
         if room in ("io", "pp", "tl", "pl", "datasets", "models", ""):
             public[module].append(".".join(filter(None, ("sp", room, exported))))
     lines = {}

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import spatialsig
+from spatialsig._arguments import CALLED_IN
 
 from .heads import head_of, heads, modules
 
@@ -41,7 +42,7 @@ FLOORS = [
     {"datasets"},
     {"cohort"},
     {"report"},
-    {"pipeline"},
+    {"pipeline", "whole_slides"},
     {"cli"},
     {"__init__", "__main__"},
 ]
@@ -165,6 +166,14 @@ def test_public_functions_do_not_import_their_siblings(front: str) -> None:
 def test_tl_holds_what_a_user_can_call_and_nothing_else() -> None:
     files = {module_name(path) for path in FILES if path.parent == SRC / "tl" and path.name != "__init__.py"}
     assert files == public_modules("tl")
+
+
+def test_what_tl_calls_from_above_lies_above_and_is_called_so() -> None:
+    for name, place in spatialsig.tl.ABOVE.items():
+        home = place.removeprefix("spatialsig.")
+        assert FLOOR[home] > FLOOR["tl"]
+        assert CALLED_IN[home] == "tl"
+        assert getattr(spatialsig.tl, name).__module__.startswith(f"{place}.")
 
 
 HEAVY = {"torch", "lightning", "spatialdata_io", "squidpy", "scanpy", "tensorstore", "tifffile"}

@@ -1,6 +1,6 @@
 """Files: replaced whole or not at all, and written and read with errors that name them.
 
-Ground floor. Used by 46 modules of 16 rooms.
+Ground floor. Used by 52 modules of 17 rooms.
 """
 
 from __future__ import annotations
@@ -133,6 +133,14 @@ def draft_beside(directory: Path) -> Iterator[Path]:
         yield draft
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def clear_drafts(directory: Path) -> None:
+    """Remove what a process that was killed in :func:`draft_beside` left; no other may be at work on ``directory``."""
+    left = re.compile(rf"\.{re.escape(directory.name)}\.[a-z0-9_]{{8}}")  # as `mkdtemp` names them
+    for place in directory.parent.iterdir() if directory.parent.is_dir() else ():
+        if left.fullmatch(place.name) and place.is_dir():
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

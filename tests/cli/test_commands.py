@@ -28,7 +28,7 @@ FUNCTIONS = {
     "train-ae": [sp.pp.highly_variable_genes, sp.tl.train_autoencoder, fit_autoencoder],
     "label": [sp.pp.make_patches, sp.tl.score_cells, sp.tl.aggregate_patches],
     "train": [sp.tl.train_vit, fit_vit],
-    "predict": [sp.tl.predict],
+    "predict": [sp.tl.predict, sp.tl.predict_files],
     "evaluate": [sp.tl.evaluate],
     "import": [sp.io.read_xenium, sp.io.read_he, sp.pp.filter_cells],
     "optimize": [sp.io.optimize],

@@ -1,14 +1,12 @@
-"""Commands on models: train, embed, predict.
+"""Commands on models: train, embed.
 
-Floor 12, above pipeline. Used by cli/project_commands, cli.
+Floor 12, above pipeline, whole_slides. Used by cli/project_commands, cli.
 """
 
 from __future__ import annotations
 
-import warnings
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -26,11 +24,6 @@ from spatialsig.cli.options import (
     prepare,
     slides_at,
 )
-from spatialsig.cli.wording import say_error
-from spatialsig.errors import SpatialsigWarning
-
-if TYPE_CHECKING:
-    from spatialsig.slide.slides import Slide
 
 ModelOut = Annotated[Path, typer.Option(help="Directory to write the model to.")]
 ModelIn = Annotated[Path, typer.Option(help="Directory of the model.")]
@@ -125,49 +118,3 @@ def train(
     model = tl.train_vit(slides_at(stores), test_fold=held_out(test_fold, all_slides=all_slides), seed=seed, **options)
     model.save(out, overwrite=overwrite)
     typer.echo(f"model: {out}")
-
-
-def predict(
-    stores: Slides,
-    model: ModelIn,
-    use_rep: Annotated[str | None, typer.Option(help="Embedding to use, such as X_ae; H&E alone by default.")] = None,
-    key_added: Annotated[str, typer.Option(help="Table to write.")] = "signatures_pred",
-    further: Further = None,
-    *,
-    quiet: Quiet = False,
-) -> None:
-    """Predict the scores of every patch; slides without patches get them as the model needs."""
-    from spatialsig import tl
-    from spatialsig.models import load_signature_model
-    from spatialsig.models.ensemble import members_of
-    from spatialsig.slide.each import try_slides
-
-    prepare(quiet=quiet)
-    data, loaded = slides_at(stores), load_signature_model(model)
-    cut = try_slides(data, partial(_cut, patch_px=loaded.patch_px, um_per_px=loaded.um_per_px, stain=members_of(loaded)[0].stain), "patches")  # fmt: skip
-    options = keywords(further, tl.predict, use_rep=use_rep, key_added=key_added, on_error="collect")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"\d+ of \d+ slides could not", SpatialsigWarning)  # the table says so
-        done = tl.predict(data, loaded, **options)
-    for outcome in cut:  # without patches the prediction failed too, for want of them
-        if outcome.error is not None:
-            done.loc[done["sample"] == outcome.name, "error"] = f"{type(outcome.error).__name__}: {outcome.error}"
-    typer.echo(done.drop(columns="error").round({"seconds": 1}).to_string(index=False))
-    failed = done[done["error"] != ""]
-    if len(failed) < len(done):
-        typer.echo(f"table: {key_added}, {len(loaded.signatures)} signatures")
-    for sample, error in zip(failed["sample"], failed["error"], strict=True):
-        say_error(f"{sample}: {error}")
-    if len(failed):
-        raise typer.Exit(1)
-
-
-def _cut(slide: Slide, *, patch_px: int, um_per_px: float, stain: str) -> None:
-    """Patches as a model needs them on a slide that has none."""
-    from spatialsig import pp
-    from spatialsig._keys import PATCHES
-
-    if PATCHES not in slide.sdata.shapes and slide.path is not None:
-        pp.make_patches(slide.path, patch_px=patch_px, um_per_px=um_per_px)
-        if stain != "none":
-            pp.normalize_stain(slide.path, method=stain)

@@ -1,6 +1,6 @@
 """Messages in the words of the command line: what functions and arguments are called there.
 
-Floor 12, above pipeline. Used by cli/cohorts, cli/model_commands, cli/project_commands, cli.
+Floor 12, above pipeline, whole_slides. Used by cli/cohorts, cli/predict_command, cli/project_commands, cli.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ COMMAND_OF = {
     "io.read_xenium": "import", "io.read_atera": "import", "io.read_he": "import", "pp.filter_cells": "import", "pp.split": "split",
     "pp.highly_variable_genes": "train-ae", "tl.train_autoencoder": "train-ae", "tl.embed_cells": "embed",
     "pp.make_patches": "label", "pp.assign_cells": "label", "pp.normalize_stain": "label --normalize-stain",
-    "tl.score_cells": "label", "tl.aggregate_patches": "label", "tl.train_vit": "train", "tl.predict": "predict",
+    "tl.score_cells": "label", "tl.aggregate_patches": "label", "tl.train_vit": "train", "tl.predict": "predict", "tl.predict_files": "predict",
     "tl.evaluate": "evaluate", "io.repair": "repair", "io.optimize": "optimize", "io.verify": "verify", "io.status": "status",
 }  # fmt: skip
 _WITHOUT_VALUE = {

@@ -1,6 +1,6 @@
 """Tables that list slides, read and checked.
 
-Floor 7, above evaluation. Used by 6 modules of cli, cohort, io, pipeline.
+Floor 7, above evaluation. Used by 7 modules of cli, cohort, io, pipeline, whole_slides.
 """
 
 from __future__ import annotations
@@ -207,11 +207,12 @@ def _check_roles(rows: pd.DataFrame, places: Sequence[str], name: str) -> None:
             )
             msg = f"{at}: `{of_other}` {why}. Leave it empty."
             raise InputError(msg)
-        sizes.append(None if each[UM_PER_PX] is None else _size(each[UM_PER_PX], at))
+        sizes.append(None if each[UM_PER_PX] is None else pixel_size(each[UM_PER_PX], at))
     rows[UM_PER_PX] = pd.Series(sizes, dtype=object)
 
 
-def _size(value: Any, at: str) -> float:
+def pixel_size(value: Any, at: str) -> float:
+    """Size of a px that a manifest states ``at`` a place, µm."""
     try:
         size = float(str(value).replace(",", "."))
     except ValueError:

@@ -1,6 +1,6 @@
 """Scores of the patches of one slide written as GeoJSON, for QuPath.
 
-Floor 7, above evaluation. Called as sp.io.export_geojson; used by cli/project_commands.
+Floor 7, above evaluation. Called as sp.io.export_geojson; used by cli/project_commands, whole_slides/results.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A slide made of an H&E alone, on which no cells were measured; the size of the pixels of any image.
 
-Floor 7, above evaluation. Called as sp.io.mpp, sp.io.read_he; used by cli/slide_commands, cohort.
+Floor 7, above evaluation. Called as sp.io.mpp, sp.io.read_he; used by 3 modules of cli, cohort, whole_slides.
 """
 
 from __future__ import annotations

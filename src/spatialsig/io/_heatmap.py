@@ -1,6 +1,6 @@
 """One score of the patches of a slide written as an image with a scale.
 
-Floor 7, above evaluation. Called as sp.io.export_heatmap.
+Floor 7, above evaluation. Called as sp.io.export_heatmap; used by whole_slides/results.
 """
 
 from __future__ import annotations
@@ -75,24 +75,12 @@ def export_heatmap(
     if not np.isfinite(values).any():
         msg = f"{patches.where}: signature {signature!r} has no score on any of {len(values)} patches; there is nothing to draw."
         raise InputError(msg)
-    raster, corner = _raster(patches, values)
+    raster, corner = patches.raster(values)
     if name.endswith(".png"):
         um = patches.um_per_step / px_per_patch
         _write_png(Path(path), raster, limits, px_per_patch, signature=signature, um_per_px=um)
     else:
         _write_tiff(Path(path), raster, corner, patches, signature)
-
-
-def _raster(patches: ScoredPatches, values: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """One px per patch, NaN where there is none, and the corner (y, x) of the first px, level-0 px.
-
-    Where patches overlap, a px is the middle of its patch, so that the px lie side by side.
-    """
-    spec, first = patches.spec, patches.origins.min(axis=0)
-    cell = np.rint((patches.origins - first) / spec.stride_l0).astype(np.int64)
-    raster = np.full((cell.max(axis=0) + 1).tolist(), np.nan, np.float32)
-    raster[cell[:, 0], cell[:, 1]] = values
-    return raster, first + (spec.size_l0 - spec.stride_l0) / 2
 
 
 def _write_tiff(

@@ -1,6 +1,6 @@
 """The patches of one slide with their scores, as the exports write them.
 
-Floor 7, above evaluation. Used by io/_geojson, io/_heatmap.
+Floor 7, above evaluation. Used by io/_geojson, io/_heatmap, whole_slides/overview, whole_slides/results.
 """
 
 from __future__ import annotations
@@ -53,6 +53,17 @@ class ScoredPatches:
         names = list(self.table.var_names)
         check_key(names, signature, name="signature", where=f"table {self.table_key!r}")
         return dense(self.table.X[:, [names.index(signature)]]).astype(np.float64)[:, 0]
+
+    def raster(self, values: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        """One px per patch ``(h, w, ...)``, NaN where there is none, and the corner (y, x) of the first px, level-0 px.
+
+        Where patches overlap, a px is the middle of its patch, so that the px lie side by side.
+        """
+        first = self.origins.min(axis=0)
+        cell = np.rint((self.origins - first) / self.spec.stride_l0).astype(np.int64)
+        raster = np.full((*(cell.max(axis=0) + 1).tolist(), *values.shape[1:]), np.nan, np.float32)
+        raster[cell[:, 0], cell[:, 1]] = values
+        return raster, first + (self.spec.size_l0 - self.spec.stride_l0) / 2
 
     def layers(self) -> dict[str, NDArray[Any]]:
         """Deviations, errors and bounds ``(n, n_signatures)`` of the scores; refused where they cannot be those."""

@@ -14,7 +14,7 @@ import numpy as np
 from safetensors.torch import load_file
 
 from spatialsig._checks import check_files
-from spatialsig._files import draft_beside, flush_entry, object_or_empty, write_tensors, writing
+from spatialsig._files import object_or_empty, write_tensors
 from spatialsig._known import MODELS, model_words, what_is
 from spatialsig._paths import behind_links
 from spatialsig.errors import FileMissingError, InputError, StoreError
@@ -22,7 +22,7 @@ from spatialsig.models.record import DAMAGE, FIX, RUN, read_json, read_record, w
 from spatialsig.nn.evaluating import not_finite, refuse_not_finite
 from spatialsig.nn.signature import SignatureConfig
 from spatialsig.nn.vit import ViTConfig
-from spatialsig.store.atomic import exchange
+from spatialsig.store.atomic import replaced_directory
 
 if TYPE_CHECKING:
     import os
@@ -199,16 +199,8 @@ def replacing(directory: Path, *, overwrite: bool) -> Iterator[Path]:
     """Give an empty directory beside ``directory``; put it in its place once it is filled and on disk. A link stays."""
     directory = behind_links(directory)
     check_model_target(directory, overwrite=overwrite)
-    with writing(directory), draft_beside(directory) as draft:
+    with replaced_directory(directory) as draft:
         yield draft
-        for path in (*draft.iterdir(), draft):
-            flush_entry(path)
-        draft.chmod(0o755)
-        if directory.exists():
-            exchange(draft, directory)
-        else:
-            draft.replace(directory)
-        flush_entry(directory.parent)
 
 
 def config_from_json(cls: type[C], values: Mapping[str, Any], *, where: str) -> C:

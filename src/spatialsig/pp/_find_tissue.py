@@ -1,6 +1,6 @@
 """Outlines of the tissue, from the H&E.
 
-Floor 7, above evaluation. Called as sp.pp.find_tissue; used by pipeline/run_options, pipeline/run_steps.
+Floor 7, above evaluation. Called as sp.pp.find_tissue; used by 3 modules of pipeline, whole_slides.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Square patches of a fixed physical size, cut from the H&E.
 
-Floor 7, above evaluation. Called as sp.pp.make_patches; used by 4 modules of cli, datasets, pipeline.
+Floor 7, above evaluation. Called as sp.pp.make_patches; used by 5 modules of cli, datasets, pipeline, whole_slides.
 """
 
 from __future__ import annotations

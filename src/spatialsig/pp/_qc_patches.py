@@ -1,6 +1,6 @@
 """Quality of every patch: focus, glass, ink, folds, unusual stain.
 
-Floor 7, above evaluation. Called as sp.pp.qc_patches; used by pipeline/run_options, pipeline/run_steps.
+Floor 7, above evaluation. Called as sp.pp.qc_patches; used by 3 modules of pipeline, whole_slides.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Renames that either happen or do not, and the flushes that make them last.
 
-Floor 1, above the ground floor. Used by models/directory, store/commit, store/metadata, store/parts, store/swap.
+Floor 1, above the ground floor. Used by 6 modules of models, store, whole_slides.
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ import re
 import secrets
 import shutil
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from os import link
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from spatialsig._files import flush_entry
+from spatialsig._files import draft_beside, flush_entry, writing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -31,6 +35,20 @@ def exchange(first: Path, second: Path) -> None:
     """
     if not _exchange_at_once(first, second):
         _exchange_in_steps(first, second)
+
+
+@contextmanager
+def replaced_directory(directory: Path) -> Iterator[Path]:
+    """Give an empty directory beside ``directory``, and put it in its place once it is filled and on the disk."""
+    with writing(directory), draft_beside(directory) as draft:
+        yield draft
+        flush_tree(draft)
+        draft.chmod(0o755)
+        if directory.exists():
+            exchange(draft, directory)
+        else:
+            draft.replace(directory)
+        flush_entry(directory.parent)
 
 
 def _exchange_at_once(first: Path, second: Path) -> bool:

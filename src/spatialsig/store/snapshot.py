@@ -5,7 +5,7 @@ the same file before and after reading, nothing was swapped in between.
 
 Opening a table costs some hundred small reads whatever its size, so that on small slides it is a third of all work.
 
-Floor 1, above the ground floor. Used by io/_store, slide/slides.
+Floor 1, above the ground floor. Used by io/_store, slide/slides, whole_slides/one_slide.
 """
 
 from __future__ import annotations

@@ -4,11 +4,16 @@ Floor 7: may import the ground floor and geometry, nn, signatures, stats, store,
 inference, labels, evaluation.
 """
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import lazy_loader
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pandas as pd
+
     from ._aggregate import aggregate_patches
     from ._attention import attention
     from ._autoencoder import embed_cells, train_autoencoder
@@ -24,6 +29,8 @@ if TYPE_CHECKING:
     from ._summary import compare_methods, summarise
     from ._vit import train_vit
 
+    predict_files: Callable[..., pd.DataFrame]
+
 __all__ = [
     "aggregate_patches",
     "attention",
@@ -38,6 +45,7 @@ __all__ = [
     "findings",
     "noise_ceiling",
     "predict",
+    "predict_files",
     "pretrain_vit",
     "score_cells",
     "summarise",
@@ -46,8 +54,11 @@ __all__ = [
     "train_vit",
 ]
 
+# tools made of functions of `io`, `pp` and `tl` lie above these rooms: name -> the room that holds it
+ABOVE = {"predict_files": "spatialsig.whole_slides"}
+
 # each function brings its own heavy packages, on first use
-__getattr__, __dir__, _ = lazy_loader.attach(
+_of_this_room, _, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "_aggregate": ["aggregate_patches"],
@@ -66,3 +77,13 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "_vit": ["train_vit"],
     },
 )
+
+
+def __getattr__(name: str) -> Any:
+    if name in ABOVE:
+        return getattr(import_module(ABOVE[name]), name)
+    return _of_this_room(name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

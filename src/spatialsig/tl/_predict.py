@@ -1,6 +1,6 @@
 """Predicted signature scores of every patch of a slide, with or without expression.
 
-Floor 7, above evaluation. Called as sp.tl.predict; used by cli/model_commands, datasets/_toy, pipeline/run_steps.
+Floor 7, above evaluation. Called as sp.tl.predict; used by 4 modules of cli, datasets, pipeline, whole_slides.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """OME-Zarr 0.4 (Zarr 2) and 0.5 (Zarr 3) opened as RGB pixels.
 
-Floor 7, above evaluation. Used by io/images/open_rgb.
+Floor 7, above evaluation. Used by io/images/open_rgb, whole_slides/listing.
 """
 
 from __future__ import annotations
