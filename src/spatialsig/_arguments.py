@@ -28,7 +28,7 @@ from pydantic import AfterValidator, ConfigDict, Field, InstanceOf, Strict, Type
 
 from spatialsig._checks import NAME_RULE, check_options, misplaced, names_element
 from spatialsig._misfits import brackets, in_words, misfit, place_in, saved_there, short
-from spatialsig._paths import local_path
+from spatialsig._paths import as_address, local_path
 from spatialsig.errors import InputError, OptionError
 
 
@@ -36,6 +36,10 @@ def _element_name(key: str) -> str:
     if not names_element(key):
         raise ValueError(NAME_RULE)
     return key
+
+
+class Anywhere:
+    """Marks an argument that takes the address of another machine as well as a path of this one."""
 
 
 # strict, for records too: a truth value is no number
@@ -53,6 +57,7 @@ Several: TypeAlias = Annotated[int, Strict(), Field(ge=2, le=10**6)]
 Seed: TypeAlias = Annotated[int, Strict(), Field(ge=0, le=2**32 - 1)]
 Key: TypeAlias = Annotated[str, Field(min_length=1)]
 AnyPath: TypeAlias = Key | Path
+AnyPlace: TypeAlias = Annotated[Key | Path, Anywhere]  # a path or an address, to read from
 NewKey: TypeAlias = Annotated[str, AfterValidator(_element_name)]
 
 PUBLIC_ROOMS = ("datasets", "io", "models", "pl", "pp", "tl")
@@ -121,7 +126,7 @@ def fitting(owner: Any, given: Mapping[str, Any], *, of: str) -> dict[str, Any]:
             fit[name] = _configured(configurations[name], value, name)
         elif name in adapters:
             fit[name] = _fitting(adapters[name], value, name=name, of=of)
-            if name in paths:
+            if name in paths and not (name in taking_addresses(owner) and _is_address(fit[name])):
                 fit[name] = _on_this_machine(paths[name], fit[name], name=name, of=of)
     return fit
 
@@ -130,6 +135,17 @@ def fitting(owner: Any, given: Mapping[str, Any], *, of: str) -> dict[str, Any]:
 def _paths(owner: Any) -> dict[str, Any]:
     """Arguments that take paths, alone or as the values of a mapping, and their annotations."""
     return {name: hint for name, hint in get_type_hints(owner).items() if _takes_path(hint) or _takes_paths(hint)}
+
+
+@functools.cache
+def taking_addresses(owner: Any) -> frozenset[str]:
+    """Arguments that take the address of another machine as well."""
+    hints = get_type_hints(owner, include_extras=True)
+    return frozenset(name for name, hint in hints.items() if Anywhere in getattr(hint, "__metadata__", ()))
+
+
+def _is_address(value: Any) -> bool:
+    return isinstance(value, str | Path) and as_address(value) is not None
 
 
 def _takes_path(hint: Any) -> bool:

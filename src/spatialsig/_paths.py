@@ -90,8 +90,20 @@ def _here(text: str) -> str:
         address = urlsplit(text)  # a `Path` has lost one slash, which makes no difference here
         if address.netloc in ("", "localhost"):
             return url2pathname(address.path)
-    msg = f"a path of this machine, and {scheme}:// is an address: copy the data here, or mount the place as a folder"
+    msg = (
+        f"a path of this machine, and {scheme}:// is an address: copy the data here, or mount the place as a folder; "
+        "the store of a slide is read from there by `sp.io.read`, what is made of it stays in memory, and `sp.io.write` "
+        "saves it in a store of this machine"
+    )
     raise ValueError(msg)
+
+
+def as_address(path: str | Path) -> str | None:
+    """Address of another machine with both its slashes, of which a ``Path`` keeps one; None for a path of this machine."""
+    found = _ADDRESS.match(str(path))
+    if found is None or found[1].lower() == "file":
+        return None
+    return f"{found[1].lower()}://{str(path)[found.end() :].strip('/')}"
 
 
 def behind_links(path: Path) -> Path:

@@ -23,6 +23,7 @@ from spatialsig.data.resources import batch_memory, open_array
 from spatialsig.errors import InputError, StoreError
 from spatialsig.stats.stain import recolour
 from spatialsig.store.chunk_files import sources_of
+from spatialsig.store.remote.pixels import workers_for
 from spatialsig.store.stored.damage import decoding
 
 if TYPE_CHECKING:
@@ -248,7 +249,13 @@ def _read(pixels: Path | Any, first: Ints, last: Ints, out: Sequence[NDArray[np.
     if isinstance(pixels, DataArray):
         pixels = pixels.data
     windows = [pixels[box] for box in boxes]
-    return lambda: _fill(out, compute(*windows) if isinstance(pixels, DaskArray) else windows)  # type: ignore[no-untyped-call]
+    return lambda: _fill(out, _computed(windows) if isinstance(pixels, DaskArray) else windows)
+
+
+def _computed(windows: Sequence[DaskArray]) -> Iterable[Any]:
+    """Windows of a lazy array in one computation, so that what they share is read once."""
+    windows = list(windows)
+    return compute(*windows, **workers_for(windows[0])) if windows else ()  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _fill(out: Sequence[NDArray[np.uint8]], windows: Iterable[Any]) -> None:

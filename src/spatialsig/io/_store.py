@@ -5,14 +5,16 @@ Floor 7, above evaluation. Called as sp.io.optimize, sp.io.read, sp.io.write; us
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 from spatialdata import SpatialData
 
-from spatialsig._arguments import AnyPath, checked
+from spatialsig._arguments import AnyPath, AnyPlace, checked
 from spatialsig._checks import warn
+from spatialsig._paths import as_address
 from spatialsig.data.level_pixels import check_shown
 from spatialsig.data.pyramid import image_levels
 from spatialsig.errors import InputError
@@ -20,11 +22,10 @@ from spatialsig.slide.counts import check_unique, refuse_masked, warn_without_at
 from spatialsig.store.commit import create_store
 from spatialsig.store.layout import as_layout
 from spatialsig.store.relayout import relayout
+from spatialsig.store.remote.places import Place
+from spatialsig.store.remote.reading import read_remote
 from spatialsig.store.snapshot import read_store
 from spatialsig.store.stream import as_streamed
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 _COLUMNS: Mapping[str, str] = {"image": "object", "bytes_before": "int64", "bytes_after": "int64"}
@@ -95,24 +96,39 @@ def write(
 
 
 @checked
-def read(path: AnyPath) -> SpatialData:
-    """Read a store into an object whose images and points stay on disk until they are asked for.
+def read(path: AnyPlace, *, storage_options: Mapping[str, Any] | None = None) -> SpatialData:
+    """Read a store into an object whose images and points stay where they are until they are asked for.
 
     Parameters
     ----------
     path
-        Directory written by :func:`write`, a reader with ``out`` such as :func:`read_xenium`, or spatialdata.
+        Directory written by :func:`write`, a reader with ``out`` such as :func:`read_xenium`, or spatialdata; or the address
+        of one on another machine (``https://``, ``s3://``, ``gs://`` and what else fsspec [1]_ knows).
+    storage_options
+        For an address: what its backend in fsspec takes, such as ``{"anon": True}`` for an open bucket of S3; by default what
+        fsspec's own configuration says.
 
     Returns
     -------
     The object, backed by the store. A table in which two genes have one name is warned of.
+
+    Of an address the object is in memory: ``sdata.path`` is None and all that is made of it stays in memory, until :func:`write`
+    saves it in a store of this machine. Its tables and shapes are fetched whole, chunks of its images and labels when they are
+    asked for; points are not read, which a warning says.
 
     Raises
     ------
     FileMissingError
         If there is nothing at ``path``.
     StoreError
-        If it is no SpatialData store, or a damaged one.
+        If it is no SpatialData store, or a damaged one; for an address, also if it cannot be reached, its backend is not
+        installed, or the store was changed while it was read.
+    InputError
+        If ``storage_options`` are given for a path of this machine.
+
+    References
+    ----------
+    .. [1] fsspec: file system specification for Python. https://filesystem-spec.readthedocs.io
 
     Examples
     --------
@@ -125,7 +141,11 @@ def read(path: AnyPath) -> SpatialData:
     ['cell_circles', 'he_image', 'table']
     >>> folder.cleanup()
     """
-    sdata = read_store(Path(path))
+    address = as_address(path)
+    if address is None and storage_options is not None:
+        msg = f"`storage_options` are for addresses such as s3://bucket/slide.zarr; {str(path)!r} is a path of this machine: leave them out."
+        raise InputError(msg)
+    sdata = read_store(Path(path)) if address is None else read_remote(Place(address, storage_options or {}))
     for key, table in sdata.tables.items():
         try:
             check_unique(table.var_names, where=f"{str(path)!r}: tables[{key!r}].var_names")

@@ -87,9 +87,14 @@ def read_manifest(file: Path) -> dict[str, set[Entry]] | None:
         data = file.read_bytes()
     except FileNotFoundError:
         return None
+    return entries_of(data, name=str(file))
+
+
+def entries_of(data: bytes, *, name: str) -> dict[str, set[Entry]]:
+    """As :func:`read_manifest`, of the content of a manifest called ``name``."""
     title, _, body = data.partition(b"\n")
     if title != f"{_TITLE} {entry_of(body).crc:08x}".encode():
-        msg = f"{str(file)!r} is damaged: its checksum does not fit; the files that it lists cannot be checked."
+        msg = f"{name!r} is damaged: its checksum does not fit; the files that it lists cannot be checked."
         raise StoreError(msg)
     found: dict[str, set[Entry]] = {}
     for line in body.decode().splitlines():

@@ -83,7 +83,6 @@ def damaged_file(array: Path) -> Path | None:
 def undecodable(array: zarr.Array[Any]) -> str | None:
     """Name of the first chunk that cannot be decoded, tried one after another from several threads."""
     steps = array.shards or array.chunks
-    indices = itertools.product(*(range(-(-size // step)) for size, step in zip(array.shape, steps, strict=True)))
 
     def tried(index: tuple[int, ...]) -> str | None:
         try:
@@ -93,9 +92,19 @@ def undecodable(array: zarr.Array[Any]) -> str | None:
         return None
 
     with ThreadPoolExecutor(max_workers=settings.threads) as pool:
-        found = next(filter(None, pool.map(tried, indices)), None)
+        found = next(filter(None, pool.map(tried, _indices(array))), None)
         pool.shutdown(cancel_futures=True)
     return found
+
+
+def chunk_names(array: zarr.Array[Any]) -> Iterator[str]:
+    """Names of all chunks of an array, relative to it, whether they were written or not."""
+    return (str(array.metadata.encode_chunk_key(index)) for index in _indices(array))
+
+
+def _indices(array: zarr.Array[Any]) -> Iterator[tuple[int, ...]]:
+    steps = array.shards or array.chunks
+    return itertools.product(*(range(-(-size // step)) for size, step in zip(array.shape, steps, strict=True)))
 
 
 def in_words(file: Path) -> str:

@@ -1,0 +1,4 @@
+"""Stores of other machines, read through fsspec; nothing is written there.
+
+Floor 1.
+"""
