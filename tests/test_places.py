@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import spatialsig as sp
-from spatialsig._arguments import fitting
+from spatialsig._arguments import fitting, taking_addresses
 from spatialsig._files import replaced, write_text
-from spatialsig._paths import local_path
+from spatialsig._paths import as_address, local_path
 from spatialsig.errors import FileMissingError, InputError, StoreError
 from spatialsig.pl.drawing.canvas import canvas, save_figure
 
@@ -61,6 +61,8 @@ OF_MAPPINGS = [
     for argument, hint in _hints(call).items()
     if any(get_origin(kind) is Mapping and Path in _kinds(get_args(kind)[1]) for kind in _kinds(hint))
 ]
+ANYWHERE = {(name, argument) for name, argument in PATHS if argument in taking_addresses(inspect.unwrap(CALLS[name]))}
+ADDRESSES = {"s3", "a path that was an address", "https"}  # which those take
 REFUSED: dict[str, tuple[str | Path, str]] = {
     "s3": ("s3://bucket/x.zarr", "s3:// is an address: copy the data here, or mount the place as a folder"),
     "a path that was an address": (Path("gs://bucket/x.zarr"), "gs:// is an address"),
@@ -87,6 +89,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_what_is_no_path_of_this_machine_is_refused_by_every_function(place: Path, kind: str) -> None:
     given, message = REFUSED[kind]
     for name, argument in PATHS:
+        if kind in ADDRESSES and (name, argument) in ANYWHERE:
+            continue
         with pytest.raises(InputError, match=message) as caught:
             CALLS[name](**{argument: given})
         assert str(caught.value).startswith(f"`{argument}="), (name, str(caught.value))
@@ -127,6 +131,29 @@ def test_the_functions_that_take_paths_say_so_in_their_annotations() -> None:
     assert named <= found, sorted(named - found)
     assert len(found) > 90
     assert {name for name, _ in OF_MAPPINGS} >= {"Cohort.__init__", "pp.align_he"}
+
+
+def test_only_the_function_that_reads_a_store_takes_addresses() -> None:
+    assert ANYWHERE == {("io.read", "path")}
+    for kind in ADDRESSES:
+        assert fitting(CALLS["io.read"], {"path": REFUSED[kind][0]}, of="io.read") == {"path": REFUSED[kind][0]}
+
+
+@pytest.mark.parametrize(
+    ("given", "address"),
+    [
+        ("s3://bucket/x.zarr/", "s3://bucket/x.zarr"),
+        (Path("https://host/a/x.zarr"), "https://host/a/x.zarr"),
+        ("HTTP://host:80/x", "http://host:80/x"),
+        ("memory://x", "memory://x"),
+        ("file:///x", None),
+        ("C:/slides", None),
+        ("a/b:/c", None),
+        ("x.zarr", None),
+    ],
+)
+def test_an_address_has_both_its_slashes(given: str | Path, address: str | None) -> None:
+    assert as_address(given) == address
 
 
 def test_ordinary_paths_stay_as_they_are(place: Path) -> None:

@@ -1,6 +1,6 @@
 """Paths: those of this machine, and what the links in them lead to.
 
-Ground floor. Used by _arguments, _files, io/_cohort, models/directory, store/commit, store/lock, store/swap.
+Ground floor. Used by 9 modules of _arguments, _files, cli, io, models, store.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ import yaml
 
 from spatialsig._checks import check_options
 from spatialsig._known import what_is
+from spatialsig._paths import as_address
 from spatialsig._settings import settings
 from spatialsig._yaml import read_yaml
 from spatialsig.cli.cohorts import choose, is_chosen
@@ -61,6 +62,12 @@ def show_version(value: bool) -> None:  # noqa: FBT001 (as typer calls it)
 
 def check_stores(path: Path) -> None:
     """Refuse what is neither a store, nor a directory of stores, nor the csv of a cohort."""
+    if (address := as_address(path)) is not None:
+        msg = (
+            f"{address} is an address, and this command works in stores of this machine: copy the store here, or read it in Python "
+            "with `sp.io.read`. `spatialsig status` and `spatialsig export seed` take addresses."
+        )
+        raise InputError(msg)
     if not path.exists():
         msg = f"{path} does not exist; wanted a store, a directory of stores, or the csv of a cohort."
         raise FileMissingError(msg)
@@ -70,18 +77,29 @@ def check_stores(path: Path) -> None:
         raise InputError(msg)
 
 
-def slides_at(path: Path) -> Data:
-    """One store, or the cohort that lies at ``path``, or the part of it that is asked for."""
-    check_stores(path)
-    if (path / "zarr.json").is_file() or (path / ".zgroup").is_file():
+def slides_at(path: Path, *, reads_only: bool = False) -> Data:
+    """One store, or the cohort that lies at ``path``, or the part of it that is asked for.
+
+    A command that ``reads_only`` may be given the address of a store on another machine.
+    """
+    address = as_address(path) if reads_only else None
+    if address is None:
+        check_stores(path)
+    if address is not None or (path / "zarr.json").is_file() or (path / ".zgroup").is_file():
         if is_chosen():
-            msg = f"{path} is the store of one slide; `--only` and `--index` choose from the cohort in a directory."
+            msg = f"{address or path} is the store of one slide; `--only` and `--index` choose from the cohort in a directory."
             raise InputError(msg)
-        return path
+        return path if address is None else _read(address)
     from spatialsig.cohort import Cohort
 
     cohort = Cohort(path)
     return cohort.part(choose(list(cohort))) if is_chosen() else cohort
+
+
+def _read(address: str) -> Data:
+    from spatialsig.io import read
+
+    return read(address)
 
 
 def held_out(test_fold: int, *, all_slides: bool) -> int | None:

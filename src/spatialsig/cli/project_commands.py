@@ -89,7 +89,10 @@ def report(
 
 def status(
     place: Annotated[
-        Path, typer.Argument(help="Directory of a run, a store, a directory of stores, or the csv of a cohort.")
+        Path,
+        typer.Argument(
+            help="Directory of a run, a store or its address, a directory of stores, or the csv of a cohort."
+        ),
     ],
     *,
     parts: Annotated[bool, typer.Option("--parts", help="List every result, and what it was made from.")] = False,
@@ -102,7 +105,7 @@ def status(
 
     prepare(quiet=quiet)
     failed = _say_run(place)
-    data = slides_at(place / "stores" if _is_run(place) else place)
+    data = slides_at(place / "stores" if _is_run(place) else place, reads_only=True)
     made, samples = status_of(data), [slide.name for slide in recorded_slides(data)]
     shown = made[["sample", "what", "part", "made_by", "state", "made_from"]] if parts else steps_of(samples, made)
     typer.echo(shown.to_string(index=False) if len(made) else "nothing here has a record of what it was made from")
@@ -229,5 +232,7 @@ def seed_layout(
 
     prepare(quiet=quiet)
     model = None if autoencoder is None else Autoencoder.load(autoencoder)
-    io.export_seed_layout(slides_at(stores), out, autoencoder=model, **keywords(further, io.export_seed_layout))
+    io.export_seed_layout(
+        slides_at(stores, reads_only=True), out, autoencoder=model, **keywords(further, io.export_seed_layout)
+    )
     typer.echo(f"layout: {out}")

@@ -255,7 +255,7 @@ def _read(pixels: Path | Any, first: Ints, last: Ints, out: Sequence[NDArray[np.
 def _computed(windows: Sequence[DaskArray]) -> Iterable[Any]:
     """Windows of a lazy array in one computation, so that what they share is read once."""
     windows = list(windows)
-    return compute(*windows, **workers_for(windows[0])) if windows else ()  # type: ignore[no-any-return, no-untyped-call]
+    return compute(*windows, **workers_for(windows[0])) if windows else ()  # type: ignore[no-untyped-call]
 
 
 def _fill(out: Sequence[NDArray[np.uint8]], windows: Iterable[Any]) -> None:

@@ -1,13 +1,13 @@
 """Write, read and re-chunk stores.
 
-Floor 7, above evaluation. Called as sp.io.optimize, sp.io.read, sp.io.write; used by 3 modules of 3 rooms.
+Floor 7, above evaluation. Called as sp.io.optimize, sp.io.read, sp.io.write; used by 4 modules of 3 rooms.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import pandas as pd
 from spatialdata import SpatialData
@@ -26,7 +26,6 @@ from spatialsig.store.remote.places import Place
 from spatialsig.store.remote.reading import read_remote
 from spatialsig.store.snapshot import read_store
 from spatialsig.store.stream import as_streamed
-
 
 _COLUMNS: Mapping[str, str] = {"image": "object", "bytes_before": "int64", "bytes_after": "int64"}
 

@@ -3,7 +3,7 @@
 The file moves with its element, so the two always belong together. In a table it lies in ``obs``: readers list the
 groups of a table, never those of a data frame.
 
-Floor 1, above the ground floor. Used by 12 modules of slide, store.
+Floor 1, above the ground floor. Used by 14 modules of slide, store.
 """
 
 from __future__ import annotations

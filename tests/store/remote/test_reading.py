@@ -21,14 +21,13 @@ from dask.array import Array as DaskArray
 from scipy import sparse
 from spatialdata.models import Image2DModel, Labels2DModel, TableModel
 from spatialdata.transformations import get_transformation
+from tests.served import Served, served
+from tests.store.conftest import TO_GLOBAL, image, labels, picture, points, squares, table
 
 import spatialsig as sp
 from spatialsig.errors import FileMissingError, InputError, SpatialsigWarning, StoreError
 from spatialsig.store.layout import levels_of
 from spatialsig.store.remote.places import Place, _connected
-
-from ...served import Served, served
-from ..conftest import TO_GLOBAL, image, labels, picture, points, squares, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,7 +44,9 @@ def slide() -> sd.SpatialData:
         images={
             "he": image(600, 500, scale_factors=[2, 2]),
             "flat": image(90, 70),
-            "dapi": Image2DModel.parse(picture(40, 50)[..., :1].astype(np.uint16).transpose(2, 0, 1), c_coords=["dapi"]),
+            "dapi": Image2DModel.parse(
+                picture(40, 50)[..., :1].astype(np.uint16).transpose(2, 0, 1), c_coords=["dapi"]
+            ),
         },
         labels={
             "cells": labels(),
@@ -158,7 +159,9 @@ def test_what_is_not_there_or_does_not_answer_is_named(server: Served, tmp_path:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with pytest.raises(StoreError, match=rf"'http://\*\*\*@127\.0\.0\.1:{port}/s\.zarr.* cannot be read: .*Check the address"):
+    with pytest.raises(
+        StoreError, match=rf"'http://\*\*\*@127\.0\.0\.1:{port}/s\.zarr.* cannot be read: .*Check the address"
+    ):
         sp.io.read(f"http://me:secret@127.0.0.1:{port}/s.zarr")
     for status, what in ((500, "ClientResponseError: 500"), (403, "access is refused|ClientResponseError: 403")):
         server.answers["zarr.json"] = status
@@ -172,7 +175,10 @@ def test_what_is_not_there_or_does_not_answer_is_named(server: Served, tmp_path:
         ("<html>", "its zarr.json is no JSON"),
         ("[1]", "no SpatialData store"),
         ('{"zarr_format": 3, "node_type": "group", "attributes": {}}', "'spatialdata_attrs' is missing"),
-        ('{"attributes": {"spatialdata_attrs": {"version": "0.2"}}}', "no copy of its metadata in its root.*sp.io.repair"),
+        (
+            '{"attributes": {"spatialdata_attrs": {"version": "0.2"}}}',
+            "no copy of its metadata in its root.*sp.io.repair",
+        ),
         (
             '{"attributes": {"spatialdata_attrs": {}}, "consolidated_metadata": {"metadata": {"tables/../../x": {}}}}',
             r"names? a part 'tables/\.\./\.\./x'",
@@ -211,7 +217,9 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("how", DAMAGE)
-@pytest.mark.parametrize("part", ["tables/table/obs/patch_id/c/0", "shapes/squares/shapes.parquet", "images/he/*0/c/0/0/0"])
+@pytest.mark.parametrize(
+    "part", ["tables/table/obs/patch_id/c/0", "shapes/squares/shapes.parquet", "images/he/*0/c/0/0/0"]
+)
 def test_a_damaged_file_is_named(server: Served, local: Path, tmp_path: Path, how: str, part: str) -> None:
     (file,) = (tmp_path / "s.zarr").glob(part)
     DAMAGE[how](file)

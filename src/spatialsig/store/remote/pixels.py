@@ -1,4 +1,7 @@
-"""Pixels of a store of another machine: lazy arrays that fetch a chunk when something of it is asked for, once per computation."""
+"""Pixels of a store of another machine: lazy arrays that fetch a chunk when something of it is asked for, once per computation.
+
+Floor 1, above the ground floor. Used by data/patches, store/remote/reading.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +73,7 @@ class RemotePixels:
     def lazy(self) -> da.Array:
         """As an array of dask."""
         empty = self.array
-        pixels: da.Array = da.from_array(  # type: ignore[no-untyped-call]
+        pixels: da.Array = da.from_array(
             self,
             chunks=empty.shards or empty.chunks,
             name=_LAYER + tokenize(self.place.address, self.name, self.stamp),  # type: ignore[no-untyped-call]

@@ -1,6 +1,8 @@
 """A store of another machine as a place that files are fetched from; whatever a backend raises names the address and the fix.
 
 No backend of fsspec has the renames and locks that our commits rest on, so that nothing is ever written to an address.
+
+Floor 1, above the ground floor. Used by io/_store, store/remote/pixels, store/remote/reading.
 """
 
 from __future__ import annotations

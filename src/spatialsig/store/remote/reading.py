@@ -2,6 +2,8 @@
 
 ``spatialdata`` reads a copy of the metadata, tables and shapes from a temporary folder, so that every element is what it
 would be of a store of this machine; the pixels of images and labels, of which the folder holds none, are then put in place of theirs.
+
+Floor 1, above the ground floor. Used by io/_store.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Metadata files of a store, read with errors that name them, and what to do about one that is damaged.
 
-Floor 1, above the ground floor. Used by 13 modules of data, io, slide, store.
+Floor 1, above the ground floor. Used by 15 modules of data, io, slide, store.
 """
 
 from __future__ import annotations
