@@ -16,7 +16,7 @@ OUT ?= demo
 comma := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow coverage screen lint heads notebooks docs bench-demo bench-her2st bench-qc-alignment bench-import bench-import-counts bench-render bench-fuzz-bundle bench-fuzz-arguments bench-patch-reads bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology bench-pretraining bench-leak bench-seed-parity soak-store soak-training bench-bitflips bench-layout bench-conformal bench-whole-slide bench-traps bench-intervals bench-ceiling bench-vit-speed bench-ladder bench-ladder-1um bench-signs bench-report bench-walks bench-lineage bench-memory bench-busy bench-cluster bench-answers bench-damaged-models clean
+.PHONY: help demo test test-slow coverage screen lint heads notebooks docs bench-demo bench-her2st bench-qc-alignment bench-import bench-import-counts bench-render bench-fuzz-bundle bench-fuzz-arguments bench-patch-reads bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology bench-pretraining bench-leak bench-seed-parity soak-store soak-training bench-bitflips bench-layout bench-conformal bench-whole-slide bench-predict-files bench-traps bench-intervals bench-ceiling bench-vit-speed bench-ladder bench-ladder-1um bench-signs bench-report bench-walks bench-lineage bench-memory bench-busy bench-cluster bench-answers bench-damaged-models clean
 
 help:  ## show the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -164,6 +164,9 @@ bench-conformal: $(VENV)/.package  ## how often intervals hold on held-out synth
 
 bench-whole-slide: $(VENV)/.package  ## predicting a whole slide and training on it, beside the prototype fed by ImageTilesDataset
 	$(PY) benchmarks/whole_slide.py
+
+bench-predict-files: $(VENV)/.test  ## a slide of 40,000 x 30,000 px from its file: memory, reading, speed beside the network alone and the prototype
+	$(PY) benchmarks/predict_files.py
 
 bench-ladder: $(VENV)/.package  ## what share of the predictable is predicted, by slides, stain, input (hours; resumes)
 	$(PY) benchmarks/ladder.py

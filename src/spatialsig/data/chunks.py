@@ -23,8 +23,9 @@ import numpy as np
 from google_crc32c import value as crc32c
 
 from spatialsig._settings import settings
+from spatialsig.data.file_levels import FileLevel
 from spatialsig.data.resources import CHUNK_POOL_SHARE, batch_memory
-from spatialsig.errors import StoreError
+from spatialsig.errors import InputError, StoreError
 from spatialsig.store.chunk_files import was_written
 from spatialsig.store.stored.documents import damaged, document_of, what_to_do
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     Index = tuple[int, int, int]
     Part = tuple[NDArray[np.uint8], list[int], list[int]]  # a window; y0, x0, y1, x1 in it; the same in the chunk
-    Job = tuple["StoredArray", Index, list[Part], bool, str]
+    Job = tuple["StoredArray | FileLevel", Index, list[Part], bool, str]
     Ints = NDArray[np.int64]
 
 _CODECS = {(): (False, False), ("zstd",): (True, False), ("crc32c",): (False, True), ("zstd", "crc32c"): (True, True)}
@@ -137,7 +138,13 @@ def _layout(path: Path, document: dict[str, Any], stamp: tuple[int, int]) -> Sto
 
 
 def window_jobs(
-    array: StoredArray, first: Ints, last: Ints, targets: Sequence[NDArray[np.uint8]], *, keep: bool, name: str
+    array: StoredArray | FileLevel,
+    first: Ints,
+    last: Ints,
+    targets: Sequence[NDArray[np.uint8]],
+    *,
+    keep: bool,
+    name: str,
 ) -> list[Job]:
     """One job per chunk that puts its pixels into all windows that show it.
 
@@ -173,7 +180,7 @@ def window_jobs(
     return [(array, (layer, *index), part, keep, name) for index, part in parts.items() for layer in layers]
 
 
-def _place(array: StoredArray, index: Index, parts: list[Part], keep: bool) -> None:  # noqa: FBT001 - part of a job
+def _place(array: StoredArray | FileLevel, index: Index, parts: list[Part], keep: bool) -> None:  # noqa: FBT001 - part of a job
     depth, height, width = array.chunk
     start, stop = index[0] * depth, min((index[0] + 1) * depth, array.shape[0])
     if len(parts) == 1 and not keep:
@@ -210,6 +217,8 @@ def _each(jobs: Sequence[Job]) -> None:
         try:
             _place(array, index, parts, keep)
         except (ValueError, OSError) as error:
+            if isinstance(array, FileLevel) or isinstance(error, InputError):
+                raise  # it names the file and the place
             file = Path(array.path, array.key.format(*index))
             msg = f"{name}: cannot read {array.path}: {error}. {what_to_do(file)}"
             raise StoreError(msg) from error
@@ -220,7 +229,7 @@ def _threads(n: int, _pid: int) -> ThreadPoolExecutor:  # threads do not survive
     return ThreadPoolExecutor(n, thread_name_prefix="chunk-decode")
 
 
-def _decoded(array: StoredArray, index: Index) -> NDArray[np.uint8]:
+def _decoded(array: StoredArray | FileLevel, index: Index) -> NDArray[np.uint8]:
     """A chunk in memory of the calling thread, until its next one."""
     held: NDArray[np.uint8] | None = getattr(_scratch, "chunk", None)
     if held is None or held.shape != array.chunk:
@@ -233,11 +242,11 @@ class _KeptChunks:
     """Decoded chunks, the last used ones, up to a share of ``settings.patch_cache_mb``."""
 
     def __init__(self) -> None:
-        self._chunks: OrderedDict[tuple[StoredArray, Index], NDArray[np.uint8]] = OrderedDict()
+        self._chunks: OrderedDict[tuple[StoredArray | FileLevel, Index], NDArray[np.uint8]] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def decoded(self, array: StoredArray, index: Index) -> NDArray[np.uint8]:
+    def decoded(self, array: StoredArray | FileLevel, index: Index) -> NDArray[np.uint8]:
         key = array, index
         with self._lock:
             if key in self._chunks:

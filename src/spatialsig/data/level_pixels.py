@@ -16,6 +16,7 @@ import zarr
 from dask.array import Array as DaskArray
 from xarray import DataArray
 
+from spatialsig.data.file_levels import FileLevel
 from spatialsig.data.pyramid import area_weights
 from spatialsig.errors import InputError
 from spatialsig.store.chunk_files import sources_of
@@ -156,5 +157,7 @@ def _windows(level: ImageLevel) -> Windows:
 
 def is_lazy(pixels: Any) -> bool:
     """Whether an array is computed when it is read: a window of a coarse level may take the whole image."""
+    if isinstance(pixels, FileLevel):
+        return True
     data = pixels.data if isinstance(pixels, DataArray) else pixels
     return isinstance(data, DaskArray) and not all(str(layer).startswith(_AS_IT_IS) for layer in data.dask.layers)

@@ -18,6 +18,7 @@ from xarray import DataArray
 
 from spatialsig._checks import check_positive
 from spatialsig.data.chunks import run, stored_array, window_jobs
+from spatialsig.data.file_levels import FileLevel
 from spatialsig.data.pyramid import ImageLevel, area_weights, image_levels, level_corner, resample
 from spatialsig.data.resources import batch_memory, open_array
 from spatialsig.errors import InputError, StoreError
@@ -183,7 +184,7 @@ def _start(request: Request) -> tuple[list[Job], Callable[[], None]]:
     for k in inexact:
         out[k] = np.empty((3, *(last[k] - first[k])), np.uint8)
     pixels = source.level.pixels
-    stored = stored_array(pixels) if isinstance(pixels, Path) else None
+    stored = stored_array(pixels) if isinstance(pixels, Path) else pixels if isinstance(pixels, FileLevel) else None
     with _named(source):
         wait = None if stored is not None else _read(pixels, first, last, out)
 

@@ -18,6 +18,7 @@ from xarray import DataArray
 
 from spatialsig._checks import check_key
 from spatialsig.data.chunks import stored_array
+from spatialsig.data.file_levels import FileLevel, file_level
 from spatialsig.data.images import check_rgb
 from spatialsig.data.resources import open_array
 from spatialsig.store.chunk_files import check_whole, sources_of
@@ -36,7 +37,9 @@ _SNAP = 1e-6  # px; closer to a pixel edge than this counts as on it
 class ImageLevel:
     """One level of a pyramid."""
 
-    pixels: Path | Any  # Zarr array on disk, or an array ``(3, y, x)`` uint8 (numpy, dask or xarray)
+    pixels: (
+        Path | FileLevel | Any
+    )  # Zarr array on disk, level of a file, or an array ``(3, y, x)`` uint8 (numpy, dask or xarray)
     shape: tuple[int, int]  # height and width, px of this level
     downsample: tuple[float, float] = (1.0, 1.0)  # level-0 px per px of this level, along y and x
 
@@ -47,6 +50,8 @@ class ImageLevel:
             stored = stored_array(self.pixels)
             shape = open_array(self.pixels).chunk_layout.read_chunk.shape if stored is None else stored.chunk
             return int(shape[-2]), int(shape[-1])
+        if isinstance(self.pixels, FileLevel):
+            return self.pixels.chunk[1:]
         data = self.pixels.data if isinstance(self.pixels, DataArray) else self.pixels
         return tuple(map(int, data.chunksize[-2:])) if isinstance(data, DaskArray) else None  # type: ignore[return-value]
 
@@ -54,8 +59,8 @@ class ImageLevel:
 def image_levels(sdata: SpatialData, image_key: str) -> tuple[ImageLevel, ...]:
     """Pyramid of an image element, finest first.
 
-    Levels that are stored as they are in a Zarr store come back as paths, to be read without dask; levels in memory,
-    cropped, or computed lazily come back as their arrays.
+    Levels that are stored as they are in a Zarr store come back as paths, those of an image file as they are in it, both to be
+    read without dask; levels in memory, cropped, or computed lazily come back as their arrays.
 
     Parameters
     ----------
@@ -79,7 +84,9 @@ def image_levels(sdata: SpatialData, image_key: str) -> tuple[ImageLevel, ...]:
     paths = _stored_paths(arrays)
     height, width = arrays[0].shape[1:]
     return tuple(
-        ImageLevel(path or array.data, (h, w), (level_factor(height, h), level_factor(width, w)))
+        ImageLevel(
+            path or file_level(array.data) or array.data, (h, w), (level_factor(height, h), level_factor(width, w))
+        )
         for array, path in zip(arrays, paths, strict=True)
         for h, w in [array.shape[1:]]
     )

@@ -21,6 +21,7 @@ from spatialdata.transformations import Scale
 from spatialsig import _keys
 from spatialsig._checks import warn
 from spatialsig._text import composed, trimmed
+from spatialsig.data.file_levels import remember
 from spatialsig.data.level_pixels import Windows, difference
 from spatialsig.errors import InputError
 from spatialsig.geometry.affine import image_um_per_px
@@ -163,9 +164,12 @@ def lazy_image(file: RgbFile, transformations: Mapping[str, BaseTransformation])
     Levels that the file brings are used where they fit; the others are 2 x 2 means of the level before.
     """
     height, width = file.pixels.shape[:2]
-    levels = [_lazy(file.levels[0])]
+    levels, read, halvings = [_lazy(file.levels[0])], file.levels[0], 0
     for own in _coarser(file):
         levels.append(_lazy_half(levels[-1]) if isinstance(own, tuple) else _lazy(own))
+        read, halvings = (read, halvings + 1) if isinstance(own, tuple) else (own, 0)
+        if halvings:
+            remember(levels[-1], read, halvings=halvings)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", da.PerformanceWarning)
         tree: DataTree = Image2DModel.parse(
@@ -226,7 +230,9 @@ def _lazy(pixels: RgbPixels) -> da.Array:
     edges = (min(-(-rows // tile[0]) * tile[0] * 2, pixels.shape[0]), width)
     from_array: Any = da.from_array  # untyped in dask
     array = from_array(pixels, chunks=(*edges, len(CHANNELS)), name=False, meta=np.empty((0, 0, 0), np.uint8))
-    return cast("da.Array", array.transpose(2, 0, 1))
+    lazy = cast("da.Array", array.transpose(2, 0, 1))
+    remember(lazy, pixels)
+    return lazy
 
 
 def _lazy_half(array: da.Array) -> da.Array:

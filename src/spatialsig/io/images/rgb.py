@@ -106,6 +106,7 @@ class RgbPixels:
             )
             raise InputError(msg)
         self._alpha_over = alpha_over
+        self.read_as: dict[str, int] = {}
         self.seen_as: Seen | None = None  # set, as the next, where a file was opened
         self.reopens_by: tuple[Callable[..., RgbPixels], tuple[Any, ...]] | None = None
         self._divisor = 1 if np.dtype(array.dtype) == np.uint8 else self._find_divisor()
