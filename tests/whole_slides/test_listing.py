@@ -61,7 +61,8 @@ def test_manifests_say_names_sizes_and_patients(tmp_path: Path) -> None:
     make(tmp_path, "scans/a.svs", "b.png")
     (tmp_path / "list.csv").write_text("image;um_per_px;patient;sample\nscans/a.svs;;P1;one\nb.png;0,5;;\n")
     a, b = list_images(tmp_path / "list.csv", um_per_px=0.25)
-    assert (a.sample, a.path, a.um_per_px, a.patient) == ("one", tmp_path / "scans" / "a.svs", 0.25, "P1")
+    assert (a.sample, a.path, a.um_per_px, a.patient) == ("one", tmp_path / "scans" / "a.svs", None, "P1")
+    assert {a.otherwise_um_per_px, b.otherwise_um_per_px} == {0.25}
     assert (b.sample, b.um_per_px, b.patient) == ("b", 0.5, None)
     frame = pd.DataFrame({"he_image": [tmp_path / "b.png"], "patient": [7.0]})
     assert [(x.sample, x.patient) for x in list_images(frame)] == [("b", "7")]

@@ -315,9 +315,21 @@ def test_several_slides_at_once_give_the_same(toy_vit: sp.models.SignatureViT, s
 
 
 def test_what_a_reader_remarks_stands_on_the_page(toy_vit: sp.models.SignatureViT, scans: Path, tmp_path: Path) -> None:
+    frame = pd.DataFrame({"image": [scans / "a.svs"], "um_per_px": [1.2]})
     with pytest.warns(SpatialsigWarning, match=r"says that its px are 1 um.*1\.2 um"):
-        sp.tl.predict_files(toy_vit, scans / "a.svs", tmp_path / "out", um_per_px=1.2)
+        sp.tl.predict_files(toy_vit, frame, tmp_path / "out")
     assert json.loads((tmp_path / "out" / "a" / "record.json").read_text())["remarks"]
+    assert "says that its px are 1 um" in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_a_size_for_all_stands_in_where_a_file_says_none(
+    toy_vit: sp.models.SignatureViT, scans: Path, toy_pixels: list[np.ndarray], tmp_path: Path
+) -> None:
+    tifffile.imwrite(scans / "plain.tif", toy_pixels[0], tile=(128, 128), photometric="rgb")
+    names = ["a.svs", "b.ome.tif", "d.jpg", "plain.tif"]
+    sp.tl.predict_files(toy_vit, [scans / name for name in names], tmp_path / "out", um_per_px=1.4)
+    table = pd.read_csv(tmp_path / "out" / "slides.csv").set_index("sample")
+    assert table["um_per_px"].to_dict() == {"a": 1.0, "b": 1.0, "d": 1.4, "plain": 1.4}
 
 
 def test_a_model_that_reads_features_is_refused(tmp_path: Path, scans: Path, study: Study) -> None:

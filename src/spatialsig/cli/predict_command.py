@@ -110,9 +110,12 @@ def _from_files(model: Path, places: list[Path], out: Path, further: list[str] |
     from spatialsig.whole_slides import list_images, predict_files
 
     options = keywords(further, predict_files, own=("device",), **named, on_error="collect")
-    images = list_images(places, um_per_px=options.get("um_per_px"))
+    images = list_images(places)
     chosen = set(choose([image.sample for image in images]))
-    rows = pd.DataFrame([vars(image) for image in images if image.sample in chosen]).rename(columns={"path": "image"})
+    columns = {"sample": "sample", "path": "image", "um_per_px": "um_per_px", "patient": "patient"}
+    rows = pd.DataFrame([vars(image) for image in images if image.sample in chosen])[list(columns)].rename(
+        columns=columns
+    )
     done = _quietly(tl.predict_files, model, rows, out, **options)
     _say(done.drop(columns="image"), f"results: {out}")
 

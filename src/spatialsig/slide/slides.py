@@ -285,7 +285,9 @@ def on_slide(name: str) -> Iterator[None]:
 
 def _from_store(path: Path, read: Callable[[Path], sd.SpatialData]) -> Slide:
     if path.is_file():
-        what = what_is(path) or " Of an image or a bundle make one: `sp.io.read_he`, `sp.io.read_xenium`."
+        what = what_is(path) or (
+            " Of an image or a bundle make one: `sp.io.read_he`, `sp.io.read_xenium`; images alone are what `sp.tl.predict_files` takes."
+        )
         msg = f"{str(path)!r} is a file; wanted the directory of a store.{what}"
         raise StoreError(msg)
     if not path.is_dir():

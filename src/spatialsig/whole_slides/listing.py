@@ -51,6 +51,7 @@ class SlideImage:
     path: Path
     um_per_px: float | None = None  # None: as the file says
     patient: str | None = None
+    otherwise_um_per_px: float | None = None  # where neither a manifest nor the file says it
 
 
 def list_images(
@@ -59,7 +60,7 @@ def list_images(
     """Slides that files, folders, patterns and manifests name, each file once, in their order.
 
     A slide is called as its manifest says, or else as its file without the ending; with it, and with its folders, where
-    several would be called the same. ``um_per_px`` is for those of which the manifest does not say it.
+    several would be called the same. ``um_per_px`` is for those of which neither manifest nor file says it.
 
     Raises
     ------
@@ -79,7 +80,7 @@ def list_images(
         msg = f"`slides` is empty: there is nothing to predict. {_FIX}"
         raise InputError(msg)
     once = list({str(image.path.resolve()): image for image in reversed(found)}.values())[::-1]
-    return _named([replace(image, um_per_px=image.um_per_px or um_per_px) for image in once])
+    return _named([replace(image, otherwise_um_per_px=um_per_px) for image in once])
 
 
 def is_store(path: Path) -> bool:

@@ -18,6 +18,7 @@ from spatialsig import _keys, io, pp, tl
 from spatialsig._checks import check_key
 from spatialsig._files import clear_drafts
 from spatialsig.errors import SpatialsigWarning
+from spatialsig.io.images.open_rgb import PLAIN_SUFFIXES, open_rgb
 from spatialsig.models.ensemble import members_of
 from spatialsig.slide.slides import on_slide
 from spatialsig.store.atomic import replaced_directory
@@ -114,7 +115,7 @@ class Work:
 def open_slide(image: SlideImage) -> SpatialData:
     """A slide in memory whose image stays in its file, or in the store that it is part of; of that nothing else is taken."""
     if not is_store(image.path):
-        return io.read_he(image.path, um_per_px=image.um_per_px, sample=image.sample, patient=image.patient)
+        return io.read_he(image.path, um_per_px=_um_per_px(image), sample=image.sample, patient=image.patient)
     whole = read_store(image.path)
     check_key(whole.images, _keys.IMAGE, name="slides", where=f"the images of the store {str(image.path)!r}")
     own = whole.attrs.get(_keys.NAMESPACE, {})
@@ -123,6 +124,19 @@ def open_slide(image: SlideImage) -> SpatialData:
     source = {"reader": "predict_files", "store": str(image.path.resolve())}
     attrs = {_keys.NAMESPACE: {**kept, "source": source}}
     return SpatialData.init_from_elements({_keys.IMAGE: whole.images[_keys.IMAGE]}, attrs=attrs)
+
+
+def _um_per_px(image: SlideImage) -> float | None:
+    """Size of a px that goes before what the file says, where a manifest gives it; or that stands in where it says none."""
+    if image.um_per_px is not None or image.otherwise_um_per_px is None:
+        return image.um_per_px
+    if image.path.suffix.lower() in PLAIN_SUFFIXES:  # which never say it, and would be decoded
+        return image.otherwise_um_per_px
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SpatialsigWarning)  # said when it is read
+        file = open_rgb(image.path)
+    file.close()
+    return image.otherwise_um_per_px if file.pixel_size is None else None
 
 
 @contextmanager

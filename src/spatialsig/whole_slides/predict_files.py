@@ -72,7 +72,8 @@ def predict_files(
         Folder of the results. Slides that are done there by the same model, from the same image and with the same
         options are skipped; what changed is computed again.
     um_per_px
-        Micrometres per full-resolution px where neither a manifest nor the file says it.
+        Micrometres per full-resolution px where neither a manifest nor the file says it; that of a manifest goes before the
+        file's.
     stride_um
         Step between patches, µm; None lays them side by side. Below the edge of a patch they overlap: maps then show the
         mean of all patches that lie over a place.

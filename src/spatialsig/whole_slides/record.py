@@ -100,4 +100,5 @@ def check_place(place: Path, record: Mapping[str, Any], image: SlideImage, descr
 
 def as_options(image: SlideImage, options: Any) -> dict[str, Any]:
     """All that was asked for, as JSON gives it back."""
-    return {"um_per_px": image.um_per_px, "patient": image.patient, **asdict(options)}
+    sizes = {"um_per_px": image.um_per_px, "otherwise_um_per_px": image.otherwise_um_per_px}
+    return {**sizes, "patient": image.patient, **asdict(options)}
