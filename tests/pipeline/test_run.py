@@ -1,8 +1,10 @@
 """A run that is interrupted at any of its steps ends as one that is not, and does nothing twice."""
 
+import json
 import pkgutil
 import shutil
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,9 @@ import pytest
 
 import spatialsig as sp
 from spatialsig.cohort import read_bundle
-from spatialsig.errors import InputError, StoreError
+from spatialsig.errors import InputError, SpatialsigError, StoreError
 from spatialsig.models import SignatureViT
-from spatialsig.pipeline import RunConfig, failed_slides, plan, report_of, run
+from spatialsig.pipeline import RunConfig, failed_slides, finished_steps, plan, report_of, run
 from spatialsig.pipeline.run_config import SplitConfig
 
 pytestmark = pytest.mark.timeout(900)
@@ -122,6 +124,58 @@ def test_an_interrupted_run_ends_as_one_that_is_not(
     same(results(out), {name: value for name, value in undisturbed.items() if name != "out"})
     assert len(read) == again
     assert not (out / "training").exists()
+
+
+WRONG: list[Any] = [None, True, 5, "x", [1], {"a": [1]}]
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda _: b"",
+    "half": lambda content: content[: len(content) // 2],
+    "zeros": lambda content: bytes(len(content)),
+    "other text": lambda _: b"a,b\n1,2\n",
+    "no text": lambda _: b"\xff\xfe\x00\xd8",
+    **{f"{value!r} in JSON": lambda _, value=value: json.dumps(value).encode() for value in WRONG},
+}
+
+
+def damaged(content: bytes, name: str) -> Iterator[tuple[str, bytes]]:
+    """Contents that a file may be given by an accident or by hand."""
+    for what, damage in DAMAGES.items():
+        yield what, damage(content)
+    whole = json.loads(content) if name.endswith(".json") else {}
+    for key in whole:
+        for value in WRONG:
+            yield f"{key}: {value!r}", json.dumps(whole | {key: value}).encode()
+        for inner in whole[key] if isinstance(whole[key], dict) else ():
+            for value in WRONG:
+                yield f"{key}/{inner}: {value!r}", json.dumps(whole | {key: whole[key] | {inner: value}}).encode()
+
+
+def test_every_damage_of_every_file_of_a_run_is_named(
+    bundles: Path, undisturbed: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is read back of a run: its record, its tables and its models; of stores, other tests tell."""
+    out, tried = tmp_path / "out", 0
+    shutil.copytree(undisturbed["out"], out)
+    monkeypatch.setattr("spatialsig.pipeline.report_of_run.write_report", lambda path, **_: path)
+    readers = (failed_slides, finished_steps, lambda out: plan(config(bundles, out)), report_of)
+    for file in [*(p for p in out.rglob("*") if p.is_file() and "stores" not in p.parts), out / "stores" / "cohort.csv"]:
+        content = file.read_bytes()
+        for what, changed in [*damaged(content, file.name), ("a folder", b"")]:
+            file.unlink()
+            file.mkdir() if what == "a folder" else file.write_bytes(changed)
+            for reader in readers:
+                tried += 1
+                try:
+                    reader(out)
+                except SpatialsigError as error:
+                    told = str(error)
+                    assert file.name in told or file.parent.name in told, f"{file.name}, {what}: {told}"
+                except Exception as error:
+                    pytest.fail(f"{file.relative_to(out)}, {what}: {error!r}")
+            file.rmdir() if what == "a folder" else file.unlink()
+            file.write_bytes(content)
+    assert tried > 2000
+    assert all(plan(config(bundles, out)).values())
 
 
 def test_results_of_others_are_not_mixed_in(bundles: Path, undisturbed: dict[str, Any], tmp_path: Path) -> None:

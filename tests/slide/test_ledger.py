@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,7 +65,20 @@ def test_files_of_both_forms_are_read(tmp_path: Path) -> None:
 
 def test_a_damaged_file_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "steps.json").write_text("{")
-    with pytest.raises(InputError, match=r"steps\.json is damaged .*; remove it to begin again"):
+    with pytest.raises(InputError, match=r"steps\.json is damaged .*Remove it: the run begins again"):
+        Ledger(tmp_path / "steps.json")
+
+
+@pytest.mark.parametrize("name", ["digest", "warnings", "seconds", "left", "failed", "whole"])
+@pytest.mark.parametrize("value", [None, True, 5, "x", [1], {"a": 1}, {"a": ["b"]}])
+def test_a_value_of_another_kind_is_named_with_its_part(tmp_path: Path, name: str, value: object) -> None:
+    right = {"seconds": 5, "digest": "x", "whole": "x"}
+    (tmp_path / "steps.json").write_text(json.dumps({"train": value if name == "whole" else {"digest": "h", name: value}}))
+    if right.get(name) == value:
+        Ledger(tmp_path / "steps.json")
+        return
+    named = "digest" if name == "whole" else name
+    with pytest.raises(InputError, match=rf"steps\.json is damaged: `{named}` of 'train' is .*; wanted .*Remove it"):
         Ledger(tmp_path / "steps.json")
 
 

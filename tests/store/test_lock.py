@@ -43,7 +43,9 @@ def test_it_goes_with_an_exception_too(path) -> None:
     assert list(path.parent.iterdir()) == []
 
 
-@pytest.mark.parametrize("changes", [{"pid": os.getppid(), "started": lock._started(os.getppid())}, {"host": "node7"}])
+@pytest.mark.parametrize(
+    "changes", [{"pid": os.getppid(), "started": lock.started_at(os.getppid())}, {"host": "node7"}]
+)
 def test_a_second_writer_is_told_who_is_first(path, changes) -> None:
     lock_file(path).write_text(json.dumps(entry(since="2026-01-02T03:04:05+00:00", **changes)))
     pid, host = changes.get("pid", os.getpid()), changes.get("host", socket.gethostname())

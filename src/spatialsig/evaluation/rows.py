@@ -17,7 +17,7 @@ import pandas as pd
 
 from spatialsig import _keys
 from spatialsig._checks import check_key
-from spatialsig._files import DECODING_ERRORS, replaced, writing
+from spatialsig._files import DECODING_ERRORS, replaced
 from spatialsig._hashing import array_hash
 from spatialsig._progress import progress_bar
 from spatialsig.data.features import FeatureSource, read_inputs
@@ -39,6 +39,7 @@ from spatialsig.models.ensemble import placed, weights_hash
 from spatialsig.slide.each import map_slides
 from spatialsig.slide.ledger import run_hash
 from spatialsig.stats.image_features import colour_statistics, hand_features, nuclear_density, stain_amounts
+from spatialsig.store.lock import run_lock
 from spatialsig.store.metadata import check_path
 
 if TYPE_CHECKING:
@@ -106,10 +107,14 @@ def gather(data: Data, request: Request) -> list[Rows]:
     InputError
         If the test fold holds no labelled patch, nothing is left to train on, or slides differ in their signatures.
     """
-    if request.run_dir is not None:
-        check_path(request.run_dir, name="`run_dir`")  # before the first pixel is read
-        with writing(request.run_dir):
-            request.run_dir.mkdir(parents=True, exist_ok=True)
+    if request.run_dir is None:
+        return _gather(data, request)
+    check_path(request.run_dir, name="`run_dir`")  # before the first pixel is read
+    with run_lock(request.run_dir, "evaluation"):
+        return _gather(data, request)
+
+
+def _gather(data: Data, request: Request) -> list[Rows]:
     refuse_leaks(data, [request.test_fold])
     slides = map_slides(data, partial(_gather_slide, request=request), "gather patches")
     for rows in slides:

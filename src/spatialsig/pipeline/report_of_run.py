@@ -12,9 +12,10 @@ import pandas as pd
 
 from spatialsig.cohort import Cohort
 from spatialsig.errors import FileMissingError, InputError
-from spatialsig.pipeline.run_files import CROSS_VALIDATION, RunFiles, read_json
+from spatialsig.pipeline.run_files import CROSS_VALIDATION, RunFiles, field_of, read_json
 from spatialsig.report import write_report
 from spatialsig.slide.ledger import Ledger
+from spatialsig.store.lock import file_lock, run_lock
 
 TITLE = "Molecular signatures from H&E"
 FIGURES = "figures"  # directory beside the report
@@ -54,11 +55,12 @@ def report_of(
             f"{files.stores} and the table of `spatialsig evaluate` into {files.table('evaluation')}."
         )
         raise FileMissingError(msg)
-    record = read_json(files.record) if files.record.is_file() else {}
+    record = read_json(files.record) if files.record.exists() else {}
+    command = record.get("command")
     return report_on(
         files,
-        parameters=record.get("parameters", {}),
-        command=record.get("command"),
+        parameters=field_of(files.record, "parameters") if record else {},
+        command=command if isinstance(command, str) else None,
         out=None if out is None else Path(out),
         title=title,
         figures=figures,
@@ -75,12 +77,19 @@ def report_on(
     figures: bool = False,
 ) -> Path:
     """Write the report from the files of a run and the parameters it was given."""
+    path = out or files.report
+    with run_lock(files.root, "report") if path == files.report else file_lock(path, "report"):
+        return _report_on(files, path, parameters, command, title, figures=figures)
+
+
+def _report_on(
+    files: RunFiles, path: Path, parameters: dict[str, Any], command: str | None, title: str | None, *, figures: bool
+) -> Path:
     evaluation = files.read_table("evaluation")
     if evaluation is None:
         msg = f"{str(files.table('evaluation'))!r} is empty. Remove it and run again, or write it with `spatialsig evaluate`."
         raise InputError(msg)
     models = files.model_files()
-    path = out or files.report
     ledger = Ledger(files.ledger)
     others = [name for left in ledger.values("left").values() for names in files.changed(left) for name in names]
     warnings = [text for texts in ledger.values("warnings").values() for text in texts]

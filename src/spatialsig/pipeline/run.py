@@ -19,6 +19,7 @@ from spatialsig.pipeline.run_files import RunFiles, write_record
 from spatialsig.pipeline.run_step import collect_warnings, console
 from spatialsig.pipeline.run_steps import Job
 from spatialsig.slide.ledger import Ledger
+from spatialsig.store.lock import run_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,6 +102,12 @@ def run(config: RunConfig) -> Path:
     done) and ``run.json`` (versions, machine, parameters, seeds, hashes of inputs and results).
     """
     check_manifest(config)
+    with run_lock(config.out, "spatialsig run"):
+        return _run(config)
+
+
+def _run(config: RunConfig) -> Path:
+    """Do the steps that are not done, and write record and report."""
     ledger = Ledger(RunFiles(config.out).ledger)
     job = Job(config, ledger)
     steps = job.steps()

@@ -22,7 +22,7 @@ from spatialsig._text import decoded
 from spatialsig.errors import InputError
 from spatialsig.io._cohort import at_home, read_csv
 from spatialsig.models.directory import CONFIG
-from spatialsig.models.record import RUN
+from spatialsig.models.record import RUN, read_record
 from spatialsig.report.methods_section import versions
 from spatialsig.slide.slides import open_slides
 
@@ -63,7 +63,7 @@ class RunFiles:
     def read_table(self, name: str, **options: Any) -> pd.DataFrame | None:
         """A csv of the run as a frame; None where the run has none, or an empty one."""
         path = self.table(name)
-        if not path.is_file() or not decoded(path).strip():
+        if not path.exists() or not decoded(path).strip():
             return None
         try:
             table: pd.DataFrame = pd.read_csv(path, **options)
@@ -99,29 +99,48 @@ class RunFiles:
         """Configuration and provenance of each model, by a name for people; none of its weights."""
         found = {}
         for directory in (self.models / name for name in _HISTORIES):
-            if (directory / "run.json").is_file() and (directory / "config.json").is_file():
-                provenance = read_json(directory / "run.json")
+            if (directory / RUN).is_file() and (directory / CONFIG).is_file():
+                digests = _digests(directory / RUN)
+                if RUN in digests:  # of early versions, which do not say what they held
+                    read_record(directory, [CONFIG])
                 found[_HISTORIES[directory.name]] = {
-                    "config": read_json(directory / "config.json"),
-                    "run": dict(provenance.get("run", {})),
-                    "sha256": dict(provenance.get("sha256", {})),
+                    "config": read_json(directory / CONFIG),
+                    "run": field_of(directory / RUN, "run"),
+                    "sha256": digests,
                 }
         return found
 
 
 def _weights_hash(model: Path) -> str:
     """Hash of what was learned, of an ensemble by each member; not of intervals, which a later step adds."""
-    records = {path.relative_to(model).as_posix(): read_json(path).get("sha256") for path in sorted(model.rglob(RUN))}
+    records = {path.relative_to(model).as_posix(): _digests(path) for path in sorted(model.rglob(RUN))}
     return json_hash(
         {
-            name: {file: digest for file, digest in (digests or {}).items() if file not in (CONFIG, RUN)}
+            name: {file: digest for file, digest in digests.items() if file not in (CONFIG, RUN)}
             for name, digests in records.items()
         }
     )
 
 
+def _digests(record: Path) -> dict[str, str]:
+    """Hashes of the files of a model, which its record states."""
+    return field_of(record, "sha256")
+
+
+def field_of(path: Path, name: str) -> dict[str, Any]:
+    """An object within that of a JSON file, empty where there is none; :class:`InputError` if it is something else."""
+    value = read_json(path).get(name)
+    if not isinstance(value, dict | None):
+        msg = f"{path} is damaged: `{name}` is a {type(value).__name__}; wanted an object. Remove it, or run again."
+        raise InputError(msg)
+    return {} if value is None else value
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """An object from a JSON file; :class:`InputError` if the file does not hold one."""
+    if not path.is_file():
+        msg = f"{path} is no file; wanted one in JSON. Remove it, or run again."
+        raise InputError(msg)
     loaded = _files.read_json(path, fix="Remove it, or run again.")
     if not isinstance(loaded, dict):
         msg = f"{path} must hold an object; got {type(loaded).__name__}."

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from spatialsig.slide.slides import Data, Slide
 
 _HASH = "digest"
+_SHOWN = 60  # signs of a wrong value
 
 
 class Ledger:
@@ -39,7 +40,7 @@ class Ledger:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._done: dict[str, Any] = _read(self.path) if self.path.is_file() else {}
+        self._done: dict[str, Any] = _read(self.path) if self.path.exists() else {}
 
     def holds(self, part: str, digest: str) -> bool:
         """Whether the part was finished with this hash."""
@@ -72,12 +73,52 @@ class Ledger:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    fix = "Remove it: the run begins again, and what it can resume is resumed."
+    if not path.is_file():
+        msg = f"{path} is a folder; wanted the file of the steps that are done. {fix}"
+        raise InputError(msg)
     try:
         done: dict[str, Any] = read_json(path, dict, fix="")
     except InputError as error:
-        msg = f"{path} is damaged ({error.__cause__ or error}); remove it to begin again."
+        msg = f"{path} is damaged ({error.__cause__ or error}). {fix}"
         raise InputError(msg) from error
+    for part, entry in done.items():
+        for name, value in ({_HASH: entry} if not isinstance(entry, dict) else {_HASH: None} | entry).items():
+            wanted, fits = _VALUES.get(name, ("", _anything))
+            if not fits(value):
+                msg = f"{path} is damaged: `{name}` of {part!r} is {repr(value)[:_SHOWN]}; wanted {wanted}. {fix}"
+                raise InputError(msg)
     return done
+
+
+def _anything(_: Any) -> bool:
+    return True
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _names_texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, value.values()))
+
+
+# what may be noted with a part, in words, and whether a value is that
+_VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    _HASH: ("a text", _is_text),
+    "warnings": ("a list of texts", _are_texts),
+    "seconds": ("a number", _is_number),
+    "left": ("an object of texts", _names_texts),
+    "failed": ("an object of texts", _names_texts),
+}
 
 
 def run_hash(parameters: object) -> str:

@@ -1,4 +1,4 @@
-"""One writer at a time: a lock file beside the store, ignored by readers.
+"""One writer at a time: a lock file beside a store, ignored by readers, or in a directory that a run works in.
 
 The file is made by linking a complete one into place, which is atomic on network file systems too (where links are
 not supported it is created exclusively, then filled); no ``fcntl``.
@@ -12,7 +12,6 @@ import json
 import os
 import secrets
 import socket
-import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -22,14 +21,17 @@ from typing import TYPE_CHECKING, Any
 
 from spatialsig._files import FULL, NOT_WRITABLE, writing
 from spatialsig._paths import behind_links
+from spatialsig._processes import boot_id, process_lives, started_at
 from spatialsig._settings import settings
 from spatialsig.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 MAX_FILE_NAME = 255  # bytes, on most file systems
 _POLL_S = 0.05
+_FILLED_S = 1.0  # a lock file that is made where links are not supported is empty for an instant
+_RUN = "run"  # in place of the name of a store
 _TAKEOVER_S = 30.0  # a takeover takes milliseconds; one that is older died in the middle
 _held: dict[Path, threading.RLock] = {}  # one per store, so that threads of this process queue up
 _depth: dict[Path, int] = {}
@@ -62,47 +64,100 @@ def writer_lock(path: Path, what: str) -> Iterator[None]:
     ``what`` is being done, another writer is told. Raises :class:`StoreError`, which names it, if another process still
     writes to the store after ``settings.lock_wait_s`` seconds.
     """
+    with _locked(path, what, _wait_for_store), writing(behind_links(path).resolve(), codes=NOT_WRITABLE):
+        yield
+
+
+@contextmanager
+def run_lock(directory: str | os.PathLike[str], what: str) -> Iterator[None]:
+    """Hold a directory in which a run keeps what it has done, and which is made; the same thread may take it again.
+
+    Raises :class:`StoreError` at once, which names the other process, where one works in it: two would overwrite each other.
+    """
+    with file_lock(Path(directory) / _RUN, what):
+        yield
+
+
+@contextmanager
+def file_lock(file: Path, what: str) -> Iterator[None]:
+    """As :func:`run_lock`, of one file that is written."""
+    with _locked(file, what, _refuse_second):
+        yield
+
+
+@contextmanager
+def _locked(path: Path, what: str, busy: Callable[[Path, dict[str, Any], float], None]) -> Iterator[None]:
+    """Hold a lock; ``busy`` is told of each look at one that others hold, and since when this is, and raises in the end."""
     path = behind_links(path).resolve()
     with _guard:
         thread_lock = _held.setdefault(path, threading.RLock())
-    with thread_lock:
+    if busy is _refuse_second:
+        if not thread_lock.acquire(blocking=False):  # another thread of this process
+            _refuse_second(path, read_lock(lock_file(path)) or {}, 0.0)
+    else:
+        thread_lock.acquire()
+    try:
         if _depth.get(path, 0) == 0:
-            token = _acquire(path, what)
+            token = _acquire(path, what, busy)
         _depth[path] = _depth.get(path, 0) + 1
         try:
-            with writing(path, codes=NOT_WRITABLE):
-                yield
+            yield
         finally:
             _depth[path] -= 1
             if _depth[path] == 0:
                 _release(lock_file(path), token)
+    finally:
+        thread_lock.release()
 
 
-def _acquire(path: Path, what: str) -> str:
+def _acquire(path: Path, what: str, busy: Callable[[Path, dict[str, Any], float], None]) -> str:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     file, token = lock_file(path), secrets.token_hex(8)
-    deadline = time.monotonic() + settings.lock_wait_s
+    began = time.monotonic()
     while not _create(file, _entry(token, what)):
         holder = read_lock(file)
         if holder is None:
             continue  # released between the two looks
         if is_stale(holder):
             _take_away(file, holder)
-        elif time.monotonic() >= deadline:
-            raise StoreError(_held_message(path, holder))
         else:
+            busy(path, holder, time.monotonic() - began)
             time.sleep(_POLL_S)
     _tokens.add(token)
     return token
 
 
-def _held_message(path: Path, holder: dict[str, Any]) -> str:
-    return (
-        f"store {str(path)!r} is being written by another process: {holder.get('what')}, pid {holder.get('pid')} on "
-        f"{holder.get('host')!r} since {holder.get('since')}. Wait for it (`sp.settings.lock_wait_s` seconds are "
-        f"waited for), or, if that process no longer exists, remove {str(lock_file(path))!r}."
+def _wait_for_store(path: Path, holder: dict[str, Any], waited_s: float) -> None:
+    """Go on waiting for a writer of a store, or refuse."""
+    if waited_s >= settings.lock_wait_s:
+        msg = (
+            f"store {str(path)!r} is being written by another process: {_who(holder)}. Wait for it (`sp.settings.lock_wait_s` "
+            f"seconds are waited for), or, {_if_gone(path, holder)}."
+        )
+        raise StoreError(msg)
+
+
+def _refuse_second(path: Path, holder: dict[str, Any], waited_s: float) -> None:
+    """Refuse a second run in one directory, or a second writer of a file; one that is just being made is looked at again."""
+    if not holder and waited_s < _FILLED_S:
+        return
+    place = path.parent if path.name == _RUN else path
+    msg = (
+        f"{str(place)!r} is in use by another process: {_who(holder)}; two at once would overwrite each other. Wait for it, choose "
+        f"another place, or, {_if_gone(path, holder)}."
     )
+    raise StoreError(msg)
+
+
+def _who(holder: dict[str, Any]) -> str:
+    return f"{holder.get('what')}, pid {holder.get('pid')} on {holder.get('host')!r} since {holder.get('since')}"
+
+
+def _if_gone(path: Path, holder: dict[str, Any]) -> str:
+    here = socket.gethostname()
+    unseen = f" (which {here!r} cannot see)" if holder.get("host") not in (here, None) else ""
+    return f"if that process no longer exists{unseen}, remove {str(lock_file(path))!r}"
 
 
 def _entry(token: str, what: str) -> dict[str, Any]:
@@ -111,8 +166,8 @@ def _entry(token: str, what: str) -> dict[str, Any]:
         "token": token,
         "pid": pid,
         "host": socket.gethostname(),
-        "boot": _boot_id(),
-        "started": _started(pid),
+        "boot": boot_id(),
+        "started": started_at(pid),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
         "what": what,
     }
@@ -152,9 +207,10 @@ def _write_new(file: Path, text: str) -> None:
 
 
 def _not_writable(file: Path, error: OSError) -> str:
-    store = file.with_name(file.name.removeprefix(".").removesuffix(".lock"))
+    locked = file.with_name(file.name.removeprefix(".").removesuffix(".lock"))
+    place = str(locked.parent) if locked.name == _RUN else f"store {str(locked)!r}"
     fix = "Free some space on the disk" if error.errno in FULL else "Copy the store to a place that you may write to"
-    return f"store {str(store)!r} cannot be written: {error.strerror} in directory {str(file.parent)!r}. {fix}."
+    return f"{place} cannot be written: {error.strerror} in directory {str(file.parent)!r}. {fix}."
 
 
 def _create_exclusively(file: Path, text: str) -> bool:
@@ -180,31 +236,17 @@ def is_stale(holder: dict[str, Any]) -> bool:
     """Whether the process that took the lock is known to be gone; always False for a lock from another host."""
     if holder.get("host") != socket.gethostname():
         return False
-    if holder.get("boot") != _boot_id():
+    if holder.get("boot") != boot_id():
         return True
     if holder.get("pid") == os.getpid() and holder.get("token") not in _tokens:
         return True  # of an earlier process of this number, or this one could not remove it
-    pid = int(holder.get("pid", -1))
+    pid = holder.get("pid")
+    if not isinstance(pid, int) or pid <= 0:
+        return False  # damaged
     lives = process_lives(pid)
     if lives is None:
         return False
-    return not lives or holder.get("started") != _started(pid)  # the pid has been reused
-
-
-def process_lives(pid: int) -> bool | None:
-    """Whether a process of this machine lives; None where nobody tells: another user's, or on Windows.
-
-    There, signal 0 would not ask a process but end it.
-    """
-    if sys.platform == "win32":
-        return None
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return None
-    return True
+    return not lives or holder.get("started") != started_at(pid)  # the pid has been reused
 
 
 def dead_lock_files(path: Path) -> list[Path]:
@@ -216,7 +258,7 @@ def dead_lock_files(path: Path) -> list[Path]:
 
 def _take_away(file: Path, holder: dict[str, Any]) -> None:
     """Remove a stale lock, unless somebody else does: only the process that creates the takeover file may."""
-    takeover = file.with_name(f"{file.name}.takeover-{holder['token']}")
+    takeover = file.with_name(f"{file.name}.takeover-{holder.get('token')}")
     try:
         own = takeover.open("x", encoding="utf-8")
     except FileExistsError:
@@ -230,8 +272,8 @@ def _take_away(file: Path, holder: dict[str, Any]) -> None:
         return
     try:  # from here on it is ours, and goes whatever happens
         with own:
-            own.write(json.dumps(_entry(holder["token"], "taking over")))
-        if (read_lock(file) or {}).get("token") == holder["token"]:
+            own.write(json.dumps(_entry(str(holder.get("token")), "taking over")))
+        if (read_lock(file) or {}).get("token") == holder.get("token"):
             file.unlink(missing_ok=True)
     finally:
         takeover.unlink(missing_ok=True)
@@ -242,19 +284,3 @@ def _release(file: Path, token: str) -> None:
     with suppress(OSError):  # the work is done; a lock that cannot be removed counts as stale from now on
         if (read_lock(file) or {}).get("token") == token:
             file.unlink(missing_ok=True)
-
-
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
-
-
-def _started(pid: int) -> str:
-    """When a process started, in ticks since the boot; empty where the system does not say, or it is a zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
-    except (OSError, IndexError):
-        return ""
-    return "" if fields[0] in "ZX" else fields[19]

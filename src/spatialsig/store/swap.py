@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 from spatialsig._checks import warn
 from spatialsig._files import flush_entry, write_text
 from spatialsig._paths import behind_links
+from spatialsig._processes import process_lives
 from spatialsig.errors import StoreError
 from spatialsig.store.atomic import ASIDE, exchange, flush_tree, link_or_copy, name_before
 from spatialsig.store.foreign import check_replaced, is_draft, is_staged
-from spatialsig.store.lock import dead_lock_files, process_lives
+from spatialsig.store.lock import dead_lock_files
 from spatialsig.store.manifest import record
 from spatialsig.store.metadata import (
     KeptRoot,

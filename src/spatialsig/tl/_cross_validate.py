@@ -18,7 +18,7 @@ import pandas as pd
 from spatialsig import _keys
 from spatialsig._arguments import AnyPath, Key, NewKey, Seed, checked
 from spatialsig._checks import warn
-from spatialsig._files import replaced, write_csv
+from spatialsig._files import DECODING_ERRORS, replaced, write_csv
 from spatialsig._hashing import json_hash
 from spatialsig._progress import track
 from spatialsig.errors import InputError
@@ -36,6 +36,7 @@ from spatialsig.slide.parts import counts_of_table, members_of
 from spatialsig.slide.roles import needs_cells
 from spatialsig.slide.slides import Data, open_slides, recorded_slides
 from spatialsig.stats.grouped import grouped_mean
+from spatialsig.store.lock import run_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -193,7 +194,13 @@ def cross_validate(
     plan = _Plan(
         data, Path(run_dir), use_rep, refit, ae_options, train_options, seed, **keys, table_key=table_key, hash=decides
     )
-    finished = Ledger(plan.place / MANIFEST)
+    with run_lock(plan.place, "cross-validation"):
+        return _run_folds(plan, folds, key_added)
+
+
+def _run_folds(plan: _Plan, folds: list[int], key_added: str) -> pd.DataFrame:
+    """Table of all folds, those that were done before among them."""
+    finished, decides = Ledger(plan.place / MANIFEST), plan.hash
     with _records_kept(plan):
         for fold in track(folds, "cross-validation", unit="fold"):
             if not finished.holds(f"fold-{fold}", decides):
@@ -201,9 +208,18 @@ def cross_validate(
                 finished.note(f"fold-{fold}", decides)
                 shutil.rmtree(plan.directory(fold) / TRAINING, ignore_errors=True)
     _write_predictions(plan, folds, key_added)
-    result = pd.concat([pd.read_parquet(plan.directory(fold) / FRAME) for fold in folds], ignore_index=True)
+    result = pd.concat([_kept(plan.directory(fold) / FRAME) for fold in folds], ignore_index=True)
     write_csv(plan.place / "evaluation.csv", result)
     return result
+
+
+def _kept(frame: Path) -> pd.DataFrame:
+    """Results of a fold that is done."""
+    try:
+        return pd.read_parquet(frame)
+    except DECODING_ERRORS as error:  # of which those of pyarrow are
+        msg = f"{frame} is missing or damaged ({error}). Remove {frame.parent.parent / MANIFEST} to hold every fold out again."
+        raise InputError(msg) from error
 
 
 def _run_fold(plan: _Plan, fold: int) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spatialsig import _keys
 from spatialsig._arguments import AnyPath, Count, Key, Seed, checked
@@ -20,6 +20,10 @@ from spatialsig.models.vit import SignatureViT
 from spatialsig.slide.ledger import Ledger, data_hash, run_hash
 from spatialsig.slide.roles import needs_cells
 from spatialsig.slide.slides import Data
+from spatialsig.store.lock import run_lock
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MANIFEST = "ensemble.json"
 TRAINING = "training"  # checkpoints of the member that trains
@@ -83,25 +87,34 @@ def train_ensemble(
     keys = {"use_rep": use_rep, "signatures_key": signatures_key, "patches_key": patches_key}
     options: dict[str, Any] = keys | train_options
     VitOptions.of(**options)  # refuses what it does not know, before anything is trained
-    finished, decides = None, ""
+    seeds = range(seed, seed + n_members)
     if run_dir is not None:
-        finished = Ledger(Path(run_dir) / MANIFEST)
-        decides = run_hash([options, data_hash(data, **keys, table_key=None)])  # type: ignore[arg-type]
+        with run_lock(run_dir, "ensemble"):
+            decides = run_hash([options, data_hash(data, **keys, table_key=None)])  # type: ignore[arg-type]
+            return SignatureEnsemble(_resumed(data, seeds, options, Path(run_dir), decides))
     members: list[SignatureViT] = []
-    for number in track(range(n_members), "ensemble", unit="model"):
-        if finished is None or run_dir is None:
-            members.append(_member(data, seed + number, options, members[:1]))
-            continue
-        place = Path(run_dir) / f"member-{seed + number:02d}"
-        digest = run_hash([decides, seed + number])
+    for of_member in track(seeds, "ensemble", unit="model"):
+        members.append(_member(data, of_member, options, members[:1]))
+    return SignatureEnsemble(members)
+
+
+def _resumed(
+    data: Data, seeds: Sequence[int], options: dict[str, Any], run_dir: Path, decides: str
+) -> list[SignatureViT]:
+    """Members that were finished in a directory, and the others trained there."""
+    finished = Ledger(run_dir / MANIFEST)
+    members: list[SignatureViT] = []
+    for seed in track(seeds, "ensemble", unit="model"):
+        place = run_dir / f"member-{seed:02d}"
+        digest = run_hash([decides, seed])
         if not finished.holds(place.name, digest):
-            checkpoints = Path(run_dir) / TRAINING / place.name
-            model = _member(data, seed + number, {"run_dir": checkpoints} | options, members[:1])
+            checkpoints = run_dir / TRAINING / place.name
+            model = _member(data, seed, {"run_dir": checkpoints} | options, members[:1])
             model.save(place, overwrite=True)  # unfinished, or of other data
             finished.note(place.name, digest)
             shutil.rmtree(checkpoints, ignore_errors=True)
         members.append(SignatureViT.load(place))
-    return SignatureEnsemble(members)
+    return members
 
 
 def _member(data: Data, seed: int, options: dict[str, Any], first: list[SignatureViT]) -> SignatureViT:

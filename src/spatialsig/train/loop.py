@@ -19,6 +19,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from spatialsig.errors import InputError, TrainingError
 from spatialsig.nn.device import choose_device, fast_matmul, training_precision
+from spatialsig.store.lock import run_lock
 from spatialsig.train.checkpoint import CheckpointedBatches, Checkpoints, find_checkpoint, is_finished
 from spatialsig.train.checkpoint_file import DIRECTORY
 from spatialsig.train.distributed import shared_batches, synchronised_norms
@@ -133,18 +134,28 @@ def _fit(
     module: LightningModule, batches: Any, validation: Any, history: History, max_epochs: int, clip: float | None,
     trainer: TrainerConfig, identity: dict[str, Any],
 ) -> None:  # fmt: skip
-    """Train in this process, alone or as one of several."""
+    """Train in this process, alone or as one of several, of which the first holds the directory of the run."""
     checkpoints = Checkpoints(_directory(None if history.csv is None else history.csv.parent), trainer)
     lightning = _trainer(trainer, history, checkpoints, max_epochs=max_epochs, clip=clip)
+    place = None if history.csv is None or not lightning.is_global_zero else history.csv.parent
     if trainer.logger is None:
         history.csv = None
+    with nullcontext() if place is None else run_lock(place, "training"):
+        _train(lightning, checkpoints, module, batches, validation, history, trainer, identity)
+
+
+def _train(
+    lightning: Trainer, checkpoints: Checkpoints, module: LightningModule, batches: Any, validation: Any, history: History,
+    trainer: TrainerConfig, identity: dict[str, Any],
+) -> None:  # fmt: skip
+    """Resume or begin, up to the best weights."""
     place = {"rank": lightning.global_rank, "world_size": lightning.world_size}
     batches = shared_batches(batches, **place)
     if validation is not None and getattr(module, "shares_validation", False):
         validation = shared_batches(validation, **place)
     batches.set_epoch(0)
     if hasattr(module, "n_steps"):
-        setattr(module, "n_steps", max_epochs * -(-len(batches) // trainer.accumulate))  # noqa: B010 - no such field here
+        setattr(module, "n_steps", lightning.max_epochs * -(-len(batches) // trainer.accumulate))  # noqa: B010 - no such field here
     checkpoints.identity = _identity(module, batches, validation, lightning, history) | identity
     path, state = checkpoints.resumed() or (None, {})
     if is_finished(state):
