@@ -93,7 +93,9 @@ def test_the_second_is_refused_at_once_and_nothing_is_written(job: str, study: s
 @pytest.mark.parametrize("job", JOBS)
 def test_a_lock_of_a_dead_process_is_taken_over(job: str, study: sd.SpatialData, place: Path) -> None:
     file = held_by(place, pid=dead_pid())
-    assert "in use" not in outcome(lambda: JOBS[job](study, place))  # of a run whose bundles are none, and a report without slides
+    assert "in use" not in outcome(
+        lambda: JOBS[job](study, place)
+    )  # of a run whose bundles are none, and a report without slides
     assert not file.exists()
 
 

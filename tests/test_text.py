@@ -11,7 +11,7 @@ import spatialdata as sd
 import spatialsig as sp
 from spatialsig._text import check_alike, csv_rows, decoded, delimiter_of, describe_mangled, trimmed
 from spatialsig.errors import InputError, SpatialsigWarning
-from spatialsig.io._cohort import read_manifest
+from spatialsig.io._cohort import read_csv, read_manifest
 
 SETS = {"T_cells": ["CD3D", "CD3E"], "B_cells": ["MS4A1"]}
 FORMS = {
@@ -349,6 +349,31 @@ def test_lines_that_begin_with_a_hash_are_comments(text: str) -> None:
     assert header == ["sample", "patient", "bundle"]
     assert list(rows.values()) == [["S1", "P1", "a"], ["S2", "P2", "b"]]
     assert [text.splitlines()[line - 1].split(",")[0] for line in rows] == ["S1", "S2"]
+
+
+@pytest.mark.parametrize("note", ["two\n#lines", '"" said\n# he', "a\n#b,c\n#d", '5""\n#6'])
+def test_a_field_in_quotes_may_hold_lines_that_look_like_comments(note: str) -> None:
+    text = f'sample,note\nS1,"{note}"\n#S2,left out\nS3,x"y\n#S4,out\n'
+    rows = list(csv_rows(text)[1].values())
+    assert rows == [["S1", note.replace('""', '"')], ["S3", 'x"y']]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "n"),
+    [
+        ("m.csv", 'sample,he_image\nS1,"a\n#,b.tif"\n#S2,b.tif\n#S3,c.tif\n# prose, with, commas\n#\n', 2),
+        ("s.csv", "signature,gene\nT,CD3D\nT,CD3E\n#B,MS4A1\n", 1),
+        ("s.gmt", "T\tna\tCD3D\tCD3E\n#B\tna\tMS4A1\n# prose\n", 1),
+    ],
+)
+def test_rows_that_are_commented_out_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, text: str, n: int
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sp.settings, "progress", True)
+        read_csv(tmp_path / name, needed=("sample",)) if name == "m.csv" else sp.io.read_signatures(tmp_path / name)
+    assert f"{n} row{'s' * (n > 1)} commented out with '#'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("sign", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028"])

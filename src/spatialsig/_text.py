@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from spatialsig._checks import first_few
 from spatialsig._files import content_hint
+from spatialsig._progress import say
 from spatialsig.errors import InputError
 
 if TYPE_CHECKING:
     import zipfile
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from pathlib import Path
 
 # words that programs write for what is missing, as pandas takes them
@@ -145,7 +146,7 @@ def csv_rows(text: str) -> tuple[list[str], dict[int, list[str]]]:
 
     Raises :class:`ValueError` naming the lines that have another number of fields than the header, and columns of one name.
     """
-    text = without_comments(text)
+    text = without_comments(text, quoted=True)
     reader = csv.reader(StringIO(text), delimiter=delimiter_of(text), strict=True)
     try:
         rows = dict((reader.line_num, [trimmed(field) for field in row]) for row in reader)  # noqa: C402
@@ -171,11 +172,47 @@ def csv_rows(text: str) -> tuple[list[str], dict[int, list[str]]]:
     return names, {line: row[: len(names)] for line, row in rows.items()}
 
 
-def without_comments(text: str) -> str:
-    """The same lines, empty where they are comments: those that begin with ``#``, but with no error of a spreadsheet."""
-    mark = delimiter_of(text)
-    lines = _LINE_END.split(text)  # `splitlines` would also cut a field at signs that csv keeps
-    return "\n".join("" if _is_comment(line, mark) else line for line in lines)
+def without_comments(text: str, *, quoted: bool = False) -> str:
+    """The same lines, empty where they are comments: those that begin with ``#``, but with no error of a spreadsheet.
+
+    With ``quoted``, as in csv, a line that begins within a field in quotes is part of it.
+    """
+    return "\n".join("" if is_comment else line for line, is_comment in _marked(text, quoted=quoted))
+
+
+def say_commented(text: str, *, where: str, table: bool = True) -> None:
+    """Say how many comments are a row but for the ``#``: with as many fields as the header of a table, or those of a set in a GMT."""
+    marked, mark = list(_marked(text, quoted=table)), delimiter_of(text) if table else "\t"
+    first = next((line for line, is_comment in marked if line.strip() and not is_comment), "")
+    fewest, most = (max(2, n := _n_fields(first, mark)), n) if table else (3, len(text))
+    if n := sum(is_comment and fewest <= _n_fields(line, mark) <= most for line, is_comment in marked):
+        say(f"{where}: {counted(n, 'row')} commented out with '#', left out")
+
+
+def _n_fields(line: str, mark: str) -> int:
+    return len(next(csv.reader([line], delimiter=mark), []))
+
+
+def _marked(text: str, *, quoted: bool) -> Iterator[tuple[str, bool]]:
+    """Lines, and whether each is a comment."""
+    mark, within = delimiter_of(text), False
+    for line in _LINE_END.split(text):  # `splitlines` would also cut a field at signs that csv keeps
+        is_comment = not within and _is_comment(line, mark)
+        yield line, is_comment
+        if quoted and not is_comment:
+            within = _ends_within(line, mark, within=within)
+
+
+def _ends_within(line: str, mark: str, *, within: bool) -> bool:
+    """Whether a line ends in a field in quotes that goes on in the next; quotes count where a field begins with one."""
+    begins = True
+    for sign in line:
+        if sign == '"' and (within or begins):
+            within = not within
+            begins = True  # two quotes stand for one, and the field goes on
+        else:
+            begins = not within and sign == mark
+    return within
 
 
 def _is_comment(line: str, mark: str) -> bool:

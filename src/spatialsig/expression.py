@@ -21,8 +21,10 @@ from spatialsig.nn.autoencoder import AutoencoderConfig
 from spatialsig.nn.device import choose_device
 from spatialsig.signatures import Source, describe_names, in_panel_names, read_signatures
 from spatialsig.slide.coordinates import positions
+from spatialsig.slide.copies import refuse_leaks
 from spatialsig.slide.counts import common_genes, count_blocks, counts_of, named_genes
 from spatialsig.slide.folds import folds_of, is_training
+from spatialsig.slide.seen import PATIENTS, SAMPLES, patients_of
 from spatialsig.slide.slides import open_slides, slide_count
 from spatialsig.stats.cell_rows import sub_matrix
 from spatialsig.stats.expression import gene_moments, library_size, scaler_from_moments
@@ -138,6 +140,7 @@ _NAMES = tuple(f.name for f in fields(AutoencoderOptions) if f.name != "fit")
 def train_expression_autoencoder(data: Data, options: AutoencoderOptions) -> Autoencoder:
     """Train an autoencoder; all options are checked before the first slide is opened."""
     choose_device(None)  # which checks that it is there
+    refuse_leaks(data, [fold for fold in (options.test_fold, options.validation_fold) if fold is not None])
     samples, genes = _genes(data, options)
     training, validation = _cells(data, genes, options)
     if not training.sources:
@@ -164,7 +167,8 @@ def train_expression_autoencoder(data: Data, options: AutoencoderOptions) -> Aut
         "test_fold": options.test_fold,
         "validation_fold": options.validation_fold,
         "samples": samples,
-        "training_samples": training.samples,
+        SAMPLES: training.samples,
+        PATIENTS: patients_of(data, training.samples),
         "n_training_cells": sum(source.n_cells for source in training.sources),
         "exclude_signature_genes": options.exclude_signature_genes,
         "panel": options.panel,

@@ -142,10 +142,10 @@ def damaged(content: bytes, name: str) -> Iterator[tuple[str, bytes]]:
     for what, damage in DAMAGES.items():
         yield what, damage(content)
     whole = json.loads(content) if name.endswith(".json") else {}
-    for key in whole:
+    for key in whole if isinstance(whole, dict) else ():
         for value in WRONG:
             yield f"{key}: {value!r}", json.dumps(whole | {key: value}).encode()
-        for inner in whole[key] if isinstance(whole[key], dict) else ():
+        for inner in whole[key] if name == "steps.json" and isinstance(whole[key], dict) else ():
             for value in WRONG:
                 yield f"{key}/{inner}: {value!r}", json.dumps(whole | {key: whole[key] | {inner: value}}).encode()
 
@@ -158,12 +158,15 @@ def test_every_damage_of_every_file_of_a_run_is_named(
     shutil.copytree(undisturbed["out"], out)
     monkeypatch.setattr("spatialsig.pipeline.report_of_run.write_report", lambda path, **_: path)
     readers = (failed_slides, finished_steps, lambda out: plan(config(bundles, out)), report_of)
-    for file in [*(p for p in out.rglob("*") if p.is_file() and "stores" not in p.parts), out / "stores" / "cohort.csv"]:
+    for file in [
+        *(p for p in out.rglob("*") if p.is_file() and "stores" not in p.parts),
+        out / "stores" / "cohort.csv",
+    ]:
         content = file.read_bytes()
         for what, changed in [*damaged(content, file.name), ("a folder", b"")]:
             file.unlink()
             file.mkdir() if what == "a folder" else file.write_bytes(changed)
-            for reader in readers:
+            for reader in readers if file.suffix == ".json" else readers[2:]:
                 tried += 1
                 try:
                     reader(out)
@@ -171,10 +174,11 @@ def test_every_damage_of_every_file_of_a_run_is_named(
                     told = str(error)
                     assert file.name in told or file.parent.name in told, f"{file.name}, {what}: {told}"
                 except Exception as error:
-                    pytest.fail(f"{file.relative_to(out)}, {what}: {error!r}")
+                    error.add_note(f"{file.relative_to(out)}, {what}")
+                    raise
             file.rmdir() if what == "a folder" else file.unlink()
             file.write_bytes(content)
-    assert tried > 2000
+    assert tried > 1000
     assert all(plan(config(bundles, out)).values())
 
 

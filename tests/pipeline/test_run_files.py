@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,47 @@ def test_every_input_of_a_slide_is_covered(config: RunConfig) -> None:
     (config.bundles.parent / "he.tif").write_text("other")
     assert input_fingerprints(config.bundles)["S1"]["he.tif"] != first["S1"]["he.tif"]
     assert input_fingerprints(config.out) == {}
+
+
+def _add(path: Path) -> None:
+    path.with_name("new").write_text("new")
+
+
+def _touch(path: Path) -> None:
+    os.utime(path, ns=(1, 1))
+
+
+@pytest.mark.parametrize(
+    "place", ["S1/focus/a.tif", "S1/deep/deeper/a", "he.zarr/0/c/0/0", "he.mrxs", "he/Data0.dat", "m/matrix.csv"]
+)
+@pytest.mark.parametrize(
+    "change", [lambda path: path.write_text("longer"), Path.unlink, _add, _touch], ids=["size", "gone", "new", "time"]
+)
+def test_every_file_of_every_input_counts(config: RunConfig, place: str, change: Callable[[Path], object]) -> None:
+    """In folders of any depth; files themselves, of which both ends are read, not by their time."""
+    home = config.bundles.parent
+    image = "he.mrxs" if place.startswith(("he.mrxs", "he/")) else "he.zarr"
+    config.bundles.write_text(f"sample,bundle,he_image,he_alignment\nS1,S1,{image},m\n")
+    for name in (place, "he.zarr/zarr.json", "he.mrxs", "he/Data1.dat", "m/matrix.csv"):
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text("pixels")
+    before = input_fingerprints(config.bundles)
+    assert input_fingerprints(config.bundles) == before
+    change(home / place)
+    read = place in ("he.mrxs", "m/matrix.csv")
+    untouched = (read and change is _touch) or (place == "he.mrxs" and change is _add)
+    assert (input_fingerprints(config.bundles) == before) == untouched
+
+
+def test_two_inputs_of_one_name_count_both(config: RunConfig) -> None:
+    home = config.bundles.parent
+    (home / "S1" / "he.tif").write_text("another image")
+    before = input_fingerprints(config.bundles)["S1"]
+    assert len(before) == 3
+    for file in (home / "he.tif", home / "S1" / "he.tif"):
+        file.write_text(f"changed {file}")
+        assert input_fingerprints(config.bundles)["S1"] != before
+        before = input_fingerprints(config.bundles)["S1"]
 
 
 def test_the_record_holds_versions_parameters_and_hashes(config: RunConfig) -> None:

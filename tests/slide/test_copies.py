@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import spatialdata as sd
 from spatialdata.transformations import Affine, get_transformation, set_transformation
@@ -14,6 +17,7 @@ import spatialsig as sp
 from spatialsig.errors import LeakageError, SpatialsigWarning
 from spatialsig.slide import copies
 from spatialsig.slide.copies import check_copies
+from spatialsig.store.commit import write_attrs
 from spatialsig.store.manifest import NAME
 
 
@@ -74,7 +78,7 @@ CASES: dict[str, tuple[Callable[[], sd.SpatialData], Callable[[], sd.SpatialData
 }
 
 
-def written(slides: list[sd.SpatialData], patients: tuple[str, str], folder: Path) -> sp.Cohort:
+def written(slides: list[sd.SpatialData], patients: tuple[str, ...], folder: Path) -> sp.Cohort:
     for number, (slide, patient) in enumerate(zip(slides, patients, strict=True)):
         slide.attrs["spatialsig"] |= {"sample": f"S{number}", "patient": patient}
         sp.io.write(slide, folder / f"S{number}.zarr")
@@ -114,6 +118,119 @@ def test_images_are_known_by_what_results_record(change: str, tmp_path: Path) ->
         cohort = sp.Cohort({"S0": cohort.stores["S0"], "S1": tmp_path / "S1.zarr"})
     with pytest.raises(LeakageError, match="the same part of the same H&E"):
         check_copies(cohort)
+
+
+def permuted(slide: sd.SpatialData) -> sd.SpatialData:
+    order = np.random.default_rng(0).permutation(slide["table"].n_obs)
+    slide["table"] = slide["table"][order].copy()
+    return slide
+
+
+def half(slide: sd.SpatialData) -> sd.SpatialData:
+    """The cells on the left."""
+    x = slide["table"].obsm["spatial"][:, 0]
+    slide["table"] = slide["table"][x < np.median(x)].copy()
+    return slide
+
+
+def dense(slide: sd.SpatialData) -> sd.SpatialData:
+    slide["table"].X = np.asarray(slide["table"].X.todense())
+    return slide
+
+
+def genes_in_another_order(slide: sd.SpatialData) -> sd.SpatialData:
+    slide["table"] = slide["table"][:, ::-1].copy()
+    return slide
+
+
+def another_grid_of_spots(slide: sd.SpatialData) -> sd.SpatialData:
+    """Other counts at the same places, as where spots lie on a grid."""
+    table = slide["table"]
+    table.X = table.X[np.random.default_rng(1).permutation(table.n_obs)]
+    return slide
+
+
+REWRITTEN: dict[str, tuple[Callable[[sd.SpatialData], sd.SpatialData], bool]] = {
+    "as it is": (lambda slide: slide, True),
+    "rows in another order": (permuted, True),
+    "half of the cells": (half, True),
+    "dense counts": (dense, True),
+    "genes in another order": (genes_in_another_order, True),
+    "other counts at the same places": (another_grid_of_spots, False),
+    "without counts": (without_counts, False),
+}
+
+
+@pytest.mark.parametrize("name", REWRITTEN)
+def test_cells_are_known_however_another_program_wrote_them(name: str, tmp_path: Path) -> None:
+    change, is_copy = REWRITTEN[name]
+    theirs = with_image_of(change(toy(0)), toy(1))
+    theirs.attrs["spatialsig"] |= {"sample": "S1", "patient": "P1"}
+    theirs.write(tmp_path / "S1.zarr")
+    ours = written([toy(0)], ("P0",), tmp_path / "ours")
+    cohort = sp.Cohort({"S0": ours.stores["S0"], "S1": tmp_path / "S1.zarr"})
+    if not is_copy:
+        check_copies(cohort)
+        return
+    with pytest.raises(LeakageError, match="the same counts of the same cells"):
+        check_copies(cohort)
+
+
+@pytest.mark.parametrize("change", [lambda slide: slide, plain], ids=["an image", "a placeholder"])
+def test_images_are_known_however_another_program_wrote_them(
+    change: Callable[[sd.SpatialData], sd.SpatialData], tmp_path: Path
+) -> None:
+    theirs = without_cells(change(toy(0)))
+    theirs.attrs["spatialsig"] |= {"sample": "S1", "patient": "P1"}
+    theirs.write(tmp_path / "S1.zarr")
+    ours = written([change(toy(0))], ("P0",), tmp_path / "ours")
+    cohort = sp.Cohort({"S0": ours.stores["S0"], "S1": tmp_path / "S1.zarr"})
+    if change is plain:
+        check_copies(cohort)
+        return
+    with pytest.raises(LeakageError, match="the same part of the same H&E"):
+        check_copies(cohort)
+
+
+# what learns from slides, with what it needs beside them
+LEARNS: dict[str, dict[str, Any]] = {
+    "pp.split": {},
+    "pp.highly_variable_genes": {},
+    "tl.score_cells": {"signatures": "seed"},
+    "tl.train_autoencoder": {},
+    "tl.pretrain_vit": {},
+    "tl.train_vit": {},
+    "tl.train_ensemble": {},
+    "tl.baselines": {},
+    "tl.embedding_leak": {},
+}
+
+
+def test_every_function_with_a_fold_held_out_is_listed() -> None:
+    public = {
+        f"{room.__name__.split('.')[-1]}.{name}": getattr(room, name)
+        for room in (sp.pp, sp.tl)
+        for name in room.__all__
+    }
+    with_fold = {name for name, one in public.items() if "test_fold" in inspect.signature(one).parameters}
+    assert with_fold <= LEARNS.keys()
+
+
+# those with expression pass over an H&E alone
+ALONE = [("tl.pretrain_vit", without_cells)]
+
+
+@pytest.mark.parametrize(("name", "change"), [*((name, lambda slide: slide) for name in LEARNS), *ALONE])
+def test_whatever_learns_refuses_copies(
+    name: str, change: Callable[[sd.SpatialData], sd.SpatialData], tmp_path: Path
+) -> None:
+    cohort = written([toy(0), toy(2), change(toy(0))], ("P0", "P2", "P1"), tmp_path)
+    for store, fold in zip(cohort.stores.values(), (0, 1, 1), strict=True):
+        split = {"by": "patient", "n_folds": 2, "seed": 0, "fold": fold}
+        write_attrs(store, {"spatialsig": sp.io.read(store).attrs["spatialsig"] | {"split": split}})
+    room, _, function = name.partition(".")
+    with pytest.raises(LeakageError, match="'S0' .* and 'S2' .* hold the same"):
+        getattr(getattr(sp, room), function)(cohort, **LEARNS[name])
 
 
 def test_an_image_that_was_replaced_since_is_another(tmp_path: Path) -> None:

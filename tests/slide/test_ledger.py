@@ -73,8 +73,10 @@ def test_a_damaged_file_says_what_to_do(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", [None, True, 5, "x", [1], {"a": 1}, {"a": ["b"]}])
 def test_a_value_of_another_kind_is_named_with_its_part(tmp_path: Path, name: str, value: object) -> None:
     right = {"seconds": 5, "digest": "x", "whole": "x"}
-    (tmp_path / "steps.json").write_text(json.dumps({"train": value if name == "whole" else {"digest": "h", name: value}}))
-    if right.get(name) == value:
+    (tmp_path / "steps.json").write_text(
+        json.dumps({"train": value if name == "whole" else {"digest": "h", name: value}})
+    )
+    if right.get(name, "nothing") == value:
         Ledger(tmp_path / "steps.json")
         return
     named = "digest" if name == "whole" else name

@@ -256,3 +256,23 @@ def test_what_is_hashed_in_memory_is_what_lies_on_the_disk(tmp_path) -> None:
     recorded = read_manifest(tmp_path / "s.zarr/images/he/.spatialsig-manifest")
     assert {"s0/c/0/2/3", "s1/c/0/1/1", "s0/zarr.json", "zarr.json"} <= set(recorded)
     assert {found.status for found in verify_store(tmp_path / "s.zarr")} == {"ok"}
+
+
+@pytest.mark.parametrize("factors", [(1, 2), (1, 3), (1, 1.5, 4), (1, 2, 4)])
+def test_levels_in_memory_of_any_size_are_written_as_they_are(tmp_path, factors) -> None:
+    from spatialdata import SpatialData
+    from xarray import DataArray, DataTree
+
+    import spatialsig as sp
+
+    sizes = [(round(600 / factor), round(480 / factor)) for factor in factors]
+    levels = [np.moveaxis(picture(*size), 2, 0) + 1 for size in sizes]
+    arrays = [DataArray(level, dims=("c", "y", "x"), coords={"c": list("rgb")}, name="image") for level in levels]
+    first = Image2DModel.parse(arrays[0], scale_factors=None)
+    tree = DataTree.from_dict({f"scale{k}": level.to_dataset() for k, level in enumerate([first, *arrays[1:]])})
+    for level in tree.children.values():
+        level["image"].attrs |= first.attrs
+    sp.io.write(SpatialData(images={"he": tree}), tmp_path / "s.zarr")
+    found = sp.io.read(tmp_path / "s.zarr")["he"]
+    for k, level in enumerate(levels):
+        np.testing.assert_array_equal(found[f"scale{k}"]["image"].values, level)

@@ -82,6 +82,13 @@ def scored(**changes: Any) -> dict[str, Any]:
             {"embedded": {"genes": ["EPCAM"], "test_fold": 1}}, "embedding_from_test", "error",
             "autoencoder was trained with the test fold 0 in view",
         ),
+        *(
+            (
+                {"embedded": {"genes": ["EPCAM"], "test_fold": 0, "seen": seen}}, "embedding_from_test",
+                "error", r"in view \(S[12] of patient",
+            )
+            for seen in ('{"training_samples": ["S2"]}', '{"training_patients": ["P1", "S9"]}')
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) and " " not in value else "",
 )  # fmt: skip

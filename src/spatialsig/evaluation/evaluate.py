@@ -17,8 +17,10 @@ from spatialsig.evaluation.findings_scores import score_findings
 from spatialsig.evaluation.findings_slides import slide_findings
 from spatialsig.evaluation.metrics import evaluation_table
 from spatialsig.evaluation.rows import Request, gather
-from spatialsig.evaluation.schema import EVERY_SLIDE, FINDING_COLUMNS, SEVERITIES, WARNING, Finding
+from spatialsig.evaluation.schema import ERROR, EVERY_SLIDE, FINDING_COLUMNS, SEVERITIES, WARNING, Finding
+from spatialsig.inference.provenance import HELD_OUT_SEEN
 from spatialsig.models.ensemble import members_of
+from spatialsig.slide.seen import text_of_seen
 from spatialsig.stats.baselines import nearest_neighbours, neighbour_mean, ridge
 
 if TYPE_CHECKING:
@@ -87,6 +89,8 @@ def findings_table(findings: list[Finding]) -> pd.DataFrame:
 
 
 def _model_findings(model: SignatureModel) -> Iterator[Finding]:
+    for what, slides in model.run.get(HELD_OUT_SEEN, {}).items():
+        yield Finding("given_from_test", ERROR, EVERY_SLIDE, f"{what[0].upper()}{what[1:]} {text_of_seen(slides)}")
     if any(_never_without_embedding(m) for m in members_of(model)):
         yield Finding(
             "never_without_embedding", WARNING, EVERY_SLIDE,

@@ -17,6 +17,7 @@ from spatialsig._checks import first_few
 from spatialsig.evaluation.schema import ERROR, EVERY_SLIDE, NOTE, SHOWN, WARNING, Finding
 from spatialsig.signatures import scored_genes, shared_genes
 from spatialsig.slide.folds import torn_patients
+from spatialsig.slide.seen import SEEN, read_note, seen_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -147,6 +148,9 @@ def _learnt_from_test(slides: list[SlideFacts], test_fold: int | None, *, embedd
     )
     for name, step, what, call in steps if embedding else steps[:-1]:
         looked = [f.name for f in slides if int(getattr(f, step).get("test_fold", test_fold)) != test_fold]
+        notes = {json: read_note({SEEN: json}) for f in slides if (json := str(getattr(f, step).get(SEEN, "")))}
+        splits = [(f.name, f.patient, f.split) for f in slides]
+        looked = looked or [name for seen in notes.values() for name in seen_of(splits, seen, [test_fold])]
         if looked:
             yield Finding(
                 name, ERROR, EVERY_SLIDE,

@@ -32,10 +32,10 @@ from spatialsig.inference.provenance import (
     check_inputs,
     check_labels,
     labels_for,
-    refuse_leaks,
     result_hashes,
 )
 from spatialsig.models.ensemble import placed, weights_hash
+from spatialsig.slide.copies import refuse_leaks
 from spatialsig.slide.each import map_slides
 from spatialsig.slide.ledger import run_hash
 from spatialsig.stats.image_features import colour_statistics, hand_features, nuclear_density, stain_amounts

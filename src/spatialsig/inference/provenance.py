@@ -16,13 +16,12 @@ from spatialsig.models.ensemble import members_of
 from spatialsig.nn.backbones import table_key
 from spatialsig.nn.signature import VIT
 from spatialsig.signatures import scored_genes
-from spatialsig.slide.copies import check_copies
-from spatialsig.slide.folds import torn_patients
 from spatialsig.slide.parts import FOLDS, obsm_of
-from spatialsig.slide.slides import learn_from, open_slides, recorded_slides
+from spatialsig.slide.seen import read_note
+from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -40,6 +39,7 @@ _STEPS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 _SHOWN = 5  # names that a message lists
 INPUTS, FOLDS_OF, LEFT_OUT = "inputs", "folds", "signatures_left_out"  # in the run of a model
+HELD_OUT_SEEN = "held_out_seen"  # in the run: what the model was given -> held-out slides that this has learned from
 BY_HAND = "changed_by_hand"  # fact: slides that train and on which this is no longer what the record says
 
 
@@ -82,6 +82,20 @@ def edited(
     for kind, part in parts.items():
         if part is not None and slide.lineage.is_edited(part):
             yield kind
+
+
+def notes_of_seen(
+    data: Data, signatures_key: str, use_rep: str | None, features_key: str | None
+) -> dict[str, dict[str, list[str]]]:
+    """What the networks behind embedding and table of features have learned from, where their records say it."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for slide in open_slides(data):
+        if use_rep is not None and _params(slide, signatures_key, EMBEDDING).get("key", use_rep) == use_rep:
+            found[f"the autoencoder of {use_rep!r}"] = read_note(_params(slide, signatures_key, EMBEDDING))
+        if features_key is not None and _keys.ENTRY not in features_key:
+            found[f"the network of {features_key!r}"] = read_note(_params(slide, features_key, FEATURES))
+        break  # of the others training checks that they are the same
+    return found
 
 
 def check_same(theirs: Mapping[str, Any], ours: Mapping[str, Any], *, slide: str, other: str) -> None:
@@ -160,21 +174,6 @@ def check_folds(slide: Slide, model: SignatureModel) -> None:
             "is held out now; call `sp.tl.train_vit` again."
         )
         raise StaleError(msg)
-
-
-def refuse_leaks(data: Data, held_out: Collection[int] | None = None) -> None:
-    """Refuse slides of which something is learned from and held out; arguments as of ``torn_patients``.
-
-    Raises
-    ------
-    LeakageError
-        Naming patient and slides, where a patient was renamed after a split by patient, and slides of two patients that hold
-        the same.
-    """
-    slides = {slide.name: (slide.patient, slide.attrs.get("split", {})) for slide in recorded_slides(learn_from(data))}
-    if torn := torn_patients(slides, held_out):
-        raise LeakageError(torn)
-    check_copies(learn_from(data))
 
 
 def backbone_of(model: SignatureModel | None) -> str:

@@ -6,7 +6,7 @@ Floor 5, above slide. Used by inference/vit.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from spatialsig.nn.backbones import build_backbone, is_own, table_backbone, tabl
 from spatialsig.nn.fine_tuning import add_lora, merge_lora
 from spatialsig.nn.signature import VIT
 from spatialsig.nn.vit import ViT, ViTConfig, vit_config
+from spatialsig.slide.seen import seen_by
 from spatialsig.train import fit_vit
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Tuning:
     lora: Mapping[str, Any]  # arguments of :func:`spatialsig.nn.fine_tuning.add_lora`
     table: str | None = None  # table whose features take the place of an image network; None where there are images
     um_per_px: float | None = None  # resolution a pre-trained network of our own has seen; None for any other
+    seen: Mapping[str, list[str]] = field(default_factory=dict)  # what a pre-trained network has learned from
 
 
 def plan_tuning(
@@ -73,12 +75,15 @@ def plan_tuning(
         raise InputError(msg)
     network: nn.Module | None = None
     um_per_px: float | None = None
+    seen: dict[str, list[str]] = {}
     table = table_key(backbone) if isinstance(backbone, str) else None
     if pretrained is not None:
         if backbone != VIT:
             msg = f"`pretrained` is a network of our own; it cannot be combined with `backbone={backbone!r}`."
             raise InputError(msg)
-        size, network, um_per_px = _pretrained(pretrained, size)
+        model = _pretrained(pretrained, size)
+        size, network, um_per_px = model.config, copy.deepcopy(model.net), model.um_per_px
+        seen = seen_by(model.run)
     elif table is not None:
         if tune not in (None, FROZEN):
             msg = f"`tune={tune!r}`: `backbone={backbone!r}` is a table of features, not a network that could learn."
@@ -100,7 +105,14 @@ def plan_tuning(
         raise InputError(msg)
     usual_decay = LAYER_DECAY if trained_before and tune == FULL else 1.0
     return Tuning(
-        network, size, tune, usual_decay if layer_decay is None else layer_decay, dict(lora or {}), table, um_per_px
+        network,
+        size,
+        tune,
+        usual_decay if layer_decay is None else layer_decay,
+        dict(lora or {}),
+        table,
+        um_per_px,
+        seen,
     )
 
 
@@ -161,10 +173,8 @@ def _network_for(tuning: Tuning, training_set: TrainingSet) -> nn.Module | None:
     return tuning.network
 
 
-def _pretrained(
-    pretrained: PretrainedViT | str | os.PathLike[str], size: str | ViTConfig
-) -> tuple[ViTConfig, ViT, float]:
-    """Configuration, network and resolution of a pre-trained model that has the shape asked for."""
+def _pretrained(pretrained: PretrainedViT | str | os.PathLike[str], size: str | ViTConfig) -> PretrainedViT:
+    """A pre-trained model that has the shape asked for."""
     model = pretrained if isinstance(pretrained, PretrainedViT) else PretrainedViT.load(Path(pretrained))
     asked = size if isinstance(size, ViTConfig) else vit_config(size)
     differing = [
@@ -178,7 +188,7 @@ def _pretrained(
             "pre-trained with, or its configuration, `size=pretrained.config`."
         )
         raise InputError(msg)
-    return model.config, copy.deepcopy(model.net), model.um_per_px
+    return model
 
 
 def _by_features(patches: list[LabelledPatches], network: nn.Module) -> list[LabelledPatches]:

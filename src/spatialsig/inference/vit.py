@@ -17,7 +17,7 @@ from spatialsig import _keys
 from spatialsig._arguments import Count, Key, Natural, Positive, Seed, check_fit, checked_class
 from spatialsig._checks import check_choice, first_few, option_names, warn
 from spatialsig.errors import InputError
-from spatialsig.inference.provenance import FOLDS_OF, INPUTS, LEFT_OUT, refuse_leaks
+from spatialsig.inference.provenance import FOLDS_OF, HELD_OUT_SEEN, INPUTS, LEFT_OUT, notes_of_seen
 from spatialsig.inference.stacking import stack
 from spatialsig.inference.training_set import FoldChoice, TrainingTables, gather_training_set
 from spatialsig.inference.tuning import FROZEN, TUNES, as_seen, fit_tuned, plan_tuning
@@ -28,6 +28,8 @@ from spatialsig.nn.fusion import FUSIONS
 from spatialsig.nn.seed_vit import SEED
 from spatialsig.nn.signature import VIT
 from spatialsig.nn.vit import SIZES, ViTConfig
+from spatialsig.slide.copies import refuse_leaks
+from spatialsig.slide.seen import PATIENTS, SAMPLES, patients_of, warn_of_seen
 from spatialsig.train import fit_vit
 
 if TYPE_CHECKING:
@@ -129,16 +131,18 @@ def train_signature_vit(data: Data, options: VitOptions) -> SignatureViT:
         raise InputError(msg)
     held_out = [fold for fold in (folds.test, folds.validation) if fold is not None]
     refuse_leaks(data, held_out if folds.inner is None else None)
+    looked_at = _held_out_seen(data, tuning, tables, held_out)
     training_set = gather_training_set(data, tables, folds)
     _warn_of_left_out(training_set)
     _warn_of_shared_genes(training_set, options.use_rep)
     seen = as_seen(tuning, training_set)
     model, history = _fitted(tuning, seen, options)
     model.run |= {"test_fold": folds.test, "validation_fold": folds.validation, "inner_fold": folds.inner}
-    model.run |= {"training_samples": training_set.samples, "use_rep": options.use_rep, "seed": options.seed}
+    model.run |= {SAMPLES: training_set.samples, "use_rep": options.use_rep, "seed": options.seed}
     model.run |= {"history": history.to_dict("list"), "targets_key": tables.targets_key, "weights": options.weights}
     model.run |= {"tune": tuning.tune, INPUTS: training_set.inputs}
-    model.run |= {FOLDS_OF: training_set.folds}
+    model.run |= {FOLDS_OF: training_set.folds, PATIENTS: patients_of(data, training_set.samples)}
+    model.run |= {HELD_OUT_SEEN: looked_at} if looked_at else {}
     model.run |= {LEFT_OUT: training_set.left_out} if training_set.left_out else {}
     if options.stacking and model.uses_expression and options.size != SEED:
         stack(model, seen, lambda half, k: _fitted(tuning, half, options, part=k)[0], seed=options.seed)
@@ -160,6 +164,15 @@ def _fitted(
     model, history = fit_tuned(tuning, training_set, **fit)
     model.run["batch_size"] = batch_size
     return model, history
+
+
+def _held_out_seen(data: Data, tuning: Tuning, tables: TrainingTables, held_out: list[int]) -> dict[str, list[str]]:
+    """What the model starts from or is given, and the held-out slides that this has learned from, which is said."""
+    given = {"the pretrained network": tuning.seen} | notes_of_seen(
+        data, tables.signatures_key, tables.use_rep, tuning.table
+    )
+    found = {what: warn_of_seen(data, what, seen, held_out) for what, seen in given.items()}
+    return {what: slides for what, slides in found.items() if slides}
 
 
 def _warn_of_left_out(training_set: TrainingSet) -> None:

@@ -16,7 +16,17 @@ from spatialsig import _keys
 from spatialsig._checks import MAX_NAME, check_files, first_few, warn
 from spatialsig._known import what_is
 from spatialsig._paths import local_path
-from spatialsig._text import MISSING, as_name, check_alike, csv_rows, decoded, is_mangled, near_misses, trimmed
+from spatialsig._text import (
+    MISSING,
+    as_name,
+    check_alike,
+    csv_rows,
+    decoded,
+    is_mangled,
+    near_misses,
+    say_commented,
+    trimmed,
+)
 from spatialsig.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,6 +56,7 @@ def read_csv(
     except ValueError as error:
         msg = f"{str(file)!r} cannot be read as csv ({error}); wanted a header with {list(needed)}."
         raise InputError(msg) from error
+    say_commented(text, where=repr(str(file)))
     rows = pd.DataFrame(list(lines.values()), columns=pd.Index(header, dtype=object), dtype=object)
     rows = without_blanks(rows, () if exact else MISSING)
     rows.attrs[_LINES] = list(lines)

@@ -20,14 +20,14 @@ from spatialsig._hashing import file_ends_hash, file_hash, json_hash
 from spatialsig._settings import settings
 from spatialsig._text import decoded
 from spatialsig.errors import InputError
-from spatialsig.io._cohort import at_home, read_csv
+from spatialsig.io._cohort import BUNDLE, HE_ALIGNMENT, HE_IMAGE, at_home, read_csv
 from spatialsig.models.directory import CONFIG
 from spatialsig.models.record import RUN, read_record
 from spatialsig.report.methods_section import versions
 from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from spatialsig.pipeline.run_config import RunConfig
 
@@ -38,6 +38,7 @@ RECORDED_PACKAGES = (
     "scikit-learn", "numba", "pandas", "zarr", "tensorstore", "tifffile",
 )  # fmt: skip
 STORE = ".zarr"
+_WITH_FOLDER = (".mrxs",)  # images whose pixels lie in a folder of the same name
 RESULTS = ("evaluation", "summary", "comparisons", "findings")  # of the evaluation
 CROSS_VALIDATION = ("cross_validation", "cross_validation_summary")
 TABLES = (*RESULTS, "coverage", "stains", "patch_qc", "intervals", *CROSS_VALIDATION)
@@ -149,17 +150,50 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def input_fingerprints(bundles: Path) -> dict[str, dict[str, str]]:
-    """Fingerprint of every file of each bundle, its H&E and alignment, by sample; empty without a readable csv."""
+    """Fingerprint of every file of each bundle, its H&E and alignment, by sample; empty without a readable csv.
+
+    Of files both ends and the size are hashed; of each subfolder, such as the chunks of an OME-Zarr image, the names, sizes and
+    times of change of all files in it, none of which is read.
+    """
     if not bundles.is_file():
         return {}
     rows = read_csv(bundles, needed=("sample",))
     found = {}
     for row in rows.to_dict("records"):
-        named = [row.get(column) for column in ("bundle", "he_image", "he_alignment")]
-        places = [at_home(bundles.parent / at_home(value)) for value in named if isinstance(value, str)]
-        files = [file for place in places for file in (sorted(place.iterdir()) if place.is_dir() else [place])]
-        found[str(row["sample"])] = {file.name: file_ends_hash(file) for file in files if file.is_file()}
+        of_slide: dict[str, str] = {}
+        for column in (BUNDLE, HE_IMAGE, HE_ALIGNMENT):
+            value = row.get(column)
+            for name, digest in _of_place(bundles.parent / at_home(value)) if isinstance(value, str) else ():
+                other = of_slide.get(name, digest) != digest  # two inputs of one name
+                of_slide[f"{column}/{name}" if other else name] = digest
+        found[str(row["sample"])] = of_slide
     return found
+
+
+def _of_place(place: Path) -> Iterator[tuple[str, str]]:
+    """Names and fingerprints of a file, with the folder of the same name that some formats keep the pixels in, or of a folder."""
+    place = at_home(place)
+    beside = [place.with_suffix("")] if place.suffix.lower() in _WITH_FOLDER else []
+    for path in [*(sorted(place.iterdir()) if place.is_dir() else [place]), *beside]:
+        if path.is_file():
+            yield path.name, file_ends_hash(path)
+        elif path.is_dir():
+            yield f"{path.name}/", json_hash([_as_listed(path, file) for file in sorted(_files_below(path))])
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """All files in a folder and in its folders; :func:`os.walk` does not follow a link that leads back."""
+    return (Path(at, name) for at, _, names in os.walk(folder) for name in names)
+
+
+def _as_listed(folder: Path, file: Path) -> list[Any]:
+    """What a listing says of a file: name, size, time of change; only the name where a link leads nowhere."""
+    name = file.relative_to(folder).as_posix()
+    try:
+        stat = file.stat()
+    except OSError:
+        return [name]
+    return [name, stat.st_size, stat.st_mtime_ns]
 
 
 def write_record(

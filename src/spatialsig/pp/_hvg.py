@@ -16,6 +16,7 @@ from spatialsig._arguments import Count, Key, Natural, Positive, checked
 from spatialsig._checks import check_choice
 from spatialsig.errors import InputError
 from spatialsig.slide.coordinates import positions
+from spatialsig.slide.copies import refuse_leaks
 from spatialsig.slide.counts import common_genes, count_blocks, gene_names
 from spatialsig.slide.each import map_slides
 from spatialsig.slide.folds import is_training
@@ -124,6 +125,7 @@ def highly_variable_genes(
     """
     check_choice(flavor, FLAVORS, name="flavor")
     check_choice(panel, PANELS, name="panel")
+    refuse_leaks(data, [] if test_fold is None else [test_fold])
     panels = [gene_names(slide, table_key) for slide in open_slides(learn_from(data))]
     genes = common_genes(panels)
     if not genes and panel == "intersection":

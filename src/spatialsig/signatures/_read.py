@@ -26,6 +26,7 @@ from spatialsig._text import (
     describe_mangled,
     distinct,
     near_misses,
+    say_commented,
     trimmed,
     without_comments,
 )
@@ -125,6 +126,8 @@ def read_signatures(source: Source) -> dict[str, Genes]:
     except (ValueError, LookupError, StopIteration, yaml.YAMLError, AttributeError, TypeError, RecursionError) as error:
         msg = f"signatures {path}: not the layout of a {ending} file of gene sets ({error})."
         raise InputError(msg) from error
+    if ending in (".csv", ".gmt"):
+        say_commented(text, where=f"signatures {path}", table=ending == ".csv")
     if ending == ".csv" and (others := other_columns(csv_rows(text)[0])):
         warn(f"signatures {path}: columns {others} are not read; known are {[*COLUMNS]}.")
     return _clean(sets, where=str(path))

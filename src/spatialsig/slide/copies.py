@@ -1,7 +1,8 @@
 """Slides that hold the same counts or the same part of one image: learned from under one patient and held out under another.
 
-Nothing is read of a slide but its attributes and the manifests of its elements, which hold checksums of every file, unless
-these say that two slides are alike.
+Two stores that were copied are known by the manifests of their elements, which hold checksums of every file. A slide that was
+written anew, by another program, in another order, or half of it, is known by where its cells lie and, only where many lie at the
+same places, by the counts of some of them; its image by the size and, only where two sizes are the same, by the coarsest level.
 
 Floor 4, above train. Used by inference/provenance, pp/_split.
 """
@@ -19,14 +20,16 @@ from spatialsig._checks import warn
 from spatialsig._hashing import content_hash
 from spatialsig.errors import InputError, KeyMissingError, LeakageError, SpatialsigWarning
 from spatialsig.slide.coordinates import positions, um_to_image
+from spatialsig.slide.folds import torn_patients
 from spatialsig.slide.lineage import MADE_BY, SOURCES
 from spatialsig.slide.parts import pixels_of
-from spatialsig.slide.slides import Stores, open_slides, recorded_slides
+from spatialsig.slide.sketches import Cells, cells_of, coarsest_hash, image_sizes
+from spatialsig.slide.slides import Stores, learn_from, open_slides, recorded_slides
 from spatialsig.store.layout import levels_of
 from spatialsig.store.manifest import manifest_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from numpy.typing import NDArray
 
@@ -42,6 +45,24 @@ class _Held(NamedTuple):
 
     slide: Slide
     prints: dict[str, dict[str, str]]
+    cells: list[Cells]
+
+
+def refuse_leaks(data: Data, held_out: Collection[int] | None = None) -> None:
+    """Refuse slides of which something is learned from and held out; arguments as of ``torn_patients``.
+
+    Every function that learns from slides calls it before it reads one.
+
+    Raises
+    ------
+    LeakageError
+        Naming patient and slides, where a patient was renamed after a split by patient, and slides of two patients that hold
+        the same.
+    """
+    slides = {slide.name: (slide.patient, slide.attrs.get("split", {})) for slide in recorded_slides(learn_from(data))}
+    if torn := torn_patients(slides, held_out):
+        raise LeakageError(torn)
+    check_copies(learn_from(data))
 
 
 def check_copies(data: Data) -> None:
@@ -57,10 +78,11 @@ def check_copies(data: Data) -> None:
     """
     if not isinstance(data, Stores):
         return  # one slide
-    held = [_Held(slide, _recorded(slide)) for slide in recorded_slides(data)]
+    held = [_Held(slide, _recorded(slide), _cells(slide)) for slide in recorded_slides(data)]
+    _add_coarsest(held)
     for one, other in itertools.combinations(held, 2):
         ours, theirs = one.slide, other.slide
-        if _shared(one, other, COUNTS):
+        if _shared(one, other, COUNTS) or _same_cells(one, other):
             _tell(ours, theirs, "the same counts of the same cells")
         elif ours.patient != theirs.patient and any(
             _overlap(ours, theirs, keys) for keys in _shared(one, other, IMAGES)
@@ -102,6 +124,31 @@ def _recorded(slide: Slide) -> dict[str, dict[str, str]]:
         if source == pixels_of(key) and not entries.get(key, {}).get(MADE_BY):
             found[IMAGES][print_] = key  # of a store in another layout, and of one that another program wrote
     return found
+
+
+def _cells(slide: Slide) -> list[Cells]:
+    """Samples of the cells of a slide in a store."""
+    root = None if slide.path is None else slide.path / COUNTS
+    names = sorted(table.name for table in root.iterdir()) if root is not None and root.is_dir() else []
+    read = [name for name in names if not slide.lineage.entries.get(name, {}).get(MADE_BY)]
+    return [cells for name in read if slide.path is not None and (cells := cells_of(slide.path, name)) is not None]
+
+
+def _same_cells(one: _Held, other: _Held) -> bool:
+    return any(ours.are_those_of(theirs) for ours in one.cells for theirs in other.cells)
+
+
+def _add_coarsest(held: list[_Held]) -> None:
+    """Add prints of the coarsest levels of images that are as large as one of another slide, which copies are."""
+    of_size: dict[tuple[int, ...], list[tuple[_Held, str]]] = {}
+    for each in held:
+        for name, size in image_sizes(each.slide.path).items() if each.slide.path is not None else ():
+            if not each.slide.lineage.entries.get(name, {}).get(MADE_BY):
+                of_size.setdefault(size, []).append((each, name))
+    for alike in of_size.values():
+        for each, name in alike if len({id(one) for one, _ in alike}) > 1 else ():
+            if each.slide.path is not None and (found := coarsest_hash(each.slide.path, name)) is not None:
+                each.prints[IMAGES][found] = name
 
 
 def _manifests(slide: Slide, kind: str) -> Iterator[tuple[str, str]]:

@@ -55,7 +55,7 @@ from spatialsig.store.metadata import (
 from spatialsig.store.stored.damage import decoding
 from spatialsig.store.stored.documents import FILE, KINDS
 from spatialsig.store.stream import StreamedImage, as_streamed, check_pixels, fill, template
-from spatialsig.store.swap import clear_leftovers, staging_directory, swap_in
+from spatialsig.store.swap import clear_leftovers, staging_directory, swap_in, whole_root
 from spatialsig.store.tables import storable
 
 if TYPE_CHECKING:
@@ -153,6 +153,7 @@ def commit_elements(
     check_json(attrs or {})
     elements = _storable(elements)
     kinds = _kinds_of(elements)
+    whole_root(path, but=[f"{kind}/{name}" for name, kind in kinds.items()])
     check_new_names(kinds, [name for _, name, _ in elements_on_disk(path)])
     for name, kind in kinds.items():
         taken = [other for other in KINDS if other != kind and (path / other / name).exists()]
@@ -245,9 +246,9 @@ def write_attrs(path: Path, attrs: Mapping[str, Any]) -> None:
     """
     new = {key: value for key, value in attrs.items() if key != SPATIALDATA_ATTRS}
     check_json(new)
-    root_document(path)
+    whole_root(path)
     with writer_lock(path, "writing attributes"):
-        document = root_document(path)
+        document = whole_root(path)
         document["attributes"] |= new
         with staging_directory(path) as staging:
             staging.mkdir()

@@ -25,10 +25,10 @@ from spatialsig.errors import InputError, StoreError
 from spatialsig.store.atomic import link_or_copy
 from spatialsig.store.lock import writer_lock
 from spatialsig.store.manifest import manifest_file, read_manifest
-from spatialsig.store.metadata import elements_on_disk, quiet_zarr, root_document
+from spatialsig.store.metadata import elements_on_disk, quiet_zarr
 from spatialsig.store.stored.files import n_rows
 from spatialsig.store.stored.table import StoredTable
-from spatialsig.store.swap import swap_in
+from spatialsig.store.swap import swap_in, whole_root
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -131,7 +131,7 @@ def has_rows_of(path: str | Path, table: str, adata: AnnData) -> bool:
 
 def _live(path: Path, kind: str, element: str, *, name: str) -> Path:
     """Directory of a finished element of a store, which the argument ``name`` named."""
-    root_document(path)
+    whole_root(path)
     finished = [element for of_kind, element, is_whole in elements_on_disk(path) if of_kind == kind and is_whole]
     check_key(finished, element, name=name, where=f"the {kind} of store {str(path)!r}")
     return path / kind / element

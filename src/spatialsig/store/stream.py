@@ -245,7 +245,8 @@ class ChannelsLast:
         self._array = array
         self.shape = (*array.shape[1:], array.shape[0])
         self.dtype = np.dtype(array.dtype)
-        self.chunks = (*array.chunks[1:], array.chunks[0])
+        chunks = getattr(array, "chunks", None)  # of an array in memory there are none
+        self.chunks = None if chunks is None else (*chunks[1:], chunks[0])
 
     def __getitem__(self, window: tuple[slice, slice]) -> NDArray[np.uint8]:
         with decoding(lambda: sources_of(self._array)):

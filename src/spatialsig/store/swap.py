@@ -32,14 +32,29 @@ from spatialsig.store.metadata import (
     root_document,
     without_consolidated,
 )
-from spatialsig.store.stored.documents import FILE, document_of
+from spatialsig.store.stored.documents import FILE, KINDS, copied_metadata, document_of, lost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from pathlib import Path
     from typing import Any
 
     from spatialsig.store.manifest import Entry
+
+
+def whole_root(path: Path, *, but: Collection[str] = ()) -> dict[str, Any]:
+    """:func:`root_document` of a store that is to be changed: of what its root lists, no metadata file may be lost.
+
+    Otherwise the group and all in it would be left out of what is written. Elements ``but`` which are replaced may. Raises :class:`StoreError` that names the file.
+    """
+    document = root_document(path)
+    for node in sorted({*KINDS, *copied_metadata(document)}, key=lambda name: (name.count("/"), name)):
+        place = path / node
+        if "/".join(node.split("/")[:2]) in but:
+            continue
+        if place.is_dir() and not (place / FILE).is_file() and any(each.is_dir() for each in place.iterdir()):
+            raise lost(place / FILE)
+    return document
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from spatialsig.slide.added import check_added_part
 from spatialsig.slide.each import map_slides
 from spatialsig.slide.parts import counts_of_table
 from spatialsig.slide.roles import needs_cells
+from spatialsig.slide.seen import noted
 from spatialsig.slide.slides import Data, Slide
 
 
@@ -176,7 +177,9 @@ def _embed(slide: Slide, *, model: Autoencoder, device: str | None, table_key: s
     check_added_part(slide, table_key, "obsm", key_added, made_by="tl.embed_cells")
     with on_device(model.net, device=device):
         slide.table(table_key).obsm[key_added] = embed_slide(slide, model, table_key=table_key)
-    slide.params(table_key)["embed_cells"] = {"key": key_added, **_held_out(model), **model.record()}
+    slide.params(table_key)["embed_cells"] = {
+        "key": key_added, **_held_out(model), **noted(model.run), **model.record()
+    }  # fmt: skip
     slide.commit_table(
         table_key,
         obsm=[key_added],

@@ -28,7 +28,9 @@ from spatialsig.nn.backbones import MEMORY, build_backbone, warn_of_scale
 from spatialsig.nn.device import choose_device, on_device
 from spatialsig.nn.vit import ViT, ViTConfig
 from spatialsig.slide.added import check_added
+from spatialsig.slide.copies import refuse_leaks
 from spatialsig.slide.each import map_slides
+from spatialsig.slide.seen import PATIENTS, SAMPLES, noted, patients_of
 from spatialsig.slide.slides import Data, open_slides
 from spatialsig.train.pretrain import fit_masked
 
@@ -105,11 +107,13 @@ def pretrain_vit(
     """
     fit_options = check_fit(fit_options, fit_masked, FIT_OPTIONS, function="pretrain_vit")
     choose_device(None)  # which checks that it is there
+    refuse_leaks(data, [] if test_fold is None else [test_fold])
     spec, sources = _sources(data, test_fold, patches_key, signatures_key)
     nothing = [np.empty((len(source), 0), np.float32) for source in sources]
     batches = PatchBatches(sources, targets=nothing, batch_size=batch_size, seed=seed)
     model, history = fit_masked(batches, um_per_px=spec.um_per_px, size=size, seed=seed, **fit_options)
-    model.run |= {"test_fold": test_fold, "training_samples": [source.sample for source in sources]}
+    samples = [source.sample for source in sources]
+    model.run |= {"test_fold": test_fold, SAMPLES: samples, PATIENTS: patients_of(data, samples)}
     model.run |= {"seed": seed, "n_patches": batches.n_patches, "history": history.to_dict("list")}
     return model
 
@@ -217,6 +221,7 @@ def embed_patches(
     check_options(backbone_options, known, function="sp.tl.embed_patches")
     network = _network(backbone, backbone_options)
     record = {"backbone": str(getattr(network, "spec", type(network).__name__)), "weights_sha256": _hash(network)}
+    record |= noted(getattr(backbone, "run", {}))
     record |= {"options": json.dumps(backbone_options, sort_keys=True, default=str)} if backbone_options else {}
     asked = _Asked(
         network, backbone if isinstance(backbone, SignatureViT) else None, record, batch_size, skip_done, device,
@@ -262,7 +267,8 @@ def _is_done(slide: Slide, key: str, record: dict[str, Any], n: int) -> bool:
         return False
     if key not in slide.sdata.tables or len(slide.sdata.tables[key]) != n or any(slide.lineage.stale(key)):
         return False
-    return bool(slide.params(key).get("embed_patches") == record)
+    # before the record: what was changed by hand is no longer what the network makes
+    return not slide.lineage.is_edited(key) and bool(slide.params(key).get("embed_patches") == record)
 
 
 def _network(backbone: Any, options: dict[str, Any]) -> nn.Module:

@@ -17,8 +17,9 @@ from spatialsig._arguments import Count, Key, Natural, Share, checked
 from spatialsig._checks import check_choice
 from spatialsig.errors import InputError, KeyMissingError, LeakageError
 from spatialsig.inference.inputs import ModelInputs, inputs_name, usable
-from spatialsig.inference.provenance import backbone_of, check_folds, labels_for, refuse_leaks
+from spatialsig.inference.provenance import backbone_of, check_folds, labels_for
 from spatialsig.models.ensemble import SignatureModel, placed
+from spatialsig.slide.copies import refuse_leaks
 from spatialsig.slide.each import map_slides
 from spatialsig.slide.folds import BUFFER
 from spatialsig.slide.roles import needs_cells

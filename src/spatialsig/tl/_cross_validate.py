@@ -8,7 +8,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,22 +17,25 @@ import pandas as pd
 from spatialsig import _keys
 from spatialsig._arguments import AnyPath, Key, NewKey, Seed, checked
 from spatialsig._checks import warn
-from spatialsig._files import DECODING_ERRORS, replaced, write_csv
+from spatialsig._files import replaced, write_csv
 from spatialsig._hashing import json_hash
 from spatialsig._progress import track
 from spatialsig.errors import InputError
 from spatialsig.evaluation.evaluate import evaluate_model
+from spatialsig.evaluation.fold_plan import MANIFEST, TRAINING, FoldPlan
 from spatialsig.evaluation.schema import ERROR
 from spatialsig.expression import AutoencoderOptions, embed_slide, train_expression_autoencoder
 from spatialsig.inference.inputs import ModelInputs, check_patches, inputs_name
-from spatialsig.inference.provenance import genes_scored, refuse_leaks, refuse_own_embedding
+from spatialsig.inference.provenance import genes_scored, refuse_own_embedding
 from spatialsig.inference.vit import VitOptions, train_signature_vit
 from spatialsig.models.ensemble import weights_hash
 from spatialsig.models.vit import SignatureViT
+from spatialsig.slide.copies import refuse_leaks
 from spatialsig.slide.folds import BUFFER, shared_folds
 from spatialsig.slide.ledger import Ledger, data_hash, run_hash
 from spatialsig.slide.parts import counts_of_table, members_of
 from spatialsig.slide.roles import needs_cells
+from spatialsig.slide.seen import noted
 from spatialsig.slide.slides import Data, open_slides, recorded_slides
 from spatialsig.stats.grouped import grouped_mean
 from spatialsig.store.lock import run_lock
@@ -44,53 +46,9 @@ if TYPE_CHECKING:
     from spatialsig.models import Autoencoder
     from spatialsig.slide.slides import Slide
 
-MANIFEST = "cross_validation.json"
-FRAME = "evaluation.parquet"
-TRAINING = "training"  # checkpoints of a fold that is not finished
 # findings on labels and gene lists that are the same for all folds: see the docstring below
 _SAME_FOR_ALL = ("scores_from_test", "genes_from_test")
 PLANNED = ("test_fold", "validation_fold")  # what cross_validate decides by itself
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """Data, options and keys that all folds share."""
-
-    data: Data
-    place: Path
-    use_rep: str | None
-    refit: bool
-    autoencoder: dict[str, Any]
-    train: dict[str, Any]
-    seed: int
-    patches_key: str
-    signatures_key: str
-    table_key: str
-    hash: str = field(default="", compare=False)
-
-    def directory(self, fold: int) -> Path:
-        return self.place / f"fold-{fold}"
-
-    def autoencoder_options(self, fold: int) -> AutoencoderOptions:
-        """Options of the autoencoder that has not seen a fold."""
-        options = (
-            self._training(fold, "autoencoder") | {"seed": self.seed, "table_key": self.table_key} | self.autoencoder
-        )
-        return AutoencoderOptions.of(**options | {"test_fold": fold})
-
-    def vit_options(self, fold: int) -> VitOptions:
-        """Options of the image model that has not seen a fold."""
-        keys = {"patches_key": self.patches_key, "signatures_key": self.signatures_key}
-        own = self._training(fold, "vit") | {"seed": self.seed} | keys
-        return VitOptions.of(**own | self.train | {"test_fold": fold, "use_rep": self.rep(fold)})
-
-    def _training(self, fold: int, model: str) -> dict[str, Any]:
-        """Where a training run leaves its checkpoints until the fold is finished."""
-        return {"run_dir": self.directory(fold) / TRAINING / model}
-
-    def rep(self, fold: int) -> str | None:
-        """Embedding that the model of a fold is given."""
-        return f"{self.use_rep}_fold{fold}" if self.refit and self.use_rep is not None else self.use_rep
 
 
 @checked
@@ -191,14 +149,14 @@ def cross_validate(
     ae_options = {"signatures": genes_scored(data, signatures_key), **(autoencoder or {})} if refit else {}
     seen = data_hash(data, **keys, use_rep=None if refit else use_rep, table_key=table_key if refit else None)
     decides = run_hash([seen, use_rep, refit, ae_options, train_options, seed])
-    plan = _Plan(
+    plan = FoldPlan(
         data, Path(run_dir), use_rep, refit, ae_options, train_options, seed, **keys, table_key=table_key, hash=decides
     )
     with run_lock(plan.place, "cross-validation"):
         return _run_folds(plan, folds, key_added)
 
 
-def _run_folds(plan: _Plan, folds: list[int], key_added: str) -> pd.DataFrame:
+def _run_folds(plan: FoldPlan, folds: list[int], key_added: str) -> pd.DataFrame:
     """Table of all folds, those that were done before among them."""
     finished, decides = Ledger(plan.place / MANIFEST), plan.hash
     with _records_kept(plan):
@@ -208,21 +166,12 @@ def _run_folds(plan: _Plan, folds: list[int], key_added: str) -> pd.DataFrame:
                 finished.note(f"fold-{fold}", decides)
                 shutil.rmtree(plan.directory(fold) / TRAINING, ignore_errors=True)
     _write_predictions(plan, folds, key_added)
-    result = pd.concat([_kept(plan.directory(fold) / FRAME) for fold in folds], ignore_index=True)
+    result = pd.concat([plan.results(fold) for fold in folds], ignore_index=True)
     write_csv(plan.place / "evaluation.csv", result)
     return result
 
 
-def _kept(frame: Path) -> pd.DataFrame:
-    """Results of a fold that is done."""
-    try:
-        return pd.read_parquet(frame)
-    except DECODING_ERRORS as error:  # of which those of pyarrow are
-        msg = f"{frame} is missing or damaged ({error}). Remove {frame.parent.parent / MANIFEST} to hold every fold out again."
-        raise InputError(msg) from error
-
-
-def _run_fold(plan: _Plan, fold: int) -> None:
+def _run_fold(plan: FoldPlan, fold: int) -> None:
     """Train autoencoder and image model with one fold held out, and evaluate on it."""
     keys: dict[str, Any] = {"patches_key": plan.patches_key, "signatures_key": plan.signatures_key}
     if plan.refit:
@@ -236,12 +185,12 @@ def _run_fold(plan: _Plan, fold: int) -> None:
         if finding.severity == ERROR and finding.name not in _SAME_FOR_ALL:
             warn(finding.text)
     frame.insert(0, _keys.FOLD, fold)
-    with replaced(plan.directory(fold) / FRAME) as partial:
+    with replaced(plan.frame(fold)) as partial:
         frame.to_parquet(partial, index=False)
 
 
 @contextmanager
-def _records_kept(plan: _Plan) -> Iterator[None]:
+def _records_kept(plan: FoldPlan) -> Iterator[None]:
     """Give the labels their note on the embedding back, which every fold replaces by its own."""
     kept = {slide.name: slide.params(plan.signatures_key).get("embed_cells") for slide in open_slides(plan.data)}
     try:
@@ -254,7 +203,7 @@ def _records_kept(plan: _Plan) -> Iterator[None]:
                 slide.commit_table(plan.signatures_key, uns=[_keys.NAMESPACE])
 
 
-def _embed(plan: _Plan, model: Autoencoder, fold: int) -> None:
+def _embed(plan: FoldPlan, model: Autoencoder, fold: int) -> None:
     """Mean embedding of the cells of every patch; that of single cells is not kept, it would fill the store."""
     key = plan.rep(fold)
     for slide in open_slides(plan.data):
@@ -264,7 +213,9 @@ def _embed(plan: _Plan, model: Autoencoder, fold: int) -> None:
         rows = patches.rows_in(plan.signatures_key)
         labels.obsm[key] = np.full((labels.n_obs, of_patches.shape[1]), np.nan, np.float32)
         labels.obsm[key][rows[rows >= 0]] = of_patches[rows >= 0]
-        slide.params(plan.signatures_key)["embed_cells"] = {"key": key, "test_fold": fold, **model.record()}
+        slide.params(plan.signatures_key)["embed_cells"] = {
+            "key": key, "test_fold": fold, **noted(model.run), **model.record()
+        }  # fmt: skip
         slide.commit_table(
             plan.signatures_key,
             obsm=[str(key)],
@@ -274,14 +225,15 @@ def _embed(plan: _Plan, model: Autoencoder, fold: int) -> None:
         )
 
 
-def _write_predictions(plan: _Plan, folds: list[int], key_added: str) -> None:
+def _write_predictions(plan: FoldPlan, folds: list[int], key_added: str) -> None:
     """Scores of every patch by the models that have not seen it."""
     models = {fold: SignatureViT.load(plan.directory(fold) / "vit") for fold in folds}
     hashes = {str(fold): weights_hash(model) for fold, model in models.items()}
     digest = json_hash([plan.hash, hashes])
     names = list(dict.fromkeys(name for model in models.values() for name in model.signatures))  # one may lack some
     for slide in open_slides(plan.data):
-        if key_added in slide.sdata.tables and _digest_of(slide, key_added) == digest:
+        is_done = key_added in slide.sdata.tables and _digest_of(slide, key_added) == digest
+        if is_done and not slide.lineage.is_edited(key_added):
             continue
         patches, used = slide.patches(plan.patches_key), []
         total, count = np.zeros((2, len(patches), len(names)))

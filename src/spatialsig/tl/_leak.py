@@ -17,6 +17,7 @@ from spatialsig._checks import warn
 from spatialsig.errors import InputError
 from spatialsig.evaluation.ceiling import N_REPEATS, slide_ceiling
 from spatialsig.signatures import scored_genes, shared_genes
+from spatialsig.slide.copies import refuse_leaks
 from spatialsig.slide.roles import needs_cells
 from spatialsig.slide.slides import Data, open_slides
 from spatialsig.stats.agreement import pearson
@@ -95,6 +96,7 @@ def embedding_leak(
     0
     """
     keys = {"use_rep": use_rep, "patches_key": patches_key, "signatures_key": signatures_key, "table_key": table_key}
+    refuse_leaks(data, [test_fold])
     slides = [_rows_of(slide, test_fold, n_repeats, seed, **keys) for slide in open_slides(data)]
     if not any(rows.train.any() for rows in slides) or not any(rows.test.any() for rows in slides):
         msg = f"fold {test_fold}, or what is outside of it, holds no labelled patch; choose another `test_fold`."

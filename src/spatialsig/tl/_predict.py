@@ -182,7 +182,8 @@ class _Prediction:
         if self.key_added not in slide.sdata.tables:
             return False
         names = tuple(slide.sdata.tables[self.key_added].var_names)
-        if names != self.model.signatures or any(slide.lineage.stale(self.key_added)):
+        lineage = slide.lineage
+        if names != self.model.signatures or any(lineage.stale(self.key_added)) or lineage.is_edited(self.key_added):
             return False
         recorded = slide.params(self.key_added).get("predict", {})
         wanted = {"precision": None, **made_by}

@@ -27,6 +27,7 @@ from spatialsig.signatures import (
     weights,
 )  # fmt: skip
 from spatialsig.slide.added import check_added_part
+from spatialsig.slide.copies import refuse_leaks
 from spatialsig.slide.counts import common_genes, count_blocks, named_genes
 from spatialsig.slide.each import map_slides
 from spatialsig.slide.parts import counts_of_table
@@ -133,6 +134,7 @@ def score_cells(
     True
     """
     check_choice(method, METHODS, name="method")
+    refuse_leaks(data, [] if test_fold is None else [test_fold])
     var = {}
     for slide in open_slides(learn_from(data)):
         var[slide.name] = named_genes(slide, table_key)

@@ -155,7 +155,7 @@ def _train(
         validation = shared_batches(validation, **place)
     batches.set_epoch(0)
     if hasattr(module, "n_steps"):
-        setattr(module, "n_steps", lightning.max_epochs * -(-len(batches) // trainer.accumulate))  # noqa: B010 - no such field here
+        setattr(module, "n_steps", (lightning.max_epochs or 0) * -(-len(batches) // trainer.accumulate))  # noqa: B010 - no such field here
     checkpoints.identity = _identity(module, batches, validation, lightning, history) | identity
     path, state = checkpoints.resumed() or (None, {})
     if is_finished(state):

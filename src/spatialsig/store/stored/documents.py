@@ -51,6 +51,13 @@ def damaged(file: Path, why: str) -> StoreError:
     return StoreError(f"{str(file)!r} is damaged ({why}); wanted the JSON of a Zarr group or array. {what_to_do(file)}")
 
 
+def lost(file: Path) -> StoreError:
+    """The error for a metadata file that is not there, of a group or array that is."""
+    return StoreError(
+        f"{str(file)!r} is missing; wanted the JSON of the Zarr group or array in its folder. {what_to_do(file)}"
+    )
+
+
 def what_to_do(file: Path) -> str:
     """How to get a damaged file back."""
     store, _ = owner(file)
