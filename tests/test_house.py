@@ -30,6 +30,7 @@ FLOORS = [
         "_known",
         "_misfits",
         "_paths",
+        "_processes",
         "_stains",
     },
     {"geometry", "stats", "signatures", "nn", "store"},

@@ -1,6 +1,6 @@
 """Processes of this machine: whether one lives, and is the one that had its number before.
 
-Ground floor.
+Ground floor. Used by store/lock, store/swap.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Expression of cells: training an autoencoder on the counts of many slides, and embedding cells with it.
 
-Floor 5, above slide. Used by pipeline/run_options, tl/_autoencoder, tl/_cross_validate.
+Floor 5, above slide. Used by evaluation/fold_plan, pipeline/run_options, tl/_autoencoder, tl/_cross_validate.
 """
 
 from __future__ import annotations

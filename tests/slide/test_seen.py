@@ -27,6 +27,9 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> sp.Cohort:
         slide = sp.datasets.toy_study(seed=number)
         split = {"by": "patient", "n_folds": 3, "seed": 0, "fold": number}
         slide.attrs["spatialsig"] |= {"sample": f"S{number}", "patient": f"P{number}", "split": split}
+        for table in slide.tables.values():
+            table.obs["sample"] = f"S{number}"
+        del slide.attrs["spatialsig"]["lineage"]  # the folds are others than those that it was scored with
         sp.io.write(slide, place / f"S{number}.zarr")
     return sp.Cohort(place)
 

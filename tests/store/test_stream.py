@@ -272,7 +272,9 @@ def test_levels_in_memory_of_any_size_are_written_as_they_are(tmp_path, factors)
     tree = DataTree.from_dict({f"scale{k}": level.to_dataset() for k, level in enumerate([first, *arrays[1:]])})
     for level in tree.children.values():
         level["image"].attrs |= first.attrs
-    sp.io.write(SpatialData(images={"he": tree}), tmp_path / "s.zarr")
+    sdata = SpatialData(images={"he": Image2DModel.parse(picture(600, 480), dims=("y", "x", "c"), scale_factors=[2])})
+    sdata.images.data["he"] = tree  # which spatialdata takes from other programs, but not from here
+    sp.io.write(sdata, tmp_path / "s.zarr")
     found = sp.io.read(tmp_path / "s.zarr")["he"]
     for k, level in enumerate(levels):
         np.testing.assert_array_equal(found[f"scale{k}"]["image"].values, level)

@@ -1,6 +1,6 @@
 """What the folds of a cross-validation share, and where each keeps its models and results.
 
-Floor 6, above expression, inference, labels.
+Floor 6, above expression, inference, labels. Used by tl/_cross_validate.
 """
 
 from __future__ import annotations

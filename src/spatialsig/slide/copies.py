@@ -4,7 +4,7 @@ Two stores that were copied are known by the manifests of their elements, which 
 written anew, by another program, in another order, or half of it, is known by where its cells lie and, only where many lie at the
 same places, by the counts of some of them; its image by the size and, only where two sizes are the same, by the coarsest level.
 
-Floor 4, above train. Used by inference/provenance, pp/_split.
+Floor 4, above train. Used by 10 modules of evaluation, expression, inference, pp, tl.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from spatialsig.slide.coordinates import positions, um_to_image
 from spatialsig.slide.folds import torn_patients
 from spatialsig.slide.lineage import MADE_BY, SOURCES
 from spatialsig.slide.parts import pixels_of
+from spatialsig.slide.roles import region_of
 from spatialsig.slide.sketches import Cells, cells_of, coarsest_hash, image_sizes
 from spatialsig.slide.slides import Stores, learn_from, open_slides, recorded_slides
 from spatialsig.store.layout import levels_of
@@ -130,7 +131,8 @@ def _cells(slide: Slide) -> list[Cells]:
     """Samples of the cells of a slide in a store."""
     root = None if slide.path is None else slide.path / COUNTS
     names = sorted(table.name for table in root.iterdir()) if root is not None and root.is_dir() else []
-    read = [name for name in names if not slide.lineage.entries.get(name, {}).get(MADE_BY)]
+    patches, entries = slide.attrs.get("patches", {}), slide.lineage.entries
+    read = [n for n in names if root and not entries.get(n, {}).get(MADE_BY) and region_of(root / n) not in patches]
     return [cells for name in read if slide.path is not None and (cells := cells_of(slide.path, name)) is not None]
 
 

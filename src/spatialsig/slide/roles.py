@@ -1,6 +1,6 @@
 """Which slides of a cohort hold cells: functions on expression pass over those that are an H&E alone.
 
-Floor 4, above train. Used by 25 modules of cli, cohort, io, pl, pp, tl.
+Floor 4, above train. Used by 26 modules of cli, cohort, io, pl, pp, slide, tl.
 """
 
 from __future__ import annotations
@@ -88,10 +88,10 @@ def is_image_alone(store: Path) -> bool:
     listed = {node.split("/")[1] for node in copied_metadata(root) if node.startswith("tables/")}
     ours = root.get("attributes", {}).get(_keys.NAMESPACE, {})
     patches = ours.get("patches", {}) if isinstance(ours, dict) else {}
-    return listed <= tables and all(_region_of(store / "tables" / name) in patches for name in tables)
+    return listed <= tables and all(region_of(store / "tables" / name) in patches for name in tables)
 
 
-def _region_of(table: Path) -> str:
+def region_of(table: Path) -> str:
     """Element whose rows a table describes; empty where it does not say one."""
     region = attributes_or_empty(table / FILE).get("region")
     return region if isinstance(region, str) else ""

@@ -1,6 +1,6 @@
 """Short summaries of cells and images by which copies are known however they are stored: another layout, order, or half of the rows.
 
-Floor 4, above train.
+Floor 4, above train. Used by slide/copies.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ N_CELLS = (
 )
 N_COUNTED = 64  # ... whose counts are looked at where places are shared
 MIN_SHARED = 0.25  # share of the places within the sample: a half of a slide shares half of it, another slide none
-MIN_ALIKE, MIN_COUNTED = 0.9, 8  # share of the shared cells with counts that have the same, and how many there must be
+MIN_ALIKE, MIN_COUNTED = 0.9, 8  # share of the shared cells with counts that have the same, and how many different ones
 _STEPS_PER_UNIT = 1000  # places are compared to a thousandth of a unit, whatever type they are stored in
 _MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F))  # odd numbers without a pattern
 _SHIFT = np.uint64(29)
@@ -56,8 +56,9 @@ class Cells:
         if shared < MIN_SHARED * min(len(ours), len(theirs)) or shared < MIN_COUNTED:
             return False
         counted = self.counts.keys() & other.counts.keys()
-        alike = sum(self.counts[place] == other.counts[place] for place in counted)
-        return len(counted) >= MIN_COUNTED and alike >= MIN_ALIKE * len(counted)
+        alike = [self.counts[place] for place in counted if self.counts[place] == other.counts[place]]
+        # cells that all have one and the same count are alike on any slide
+        return len(set(alike)) >= MIN_COUNTED and len(alike) >= MIN_ALIKE * len(counted)
 
     @cached_property
     def counts(self) -> dict[int, int]:
@@ -70,7 +71,8 @@ class Cells:
         values = rows_of(table.X, order) if is_stored(table.X) else table.X[order]
         values = sparse.csr_matrix(values)
         weights = np.array([zlib.crc32(str(name).encode()) for name in table.var_names], np.int64)
-        hashed = np.asarray(sparse.csr_matrix(values).astype(np.int64) @ weights).ravel()
+        values.data = np.round(np.nan_to_num(values.data.astype(np.float64)) * _STEPS_PER_UNIT)
+        hashed = np.asarray(values.astype(np.int64) @ weights).ravel()
         place_of = dict(zip(self.rows.tolist(), self.places.tolist(), strict=True))
         return {place_of[row]: int(found) for row, found in zip(order.tolist(), hashed, strict=True) if found}
 

@@ -1,6 +1,6 @@
 """Sparse matrices of tables that stay in their store, read in blocks of rows.
 
-Floor 1, above the ground floor. Used by 8 modules of pp, slide, store.
+Floor 1, above the ground floor. Used by 9 modules of pp, slide, store.
 """
 
 from __future__ import annotations
