@@ -198,7 +198,7 @@ def _kind_of(name: str, element: Any) -> str:
         )
         raise InputError(msg) from error
     except ValueError as error:
-        msg = f"element {name!r} cannot be stored: {error}"
+        msg = f"element {name!r} cannot be stored: {error}. Parse it again with its model of spatialdata."
         raise InputError(msg) from error
 
 
