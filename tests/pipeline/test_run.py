@@ -150,6 +150,8 @@ def damaged(content: bytes, name: str) -> Iterator[tuple[str, bytes]]:
                 yield f"{key}/{inner}: {value!r}", json.dumps(whole | {key: whole[key] | {inner: value}}).encode()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_every_damage_of_every_file_of_a_run_is_named(
     bundles: Path, undisturbed: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
