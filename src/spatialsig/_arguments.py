@@ -207,8 +207,8 @@ def _fitting(adapter: TypeAdapter[Any], value: Any, *, name: str, of: str) -> An
     try:
         return _as_wanted(adapter, value)
     except ValidationError as error:
-        msg = f"{misfit(name, value, error, of=of)}."
-        raise InputError(msg + saved_there(value, error)) from None
+        msg = misfit(name, value, error, of=of)
+        raise InputError(msg + "." * (not msg.endswith("?")) + saved_there(value, error)) from None
 
 
 def _as_wanted(adapter: TypeAdapter[Any], value: Any) -> Any:

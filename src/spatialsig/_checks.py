@@ -16,6 +16,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spatialsig import _keys
 from spatialsig.errors import FileMissingError, InputError, KeyMissingError, OptionError, SpatialsigWarning
 
 if TYPE_CHECKING:
@@ -25,6 +26,11 @@ MAX_NAME = 100
 _WITH_COMMA = re.compile(r"[-+]?\d*,\d+([eE][-+]?\d+)?")
 NAME_RULE = f"1-{MAX_NAME} letters A-Z or a-z, digits, '_', '-' or '.', not starting with '.' or '__'"
 _NAME = re.compile(r"(?!\.|__)[A-Za-z0-9_.-]+")
+# names of elements that are looked for unless another is given
+_DEFAULT_NAMES = {
+    _keys.TABLE, _keys.PATCHES, _keys.SIGNATURES, _keys.SIGNATURES_PRED, _keys.X_AE, _keys.IMAGE, _keys.TISSUE, _keys.SPATIAL,
+}  # fmt: skip
+_MEANT = {"gpu": "cuda"}  # what people write -> what is called otherwise here
 _PACKAGE = f"{Path(__file__).parent}{os.sep}"
 
 
@@ -41,6 +47,34 @@ def names_element(name: str) -> bool:
     return len(name) <= MAX_NAME and _NAME.fullmatch(name) is not None
 
 
+def plain_name(name: str) -> str:
+    """A name without case, blanks and signs, by which two spellings of one are told."""
+    return "".join(filter(str.isalnum, name.casefold()))
+
+
+def nearest(value: object, choices: Iterable[object]) -> str | None:
+    """The choice that a wrong value was meant to be: the same but for case, blanks and signs, or else nearly the same.
+
+    None where nothing is near, and for names that functions have by default: these are spelt right, but not there.
+    """
+    if not isinstance(value, str) or value in _DEFAULT_NAMES:
+        return None
+    plain = {plain_name(choice): choice for choice in choices if isinstance(choice, str) and choice != value}
+    key = _MEANT.get(plain_name(value), plain_name(value))
+    near = [key] if key in plain else difflib.get_close_matches(key, plain, n=1)
+    return plain[near[0]] if near else None
+
+
+def did_you_mean(value: object, choices: Iterable[object]) -> str:
+    """Question for the nearest choice, with a blank before it; empty where none is near.
+
+    >>> did_you_mean("tumor", ["B_cells", "Tumour"])
+    " Did you mean 'Tumour'?"
+    """
+    near = nearest(value, choices)
+    return "" if near is None else f" Did you mean {near!r}?"
+
+
 def check_key(available: Collection[str], key: str, *, name: str, where: str, fix: str = "") -> None:
     """Raise :class:`KeyMissingError` unless ``key`` is one of ``available`` (called ``where`` in the message)."""
     if key not in available:
@@ -50,7 +84,7 @@ def check_key(available: Collection[str], key: str, *, name: str, where: str, fi
             if unicodedata.normalize("NFKC", one) == unicodedata.normalize("NFKC", str(key))
         ]
         form = f" It stands there as {same[0]!a}, other characters that look the same: rename it there." if same else ""
-        msg = f"`{name}={key!r}` is not in {where}; available: {sorted(available)}.{form}{' ' + fix if fix else ''}"
+        msg = f"`{name}={key!r}` is not in {where}; available: {sorted(available)}.{form or did_you_mean(key, available)}{' ' + fix if fix else ''}"
         raise KeyMissingError(msg)
 
 
@@ -67,7 +101,7 @@ def comma_hint(value: object) -> str:
 def check_choice(value: object, choices: Collection[object], *, name: str) -> None:
     """Raise :class:`InputError` unless ``value`` is one of ``choices``."""
     if value not in choices:
-        msg = f"`{name}={value!r}` is not known; choose one of {list(choices)}."
+        msg = f"`{name}={value!r}` is not known; choose one of {list(choices)}.{did_you_mean(value, choices)}"
         raise InputError(msg)
 
 
@@ -124,8 +158,8 @@ def check_options(options: Iterable[str], allowed: Collection[str], *, function:
     """Raise :class:`OptionError` with the nearest right name unless ``function`` knows all ``options``."""
     for name in options:
         if name not in allowed:
-            near = difflib.get_close_matches(name, allowed, n=1)
-            hint = f"did you mean `{near[0]}`?" if near else f"it takes {sorted(allowed)}."
+            near = nearest(name, allowed)
+            hint = f"did you mean `{near}`?" if near else f"it takes {sorted(allowed)}."
             msg = f"`{function}` has no option `{name}`; {hint}"
             raise OptionError(msg)
 

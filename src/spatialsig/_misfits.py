@@ -6,6 +6,7 @@ Ground floor. Used by _arguments, pipeline/run_config.
 from __future__ import annotations
 
 import os
+import re
 import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatialsig._checks import comma_hint
+from spatialsig._checks import comma_hint, nearest
 from spatialsig._known import MODELS, model_words, what_is
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ _WORDS = {
     "Predicate 'is_device_name' failed": "'auto', 'cpu', 'cuda', 'cuda:1' (a GPU by its number) or 'mps'",
     "Field required": "a tuple with more values",
 }
+_QUOTED = re.compile(r"'([^']+)'")
 _INSTANCE = "an instance of "
 
 
@@ -37,7 +39,13 @@ def misfit(name: str, value: Any, error: ValidationError, *, of: str) -> str:
     wanted = " or ".join(dict.fromkeys(words for (place, _), words, _ in found if place == steps))
     if last == ("[key]",):
         return f"the name {steps[-1]!r} in `{name}{brackets(steps[:-1])}` of `{of}` must be {wanted}"
-    return f"`{name}{brackets(steps)}={short(held)}` of `{of}` must be {wanted}{_of_number(held, error)}"
+    return f"`{name}{brackets(steps)}={short(held)}` of `{of}` must be {wanted}{_of_number(held, error)}{meant(held, wanted)}"
+
+
+def meant(held: Any, wanted: str) -> str:
+    """Question for the nearest of the values that are listed in ``wanted``; empty where none is near."""
+    near = nearest(held, _QUOTED.findall(wanted))
+    return "" if near is None else f"; did you mean {near!r}?"
 
 
 def _of_number(held: Any, error: ValidationError) -> str:

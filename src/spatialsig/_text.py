@@ -13,7 +13,7 @@ import unicodedata
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
-from spatialsig._checks import first_few
+from spatialsig._checks import first_few, plain_name
 from spatialsig._files import content_hint
 from spatialsig._progress import say
 from spatialsig.errors import InputError
@@ -239,11 +239,11 @@ def distinct(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
 def near_misses(names: Iterable[str], known: Collection[str]) -> dict[str, str]:
     """Names that are a known one but for case, blanks and signs, or nearly one that is not there: name -> the known one."""
     names = list(names)
-    plain = {"".join(filter(str.isalnum, name.casefold())): name for name in known}
+    plain = {plain_name(name): name for name in known}
     absent = {key: name for key, name in plain.items() if name not in names}
     near = {}
     for name in (name for name in names if name not in known):
-        key = "".join(filter(str.isalnum, name.casefold()))
+        key = plain_name(name)
         close = difflib.get_close_matches(key, absent, n=1, cutoff=0.8)
         if key in plain or close:
             near[name] = plain[key if key in plain else close[0]]

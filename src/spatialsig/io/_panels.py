@@ -11,9 +11,10 @@ import pandas as pd
 import zarr
 from anndata.io import read_elem
 
+from spatialsig._checks import check_key
 from spatialsig._files import DECODING_ERRORS
 from spatialsig._hashing import content_hash
-from spatialsig.errors import KeyMissingError, StoreError
+from spatialsig.errors import StoreError
 from spatialsig.store.stored.damage import decoding
 from spatialsig.store.stored.documents import FILE, what_to_do
 
@@ -32,9 +33,7 @@ def read_panels(stores: Mapping[str, Path], *, table_key: str) -> dict[str, pd.D
 
 def _read_var(sample: str, path: Path, table_key: str) -> pd.DataFrame:
     tables = sorted(entry.parent.name for entry in (path / "tables").glob("*/zarr.json"))
-    if table_key not in tables:
-        msg = f"`table_key={table_key!r}` is not in the tables of slide {sample!r}; available: {tables}."
-        raise KeyMissingError(msg)
+    check_key(tables, table_key, name="table_key", where=f"the tables of slide {sample!r}")
     table = path / "tables" / table_key
     try:
         with decoding(lambda: [table / "var"]):

@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from spatialsig._arguments import Key, checked
-from spatialsig._checks import warn
+from spatialsig._checks import did_you_mean, warn
 from spatialsig.errors import InputError
 from spatialsig.nn.external import ExternalBackbone, Inputs, TableBackbone
 from spatialsig.nn.libraries import timm_network, transformers_network
@@ -63,7 +63,7 @@ class BackboneSpec:
         library, colon, rest = text.partition(":")
         if not colon or not rest or library not in (*LIBRARIES, MEMORY):
             known = ", ".join(repr(f"{name}:...") for name in LIBRARIES)
-            msg = f"backbone {text!r} is not known; wanted 'vit', or one of {known}."
+            msg = f"backbone {text!r} is not known; wanted 'vit', or one of {known}.{did_you_mean(library, ('vit', *LIBRARIES))}"
             raise InputError(msg)
         if not rest.startswith("{"):
             return cls(library, rest)

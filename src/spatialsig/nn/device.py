@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from spatialsig._checks import check_choice
+from spatialsig._checks import check_choice, did_you_mean
 from spatialsig._settings import is_device_name, settings
 from spatialsig.errors import InputError
 from spatialsig.nn.evaluating import evaluating
@@ -42,6 +42,7 @@ CPU_PIXELS = 2**19  # more is slower where the allocator gives large blocks back
 FEWEST, ON_GPU = 4, 64
 ROWS = 4096  # of features
 AUTO = "auto"
+_NAMES = (AUTO, "cpu", "cuda", "mps")
 BFLOAT16, FLOAT32 = "bf16", "32"  # precisions of a prediction
 _of_call: ContextVar[torch.device | None] = ContextVar("device of the call", default=None)
 
@@ -93,7 +94,7 @@ def choose_device(device: str | None, *nets: nn.Module) -> torch.device:
         return next((place for place in placed if place.type != "cpu"), default)
     setting = "device" if device is not None else "sp.settings.device"
     if not is_device_name(name):
-        msg = f"`{setting}={name!r}` is not a device; use 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'."
+        msg = f"`{setting}={name!r}` is not a device; use 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'.{did_you_mean(name, _NAMES)}"
         raise InputError(msg)
     chosen = torch.device(name)
     if not _is_there(chosen):

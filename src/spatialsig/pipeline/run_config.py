@@ -13,9 +13,9 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from spatialsig._arguments import Seed
-from spatialsig._checks import comma_hint
-from spatialsig._misfits import in_words, place_in
-from spatialsig._text import decoded, near_misses
+from spatialsig._checks import comma_hint, nearest
+from spatialsig._misfits import in_words, meant, place_in
+from spatialsig._text import decoded
 from spatialsig._yaml import read_yaml
 from spatialsig.errors import FileMissingError, InputError
 from spatialsig.pipeline.run_options import FUNCTIONS, check_section
@@ -149,20 +149,23 @@ def _fields_at(steps: Sequence[int | str]) -> list[str]:
 def _misfits(loaded: dict[str, Any], error: ValidationError) -> str:
     """Each field that does not fit, what stands there, and what is wanted."""
     wanted: dict[str, list[str]] = {}
+    hints: dict[str, str] = {}
     for each in error.errors():
         steps, held = place_in(loaded, each["loc"])
         if each["type"] == "missing":
             wanted[f"`{'.'.join(map(str, each['loc']))}` is missing"] = []
         elif each["type"] == "extra_forbidden":
-            near = near_misses([str(steps[-1])], _fields_at(steps[:-1]))
-            hint = f"; did you mean {', '.join(map(repr, near.values()))}?" if near else ""
+            near = nearest(str(steps[-1]), _fields_at(steps[:-1]))
+            hint = f"; did you mean {near!r}?" if near else ""
             wanted[f"`{'.'.join(map(str, steps))}` is not known{hint}"] = []
         else:
-            words = wanted.setdefault(f"`{'.'.join(map(str, steps))}` is {reprlib.repr(held)}", [])
+            place = f"`{'.'.join(map(str, steps))}` is {reprlib.repr(held)}"
+            words = wanted.setdefault(place, [])
             number = each["type"].startswith(("float_", "int_"))
             words.append(in_words(each["msg"]) + (comma_hint(held) if number else ""))
+            hints[place] = hints.get(place) or meant(held, words[-1])
     return "; ".join(
-        f"{field}, but must be {' or '.join(dict.fromkeys(words))}" if words else field
+        f"{field}, but must be {' or '.join(dict.fromkeys(words))}{hints[field]}" if words else field
         for field, words in wanted.items()
     )
 

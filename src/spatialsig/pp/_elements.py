@@ -16,7 +16,7 @@ from spatialdata.models import ShapesModel
 from spatialdata.transformations import Identity, get_transformation
 
 from spatialsig import _keys
-from spatialsig._checks import warn
+from spatialsig._checks import did_you_mean, warn
 from spatialsig.data.level_pixels import check_shown
 from spatialsig.data.pyramid import image_levels
 from spatialsig.errors import AlignmentError, InputError, KeyMissingError
@@ -69,7 +69,7 @@ def tissue_of(slide: Slide, image_key: str, tissue_key: str | None) -> tuple[Tis
     available = sorted([*slide.sdata.shapes, *slide.sdata.labels])
     msg = (
         f"`tissue_key={tissue_key!r}` is in neither the shapes nor the labels of slide {slide.name!r}; available: "
-        f"{available}. Call `sp.pp.find_tissue` first, or name a mask of squidpy, sopa or LazySlide."
+        f"{available}.{did_you_mean(tissue_key, available)} Call `sp.pp.find_tissue` first, or name a mask of squidpy, sopa or LazySlide."
     )
     raise KeyMissingError(msg)
 

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import yaml
 
 from spatialsig._arguments import Key, checked
-from spatialsig._checks import first_few, warn
+from spatialsig._checks import did_you_mean, first_few, warn
 from spatialsig._known import what_is
 from spatialsig._text import (
     check_alike,
@@ -114,7 +114,7 @@ def read_signatures(source: Source) -> dict[str, Genes]:
         return _clean(_flat(json.loads(text)), where=str(source))
     path = Path(source)
     if not path.is_file():
-        msg = f"signatures {str(source)!r}: no such file, and the built-in sets are {builtin_names()}."
+        msg = f"signatures {str(source)!r}: no such file, and the built-in sets are {builtin_names()}.{did_you_mean(str(source), builtin_names())}"
         raise FileMissingError(msg)
     ending = path.suffix.lower()
     if ending not in _READERS:
