@@ -185,6 +185,14 @@ def test_a_chance_likeness_of_two_slides_is_no_leak() -> None:
     table.loc[table["method"] == "coordinates", "p"] = 0.4
     assert names(table) == []
     assert names(table.drop(columns="p")) == ["split_leaks"]
+    coordinates = table["method"] == "coordinates"
+    table.loc[coordinates, "p"] = np.nan  # as on a slide that leaves hardly any shift
+    assert names(table) == []
+    table.loc[coordinates, "p"] = 0.4
+    table.loc[coordinates & (table["signature"] == "A"), "p"] = 1e-6  # one of four; a leak shows in most
+    assert names(table) == []
+    table.loc[coordinates & (table["signature"] == "B"), "p"] = 1e-6
+    assert names(table) == ["split_leaks"]
 
 
 def test_patches_are_no_replicates() -> None:

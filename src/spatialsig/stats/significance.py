@@ -186,6 +186,28 @@ def _correlations(a: Field, b: Field) -> tuple[NDArray[np.float64], NDArray[np.f
     return n, r
 
 
+def exchange_p(measured: NDArray[Any], predicted: NDArray[Any]) -> float:
+    """Chance that exchangeable patches agree as well (one-sided, by Student's t); NaN below three, or where one map is constant."""
+    both = np.isfinite(measured) & np.isfinite(predicted)
+    x, y = np.asarray(measured, np.float64)[both], np.asarray(predicted, np.float64)[both]
+    if len(x) < 3 or is_constant(x) or is_constant(y):
+        return np.nan
+    return float(stats.pearsonr(x, y, alternative="greater").pvalue)
+
+
+def most_of(p_values: NDArray[Any]) -> float:
+    """One p-value for half of several hypotheses or more: twice the median, valid however they depend (Rüger 1978).
+
+    NaN ones are left out; NaN where none is left. One hypothesis alone can make the least of them small, not this one.
+    """
+    p = np.asarray(p_values, np.float64)
+    p = p[np.isfinite(p)]
+    if not len(p):
+        return np.nan
+    half = (len(p) + 1) // 2  # of K sorted p-values, the k-th times K / k is one
+    return min(1.0, float(np.sort(p)[half - 1]) * len(p) / half)
+
+
 def combine(p_values: NDArray[Any]) -> float:
     """One p-value from those of several slides (Stouffer); NaN ones are left out, NaN where none is left."""
     p = np.asarray(p_values, np.float64)

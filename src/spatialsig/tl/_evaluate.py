@@ -80,7 +80,8 @@ def evaluate(
       ``calibration_intercept`` (of the line of labels on predictions);
     - ``ceiling`` [4]_, ``share_of_ceiling`` (of Pearson r);
     - ``partial_pearson``: r given the number of cells and the log of their mean counts;
-    - ``p``: share of all shifts [2]_ of the prediction over the slide that agree as well with the labels (one-sided),
+    - ``p``: share of all shifts [2]_ of the prediction over the slide that agree as well with the labels (one-sided); of
+      ``coordinates``, where most held-out patches touch one that trains, the p-value of exchanged patches;
       ``q``: false discovery rate [3]_ over the signatures of the same method and slide;
     - ``r_n_cells``, ``r_log_counts``: r of the labels with those two; ``stain_shift``: largest difference in colour to
       the training patches, in their standard deviations.
@@ -147,7 +148,7 @@ def baselines(
       six, ``density`` on two of nuclear density;
     - ``ae_only``: ridge regression on the expression embedding ``use_rep``; ``embedding``: on ``embedding_key``, such as
       the features of a pathology backbone;
-    - ``coordinates``: nearest neighbours by position; above 0.05 the split leaks;
+    - ``coordinates``: nearest neighbours by position; above 0.05, and beyond chance, the split leaks;
     - ``neighbours``: mean *measured* label of the eight patches around; what smoothing alone buys, not a predictor;
     - ``train_mean``: the mean of the training patches.
 
