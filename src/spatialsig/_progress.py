@@ -5,6 +5,7 @@ Ground floor. Used by 26 modules of 14 rooms.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sized
 from contextlib import contextmanager
@@ -79,15 +80,34 @@ def progress_bar(description: str, *, total: float | None = None, unit: str = "i
         yield Bar(progress, description, total)
 
 
+class _Lines(logging.Handler):
+    """Lines on standard error, above the bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one."""
+        Console(stderr=True).print(self.format(record), markup=False, highlight=False, soft_wrap=True)
+
+
+_log = logging.getLogger("spatialsig")
+if not _log.handlers:
+    _log.addHandler(_Lines())
+    _log.propagate = False
+if _log.level == logging.NOTSET:
+    _log.setLevel(logging.INFO)
+
+
 def say(text: str) -> None:
-    """Show a line where bars are shown."""
-    if _shown():
-        Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
+    """Log a line that users should read, also without bars: at level "info" of the logger ``spatialsig``, by the first of several processes."""
+    if _is_first():
+        _log.info(text)
+
+
+def _is_first() -> bool:
+    return all(os.environ.get(name, "0") == "0" for name in _RANKS)
 
 
 def _shown() -> bool:
-    first = all(os.environ.get(name, "0") == "0" for name in _RANKS)
-    return settings.progress and first
+    return settings.progress and _is_first()
 
 
 def track(items: Iterable[T], description: str, *, total: float | None = None, unit: str = "it") -> Iterator[T]:

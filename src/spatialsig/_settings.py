@@ -37,7 +37,8 @@ class Settings:
     Parameters
     ----------
     progress
-        Show progress bars.
+        Show progress bars. What is said beside them (which slides a function passes over) is logged, and silenced by
+        ``logging.getLogger("spatialsig").setLevel("WARNING")``.
     threads
         CPU threads for reading and decoding, and the most for a network on the CPU.
     n_jobs

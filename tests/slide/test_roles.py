@@ -10,6 +10,7 @@ from tests.quick import all_of
 from tests.slide.test_each import CALLS, assert_same, contents
 
 import spatialsig as sp
+from spatialsig.errors import KeyMissingError
 from spatialsig.slide.roles import with_cells, without_cells
 from spatialsig.slide.slides import Stores
 
@@ -67,7 +68,7 @@ def test_what_needs_cells_passes_over_an_image_alone(
     function: str, predicted: Path, models: dict[str, object], tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(sp.settings, "progress", True)
+    monkeypatch.setattr(sp.settings, "progress", False)  # it is a message, no bar
     cohort = mixed(predicted, tmp_path / "mixed")
     shutil.copytree(predicted, tmp_path / "others")
     others = sp.Cohort(tmp_path / "others")
@@ -163,3 +164,39 @@ def test_part_of_a_cohort_that_is_an_image_alone_has_nothing_to_do(stores: Path,
     sp.pp.filter_cells(part)
     sp.pp.assign_cells(part)
     assert len(sp.tl.score_cells(part, "seed", test_fold=None)) == len(sp.io.read_signatures("seed"))
+
+
+ON_CELLS: dict[str, Callable[[object], object]] = {
+    "filter_cells": sp.pp.filter_cells,
+    "qc_alignment": sp.pp.qc_alignment,
+    "highly_variable_genes": sp.pp.highly_variable_genes,
+    "normalize": sp.pp.normalize,
+    "assign_cells": sp.pp.assign_cells,
+    "score_cells": lambda data: sp.tl.score_cells(data, "seed"),  # type: ignore[arg-type]
+    "aggregate_patches": sp.tl.aggregate_patches,
+    "train_autoencoder": lambda data: sp.tl.train_autoencoder(data, signatures="seed"),  # type: ignore[arg-type]
+    "train_vit": sp.tl.train_vit,
+    "baselines": sp.tl.baselines,
+    "coverage": lambda data: sp.pl.coverage(data, "seed"),  # type: ignore[arg-type]
+    "scatter": lambda data: sp.pl.scatter(data, "Immune_T"),  # type: ignore[arg-type]
+    "compare": lambda data: sp.pl.compare(data, "Immune_T"),  # type: ignore[arg-type]
+}
+
+
+@pytest.fixture(scope="module")
+def alone(stores: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return mixed(stores, tmp_path_factory.mktemp("alone") / "mixed").stores["H"]
+
+
+@pytest.mark.parametrize("function", list(ON_CELLS))
+@pytest.mark.parametrize("form", ["store", "object", "cohort"])
+def test_an_image_alone_is_told_its_role_and_what_takes_it(function: str, form: str, alone: Path) -> None:
+    data = {"store": alone, "object": sp.io.read(alone), "cohort": sp.Cohort({"H": alone})}[form]
+    told = rf"^H is an H&E alone \(role 'predict'\), without cells, and `{function}` needs.*`sp.tl.predict`"
+    with pytest.raises(KeyMissingError, match=told):
+        ON_CELLS[function](data)
+
+
+def test_a_slide_with_cells_is_not_told_so(stores: Path) -> None:
+    with pytest.raises(KeyMissingError, match=r"^`table_key='cells'`"):
+        sp.pp.filter_cells(next(stores.glob("*.zarr")), table_key="cells")

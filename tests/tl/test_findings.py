@@ -10,7 +10,8 @@ import spatialdata as sd
 
 import spatialsig as sp
 from spatialsig.errors import KeyMissingError
-from spatialsig.evaluation.findings_scores import score_findings
+from spatialsig.evaluation.evaluate import findings_table
+from spatialsig.evaluation.findings_scores import after_cross_validation, score_findings
 from spatialsig.evaluation.findings_slides import SlideFacts, slide_facts, slide_findings
 from spatialsig.slide.slides import Slide
 
@@ -200,6 +201,20 @@ def test_patches_are_no_replicates() -> None:
     table.loc[table["method"] == "he_only", "p"] = 0.3
     assert names(table) == ["not_beyond_chance"]
     assert names(table[table["patient"] == "P0"]) == ["not_beyond_chance", "few_patients"]
+
+
+def test_few_patients_are_not_told_to_do_what_was_done() -> None:
+    few = evaluation()[lambda table: table["patient"] == "P0"]
+    advice = "Use `sp.tl.cross_validate`"
+    (alone,) = [f for f in score_findings(few) if f.name == "few_patients"]
+    assert advice in alone.text
+    (crossed,) = [
+        f for f in score_findings(few.assign(fold=0)) if f.name == "few_patients"
+    ]  # as cross_validate returns it
+    assert (advice in crossed.text, "only more patients help" in crossed.text) == (False, True)
+    beside = after_cross_validation(findings_table([alone]))
+    assert advice not in beside["text"].item()
+    assert "read the numbers of the cross-validation" in beside["text"].item()
 
 
 def test_slides_without_enough_patches_are_named() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -63,6 +64,13 @@ def common(
             envvar="SPATIALSIG_DEVICE", help="Where networks compute: auto (default), cpu, cuda, cuda:1 or mps."
         ),
     ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:FUNCTION",
+            help="Function that builds a network of yours, for `--set backbone=MODULE:FUNCTION` and models trained with it.",
+        ),
+    ] = None,
     *,
     version: Annotated[
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and end.")
@@ -70,6 +78,10 @@ def common(
 ) -> None:
     if device is not None:  # checking it loads what most commands do not need
         settings.device = device
+    if backbone is not None:
+        from spatialsig.pipeline import use_backbone
+
+        use_backbone(backbone, folder=Path.cwd())
 
 
 def _options() -> list[str]:

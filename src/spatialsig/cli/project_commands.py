@@ -5,6 +5,7 @@ Floor 12, above pipeline, whole_slides. Used by cli.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +15,7 @@ from spatialsig._files import write_csv
 from spatialsig.cli.model_commands import ModelIn  # noqa: TC001 -- typer reads the annotations
 from spatialsig.cli.options import Further, Quiet, Seed, Slides, Store, keywords, prepare, show_version, slides_at
 from spatialsig.cli.wording import Command
-from spatialsig.errors import InputError, StoreError
+from spatialsig.errors import InputError, SpatialsigWarning, StoreError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,11 +40,13 @@ def demo(
 def init(
     config: Annotated[Path, typer.Argument(help="File to write.")] = Path("config.yaml"),
     bundles: Annotated[Path, typer.Option(help="CSV file of the bundles, relative to the file.")] = Path("bundles.csv"),
+    *,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
 ) -> None:
     """Write a commented configuration for `run`."""
     from spatialsig.pipeline import write_template
 
-    write_template(config, bundles=bundles)
+    write_template(config, bundles=bundles, overwrite=overwrite)
     typer.echo(f"configuration: {config}")
 
 
@@ -116,17 +119,18 @@ def status(
 
 
 def _is_run(place: Path) -> bool:
-    return (place / "stores").is_dir() and not (place / "zarr.json").exists()
+    is_store = (place / "zarr.json").exists()
+    return ((place / "stores").is_dir() or (place / "steps.json").is_file()) and not is_store
 
 
 def _say_run(place: Path) -> dict[str, str]:
     """Print what a run in this directory has done; the slides that it left out -> why."""
     if not _is_run(place):
         return {}
-    from spatialsig.pipeline import failed_slides, finished_steps
+    from spatialsig.pipeline import failed_slides, progress_of
 
-    for step, seconds in finished_steps(place).items():
-        typer.echo(f"done: {step} ({seconds:g} s)")
+    for line in progress_of(place):
+        typer.echo(line)
     failed = failed_slides(place)
     for sample, why in failed.items():
         typer.echo(f"failed: {sample}: {why}")
@@ -165,9 +169,15 @@ def evaluate(
     prepare(quiet=quiet)
     findings = _place_beside(out)
     data, loaded = slides_at(stores), load_signature_model(model)
-    found = tl.evaluate(data, loaded, seed=seed, **keywords(further, tl.evaluate, own=("seed",)))
+    options = keywords(further, tl.evaluate, own=("seed",))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", SpatialsigWarning)
+        found = tl.evaluate(data, loaded, seed=seed, **options)
     write_csv(out, found)
     doubts = tl.findings(data, loaded, found)
+    for warning in caught:  # findings are listed below
+        if str(warning.message) not in set(doubts["text"]):
+            warnings.warn(warning.message, warning.category, stacklevel=2)
     write_csv(findings, doubts)
     summary = tl.summarise(found)
     means = summary[summary["signature"] == "mean"].set_index("method").sort_values("pearson", ascending=False)

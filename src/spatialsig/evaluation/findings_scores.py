@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
+from spatialsig import _keys
 from spatialsig._checks import first_few
 from spatialsig.evaluation.schema import ERROR, EVERY_SLIDE, NOTE, SHOWN, WARNING, Finding, slide_rows
 from spatialsig.stats.agreement import MIN_PATCHES
@@ -32,6 +33,10 @@ NOISY = 0.7  # ceiling below which labels are more noise than signal
 STAIN = 2.5  # difference in colour, in standard deviations of the training patches
 MIN_PATIENTS = 3
 CHANCE = 0.05
+# what to do about few patients: before a cross-validation, after it, and in the numbers beside it
+HOLD_OUT_MORE = f"Use `sp.tl.cross_validate`, or hold out at least {MIN_PATIENTS} patients."
+HELD_OUT_EACH = f"Each was held out once already: only more patients help, at least {MIN_PATIENTS}."
+HELD_OUT_BESIDE = "Every fold was held out once beside this: read the numbers of the cross-validation."
 
 
 def score_findings(evaluation: pd.DataFrame) -> Iterator[Finding]:
@@ -174,9 +179,15 @@ def _few(table: pd.DataFrame) -> Iterator[Finding]:
         yield Finding(
             "few_patients", WARNING, EVERY_SLIDE,
             f"Judged on {n} held-out patient{'s' if n != 1 else ''} ({slides} slide{'s' if slides != 1 else ''}): the "
-            f"spread between patients is not known, whatever the number of patches. Use `sp.tl.cross_validate`, or hold "
-            f"out at least {MIN_PATIENTS} patients.",
+            f"spread between patients is not known, whatever the number of patches. "
+            f"{HELD_OUT_EACH if _keys.FOLD in table else HOLD_OUT_MORE}",
         )  # fmt: skip
+
+
+def after_cross_validation(findings: pd.DataFrame) -> pd.DataFrame:
+    """The same findings where every fold was held out once beside the evaluation: that is not advised again."""
+    texts = findings["text"].astype(str).str.replace(HOLD_OUT_MORE, HELD_OUT_BESIDE, regex=False)
+    return findings.assign(text=texts)
 
 
 def _few_patches(table: pd.DataFrame) -> Iterator[Finding]:

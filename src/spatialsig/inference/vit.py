@@ -29,6 +29,7 @@ from spatialsig.nn.seed_vit import SEED
 from spatialsig.nn.signature import VIT
 from spatialsig.nn.vit import SIZES, ViTConfig
 from spatialsig.slide.copies import refuse_leaks
+from spatialsig.slide.embeddings import AUTO, chosen_rep
 from spatialsig.slide.seen import PATIENTS, SAMPLES, patients_of, warn_of_seen
 from spatialsig.train import fit_vit
 
@@ -135,6 +136,7 @@ def train_signature_vit(data: Data, options: VitOptions) -> SignatureViT:
     training_set = gather_training_set(data, tables, folds)
     _warn_of_left_out(training_set)
     _warn_of_shared_genes(training_set, options.use_rep)
+    _warn_of_test_fold(training_set, options.use_rep, folds.test)
     seen = as_seen(tuning, training_set)
     model, history = _fitted(tuning, seen, options)
     model.run |= {"test_fold": folds.test, "validation_fold": folds.validation, "inner_fold": folds.inner}
@@ -147,6 +149,22 @@ def train_signature_vit(data: Data, options: VitOptions) -> SignatureViT:
     if options.stacking and model.uses_expression and options.size != SEED:
         stack(model, seen, lambda half, k: _fitted(tuning, half, options, part=k)[0], seed=options.seed)
     return model
+
+
+def training_rep(
+    data: Data,
+    use_rep: str | None,
+    *,
+    signatures_key: str,
+    fusion: str | None = None,
+    backbone: object = VIT,
+    **others: object,
+) -> str | None:
+    """Embedding that a training takes where it was not said: ``X_ae``, or none where nothing is fused with it and it is not there."""
+    alone = fusion == "none" or (isinstance(backbone, str) and table_key(backbone) is not None)
+    if use_rep == AUTO and not alone:
+        return _keys.X_AE
+    return chosen_rep(data, use_rep, table_key=signatures_key, where=all)
 
 
 def _fitted(
@@ -196,6 +214,19 @@ def _warn_of_shared_genes(training_set: TrainingSet, use_rep: str | None) -> Non
                 "image. Train the autoencoder with `signatures=` set to the same signatures."
             )
             return
+
+
+def _warn_of_test_fold(training_set: TrainingSet, use_rep: str | None, test_fold: int | None) -> None:
+    """Say that the embedding has seen what is held out, before a model is trained on it that no evaluation can judge."""
+    if use_rep is None or test_fold is None:
+        return
+    seen = [name for name, fold in training_set.embedded_without.items() if fold != test_fold]
+    if seen:
+        warn(
+            f"the embedding {use_rep!r} of {first_few(seen)} was made by an autoencoder that was trained with the test fold {test_fold} "
+            f"in view, so the held-out slides are not unseen. Call `sp.tl.train_autoencoder` with `test_fold={test_fold}`, and run what "
+            "follows again."
+        )
 
 
 def default_batch_size(n_patches: int) -> int:

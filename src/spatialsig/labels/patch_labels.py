@@ -87,7 +87,7 @@ def check_slide(
     check_added(slide, key_added, made_by="tl.aggregate_patches")
     cells = slide.table(request.table_key)
     for key in request.rep:
-        fix = "Call `sp.tl.embed_cells` first, or pass `use_rep=None`."
+        fix = "Call `sp.tl.embed_cells` first, on all slides, or label without an embedding: `use_rep=None`."
         slide.obsm(request.table_key, key, name="use_rep", fix=fix)
     check_columns(slide, request.table_key, obs=request.obs, obsm=request.obsm, layers=request.layers)
     if request.targets is None:

@@ -60,6 +60,8 @@ class BackboneSpec:
         InputError
             If it is neither.
         """
+        if text in _FACTORIES:  # as a configuration writes MODULE:FUNCTION
+            return cls(REGISTERED, text)
         library, colon, rest = text.partition(":")
         if not colon or not rest or library not in (*LIBRARIES, MEMORY):
             known = ", ".join(repr(f"{name}:...") for name in LIBRARIES)
@@ -252,7 +254,7 @@ def _factory(name: str) -> Callable[[], Any]:
     if name not in _FACTORIES:
         msg = (
             f"no backbone is registered as {name!r} (registered: {sorted(_FACTORIES)}); call "
-            f"`sp.register_backbone({name!r}, factory)` first."
+            f"`sp.register_backbone({name!r}, factory)` first; on the command line, `spatialsig --backbone MODULE:FUNCTION COMMAND`."
         )
         raise InputError(msg)
     return _FACTORIES[name]

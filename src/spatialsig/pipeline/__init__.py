@@ -5,8 +5,9 @@ expression, inference, labels, evaluation, io, pl, pp, tl, datasets, cohort, rep
 """
 
 from .demo import run_demo
+from .own_backbones import use_backbone
 from .report_of_run import report_of
-from .run import check_manifest, failed_slides, finished_steps, plan, run
+from .run import check_manifest, failed_slides, finished_steps, plan, progress_of, run
 from .run_config import RunConfig, read_config
 from .run_template import write_template
 
@@ -16,9 +17,11 @@ __all__ = [
     "failed_slides",
     "finished_steps",
     "plan",
+    "progress_of",
     "read_config",
     "report_of",
     "run",
     "run_demo",
+    "use_backbone",
     "write_template",
 ]

@@ -108,6 +108,7 @@ def _report_on(
         parameters=parameters,
         command=command,
         cross_validation=files.read_table(CROSS_VALIDATION[0]),
+        intervals=files.read_table("intervals"),
         figures=path.parent / FIGURES if figures else None,
         title=title or str(parameters.get("title", "")) or TITLE,
     )

@@ -10,14 +10,16 @@ import warnings
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from spatialsig._checks import first_few
 from spatialsig._hashing import json_hash
 from spatialsig._keys import PATIENT
+from spatialsig._text import counted
 from spatialsig.errors import InputError, SpatialsigWarning
 from spatialsig.io._cohort import BUNDLE, read_manifest
 from spatialsig.pipeline.report_of_run import report_on
 from spatialsig.pipeline.run_files import RunFiles, write_record
 from spatialsig.pipeline.run_step import collect_warnings, console
-from spatialsig.pipeline.run_steps import Job
+from spatialsig.pipeline.run_steps import ALWAYS, SLIDE, Job
 from spatialsig.slide.ledger import Ledger
 from spatialsig.store.lock import run_lock
 
@@ -39,6 +41,25 @@ def finished_steps(out: Path) -> dict[str, float]:
     """Steps that a run in ``out`` has finished -> seconds each took, as they were noted."""
     seconds: dict[str, float] = Ledger(RunFiles(out).ledger).values("seconds")
     return seconds
+
+
+def progress_of(out: Path) -> list[str]:
+    """Lines on what a run in ``out`` has done, what it was at, and what comes next; without its configuration."""
+    ledger, files = Ledger(RunFiles(out).ledger), RunFiles(out)
+    seconds = finished_steps(out)
+    lines = [f"done: {step} ({taken:g} s)" for step, taken in seconds.items()]
+    left = [step for step in ALWAYS if step not in seconds]
+    if left == list(ALWAYS):
+        read = [slide for slide in ledger.parts() if slide.startswith(SLIDE)]
+        names = [slide.removeprefix(SLIDE) for slide in read]
+        lines.append(
+            f"begun: {left[0]}; {counted(len(names), 'slide')} read{': ' + first_few(names, n=10) if names else ''}"
+        )
+    if left:
+        lines.append(f"next: {left[0]}; `spatialsig run` with the configuration of this run goes on there")
+    elif not files.report.exists():
+        lines.append("next: the report; `spatialsig report` writes it")
+    return lines
 
 
 def _with_digests(steps: list[Step]) -> Iterator[tuple[Step, str]]:

@@ -18,6 +18,7 @@ from spatialsig._misfits import in_words, meant, place_in
 from spatialsig._text import decoded
 from spatialsig._yaml import read_yaml
 from spatialsig.errors import FileMissingError, InputError
+from spatialsig.pipeline.own_backbones import use_backbone
 from spatialsig.pipeline.run_options import FUNCTIONS, check_section
 
 if TYPE_CHECKING:
@@ -193,8 +194,10 @@ def read_config(path: str | Path) -> RunConfig:
     except ValidationError as error:
         msg = f"configuration {path}: {_misfits(loaded, error)}. Known fields: {sorted(RunConfig.model_fields)}."
         raise InputError(msg) from error
-    _check_together(config, path)
     here = path.resolve().parent
+    for section in (config.vit, config.features or {}):
+        use_backbone(section.get("backbone"), folder=here)
+    _check_together(config, path)
     labels = config.labels
     if isinstance(labels.signatures, str) and (here / labels.signatures).is_file():
         labels = labels.model_copy(update={"signatures": str(here / labels.signatures)})

@@ -105,11 +105,18 @@ class RunFiles:
                 if RUN in digests:  # of early versions, which do not say what they held
                     read_record(directory, [CONFIG])
                 found[_HISTORIES[directory.name]] = {
-                    "config": read_json(directory / CONFIG),
+                    "config": _with_member(directory, read_json(directory / CONFIG)),
                     "run": field_of(directory / RUN, "run"),
                     "sha256": digests,
                 }
         return found
+
+
+def _with_member(directory: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """Configuration of a model; of an ensemble with the network that its members share."""
+    members = config.get("members") or []
+    first = directory / str(members[0]["directory"]) / CONFIG if members else directory
+    return {"net": read_json(first).get("net", {})} | config if first.is_file() else config
 
 
 def _weights_hash(model: Path) -> str:

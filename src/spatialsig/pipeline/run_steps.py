@@ -19,6 +19,7 @@ from spatialsig._keys import SIGNATURES, SIGNATURES_PRED, TISSUE
 from spatialsig._text import decoded
 from spatialsig.cohort import Cohort, import_cohort, read_bundle
 from spatialsig.errors import InputError
+from spatialsig.evaluation.findings_scores import after_cross_validation
 from spatialsig.io._cohort import BUNDLE
 from spatialsig.models import load_signature_model
 from spatialsig.pipeline.run_files import (
@@ -44,12 +45,18 @@ if TYPE_CHECKING:
     from spatialsig.slide.ledger import Ledger
 
 FEATURES = "embedding"  # tables: of the patches, by the network of `features`
+SLIDE = "slide "  # in the ledger, before the name of one that was imported
+# steps that every run has, in their order
+ALWAYS = (
+    "import bundles", "hold out patients, choose genes", "train autoencoder", "cut and label patches", "train image model",
+    "predict every slide", "evaluate on held-out patients",
+)  # fmt: skip
 OF_EVERY_FOLD = "signatures_cv"  # tables: scores, each by the model that has not seen its patch
 
 
 def _slide_part(sample: str) -> str:
     """Name in the ledger of the import of one slide."""
-    return f"slide {sample}"
+    return f"{SLIDE}{sample}"
 
 
 def _import_slide(
@@ -264,10 +271,11 @@ class Job:
         features = None if self.config.features is None else FEATURES
         kept = self.files.training / "evaluation"
         evaluation = tl.evaluate(cohort, model, seed=self.config.seed, embedding_key=features, run_dir=kept)
+        found = tl.findings(cohort, model, evaluation)
         tables = {
             "summary": tl.summarise(evaluation, seed=self.config.seed),
             "comparisons": tl.compare_methods(evaluation),
-            "findings": tl.findings(cohort, model, evaluation),
+            "findings": found if self.config.cross_validation is None else after_cross_validation(found),
             "evaluation": evaluation,
         }
         for name, table in tables.items():

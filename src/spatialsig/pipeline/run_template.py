@@ -42,7 +42,7 @@ patches:
   normalize_stain: false  # read all slides in the colours of one reference
 patch_qc: null  # true: measure blur, pen and folds by sp.pp.qc_patches; {{drop: true}} leaves poor patches out
 labels:
-  signatures: tumour_microenvironment  # a built-in set, a file (gmt, csv, json, yaml), or a mapping: {{T cell: [CD3D, CD3E]}}
+  signatures: tumour_microenvironment  # a built-in set (synthetic slides measure seed), a file (gmt, csv, json, yaml), or a mapping: {{T cell: [CD3D, CD3E]}}
   stat: mean  # of the scores of a patch's cells; or median
   min_cells: 10  # of a labelled patch
   min_genes: 3  # of a signature, measured on all slides
@@ -50,26 +50,33 @@ labels:
   gene_symbols: null  # column of var with symbols, where genes are named by ids
 autoencoder:  # further keywords of sp.tl.train_autoencoder
   n_latent: 32
+  max_epochs: 12  # passes over the training cells
 features: null  # of a network of others, by sp.tl.embed_patches: {{backbone: "transformers:DIRECTORY"}}; a baseline, and
   # what the image model learns from with `vit: {{backbone: "table:embedding"}}`
 vit:  # further keywords of sp.tl.train_vit
   size: tiny  # small, base
   fusion: gated  # token, film, add; none learns from the H&E alone
+  max_epochs: null  # passes over the training patches; null: 24, or as few as a backbone of others needs
+  validation_fold: null  # a fold that chooses the best epoch and calibrates; null: the full schedule
+  backbone: vit  # ours; or of others: "timm:NAME@FILE", "transformers:DIRECTORY", "MODULE:FUNCTION" that builds one of yours
 ensemble: null  # {{n_members: 5}}: that many models, by sp.tl.train_ensemble
 calibration: null  # {{coverage: 0.9}}: intervals, by sp.tl.calibrate; wants `vit: {{validation_fold: 1}}`
 cross_validation: null  # true: hold out every fold once, by sp.tl.cross_validate (without `vit.validation_fold`)
 """
 
 
-def write_template(path: Path, *, bundles: Path) -> None:
-    """A commented configuration with the defaults; a file that is there is not replaced.
+def write_template(path: Path, *, bundles: Path, overwrite: bool = False) -> None:
+    """A commented configuration with the defaults; a file that is there is replaced only with ``overwrite``.
 
     Raises
     ------
     InputError
         If there is a file.
     """
-    if path.exists():
-        msg = f"{str(path)!r} is there already; choose another name, or remove it."
+    if path.is_dir():
+        msg = f"{str(path)!r} is a folder; wanted the file to write, for example {str(path / 'config.yaml')!r}."
+        raise InputError(msg)
+    if path.exists() and not overwrite:
+        msg = f"{str(path)!r} is there already; choose another name, or pass `overwrite=True` to replace it."
         raise InputError(msg)
     write_text(path, TEMPLATE.format(name=path.name, bundles=bundles))

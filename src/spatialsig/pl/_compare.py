@@ -5,6 +5,7 @@ Floor 7, above evaluation. Called as sp.pl.compare; used by report/slide_cards.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from spatialsig.errors import InputError
 from spatialsig.pl.drawing import slide_panels
 from spatialsig.pl.drawing.canvas import INK, RESIDUAL_MAP, SCORE_MAP, SECOND, canvas, colour_bar, save_figure
 from spatialsig.pl.drawing.maps import slide_maps
-from spatialsig.slide.roles import with_cells
+from spatialsig.slide.roles import explained, with_cells
 from spatialsig.slide.slides import Data, open_slides
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def compare(
     fold: Natural | None = None,
     show_image: bool = True,
     alpha: Fraction = 0.75,
+    limits: tuple[float, float] | None = None,
     figure: Figure | None = None,
     save: AnyPath | None = None,
 ) -> NDArray[Any]:
@@ -69,6 +71,9 @@ def compare(
         Show the H&E, alone in the first column and below the maps.
     alpha
         Opacity of the patches, 0 to 1.
+    limits
+        Ends of the colour scale of the scores, so that maps that are drawn one by one can be compared; None takes the middle
+        96 % of what is shown.
     figure, save
         Figure to draw on (emptied and resized), a new pyplot one when None; file to write it to, format by its ending.
 
@@ -99,17 +104,20 @@ def compare(
         "patches_key": patches_key,
     }
     asked = data if signatures_key is None else with_cells(data, told_by="compare")
-    slides = [slide_maps(s, signature, fold=fold, show_image=show_image, **keys) for s in open_slides(asked)]
+    with nullcontext() if signatures_key is None else explained(data, "compare"):
+        slides = [slide_maps(s, signature, fold=fold, show_image=show_image, **keys) for s in open_slides(asked)]
     shown = [s for s in slides if fold is None or np.isfinite(s.predicted).any()]
     if not shown:
         msg = f"no prediction of {signature!r} lies in `fold={fold}` on any of {[s.name for s in slides]}."
         raise InputError(msg)
-    axes = _draw(shown, signature, alpha, figure)
+    axes = _draw(shown, signature, alpha, limits, figure)
     save_figure(axes.flat[0].figure, save)
     return axes
 
 
-def _draw(slides: list[SlideMaps], signature: str, alpha: float, figure: Figure | None) -> NDArray[Any]:
+def _draw(
+    slides: list[SlideMaps], signature: str, alpha: float, limits: tuple[float, float] | None, figure: Figure | None
+) -> NDArray[Any]:
     labelled = slides[0].measured is not None
     panels = ["image"] * (slides[0].image is not None)
     panels += ["measured", "predicted", "residual"] if labelled else ["predicted"]
@@ -119,7 +127,7 @@ def _draw(slides: list[SlideMaps], signature: str, alpha: float, figure: Figure 
 
     reference = [s.predicted if s.measured is None else s.measured for s in slides]
     residuals = [s.residual for s in slides if s.residual is not None]
-    scores = slide_panels.robust_limits(reference)
+    scores = slide_panels.robust_limits(reference if limits is None else [np.array(limits)], cut=limits is None)
     differences = slide_panels.centred_limits(residuals or reference)
     scales = {
         "measured": (scores, SCORE_MAP),

@@ -16,13 +16,15 @@ from spatialsig import _keys, tl
 from spatialsig._checks import check_key
 from spatialsig._files import write_text
 from spatialsig.errors import InputError
+from spatialsig.evaluation.findings_scores import after_cross_validation
 from spatialsig.evaluation.schema import FINDING_COLUMNS, SEVERITIES, WARNING, slide_rows
 from spatialsig.pl.drawing.methods import COLUMNS
 from spatialsig.report.comparisons import answers
 from spatialsig.report.figures import FigureData, Figures, draw_figures
+from spatialsig.report.intervals import interval_rows
 from spatialsig.report.methods_section import PACKAGES, methods_paragraph, versions
 from spatialsig.report.results_section import method_rows, number, percent, summarise, whole
-from spatialsig.report.slide_cards import ALONE, TRAINING, Names, gather
+from spatialsig.report.slide_cards import ALONE, TRAINING, VALIDATION, Names, gather
 
 if TYPE_CHECKING:
     import os
@@ -56,6 +58,7 @@ def write_report(
     findings: pd.DataFrame | None = None,
     models: Mapping[str, Mapping[str, Any]] | None = None,
     cross_validation: pd.DataFrame | None = None,
+    intervals: pd.DataFrame | None = None,
     title: str = "Molecular signatures from H&E",
     command: str | None = None,
     test_fold: int | None = None,
@@ -68,7 +71,7 @@ def write_report(
     """Write one HTML file with warnings, results, maps, patches to look at, curves, coverage, cohort and methods.
 
     The file needs nothing else: pictures are inside, no address is called. Slides that are not in ``evaluation`` were
-    learned from; they stand in the cohort table, marked as training, and have no maps. Numbers that are not known are
+    learned from, or chose the best epoch; they stand in the cohort table, marked as training or validation, and have no maps. Numbers that are not known are
     dashes.
 
     Parameters
@@ -98,6 +101,9 @@ def write_report(
         the methods paragraph.
     cross_validation
         Table of ``tl.cross_validate``, shown beside ``evaluation``; None where not every fold was held out.
+    intervals
+        Table of ``tl.calibrate``, shown with the share of held-out scores that lie in their intervals; None where the model was not
+        calibrated.
     title
         Heading of the report.
     command
@@ -131,12 +137,14 @@ def write_report(
     keeper = Figures(None if figures is None else Path(figures))
     gathered = gather(
         cohort, signatures, samples,
-        names=Names(patches_key, signatures_key, predictions_key, table_key), test_fold=fold, figures=keeper,
+        names=Names(patches_key, signatures_key, predictions_key, table_key), test_fold=fold,
+        validation_fold=(models or {}).get("image model", {}).get("run", {}).get("validation_fold"), figures=keeper,
     )  # fmt: skip
     results = summarise(evaluation, summary, synthetic=bool(parameters.get("synthetic")))
     order = [row.name for row in results.slides]
     held_out = sorted(
-        (s for s in gathered.slides if s.role not in (TRAINING, ALONE)), key=lambda slide: order.index(slide.name)
+        (s for s in gathered.slides if s.role not in (TRAINING, VALIDATION, ALONE)),
+        key=lambda slide: order.index(slide.name),
     )
     if not held_out:
         msg = f"none of the evaluated samples {sorted(samples)} is in the cohort: {[s.name for s in gathered.slides]}."
@@ -148,7 +156,9 @@ def write_report(
     page = _template().render(
         title=title,
         synthetic=bool(parameters.get("synthetic")),
-        remarks=warnings_section(findings, warnings),
+        remarks=warnings_section(
+            findings if findings is None or cross_validation is None else after_cross_validation(findings), warnings
+        ),
         checked=findings is not None,
         results=results,
         of_slide={row.name: row for row in results.slides},
@@ -156,6 +166,7 @@ def write_report(
         held_out=held_out,
         alone=[slide for slide in gathered.slides if slide.role == ALONE],
         every_fold=None if cross_validation is None else _every_fold(cross_validation),
+        intervals=interval_rows(intervals, gathered.held),
         slides=gathered.slides,
         coverage=_coverage(coverage),
         methods=methods_paragraph(gathered.slides, evaluation, gathered.facts, models or {}, installed),

@@ -54,10 +54,13 @@ def methods_paragraph(
         _software(slides, installed),
         _cells(facts.get("filter_cells"), slides),
         _alignment(slides),
+        _tissue(facts.get("find_tissue")),
         _patches(facts.get("patches"), slides),
+        _quality(facts.get("qc_patches")),
         _labels(facts.get("score_cells"), facts.get("aggregate_patches")),
         _autoencoder(models.get("autoencoder"), facts.get("embed_cells")),
         _image_model(models.get("image model")),
+        _calibration(models.get("image model")),
         _split(facts.get("split"), evaluation),
         PROCESS,
         INTERVALS if evaluation["patient"].nunique() > 1 else "",
@@ -112,6 +115,8 @@ def _image_model(model: Mapping[str, Any] | None) -> str:
     backbone = net.get("backbone", "vit")
     sizes = f"{vit.get('dim')} wide, {vit.get('depth')} blocks, {vit.get('heads')} heads" if vit else ""
     name = "a vision transformer" if backbone == "vit" else f"the backbone {backbone}"
+    if members := model["config"].get("members"):
+        name = f"an ensemble of {len(members)} models from different seeds whose predictions were averaged, each {name}"
     text = (
         f"The image model, {name}{f' ({sizes})' if backbone == 'vit' and sizes else ''}, was trained {_training(run)}"
     )
@@ -122,6 +127,39 @@ def _image_model(model: Mapping[str, Any] | None) -> str:
         if run.get("distil"):
             text += ", while the network learned to say from the image alone what it said with it"
     return text + "."
+
+
+def _calibration(model: Mapping[str, Any] | None) -> str:
+    """How intervals were calibrated; those of every kind of input by the same call."""
+    intervals = (model["config"].get("intervals") or {}) if model else {}
+    if not intervals:
+        return ""
+    record = next(iter(intervals.values()))
+    scaled = ", in proportion to the standard deviation that the model gives" if record.get("scaled") else ""
+    return (
+        f"Prediction intervals were made by split conformal prediction to hold {record['coverage']:.0%} of the scores of "
+        f"{'new slides' if record.get('guarantee') == 'slides' else 'patches'}, from the errors on "
+        f"{count(len(record.get('samples', [])), 'slide')} that had no part in training{scaled}."
+    )
+
+
+def _tissue(found: Mapping[str, Any] | None) -> str:
+    if not found:
+        return ""
+    sensitivity = found.get("sensitivity")
+    said = "" if sensitivity is None else f" (sensitivity {float(sensitivity):g})"
+    return f"Tissue was outlined on the H&E by colour and texture{said}, and patches were cut where it lies."
+
+
+def _quality(measured: Mapping[str, Any] | None) -> str:
+    if not measured:
+        return ""
+    named = ", ".join(
+        f"{str(name).replace('_', ' ')} {float(value):g}"
+        for name, value in dict(measured.get("limits") or {}).items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    )
+    return f"The quality of every patch was measured: focus, white space, pen, folds and unusual stain{f' ({named})' if named else ''}."
 
 
 def _training(run: Mapping[str, Any]) -> str:

@@ -14,7 +14,9 @@ from matplotlib.figure import Figure
 from spatialsig import _keys, pl
 from spatialsig._progress import track
 from spatialsig.pl._gallery import N_CROPS, slide_crops
+from spatialsig.pl.drawing.slide_panels import robust_limits
 from spatialsig.pl.drawing.values import ScoreTables, slide_pairs
+from spatialsig.report.intervals import Held, held_on
 from spatialsig.slide.slides import open_slides, slide_count
 from spatialsig.slide.table_rows import dense, scores_of
 
@@ -22,13 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from markupsafe import Markup
+    from numpy.typing import NDArray
 
     from spatialsig.pl._gallery import Crop
     from spatialsig.pl.drawing.values import Pairs
     from spatialsig.report.figures import Figures
     from spatialsig.slide.slides import Data, Slide
 
-TRAINING, ALONE = "training", "H&E alone"
+TRAINING, VALIDATION, ALONE = "training", "validation", "H&E alone"
 MAPS_MAX_CHARS = 12_000_000  # of all maps together, so that the file stays below 20 MB
 
 
@@ -56,7 +59,7 @@ class SlideReport:
 
     name: str
     patient: str
-    role: str  # "held out", "held-out blocks", "training" or "H&E alone"
+    role: str  # "held out", "held-out blocks", "training", "validation" or "H&E alone"
     fold: str
     n_cells: int | None
     n_cells_before: int | None  # before poor cells were left out
@@ -81,23 +84,29 @@ class Gathered:
     pairs: dict[str, Pairs] = field(default_factory=dict)  # signature -> held-out slide -> measured, predicted
     crops: dict[str, list[Crop]] = field(default_factory=dict)  # signature -> patches to look at
     panels: dict[str, list[str]] = field(default_factory=dict)  # slide -> genes
+    held: Held = field(
+        default_factory=dict
+    )  # signature -> whether measured scores of held-out slides lie in their intervals
 
 
 def gather(
-    cohort: Data, signatures: list[str], samples: set[str], *, names: Names, test_fold: int | None, figures: Figures
-) -> Gathered:
+    cohort: Data, signatures: list[str], samples: set[str], *, names: Names, test_fold: int | None,
+    validation_fold: int | None, figures: Figures,
+) -> Gathered:  # fmt: skip
     """Go through the cohort once and take what the report shows; maps are drawn at once and only kept as text."""
     found = Gathered()
     spent = 0
+    alone: list[tuple[SlideReport, Slide]] = []
+    measured: dict[str, list[NDArray[np.float64]]] = {}
     for slide in track(open_slides(cohort), "report", total=slide_count(cohort), unit="slide"):
-        report = _describe(slide, names, held_out=slide.name in samples)
+        report = _describe(slide, names, held_out=slide.name in samples, validation_fold=validation_fold)
         found.slides.append(report)
         found.facts = found.facts or _facts(slide, names)
+        _add_scores(measured, slide, names)
         if names.table_key in slide.sdata.tables:
             found.panels[slide.name] = list(slide.sdata.tables[names.table_key].var_names)
         if report.role == ALONE and names.predictions_key in slide.sdata.tables:
-            scores = {**names.of_scores(), "signatures_key": None}
-            spent += _add_maps(report, slide, signatures, scores, None, MAPS_MAX_CHARS - spent, figures)
+            alone.append((report, slide))
         if slide.name not in samples:
             continue
         fold = _block_fold(slide, test_fold)
@@ -106,7 +115,29 @@ def gather(
         for signature, pair in slide_pairs(slide, signatures, tables).items():
             found.pairs.setdefault(signature, {})[slide.name] = pair
             found.crops.setdefault(signature, []).extend(slide_crops(slide, signature, tables, n=N_CROPS))
+        for signature, inside in held_on(slide, **names.of_scores()).items():
+            found.held.setdefault(signature, []).append(inside)
+    limits = {
+        name: _ends(values) for name, values in measured.items()
+    }  # a scale of its own would make any slide look rich
+    for report, slide in alone:
+        scores = {**names.of_scores(), "signatures_key": None}
+        spent += _add_maps(report, slide, signatures, scores, None, MAPS_MAX_CHARS - spent, figures, limits)
     return found
+
+
+def _add_scores(measured: dict[str, list[NDArray[np.float64]]], slide: Slide, names: Names) -> None:
+    """Measured scores of a slide, beside those of the others by signature."""
+    labels = slide.sdata.tables.get(names.signatures_key)
+    if labels is not None:
+        values = np.asarray(dense(scores_of(slide, names.signatures_key)), np.float64)
+        for name, column in zip(map(str, labels.var_names), values.T, strict=True):
+            measured.setdefault(name, []).append(column)
+
+
+def _ends(values: list[NDArray[np.float64]]) -> tuple[float, float]:
+    scale = robust_limits(values)
+    return float(scale.vmin or 0), float(scale.vmax or 0)
 
 
 def _block_fold(slide: Slide, test_fold: int | None) -> int | None:
@@ -114,7 +145,7 @@ def _block_fold(slide: Slide, test_fold: int | None) -> int | None:
     return test_fold if slide.attrs.get("split", {}).get("by") == "block" else None
 
 
-def _describe(slide: Slide, names: Names, *, held_out: bool) -> SlideReport:
+def _describe(slide: Slide, names: Names, *, held_out: bool, validation_fold: int | None) -> SlideReport:
     split = slide.attrs.get("split", {})
     by_block = split.get("by") == "block"
     labels = slide.sdata.tables.get(names.signatures_key)
@@ -133,7 +164,12 @@ def _describe(slide: Slide, names: Names, *, held_out: bool) -> SlideReport:
     return SlideReport(
         name=slide.name,
         patient=slide.patient,
-        role=_role(by_block=by_block, held_out=held_out, measured=cells is not None or labels is not None),
+        role=_role(
+            by_block=by_block,
+            held_out=held_out,
+            measured=cells is not None or labels is not None,
+            chooses=validation_fold is not None and split.get("fold") == validation_fold,
+        ),
         fold="blocks" if by_block else str(split.get("fold", "")),
         n_cells=None if cells is None else cells.n_obs,
         n_cells_before=_whole(filtered.get("n_cells_before")),
@@ -148,10 +184,12 @@ def _describe(slide: Slide, names: Names, *, held_out: bool) -> SlideReport:
     )
 
 
-def _role(*, by_block: bool, held_out: bool, measured: bool) -> str:
+def _role(*, by_block: bool, held_out: bool, measured: bool, chooses: bool) -> str:
     if held_out:
         return "held-out blocks" if by_block else "held out"
-    return TRAINING if measured else ALONE
+    if not measured:
+        return ALONE
+    return VALIDATION if chooses and not by_block else TRAINING
 
 
 def _whole(value: Any) -> int | None:
@@ -170,6 +208,7 @@ def _add_maps(
     fold: int | None,
     chars_left: int,
     figures: Figures,
+    limits: Mapping[str, tuple[float, float]] | None = None,
 ) -> int:
     """Draw the maps of a slide as long as they fit; returns the characters they take."""
     spent = 0
@@ -179,7 +218,7 @@ def _add_maps(
             report.left_out.append(signature)
             continue
         figure = Figure()
-        pl.compare(data, signature, figure=figure, fold=fold, **scores)  # type: ignore[arg-type]
+        pl.compare(data, signature, figure=figure, fold=fold, limits=(limits or {}).get(signature), **scores)  # type: ignore[arg-type]
         shown = "predicted" if scores["signatures_key"] is None else "measured, predicted, difference"
         alt = f"{signature} on {slide.name}: {shown}"
         report.maps[signature] = figures.picture(figure, name=f"map-{slide.name}-{signature}", alt=alt)
@@ -190,6 +229,8 @@ def _add_maps(
 def _facts(slide: Slide, names: Names) -> dict[str, Any]:
     """What the steps recorded about themselves on a slide; empty for what was not done."""
     facts: dict[str, Any] = {"split": dict(slide.attrs.get("split", {}))}
+    for step, element in (("find_tissue", _keys.TISSUE), ("qc_patches", names.patches_key)):
+        facts[step] = dict(slide.attrs.get(step) or {}).get(element)
     if names.patches_key in slide.sdata.shapes:
         facts["patches"] = slide.patches(names.patches_key).spec
     for key in (names.table_key, names.signatures_key, names.predictions_key):

@@ -63,6 +63,10 @@ class Ledger:
             self._done = kept
             self._write()
 
+    def parts(self) -> list[str]:
+        """Parts that are done, in their order."""
+        return list(self._done)
+
     def values(self, name: str) -> dict[str, Any]:
         """One value of each part that it was noted for, in the order of the parts."""
         return {p: entry[name] for p, entry in self._done.items() if isinstance(entry, dict) and name in entry}

@@ -6,21 +6,31 @@ Floor 4, above train. Used by 26 modules of cli, cohort, io, pl, pp, slide, tl.
 from __future__ import annotations
 
 import functools
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from spatialdata import SpatialData
 
 from spatialsig import _keys
 from spatialsig._checks import first_few
 from spatialsig._progress import say
-from spatialsig.errors import StoreError
-from spatialsig.slide.slides import Data, Stores, learn_from
+from spatialsig.errors import KeyMissingError, StoreError
+from spatialsig.slide.slides import Data, Stores, learn_from, recorded_slides
 from spatialsig.store.metadata import elements_on_disk, root_document
 from spatialsig.store.stored.documents import FILE, attributes_or_empty, copied_metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping
 
+    from anndata import AnnData
+
+# what takes an H&E alone
+_WITHOUT_CELLS = (
+    "`sp.pp.find_tissue`, `sp.pp.make_patches`, `sp.pp.qc_patches`, `sp.pp.normalize_stain`, `sp.tl.embed_patches`, `sp.tl.predict`, "
+    "`sp.tl.attention`, `sp.pl.patches` or `sp.pl.compare(..., signatures_key=None)`"
+)
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -44,9 +54,43 @@ def needs_cells(function: Callable[_P, _R]) -> Callable[_P, _R]:
     @functools.wraps(function)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         data, *others = args
-        return function(with_cells(data, told_by=function.__name__), *others, **kwargs)  # type: ignore[arg-type]
+        asked: Data = data
+        with explained(asked, function.__name__):
+            return function(with_cells(asked, told_by=function.__name__), *others, **kwargs)  # type: ignore[arg-type]
 
     return call
+
+
+@contextmanager
+def explained(data: Data, function: str) -> Iterator[None]:
+    """Say what a slide is, and what takes it, where ``function`` lacks something that an H&E alone cannot have."""
+    try:
+        yield
+    except KeyMissingError as error:
+        if not (alone := _all_alone(data)):
+            raise
+        verb, it = ("is an H&E alone", "it") if len(alone) == 1 else ("are H&Es alone", "them")
+        msg = (
+            f"{first_few(alone)} {verb} (role 'predict'), without cells, and `{function}` needs what comes from cells: {error} On {it}, "
+            f"call {_WITHOUT_CELLS}. Slides that have cells are read with them, by `sp.io.read_xenium` or `sp.io.from_anndata`."
+        )
+        raise KeyMissingError(msg) from error
+
+
+def _all_alone(data: Data) -> list[str]:
+    """Names of the slides of ``data`` where none of them holds cells; empty where one does."""
+    if isinstance(data, Stores):
+        alone = without_cells(data.stores)
+        return alone if len(alone) == len(data.stores) else []
+    if isinstance(data, SpatialData):
+        ours = data.attrs.get(_keys.NAMESPACE, {}).get("patches", {})
+        cells = [name for name, table in data.tables.items() if _annotated(table) not in ours]
+        return [] if cells else [slide.name for slide in recorded_slides(data)]
+    return [slide.name for slide in recorded_slides(data)] if is_image_alone(Path(data)) else []
+
+
+def _annotated(table: AnnData) -> str:
+    return str(table.uns.get("spatialdata_attrs", {}).get("region", ""))
 
 
 def with_cells(data: Data, *, told_by: str = "") -> Data:

@@ -16,6 +16,7 @@ from spatialsig.labels.patch_labels import LabelRequest, categories_of, check_sl
 from spatialsig.labels.statistics import PSEUDOBULK, STATISTICS
 from spatialsig.labels.targets import Targets
 from spatialsig.slide.each import map_slides
+from spatialsig.slide.embeddings import AUTO, chosen_rep
 from spatialsig.slide.roles import needs_cells
 from spatialsig.slide.slides import Data, Slide
 
@@ -29,7 +30,7 @@ def aggregate_patches(
     trim: Fraction = 0.1,
     min_cells: Natural = 10,
     targets: Mapping[str, str | Sequence[str]] | None = None,
-    use_rep: Key | None = _keys.X_AE,
+    use_rep: Key | None = AUTO,
     obs: Sequence[str] = (),
     obsm: Sequence[str] = (),
     layers: Sequence[str] = (),
@@ -58,7 +59,8 @@ def aggregate_patches(
         cells and its sum their number), ``{"obs": ["area", "n_nuclei"]}``, ``{"obsm": "X_pca"}``, ``{"layers": "X"}``
         (the counts of every gene) or ``{"layers": "lognorm", "genes": ["CD3D", "MS4A1"]}``. None takes the scores.
     use_rep
-        Embedding in ``tables[table_key].obsm`` whose mean goes to ``obsm`` of the new table; ``None`` for none.
+        Embedding in ``tables[table_key].obsm`` whose mean goes to ``obsm`` of the new table; ``None`` for none. ``"auto"``
+        takes ``X_ae`` where :func:`embed_cells` made it, and else none.
     obs
         Columns of the cells: numbers and booleans are averaged, categories become shares.
     obsm
@@ -114,6 +116,7 @@ def aggregate_patches(
     if chosen is not None and stat == PSEUDOBULK:
         msg = "`stat='pseudobulk'` scores the summed counts of a patch; for `targets` use `stat='sum'`."
         raise InputError(msg)
+    use_rep = chosen_rep(data, use_rep, table_key=table_key, where=any)
     request = LabelRequest(
         stat=stat, trim=trim, min_cells=min_cells, targets=chosen, rep=() if use_rep is None else (use_rep,),
         obs=tuple(obs), obsm=tuple(obsm), layers=tuple(layers), patches_key=patches_key, table_key=table_key,

@@ -27,10 +27,11 @@ from spatialsig.evaluation.schema import ERROR
 from spatialsig.expression import AutoencoderOptions, embed_slide, train_expression_autoencoder
 from spatialsig.inference.inputs import ModelInputs, check_patches, inputs_name
 from spatialsig.inference.provenance import genes_scored, refuse_own_embedding
-from spatialsig.inference.vit import VitOptions, train_signature_vit
+from spatialsig.inference.vit import VitOptions, train_signature_vit, training_rep
 from spatialsig.models.ensemble import weights_hash
 from spatialsig.models.vit import SignatureViT
 from spatialsig.slide.copies import refuse_leaks
+from spatialsig.slide.embeddings import AUTO
 from spatialsig.slide.folds import BUFFER, shared_folds
 from spatialsig.slide.ledger import Ledger, data_hash, run_hash
 from spatialsig.slide.parts import counts_of_table, members_of
@@ -57,7 +58,7 @@ def cross_validate(
     data: Data,
     *,
     run_dir: AnyPath,
-    use_rep: Key | None = _keys.X_AE,
+    use_rep: Key | None = AUTO,
     refit_autoencoder: bool = True,
     autoencoder: Mapping[str, Any] | None = None,
     seed: Seed = 0,
@@ -84,7 +85,7 @@ def cross_validate(
         read from there, and one that was interrupted resumes; whatever changes the result trains them again.
     use_rep
         Embedding of the cells to refit, or of the patches to use as it is; ``None`` predicts from the H&E alone, and
-        trains no autoencoder.
+        trains no autoencoder. ``"auto"`` takes ``X_ae``; with ``fusion="none"`` or features of a table only where it is there.
     refit_autoencoder
         ``False`` takes ``tables[signatures_key].obsm[use_rep]`` for every fold. Only for embeddings that were made
         without any slide of ``data``: one that :func:`embed_cells` made of them is refused.
@@ -143,6 +144,7 @@ def cross_validate(
     VitOptions.of(**train_options), AutoencoderOptions.of(**(autoencoder or {}))  # checks them
     folds, keys = shared_folds(_splits(data)), {"patches_key": patches_key, "signatures_key": signatures_key}
     refuse_leaks(data)
+    use_rep = training_rep(data, use_rep, signatures_key=signatures_key, **train_options)
     refit = refit_autoencoder and use_rep is not None
     if use_rep is not None and not refit:
         refuse_own_embedding(data, use_rep, signatures_key)

@@ -14,9 +14,10 @@ from spatialsig._arguments import AnyPath, Count, Key, Seed, checked
 from spatialsig._progress import track
 from spatialsig.errors import InputError
 from spatialsig.inference.stacking import share_stacking
-from spatialsig.inference.vit import VitOptions, train_signature_vit
+from spatialsig.inference.vit import VitOptions, train_signature_vit, training_rep
 from spatialsig.models.ensemble import SignatureEnsemble
 from spatialsig.models.vit import SignatureViT
+from spatialsig.slide.embeddings import AUTO
 from spatialsig.slide.ledger import Ledger, data_hash, run_hash
 from spatialsig.slide.roles import needs_cells
 from spatialsig.slide.slides import Data
@@ -37,7 +38,7 @@ def train_ensemble(
     n_members: Count = 5,
     seed: Seed = 0,
     run_dir: AnyPath | None = None,
-    use_rep: Key | None = _keys.X_AE,
+    use_rep: Key | None = AUTO,
     signatures_key: Key = _keys.SIGNATURES,
     patches_key: Key = _keys.PATCHES,
     **train_options: Any,
@@ -84,6 +85,7 @@ def train_ensemble(
     if n_members < 2:
         msg = f"`n_members={n_members}` must be at least 2; call `sp.tl.train_vit` for one."
         raise InputError(msg)
+    use_rep = training_rep(data, use_rep, signatures_key=signatures_key, **train_options)
     keys = {"use_rep": use_rep, "signatures_key": signatures_key, "patches_key": patches_key}
     options: dict[str, Any] = keys | train_options
     VitOptions.of(**options)  # refuses what it does not know, before anything is trained

@@ -12,11 +12,12 @@ from torch import nn
 
 from spatialsig import _keys
 from spatialsig._arguments import AnyPath, Count, Key, Natural, Positive, Seed, checked
-from spatialsig.inference.vit import VitOptions, train_signature_vit
+from spatialsig.inference.vit import VitOptions, train_signature_vit, training_rep
 from spatialsig.models import SignatureViT
 from spatialsig.models.pretrained import PretrainedViT
 from spatialsig.nn.signature import VIT
 from spatialsig.nn.vit import ViTConfig
+from spatialsig.slide.embeddings import AUTO
 from spatialsig.slide.roles import needs_cells
 from spatialsig.slide.slides import Data
 
@@ -30,7 +31,7 @@ def train_vit(
     validation_fold: Natural | None = None,
     inner_fold: Natural | None = None,
     fusion: str | None = None,
-    use_rep: Key | None = _keys.X_AE,
+    use_rep: Key | None = AUTO,
     size: str | ViTConfig = "tiny",
     backbone: str | nn.Module | Callable[..., Any] = VIT,
     backbone_options: Mapping[str, Any] | None = None,
@@ -67,7 +68,8 @@ def train_vit(
         How the embedding joins the image: ``"gated"``, ``"token"``, ``"film"`` [4]_, ``"add"`` or ``"none"``; None takes
         ``"gated"``, or ``"add"`` for the prototype.
     use_rep
-        Patch embedding in ``tables[signatures_key].obsm``; ``None`` trains on H&E only.
+        Patch embedding in ``tables[signatures_key].obsm``; ``None`` trains on H&E only. ``"auto"`` takes ``X_ae``, which only
+        ``fusion="none"`` and features of a table can do without.
     size
         ``"tiny"``, ``"small"`` or ``"base"``; with another ``backbone``, the size of the head. ``"seed"`` is the
         prototype, its network trained its way (see :func:`spatialsig.train.fit_vit`), for comparison.
@@ -157,6 +159,7 @@ def train_vit(
     >>> model.signatures[:2]
     ('Immune_T', 'Immune_B')
     """
+    use_rep = training_rep(data, use_rep, fusion=fusion, backbone=backbone, signatures_key=signatures_key)
     options = VitOptions(
         test_fold=test_fold, validation_fold=validation_fold, inner_fold=inner_fold, fusion=fusion, use_rep=use_rep,
         size=size, backbone=backbone, backbone_options=backbone_options, pretrained=pretrained, tune=tune, lora=lora,

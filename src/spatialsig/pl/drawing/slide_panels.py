@@ -106,10 +106,10 @@ def _to_uint8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     return scaled
 
 
-def robust_limits(values: Sequence[NDArray[np.float64]]) -> Normalize:
-    """Colour scale over the middle 96 % of all finite values."""
+def robust_limits(values: Sequence[NDArray[np.float64]], *, cut: bool = True) -> Normalize:
+    """Colour scale over the middle 96 % of all finite values, or over all of them where nothing is ``cut`` off."""
     finite = np.concatenate([v[np.isfinite(v)] for v in values])
-    low, high = np.percentile(finite, ROBUST) if finite.size else (0.0, 1.0)
+    low, high = np.percentile(finite, ROBUST if cut else (0, 100)) if finite.size else (0.0, 1.0)
     return Normalize(low, high if high > low else low + 1)
 
 
