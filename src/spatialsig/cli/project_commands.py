@@ -108,6 +108,8 @@ def status(
 
     prepare(quiet=quiet)
     failed = _say_run(place)
+    if _is_run(place) and not any((place / "stores").glob("*.zarr")):
+        return  # nothing was imported yet
     data = slides_at(place / "stores" if _is_run(place) else place, reads_only=True)
     made, samples = status_of(data), [slide.name for slide in recorded_slides(data)]
     shown = made[["sample", "what", "part", "made_by", "state", "made_from"]] if parts else steps_of(samples, made)

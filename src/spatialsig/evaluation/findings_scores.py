@@ -1,6 +1,6 @@
 """Findings from the numbers of an evaluation.
 
-Floor 6, above expression, inference, labels. Used by evaluation/evaluate.
+Floor 6, above expression, inference, labels. Used by evaluation/evaluate, pipeline/run_steps, report/document.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Networks of the user's own that a configuration or a command names, imported from where they stand.
 
-Floor 11, above report.
+Floor 11, above report. Used by pipeline/run_config, cli.
 """
 
 from __future__ import annotations

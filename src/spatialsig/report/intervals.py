@@ -1,6 +1,6 @@
 """Prediction intervals of a calibrated model: what they promise, how wide they are, and what they held.
 
-Floor 10, above cohort.
+Floor 10, above cohort. Used by report/document, report/slide_cards.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Which embedding is meant where nobody said one.
 
-Floor 4, above train.
+Floor 4, above train. Used by inference/vit, tl/_aggregate, tl/_cross_validate, tl/_ensemble, tl/_vit.
 """
 
 from __future__ import annotations

@@ -84,8 +84,8 @@ def cross_validate(
         Directory for models and results, one per fold. Called again with the same data and options, finished folds are
         read from there, and one that was interrupted resumes; whatever changes the result trains them again.
     use_rep
-        Embedding of the cells to refit, or of the patches to use as it is; ``None`` predicts from the H&E alone, and
-        trains no autoencoder. ``"auto"`` takes ``X_ae``; with ``fusion="none"`` or features of a table only where it is there.
+        Embedding of the cells to refit, or of the patches to use as it is; ``None`` predicts from the H&E alone, without an
+        autoencoder. ``"auto"`` takes ``X_ae``; with ``fusion="none"`` or features of a table only where it is.
     refit_autoencoder
         ``False`` takes ``tables[signatures_key].obsm[use_rep]`` for every fold. Only for embeddings that were made
         without any slide of ``data``: one that :func:`embed_cells` made of them is refused.
