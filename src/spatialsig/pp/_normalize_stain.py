@@ -5,6 +5,7 @@ Floor 7, above evaluation. Called as sp.pp.normalize_stain; used by 4 modules of
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -146,8 +147,10 @@ def _vectors(slide: Slide, pixels: NDArray[np.uint8], method: str) -> NDArray[np
     """Unit OD of haematoxylin, eosin and what is neither, a row each, of pixels of tissue ``(3, n)``."""
     from spatialdata import SpatialData
     from spatialdata.models import Image2DModel, Labels2DModel
-    from squidpy.experimental.im import fit_stain_reference
 
+    with warnings.catch_warnings():  # of docrep, on docstrings of squidpy while it is loaded
+        warnings.filterwarnings("ignore", category=SyntaxWarning, module=r"docrep\..*")
+        from squidpy.experimental.im import fit_stain_reference
     looked_at = SpatialData(
         images={"he": Image2DModel.parse(pixels[:, None], dims=("c", "y", "x"))},
         labels={"tissue": Labels2DModel.parse(np.ones((1, pixels.shape[1]), np.uint8), dims=("y", "x"))},
