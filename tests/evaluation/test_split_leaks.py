@@ -91,7 +91,7 @@ def test_random_patches_are_found() -> None:
 def test_blocks_beside_each_other_are_found_and_blocks_apart_are_not() -> None:
     rng = np.random.default_rng(0)
     rows = slide(rng, "S", 12, np.ones(144, bool), length=1.0)
-    stripes = (rows.col // 2) % 2 == 0  # every held-out patch touches one that trains
+    stripes = (rows.col // 2) % 2 == 0  # every held-out patch lies beside one that trains
     rows.train = stripes
     assert leaks(judged([rows]))
     half = slide(rng, "S", 16, np.ones(256, bool), length=1.0)
@@ -107,7 +107,7 @@ def test_beside_is_as_a_loop_finds_it(step: int) -> None:
         rows = slide(rng, "S", 8, rng.random(64) < rng.uniform(0.02, 0.3), length=1.0)
         rows.step = step
         touching = [
-            any(abs(rows.row[i] - rows.row[j]) <= step and abs(rows.col[i] - rows.col[j]) <= step for j in np.flatnonzero(rows.train))
+            any(abs(rows.row[i] - rows.row[j]) <= 2 * step and abs(rows.col[i] - rows.col[j]) <= 2 * step for j in np.flatnonzero(rows.train))
             for i in np.flatnonzero(rows.test)
         ]  # fmt: skip
         assert _learned_beside(rows) == (np.mean(touching) > 0.5)

@@ -74,7 +74,7 @@ def _slide_records(rows: Rows, slides: list[Rows], predictions: Mapping[str, NDA
 
 
 def _learned_beside(rows: Rows) -> bool:
-    """Whether most held-out patches overlap or touch one that trains.
+    """Whether most held-out patches overlap one that trains, or lie no further from it than a patch is wide.
 
     What is known of a patch by its neighbours is then no chance of smooth tissue, but a leak. Shifts, under which few of the
     patches of a random split lie on each other, cannot show it.
@@ -83,7 +83,7 @@ def _learned_beside(rows: Rows) -> bool:
         return False
     places = np.stack([rows.row, rows.col], axis=1)
     distance, _ = KDTree(places[rows.train]).query(places[rows.test], p=np.inf)
-    return bool((distance <= rows.step).mean() > 0.5)
+    return bool((distance <= 2 * rows.step).mean() > 0.5)
 
 
 def _field(rows: Rows, values: NDArray[np.float64]) -> Field | None:

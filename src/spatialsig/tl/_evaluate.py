@@ -81,7 +81,7 @@ def evaluate(
     - ``ceiling`` [4]_, ``share_of_ceiling`` (of Pearson r);
     - ``partial_pearson``: r given the number of cells and the log of their mean counts;
     - ``p``: share of all shifts [2]_ of the prediction over the slide that agree as well with the labels (one-sided); of
-      ``coordinates``, where most held-out patches touch one that trains, the p-value of exchanged patches;
+      ``coordinates``, where most held-out patches lie within a patch of one that trains, the p-value of exchanged patches;
       ``q``: false discovery rate [3]_ over the signatures of the same method and slide;
     - ``r_n_cells``, ``r_log_counts``: r of the labels with those two; ``stain_shift``: largest difference in colour to
       the training patches, in their standard deviations.
