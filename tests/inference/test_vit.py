@@ -101,24 +101,3 @@ def test_embeddings_that_hold_the_answer_are_warned_of(
         SpatialsigWarning, match=r"slide 'toy': the embedding 'X_ae' was made from \d+ genes of the signatures"
     ):
         train_signature_vit(patched, VitOptions.of())
-
-
-@pytest.mark.parametrize(("of_autoencoder", "seen"), [(-1, True), (1, True), (0, False)])
-def test_an_embedding_that_has_seen_the_test_fold_is_warned_of_before_training(
-    of_autoencoder: int, seen: bool, patched: sd.SpatialData, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    table = patched["signatures"]
-    table.obsm["X_ae"] = np.ones((table.n_obs, 2), np.float32)
-    table.uns["spatialsig"]["embed_cells"] = {"key": "X_ae", "genes": ["none"], "test_fold": of_autoencoder}
-    monkeypatch.setattr(vit, "fit_tuned", lambda *_, **__: pytest.fail("trained"))
-    told = (
-        pytest.raises(SpatialsigWarning, match="trained with the test fold 0 in view")
-        if seen
-        else pytest.raises(BaseException, match="^trained$")
-    )
-    with told:
-        train_signature_vit(patched, VitOptions.of())
-    with pytest.raises(BaseException, match="^trained$"):  # where it is not used, or nothing is held out
-        train_signature_vit(patched, VitOptions.of(use_rep=None))
-    with pytest.raises(BaseException, match="^trained$"):
-        train_signature_vit(patched, VitOptions.of(test_fold=None))

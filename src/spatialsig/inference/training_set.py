@@ -85,14 +85,6 @@ class TrainingTables:
         shared = shared_genes(params.get("score_cells") or {}, params.get("embed_cells") or {})
         return sorted({gene for genes in shared.values() for gene in genes})
 
-    def embedded_without(self, slide: Slide) -> int | None:
-        """Fold that the autoencoder of the embedding has not seen (-1: it has seen all); None where that is not recorded."""
-        if self.use_rep is None or self.signatures_key not in slide.sdata.tables:
-            return None
-        record = slide.params(self.signatures_key).get("embed_cells") or {}
-        known = record.get("key", self.use_rep) == self.use_rep and "test_fold" in record
-        return int(record["test_fold"]) if known else None
-
 
 @dataclass(frozen=True)
 class FoldChoice:
@@ -158,9 +150,6 @@ class TrainingSet:
     folds: dict[str, str] = field(default_factory=dict)  # slide -> hash of how it was split
     # slide -> genes that both its embedding and its scores were made from
     shared_genes: dict[str, list[str]] = field(default_factory=dict)
-    embedded_without: dict[str, int] = field(
-        default_factory=dict
-    )  # slide -> fold that its autoencoder has not seen, where recorded
     left_out: list[str] = field(default_factory=list)  # targets that no slide that trains has measured
 
     def leave_out_unmeasured(self) -> None:
@@ -206,8 +195,6 @@ def gather_training_set(data: Data, tables: TrainingTables, folds: FoldChoice) -
         for kind in tables.edited(slide) if new else ():
             training_set.inputs.setdefault(kind, {}).setdefault(BY_HAND, []).append(slide.name)
         training_set.shared_genes[slide.name] = tables.shared_genes(slide)
-        if (without := tables.embedded_without(slide)) is not None:
-            training_set.embedded_without[slide.name] = without
         if (split := slide.lineage.fingerprint(FOLDS)) is not None:
             training_set.folds[slide.name] = split
     if training_set is None:

@@ -136,7 +136,6 @@ def train_signature_vit(data: Data, options: VitOptions) -> SignatureViT:
     training_set = gather_training_set(data, tables, folds)
     _warn_of_left_out(training_set)
     _warn_of_shared_genes(training_set, options.use_rep)
-    _warn_of_test_fold(training_set, options.use_rep, folds.test)
     seen = as_seen(tuning, training_set)
     model, history = _fitted(tuning, seen, options)
     model.run |= {"test_fold": folds.test, "validation_fold": folds.validation, "inner_fold": folds.inner}
@@ -214,19 +213,6 @@ def _warn_of_shared_genes(training_set: TrainingSet, use_rep: str | None) -> Non
                 "image. Train the autoencoder with `signatures=` set to the same signatures."
             )
             return
-
-
-def _warn_of_test_fold(training_set: TrainingSet, use_rep: str | None, test_fold: int | None) -> None:
-    """Say that the embedding has seen what is held out, before a model is trained on it that no evaluation can judge."""
-    if use_rep is None or test_fold is None:
-        return
-    seen = [name for name, fold in training_set.embedded_without.items() if fold != test_fold]
-    if seen:
-        warn(
-            f"the embedding {use_rep!r} of {first_few(seen)} was made by an autoencoder that was trained with the test fold {test_fold} "
-            f"in view, so the held-out slides are not unseen. Call `sp.tl.train_autoencoder` with `test_fold={test_fold}`, and run what "
-            "follows again."
-        )
 
 
 def default_batch_size(n_patches: int) -> int:
