@@ -16,7 +16,7 @@ OUT ?= demo
 comma := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow coverage screen lint heads notebooks docs bench-demo bench-her2st bench-qc-alignment bench-import bench-import-counts bench-render bench-fuzz-bundle bench-fuzz-arguments bench-patch-reads bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology bench-pretraining bench-leak bench-seed-parity soak-store soak-training bench-bitflips bench-layout bench-conformal bench-whole-slide bench-predict-files bench-traps bench-intervals bench-ceiling bench-vit-speed bench-ladder bench-ladder-1um bench-signs bench-report bench-walks bench-lineage bench-memory bench-busy bench-cluster bench-answers bench-damaged-models clean
+.PHONY: help demo test test-slow coverage screen lint heads notebooks docs bench-demo bench-her2st bench-qc-alignment bench-import bench-import-counts bench-render bench-fuzz-bundle bench-fuzz-arguments bench-patch-reads bench-patch-scaling bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology bench-pretraining bench-leak bench-seed-parity soak-store soak-training bench-bitflips bench-layout bench-conformal bench-whole-slide bench-predict-files bench-traps bench-intervals bench-ceiling bench-vit-speed bench-ladder bench-ladder-1um bench-signs bench-report bench-walks bench-lineage bench-memory bench-busy bench-cluster bench-answers bench-capacity bench-damaged-models clean
 
 help:  ## show the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -191,6 +191,12 @@ bench-cluster: $(VENV)/.test  ## cohorts on two workers of dask against one slid
 
 bench-memory: $(VENV)/.package  ## memory and time of every function, 10,000 to a million cells (Linux)
 	$(PY) benchmarks/memory.py
+
+bench-capacity: $(VENV)/.package  ## what each step of a run costs, and three runs beside what was planned (Linux)
+	$(PY) benchmarks/capacity.py
+
+bench-patch-scaling: $(VENV)/.package  ## time of a patch and memory on images of 2,000 to 60,000 px (Linux)
+	$(PY) benchmarks/patch_scaling.py
 
 bench-lineage: $(VENV)/.package  ## what it costs that results record what they were made from
 	$(PY) benchmarks/lineage.py

@@ -36,6 +36,7 @@ app = typer.Typer(
 for name, command, panel in (
     ("init", project_commands.init, WHOLE),
     ("demo", at_once(project_commands.demo), WHOLE),
+    ("plan", project_commands.plan, WHOLE),
     ("run", at_once(project_commands.run), WHOLE),
     ("report", project_commands.report, WHOLE),
     ("import", slide_by_slide(slide_commands.import_), STEPS),

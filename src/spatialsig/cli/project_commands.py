@@ -73,6 +73,27 @@ def run(
         raise typer.Exit(1)
 
 
+def plan(
+    place: Annotated[Path, typer.Argument(help="Configuration of a run, or the CSV file of its bundles.")],
+    *,
+    pilot: Annotated[
+        bool, typer.Option("--pilot/--no-pilot", help="Measure this machine by a run on small slides first.")
+    ] = True,
+    json: Annotated[bool, typer.Option("--json", help="Print the estimate as JSON.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Say how long a run will take, and what memory and disk it needs, before it."""
+    from spatialsig.pipeline import RunConfig, estimate, read_config
+
+    prepare(quiet=quiet)
+    is_list = place.suffix.lower() == ".csv"
+    config = RunConfig(bundles=place, out=place.parent / "out") if is_list else read_config(place)
+    found = estimate(config, pilot=pilot)
+    typer.echo(found.as_json() if json else found.in_words())
+    if found.failed:
+        raise typer.Exit(1)
+
+
 def report(
     run_dir: Annotated[
         Path, typer.Argument(help="Directory of a run: stores/, models/, evaluation.csv, and run.json if present.")

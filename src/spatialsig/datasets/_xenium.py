@@ -1,6 +1,6 @@
 """Whole synthetic Xenium runs written with paired H&E and a known truth.
 
-Floor 8, above io, pl, pp, tl. Called as sp.datasets.synthetic_xenium; used by pipeline/demo.
+Floor 8, above io, pl, pp, tl. Called as sp.datasets.synthetic_xenium; used by pipeline/demo, pipeline/estimate.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Training of the image model from labelled patches of slides.
 
-Floor 5, above slide. Used by evaluation/fold_plan, pipeline/run_options, tl/_cross_validate, tl/_ensemble, tl/_vit.
+Floor 5, above slide. Used by 6 modules of evaluation, pipeline, tl.
 """
 
 from __future__ import annotations

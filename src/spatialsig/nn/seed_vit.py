@@ -1,6 +1,6 @@
 """The prototype's image model: linear tokens of 32 px, a class token, the expression added after the transformer.
 
-Floor 1, above the ground floor. Used by inference/vit, models/vit, nn/signature, nn/vit, train/recipe, train/vit.
+Floor 1, above the ground floor. Used by 7 modules of inference, models, nn, pipeline, train.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ expression, inference, labels, evaluation, io, pl, pp, tl, datasets, cohort, rep
 """
 
 from .demo import run_demo
+from .estimate import Estimate, estimate
 from .own_backbones import use_backbone
 from .report_of_run import report_of
 from .run import check_manifest, failed_slides, finished_steps, plan, progress_of, run
@@ -12,8 +13,10 @@ from .run_config import RunConfig, read_config
 from .run_template import write_template
 
 __all__ = [
+    "Estimate",
     "RunConfig",
     "check_manifest",
+    "estimate",
     "failed_slides",
     "finished_steps",
     "plan",

@@ -1,6 +1,6 @@
 """Run the pipeline step by step; steps whose inputs have not changed are skipped.
 
-Floor 11, above report. Used by cli/project_commands, pipeline/demo.
+Floor 11, above report. Used by cli/project_commands, pipeline/demo, pipeline/estimate.
 """
 
 from __future__ import annotations

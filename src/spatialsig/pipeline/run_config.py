@@ -1,6 +1,6 @@
 """Configuration of a run: every field has a default but the bundles and the output.
 
-Floor 11, above report. Used by 5 modules of cli, pipeline.
+Floor 11, above report. Used by 7 modules of cli, pipeline.
 """
 
 from __future__ import annotations

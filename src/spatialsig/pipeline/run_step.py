@@ -1,6 +1,6 @@
 """One step of a run, and the warnings it gives.
 
-Floor 11, above report. Used by pipeline/run, pipeline/run_steps.
+Floor 11, above report. Used by pipeline/estimate, pipeline/run, pipeline/run_steps.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Fit an autoencoder to the cells of several slides at once.
 
-Floor 3, above data, models. Used by cli/model_commands, expression, pipeline/run_options, train/pretrain, train/vit.
+Floor 3, above data, models. Used by 6 modules of cli, expression, pipeline, train.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """``cell_feature_matrix.zarr.zip`` of Atera: cells, features and counts in one zipped AnnData Zarr.
 
-Floor 7, above evaluation. Used by io/_xenium.
+Floor 7, above evaluation. Used by io/_xenium, io/xenium/size.
 """
 
 from __future__ import annotations
@@ -56,6 +56,14 @@ def read_atera_counts(path: Path, axes: Axes, keep: NDArray[np.bool_]) -> CountM
     with _opened(path) as root:
         lists = {name: _list(path, root["X"], name) for name in _NUMBERS}
         return read_counts(path, axes, keep, **lists)
+
+
+def read_atera_size(path: Path) -> tuple[int, int, int, NDArray[np.float64]]:
+    """Read how many cells, features and counts that are not 0 there are, and the centroids ``(n_cells, 2)`` in um."""
+    with _opened(path) as root:
+        n_features = len(_column(path, root, "var", "feature_type"))
+        xy = _cells(path, root)[[X_COLUMN, Y_COLUMN]].to_numpy(np.float64)
+        return len(xy), n_features, int(_list(path, root["X"], "data").shape[0]), xy
 
 
 @contextmanager

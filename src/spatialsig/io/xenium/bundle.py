@@ -1,6 +1,6 @@
 """Names of a bundle's files, the settings of its experiment, and the generation of the software that wrote it.
 
-Floor 7, above evaluation. Used by io/_xenium, io/xenium/cells, io/xenium/extras, io/xenium/he, io/xenium/segmentation.
+Floor 7, above evaluation. Used by 6 modules of io.
 """
 
 from __future__ import annotations

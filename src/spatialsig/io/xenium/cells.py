@@ -1,6 +1,6 @@
 """Cells read in the order of the matrix, and their counts compared with the matrix.
 
-Floor 7, above evaluation. Used by io/_xenium, io/xenium/atera.
+Floor 7, above evaluation. Used by io/_xenium, io/xenium/atera, io/xenium/size.
 """
 
 from __future__ import annotations

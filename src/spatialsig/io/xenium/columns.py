@@ -1,6 +1,6 @@
 """Tables, columns and identifiers read from the files of a bundle, damage named.
 
-Floor 7, above evaluation. Used by 5 modules of io.
+Floor 7, above evaluation. Used by 6 modules of io.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """H&E and alignment that belong to a bundle, found by their names, checked, and tried on the cells.
 
-Floor 7, above evaluation. Used by io/_xenium.
+Floor 7, above evaluation. Used by io/_xenium, pipeline/sizes.
 """
 
 from __future__ import annotations

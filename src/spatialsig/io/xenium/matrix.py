@@ -1,6 +1,6 @@
 """``cell_feature_matrix.h5``: its cells and features, and its counts.
 
-Floor 7, above evaluation. Used by io/_xenium.
+Floor 7, above evaluation. Used by io/_xenium, io/xenium/size.
 """
 
 from __future__ import annotations
@@ -63,6 +63,18 @@ def read_h5_counts(path: Path, axes: Axes, keep: NDArray[np.bool_]) -> CountMatr
     with _opened(path) as matrix:
         lists = {name: _list(path, matrix, name) for name in _NUMBERS}
         return read_counts(path, axes, keep, **lists)
+
+
+def read_h5_size(path: Path) -> tuple[int, int, int]:
+    """Read how many cells, features and counts that are not 0 there are, from the headers of the lists."""
+    with _opened(path) as matrix:
+        missing = [name for name in (*_TEXT[:2], *_NUMBERS) if name not in matrix]
+        if missing:
+            refuse(path, f"has no dataset(s) {missing} in /matrix")
+        n_cells, n_features, n_values = (
+            int(_list(path, matrix, name).shape[0]) for name in ("barcodes", "features/id", "data")
+        )
+    return n_cells, n_features, n_values
 
 
 @contextmanager
