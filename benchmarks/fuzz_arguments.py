@@ -24,6 +24,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import spatialdata as sd
+from PIL import Image
 
 import spatialsig as sp
 from spatialsig.errors import SpatialsigError
@@ -67,6 +68,7 @@ class Study:
         self.slide, self.before = slide, state(slide)
         self.adata = slide["table"].copy()
         self.image = np.moveaxis(full_resolution(slide["he_image"]).to_numpy(), 0, -1)
+        Image.fromarray(np.ascontiguousarray(self.image)).save(folder / "biopsy.png")
         sp.io.write(slide, folder / "slide.zarr")
         bundles = sp.datasets.synthetic_xenium(folder / "bundles", n_slides=1, size_um=100, transcripts=False)
         self.bundle = bundles.iloc[0].to_dict()
@@ -132,8 +134,9 @@ class Study:
             "tl.predict": slide | {"model": self.model},
             "tl.predict_files": {
                 "model": self.model,
-                "slides": self.bundle["he_image"],
+                "slides": self.folder / "biopsy.png",
                 "out": out,
+                "um_per_px": sp.io.mpp(self.slide),
                 "formats": ["csv"],
             },
             "tl.pretrain_vit": slide | fit,

@@ -299,6 +299,9 @@ def test_where_patches_overlap_maps_show_their_mean(
     heat = tifffile.imread(place / "heatmaps" / "Immune_T.ome.tif")
     row, col = (table.obs[axis] - table.obs[axis].min() for axis in ("row", "col"))
     np.testing.assert_allclose(heat[row, col], found, rtol=1e-6)
+    assert not np.allclose(found, score)
+    features = json.loads((place / "a.geojson").read_text())["features"]  # of patches, not of their means
+    np.testing.assert_allclose([f["properties"]["measurements"]["Immune_T"] for f in features], score, rtol=1e-5)
 
 
 def test_several_slides_at_once_give_the_same(toy_vit: sp.models.SignatureViT, scans: Path, tmp_path: Path) -> None:
@@ -330,6 +333,27 @@ def test_a_size_for_all_stands_in_where_a_file_says_none(
     sp.tl.predict_files(toy_vit, [scans / name for name in names], tmp_path / "out", um_per_px=1.4)
     table = pd.read_csv(tmp_path / "out" / "slides.csv").set_index("sample")
     assert table["um_per_px"].to_dict() == {"a": 1.0, "b": 1.0, "d": 1.4, "plain": 1.4}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"n_views": 3}, r"`n_views=3`|n_views"),
+        ({"device": "toaster"}, "`device='toaster'` is not a device"),
+        (
+            {"stride_um": 1.0},
+            r"`stride_um=1` would lay 3\.14e\+03 patches of 56 µm over each other; wanted 3\.5 µm or more",
+        ),
+        ({"formats": ["pdf"]}, "formats"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_slides_are_opened(
+    options: dict[str, object], said: str, toy_vit: sp.models.SignatureViT, scans: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=said) as error:
+        predict(toy_vit, scans, tmp_path / "out", **options)
+    assert not error.value.failed
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_model_that_reads_features_is_refused(tmp_path: Path, scans: Path, study: Study) -> None:

@@ -9,17 +9,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
+import numpy as np
 import pandas as pd
 
 from spatialsig import _keys
 from spatialsig._arguments import AnyPath, Count, Fraction, Micrometres, Positive, UmPerPx, checked
 from spatialsig._checks import warn
 from spatialsig._files import writing
+from spatialsig._settings import is_device_name
 from spatialsig._workers import Outcome, attempt_each
 from spatialsig.errors import InputError
 from spatialsig.inference.provenance import backbone_of
-from spatialsig.models.ensemble import SignatureModel, load_signature_model
+from spatialsig.models.ensemble import SignatureModel, load_signature_model, placed
 from spatialsig.nn.backbones import table_key
+from spatialsig.nn.device import choose_device
 from spatialsig.slide.each import raise_failures
 from spatialsig.whole_slides.listing import list_images
 from spatialsig.whole_slides.one_slide import FAILED, Options, Work
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 
 Format: TypeAlias = Literal["h5ad", "csv", "geojson", "heatmap", "html"]
 FORMATS: tuple[Format, ...] = get_args(Format)
+MAX_OVER = 16  # strides to the edge of a patch: 256 patches then lie over each place
 COLUMNS = (_keys.SAMPLE, "image", "outcome", "n_patches", "seconds", "error")
 
 
@@ -119,7 +123,8 @@ def predict_files(
     FileMissingError
         If there is no model, or what ``slides`` names is not there.
     InputError
-        If a manifest cannot be used, names of slides are not unique, or the model needs features that are not in an image.
+        If a manifest cannot be used, names of slides are not unique, the model needs features that are not in an image, or
+        patches would lie closer than a sixteenth of their edge.
 
     Warns
     -----
@@ -144,6 +149,8 @@ def predict_files(
     """
     loaded = load_signature_model(model) if isinstance(model, str | Path) else model
     _check_reads_images(loaded)
+    _check_stride(loaded, stride_um)
+    _try(loaded, n_views=n_views, precision=precision, device=device)
     images = list_images(slides, um_per_px=um_per_px)
     stores = ("" if store else None) if isinstance(store, bool) else str(store)
     options = Options(stride_um, min_tissue, sensitivity, qc, n_views, precision, stores)
@@ -180,3 +187,25 @@ def _check_reads_images(model: SignatureModel) -> None:
             "`sp.tl.embed_patches` and `sp.tl.predict`, or train a model that holds its backbone."
         )
         raise InputError(msg)
+
+
+def _check_stride(model: SignatureModel, stride_um: float | None) -> None:
+    edge = model.patch_px * model.um_per_px
+    if stride_um is not None and stride_um * MAX_OVER < edge:
+        msg = (
+            f"`stride_um={stride_um:g}` would lay {(edge / stride_um) ** 2:.3g} patches of {edge:g} µm over each other; wanted "
+            f"{edge / MAX_OVER:g} µm or more, or None for patches side by side."
+        )
+        raise InputError(msg)
+
+
+def _try(model: SignatureModel, *, n_views: int, precision: str, device: str | None) -> None:
+    """Predict a blank patch, so that what the model refuses is said before slides are opened.
+
+    Where it is to compute is only known where the work is done, which may be another machine.
+    """
+    if device is not None and not is_device_name(device):
+        choose_device(device)  # which says what is wrong with the name
+    blank = np.full((1, 3, model.patch_px, model.patch_px), 255, np.uint8)
+    with placed(model, "cpu"):
+        model.predict(blank, n_views=n_views, precision=precision)
