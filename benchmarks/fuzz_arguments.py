@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 import spatialdata as sd
 from PIL import Image
+from spatialdata.transformations import get_transformation
 
 import spatialsig as sp
 from spatialsig.errors import SpatialsigError
@@ -50,6 +51,7 @@ class Study:
         slide = sp.datasets.toy(size_um=300)
         slide["table"].obs["cell_type"] = slide["table"].obs["cell_type"].astype("category")
         self.bare = sd.deepcopy(slide)
+        self.place = get_transformation(slide["he_image"]).to_affine_matrix(("x", "y"), ("x", "y"))
         sp.pp.split(slide, by="block", n_folds=2, block_um=100, buffer_um=0)
         sp.pp.find_tissue(slide)
         sp.pp.make_patches(slide, patch_px=28, um_per_px=2.0)
@@ -107,7 +109,7 @@ class Study:
             "io.status": slide,
             "io.verify": {"path": store},
             "io.write": {"sdata": self.slide, "path": out / "new.zarr"},
-            "pp.align_he": {"data": self.bare, "matrix": np.eye(3)},
+            "pp.align_he": {"data": self.bare, "matrix": self.place},
             "pp.assign_cells": slide,
             "pp.filter_cells": slide | {"min_counts": 1},
             "pp.find_tissue": slide,

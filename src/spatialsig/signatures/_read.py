@@ -165,7 +165,7 @@ def _clean(sets: Mapping[Any, Any], *, where: str, told: frozenset[str] = frozen
             msg = f"signature {name!r} of {where} has no genes."
             raise InputError(msg)
     if not cleaned:
-        msg = f"{where} holds no signatures."
+        msg = f"{where} holds no signatures ({dict(sets)}); wanted at least one, with its genes."
         raise InputError(msg)
     check_alike(cleaned, what=f"signatures of {where}:")
     for name, genes in cleaned.items():
