@@ -1,6 +1,6 @@
 """Settings of one process, changed by assignment: ``sp.settings.progress = False``; what does not fit is refused.
 
-Ground floor. Called as sp.settings; used by 26 modules of 10 rooms.
+Ground floor. Called as sp.settings; used by 27 modules of 11 rooms.
 """
 
 from __future__ import annotations
