@@ -1,6 +1,6 @@
 """The same work on many items, one after another or on several at once: on a dask cluster, or in processes of this machine.
 
-Ground floor. Used by cohort, io/_bundles, pipeline/run_steps, slide/each, tl/_predict, whole_slides/predict_files.
+Ground floor. Used by cohort, io/_bundles, pipeline/run_steps, slide/each, tl/_predict, whole_slides/from_files.
 """
 
 from __future__ import annotations

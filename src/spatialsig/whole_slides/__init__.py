@@ -4,7 +4,7 @@ Floor 11: may import the ground floor and geometry, nn, signatures, stats, store
 expression, inference, labels, evaluation, io, pl, pp, tl, datasets, cohort, report.
 """
 
+from .from_files import FORMATS, predict_files
 from .listing import SlideImage, list_images
-from .predict_files import FORMATS, predict_files
 
 __all__ = ["FORMATS", "SlideImage", "list_images", "predict_files"]

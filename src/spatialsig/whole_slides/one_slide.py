@@ -1,6 +1,6 @@
 """One slide from its image file to its results: opened lazily, cut into patches as the model needs them, predicted, kept.
 
-Floor 11, above report. Used by whole_slides/predict_files.
+Floor 11, above report. Used by whole_slides/from_files.
 """
 
 from __future__ import annotations

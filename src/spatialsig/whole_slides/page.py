@@ -1,6 +1,6 @@
 """One HTML page of all slides in a folder of results: H&E and maps, in the same colours on every slide.
 
-Floor 11, above report. Used by whole_slides/predict_files.
+Floor 11, above report. Used by whole_slides/from_files.
 """
 
 from __future__ import annotations
