@@ -71,7 +71,7 @@ def _leak(table: pd.DataFrame, r: pd.Series) -> Iterator[Finding]:
         "split_leaks", ERROR, EVERY_SLIDE,
         f"Position alone, without any image, reaches r = {r['coordinates']:.3f} on the held-out patches (more than "
         f"{LEAK}): training patches lie beside or on them, or the slides are sections of one patient. Split by patient, "
-        "or by blocks with a buffer of at least a patch.",
+        "or by blocks that are much larger than a patch, with a buffer of at least one.",
     )  # fmt: skip
 
 
