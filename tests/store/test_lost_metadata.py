@@ -60,6 +60,28 @@ def test_every_lost_group_is_named_before_anything_is_written(commit: str, whole
         assert documents(store) == before
 
 
+READERS: dict[str, Callable[[Path], object]] = {
+    "read": sp.io.read,
+    "a function": lambda store: sp.pp.normalize(store),
+    "a cohort": lambda store: sp.Cohort({"A": store})["A"]["table"].X,
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_every_lost_group_and_array_is_named_when_a_store_is_read(reader: str, whole: Path, tmp_path: Path) -> None:
+    """Zarr passes over a part without its metadata: an embedding would be gone, counts would be none."""
+    tables = [name for name in documents(whole) if name.startswith("tables/table/")]
+    assert len(tables) > 30
+    for name in tables if reader == "read" else ["tables/table/X/zarr.json", "tables/table/obsm/spatial/zarr.json"]:
+        store = tmp_path / "s.zarr"
+        shutil.rmtree(store, ignore_errors=True)
+        shutil.copytree(whole, store)
+        (store / name).unlink()
+        if any(each.is_dir() for each in (store / name).parent.iterdir()):
+            with pytest.raises(StoreError, match=re.escape(f"s.zarr/{name}' is missing")):
+                READERS[reader](store)
+
+
 def test_the_error_says_what_to_do(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path / "s.zarr")
     (tmp_path / "s.zarr" / "tables" / "zarr.json").unlink()

@@ -33,7 +33,7 @@ from spatialsig.store.lazy_tables import LazyTables
 from spatialsig.store.matrices import is_large, left_in_store
 from spatialsig.store.metadata import elements_on_disk, quiet_names, root_document, why_unfinished
 from spatialsig.store.stored.damage import arrays_in, damaged_file
-from spatialsig.store.stored.documents import FILE, KINDS
+from spatialsig.store.stored.documents import FILE, KINDS, check_not_lost, copied_metadata
 from spatialsig.store.stored.table import StoredTable, has_many_rows
 from spatialsig.store.tables import parts_of
 
@@ -68,16 +68,18 @@ def read_store(path: Path, *, share_tables: bool = False) -> SpatialData:
 def _at_one_moment(path: Path, read: Callable[[], T]) -> T:
     """What ``read`` finds in a store into which nothing is swapped meanwhile."""
     for _ in range(ATTEMPTS):
-        root_document(path)
+        listed = copied_metadata(root_document(path))
         before = _identity_of_root(path)
         try:
             with quiet_names():
                 found = read()
         except _FAILURES as error:
             if _identity_of_root(path) == before:
+                check_not_lost(path, listed)
                 raise StoreError(_damaged(path, error)) from error
         else:
             if _identity_of_root(path) == before:
+                check_not_lost(path, listed)  # Zarr passes over such a part
                 return found
         time.sleep(PAUSE_S)
     msg = f"store {str(path)!r} was changed {ATTEMPTS} times while it was read; read it when its writer has finished."

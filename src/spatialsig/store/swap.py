@@ -32,7 +32,7 @@ from spatialsig.store.metadata import (
     root_document,
     without_consolidated,
 )
-from spatialsig.store.stored.documents import FILE, KINDS, copied_metadata, document_of, lost
+from spatialsig.store.stored.documents import FILE, KINDS, check_not_lost, copied_metadata, document_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -48,12 +48,8 @@ def whole_root(path: Path, *, but: Collection[str] = ()) -> dict[str, Any]:
     Otherwise the group and all in it would be left out of what is written. Elements ``but`` which are replaced may. Raises :class:`StoreError` that names the file.
     """
     document = root_document(path)
-    for node in sorted({*KINDS, *copied_metadata(document)}, key=lambda name: (name.count("/"), name)):
-        place = path / node
-        if "/".join(node.split("/")[:2]) in but:
-            continue
-        if place.is_dir() and not (place / FILE).is_file() and any(each.is_dir() for each in place.iterdir()):
-            raise lost(place / FILE)
+    nodes = {*KINDS, *copied_metadata(document)}
+    check_not_lost(path, (node for node in nodes if "/".join(node.split("/")[:2]) not in but))
     return document
 
 

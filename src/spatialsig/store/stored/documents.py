@@ -12,6 +12,7 @@ from spatialsig._files import object_or_empty
 from spatialsig.errors import StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 FILE = "zarr.json"
@@ -56,6 +57,14 @@ def lost(file: Path) -> StoreError:
     return StoreError(
         f"{str(file)!r} is missing; wanted the JSON of the Zarr group or array in its folder. {what_to_do(file)}"
     )
+
+
+def check_not_lost(store: Path, nodes: Iterable[str]) -> None:
+    """Raise :func:`lost` for the first of the groups and arrays of a store that is there without its metadata."""
+    for node in sorted(nodes, key=lambda name: (name.count("/"), name)):
+        place = store / node
+        if not (place / FILE).is_file() and place.is_dir() and any(each.is_dir() for each in place.iterdir()):
+            raise lost(place / FILE)
 
 
 def what_to_do(file: Path) -> str:
