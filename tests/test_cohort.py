@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -406,3 +407,23 @@ def test_a_row_that_is_neither_is_named(tmp_path, row, message) -> None:
     with pytest.raises(InputError, match=f"line 2, slide 'S': {message}|slide 'S': {message}"):
         sp.Cohort.from_bundles(tmp_path / "m.csv", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_stores_that_the_list_of_a_cohort_leaves_out_are_said(tmp_path, caplog) -> None:
+    for name in ("A", "B"):
+        sp.io.write(sp.datasets.toy(size_um=100, sample=name), tmp_path / f"{name}.zarr")
+    (tmp_path / "cohort.csv").write_text("sample,path\nA,A.zarr\n")
+    with caplog.at_level("INFO", "spatialsig"):
+        logging.getLogger("spatialsig").addHandler(caplog.handler)
+        try:
+            for _ in range(2):  # said once
+                assert list(Cohort(tmp_path).stores) == ["A"]
+        finally:
+            logging.getLogger("spatialsig").removeHandler(caplog.handler)
+    said = [record.getMessage() for record in caplog.records]
+    assert (
+        [text for text in said if "are no part of the cohort: cohort.csv there does not list them" in text]
+        == said
+        != []
+    )
+    assert "B.zarr" in said[0]

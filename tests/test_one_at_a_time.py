@@ -139,3 +139,17 @@ def test_a_second_thread_is_refused_and_the_same_one_may_again(place: Path) -> N
     assert len(told) == 1
     assert f"first, pid {os.getpid()}" in told[0]
     assert list(place.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]"])
+def test_a_lock_that_does_not_say_whose_it_is_is_called_damaged(
+    text: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "_FILLED_S", 0.0)
+    file = lock_file(place / lock._RUN)
+    file.write_text(text)
+    with (
+        pytest.raises(StoreError, match=r"its lock file does not say by which, as it is damaged.* remove '"),
+        lock.run_lock(place, "x"),
+    ):
+        pass

@@ -10,15 +10,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+from PIL import Image
 from typer.testing import CliRunner
 
 import spatialsig as sp
 from spatialsig.cli import app
-from spatialsig.errors import InputError
+from spatialsig.errors import FileMissingError, InputError
 from spatialsig.io.xenium.size import bundle_size
-from spatialsig.pipeline import RunConfig, estimate
+from spatialsig.pipeline import RunConfig, estimate, read_config, usual_config
 from spatialsig.pipeline import estimate as public
 from spatialsig.pipeline.estimate import duration, known_costs
+from spatialsig.pipeline.run_config import SplitConfig
 from spatialsig.pipeline.sizes import SlideSize, slide_sizes
 from spatialsig.pipeline.workload import (
     AUTOENCODER,
@@ -167,7 +169,9 @@ def test_the_command_says_it_and_names_what_cannot_be_read(bundles: Path, tmp_pa
     assert said.exit_code == 1
     assert "3 slides of 3 patients, 1 of them an H&E alone" in said.stdout
     assert "cannot be read: S4: bundle" in said.stdout
-    (tmp_path / "config.yaml").write_text(f"bundles: {bundles}\nout: out\nensemble: {{n_members: 3}}\n")
+    (tmp_path / "config.yaml").write_text(
+        f"bundles: {bundles}\nout: out\nsplit: {{n_folds: 2}}\nensemble: {{n_members: 3}}\n"
+    )
     told = CliRunner().invoke(app, ["plan", str(tmp_path / "config.yaml"), "--no-pilot", "--json", "--quiet"])
     found = json.loads(told.stdout)
     assert found["seconds"] == pytest.approx(sum(step["seconds"] for step in found["steps"]))
@@ -177,6 +181,26 @@ def test_the_command_says_it_and_names_what_cannot_be_read(bundles: Path, tmp_pa
     pd.read_csv(bundles).assign(bundle=["a", "b", "c", "d"]).to_csv(broken, index=False)
     with pytest.raises(InputError, match="no slide of .* can be read"):
         estimate(config(broken), pilot=False)
+
+
+def test_what_a_run_refuses_is_not_planned(bundles: Path, tmp_path: Path) -> None:
+    place = tmp_path / "bundles"
+    shutil.copytree(bundles.parent, place)
+    (place / "S1" / "experiment.xenium").write_text("{")
+    Image.new("RGB", (50, 50)).save(place / "plain.png")
+    rows = pd.read_csv(place / "bundles.csv")
+    rows.loc[2, "he_image"] = "plain.png"
+    rows.to_csv(place / "bundles.csv", index=False)
+    _, failed = slide_sizes(place / "bundles.csv")
+    assert "experiment.xenium' is no valid JSON" in failed["S1"]
+    assert "does not say the size of its pixels" in failed["S3"]
+    with pytest.raises(InputError, match="fewer than `split.n_folds`, 9"):
+        estimate(config(place / "bundles.csv").model_copy(update={"split": SplitConfig(n_folds=9)}), pilot=False)
+    rows.iloc[2:3].to_csv(place / "alone.csv", index=False)
+    with pytest.raises(InputError, match="0 patients with a bundle"):
+        estimate(usual_config(place / "alone.csv"), pilot=False)
+    with pytest.raises(FileMissingError, match=r"bundles is not a file; wanted one in YAML"):
+        read_config(place)
 
 
 @pytest.mark.parametrize(

@@ -63,3 +63,20 @@ def test_gradients_stay_where_nothing_is_to_be_clipped() -> None:
 def test_one_kernel_unless_gradients_are_scaled(precision: str, fused: bool) -> None:
     """A fused step scales float16 gradients back itself, after the clipping, which would see them too large."""
     assert module_of(precision, 1.0)[1].defaults["fused"] is fused
+
+
+@pytest.mark.parametrize("rising", [0.1, 0.25, 0.5, 1.0])
+@pytest.mark.parametrize("n_steps", [1, 2, 4, 10, 20, 40])
+def test_rates_rise_and_fall_over_any_number_of_steps(n_steps: int, rising: float) -> None:
+    """torch divides by 0 where just one step rises."""
+    module = TrainedModule()
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = module.one_cycle(optimizer, 1.0, n_steps=n_steps, rising=rising)["lr_scheduler"]["scheduler"]
+    rates = []
+    for _ in range(n_steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if len(rates) < n_steps:
+            schedule.step()
+    assert np.isfinite(rates).all()
+    assert max(rates) <= 1.0

@@ -83,11 +83,10 @@ def plan(
     quiet: Quiet = False,
 ) -> None:
     """Say how long a run will take, and what memory and disk it needs, before it."""
-    from spatialsig.pipeline import RunConfig, estimate, read_config
+    from spatialsig.pipeline import estimate, read_config, usual_config
 
     prepare(quiet=quiet)
-    is_list = place.suffix.lower() == ".csv"
-    config = RunConfig(bundles=place, out=place.parent / "out") if is_list else read_config(place)
+    config = usual_config(place) if place.suffix.lower() == ".csv" else read_config(place)
     found = estimate(config, pilot=pilot)
     typer.echo(found.as_json() if json else found.in_words())
     if found.failed:

@@ -6,14 +6,15 @@ Floor 7, above evaluation. Used by cohort.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 
 from spatialsig import _keys
-from spatialsig._checks import check_files, warn
+from spatialsig._checks import check_files, first_few, warn
 from spatialsig._known import what_is
+from spatialsig._progress import say
 from spatialsig._text import as_name, check_alike
 from spatialsig._workers import Outcome, attempt_each
 from spatialsig.errors import FileMissingError, InputError, StoreError
@@ -23,7 +24,7 @@ from spatialsig.slide.slides import on_slide
 from spatialsig.store.metadata import elements_on_disk, read_attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from pathlib import Path
 
     from spatialsig._arguments import AnyPath
@@ -114,12 +115,28 @@ def _rows_on_disk(source: Path) -> pd.DataFrame:
     if file.exists():
         rows = read_csv(file, needed=(_keys.SAMPLE, PATH), known=(_keys.SAMPLE, _keys.PATIENT, PATH), exact=True)
         rows[PATH] = pd.Series([at_home(file.parent / at_home(path)) for path in rows[PATH]], dtype=object)
+        if source.is_dir():
+            _say_unlisted(source, {path.resolve() for path in rows[PATH]})
         return rows
     stores = sorted(path for path in source.glob("*.zarr") if path.is_dir())
     if not stores:
         msg = f"directory {str(source)!r} holds neither {MANIFEST} nor stores *.zarr; make them with `Cohort.from_bundles`.{what_is(source)}"
         raise FileMissingError(msg)
     return pd.DataFrame({_keys.SAMPLE: [path.stem for path in stores], PATH: stores}, dtype=object)
+
+
+def _say_unlisted(folder: Path, listed: Collection[Path]) -> None:
+    """Say which stores lie in the folder of a cohort whose list leaves them out."""
+    others = sorted(path.name for path in folder.glob("*.zarr") if path.is_dir() and path.resolve() not in listed)
+    if others:
+        _say_once(
+            f"{first_few(others)} in {str(folder)!r} are no part of the cohort: {MANIFEST} there does not list them."
+        )
+
+
+@cache
+def _say_once(text: str) -> None:
+    say(text)
 
 
 def recorded_in(store: Path) -> dict[str, Any]:

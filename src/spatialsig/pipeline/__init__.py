@@ -5,7 +5,7 @@ expression, inference, labels, evaluation, io, pl, pp, tl, datasets, cohort, rep
 """
 
 from .demo import run_demo
-from .estimate import Estimate, estimate
+from .estimate import Estimate, estimate, usual_config
 from .own_backbones import use_backbone
 from .report_of_run import report_of
 from .run import check_manifest, failed_slides, finished_steps, plan, progress_of, run
@@ -26,5 +26,6 @@ __all__ = [
     "run",
     "run_demo",
     "use_backbone",
+    "usual_config",
     "write_template",
 ]

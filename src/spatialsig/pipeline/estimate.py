@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -20,11 +21,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from spatialsig._keys import PATIENT
 from spatialsig._settings import settings
 from spatialsig._text import counted
 from spatialsig.datasets import synthetic_xenium
-from spatialsig.errors import InputError
-from spatialsig.pipeline.run import finished_steps, run
+from spatialsig.errors import InputError, SpatialsigWarning
+from spatialsig.io._cohort import BUNDLE, read_manifest
+from spatialsig.pipeline.run import check_manifest, finished_steps, run
 from spatialsig.pipeline.run_config import GenesConfig, LabelsConfig, RunConfig, SplitConfig
 from spatialsig.pipeline.run_step import console
 from spatialsig.pipeline.sizes import slide_sizes
@@ -130,6 +133,7 @@ def estimate(config: RunConfig, *, pilot: bool = True) -> Estimate:
     FileMissingError, InputError
         If the list of bundles is missing, is none, or no slide of it can be read.
     """
+    check_manifest(config)
     slides, failed = slide_sizes(config.bundles)
     if not slides:
         msg = f"no slide of {str(config.bundles)!r} can be read: {'; '.join(failed.values())}"
@@ -145,6 +149,18 @@ def estimate(config: RunConfig, *, pilot: bool = True) -> Estimate:
     memory, disk = _memory(costs["memory_gib"], work), _disk(costs["disk_gib"], work)
     place = next(each for each in (config.out, *config.out.resolve().parents) if each.exists())
     return Estimate(table, sizes, failed, memory, disk, shutil.disk_usage(place).free / 2**30)
+
+
+def usual_config(bundles: Path) -> RunConfig:
+    """What a run of a list of bundles would be if nothing else were said; fewer folds where there are fewer patients."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SpatialsigWarning)  # said when the slides are measured
+        rows = read_manifest(bundles)
+    n_patients = rows.loc[rows[BUNDLE].notna(), PATIENT].nunique()
+    usual = SplitConfig()
+    return RunConfig(
+        bundles=bundles, out=bundles.parent / "out", split=SplitConfig(n_folds=max(2, min(usual.n_folds, n_patients)))
+    )
 
 
 def _factors(costs: Mapping[str, Mapping[str, float]], work: Workload) -> dict[str, float]:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from spatialsig._arguments import Seed
 from spatialsig._checks import comma_hint, nearest
+from spatialsig._known import what_is
 from spatialsig._misfits import in_words, meant, place_in
 from spatialsig._text import decoded
 from spatialsig._yaml import read_yaml
@@ -179,7 +180,8 @@ def read_config(path: str | Path) -> RunConfig:
     """
     path = Path(path)
     if not path.is_file():
-        msg = f"configuration {path} does not exist; `spatialsig init` writes one."
+        there = f"is not a file; wanted one in YAML.{what_is(path)}" if path.exists() else "does not exist;"
+        msg = f"configuration {path} {there} `spatialsig init` writes one."
         raise FileMissingError(msg)
     try:
         loaded = read_yaml(decoded(path), settings=True)

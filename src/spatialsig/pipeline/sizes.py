@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spatialsig import _keys
-from spatialsig.errors import SpatialsigError
+from spatialsig.errors import InputError, SpatialsigError
 from spatialsig.io._cohort import BUNDLE, HE_IMAGE, UM_PER_PX, read_manifest
 from spatialsig.io.images.open_rgb import open_rgb
 from spatialsig.io.xenium.he import find_he
@@ -61,7 +61,10 @@ def _slide_size(row: pd.Series[Any]) -> SlideSize:
     names = str(row[_keys.SAMPLE]), str(row[_keys.PATIENT])
     if row[BUNDLE] is None:
         megapixels, um_per_px = _image(Path(row[HE_IMAGE]))
-        um_per_px = row[UM_PER_PX] or um_per_px or 0.0
+        um_per_px = row[UM_PER_PX] or um_per_px
+        if um_per_px is None:
+            msg = f"image {str(row[HE_IMAGE])!r} does not say the size of its pixels; give it in column `{UM_PER_PX}`."
+            raise InputError(msg)
         return SlideSize(*names, megapixels, TISSUE_SHARE * megapixels * um_per_px**2)
     bundle = Path(row[BUNDLE])
     cells = bundle_size(bundle)

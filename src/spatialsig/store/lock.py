@@ -151,6 +151,8 @@ def _refuse_second(path: Path, holder: dict[str, Any], waited_s: float) -> None:
 
 
 def _who(holder: dict[str, Any]) -> str:
+    if not holder.get("pid"):
+        return "its lock file does not say by which, as it is damaged, or is being written"
     return f"{holder.get('what')}, pid {holder.get('pid')} on {holder.get('host')!r} since {holder.get('since')}"
 
 

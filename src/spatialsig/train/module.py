@@ -29,6 +29,8 @@ class TrainedModule(LightningModule):
         self, optimizer: torch.optim.Optimizer, highest: float | list[float], *, n_steps: int, rising: float
     ) -> dict[str, Any]:
         """``optimizer`` with rates that rise to ``highest`` over a share ``rising`` of the steps, then fall along a cosine."""
+        if abs(rising * n_steps - 1) < 1e-9:  # torch divides by 0 where just one step rises
+            rising = 1.5 / n_steps if n_steps > 1 else 0.5
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, highest, total_steps=n_steps, pct_start=rising, cycle_momentum=False
         )

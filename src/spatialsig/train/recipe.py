@@ -89,9 +89,7 @@ class Recipe:
 
     def rising_share(self, n_steps: int) -> float:
         """Share of ``n_steps`` in which the rate rises."""
-        share = max(self.warmup, min(0.5, MIN_WARMUP / n_steps))
-        # torch divides by 0 where just one step rises
-        return 1.5 / n_steps if abs(share * n_steps - 1) < 1e-9 else share
+        return max(self.warmup, min(0.5, MIN_WARMUP / n_steps))
 
 
 PROTOTYPE = Recipe(

@@ -425,3 +425,16 @@ def test_a_format_of_openslide_without_openslide_says_how_to_get_it(tmp_path, mo
     monkeypatch.setitem(sys.modules, "openslide", None)
     with pytest.raises(InputError, match=r"a.mrxs' needs openslide.*pip install 'spatialsig\[wsi\]'"):
         sp.io.read_he(tmp_path / "a.mrxs")
+
+
+@pytest.mark.parametrize("claim", [W + 1000, 10**5, 4 * 10**9])
+@pytest.mark.parametrize("form", ["tiles", "compressed strips", "uncompressed strips", "planar tiles"])
+def test_a_size_that_the_listed_pieces_do_not_fill_is_refused_at_once(tmp_path, pixels, form, claim) -> None:
+    write_form(tmp_path / "a.tif", pixels, form)
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as file:
+        for tag in ("ImageWidth", "ImageLength") if "tiles" in form else ("ImageLength",):
+            file.pages[0].tags[tag].overwrite(claim)
+    with pytest.raises(
+        InputError, match=r"'.*a\.tif' (is damaged: .* pieces, and it lists|is truncated|is not a whole TIFF)"
+    ):
+        open_rgb(tmp_path / "a.tif")

@@ -285,3 +285,8 @@ def test_storage_options_reach_the_backend(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(StoreError, match=r"'s3://b/x' cannot be read: access is refused .*Access Denied.*'anon': True"):
         sp.io.read("s3://b/x", storage_options={"anon": True, "client_kwargs": {"endpoint_url": "http://h"}})
     assert given == {"anon": True, "client_kwargs": {"endpoint_url": "http://h"}, "address": "s3://b/x"}
+
+
+def test_storage_options_that_a_backend_does_not_take_are_blamed(tmp_path: Path) -> None:
+    with served(tmp_path) as server, pytest.raises(StoreError, match=r"nonsense.*`storage_options` are \['nonsense'\]"):
+        sp.io.read(f"{server.address}/x.zarr", storage_options={"nonsense": 1})

@@ -22,7 +22,7 @@ from spatialsig.io.images.metadata import (
 )
 from spatialsig.io.images.ome import describing
 from spatialsig.io.images.rgb import RgbFile, RgbPixels
-from spatialsig.io.images.tiff_level import Bytes, TiffLevel
+from spatialsig.io.images.tiff_level import SEPARATE, Bytes, TiffLevel
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -123,6 +123,7 @@ def _check_whole(levels: list[list[Any]], path: Path) -> None:
         msg = f"image {str(path)!r} holds no pixels, all its tiles are empty: copy or export the file again."
         raise InputError(msg)
     for page in (page for pages in levels for page in pages):
+        _check_size(page, path)
         ends = np.add(page.dataoffsets, page.databytecounts)
         if len(ends) and int(ends.max()) > size:
             msg = (
@@ -130,6 +131,21 @@ def _check_whole(levels: list[list[Any]], path: Path) -> None:
                 f"{size}. Copy the file again."
             )
             raise InputError(msg)
+
+
+def _check_size(page: Any, path: Path) -> None:
+    """Refuse a page whose header promises more tiles or strips than are listed: the size is that of another image."""
+    key = page.keyframe
+    height, width = int(key.imagelength), int(key.imagewidth)
+    tile = (key.tilelength, key.tilewidth) if key.tilewidth else (key.rowsperstrip, width)
+    planes = int(key.samplesperpixel) if key.planarconfig == SEPARATE else 1
+    needed = planes * -(-height // max(int(tile[0]), 1)) * -(-width // max(int(tile[1]), 1))
+    if len(page.databytecounts) < needed:
+        msg = (
+            f"image {str(path)!r} is damaged: {width} x {height} px are {needed} pieces, and it lists {len(page.databytecounts)}. Copy or "
+            "export the file again."
+        )
+        raise InputError(msg)
 
 
 def _warn_aborted(page: Any, path: Path) -> None:

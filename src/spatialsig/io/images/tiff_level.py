@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _JPEG = {6, 7, 34892, 33007}
 _UNCOMPRESSED = 1
-_SEPARATE = 2
+SEPARATE = 2
 _RAW_ROWS = 256  # of an uncompressed image any rows can be read
 
 
@@ -66,7 +66,7 @@ class TiffLevel:
         page = pages[0].keyframe
         self._page, self._pages, self._file = page, pages, file
         self._height, self._width = int(page.imagelength), int(page.imagewidth)
-        self._separate = page.planarconfig == _SEPARATE and page.samplesperpixel > 1
+        self._separate = page.planarconfig == SEPARATE and page.samplesperpixel > 1
         self._per_segment = 1 if self._separate else int(page.samplesperpixel)
         self._samples = samples = int(page.samplesperpixel) if len(pages) == 1 else len(pages)
         self.dtype = np.dtype(page.dtype)

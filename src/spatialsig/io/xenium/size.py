@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spatialsig.io.xenium.atera import read_atera_size
-from spatialsig.io.xenium.bundle import ATERA, XENIUM, check_bundle, form_of
+from spatialsig.io.xenium.bundle import ATERA, XENIUM, check_bundle, form_of, pixel_size_of, read_specs
 from spatialsig.io.xenium.cells import X_COLUMN, Y_COLUMN
 from spatialsig.io.xenium.columns import check_columns, column_names, read_parquet
 from spatialsig.io.xenium.matrix import read_h5_size
@@ -38,6 +38,7 @@ def bundle_size(path: Path) -> BundleSize:
     """Measure a bundle; errors as :func:`spatialsig.io.read_xenium` gives them for what is read here."""
     form = form_of(path)
     check_bundle(path, form)
+    pixel_size_of(read_specs(path / form.specs), file=path / form.specs)  # which an import needs
     if form is ATERA:
         n_cells, n_features, n_values, xy = read_atera_size(path / form.matrix)
     else:

@@ -104,6 +104,8 @@ def _why(place: Place, error: Exception) -> str:
         return f"addresses with {place.scheme}:// need a package that is not installed ({what}): {fix}"
     if isinstance(error, ValueError) and "Protocol not known" in str(error):
         return f"fsspec knows no {place.scheme}://; use one of s3://, gs://, https://, or a path of this machine."
+    if isinstance(error, TypeError) and "keyword argument" in what and place.options:
+        return f"{what}. `storage_options` are {sorted(place.options)}; give those that the backend of {place.scheme}:// takes, or none."
     if isinstance(error, PermissionError) or "credentials" in what.lower():
         return f"access is refused ({what}). Give keys as `storage_options` ({{'anon': True}} for an open bucket of S3), or in fsspec's own configuration."
     return (
