@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -38,6 +38,12 @@ def choices() -> Iterator[tuple[Callable[..., Any], str, str]]:
                         yield function, argument, word
 
 
+def as_given(function: Callable[..., Any], argument: str, word: str) -> object:
+    """A word, or a list of it where the argument takes several."""
+    hint = get_type_hints(inspect.unwrap(function))[argument]
+    return [word] if get_origin(hint) is Sequence else word
+
+
 FOUND = list(choices())
 
 
@@ -53,7 +59,7 @@ def test_a_misspelt_choice_names_the_nearest(
     function: Callable[..., Any], argument: str, word: str, misspell: Callable[[str], str]
 ) -> None:
     with pytest.raises(InputError, match=rf"did you mean '{word}'\?$"):
-        fitting(function, {argument: misspell(word)}, of="f")
+        fitting(function, {argument: as_given(function, argument, misspell(word))}, of="f")
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,10 @@ def test_impossible_requests_are_refused(patched: sd.SpatialData) -> None:
         TrainingTables(weights="area")
     with pytest.raises(KeyMissingError, match=r"`targets_key='none'` is not in the tables .* Call `sp.tl.aggregate"):
         labelled(patched, everything, TrainingTables(targets_key="none"))
-    with pytest.raises(KeyMissingError, match=r"`use_rep='X_no'` is not in the obsm .* pass `use_rep=None`"):
+    with pytest.raises(
+        KeyMissingError,
+        match=r"`use_rep='X_no'` is not in the obsm .*call `sp.tl.aggregate_patches` again, or learn .*`use_rep=None`",
+    ):
         labelled(patched, everything, TrainingTables(use_rep="X_no"))
     with pytest.raises(KeyMissingError, match="`targets_key='signatures/x'` is not in|`targets_key='x'` is not in"):
         labelled(patched, everything, TrainingTables(targets_key="signatures/x"))

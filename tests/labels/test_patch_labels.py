@@ -78,7 +78,9 @@ def test_no_patch_with_enough_cells_is_an_error_that_says_the_most(patched: sd.S
 
 
 def test_cells_without_scores_or_embedding_are_refused_by_the_call_to_make(patched: sd.SpatialData) -> None:
-    with pytest.raises(KeyMissingError, match=r"`use_rep='X_ae'` is not in .*Call `sp.tl.embed_cells` first, or pass"):
+    with pytest.raises(
+        KeyMissingError, match=r"`use_rep='X_ae'` is not in .*Call `sp.tl.embed_cells` first.* or .*`use_rep=None`"
+    ):
         check_slide(Slide(patched), request=replace(REQUEST, rep=("X_ae",)), key_added="signatures")
     del patched["table"].uns["spatialsig"]["score_cells"]
     with pytest.raises(KeyMissingError, match="no result of `score_cells`. Call `sp.tl.score_cells` first"):

@@ -160,7 +160,7 @@ def test_spatialdata_matches_table_and_patches(patched: sd.SpatialData) -> None:
         ),
         ({"targets": {"obs": "height"}}, KeyMissingError, "`obs='height'` is not in the obs of slide"),
         ({"min_cells": 10**6}, InputError, r"no patch has 1000000 cells \(the most is \d+\)"),
-        ({"use_rep": "X_ae"}, KeyMissingError, "Call `sp.tl.embed_cells` first, or pass `use_rep=None`"),
+        ({"use_rep": "X_ae"}, KeyMissingError, r"Call `sp.tl.embed_cells` first, .*: `use_rep=None`"),
     ],
 )
 def test_errors(patched: sd.SpatialData, kwargs: dict, error: type[Exception], message: str) -> None:
