@@ -19,7 +19,14 @@ from spatialsig._checks import (
     check_positive,
     option_names,
 )
-from spatialsig.errors import FileMissingError, InputError, KeyMissingError, OptionError, SpatialsigWarning
+from spatialsig.errors import (
+    FileMissingError,
+    InputError,
+    KeyMissingError,
+    OptionError,
+    SpatialsigError,
+    SpatialsigWarning,
+)
 
 INF, NAN = float("inf"), float("nan")
 
@@ -91,3 +98,23 @@ def test_a_warning_points_at_the_line_of_the_user(toy: sd.SpatialData) -> None:
     with pytest.warns(SpatialsigWarning, match="not scored") as score:
         sp.tl.score_cells(toy, {"T": ["CD3D", "CD3E", "CD2"], "other": ["none", "of", "these"]}, test_fold=None)
     assert {w.filename for w in (*split, *score) if w.category is SpatialsigWarning} == {__file__}
+
+
+@pytest.mark.parametrize("reader", ["manifest", "matrix", "keypoints", "signatures"])
+def test_what_only_python_takes_for_a_number_is_refused(reader: str, tmp_path: Path) -> None:
+    from spatialsig.geometry.affine import read_alignment
+    from spatialsig.geometry.landmarks import parse_keypoints
+    from spatialsig.io._cohort import pixel_size
+    from spatialsig.signatures._columns import number
+
+    (tmp_path / "m.csv").write_text("1_0,0,0\n0,1,0\n0,0,1\n")
+    if reader == "signatures":  # the field itself, which is then refused by name of its gene
+        assert number("1_0") == "1_0"
+        return
+    read = {
+        "manifest": lambda: pixel_size("1_0", "list.csv, line 2"),
+        "matrix": lambda: read_alignment(tmp_path / "m.csv", pixel_size=0.2125),
+        "keypoints": lambda: parse_keypoints("fixedX,fixedY,alignmentX,alignmentY\n1_0,2,3,4\n", name="points"),
+    }
+    with pytest.raises(SpatialsigError, match="1_0"):
+        read[reader]()

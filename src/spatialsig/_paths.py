@@ -1,6 +1,6 @@
 """Paths: those of this machine, and what the links in them lead to.
 
-Ground floor. Used by 9 modules of _arguments, _files, cli, io, models, store.
+Ground floor. Used by 11 modules of _arguments, _files, cli, io, models, store, whole_slides.
 """
 
 from __future__ import annotations

@@ -83,3 +83,35 @@ def test_a_name_of_the_manifest_is_left_to_its_slide(tmp_path: Path) -> None:
     make(tmp_path, "a.svs", "b.svs")
     frame = pd.DataFrame({"image": [tmp_path / "a.svs", tmp_path / "b.svs"], "sample": [None, "a"]})
     assert [image.sample for image in list_images(frame)] == ["a.svs", "a"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "image,sample\na.svs,one\nb.svs,\na.svs,two\n",
+            r"a\.svs' is listed as several.*line 2 \(sample 'one'\).*line 4 \(sample 'two'\)",
+        ),
+        ("image,um_per_px\na.svs,0.5\na.svs,0.25\n", r"line 2 \(um_per_px 0\.5\).*line 3 \(um_per_px 0\.25\)"),
+        ("image,patient\na.svs,P1\n./a.svs,P2\n", r"line 2 \(patient 'P1'\).*line 3 \(patient 'P2'\)"),
+        ("image,sample\na.svs,\na.svs,two\n", r"line 2 \(\).*line 3 \(sample 'two'\)"),
+        ("image,he_image\na.svs,b.svs\n", r"columns 'image' and 'he_image', of which one"),
+        ("image,um_per_px\na.svs,1_0\n", r"line 2: `um_per_px` is '1_0'"),
+        ("", r"it is empty.*header with \['sample', 'image'"),
+        ("image,sample\na.svs,Slides.csv\n", r"'Slides\.csv' is that of a file which the results"),
+        ("image,sample\na.svs,index.html\n", r"'index\.html' is that of a file"),
+    ],
+)
+def test_manifests_that_contradict_themselves(text: str, said: str, tmp_path: Path) -> None:
+    make(tmp_path, "a.svs", "b.svs")
+    (tmp_path / "list.csv").write_text(text)
+    with pytest.raises(InputError, match=said):
+        list_images(tmp_path / "list.csv")
+
+
+def test_what_a_manifest_says_of_an_image_goes_before_its_file(tmp_path: Path) -> None:
+    make(tmp_path, "a.svs")
+    (tmp_path / "list.csv").write_text("image,sample,um_per_px\na.svs,one,0.5\na.svs,one,0.50\n")
+    for places in ([tmp_path / "a.svs", tmp_path / "list.csv"], [tmp_path / "list.csv", str(tmp_path / "*.svs")]):
+        (found,) = list_images(places)
+        assert (found.sample, found.um_per_px) == ("one", 0.5)

@@ -151,7 +151,11 @@ CHANGES = {
     "an option": (lambda scans, out: None, {"min_tissue": 0.5}, "predicted"),
     "quality": (lambda scans, out: None, {"qc": True}, "predicted"),
     "a file that is gone": (lambda scans, out: (out / "a" / "a.csv").unlink(), {}, "predicted"),
-    "a file that was cut": (lambda scans, out: (out / "a" / "a.csv").write_text("x"), {}, "predicted"),
+    "a file that was cut": (
+        lambda scans, out: (out / "a" / "a.csv").write_text("x"),
+        {"overwrite": True},
+        "predicted",
+    ),
     "the image": (lambda scans, out: shutil.copy(scans / "b.ome.tif", scans / "a.svs"), {}, "predicted"),
     "asked to": (lambda scans, out: None, {"overwrite": True}, "predicted"),
 }
@@ -225,7 +229,10 @@ def test_files_of_one_name_do_not_replace_each_other(
     assert not np.allclose(one["Immune_T"].mean(), other["Immune_T"].mean(), atol=1e-9)
     (tmp_path / "x").mkdir()
     shutil.copy(scans / "a.svs", tmp_path / "x" / "a.svs")
-    assert set(predict(toy_vit, [scans / "a.svs", tmp_path / "x"], out)) == {"my scans é_a.svs", "x_a.svs"}
+    assert set(predict(toy_vit, [scans / "a.svs", tmp_path / "x"], out)) == {
+        "a.svs",
+        "x_a.svs",
+    }  # the first keeps its name
 
 
 def test_results_of_another_image_are_not_replaced(
@@ -330,7 +337,10 @@ def test_a_size_for_all_stands_in_where_a_file_says_none(
 ) -> None:
     tifffile.imwrite(scans / "plain.tif", toy_pixels[0], tile=(128, 128), photometric="rgb")
     names = ["a.svs", "b.ome.tif", "d.jpg", "plain.tif"]
-    sp.tl.predict_files(toy_vit, [scans / name for name in names], tmp_path / "out", um_per_px=1.4)
+    with pytest.warns(SpatialsigWarning) as caught:
+        sp.tl.predict_files(toy_vit, [scans / name for name in names], tmp_path / "out", um_per_px=1.4)
+    said = [str(each.message) for each in caught]
+    assert [bool(re.search(r"(a\.svs|b\.ome\.tif)'.* 1 µm, and not 1\.4 µm", text)) for text in said] == [True, True]
     table = pd.read_csv(tmp_path / "out" / "slides.csv").set_index("sample")
     assert table["um_per_px"].to_dict() == {"a": 1.0, "b": 1.0, "d": 1.4, "plain": 1.4}
 

@@ -108,14 +108,15 @@ def _from_files(model: Path, places: list[Path], out: Path, further: list[str] |
 
     from spatialsig import tl
     from spatialsig.whole_slides import list_images, predict_files
+    from spatialsig.whole_slides.listing import HOLDERS
 
     options = keywords(further, predict_files, own=("device",), **named, on_error="collect")
-    images = list_images(places)
+    images = list_images(places, results=[out])
     chosen = set(choose([image.sample for image in images]))
     columns = {"sample": "sample", "path": "image", "um_per_px": "um_per_px", "patient": "patient"}
-    rows = pd.DataFrame([vars(image) for image in images if image.sample in chosen])[list(columns)].rename(
-        columns=columns
-    )
+    found = [image for image in images if image.sample in chosen]
+    rows = pd.DataFrame([vars(image) for image in found])[list(columns)].rename(columns=columns)
+    rows.attrs[HOLDERS] = [image.where for image in found]
     done = _quietly(tl.predict_files, model, rows, out, **options)
     _say(done.drop(columns="image"), f"results: {out}")
 

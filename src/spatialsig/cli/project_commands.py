@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spatialsig._files import write_csv
+from spatialsig._files import check_begins, write_csv
 from spatialsig.cli.model_commands import ModelIn  # noqa: TC001 -- typer reads the annotations
 from spatialsig.cli.options import Further, Quiet, Seed, Slides, Store, keywords, prepare, show_version, slides_at
 from spatialsig.cli.wording import Command
-from spatialsig.errors import InputError, SpatialsigWarning, StoreError
+from spatialsig.errors import InputError, SpatialsigWarning
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -219,18 +219,10 @@ def _place_beside(out: Path) -> Path:
         msg = f"`--out {out}` is a folder; wanted the CSV file to write, for example {out / 'evaluation.csv'}."
         raise InputError(msg)
     place, header = out.with_name("findings.csv"), ",".join(FINDING_COLUMNS).encode()
-    if place.exists() and (place.is_dir() or not _begins_with(place, header)):
-        msg = (
-            f"{place} is not a table of findings, which would take its place: move it, or write the evaluation to another "
-            "folder with `--out`."
-        )
-        raise StoreError(msg)
+    check_begins(
+        place, header, what="a table of findings", fix="or write the evaluation to another folder with `--out`"
+    )
     return place
-
-
-def _begins_with(file: Path, start: bytes) -> bool:
-    with file.open("rb") as opened:
-        return opened.read(len(start)) == start
 
 
 @export.command("geojson", cls=Command)

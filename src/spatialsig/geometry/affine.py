@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from spatialsig._checks import check_files, check_positive, first_few, warn
+from spatialsig._checks import check_files, check_positive, first_few, number_in, warn
 from spatialsig._files import content_hint
 from spatialsig._text import decoded
 from spatialsig.errors import AlignmentError, InputError
@@ -194,7 +194,7 @@ def _parse_matrix(text: str, path: Path | zipfile.Path) -> NDArray[np.float64]:
     rows = [_fields(line) for line in text.splitlines() if line.strip()]
     shape = (len(rows), sorted({len(row) for row in rows}))
     try:
-        numbers = [[float(field) for field in row] for row in rows]
+        numbers = [[number_in(field) for field in row] for row in rows]
     except ValueError as error:
         msg = f"alignment {str(path)!r} holds text ({error}); wanted {_WANTED}: remove the header, or {_EXPORT_AGAIN}.{content_hint(path)}"
         raise AlignmentError(msg) from error

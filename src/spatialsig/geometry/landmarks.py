@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spatialsig._checks import number_in
 from spatialsig.errors import AlignmentError
 from spatialsig.geometry.placement import real_numbers
 
@@ -87,7 +88,7 @@ def parse_keypoints(text: str, *, name: str) -> tuple[NDArray[np.float64], NDArr
     for line, row in enumerate(rows):
         try:
             fields = [row[column] for column in columns]
-            numbers[line] = [float(field.replace(",", ".") if decimal_comma else field) for field in fields]
+            numbers[line] = [number_in(field.replace(",", ".") if decimal_comma else field) for field in fields]
         except (ValueError, IndexError) as error:
             msg = f"keypoints {name!r}: point {line + 1} reads {row}; wanted four numbers ({error}): correct that line."
             raise AlignmentError(msg) from error

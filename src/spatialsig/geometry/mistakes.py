@@ -1,6 +1,6 @@
 """Readings of an alignment under the usual mistakes, each with what undoes it.
 
-Floor 1, above the ground floor. Used by 6 modules of io, pp.
+Floor 1, above the ground floor. Used by 7 modules of io, pp, whole_slides.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from spatialsig import _keys
-from spatialsig._checks import MAX_NAME, check_files, first_few, warn
+from spatialsig._checks import MAX_NAME, check_files, first_few, number_in, warn
 from spatialsig._known import what_is
 from spatialsig._paths import local_path
 from spatialsig._text import (
@@ -54,7 +54,7 @@ def read_csv(
     try:
         header, lines = csv_rows(text)
     except ValueError as error:
-        msg = f"{str(file)!r} cannot be read as csv ({error}); wanted a header with {list(needed)}."
+        msg = f"{str(file)!r} cannot be read as csv ({error}); wanted a header with {list(needed or known)}."
         raise InputError(msg) from error
     say_commented(text, where=repr(str(file)))
     rows = pd.DataFrame(list(lines.values()), columns=pd.Index(header, dtype=object), dtype=object)
@@ -225,7 +225,7 @@ def _check_roles(rows: pd.DataFrame, places: Sequence[str], name: str) -> None:
 def pixel_size(value: Any, at: str) -> float:
     """Size of a px that a manifest states ``at`` a place, µm."""
     try:
-        size = float(str(value).replace(",", "."))
+        size = number_in(str(value).replace(",", "."))
     except ValueError:
         size = 0.0
     if not 0 < size < MAX_UM_PER_PX:

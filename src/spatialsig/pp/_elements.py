@@ -1,6 +1,6 @@
 """Tissue and other elements in the pixels of the H&E, and the squares of the patches.
 
-Floor 7, above evaluation. Used by pp/_find_tissue, pp/_import_patches, pp/_patches, pp/_qc_patches, pp/_tiles.
+Floor 7, above evaluation. Used by 6 modules of pp, whole_slides.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from spatialsig._checks import number_in
 from spatialsig._text import MISSING
 
 if TYPE_CHECKING:
@@ -62,6 +63,6 @@ def _sign(text: str) -> float | None:
 def number(text: str) -> float | str:
     """Number that a field holds, with a point or a comma; or the field, which is then refused by name of its gene."""
     try:
-        return float(text.replace(",", ".").replace("\u2212", "-"))
+        return number_in(text.replace(",", ".").replace("\u2212", "-"))
     except ValueError:
         return text

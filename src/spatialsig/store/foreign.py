@@ -1,6 +1,6 @@
 """What other people and programs put into a store, which nothing of ours may delete.
 
-Floor 1, above the ground floor. Used by store/commit, store/repair, store/swap.
+Floor 1, above the ground floor. Used by store/commit, store/repair, store/swap, whole_slides/guard.
 """
 
 from __future__ import annotations
@@ -27,6 +27,11 @@ _STAGED = re.compile(r"(group|before)-.+|plain-root")  # beside the kinds in a s
 _NODE = (FILE, *FORMAT_2)
 _CHUNK = re.compile(r"c|[\d.]+")
 _PARQUET = re.compile(r"_.+|.+\.parquet")
+
+
+def is_of_system(name: str) -> bool:
+    """Whether a file is one that the system puts into every folder by itself."""
+    return _SYSTEM.fullmatch(name) is not None
 
 
 def is_draft(entry: Path) -> bool:
@@ -137,7 +142,7 @@ def _held(entry: os.DirEntry[str]) -> Iterator[Path]:
 
 def _is_known(entry: os.DirEntry[str]) -> bool:
     """Whether this is a file of metadata, a draft of one, or one of the system's own."""
-    if entry.name not in {*_NODE, NAME} and not _DRAFT.fullmatch(entry.name) and not _SYSTEM.fullmatch(entry.name):
+    if entry.name not in {*_NODE, NAME} and not _DRAFT.fullmatch(entry.name) and not is_of_system(entry.name):
         return False
     return not is_folder(entry)
 

@@ -24,7 +24,8 @@ from spatialsig.models.ensemble import SignatureModel, load_signature_model, pla
 from spatialsig.nn.backbones import table_key
 from spatialsig.nn.device import choose_device
 from spatialsig.slide.each import raise_failures
-from spatialsig.whole_slides.listing import list_images
+from spatialsig.whole_slides.guard import check_targets
+from spatialsig.whole_slides.listing import check_there, list_images
 from spatialsig.whole_slides.one_slide import FAILED, Options, Work
 from spatialsig.whole_slides.page import Failure, write_page
 from spatialsig.whole_slides.record import describe_model
@@ -76,8 +77,8 @@ def predict_files(
         Folder of the results. Slides that are done there by the same model, from the same image and with the same
         options are skipped; what changed is computed again.
     um_per_px
-        Micrometres per full-resolution px where neither a manifest nor the file says it; that of a manifest goes before the
-        file's.
+        Micrometres per full-resolution px where neither a manifest nor the file says it (what the file says is used, with a
+        warning if that differs by more than 2 %); that of a manifest goes before the file's.
     stride_um
         Step between patches, µm; None lays them side by side. Below the edge of a patch they overlap: maps then show the
         mean of all patches that lie over a place.
@@ -93,7 +94,8 @@ def predict_files(
     store
         Also write each slide as a store, a copy of its image included: in its folder (True), or in a folder of stores.
     overwrite
-        Compute slides again that are done, also where their folder holds the results of another image.
+        Compute slides again that are done, also where their folder holds the results of another image, or files that were
+        changed by hand. What is not ours is never replaced.
     on_error
         What becomes of slides that fail, once all others are done: an error that names them, or (``"collect"``) a warning and
         their rows.
@@ -123,13 +125,15 @@ def predict_files(
     FileMissingError
         If there is no model, or what ``slides`` names is not there.
     InputError
-        If a manifest cannot be used, names of slides are not unique, the model needs features that are not in an image, or
-        patches would lie closer than a sixteenth of their edge.
+        If a manifest cannot be used, names of slides are not unique, results would take the place of an image, the model
+        needs features that are not in an image, or patches would lie closer than a sixteenth of their edge.
+    StoreError
+        If something else than results of this function would be replaced: files and folders of others, stores with cells.
 
     Warns
     -----
     SpatialsigWarning
-        If slides failed under ``on_error="collect"``.
+        If slides failed under ``on_error="collect"``, or a file says another size of its px than ``um_per_px``.
 
     Examples
     --------
@@ -151,10 +155,14 @@ def predict_files(
     _check_reads_images(loaded)
     _check_stride(loaded, stride_um)
     _try(loaded, n_views=n_views, precision=precision, device=device)
-    images = list_images(slides, um_per_px=um_per_px)
-    stores = ("" if store else None) if isinstance(store, bool) else str(store)
-    options = Options(stride_um, min_tissue, sensitivity, qc, n_views, precision, stores)
     place = Path(out)
+    stores = ("" if store else None) if isinstance(store, bool) else str(store)
+    results = [place, *([Path(stores)] if stores else [])]
+    images = list_images(slides, um_per_px=um_per_px, results=results)
+    if on_error == "raise":
+        check_there(images)
+    check_targets(images, place, stores)
+    options = Options(stride_um, min_tissue, sensitivity, qc, n_views, precision, stores)
     with writing(place):
         place.mkdir(parents=True, exist_ok=True)
     work = Work(loaded, describe_model(loaded), place, options, tuple(formats), overwrite, device)

@@ -19,8 +19,8 @@ from PIL import Image
 from spatialsig._files import write_csv, write_text
 from spatialsig.pl.drawing.canvas import SCORE_MAP
 from spatialsig.pl.drawing.slide_panels import BAR_SHARE, robust_limits, round_length
+from spatialsig.whole_slides.kept import PAGE, SLIDES, results_in
 from spatialsig.whole_slides.overview import MAPS, PICTURE, read_maps
-from spatialsig.whole_slides.record import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from spatialsig.whole_slides.overview import Maps
 
-PAGE, SLIDES = "index.html", "slides.csv"
 TEMPLATE = "template.html.j2"
 N_SHADES = 9  # of the colour bar
 
@@ -78,7 +77,9 @@ def write_page(out: Path, images: Mapping[str, str], failures: Sequence[Failure]
     ``images`` are the samples and paths of this run: results of one of these images under another name are left out.
     """
     records = dict(_recorded(out, images))
-    write_csv(out / SLIDES, _table(records.values(), failures))
+    failed = {failure.sample for failure in failures}  # of which older results may lie there
+    done = [record for name, record in records.items() if name not in failed]
+    write_csv(out / SLIDES, _table(done, failures))
     drawn = {name: read_maps(out / name) for name in records if (out / name / MAPS).is_file()}
     if drawn or failures:
         cards, scales = _cards(out, records, drawn)
@@ -87,10 +88,9 @@ def write_page(out: Path, images: Mapping[str, str], failures: Sequence[Failure]
 
 def _recorded(out: Path, images: Mapping[str, str]) -> Iterable[tuple[str, dict[str, Any]]]:
     names = {path: sample for sample, path in images.items()}
-    for place in sorted(path for path in out.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        record = read_record(place)
-        if record and names.get(record["image"]["path"], place.name) == place.name:
-            yield place.name, record
+    for name, record in results_in(out):
+        if names.get(record["image"]["path"], name) == name:
+            yield name, record
 
 
 def _table(records: Iterable[Mapping[str, Any]], failures: Sequence[Failure]) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """What a slide was predicted from and how: kept beside its results, and compared before anything is done again.
 
-Floor 11, above report. Used by 4 modules of whole_slides.
+Floor 11, above report. Used by whole_slides/from_files, whole_slides/guard, whole_slides/one_slide.
 """
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from spatialsig import _keys
-from spatialsig._files import object_or_empty
 from spatialsig._hashing import file_ends_hash, json_hash
-from spatialsig.errors import StoreError
 from spatialsig.models.ensemble import members_of, weights_hash
 from spatialsig.whole_slides.listing import DICOM_SUFFIX, is_store
 
@@ -22,9 +20,7 @@ if TYPE_CHECKING:
     from spatialsig.models.ensemble import SignatureModel
     from spatialsig.whole_slides.listing import SlideImage
 
-RECORD = "record.json"
-FORMAT = 1
-_BESIDE = (".mrxs", ".vms", ".vmu")  # whose pixels lie in other files: in the folder of the same name, or beside
+BESIDE = (".mrxs", ".vms", ".vmu")  # whose pixels lie in other files: in the folder of the same name, or beside
 
 
 def describe_model(model: SignatureModel) -> dict[str, Any]:
@@ -62,16 +58,10 @@ def _files_of(root: Path) -> Iterator[Path]:
         return
     yield root
     suffix = root.suffix.lower()
-    if suffix in _BESIDE and root.with_suffix("").is_dir():
+    if suffix in BESIDE and root.with_suffix("").is_dir():
         yield from (path for path in root.with_suffix("").iterdir() if path.is_file())
     if suffix == DICOM_SUFFIX:
         yield from (path for path in root.parent.iterdir() if path.suffix.lower() == suffix and path != root)
-
-
-def read_record(place: Path) -> dict[str, Any]:
-    """Record of the results in a folder; empty where there is none, or it is of another format."""
-    record = object_or_empty(place / RECORD)
-    return record if record.get("format") == FORMAT else {}
 
 
 def is_done(place: Path, record: Mapping[str, Any], wanted: Mapping[str, Any], formats: Collection[str]) -> bool:
@@ -81,21 +71,6 @@ def is_done(place: Path, record: Mapping[str, Any], wanted: Mapping[str, Any], f
         return False
     sizes = {name: (place / name).stat().st_size if (place / name).is_file() else -1 for name in record["files"]}
     return sizes == record["files"] and all((place / store).exists() for store in filter(None, [record.get("store")]))
-
-
-def check_place(place: Path, record: Mapping[str, Any], image: SlideImage, described: Mapping[str, Any]) -> None:
-    """Refuse to replace what is no result of ours, and the results of another image."""
-    if not record and place.exists() and (not place.is_dir() or any(place.iterdir())):
-        msg = f"{str(place)!r} exists and holds no result of `sp.tl.predict_files`; choose another `out`, or move it away."
-        raise StoreError(msg)
-    before = record.get("image", described)
-    if described["path"] != before["path"] and described["sha256"] != before["sha256"]:
-        msg = (
-            f"{str(place)!r} holds the predictions of another image, {before['path']!r}, and {described['path']!r} would take "
-            f"their place: give slide {image.sample!r} another name in a manifest (column `sample`), choose another `out`, or pass "
-            "`overwrite=True`."
-        )
-        raise StoreError(msg)
 
 
 def as_options(image: SlideImage, options: Any) -> dict[str, Any]:

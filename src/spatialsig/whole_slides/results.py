@@ -1,6 +1,6 @@
 """The results of one slide as files: table, csv, GeoJSON, heat maps, and what the page of all slides shows.
 
-Floor 11, above report. Used by whole_slides/one_slide.
+Floor 11, above report. Used by whole_slides/guard, whole_slides/one_slide.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ import pandas as pd
 
 from spatialsig import _keys, io
 from spatialsig._files import write_csv
+from spatialsig._hashing import file_hash
 from spatialsig.io._scores import scored_patches
 from spatialsig.models.record import write_json
 from spatialsig.slide.coordinates import full_resolution, image_of
 from spatialsig.slide.slides import Slide
 from spatialsig.stats.overlap import blended
+from spatialsig.whole_slides.kept import FORMAT, RECORD
 from spatialsig.whole_slides.overview import write_overview
-from spatialsig.whole_slides.record import FORMAT, RECORD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -71,8 +72,12 @@ def write_results(
         for path in sorted(draft.rglob("*"))
         if path.is_file() and not any(part.endswith(".zarr") for part in path.relative_to(draft).parts)
     }
+    checksums = {name: file_hash(draft / name) for name in files}  # by which what was changed by hand is known
     facts = _facts(results) | {"seconds": round(time.perf_counter() - started, 2)}
-    write_json(draft / RECORD, {"format": FORMAT, **record, **facts, "formats": list(formats), "files": files})
+    write_json(
+        draft / RECORD,
+        {"format": FORMAT, **record, **facts, "formats": list(formats), "files": files, "checksums": checksums},
+    )
     return len(results.patches)
 
 
