@@ -210,6 +210,28 @@ TABLES = (
           for name in ("find_tissue", "make_patches", "normalize_stain", "qc_patches", "assign_cells", "split")),
         Row("slowest of the latter, times of 10,000 cells", ("most_times_without_counts", 0), 2, AT_MOST, digits=1),
     )),
+    Table("Cohorts on two workers of dask, beside one slide after another", "make bench-cluster", "cluster", (
+        *(Row(f"{name}, as fast", ("speed", name, "times"), 1.6, unit=" x") for name in ("import", "score", "predict")),
+        *(Row(f"{name}, as fast", ("speed", name, "times"), unit=" x") for name in ("make_patches", "assign_cells", "aggregate")),
+        Row("runs that ended with equal bits though a worker was killed, of 20", ("kills", "equal_bits"), 20),
+        Row("slides done beside a poisoned one, of 12", ("poisoned", "done"), 11),
+        *(Row(f"`{name}` of 200 tiny slides, ms of each beyond its work", ("overhead", name, "overhead_ms"), 100, AT_MOST, digits=2)
+          for name in ("make_patches", "assign_cells", "score", "aggregate", "predict")),
+    )),
+    Table("The same, 300,000 cells of 18,000 genes", "make bench-memory", "memory_genes", (
+        Row("most of any function, MiB", ("most_extra_mib", 0), 1024, AT_MOST, digits=0),
+        Row("most of those that need no counts, MiB", ("most_extra_mib_without_counts", 0), 150, AT_MOST, digits=0),
+    )),
+    Table("From 2,000 to 60,000 px, from 100 to 100,000 patches", "make bench-patch-scaling", "patch_scaling", (
+        *(Row(f"`{name}`, dearest patch beside the cheapest", ("times_of_a_patch", name), 1.2, AT_MOST, " x")
+          for name in ("make_patches", "qc_patches", "normalize_stain", "predict")),
+        Row("most memory of any of them, MiB", ("most_extra_mib",), 1024, AT_MOST, digits=0),
+    )),
+    Table("Time of a run, beside what `spatialsig plan` said before it", "make bench-capacity", "capacity", (
+        *(Row(f"cohort {k + 1} that the costs have not seen, took {what}", ("planned", k, key), goal, AT_MOST, unit)
+          for k in range(3) for what, key, goal, unit in (
+              ("the longer beside the shorter", "factor", 1.5, " x"), ("seconds", "took_s", None, ""), ("seconds, planned", "planned_s", None, ""))),
+    )),
     Table("A million cells to patches", "make bench-aggregate", "aggregate", (
         Row("mean of 32 numbers, beside the prototype", ("ratios", "mean"), 4.5, unit=" x"),
         Row("median of six scores, beside the prototype", ("ratios", "median"), 7.5, unit=" x"),
@@ -277,6 +299,13 @@ TABLES = (
         Row("share of the time that goes into reading", ("ratios", "share_of_reading", "found"), 0.12, AT_MOST),
         Row("share of an epoch of the prototype's training not spent waiting for patches", ("ratios", "busy", "found"),
             0.95),
+    )),
+    Table("Predicting 40,000 x 30,000 px straight from the file of the slide", "make bench-predict-files", "predict_files", (
+        Row("of the speed of the network alone", ("ratios", "share_of_forward", "found"), 0.92),
+        Row("share of the time that goes into reading", ("ratios", "share_of_reading", "found"), 0.1, AT_MOST),
+        Row("peak", ("ratios", "peak_gib", "found"), 2, AT_MOST, " GiB"),
+        Row("the prototype's network, beside its own code fed by ImageTilesDataset of spatialdata 0.7.3",
+            ("ratios", "ImageTilesDataset / ours", "found"), 9, unit=" x"),
     )),
     Table("95 % intervals on held-out slides", "make bench-conformal", "conformal", (
         Row("share of labels inside", ("held",), 0.93),
