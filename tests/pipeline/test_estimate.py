@@ -134,6 +134,16 @@ def test_time_is_cost_times_work(bundles: Path) -> None:
     assert list(found.failed) == ["S4"]
 
 
+def test_memory_does_not_grow_with_slides_that_are_worked_on_in_blocks(bundles: Path) -> None:
+    costs = {"process": 1.0, "values": 0.4, "cells": 0.02}
+    held = [
+        module._memory(costs, Workload(config(bundles), [SlideSize("A", "P", n_cells=n, n_values=100 * n)]))
+        for n in (1_000, 10_000, 10**6, 10**7)
+    ]
+    assert held[:2] == pytest.approx([1.06, 1.6])
+    assert held[2] == held[3] == 1.0 + module.MOST_BESIDE_GIB
+
+
 def test_a_pilot_scales_what_takes_long_enough_to_tell(bundles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps that the pilot took k times as long for are taken to last k times as long."""
     usual = estimate(config(bundles), pilot=False).steps["seconds"]

@@ -40,6 +40,7 @@ PILOT_PATIENTS = 3
 PILOT_UM = 450.0, 1500.0  # edge of a slide of the pilot, at least and at most
 PILOT_EPOCHS = 2
 _PILOT_PATCHES = 6  # along an edge
+MOST_BESIDE_GIB = 2.0  # larger slides are worked on in blocks: batches of a training, and 1 GiB of any other function
 _TOO_SHORT = 1.0  # s: what starting a step costs decides the rest
 
 
@@ -220,7 +221,7 @@ def _memory(costs: Mapping[str, float], work: Workload) -> float:
     """Of the process itself, and of its largest slide."""
     largest = max((slide.n_values for slide in work.slides), default=0) / 1e6
     cells = max((slide.n_cells for slide in work.slides), default=0) / 1e3
-    return costs["process"] + costs.get("values", 0.0) * largest + costs.get("cells", 0.0) * cells
+    return costs["process"] + min(costs["values"] * largest + costs["cells"] * cells, MOST_BESIDE_GIB)
 
 
 def _disk(costs: Mapping[str, float], work: Workload) -> float:
