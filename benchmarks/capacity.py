@@ -1,6 +1,6 @@
 """What each step of a run costs, and how well a run is foretold: runs of many sizes, then three that the costs have not seen.
 
-    python benchmarks/capacity.py [--quick] [--write]
+    python benchmarks/capacity.py [--quick] [--write] [--plans 0 1 2]
 
 Every run is a process of its own, on synthetic slides. Costs of a unit of work are fitted to the runs (none below 0, each run by its
 ratio). With ``--write`` they become ``src/spatialsig/pipeline/costs.json``, which ``spatialsig plan`` reads; then three other
@@ -159,6 +159,15 @@ def foretold(design: dict[str, float]) -> dict[str, Any]:
     return found
 
 
+def again(file: Path, plans: list[int]) -> None:
+    """Plan and run some of the cohorts again, beside what was recorded."""
+    record = json.loads(file.read_text())
+    for number in plans:
+        record["planned"][number] = foretold(OTHERS[number])
+    record["worst_factor"] = max(each["factor"] for each in record["planned"])
+    keep_record(file, record, shown=["worst_factor"])
+
+
 def main() -> None:
     """Measure, print and record."""
     if sys.argv[1:2] == ["--child"]:
@@ -166,7 +175,13 @@ def main() -> None:
         return
     parser = record_options(__doc__, "capacity", quick="two small runs, one plan")
     parser.add_argument("--write", action="store_true", help="Keep the costs for `spatialsig plan`.")
+    parser.add_argument(
+        "--plans", type=int, nargs="*", help="Plan and run only these of the three again, with the costs as they are."
+    )
     args = parser.parse_args()
+    if args.plans:
+        again(args.json, args.plans)
+        return
     runs = [measured(design) for design in (QUICK if args.quick else DESIGNS)]
     costs = costs_of(runs)
     if args.write:
