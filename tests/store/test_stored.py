@@ -410,3 +410,24 @@ def test_names_that_are_no_text_are_read_whole(store: Path) -> None:
     ours, theirs = (Numbers.of(each, "obsm/spatial", Kept()) for each in (table, whole))
     assert ours.fingerprint == theirs.fingerprint
     assert ours.spots == theirs.spots
+
+
+def test_names_and_counts_are_looked_at_once_as_long_as_their_files_stay(store: Path) -> None:
+    """Checksums are kept of objects, so a table that is opened again gives the same ones; other files give others."""
+    place, rows = store / "tables" / "table", np.array([0, 90, 150])
+    first = StoredTable.open(place)
+    kept = first.names[rows]
+    sp.pp.normalize(store, layer="again")  # replaces another part of the table
+    second = StoredTable.open(place)
+    assert second.names is first.names
+    assert second.X is first.X
+    pd.testing.assert_index_equal(second.names[rows], kept)
+    sp.pp.filter_cells(store, min_counts=60)  # other rows
+    third = StoredTable.open(place)
+    assert third.names is not first.names
+    assert third.X is not first.X
+    truth = sp.io.read(store)["table"]
+    assert third.names[rows].tolist() == truth.obs_names[rows].tolist() != kept.tolist()
+    np.testing.assert_array_equal(matrices.rows_of(third.X, rows).toarray(), truth.X[rows].toarray())
+    with pytest.raises(StoreError, match="was replaced"):
+        first.names[np.array([1])]

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,11 +20,12 @@ from spatialsig.store.matrices import is_large, left_in_store, replaced
 from spatialsig.store.stored.damage import decoding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+FEW = 64  # names that are kept once they were read: those that fingerprints are told by
 INDEX = "_index"  # name of a column of row names that has none
 
 
@@ -36,7 +39,6 @@ class TableFiles:
         self.place = place
         self.group = zarr.open_group(place, mode="r", use_consolidated=False)
         self._opened = _states(place)
-        self._matrices: dict[str, Any] = {}
 
     def names_in(self, section: str) -> list[str]:
         """Names of the entries of a section, in the order of the store."""
@@ -52,7 +54,7 @@ class TableFiles:
         """
         if part.partition("/")[0] in ("X", "layers") and is_large(self.group, part):
             self.check(part)
-            return self._matrices.setdefault(part, left_in_store(self.group, part))
+            return self.shared(part, partial(left_in_store, self.group, part))
         with self.watched(part):
             return read_elem(self.group[part])
 
@@ -74,9 +76,33 @@ class TableFiles:
 
     def is_as_opened(self, part: str) -> bool:
         """Whether the files of a part are still those of the table that was opened."""
-        inside = f"{part}/"
-        before = {name: state for name, state in self._opened.items() if name.startswith(inside)}
-        return {f"{inside}{name}": state for name, state in _states(self.place / part).items()} == before
+        return {f"{part}/{name}": state for name, state in _states(self.place / part).items()} == self._state(part)
+
+    def shared(self, part: str, make: Callable[[], Any]) -> Any:
+        """What ``make`` gives of a part, once for as long as the files of this part stay, however often the table is opened.
+
+        What was found of it, such as a checksum, is then found once as well.
+        """
+        return _made(_Part(self.place, part, frozenset(self._state(part).items()), make))
+
+    def _state(self, part: str) -> dict[str, tuple[int, int]]:
+        """Files of a part when the table was opened."""
+        return {name: state for name, state in self._opened.items() if name.startswith(f"{part}/")}
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Part of a table whose files are in one state."""
+
+    place: Path
+    part: str
+    state: frozenset[tuple[str, tuple[int, int]]]
+    make: Callable[[], Any] = field(compare=False)
+
+
+@lru_cache(maxsize=32)  # a matrix holds where its rows begin: 8 MB for a million
+def _made(part: _Part) -> Any:
+    return part.make()
 
 
 def _states(folder: Path) -> dict[str, tuple[int, int]]:
@@ -104,6 +130,12 @@ class StoredNames:
         self.part = f"obs/{self.name}"
         self._texts = text_array(files.group, self.part)
         self._length = n_rows(files.group, "obs")
+        self._few: dict[bytes, pd.Index] = {}  # what was asked for
+
+    @classmethod
+    def of(cls, files: TableFiles) -> StoredNames:
+        """Those of a table, the same object as long as their files stay."""
+        return files.shared(f"obs/{files.group['obs'].attrs['_index']}", lambda: cls(files))  # type: ignore[no-any-return]
 
     def __len__(self) -> int:
         return self._length
@@ -111,8 +143,12 @@ class StoredNames:
     def __getitem__(self, rows: NDArray[np.int64]) -> pd.Index:
         if self._texts is None:
             return self.whole[rows]
+        asked = np.ascontiguousarray(rows).tobytes() if len(rows) <= FEW else b""
         with self.files.watched(self.part):
-            return chosen(self._texts, rows)
+            found = self._few[asked] if asked in self._few else chosen(self._texts, rows)
+        if asked and len(self._few) < FEW:
+            self._few[asked] = found
+        return found
 
     def blocks(self) -> Iterator[pd.Index]:
         """All names, some at a time."""

@@ -165,7 +165,7 @@ class StoredTable:
         """The table at ``place``."""
         files = TableFiles(place)
         uns = read_elem(files.group["uns"]) if "uns" in files.group else {}
-        return cls(files, StoredNames(files), read_elem(files.group["var"]), uns)
+        return cls(files, StoredNames.of(files), read_elem(files.group["var"]), uns)
 
     def own(self) -> StoredTable:
         """The same table with rows, columns and parameters of its own; what was set in this one is left out."""
