@@ -62,11 +62,12 @@ def read_store(path: Path, *, share_tables: bool = False) -> SpatialData:
     store, a damaged one, or one that is replaced again and again while it is read.
     """
     place = path.absolute()  # what is read later is to come from here, also where the folder of work has changed
-    return _at_one_moment(path, partial(_with_shared_tables, place) if share_tables else partial(read_zarr, place))
+    read = _with_shared_tables if share_tables else read_zarr
+    return _at_one_moment(path, partial(read, place), whole=True)
 
 
-def _at_one_moment(path: Path, read: Callable[[], T]) -> T:
-    """What ``read`` finds in a store into which nothing is swapped meanwhile."""
+def _at_one_moment(path: Path, read: Callable[[], T], *, whole: bool = False) -> T:
+    """What ``read`` finds in a store into which nothing is swapped meanwhile; ``whole``: no metadata of the store may be lost."""
     for _ in range(ATTEMPTS):
         listed = copied_metadata(root_document(path))
         before = _identity_of_root(path)
@@ -79,7 +80,8 @@ def _at_one_moment(path: Path, read: Callable[[], T]) -> T:
                 raise StoreError(_damaged(path, error)) from error
         else:
             if _identity_of_root(path) == before:
-                check_not_lost(path, listed)  # Zarr passes over such a part
+                if whole:
+                    check_not_lost(path, listed)  # Zarr passes over such a part
                 return found
         time.sleep(PAUSE_S)
     msg = f"store {str(path)!r} was changed {ATTEMPTS} times while it was read; read it when its writer has finished."
