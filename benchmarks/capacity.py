@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from machine import keep_record, machine, record_options
+from scipy.optimize import nnls
 
 GOALS = {"factor": 1.5}
 COSTS = Path(__file__).resolve().parents[1] / "src" / "spatialsig" / "pipeline" / "costs.json"
@@ -109,29 +110,37 @@ def measured(design: dict[str, float]) -> dict[str, Any]:
     return found
 
 
-def positive_fit(rows: list[list[float]], found: list[float], names: list[str]) -> dict[str, float]:
-    """Weights of a sum, none below 0, that comes closest to what was found, by its ratio."""
-    from scipy.optimize import nnls
+def positive_fit(rows: list[dict[str, float]], found: list[float]) -> dict[str, float]:
+    """Cost of each unit, none below 0, with which what was found is told best, by its ratio."""
+    work = np.array([list(row.values()) for row in rows])
+    scale = np.maximum(work.max(axis=0), 1e-12)
+    weights, _ = nnls(work / scale / np.asarray(found)[:, None], np.ones(len(found)))
+    return dict(zip(rows[0], map(float, weights / scale), strict=True))
 
-    weights, _ = nnls(np.asarray(rows) / np.asarray(found)[:, None], np.ones(len(found)))
-    return dict(zip(names, map(float, weights), strict=True))
+
+def fitted_costs(runs: list[tuple[dict[str, dict[str, float]], dict[str, float]]]) -> dict[str, dict[str, float]]:
+    """Cost of a unit of each step, from the work and the seconds of runs."""
+    found = {}
+    for step in dict.fromkeys(step for units, _ in runs for step in units):
+        told = [(units[step], took[step]) for units, took in runs if took.get(step, 0) > 0 and step in units]
+        fit = positive_fit([units for units, _ in told], [took for _, took in told]) if told else {}
+        found[step] = {unit: cost for unit, cost in fit.items() if cost > 0}
+    return found
 
 
 def costs_of(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Cost of a unit of time, memory and disk."""
-    from spatialsig.pipeline.workload import fitted_costs
-
     held = [run["held"] for run in runs]
     return {
         "machine": machine(),
         "seconds": fitted_costs([(run["units"], run["seconds"]) for run in runs]),
         "memory_gib": positive_fit(
-            [[1.0, each["largest_values"], each["largest_cells"]] for each in held],
-            [run["peak_gib"] for run in runs], ["process", "values", "cells"],
+            [{"process": 1.0, "values": each["largest_values"], "cells": each["largest_cells"]} for each in held],
+            [run["peak_gib"] for run in runs],
         ),
         "disk_gib": positive_fit(
-            [[each["megapixels"], each["values"], each["cells"]] for each in held],
-            [run["disk_gib"] for run in runs], ["megapixels", "values", "cells"],
+            [{name: each[name] for name in ("megapixels", "values", "cells")} for each in held],
+            [run["disk_gib"] for run in runs],
         ),
     }  # fmt: skip
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -63,6 +64,23 @@ def file_hash(path: Path) -> str:
     """SHA-256 of a file, as hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def listing_of(folder: Path) -> list[list[object]]:
+    """:func:`stamp_of` all files in a folder and below it; links to folders are not followed, as they may lead back."""
+    return [
+        stamp_of(file, folder) for file in sorted(Path(at, name) for at, _, names in os.walk(folder) for name in names)
+    ]
+
+
+def stamp_of(file: Path, folder: Path) -> list[object]:
+    """Name in a folder, size and time of change of a file, which is not read; of a dead link only the name."""
+    name = file.relative_to(folder).as_posix()
+    try:
+        stat = file.stat()
+    except OSError:
+        return [name]
+    return [name, stat.st_size, stat.st_mtime_ns]
 
 
 def file_ends_hash(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +22,14 @@ from spatialsig.pipeline import RunConfig, estimate, read_config, usual_config
 from spatialsig.pipeline import estimate as public
 from spatialsig.pipeline.estimate import duration, known_costs
 from spatialsig.pipeline.run_config import SplitConfig
+from spatialsig.pipeline.run_step import CROSS_VALIDATE, EVALUATE, IMPORT, PREDICT, TRAIN_AUTOENCODER, TRAIN_VIT
 from spatialsig.pipeline.sizes import SlideSize, slide_sizes
-from spatialsig.pipeline.workload import (
-    AUTOENCODER,
-    EVALUATE,
-    FOLDS,
-    IMPORT,
-    PREDICT,
-    VIT,
-    Workload,
-    fitted_costs,
-    seconds,
-)
+from spatialsig.pipeline.workload import Workload, seconds
 
-module = __import__("sys").modules[public.__module__]
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+from capacity import fitted_costs
+
+module = sys.modules[public.__module__]
 
 
 @pytest.fixture(scope="module")
@@ -97,14 +92,14 @@ def test_work_is_counted(bundles: Path) -> None:
     more: dict[str, Any] = {"autoencoder": {"max_epochs": 3}, "vit": {"max_epochs": 5, "batch_size": 10}}
     steps = Workload(config(bundles, genes={"n_top_genes": 200}, **more), SLIDES).steps()
     assert steps[IMPORT] == {"run": 1, "slides": 3, "megapixels": 600, "values": 20, "cells": 200, "checked_mm2": 40}
-    assert steps[AUTOENCODER]["cell_epochs"] == pytest.approx(200 * 0.5 * 3)  # a fold of two is held out
-    assert steps[AUTOENCODER]["cell_gene_epochs"] == pytest.approx(200 * 0.5 * 3 * 0.2)
+    assert steps[TRAIN_AUTOENCODER]["cell_epochs"] == pytest.approx(200 * 0.5 * 3)  # a fold of two is held out
+    assert steps[TRAIN_AUTOENCODER]["cell_gene_epochs"] == pytest.approx(200 * 0.5 * 3 * 0.2)
     assert steps[PREDICT]["patches"] == pytest.approx(60 / 0.05**2 / 1e3)
-    assert steps[VIT] == pytest.approx(
+    assert steps[TRAIN_VIT] == pytest.approx(
         {"run": 1, "slides": 3, "patch_epochs": 16 * 0.5 * 5, "steps": 16e3 * 0.5 * 5 / 10}
     )
     twice = Workload(config(bundles, **more, ensemble={"n_members": 2}), SLIDES).steps()
-    assert twice[VIT]["patch_epochs"] == 2 * steps[VIT]["patch_epochs"]
+    assert twice[TRAIN_VIT]["patch_epochs"] == 2 * steps[TRAIN_VIT]["patch_epochs"]
     assert twice[PREDICT]["patches"] == 2 * steps[PREDICT]["patches"]
     usual = Workload(config(bundles), SLIDES)
     assert (usual.epochs("autoencoder"), usual.epochs("vit")) == (12, 24)  # what the functions do by themselves
@@ -126,9 +121,9 @@ def test_time_is_cost_times_work(bundles: Path) -> None:
     found = estimate(config(bundles, cross_validation={}), pilot=False)
     steps = Workload(config(bundles), slide_sizes(bundles)[0]).steps()
     expected = seconds(known_costs()["seconds"], steps)
-    assert found.steps["seconds"].drop(FOLDS).to_dict() == pytest.approx(expected)
-    folds = 2 * sum(expected[step] for step in (AUTOENCODER, VIT, EVALUATE))
-    assert found.steps["seconds"][FOLDS] == pytest.approx(folds)
+    assert found.steps["seconds"].drop(CROSS_VALIDATE).to_dict() == pytest.approx(expected)
+    folds = 2 * sum(expected[step] for step in (TRAIN_AUTOENCODER, TRAIN_VIT, EVALUATE))
+    assert found.steps["seconds"][CROSS_VALIDATE] == pytest.approx(folds)
     assert found.seconds == pytest.approx(sum(expected.values()) + folds)
     assert min(found.memory_gib, found.disk_gib, found.free_gib) > 0
     assert list(found.failed) == ["S4"]
@@ -153,7 +148,7 @@ def test_a_pilot_scales_what_takes_long_enough_to_tell(bundles: Path, monkeypatc
     def took(out: Path) -> dict[str, float]:
         slides, _ = slide_sizes(pilots[-1].bundles)
         expected = seconds(costs, Workload(pilots[-1], slides).steps())
-        return {step: max(1.0, 2 * each) if step == VIT else 0.1 for step, each in expected.items()}
+        return {step: max(1.0, 2 * each) if step == TRAIN_VIT else 0.1 for step, each in expected.items()}
 
     monkeypatch.setattr(module, "run", pilots.append)
     monkeypatch.setattr(module, "finished_steps", took)
@@ -162,7 +157,7 @@ def test_a_pilot_scales_what_takes_long_enough_to_tell(bundles: Path, monkeypatc
     assert pilots[0].vit["batch_size"] == Workload(config(bundles), slide_sizes(bundles)[0]).batch_size
     factors = found.steps["factor"]
     assert factors.nunique() == 1  # the others were too short, and take that of the one
-    assert found.steps["seconds"][IMPORT] == pytest.approx(factors[VIT] * usual[IMPORT])
+    assert found.steps["seconds"][IMPORT] == pytest.approx(factors[TRAIN_VIT] * usual[IMPORT])
 
 
 @pytest.mark.slow

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from spatialsig.cli import app
 from spatialsig.pipeline import RunConfig, progress_of
 from spatialsig.pipeline.run_files import RunFiles
-from spatialsig.pipeline.run_steps import ALWAYS, Job
+from spatialsig.pipeline.run_step import ALWAYS
+from spatialsig.pipeline.run_steps import Job
 from spatialsig.slide.ledger import Ledger
 
 

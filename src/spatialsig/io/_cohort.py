@@ -1,6 +1,6 @@
 """Tables that list slides, read and checked.
 
-Floor 7, above evaluation. Used by 9 modules of cli, cohort, io, pipeline, whole_slides.
+Floor 7, above evaluation. Used by 8 modules of cli, cohort, io, pipeline, whole_slides.
 """
 
 from __future__ import annotations
@@ -167,7 +167,8 @@ def read_manifest(manifest: str | Path | pd.DataFrame) -> pd.DataFrame:
     rows.attrs.clear()
     rows = rows.reindex(columns=list(COLUMNS)).astype(object)
     # where pandas infers text, a column keeps NaN in place of None
-    rows = pd.DataFrame({name: pd.Series([_or_none(value) for value in rows[name]], dtype=object) for name in COLUMNS})
+    given = {name: [value if is_given(value) else None for value in rows[name]] for name in COLUMNS}
+    rows = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in given.items()})
     for column in (_keys.SAMPLE, _keys.PATIENT):
         odd = [value for value in rows[column] if isinstance(value, bytes | list | tuple | dict | set)]
         if odd:
@@ -234,8 +235,9 @@ def pixel_size(value: Any, at: str) -> float:
     return size
 
 
-def _or_none(value: Any) -> Any:
-    return None if value is None or value is pd.NA or (isinstance(value, float) and value != value) else value
+def is_given(value: Any) -> bool:
+    """Whether a field holds something, and not one of the marks of a missing value."""
+    return not (value is None or value is pd.NA or (isinstance(value, float) and value != value))
 
 
 def _absolute(base: Path, value: str | Path | None) -> str | Path | None:

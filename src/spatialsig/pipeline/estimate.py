@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -25,13 +24,12 @@ from spatialsig._keys import PATIENT
 from spatialsig._settings import settings
 from spatialsig._text import counted
 from spatialsig.datasets import synthetic_xenium
-from spatialsig.errors import InputError, SpatialsigWarning
-from spatialsig.io._cohort import BUNDLE, read_manifest
-from spatialsig.pipeline.run import check_manifest, finished_steps, run
+from spatialsig.errors import InputError
+from spatialsig.pipeline.run import check_manifest, finished_steps, measured_rows, run
 from spatialsig.pipeline.run_config import GenesConfig, LabelsConfig, RunConfig, SplitConfig
-from spatialsig.pipeline.run_step import console
+from spatialsig.pipeline.run_step import CROSS_VALIDATE, EVALUATE, TRAIN_AUTOENCODER, TRAIN_VIT, console
 from spatialsig.pipeline.sizes import slide_sizes
-from spatialsig.pipeline.workload import AUTOENCODER, EVALUATE, FOLDS, VIT, Workload, seconds
+from spatialsig.pipeline.workload import Workload, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -144,7 +142,7 @@ def estimate(config: RunConfig, *, pilot: bool = True) -> Estimate:
     factors = _factors(costs["seconds"], work) if pilot else dict.fromkeys(reference, 1.0)
     steps = {step: took * factors.get(step, 1.0) for step, took in reference.items()}
     if config.cross_validation is not None:
-        steps[FOLDS] = _of_folds(config, steps)
+        steps[CROSS_VALIDATE] = _of_folds(config, steps)
     table = pd.DataFrame({"seconds": steps, "factor": factors}).reindex(list(steps))
     sizes = pd.DataFrame([vars(slide) for slide in slides]).set_index("sample")
     memory, disk = _memory(costs["memory_gib"], work), _disk(costs["disk_gib"], work)
@@ -154,14 +152,8 @@ def estimate(config: RunConfig, *, pilot: bool = True) -> Estimate:
 
 def usual_config(bundles: Path) -> RunConfig:
     """What a run of a list of bundles would be if nothing else were said; fewer folds where there are fewer patients."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SpatialsigWarning)  # said when the slides are measured
-        rows = read_manifest(bundles)
-    n_patients = rows.loc[rows[BUNDLE].notna(), PATIENT].nunique()
-    usual = SplitConfig()
-    return RunConfig(
-        bundles=bundles, out=bundles.parent / "out", split=SplitConfig(n_folds=max(2, min(usual.n_folds, n_patients)))
-    )
+    n_folds = max(2, min(SplitConfig().n_folds, measured_rows(bundles)[PATIENT].nunique()))
+    return RunConfig(bundles=bundles, out=bundles.parent / "out", split=SplitConfig(n_folds=n_folds))
 
 
 def _factors(costs: Mapping[str, Mapping[str, float]], work: Workload) -> dict[str, float]:
@@ -214,7 +206,7 @@ def pilot_config(work: Workload, folder: Path) -> RunConfig:
 
 def _of_folds(config: RunConfig, steps: Mapping[str, float]) -> float:
     """Every fold trains both models and judges them once."""
-    return config.split.n_folds * (steps[AUTOENCODER] + steps[VIT] + steps[EVALUATE])
+    return config.split.n_folds * (steps[TRAIN_AUTOENCODER] + steps[TRAIN_VIT] + steps[EVALUATE])
 
 
 def _memory(costs: Mapping[str, float], work: Workload) -> float:

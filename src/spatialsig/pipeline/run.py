@@ -18,14 +18,16 @@ from spatialsig.errors import InputError, SpatialsigWarning
 from spatialsig.io._cohort import BUNDLE, read_manifest
 from spatialsig.pipeline.report_of_run import report_on
 from spatialsig.pipeline.run_files import RunFiles, write_record
-from spatialsig.pipeline.run_step import collect_warnings, console
-from spatialsig.pipeline.run_steps import ALWAYS, SLIDE, Job
+from spatialsig.pipeline.run_step import ALWAYS, collect_warnings, console
+from spatialsig.pipeline.run_steps import SLIDE, Job
 from spatialsig.slide.ledger import Ledger
 from spatialsig.store.lock import run_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    import pandas as pd
 
     from spatialsig.pipeline.run_config import RunConfig
     from spatialsig.pipeline.run_step import Step
@@ -87,6 +89,14 @@ def plan(config: RunConfig) -> dict[str, bool]:
     return found
 
 
+def measured_rows(bundles: Path) -> pd.DataFrame:
+    """Rows of a list of bundles that name one; what else is to be said of the list is said when its slides are read."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SpatialsigWarning)
+        rows = read_manifest(bundles)
+    return rows[rows[BUNDLE].notna()]
+
+
 def check_manifest(config: RunConfig) -> None:
     """Refuse a list of bundles that is not there, is not one, or names fewer patients or slides than there are folds.
 
@@ -95,10 +105,7 @@ def check_manifest(config: RunConfig) -> None:
     FileMissingError, InputError
         As :meth:`spatialsig.Cohort.from_bundles`, before the first bundle is read.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SpatialsigWarning)  # said when they are read
-        rows = read_manifest(config.bundles)
-    measured, split = rows[rows[BUNDLE].notna()], config.split
+    measured, split = measured_rows(config.bundles), config.split
     units = {"patient": measured[PATIENT].nunique(), "slide": len(measured)}.get(split.by)
     if units is not None and units < split.n_folds:
         msg = (

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from spatialsig import _files
-from spatialsig._hashing import file_ends_hash, file_hash, json_hash
+from spatialsig._hashing import file_ends_hash, file_hash, json_hash, listing_of
 from spatialsig._settings import settings
 from spatialsig._text import decoded
 from spatialsig.errors import InputError
 from spatialsig.io._cohort import BUNDLE, HE_ALIGNMENT, HE_IMAGE, at_home, read_csv
+from spatialsig.io.images.open_rgb import WITH_FOLDER
 from spatialsig.models.directory import CONFIG
 from spatialsig.models.record import RUN, read_record
 from spatialsig.report.methods_section import versions
@@ -38,7 +39,6 @@ RECORDED_PACKAGES = (
     "scikit-learn", "numba", "pandas", "zarr", "tensorstore", "tifffile",
 )  # fmt: skip
 STORE = ".zarr"
-_WITH_FOLDER = (".mrxs",)  # images whose pixels lie in a folder of the same name
 RESULTS = ("evaluation", "summary", "comparisons", "findings")  # of the evaluation
 CROSS_VALIDATION = ("cross_validation", "cross_validation_summary")
 TABLES = (*RESULTS, "coverage", "stains", "patch_qc", "intervals", *CROSS_VALIDATION)
@@ -180,27 +180,12 @@ def input_fingerprints(bundles: Path) -> dict[str, dict[str, str]]:
 def _of_place(place: Path) -> Iterator[tuple[str, str]]:
     """Names and fingerprints of a file, with the folder of the same name that some formats keep the pixels in, or of a folder."""
     place = at_home(place)
-    beside = [place.with_suffix("")] if place.suffix.lower() in _WITH_FOLDER else []
+    beside = [place.with_suffix("")] if place.suffix.lower() in WITH_FOLDER else []
     for path in [*(sorted(place.iterdir()) if place.is_dir() else [place]), *beside]:
         if path.is_file():
             yield path.name, file_ends_hash(path)
         elif path.is_dir():
-            yield f"{path.name}/", json_hash([_as_listed(path, file) for file in sorted(_files_below(path))])
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    """All files in a folder and in its folders; :func:`os.walk` does not follow a link that leads back."""
-    return (Path(at, name) for at, _, names in os.walk(folder) for name in names)
-
-
-def _as_listed(folder: Path, file: Path) -> list[Any]:
-    """What a listing says of a file: name, size, time of change; only the name where a link leads nowhere."""
-    name = file.relative_to(folder).as_posix()
-    try:
-        stat = file.stat()
-    except OSError:
-        return [name]
-    return [name, stat.st_size, stat.st_mtime_ns]
+            yield f"{path.name}/", json_hash(listing_of(path))
 
 
 def write_record(

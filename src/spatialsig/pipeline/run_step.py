@@ -1,6 +1,6 @@
 """One step of a run, and the warnings it gives.
 
-Floor 11, above report. Used by pipeline/estimate, pipeline/run, pipeline/run_steps.
+Floor 11, above report. Used by pipeline/estimate, pipeline/run, pipeline/run_steps, pipeline/workload.
 """
 
 from __future__ import annotations
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 console = Console()
+IMPORT, DESIGN, TRAIN_AUTOENCODER = "import bundles", "hold out patients, choose genes", "train autoencoder"
+LABEL, TRAIN_VIT = "cut and label patches", "train image model"
+PREDICT, EVALUATE = "predict every slide", "evaluate on held-out patients"
+ALWAYS = (IMPORT, DESIGN, TRAIN_AUTOENCODER, LABEL, TRAIN_VIT, PREDICT, EVALUATE)  # steps of every run, in their order
+EMBED, CALIBRATE, CROSS_VALIDATE = "embed patches", "calibrate", "hold out every fold"  # where they are asked for
 
 
 @dataclass(frozen=True)

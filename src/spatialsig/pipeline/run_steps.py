@@ -22,6 +22,7 @@ from spatialsig.errors import InputError
 from spatialsig.evaluation.findings_scores import after_cross_validation
 from spatialsig.io._cohort import BUNDLE
 from spatialsig.models import load_signature_model
+from spatialsig.pipeline import run_step as named
 from spatialsig.pipeline.run_files import (
     AUTOENCODER,
     CROSS_VALIDATION,
@@ -46,11 +47,6 @@ if TYPE_CHECKING:
 
 FEATURES = "embedding"  # tables: of the patches, by the network of `features`
 SLIDE = "slide "  # in the ledger, before the name of one that was imported
-# steps that every run has, in their order
-ALWAYS = (
-    "import bundles", "hold out patients, choose genes", "train autoencoder", "cut and label patches", "train image model",
-    "predict every slide", "evaluate on held-out patients",
-)  # fmt: skip
 OF_EVERY_FOLD = "signatures_cv"  # tables: scores, each by the model that has not seen its patch
 
 
@@ -99,25 +95,25 @@ class Job:
         genes = read_signatures(c.labels.signatures)  # of a file, what it holds now
         inputs = [manifest, self.inputs, c.cells.model_dump(), c.check_alignment]
         return [
-            Step("import bundles", inputs, self._import, (files.stores,), failed=lambda: self.failed),
-            Step("hold out patients, choose genes", [c.split.model_dump(), c.genes.model_dump(), c.seed], self._design),
-            Step("train autoencoder", [c.autoencoder, genes, c.seed], self._train_autoencoder, (self.autoencoder,)),
+            Step(named.IMPORT, inputs, self._import, (files.stores,), failed=lambda: self.failed),
+            Step(named.DESIGN, [c.split.model_dump(), c.genes.model_dump(), c.seed], self._design),
+            Step(named.TRAIN_AUTOENCODER, [c.autoencoder, genes, c.seed], self._train_autoencoder, (self.autoencoder,)),
             Step(
-                "cut and label patches",
+                named.LABEL,
                 [c.patches.model_dump(), c.labels.model_dump(), *self._asked("tissue", "patch_qc")], self._label,
                 (files.table("coverage"),), (SIGNATURES,),
             ),
-            *self._if_asked("features", Step("embed patches", c.features, self._embed_patches, (), (FEATURES,))),
-            Step("train image model", [c.vit, c.seed, *self._asked("ensemble")], self._train_vit, (self.vit,)),
+            *self._if_asked("features", Step(named.EMBED, c.features, self._embed_patches, (), (FEATURES,))),
+            Step(named.TRAIN_VIT, [c.vit, c.seed, *self._asked("ensemble")], self._train_vit, (self.vit,)),
             *self._if_asked(
-                "calibration", Step("calibrate", c.calibration, self._calibrate, (files.table("intervals"),))
+                "calibration", Step(named.CALIBRATE, c.calibration, self._calibrate, (files.table("intervals"),))
             ),
-            Step("predict every slide", None, self._predict, (), (SIGNATURES_PRED,)),
-            Step("evaluate on held-out patients", c.seed, self._evaluate, tuple(map(files.table, RESULTS))),
+            Step(named.PREDICT, None, self._predict, (), (SIGNATURES_PRED,)),
+            Step(named.EVALUATE, c.seed, self._evaluate, tuple(map(files.table, RESULTS))),
             *self._if_asked(
                 "cross_validation",
                 Step(
-                    "hold out every fold", c.cross_validation, self._cross_validate,
+                    named.CROSS_VALIDATE, c.cross_validation, self._cross_validate,
                     tuple(map(files.table, CROSS_VALIDATION)),
                 ),
             ),

@@ -9,11 +9,19 @@ import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-from scipy.optimize import nnls
-
 from spatialsig.inference.vit import default_batch_size
 from spatialsig.nn.seed_vit import SEED
+from spatialsig.pipeline.run_step import (
+    CALIBRATE,
+    DESIGN,
+    EMBED,
+    EVALUATE,
+    IMPORT,
+    LABEL,
+    PREDICT,
+    TRAIN_AUTOENCODER,
+    TRAIN_VIT,
+)
 from spatialsig.train.autoencoder import fit_autoencoder
 from spatialsig.train.recipe import PROTOTYPE, Recipe
 
@@ -23,14 +31,6 @@ if TYPE_CHECKING:
     from spatialsig.pipeline.run_config import RunConfig
     from spatialsig.pipeline.sizes import SlideSize
 
-IMPORT, DESIGN, AUTOENCODER, LABEL = (
-    "import bundles",
-    "hold out patients, choose genes",
-    "train autoencoder",
-    "cut and label patches",
-)
-FEATURES, VIT, CALIBRATE = "embed patches", "train image model", "calibrate"
-PREDICT, EVALUATE, FOLDS = "predict every slide", "evaluate on held-out patients", "hold out every fold"
 Units = dict[str, float]
 
 
@@ -80,7 +80,7 @@ class Workload:
         return int(getattr(self.config, section).get("max_epochs") or default)
 
     def steps(self) -> dict[str, Units]:
-        """Step -> units -> how many of them; cells, values and patches in thousands."""
+        """Step -> units -> how many of them: cells and patches in thousands, counts that are not 0 in millions."""
         config, slides = self.config, self.slides
         every = {"run": 1.0, "slides": float(len(slides))}
         cells = sum(slide.n_cells for slide in slides) / 1e3
@@ -93,14 +93,14 @@ class Workload:
         steps: dict[str, Units] = {
             IMPORT: every | {"megapixels": megapixels, "values": values, "cells": cells, "checked_mm2": checked},
             DESIGN: every | {"values": values, "cells": cells},
-            AUTOENCODER: every | self._autoencoder(cells, values),
+            TRAIN_AUTOENCODER: every | self._autoencoder(cells, values),
             LABEL: every | {"values": values, "cells": cells, "patches": patches, "megapixels": megapixels},
-            VIT: every | self._vit(labelled, members),
+            TRAIN_VIT: every | self._vit(labelled, members),
             PREDICT: every | {"patches": patches * members},
             EVALUATE: every | {"held_out": held_out, "trained": labelled * self.trained_share, "values": values},
         }
         if config.features is not None:
-            steps[FEATURES] = every | {"patches": patches}
+            steps[EMBED] = every | {"patches": patches}
         if config.calibration is not None:
             steps[CALIBRATE] = every | {"held_out": held_out}
         return steps
@@ -123,19 +123,3 @@ def seconds(costs: dict[str, dict[str, float]], steps: dict[str, Units]) -> dict
         for step, units in steps.items()
         if step in costs
     }
-
-
-def fitted_costs(runs: Sequence[tuple[dict[str, Units], dict[str, float]]]) -> dict[str, dict[str, float]]:
-    """Cost of a unit of each step, none below 0, from runs of known work and seconds; each run counts by its ratio."""
-    found: dict[str, dict[str, float]] = {}
-    for step in dict.fromkeys(step for units, _ in runs for step in units):
-        rows = [(units[step], took[step]) for units, took in runs if took.get(step, 0) > 0 and step in units]
-        if not rows:
-            continue
-        names = list(rows[0][0])
-        work = np.array([[units[name] for name in names] for units, _ in rows])
-        took = np.array([each for _, each in rows])
-        scale = np.maximum(work.max(axis=0), 1e-12)
-        weights, _ = nnls(work / scale / took[:, None], np.ones(len(took)))
-        found[step] = {name: float(weight) for name, weight in zip(names, weights / scale, strict=True) if weight > 0}
-    return found

@@ -15,10 +15,10 @@ from spatialsig._files import check_begins
 from spatialsig._hashing import file_hash
 from spatialsig._paths import behind_links
 from spatialsig.errors import InputError, StoreError
+from spatialsig.io.images.open_rgb import WITH_FOLDER
 from spatialsig.store.foreign import check_only_ours, is_of_system
 from spatialsig.store.metadata import elements_on_disk, root_document
 from spatialsig.whole_slides.kept import PAGE, RECORD, SLIDES
-from spatialsig.whole_slides.record import BESIDE
 from spatialsig.whole_slides.results import BLENDED
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _read(image: SlideImage) -> Iterator[Path]:
     """Where the pixels of a slide lie, and the link by which they are named."""
     yield _place(image.path)
     yield image.path.resolve()
-    if image.path.suffix.lower() in BESIDE:
+    if image.path.suffix.lower() in WITH_FOLDER:
         yield _place(image.path.with_suffix(""))
 
 

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from glob import glob, has_magic
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -25,6 +25,7 @@ from spatialsig.io._cohort import (
     at_home,
     check_columns,
     each_row,
+    is_given,
     pixel_size,
     read_csv,
     without_blanks,
@@ -195,15 +196,11 @@ def _rows(
     check_columns(rows, (column,), known, name=name)
     where = [f"{name}, {at}" for at in each_row(rows)] if holders is None else holders
     for at, row in zip(where, rows.to_dict("records"), strict=True):
-        given = {key: row[key] for key in COLUMNS if key in row and _is_given(row[key])}
+        given = {key: row[key] for key in COLUMNS if key in row and is_given(row[key])}
         size = pixel_size(given[UM_PER_PX], at) if UM_PER_PX in given else None
         patient = as_name(given[_keys.PATIENT]) if _keys.PATIENT in given else None
         sample = as_name(given[_keys.SAMPLE]) if _keys.SAMPLE in given else ""
         yield SlideImage(sample, at_home(base / at_home(given[column])), size, patient, where=at)
-
-
-def _is_given(value: Any) -> bool:
-    return not (value is None or value is pd.NA or (isinstance(value, float) and value != value))
 
 
 def _named(images: list[SlideImage], kept: Mapping[str, str]) -> list[SlideImage]:

@@ -1,6 +1,6 @@
 """What a slide was predicted from and how: kept beside its results, and compared before anything is done again.
 
-Floor 11, above report. Used by whole_slides/from_files, whole_slides/guard, whole_slides/one_slide.
+Floor 11, above report. Used by whole_slides/from_files, whole_slides/one_slide.
 """
 
 from __future__ import annotations
@@ -9,18 +9,17 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from spatialsig import _keys
-from spatialsig._hashing import file_ends_hash, json_hash
+from spatialsig._hashing import file_ends_hash, json_hash, listing_of, stamp_of
+from spatialsig.io.images.open_rgb import WITH_FOLDER
 from spatialsig.models.ensemble import members_of, weights_hash
 from spatialsig.whole_slides.listing import DICOM_SUFFIX, is_store
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
     from spatialsig.models.ensemble import SignatureModel
     from spatialsig.whole_slides.listing import SlideImage
-
-BESIDE = (".mrxs", ".vms", ".vmu")  # whose pixels lie in other files: in the folder of the same name, or beside
 
 
 def describe_model(model: SignatureModel) -> dict[str, Any]:
@@ -42,26 +41,17 @@ def describe_image(image: SlideImage) -> dict[str, Any]:
     """Which file a slide is, and a fingerprint that changes when its pixels are replaced."""
     root = image.path / "images" / _keys.IMAGE if is_store(image.path) else image.path
     ends = file_ends_hash(root) if root.is_file() else ""
-    files = [[str(path.relative_to(root.parent)), *_stamp(path)] for path in sorted(_files_of(root))]
-    return {"path": str(image.path.resolve()), "sha256": json_hash([ends, files])}
+    return {"path": str(image.path.resolve()), "sha256": json_hash([ends, _listed(root)])}
 
 
-def _stamp(path: Path) -> list[int]:
-    found = path.stat()
-    return [found.st_size, found.st_mtime_ns]
-
-
-def _files_of(root: Path) -> Iterator[Path]:
+def _listed(root: Path) -> list[list[object]]:
     """All files that hold the pixels of an image."""
     if root.is_dir():
-        yield from (path for path in root.rglob("*") if path.is_file())
-        return
-    yield root
-    suffix = root.suffix.lower()
-    if suffix in BESIDE and root.with_suffix("").is_dir():
-        yield from (path for path in root.with_suffix("").iterdir() if path.is_file())
+        return listing_of(root)
+    suffix, folder = root.suffix.lower(), root.parent
     if suffix == DICOM_SUFFIX:
-        yield from (path for path in root.parent.iterdir() if path.suffix.lower() == suffix and path != root)
+        return [stamp_of(file, folder) for file in sorted(folder.iterdir()) if file.suffix.lower() == suffix]
+    return [stamp_of(root, folder), *(listing_of(root.with_suffix("")) if suffix in WITH_FOLDER else [])]
 
 
 def is_done(place: Path, record: Mapping[str, Any], wanted: Mapping[str, Any], formats: Collection[str]) -> bool:

@@ -1,6 +1,6 @@
 """H&E files of every format opened as windows of RGB pixels.
 
-Floor 7, above evaluation. Used by 7 modules of io, pipeline, whole_slides.
+Floor 7, above evaluation. Used by 10 modules of io, pipeline, whole_slides.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".svs", ".qptiff")
 NDPI_SUFFIX = ".ndpi"
 OPENSLIDE_SUFFIXES = (".mrxs", ".scn", ".bif", ".svslide", ".vms", ".vmu", ".czi", ".dcm")
+WITH_FOLDER = (".mrxs", ".vms", ".vmu")  # whose pixels lie in other files: in the folder of the same name, or beside
 PLAIN_SUFFIXES = (".png", ".jpg", ".jpeg")
 ZARR_SUFFIX = ".zarr"
 PACKED_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
