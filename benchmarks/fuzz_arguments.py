@@ -143,6 +143,7 @@ class Study:
             },
             "tl.pretrain_vit": slide | fit,
             "tl.score_cells": slide | {"signatures": "seed"},
+            "tl.signature_map": slide | {"model": self.model, "stride_um": 56.0},
             "tl.summarise": ladder,
             "tl.train_autoencoder": slide | {"signatures": "seed", "n_latent": 4, "hidden": (16,), "max_epochs": 1},
             "tl.train_ensemble": slide | {"n_members": 2} | fit,

@@ -40,7 +40,7 @@ FLOORS = [
     {"inference", "labels", "expression"},
     {"evaluation"},
     {"io", "pp", "tl", "pl"},
-    {"datasets"},
+    {"datasets", "maps"},
     {"cohort"},
     {"report"},
     {"pipeline", "whole_slides"},

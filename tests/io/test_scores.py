@@ -10,6 +10,7 @@ import pytest
 import spatialdata as sd
 import tifffile
 from PIL import Image
+from spatialdata.transformations import get_transformation
 
 import spatialsig as sp
 from spatialsig import _keys
@@ -156,3 +157,30 @@ def test_patches_laid_anew_are_refused(scored: sd.SpatialData, tmp_path: Path) -
     sp.pp.make_patches(scored, patch_px=64, um_per_px=1.0, min_tissue=0)
     with pytest.raises(InputError, match="describes [0-9]+ patches that are not in 'patches' .* cut again"):
         sp.io.export_geojson(scored, tmp_path / "a.geojson")
+
+
+@pytest.mark.parametrize("suffix", ["ome.tif", "png"])
+def test_a_map_is_written_with_its_place(suffix: str, tmp_path: Path) -> None:
+    sdata = sp.datasets.toy_study()
+    sp.tl.signature_map(sdata, sp.datasets.toy_model(sdata), signatures=["Immune_T"])
+    path, values = tmp_path / f"map.{suffix}", sdata["signature_map"]["scale0"]["image"].to_numpy()[0]
+    sp.io.export_heatmap(sdata, path, "Immune_T", map_key="signature_map", px_per_patch=2)
+    if suffix == "png":
+        with Image.open(path) as picture:
+            drawn = np.asarray(picture)
+            assert float(picture.text["um_per_px"]) == pytest.approx(7)  # bins of 14 um
+        assert drawn.shape == (2 * values.shape[0], 2 * values.shape[1], 4)
+        np.testing.assert_array_equal(drawn[::2, ::2, 3] > 0, np.isfinite(values))
+        return
+    with tifffile.TiffFile(path) as file:
+        np.testing.assert_array_equal(file.pages[0].asarray(), values)
+        plane = tifffile.xml2dict(file.ome_metadata)["OME"]["Image"]["Pixels"]
+    assert plane["PhysicalSizeX"] == pytest.approx(14)
+    place = get_transformation(sdata["signature_map"]).transformations[1].translation  # x, y, px of the H&E, of 1 um
+    assert (plane["Plane"]["PositionX"], plane["Plane"]["PositionY"]) == pytest.approx(tuple(place))
+    with pytest.raises(KeyMissingError, match=r"`signature='Nope'` is not in the channels of map 'signature_map'"):
+        sp.io.export_heatmap(sdata, path, "Nope", map_key="signature_map")
+    with pytest.raises(
+        KeyMissingError, match=r"`map_key='nowhere'` is not in the maps .* Call `sp\.tl\.signature_map` first"
+    ):
+        sp.io.export_heatmap(sdata, path, "Immune_T", map_key="nowhere")

@@ -20,11 +20,12 @@ ADDS: dict[str, Callable[[sd.SpatialData, str], object]] = {
     "tl.predict": lambda s, key: sp.tl.predict(s, MODELS["vit"], key_added=key),
     "tl.embed_patches": lambda s, key: sp.tl.embed_patches(s, MODELS["vit"], key_added=key),
     "tl.attention": lambda s, key: sp.tl.attention(s, MODELS["vit"], patches=[0], n_steps=2, key_added=key),
+    "tl.signature_map": lambda s, key: sp.tl.signature_map(s, MODELS["vit"], stride_um=56.0, key_added=key),
 }
 OWN = {
     "pp.find_tissue": {"tissue"}, "pp.make_patches": {"patches"}, "pp.import_patches": {"patches"},
     "tl.aggregate_patches": {"signatures"}, "tl.predict": {"signatures_pred"}, "tl.embed_patches": {"embedding"},
-    "tl.attention": {"attention"},
+    "tl.attention": {"attention"}, "tl.signature_map": {"signature_map"},
 }  # fmt: skip
 
 
@@ -37,6 +38,7 @@ def slide() -> sd.SpatialData:
     sp.tl.predict(slide, MODELS["vit"])
     sp.tl.embed_patches(slide, MODELS["vit"])
     sp.tl.attention(slide, MODELS["vit"], patches=[0], n_steps=2)
+    sp.tl.signature_map(slide, MODELS["vit"], stride_um=56.0)
     sp.pp.normalize(slide)
     return slide
 
@@ -44,7 +46,7 @@ def slide() -> sd.SpatialData:
 @pytest.mark.parametrize("function", ADDS)
 def test_no_function_replaces_what_it_did_not_make(slide: sd.SpatialData, function: str) -> None:
     names = [name for _, name, _ in slide.gen_elements()]
-    assert len(names) == 9
+    assert len(names) == 10
     for name in names:
         data = sd.deepcopy(slide)
         before = data[name]

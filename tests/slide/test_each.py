@@ -35,6 +35,7 @@ CALLS: dict[str, Callable[[sp.Cohort, dict[str, object]], object]] = {
     "tl.embed_patches": lambda c, m: sp.tl.embed_patches(c, m["vit"]),
     "tl.predict": lambda c, m: sp.tl.predict(c, m["vit"]).drop(columns="seconds"),
     "tl.attention": lambda c, m: sp.tl.attention(c, m["vit"], patches=[0], n_steps=1),
+    "tl.signature_map": lambda c, m: sp.tl.signature_map(c, m["vit"], stride_um=56.0),
     "tl.noise_ceiling": lambda c, _: sp.tl.noise_ceiling(c, n_repeats=1),
     "tl.evaluate": lambda c, m: sp.tl.evaluate(c, m["vit"]),
 }  # fmt: skip
@@ -68,6 +69,9 @@ def contents(cohort: sp.Cohort) -> dict[str, object]:
                 found[f"{sample}/{key}/{name}"] = values.toarray() if hasattr(values, "toarray") else values
         found |= {f"{sample}/{key}": pd.DataFrame(shapes) for key, shapes in slide.shapes.items()}
         found |= {f"{sample}/{k}": np.asarray(v) for k, v in slide.images.items() if k == "attention"}
+        found |= {
+            f"{sample}/{k}": np.asarray(v["scale0"]["image"]) for k, v in slide.images.items() if k == "signature_map"
+        }
         ours = slide.attrs["spatialsig"]
         found[f"{sample}/attrs"] = {name: ours.get(name) for name in ("patches", "qc_alignment", "lineage")}
     return found

@@ -44,6 +44,7 @@ MADE_FROM = {
     "fused": {"pixels", "patches", "stain", "labels", "embedding of patches"},
     "by features": {"patches", "features"},
     "attention": {"pixels", "patches", "stain"},
+    "map": {"pixels", "place", "tissue", "stain"},
 }
 
 
@@ -84,6 +85,7 @@ def slide(models: dict[str, object]) -> sd.SpatialData:
     sp.tl.predict(slide, models["vit"], use_rep="X_ae", key_added="fused")
     sp.tl.predict(slide, models["by features"], key_added="by_features")
     sp.tl.attention(slide, models["vit"], signatures=["Immune_T"], patches=[0, 1], n_steps=2)
+    sp.tl.signature_map(slide, models["vit"], signatures=["Immune_T"], stride_um=56.0)
     return slide
 
 
@@ -224,6 +226,10 @@ READERS: dict[str, tuple[set[str], Reader]] = {
         {"patches", "stain"},
         lambda s, m, p: sp.tl.attention(s, m["vit"], signatures=["Immune_T"], patches=[0], n_steps=2, key_added="new"),
     ),
+    "signature_map": (
+        {"tissue", "patches", "stain"},
+        lambda s, m, p: sp.tl.signature_map(s, m["vit"], signatures=["Immune_T"], stride_um=56.0, key_added="new"),
+    ),
     "pl.patches": ({"predictions"}, lambda s, m, p: sp.pl.patches(s, "Immune_T", table_key="signatures_pred")),
     "pl.patches of labels": ({"labels"}, lambda s, m, p: sp.pl.patches(s, "Immune_T", table_key="signatures")),
     "pl.patches of types": ({"types"}, lambda s, m, p: sp.pl.patches(s, "T_cell", table_key="types")),
@@ -240,6 +246,10 @@ READERS: dict[str, tuple[set[str], Reader]] = {
     "pl.attention": ({"attention", "predictions", "stain"}, lambda s, m, p: sp.pl.attention(s, "Immune_T", n=1)),
     "export_geojson": ({"predictions"}, lambda s, m, p: sp.io.export_geojson(s, p / "a.geojson")),
     "export_heatmap": ({"predictions"}, lambda s, m, p: sp.io.export_heatmap(s, p / "a.ome.tif", "Immune_T")),
+    "export_heatmap of a map": (
+        {"map"},
+        lambda s, m, p: sp.io.export_heatmap(s, p / "a.ome.tif", "Immune_T", map_key="signature_map"),
+    ),
 }
 
 
@@ -275,6 +285,7 @@ PARTS = {
     "fused": "fused",
     "by features": "by_features",
     "attention": "attention",
+    "map": "signature_map",
 }
 STALE_READS = [
     (change, reader)

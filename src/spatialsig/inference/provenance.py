@@ -1,6 +1,6 @@
 """Provenance of inputs and labels: recorded when a model is trained, compared when it is used.
 
-Floor 5, above slide. Used by 10 modules of evaluation, inference, tl, whole_slides.
+Floor 5, above slide. Used by 11 modules of evaluation, inference, maps, tl, whole_slides.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One score of the patches of a slide written as an image with a scale.
+"""One score of a slide, of its patches or of a map, written as an image with a scale.
 
 Floor 7, above evaluation. Called as sp.io.export_heatmap; used by whole_slides/results.
 """
@@ -15,7 +15,8 @@ from spatialsig import _keys
 from spatialsig._arguments import AnyPath, Key, checked
 from spatialsig._files import replaced
 from spatialsig.errors import InputError
-from spatialsig.io._scores import COLOURS, ScoredPatches, scored_patches
+from spatialsig.io._map_scores import ScoreRaster, map_scores
+from spatialsig.io._scores import COLOURS, scored_patches
 from spatialsig.slide.slides import Data
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def export_heatmap(
     *,
     table_key: Key = _keys.SIGNATURES_PRED,
     patches_key: Key = _keys.PATCHES,
+    map_key: Key | None = None,
     px_per_patch: Annotated[int, Field(ge=1, le=1024)] = 8,
     limits: tuple[float, float] | None = None,
 ) -> None:
@@ -43,14 +45,16 @@ def export_heatmap(
     data
         One slide: SpatialData or path of its store; not modified.
     path
-        File to write: ``*.ome.tif`` / ``*.ome.tiff`` for float32 scores with a pyramid, one px per patch and NaN where
-        there is none, readable by QuPath, Fiji and napari; ``*.png`` for colours, transparent where there is none.
+        File to write: ``*.ome.tif`` / ``*.ome.tiff`` for float32 scores with a pyramid, one px per patch (or bin of a map) and
+        NaN where there is none, readable by QuPath, Fiji and napari; ``*.png`` for colours, transparent where there is none.
     signature
         Which score.
     table_key, patches_key
         Table of scores, shapes element of the patches.
+    map_key
+        Image element of :func:`spatialsig.tl.signature_map` to write in place of patches.
     px_per_patch
-        Edge of a patch in the PNG.
+        Edge of a patch, or bin, in the PNG.
     limits
         Scores at the ends of the colours of the PNG; the 2nd and 98th percentile when None.
 
@@ -62,7 +66,7 @@ def export_heatmap(
     Raises
     ------
     KeyMissingError
-        If table, patches or signature do not exist.
+        If table, patches, map or signature do not exist.
     InputError
         If ``path`` has another extension, ``data`` is several slides, the table describes other patches, or no patch has a score.
     """
@@ -70,26 +74,29 @@ def export_heatmap(
     if not name.endswith((".ome.tif", ".ome.tiff", ".png")):
         msg = f"`path={str(path)!r}`: wanted *.ome.tif, *.ome.tiff or *.png."
         raise InputError(msg)
+    shown = map_scores(data, map_key, signature) if map_key else _of_patches(data, table_key, patches_key, signature)
+    if name.endswith(".png"):
+        um = shown.um_per_px / px_per_patch
+        _write_png(Path(path), shown.values, limits, px_per_patch, signature=signature, um_per_px=um)
+    else:
+        _write_tiff(Path(path), shown, signature)
+
+
+def _of_patches(data: Data, table_key: str, patches_key: str, signature: str) -> ScoreRaster:
     patches = scored_patches(data, table_key, patches_key)
     values = patches.values(signature)
     if not np.isfinite(values).any():
         msg = f"{patches.where}: signature {signature!r} has no score on any of {len(values)} patches; there is nothing to draw."
         raise InputError(msg)
     raster, corner = patches.raster(values)
-    if name.endswith(".png"):
-        um = patches.um_per_step / px_per_patch
-        _write_png(Path(path), raster, limits, px_per_patch, signature=signature, um_per_px=um)
-    else:
-        _write_tiff(Path(path), raster, corner, patches, signature)
+    return ScoreRaster(raster, patches.um_per_step, corner * patches.spec.image_um_per_px)
 
 
-def _write_tiff(
-    path: Path, raster: NDArray[np.float32], corner: NDArray[np.float64], patches: ScoredPatches, signature: str
-) -> None:
+def _write_tiff(path: Path, shown: ScoreRaster, signature: str) -> None:
     import tifffile
 
-    um, (y, x) = patches.um_per_step, (corner * patches.spec.image_um_per_px).tolist()
-    levels = [raster]
+    um, (y, x) = shown.um_per_px, shown.corner_um.tolist()
+    levels = [shown.values]
     while max(levels[-1].shape) > SMALLEST_LEVEL_PX:
         levels.append(_halved(levels[-1]))
     metadata: dict[str, Any] = {"axes": "YX", "Name": signature}

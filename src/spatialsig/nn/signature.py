@@ -1,6 +1,6 @@
 """The whole network: an H&E patch, and an expression embedding where there is one, to signature scores.
 
-Floor 1, above the ground floor. Used by 12 modules of inference, models, tl, train.
+Floor 1, above the ground floor. Used by 13 modules of inference, models, nn, tl, train.
 """
 
 from __future__ import annotations
@@ -182,14 +182,14 @@ class SignatureNet(nn.Module):
     def forward_all(self, image: Tensor, ae: Tensor | None = None, ae_present: Tensor | None = None) -> Prediction:
         """Everything the network predicts; arguments as in :meth:`forward`."""
         if self.config.fusion == "none":
-            return self._read(self.whiten(self.backbone(image)), None, None)
+            return self.read(self.whiten(self.backbone(image)), None, None)
         if self.stacking is not None and ae is not None:
             fused, alone = self.forward_both(image, ae, ae_present)
             code, keep = self.fusion.given(ae, ae_present, len(image))
             return fused._replace(mean=torch.where(keep, self.stacking(code, alone.mean, fused.mean), alone.mean))
         code, keep = self.fusion.given(ae, ae_present, len(image))
         embedded = self.fusion.embed(code, keep)
-        return self._read(self.whiten(self.features(image, embedded)), code, embedded)
+        return self.read(self.whiten(self.features(image, embedded)), code, embedded)
 
     def forward_both(
         self, image: Tensor, ae: Tensor, ae_present: Tensor | None = None
@@ -201,7 +201,7 @@ class SignatureNet(nn.Module):
         missing = self.fusion.embed(nothing, unseen)
         features = self.whiten(self.features(image, embedded))
         alone = self.whiten(self.features(image, missing)) if self.config.fusion == "token" else features
-        return self._read(features, code, embedded), self._read(alone, nothing, missing)
+        return self.read(features, code, embedded), self.read(alone, nothing, missing)
 
     def features(self, image: Tensor, embedded: Tensor) -> Tensor:
         """Features of the backbone ``(b, n_features)``, which sees ``embedded`` for fusion ``"token"`` only."""
@@ -209,7 +209,7 @@ class SignatureNet(nn.Module):
         features: Tensor = self.backbone(image) if tokens is None else self.backbone(image, tokens)
         return features
 
-    def _read(self, features: Tensor, code: Tensor | None, embedded: Tensor | None) -> Prediction:
+    def read(self, features: Tensor, code: Tensor | None, embedded: Tensor | None) -> Prediction:
         """Whitened features ``(b, n_features)`` and what is seen of the expression to predictions."""
         hidden = self.head[:-1](self.fusion(self.project(features), embedded))
         mean = self.linear(features) + self.head[-1](hidden)

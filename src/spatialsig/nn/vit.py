@@ -1,6 +1,6 @@
 """Vision transformer with a convolutional stem: H&E patches in, one feature vector each out.
 
-Floor 1, above the ground floor. Called as sp.ViTConfig; used by 15 modules of 6 rooms.
+Floor 1, above the ground floor. Called as sp.ViTConfig; used by 16 modules of 6 rooms.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from spatialsig import _keys
 from spatialsig._arguments import Fraction, Key, checked
 from spatialsig.errors import InputError
 from spatialsig.pl.drawing.canvas import ACCENT, SCORE_MAP, SECOND
+from spatialsig.pl.drawing.napari_layers import add_map, map_channel
 from spatialsig.pl.drawing.slide_panels import robust_limits
 from spatialsig.pl.drawing.values import shown_values
 from spatialsig.slide.coordinates import image_of, placed
@@ -42,6 +43,7 @@ def napari(
     image_key: Key = _keys.IMAGE,
     tissue_key: Key = _keys.TISSUE,
     cells_key: Key = _keys.CIRCLES,
+    map_key: Key = _keys.SIGNATURE_MAP,
     alpha: Fraction = 0.6,
     run: bool = True,
 ) -> Any:
@@ -61,8 +63,11 @@ def napari(
         Table of scores: measured (default) or predicted.
     patches_key, image_key, tissue_key, cells_key
         Elements to show.
+    map_key
+        Map of :func:`spatialsig.tl.signature_map`: where the slide has it and it shows ``signature``, it lies over the H&E in
+        the colours of its legend, and the patches are hidden below it.
     alpha
-        Opacity of the coloured patches, 0 to 1.
+        Opacity of the coloured patches, and of the map, 0 to 1.
     run
         Start napari's event loop, which returns when the window closes; False (in a notebook after ``%gui qt``, in
         scripts that continue) returns at once.
@@ -89,9 +94,11 @@ def napari(
     slide = next(open_slides(data))
     image_of(slide, image_key)
     has_patches = patches_key in slide.sdata.shapes
-    if signature is not None and not has_patches:
+    channel = map_channel(slide, map_key, signature)
+    if signature is not None and channel is None and not has_patches:
         slide.patches(patches_key)  # says how to make them
-    values = None if signature is None else shown_values(slide.patches(patches_key), signature, table_key)
+    coloured = signature is not None and (channel is None or _has_values(slide, signature, table_key, patches_key))
+    values = shown_values(slide.patches(patches_key), str(signature), table_key) if coloured else None
     viewer, layers = _open(slide)
     layers.add_sdata_image(slide.sdata, image_key, _keys.GLOBAL, multi=False)
     if cells_key in slide.sdata.shapes:
@@ -102,12 +109,21 @@ def napari(
         _outline(viewer.layers[tissue_key], SECOND)
     if has_patches:
         _add_patches(viewer, layers, slide, patches_key, values, signature, alpha)
+    if channel is not None:
+        viewer.layers[-1].visible = not has_patches
+        add_map(viewer, slide, map_key, str(signature), channel, alpha)
     _fit(viewer)
     if run:
         import napari as package
 
         package.run()
     return viewer
+
+
+def _has_values(slide: Slide, signature: str, table_key: str, patches_key: str) -> bool:
+    """Whether the patches have values of that name, beside the map that shows them."""
+    tables = slide.sdata.tables
+    return patches_key in slide.sdata.shapes and table_key in tables and signature in tables[table_key].var_names
 
 
 def _open(slide: Slide) -> tuple[Any, Any]:

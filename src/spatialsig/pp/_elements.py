@@ -1,6 +1,6 @@
 """Tissue and other elements in the pixels of the H&E, and the squares of the patches.
 
-Floor 7, above evaluation. Used by 6 modules of pp, whole_slides.
+Floor 7, above evaluation. Used by 7 modules of maps, pp, whole_slides.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from spatialsig.pp._segmentation import (
 )
 from spatialsig.slide.coordinates import XY, check_matrix, full_resolution, image_of, image_to_um, image_um_per_px
 from spatialsig.slide.parts import pixels_of, place_of
+from spatialsig.slide.patches import level_read
+from spatialsig.slide.records import PatchSpec
 from spatialsig.store.layout import levels_of
 from spatialsig.store.lazy_tables import element_of
 from spatialsig.store.stored.damage import computed
@@ -41,7 +43,6 @@ if TYPE_CHECKING:
     from geopandas import GeoDataFrame
     from numpy.typing import NDArray
 
-    from spatialsig.slide.records import PatchSpec
     from spatialsig.slide.slides import Slide
 
 LAZYSLIDE_COLUMN = "tissue_id"  # on the tissues and tiles of LazySlide / wsidata
@@ -207,6 +208,29 @@ def check_resolution(slide: Slide, um_per_px: float, scan_um_per_px: float) -> N
             f"ask for {scan_um_per_px:.3f} or more."
         )
         raise InputError(msg)
+
+
+def patch_spec(
+    slide: Slide, *, patch_px: int, um_per_px: float, stride_um: float, min_tissue: float, image_key: str
+) -> PatchSpec:
+    """Sizes in pixels of this slide's scan; refuses what the image cannot give."""
+    full = full_resolution(image_of(slide, image_key))
+    height, width = full.sizes["y"], full.sizes["x"]
+    scan = image_um_per_px(slide, image_key)
+    check_resolution(slide, um_per_px, scan)
+    size_l0 = round(patch_px * um_per_px / scan)
+    if size_l0 > min(height, width):
+        msg = (
+            f"slide {slide.name!r}: a patch of {patch_px} px at {um_per_px:g} µm/px covers {size_l0} px of image "
+            f"{image_key!r}, which has only {height} x {width} px (y, x); make `patch_px` smaller."
+        )
+        raise InputError(msg)
+    level, resample = level_read(slide, image_key, size_l0=size_l0, out_px=patch_px)
+    return PatchSpec(
+        image_key=image_key, patch_px=patch_px, um_per_px=um_per_px, size_l0=size_l0,
+        stride_l0=max(1, round(stride_um / scan)), image_um_per_px=scan, min_tissue=min_tissue, level=level,
+        resample=resample,
+    )  # fmt: skip
 
 
 def write_patches(

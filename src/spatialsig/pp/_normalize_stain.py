@@ -1,6 +1,6 @@
 """The stains of every slide, and the matrix that gives its patches the colours of one reference.
 
-Floor 7, above evaluation. Called as sp.pp.normalize_stain; used by 4 modules of cli, pipeline, whole_slides.
+Floor 7, above evaluation. Called as sp.pp.normalize_stain; used by 5 modules of cli, maps, pipeline, whole_slides.
 """
 
 from __future__ import annotations

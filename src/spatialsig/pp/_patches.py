@@ -15,18 +15,17 @@ from spatialsig import _keys
 from spatialsig._arguments import Count, Fraction, Key, Micrometres, Natural, NewKey, UmPerPx, checked
 from spatialsig.errors import InputError
 from spatialsig.geometry.grid import patch_origins, points_in_patches
-from spatialsig.pp._elements import check_resolution, tissue_of, write_patches
+from spatialsig.pp._elements import patch_spec, tissue_of, write_patches
 from spatialsig.pp._segmentation import tissue_fraction
 from spatialsig.slide.added import check_added
-from spatialsig.slide.coordinates import full_resolution, image_of, image_um_per_px, positions, um_to_image
+from spatialsig.slide.coordinates import full_resolution, image_of, positions, um_to_image
 from spatialsig.slide.each import map_slides
-from spatialsig.slide.patches import level_read
-from spatialsig.slide.records import PatchSpec
 from spatialsig.slide.slides import Data
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from spatialsig.slide.records import PatchSpec
     from spatialsig.slide.slides import Slide
 
 PATCH_PX, UM_PER_PX = 224, 0.5
@@ -112,7 +111,14 @@ def make_patches(
 
 def _cut(slide: Slide, *, asked: _Asked) -> None:
     check_added(slide, asked.key_added, made_by="pp.make_patches")
-    spec = _spec(slide, asked.size, asked.stride_um, asked.min_tissue, asked.image_key)
+    spec = patch_spec(
+        slide,
+        patch_px=asked.size.px,
+        um_per_px=asked.size.um_per_px,
+        stride_um=asked.stride_um,
+        min_tissue=asked.min_tissue,
+        image_key=asked.image_key,
+    )
     _lay(slide, spec, _origins(slide, spec, asked.around), asked.tissue_key, asked.cells, asked.key_added)
 
 
@@ -171,27 +177,6 @@ def _stride(size: _Size, stride_um: float | None, overlap: float | None) -> floa
     if stride_um is not None:
         return stride_um
     return size.um
-
-
-def _spec(slide: Slide, size: _Size, stride_um: float, min_tissue: float, image_key: str) -> PatchSpec:
-    """Sizes in pixels of this slide's scan; refuses what the image cannot give."""
-    full = full_resolution(image_of(slide, image_key))
-    height, width = full.sizes["y"], full.sizes["x"]
-    scan = image_um_per_px(slide, image_key)
-    check_resolution(slide, size.um_per_px, scan)
-    size_l0 = round(size.um / scan)
-    if size_l0 > min(height, width):
-        msg = (
-            f"slide {slide.name!r}: a patch of {size.px} px at {size.um_per_px:g} µm/px covers {size_l0} px of image "
-            f"{image_key!r}, which has only {height} x {width} px (y, x); make `patch_px` smaller."
-        )
-        raise InputError(msg)
-    level, resample = level_read(slide, image_key, size_l0=size_l0, out_px=size.px)
-    return PatchSpec(
-        image_key=image_key, patch_px=size.px, um_per_px=size.um_per_px, size_l0=size_l0,
-        stride_l0=max(1, round(stride_um / scan)), image_um_per_px=scan, min_tissue=min_tissue, level=level,
-        resample=resample,
-    )  # fmt: skip
 
 
 def _origins(slide: Slide, spec: PatchSpec, around: str | None) -> NDArray[np.int64]:

@@ -80,7 +80,7 @@ class NucleiRasters:
         last = np.minimum(last + 1, limit)
         if (last <= first).any():
             return None
-        stain, density = _read_stain(self._levels[level], factor, name=self._name, window=(first, last))
+        stain, density = read_stain(self._levels[level], factor, name=self._name, window=(first, last))
         raster = nuclear_contrast(stain, density, um_per_px=um_per_px * float(scale.mean()))
         return raster, origin + first * scale, scale
 
@@ -100,7 +100,7 @@ class NucleiRasters:
 
     def _stain(self, level: int, factor: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         if (level, factor) not in self._stains:
-            self._stains[level, factor] = _read_stain(self._levels[level], factor, name=self._name)
+            self._stains[level, factor] = read_stain(self._levels[level], factor, name=self._name)
         return self._stains[level, factor]
 
 
@@ -108,7 +108,7 @@ def _open(level: ImageLevel) -> Any:
     return zarr.open_array(level.pixels, mode="r") if isinstance(level.pixels, Path) else level.pixels
 
 
-def _read_stain(
+def read_stain(
     level: ImageLevel, factor: int, *, name: str, window: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Haematoxylin and optical density of a level or of a window (first and last x, y), means of ``factor`` x ``factor`` px."""

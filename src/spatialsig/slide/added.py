@@ -1,6 +1,6 @@
 """What a function may replace by its result: what it made before, and nothing else.
 
-Floor 4, above train. Used by 11 modules of labels, pp, slide, tl.
+Floor 4, above train. Used by 12 modules of labels, maps, pp, slide, tl.
 """
 
 from __future__ import annotations
@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 # functions that make the same kind of thing, so that one may replace what another made
 _ALIKE = {"pp.import_patches": "pp.make_patches", "tl.cross_validate": "tl.predict"}
 # section of the attributes, or record of the table, by which results of early versions are known
-_SECTIONS = {"pp.make_patches": "patches", "pp.find_tissue": "find_tissue", "tl.attention": "attention"}
+_SECTIONS = {
+    "pp.make_patches": "patches",
+    "pp.find_tissue": "find_tissue",
+    "tl.attention": "attention",
+    "tl.signature_map": "signature_map",
+}
 
 
 def check_added(slide: Slide, key: str, *, made_by: str, name: str = "key_added") -> None:

@@ -1,6 +1,6 @@
 """The three frames of a slide: micrometres, the ``global`` coordinate system, and pixels of the H&E.
 
-Floor 4, above train. Used by 30 modules of expression, io, labels, pl, pp, slide, tl, whole_slides.
+Floor 4, above train. Used by 33 modules of expression, inference, io, labels, maps, pl, pp, slide, whole_slides.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # what takes an H&E alone
 _WITHOUT_CELLS = (
     "`sp.pp.find_tissue`, `sp.pp.make_patches`, `sp.pp.qc_patches`, `sp.pp.normalize_stain`, `sp.tl.embed_patches`, `sp.tl.predict`, "
-    "`sp.tl.attention`, `sp.pl.patches` or `sp.pl.compare(..., signatures_key=None)`"
+    "`sp.tl.attention`, `sp.tl.signature_map`, `sp.pl.patches` or `sp.pl.compare(..., signatures_key=None)`"
 )
 _P = ParamSpec("_P")
 _R = TypeVar("_R")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ._vit import train_vit
 
     predict_files: Callable[..., pd.DataFrame]
+    signature_map: Callable[..., pd.DataFrame]
 
 __all__ = [
     "aggregate_patches",
@@ -48,6 +49,7 @@ __all__ = [
     "predict_files",
     "pretrain_vit",
     "score_cells",
+    "signature_map",
     "summarise",
     "train_autoencoder",
     "train_ensemble",
@@ -55,7 +57,7 @@ __all__ = [
 ]
 
 # tools made of functions of `io`, `pp` and `tl` lie above these rooms: name -> the room that holds it
-ABOVE = {"predict_files": "spatialsig.whole_slides"}
+ABOVE = {"predict_files": "spatialsig.whole_slides", "signature_map": "spatialsig.maps"}
 
 # each function brings its own heavy packages, on first use
 _of_this_room, _, _ = lazy_loader.attach(

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import torch
 from pydantic import Field
-from spatialdata.models import Image2DModel
-from spatialdata.transformations import Scale, Sequence, Translation, get_transformation
 
 from spatialsig import _keys
 from spatialsig._arguments import Count, Key, NewKey, checked
@@ -25,11 +23,11 @@ from spatialsig.data.passes import ahead
 from spatialsig.errors import InputError
 from spatialsig.inference.inputs import AHEAD, ModelInputs, inputs_name
 from spatialsig.inference.provenance import why_absent
+from spatialsig.inference.rasters import Raster
 from spatialsig.models.ensemble import SignatureModel, members_of, placed, weights_hash
 from spatialsig.models.scalers import standardised_embedding
 from spatialsig.nn.saliency import can_roll_out, integrated_gradients, rollout, summed_cells
 from spatialsig.slide.added import check_added
-from spatialsig.slide.coordinates import XY, image_of
 from spatialsig.slide.each import map_slides
 from spatialsig.slide.parts import obsm_of
 from spatialsig.slide.slides import Data
@@ -39,7 +37,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from spatialsig.models import SignatureViT
-    from spatialsig.slide.records import PatchSpec
     from spatialsig.slide.slides import Slide
 
 METHODS = ("gradient", "rollout")
@@ -158,7 +155,12 @@ def _draw(
     inputs = ModelInputs.of(shown, model, signatures_key=signatures_key, use_rep=use_rep)
     rows = shown.rows_named(patches)
     ae = inputs.embedding_of(rows)
-    raster = _Raster(shown.spec, shown.origins[rows], asked)
+    raster = Raster(
+        shown.origins[rows],
+        asked.names,
+        cell_l0=shown.spec.size_l0 * asked.cell_px / shown.spec.patch_px,
+        cells=-(-shown.spec.patch_px // asked.cell_px),
+    )
     with placed(model, device), progress_bar(f"attention {slide.name}", total=len(rows), unit="patch") as bar:
         for batch, images in ahead(in_batches(shown.source(rows), BATCH), depth=AHEAD):
             raster.add(batch, _maps(model, images, None if ae is None else ae[batch], asked))
@@ -173,7 +175,13 @@ def _draw(
         "origin_l0": raster.origin.tolist(),
     }
     sources = [*shown.pixel_parts, *([] if use_rep is None else [obsm_of(signatures_key, use_rep)])]
-    slide.put(key_added, raster.element(slide), made_by="tl.attention", sources=sources, attrs={"attention": made})
+    slide.put(
+        key_added,
+        raster.element(slide, shown.spec.image_key),
+        made_by="tl.attention",
+        sources=sources,
+        attrs={"attention": made},
+    )
 
 
 def _asked(
@@ -240,35 +248,3 @@ def _rolled_out(model: SignatureViT, pixels: Tensor, code: Tensor | None, presen
     maps = backbone.forward_attention(pixels, *extra)
     from_class = getattr(getattr(backbone, "config", None), "pool", "class") == "class"
     return rollout(maps, n_prefix=backbone.n_prefix, grid=grid, from_class=from_class)
-
-
-class _Raster:
-    """Maps of patches laid beside and over each other, one pixel per cell."""
-
-    def __init__(self, spec: PatchSpec, origins: NDArray[np.int64], asked: _Asked) -> None:
-        self.spec, self.asked = spec, asked
-        self.cells = -(-spec.patch_px // asked.cell_px)
-        self.cell_l0 = spec.size_l0 * asked.cell_px / spec.patch_px
-        self.origin = origins.min(axis=0)  # y, x
-        self.corner = np.rint((origins - self.origin) / self.cell_l0).astype(np.int64)
-        height, width = (self.corner.max(axis=0) + self.cells).tolist()
-        self.total = np.zeros((len(asked.names), height, width), np.float32)
-        self.count = np.zeros((height, width), np.int32)
-
-    def add(self, chosen: NDArray[np.int64], maps: NDArray[np.float32]) -> None:
-        for (y, x), values in zip(self.corner[chosen].tolist(), maps, strict=True):
-            self.total[:, y : y + self.cells, x : x + self.cells] += values
-            self.count[y : y + self.cells, x : x + self.cells] += 1
-
-    def element(self, slide: Slide) -> Any:
-        """Image element in the frame of the H&E."""
-        with np.errstate(invalid="ignore"):
-            mean = np.where(self.count > 0, self.total / self.count, np.float32(np.nan))
-        in_image = [Scale([self.cell_l0, self.cell_l0], axes=XY), Translation(self.origin[::-1].astype(float), axes=XY)]
-        frames = get_transformation(image_of(slide, self.spec.image_key), get_all=True)
-        return Image2DModel.parse(
-            mean.astype(np.float32),
-            dims=("c", "y", "x"),
-            c_coords=list(self.asked.names),
-            transformations={name: Sequence([*in_image, frame]) for name, frame in frames.items()},
-        )

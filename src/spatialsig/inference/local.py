@@ -1,0 +1,59 @@
+"""Scores of the places inside the patches of a slide, in the units of the labels.
+
+Floor 5, above slide. Used by maps/dense, maps/signature_map.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from spatialsig.errors import InputError
+from spatialsig.models.ensemble import members_of
+from spatialsig.nn.device import computed_in, fast_matmul, microbatch_size
+from spatialsig.nn.local import has_places, local_scores
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from spatialsig.models.ensemble import SignatureModel
+
+
+def reads_places(model: SignatureModel) -> bool:
+    """Whether :func:`scores_of_places` can be asked of a model."""
+    return all(has_places(member.net) for member in members_of(model))
+
+
+def check_places(model: SignatureModel) -> None:
+    """Refuse a model of which nothing below its patches is known."""
+    if not reads_places(model):
+        kinds = sorted({type(getattr(member.net, "backbone", member.net)).__name__ for member in members_of(model)})
+        msg = (
+            f"`method='token'` reads the tokens of a network that averages them, as `sp.tl.train_vit` makes by default; the "
+            f"backbone of this model ({', '.join(kinds)}) gives one vector for a patch. Use `method='patch'`."
+        )
+        raise InputError(msg)
+
+
+def scores_of_places(
+    model: SignatureModel, images: NDArray[np.uint8], *, edges: int, precision: str
+) -> NDArray[np.float32]:
+    """Scores ``(n, n_signatures, edges, edges)`` of the squares of patches, the mean over the members, from the H&E alone.
+
+    Their mean over a patch is the score that :meth:`~spatialsig.models.SignatureViT.predict` gives it. The model lies on
+    its device already.
+    """
+    total = np.zeros((len(images), len(model.signatures), edges, edges), np.float64)
+    members = members_of(model)
+    for member in members:
+        device = next(member.net.parameters()).device
+        scale, offset = (np.asarray(values)[:, None, None] for values in (member.target_std, member.target_mean))
+        size = microbatch_size(images.shape, device)
+        with fast_matmul(), computed_in(precision, device):
+            for start in range(0, len(images), size):
+                pixels = torch.from_numpy(np.ascontiguousarray(images[start : start + size])).to(device)
+                found = local_scores(member.net, pixels, edges=edges)  # type: ignore[arg-type]
+                total[start : start + size] += (found.float().cpu().numpy() * scale + offset) / len(members)
+    return total.astype(np.float32)
