@@ -431,3 +431,35 @@ def test_names_and_counts_are_looked_at_once_as_long_as_their_files_stay(store: 
     np.testing.assert_array_equal(matrices.rows_of(third.X, rows).toarray(), truth.X[rows].toarray())
     with pytest.raises(StoreError, match="was replaced"):
         first.names[np.array([1])]
+
+
+def test_what_is_asked_of_a_part_is_asked_once_as_long_as_its_files_stay(store: Path) -> None:
+    """An answer is that of other values once the part is replaced, set, or another file at the same place."""
+    asked: list[str] = []
+    place = store / "tables" / "table"
+
+    def ask(table: StoredTable, part: str) -> float:
+        def find() -> float:
+            asked.append(part)
+            section, _, name = part.partition("/")
+            values = table.X if section == "X" else getattr(table, section)[name]
+            return float(matrices.rows_of(values, np.array([0, 5])).sum() if section == "X" else np.sum(values))
+
+        return table.found(part, "sum", find)
+
+    first = StoredTable.open(place)
+    answers = {part: ask(first, part) for part in ("X", "obsm/spatial", "obs/cell_area")}
+    sp.pp.normalize(store, layer="again")  # replaces another part of the table
+    again = StoredTable.open(place)
+    assert {part: ask(again, part) for part in answers} == answers
+    assert asked == list(answers)
+    again.obsm["spatial"] = again.obsm["spatial"] + 1.0  # set in memory
+    again.obs["cell_area"] = again.obs["cell_area"] * 2
+    again.var.index = again.var.index[::-1]  # columns have other names
+    assert ask(again, "obsm/spatial") > answers["obsm/spatial"]
+    assert ask(again, "obs/cell_area") == pytest.approx(2 * answers["obs/cell_area"])
+    ask(again, "X")
+    assert asked == [*answers, "obsm/spatial", "obs/cell_area", "X"]
+    values = zarr.open_array(place / "obs" / "cell_area", mode="r+")  # another program writes into a chunk
+    values[0] = values[0] + 1000.0
+    assert ask(StoredTable.open(place), "obs/cell_area") == pytest.approx(answers["obs/cell_area"] + 1000.0, rel=1e-6)

@@ -10,12 +10,12 @@ Floor 4, above train. Used by cli/project_commands, io/_verify, slide/added, sli
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from spatialsig import _keys
-from spatialsig._checks import first_few
 from spatialsig._hashing import json_hash
 from spatialsig.errors import AlignmentError, InputError, StaleError
 from spatialsig.slide.coordinates import check_squares, image_to_um
@@ -27,20 +27,23 @@ from spatialsig.slide.parts import (
     MEMBERS,
     PLACE,
     STAIN,
+    changed_by_hand,
     described,
     level_of,
     what_is_made,
     with_levels,
 )
+from spatialsig.store.stored.table import StoredTable
 from spatialsig.store.tables import parts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     import pandas as pd
 
     from spatialsig.slide.slides import Slide
 
+T = TypeVar("T")
 LINEAGE = "lineage"  # under attrs["spatialsig"]
 MADE_BY, CONTENT, HELD, SOURCES, SPOTS = "made_by", "content", "held", "from", "spots"
 FRESH, STALE, CHANGED = "fresh", "stale", "changed"  # states of a part
@@ -208,28 +211,17 @@ class Lineage:
         for part, entry in self.entries.items():
             if not entry.get(MADE_BY) or self.fingerprint(part) is None:
                 continue
-            reasons, edited = list(dict.fromkeys(self.stale(part))), list(self._edits(part))
+            reasons, aspects = list(dict.fromkeys(self.stale(part))), self.by_hand(part)
+            edited = [changed_by_hand(self.slide, part, aspects, entry[MADE_BY])] if aspects else []
             made = {"what": what_is_made(part, entry[MADE_BY]), "part": part, "made_by": f"sp.{entry[MADE_BY]}"}
             state = STALE if reasons else CHANGED if edited else FRESH
             made |= {"state": state, "detail": " ".join(reasons + edited)}
             yield made | {"made_from": ", ".join(source for source in entry[SOURCES] if not level_of(source))}
 
-    def _edits(self, part: str) -> Iterator[str]:
-        """A sentence where a part was changed by hand."""
-        aspects = self.by_hand(part)
-        if aspects:
-            what = first_few([described(self.slide, f"{part}/{aspect}" if aspect else part) for aspect in aspects])
-            made_by = self.entries[part][MADE_BY]
-            use = f"what was changed by hand is used as it is, until `sp.{made_by}` is called again"
-            if f"{part}/{aspects[0]}".rstrip("/").endswith(f"/obs/{_keys.FOLD}"):
-                use = "that has no effect: folds are those of `sp.pp.split`, which is to be called for others"
-            were = f"changed since `sp.{made_by}` wrote {'it' if len(aspects) == 1 else 'them'}"
-            yield f"slide {self.slide.name!r}: {what} {were}; {use}."
-
     def fingerprint(self, part: str) -> str | None:
         """Hash of what a part holds now; None where it is not there or holds what is not in memory."""
         if part not in self._prints:
-            self._prints[part] = self._fingerprint(part)
+            self._prints[part] = self._once(part, "fingerprint", partial(self._fingerprint, part))
         return self._prints[part]
 
     def _fingerprint(self, part: str) -> str | None:
@@ -266,8 +258,13 @@ class Lineage:
         """What tells a selection of a part from another one; empty where nothing does."""
         if part.partition("/")[2].startswith(COLUMNS):
             return {} if (frame := self._frame(part)) is None else {"n": [len(frame)]}
-        numbers = self._numbers_of(part)
-        return {} if numbers is None else numbers.spots
+        return self._once(part, "spots", lambda: {} if (numbers := self._numbers_of(part)) is None else numbers.spots)
+
+    def _once(self, part: str, what: str, find: Callable[[], T]) -> T:
+        """What ``find`` says of a part; of one that stays in its store, once for as long as its files stay."""
+        key, _, aspect = part.partition("/")
+        table = self.slide.sdata.tables.get(key)
+        return table.found(self._place(key, aspect), what, find) if isinstance(table, StoredTable) else find()
 
     def _of_place(self, image_key: str) -> str | None:
         try:
@@ -283,17 +280,18 @@ class Lineage:
             table = self.slide.sdata.tables.get(key)
             self._numbers[part] = None
             if table is not None:
-                aspect = self._assigned(key, aspect) if aspect.startswith(MEMBERS) else aspect or "X"
-                self._numbers[part] = Numbers.of(table, aspect, self._kept)
+                self._numbers[part] = Numbers.of(table, self._place(key, aspect), self._kept)
         return self._numbers[part]
 
-    def _assigned(self, table_key: str, aspect: str) -> str:
-        """Where the membership in patches stands; nowhere once cells are assigned to those of another key."""
+    def _place(self, table_key: str, aspect: str) -> str:
+        """Where a part of a table stands; a membership in patches nowhere once cells are assigned to those of another key."""
+        if not aspect.startswith(MEMBERS):
+            return aspect or "X"
         assigned = self.slide.params(table_key).get("assign_cells", {}).get("patches_key")
         return f"obsm/{_keys.MEMBERSHIP}" if assigned in (None, aspect.removeprefix(MEMBERS)) else ""
 
     def _is_same(self, part: str, before: str, spots: Mapping[str, Any] | None, *, by_row: bool) -> bool:
-        now, numbers = self.fingerprint(part), self._numbers_of(part)
-        if now is None or now == before or spots is None or numbers is None:
+        now = self.fingerprint(part)
+        if now is None or now == before or spots is None or (numbers := self._numbers_of(part)) is None:
             return now is None or now == before
         return numbers.is_selection(spots) and (by_row or list(numbers.values.shape) == list(spots["n"]))

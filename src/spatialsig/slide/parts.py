@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from spatialsig import _keys
+from spatialsig._checks import first_few
 from spatialsig.store.layout import levels_of
 
 if TYPE_CHECKING:
@@ -109,3 +110,13 @@ def described(slide: Slide, part: str) -> str:
     sdata = slide.sdata
     kind = "table" if key in sdata.tables else "image" if key in sdata.images else "shapes"
     return f"{kind} {key!r}"
+
+
+def changed_by_hand(slide: Slide, part: str, aspects: list[str], made_by: str) -> str:
+    """A sentence on what of a part was changed by hand (``""`` for itself), after the function ``made_by`` wrote it."""
+    what = first_few([described(slide, f"{part}/{aspect}" if aspect else part) for aspect in aspects])
+    use = f"what was changed by hand is used as it is, until `sp.{made_by}` is called again"
+    if f"{part}/{aspects[0]}".rstrip("/").endswith(f"/obs/{_keys.FOLD}"):
+        use = "that has no effect: folds are those of `sp.pp.split`, which is to be called for others"
+    were = f"changed since `sp.{made_by}` wrote {'it' if len(aspects) == 1 else 'them'}"
+    return f"slide {slide.name!r}: {what} {were}; {use}."

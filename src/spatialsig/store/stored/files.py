@@ -9,7 +9,7 @@ import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -20,11 +20,12 @@ from spatialsig.store.matrices import is_large, left_in_store, replaced
 from spatialsig.store.stored.damage import decoding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Hashable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+T = TypeVar("T")
 FEW = 64  # names that are kept once they were read: those that fingerprints are told by
 INDEX = "_index"  # name of a column of row names that has none
 
@@ -39,10 +40,13 @@ class TableFiles:
         self.place = place
         self.group = zarr.open_group(place, mode="r", use_consolidated=False)
         self._opened = _states(place)
+        self._names: dict[str, list[str]] = {}
 
     def names_in(self, section: str) -> list[str]:
-        """Names of the entries of a section, in the order of the store."""
-        return list(self.group[section]) if section in self.group else []  # type: ignore[arg-type]
+        """Names of the entries of a section, in the order of the store, when the table was opened."""
+        if section not in self._names:
+            self._names[section] = list(self.group[section]) if section in self.group else []  # type: ignore[arg-type]
+        return self._names[section]
 
     def read(self, part: str) -> Any:
         """A part such as ``obsm/spatial``, or a large matrix as an object that reads its rows.
@@ -85,6 +89,11 @@ class TableFiles:
         """
         return _made(_Part(self.place, part, frozenset(self._state(part).items()), make))
 
+    def found(self, parts: tuple[str, ...], what: Hashable, find: Callable[[], T]) -> T:
+        """What ``find`` says of some parts, asked once for as long as their files stay; nothing large: a thousand answers are kept."""
+        state = frozenset(file for part in parts for file in self._state(part).items())
+        return cast("T", _found(_Question(self.place, parts, state, what, find)))
+
     def _state(self, part: str) -> dict[str, tuple[int, int]]:
         """Files of a part when the table was opened."""
         return {name: state for name, state in self._opened.items() if name.startswith(f"{part}/")}
@@ -98,6 +107,22 @@ class _Part:
     part: str
     state: frozenset[tuple[str, tuple[int, int]]]
     make: Callable[[], Any] = field(compare=False)
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What is asked of parts whose files are in one state."""
+
+    place: Path
+    parts: tuple[str, ...]
+    state: frozenset[tuple[str, tuple[int, int]]]
+    what: Hashable
+    find: Callable[[], Any] = field(compare=False)
+
+
+@lru_cache(maxsize=1024)
+def _found(question: _Question) -> Any:
+    return question.find()
 
 
 @lru_cache(maxsize=32)  # a matrix holds where its rows begin: 8 MB for a million

@@ -1,6 +1,6 @@
 """A table of many rows of which only what somebody asks for is read.
 
-Floor 1, above the ground floor. Used by 7 modules of pp, slide, store.
+Floor 1, above the ground floor. Used by 8 modules of pp, slide, store.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, MutableMapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
 
 import anndata as ad
@@ -23,8 +23,10 @@ from spatialsig.store.metadata import quiet_names
 from spatialsig.store.stored.files import StoredNames, TableFiles, chosen, n_rows, text_array
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+T = TypeVar("T")
 FRAME_VERSION = "0.2.0"  # of frames with a part for each column
 MANY = 100_000  # rows from which a table stays in its store
 ALIGNED = {"obsm": (0, 0), "varm": (1, 1), "obsp": (0, 0), "varp": (1, 1), "layers": (0, 1)}  # axes of their entries
@@ -70,6 +72,10 @@ class Entries(MutableMapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._names)
+
+    def is_stored(self, name: str) -> bool:
+        """Whether an entry is the one of the store."""
+        return name in self._names and name not in self._set
 
 
 class Columns:
@@ -120,6 +126,10 @@ class Columns:
     def columns(self) -> pd.Index:
         """Names of the columns."""
         return pd.Index(list(self._entries)) if self._whole is None else self._whole.columns
+
+    def is_stored(self, name: str) -> bool:
+        """Whether a column is the one of the store; in a whole frame, which others may have written into, none is."""
+        return self._whole is None and self._entries.is_stored(name)
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -205,6 +215,15 @@ class StoredTable:
     def var_names(self) -> pd.Index:
         """Names of the columns."""
         return self.var.index
+
+    def found(self, part: str, what: str, find: Callable[[], T]) -> T:
+        """What ``find`` says of ``X``, ``obs/key``, ``obsm/key`` or ``layers/key``, asked once for as long as its files stay."""
+        section, _, name = part.partition("/")
+        holder = {"X": self._x, "obs": self.obs, "obsm": self.obsm, "layers": self.layers}.get(section)
+        if holder is None or not holder.is_stored(name or section):
+            return find()
+        columns = tuple(self.var_names) if section in ("X", "layers") else ()
+        return self.files.found((part, self.names.part), (what, columns), find)
 
     def sample(self) -> ad.AnnData:
         """Few rows, among them all kinds by which spatialdata tells whether a table is valid."""
