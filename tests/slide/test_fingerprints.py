@@ -13,11 +13,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import spatialdata as sd
+import zarr
 from scipy import sparse
+from spatialdata.models import Image2DModel
+from spatialdata.transformations import get_transformation
 
 import spatialsig as sp
 from spatialsig._hashing import json_hash
-from spatialsig.slide.fingerprints import Kept, Numbers, of_column
+from spatialsig.slide import fingerprints
+from spatialsig.slide.coordinates import full_resolution
+from spatialsig.slide.fingerprints import Kept, Numbers, of_column, of_pixels
 from spatialsig.slide.slides import open_slides
 from spatialsig.store import snapshot
 from spatialsig.store.tables import parts_of
@@ -211,3 +216,40 @@ def test_a_column_has_the_sum_of_the_hashes_of_pandas(key: str, names: list[Any]
     text = column.astype(str).astype(object).where(column.notna(), "nan").set_axis(frame.index.astype(object))
     total = int(pd.util.hash_pandas_object(text, index=True).to_numpy().sum(dtype=np.uint64))
     assert of_column(frame, key, Kept()) == json_hash([4, total]) == of_column(frame[::-1], key, Kept())
+
+
+@pytest.mark.parametrize("edge", [512, 1536], ids=["whole", "three blocks"])
+def test_pixels_are_read_once_as_long_as_their_files_stay(
+    toy: sd.SpatialData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edge: int
+) -> None:
+    """Also where another program writes into a chunk; and what is made of an image in memory is not taken for it."""
+    pixels = np.random.default_rng(1).integers(0, 255, (3, edge, edge)).astype(np.uint8)
+    place = get_transformation(toy["he_image"])
+    del toy.images["he_image"]
+    toy.images["he_image"] = Image2DModel.parse(
+        pixels, dims=("c", "y", "x"), c_coords=["r", "g", "b"], transformations={"global": place}
+    )
+    sp.io.write(toy, tmp_path / "slide.zarr")
+    store, reads = tmp_path / "slide.zarr", []
+    compute = fingerprints.compute
+
+    def counted(*blocks: Any, **options: Any) -> Any:
+        reads.append(len(blocks))
+        return compute(*blocks, **options)
+
+    monkeypatch.setattr(fingerprints, "compute", counted)
+
+    def look() -> str | None:
+        return of_pixels(next(iter(open_slides(store))).sdata.images["he_image"])
+
+    first = look()
+    assert look() == first == of_pixels(Image2DModel.parse(pixels, dims=("c", "y", "x")))
+    assert len(reads) == 2  # once from the files, once in memory
+    image = next(iter(open_slides(store))).sdata.images["he_image"]
+    turned = full_resolution(image)[:, ::-1]
+    assert of_pixels(turned) not in (None, first)
+    array = zarr.open_array(store / "images" / "he_image" / "s0", mode="r+")
+    at = slice(256, 512) if edge == 512 else slice(768, 1024)  # of the blocks that are looked at
+    array[:, at, at] = pixels[:, at, at] = 255 - pixels[:, at, at]
+    changed = look()
+    assert changed == of_pixels(Image2DModel.parse(pixels, dims=("c", "y", "x"))) != first

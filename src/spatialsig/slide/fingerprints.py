@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import compress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -22,10 +22,11 @@ from spatialsig import _keys
 from spatialsig._hashing import json_hash
 from spatialsig.data.level_pixels import is_lazy
 from spatialsig.slide.coordinates import full_resolution
-from spatialsig.store.chunk_files import check_whole, sources_of
+from spatialsig.store.chunk_files import check_whole, sources_of, states_of
 from spatialsig.store.layout import levels_of
 from spatialsig.store.matrices import is_stored, rows_of, value_blocks
-from spatialsig.store.stored.damage import computed, decoding
+from spatialsig.store.stored.answers import ANSWERS
+from spatialsig.store.stored.damage import decoding
 from spatialsig.store.stored.files import StoredNames
 from spatialsig.store.stored.table import Columns, row_names
 
@@ -187,17 +188,28 @@ def of_pixels(image: DataArray | DataTree, number: int = 0) -> str | None:
 
 
 def _of_blocks(level: DataArray, *, whole: int) -> str:
+    """As :func:`of_pixels`; of a level in a store once for as long as the files of these blocks stay."""
     height, width = level.sizes["y"], level.sizes["x"]
-    if level.size <= whole:
-        return json_hash([height, width, _checksums(computed(level))])
-    blocks = []
-    for share in (0.25, 0.5, 0.75):
-        y, x = (int(share * size) // BLOCK_PX * BLOCK_PX for size in (height, width))  # no block lies in two chunks
-        blocks.append(level[:, y : y + BLOCK_PX, x : x + BLOCK_PX].data)
+    channels, blocks = slice(0, level.sizes["c"]), [(slice(0, height), slice(0, width))]
+    if level.size > whole:
+        blocks = []
+        for share in (0.25, 0.5, 0.75):
+            y, x = (int(share * size) // BLOCK_PX * BLOCK_PX for size in (height, width))  # no block lies in two chunks
+            blocks.append((slice(y, min(y + BLOCK_PX, height)), slice(x, min(x + BLOCK_PX, width))))
+    regions = tuple((channels, *block) for block in blocks)
+    state = states_of(level, regions)
+    if state is None:
+        return _of_regions(level, regions)
+    return ANSWERS.of((level.shape, level.dtype.str, state), partial(_of_regions, level, regions))
+
+
+def _of_regions(level: DataArray, regions: tuple[tuple[slice, ...], ...]) -> str:
+    blocks = [level[region].data for region in regions]
     # stored blocks are read faster than threads are started
     with decoding(lambda: sources_of(level)):
         pixels = compute(*blocks, scheduler=None if is_lazy(level) else "synchronous")  # type: ignore[no-untyped-call]
-    return json_hash([height, width, [_checksums(np.asarray(block)) for block in pixels]])
+    found = [_checksums(np.asarray(block)) for block in pixels]
+    return json_hash([level.sizes["y"], level.sizes["x"], found[0] if len(found) == 1 else found])
 
 
 def of_column(frame: pd.DataFrame | Columns, key: str, kept: Kept) -> str | None:

@@ -42,6 +42,7 @@ class _Grid(NamedTuple):
     """How many chunks lie along each axis, and how their files are named."""
 
     counts: tuple[int, ...]
+    steps: tuple[int, ...]  # values along each axis of a chunk
     start: str
     separator: str
     fill_value: Any
@@ -129,6 +130,28 @@ def chunks_of(array: Path) -> Chunks:
     return _kept(array, stamps)
 
 
+def states_of(level: DataArray, regions: Iterable[tuple[slice, ...]]) -> tuple[tuple[str, int, int], ...] | None:
+    """Name, time and size of the files that hold regions of an array; None of one that is not read as it is stored."""
+    name, sources = getattr(level.data, "name", ""), sources_of(level)
+    if len(sources) != 1 or set(level.data.dask.layers) != {name, f"original-{name}"}:
+        return None
+    array = sources.pop()
+    grid = _grid(array)
+    if grid is None:
+        return None
+    indices = {
+        index
+        for region in regions
+        for index in itertools.product(
+            *(range(axis.start // step, -(-axis.stop // step)) for axis, step in zip(region, grid.steps, strict=True))
+        )
+    }
+    chunks = (grid.start + grid.separator.join(map(str, index)) for index in indices)
+    files = [array / file for file in (*chunks, "zarr.json", ".zarray")]
+    found = {str(file): file.stat() for file in files if file.exists()}
+    return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in sorted(found.items()))
+
+
 @lru_cache(maxsize=256)
 def _kept(array: Path, _stamps: tuple[int, ...]) -> Chunks:
     return _list(array, _grid(array))
@@ -156,10 +179,15 @@ def _grid(array: Path) -> _Grid | None:
         else:
             document = object_or_empty(array / ".zarray")
             chunk, start, separator = document["chunks"], "", document.get("dimension_separator", ".")
-        counts = tuple(-(-size // step) for size, step in zip(document["shape"], chunk, strict=True))
+        steps = tuple(map(int, chunk))
+        counts = tuple(-(-size // step) for size, step in zip(document["shape"], steps, strict=True))
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return None
-    return _Grid(counts, start + separator if start else "", separator, document.get("fill_value")) if counts else None
+    return (
+        _Grid(counts, steps, start + separator if start else "", separator, document.get("fill_value"))
+        if counts
+        else None
+    )
 
 
 def _files(folder: str, prefix: str) -> Iterable[str]:

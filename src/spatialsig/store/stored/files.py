@@ -9,7 +9,7 @@ import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ import zarr
 from anndata.io import read_elem
 
 from spatialsig.store.matrices import is_large, left_in_store, replaced
+from spatialsig.store.stored.answers import ANSWERS
 from spatialsig.store.stored.damage import decoding
 
 if TYPE_CHECKING:
@@ -90,9 +91,9 @@ class TableFiles:
         return _made(_Part(self.place, part, frozenset(self._state(part).items()), make))
 
     def found(self, parts: tuple[str, ...], what: Hashable, find: Callable[[], T]) -> T:
-        """What ``find`` says of some parts, asked once for as long as their files stay; nothing large: a thousand answers are kept."""
+        """What ``find`` says of some parts, asked once for as long as their files stay; only what is small."""
         state = frozenset(file for part in parts for file in self._state(part).items())
-        return cast("T", _found(_Question(self.place, parts, state, what, find)))
+        return ANSWERS.of((self.place, parts, what, state), find)
 
     def _state(self, part: str) -> dict[str, tuple[int, int]]:
         """Files of a part when the table was opened."""
@@ -107,22 +108,6 @@ class _Part:
     part: str
     state: frozenset[tuple[str, tuple[int, int]]]
     make: Callable[[], Any] = field(compare=False)
-
-
-@dataclass(frozen=True)
-class _Question:
-    """What is asked of parts whose files are in one state."""
-
-    place: Path
-    parts: tuple[str, ...]
-    state: frozenset[tuple[str, tuple[int, int]]]
-    what: Hashable
-    find: Callable[[], Any] = field(compare=False)
-
-
-@lru_cache(maxsize=1024)
-def _found(question: _Question) -> Any:
-    return question.find()
 
 
 @lru_cache(maxsize=32)  # a matrix holds where its rows begin: 8 MB for a million

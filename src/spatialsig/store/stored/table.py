@@ -219,7 +219,7 @@ class StoredTable:
     def found(self, part: str, what: str, find: Callable[[], T]) -> T:
         """What ``find`` says of ``X``, ``obs/key``, ``obsm/key`` or ``layers/key``, asked once for as long as its files stay."""
         section, _, name = part.partition("/")
-        holder = {"X": self._x, "obs": self.obs, "obsm": self.obsm, "layers": self.layers}.get(section)
+        holder = self._x if section == "X" else getattr(self, section) if section in ("obs", "obsm", "layers") else None
         if holder is None or not holder.is_stored(name or section):
             return find()
         columns = tuple(self.var_names) if section in ("X", "layers") else ()
