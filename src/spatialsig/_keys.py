@@ -48,6 +48,9 @@ FOLD_SHARE = "fold_share"
 STAIN_OUTLIER = "stain_outlier"
 QC_PASS = "qc_pass"
 
+OOD = "ood"  # how far a predicted patch lies from those that the model learned from; above 1: outside
+OOD_REASON = "ood_reason"  # what it differs in: stain, sharpness, tissue; empty within
+
 # obsm
 SPATIAL = "spatial"  # um, (n, 2) as x, y
 X_AE = "X_ae"  # autoencoder embedding, (n, n_latent) float32

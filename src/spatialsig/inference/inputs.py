@@ -5,6 +5,7 @@ Floor 5, above slide. Used by 9 modules of evaluation, inference, maps, tl.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from spatialsig._progress import progress_bar
 from spatialsig.data.features import FeatureSource, in_batches
 from spatialsig.data.passes import ahead
 from spatialsig.errors import InputError
+from spatialsig.inference.domain import DomainWatch
 from spatialsig.inference.provenance import backbone_of, check_inputs
 from spatialsig.models.ensemble import placed, predict_with_deviation
 from spatialsig.nn.backbones import table_key
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from spatialsig.data.patches import PatchSource
+    from spatialsig.models.domain import OutOfDomain
     from spatialsig.models.ensemble import SignatureModel
     from spatialsig.slide.patches import Patches
     from spatialsig.slide.table_rows import PatchMatrix
@@ -124,11 +127,20 @@ class ModelInputs:
         self, rows: NDArray[np.int64], *, n_views: int = 1, precision: str = FLOAT32
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Scores and, where the model knows it, their deviation; patches are read while others are computed."""
+        mean, std, _ = self.predict_watched(rows, n_views=n_views, precision=precision, watch=False)
+        return mean, std
+
+    def predict_watched(
+        self, rows: NDArray[np.int64], *, n_views: int = 1, precision: str = FLOAT32, watch: bool = True
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, OutOfDomain | None]:
+        """The same, and how far the patches lie from what the model learned from, where it knows that and with ``watch``."""
         model, embedding = self.model, self.embedding_of(rows)
         mean = np.empty((len(rows), len(model.signatures)), np.float32)
         std = np.empty_like(mean) if model.knows_uncertainty else None
         title = f"predict {self.patches.slide.name}"
-        with placed(model), kept_memory(), progress_bar(title, total=len(rows), unit="patch") as bar:
+        seen = DomainWatch(model, len(rows), n_views=n_views, with_expression=embedding is not None) if watch else None
+        watching = nullcontext() if seen is None else seen.watching()
+        with placed(model), kept_memory(), watching, progress_bar(title, total=len(rows), unit="patch") as bar:
             for batch, images in ahead(in_batches(self.source(rows), BATCH), depth=AHEAD):
                 of_batch = None if embedding is None else embedding[batch]
                 mean[batch], spread = predict_with_deviation(
@@ -136,5 +148,7 @@ class ModelInputs:
                 )
                 if std is not None:
                     std[batch] = spread
+                if seen is not None:
+                    seen.see(batch, images)
                 bar.advance(len(batch))
-        return mean, std
+        return mean, std, None if seen is None else seen.result()

@@ -17,6 +17,7 @@ from spatialsig import _keys
 from spatialsig._arguments import Count, Key, Natural, Positive, Seed, check_fit, checked_class
 from spatialsig._checks import check_choice, first_few, option_names, warn
 from spatialsig.errors import InputError
+from spatialsig.inference.domain import learn_domain
 from spatialsig.inference.provenance import FOLDS_OF, HELD_OUT_SEEN, INPUTS, LEFT_OUT, notes_of_seen
 from spatialsig.inference.stacking import stack
 from spatialsig.inference.training_set import FoldChoice, TrainingTables, gather_training_set
@@ -147,6 +148,7 @@ def train_signature_vit(data: Data, options: VitOptions) -> SignatureViT:
     model.run |= {LEFT_OUT: training_set.left_out} if training_set.left_out else {}
     if options.stacking and model.uses_expression and options.size != SEED:
         stack(model, seen, lambda half, k: _fitted(tuning, half, options, part=k)[0], seed=options.seed)
+    model.domain = learn_domain(model, training_set.train, seen.train)
     return model
 
 

@@ -18,6 +18,7 @@ from spatialsig._files import object_or_empty, write_tensors
 from spatialsig._known import MODELS, model_words, what_is
 from spatialsig._paths import behind_links
 from spatialsig.errors import FileMissingError, InputError, StoreError
+from spatialsig.models.domain import DOMAIN, write_domain
 from spatialsig.models.record import DAMAGE, FIX, RUN, read_json, read_record, write_json, write_record
 from spatialsig.nn.evaluating import not_finite, refuse_not_finite
 from spatialsig.nn.signature import SignatureConfig
@@ -26,10 +27,12 @@ from spatialsig.store.atomic import replaced_directory
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from numpy.typing import NDArray
     from torch import Tensor, nn
+
+    from spatialsig.models.domain import TrainingDomain
 
 FORMAT = 1
 CONFIG, WEIGHTS, SCALER = "config.json", "weights.safetensors", "scaler.npz"
@@ -47,6 +50,7 @@ def save_model(
     lists: Mapping[str, list[str]],
     run: Mapping[str, Any],
     overwrite: bool,
+    domain: TrainingDomain | None = None,
 ) -> None:
     """Write a model directory beside its place and move it there whole.
 
@@ -64,6 +68,8 @@ def save_model(
         Names to store, by the stem of their file (``genes`` -> ``genes.json``).
     overwrite
         Replace a model that is there, instead of :class:`StoreError`.
+    domain
+        What it has learned from, where that is known.
 
     Raises
     ------
@@ -77,6 +83,8 @@ def save_model(
             write_json(draft / f"{stem}.json", names)
         np.savez(draft / SCALER, **dict(scaler))  # type: ignore[arg-type]
         write_tensors(draft / WEIGHTS, {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
+        if domain is not None:
+            write_domain(draft, domain)
         write_record(draft, [path.name for path in draft.iterdir()], run)
 
 
@@ -97,11 +105,18 @@ def check_model(directory: Path, *, kind: str, lists: tuple[str, ...]) -> dict[s
     refuse_other_kind(directory, kind)
     what = "" if (directory / CONFIG).exists() else what_is(directory)
     names = [CONFIG, WEIGHTS, SCALER, *(f"{stem}.json" for stem in lists)]
+    names += [DOMAIN] if DOMAIN in listed_files(directory) else []
     needed = [directory / name for name in (*names, RUN)]
     check_files(needed, what=f"model directory {directory}", fix=FIX + what, folders=False)
     run = read_record(directory, names)
     read_config(directory, kind)
     return run
+
+
+def listed_files(directory: Path) -> Collection[str]:
+    """Names of the files that the record of a model holds digests of; early versions wrote fewer."""
+    digests = object_or_empty(directory / RUN).get("sha256")
+    return digests if isinstance(digests, dict) else ()
 
 
 def refuse_other_kind(directory: Path, kind: str) -> None:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from spatialsig.models.domain import TrainingDomain
+
 _FIX = "Save the ensemble again, or fetch an undamaged copy."
 _SAME_RUN = ("test_fold", "use_rep")  # what decides on which slides and with which inputs a model may be judged
 
@@ -97,6 +99,11 @@ class SignatureEnsemble(Described):
     def uses_expression(self) -> bool:
         """Whether predictions can take an expression embedding into account."""
         return self.members[0].uses_expression
+
+    @property
+    def domain(self) -> TrainingDomain | None:
+        """What its first member has learned from, as far as others can be compared with it."""
+        return self.members[0].domain
 
     @property
     def knows_uncertainty(self) -> bool:

@@ -1,6 +1,6 @@
 """A trained signature model: network, signatures, scalers and the scale of its patches in one object.
 
-Floor 2, above geometry, nn, signatures, stats, store. Called as sp.models.SignatureViT; used by 15 modules of 6 rooms.
+Floor 2, above geometry, nn, signatures, stats, store. Called as sp.models.SignatureViT; used by 16 modules of 6 rooms.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from spatialsig.errors import InputError
 from spatialsig.models.directory import (
     CONFIG,
     check_model,
+    listed_files,
     load_weights,
     number_field,
     read_names,
@@ -28,6 +29,7 @@ from spatialsig.models.directory import (
     save_model,
     signature_config,
 )
+from spatialsig.models.domain import DOMAIN, TrainingDomain, read_domain
 from spatialsig.models.intervals import checked_intervals
 from spatialsig.models.record import Described, read_json, reads_model
 from spatialsig.models.scalers import as_floats, check_embedding, standardised_embedding
@@ -70,6 +72,8 @@ class SignatureViT(Described):
         The network, in evaluation mode.
     intervals
         Prediction intervals by kind of input, see :func:`spatialsig.tl.calibrate`; None before it.
+    domain
+        What its training patches look like, with which :func:`spatialsig.tl.predict` compares others; None where nothing is known.
 
     References
     ----------
@@ -114,6 +118,7 @@ class SignatureViT(Described):
         _check_shapes(self)
         self.run = dict(run or {})
         self.intervals: dict[str, Any] | None = None
+        self.domain: TrainingDomain | None = None
         self.net = new_network(config) if net is None else net
         self.net.eval()
 
@@ -200,6 +205,7 @@ class SignatureViT(Described):
             lists={"signatures": list(self.signatures)},
             run=self.run,
             overwrite=overwrite,
+            domain=self.domain,
         )
 
     @classmethod
@@ -227,6 +233,7 @@ class SignatureViT(Described):
         px, um = (number_field(values, name, where=place / CONFIG) for name in ("patch_px", "um_per_px"))
         model = cls(config, names, **scaler, patch_px=int(px), um_per_px=um, run=run, net=net)
         model.intervals = checked_intervals(values.get("intervals"), names, where=str(place / CONFIG))
+        model.domain = read_domain(place) if DOMAIN in listed_files(place) else None
         return model
 
     def _check_inputs(self, images: NDArray[Any], ae: NDArray[Any] | None, n_views: int) -> None:

@@ -2,7 +2,7 @@
 
 Optical density (OD) is ``-ln((value + 1) / 256)`` per channel, R, G, B; amounts of stain add up in it.
 
-Floor 1, above the ground floor. Used by 6 modules of data, pp, stats.
+Floor 1, above the ground floor. Used by 7 modules of data, pp, stats.
 """
 
 from __future__ import annotations

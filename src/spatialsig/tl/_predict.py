@@ -15,6 +15,7 @@ import pandas as pd
 from spatialsig import _keys
 from spatialsig._arguments import Count, Key, NewKey, checked
 from spatialsig._checks import warn
+from spatialsig.inference.domain import warn_of_slide
 from spatialsig.inference.inputs import ModelInputs, inputs_name
 from spatialsig.inference.provenance import result_hashes
 from spatialsig.models.ensemble import SignatureModel, placed, weights_hash
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     import anndata as ad
 
     from spatialsig._workers import Outcome
+    from spatialsig.models.domain import OutOfDomain
     from spatialsig.slide.slides import Slide
 
 PREDICTED, SKIPPED, FAILED = "predicted", "skipped", "failed"
@@ -86,8 +88,11 @@ def predict(
 
     Writes ``tables[key_added]``, one row per patch: ``X`` predicted scores float32; ``layers["std"]`` where the model
     knows its uncertainty, ``layers["lower"]`` and ``layers["upper"]`` where it was calibrated (:func:`calibrate`) for
-    these inputs and views; ``obs`` and ``obsm`` as in the table of the labels; ``uns["spatialsig"]["predict"]`` with the
-    inputs used, the samples the model learned from, and hashes of weights and patches.
+    these inputs and views; ``obs`` and ``obsm`` as in the table of the labels, and where the model knows what its training
+    patches look like, ``obs["ood"]``, how far each patch lies from them (above 1: outside), and ``obs["ood_reason"]``, in what
+    (``"stain"``, ``"sharpness"``, ``"tissue"``); ``uns["spatialsig"]["predict"]`` with the inputs used, the samples the model
+    learned from, hashes of weights and patches, and under ``"ood"`` the same of the slide: ``slide`` (what a fifth of
+    the patches exceed), ``share`` (of the patches outside), ``reason``.
 
     Raises
     ------
@@ -97,7 +102,7 @@ def predict(
     Warns
     -----
     SpatialsigWarning
-        If slides failed under ``on_error="collect"``, or the model was calibrated for other inputs than these.
+        If a slide lies outside what the model learned from (``slide`` above 1), slides failed under ``on_error="collect"``, or the model was calibrated for other inputs than these.
 
     Examples
     --------
@@ -158,17 +163,21 @@ class _Prediction:
         made_by = {"inputs": inputs_name(self.use_rep), "n_views": self.n_views, "weights_sha256": self.weights}
         made_by |= {} if self.precision == FLOAT32 else {"precision": self.precision}
         made_by |= result_hashes(patches, self.model, inputs.embedding, self.intervals)
+        made_by |= {} if self.model.domain is None else {"domain_sha256": self.model.domain.sha256}
         if self.skip_done and self._is_done(slide, made_by):
             return {"outcome": SKIPPED, "n_patches": len(patches)}
-        table = self._table(inputs)
-        samples = list(self.model.run.get("training_samples", []))
-        table.uns[_keys.NAMESPACE] = {"predict": made_by | {"training_samples": samples}}
+        table, found = self._table(inputs)
+        facts = made_by | {"training_samples": list(self.model.run.get("training_samples", []))}
+        if found is not None:
+            facts[_keys.OOD] = {"slide": found.slide, "share": found.share, "reason": found.aspect}
+            warn_of_slide(slide.name, found)
+        table.uns[_keys.NAMESPACE] = {"predict": facts}
         slide.put(self.key_added, table, made_by="tl.predict", sources=inputs.parts(self.signatures_key, self.use_rep))
         return {"outcome": PREDICTED, "n_patches": len(patches)}
 
-    def _table(self, inputs: ModelInputs) -> ad.AnnData:
+    def _table(self, inputs: ModelInputs) -> tuple[ad.AnnData, OutOfDomain | None]:
         patches = inputs.patches
-        mean, std = inputs.predict_with_deviation(
+        mean, std, found = inputs.predict_watched(
             np.arange(len(patches)), n_views=self.n_views, precision=self.precision
         )
         table = patches.table(mean, self.model.signatures, n_cells=patches.n_cells(self.signatures_key))
@@ -176,7 +185,9 @@ class _Prediction:
             table.layers[_keys.STD] = std
         if self.intervals is not None:
             table.layers[_keys.LOWER], table.layers[_keys.UPPER] = bounds(self.intervals, mean, std)
-        return table
+        if found is not None:
+            table.obs[_keys.OOD], table.obs[_keys.OOD_REASON] = found.ood, pd.Categorical(found.reason)
+        return table, found
 
     def _is_done(self, slide: Slide, made_by: Mapping[str, Any]) -> bool:
         if self.key_added not in slide.sdata.tables:

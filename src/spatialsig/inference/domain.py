@@ -1,0 +1,183 @@
+"""Whether patches are like those that a model has learned from: its training domain is learned, and watched while it predicts.
+
+Floor 5, above slide. Used by inference/inputs, inference/vit, tl/_predict.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from spatialsig._checks import warn
+from spatialsig.data.features import FeatureSource, in_batches, read_inputs
+from spatialsig.models.domain import FIRST, SHARPNESS, STAIN, TISSUE, OutOfDomain, TrainingDomain
+from spatialsig.models.ensemble import members_of, placed
+from spatialsig.nn.device import fast_matmul, kept_memory
+from spatialsig.nn.signature import SignatureNet
+from spatialsig.stats.appearance import appearance
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from spatialsig.inference.training_set import LabelledPatches
+    from spatialsig.models.ensemble import SignatureModel
+    from spatialsig.models.vit import SignatureViT
+
+MAX_PATCHES = 2000
+MIN_PATCHES = 30  # fewer have no kind that others could be compared with
+BATCH = 64
+
+
+def learn_domain(
+    model: SignatureViT, pixels: Sequence[LabelledPatches], seen: Sequence[LabelledPatches]
+) -> TrainingDomain | None:
+    """Domain of a trained model; None where it learned from next to no patches.
+
+    Parameters
+    ----------
+    pixels, seen
+        Training patches of each slide, as they are and as what learned saw them (of a frozen network, its features).
+    """
+    if sum(map(len, seen)) < MIN_PATCHES:
+        return None
+    rows = _chosen([len(patches) for patches in seen])
+    parts = [_values(model, p.rows(own), s.rows(own)) for p, s, own in zip(pixels, seen, rows, strict=True)]
+    values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    known = {name: found for name, found in values.items() if np.isfinite(found).all(axis=1).sum() >= MIN_PATCHES}
+    patients = np.repeat([patches.patient for patches in seen], list(map(len, rows)))
+    slides = np.repeat([str(k) for k in range(len(seen))], list(map(len, rows)))
+    return TrainingDomain.learn(known, patients, slides) if known else None
+
+
+def _chosen(lengths: Sequence[int]) -> list[NDArray[np.int64]]:
+    """Rows of every slide, at most :data:`MAX_PATCHES` of all, as many of each as its length allows."""
+    most = max(1, MAX_PATCHES // len(lengths))
+    draw = np.random.default_rng(0)
+    return [np.sort(draw.choice(n, most, replace=False)) if n > most else np.arange(n) for n in lengths]
+
+
+def _values(model: SignatureViT, pixels: LabelledPatches, seen: LabelledPatches) -> dict[str, NDArray[Any]]:
+    """Numbers of the patches of one slide in every aspect that they can be told in, in the order of their place."""
+    order = np.argsort(pixels.centres[:, int(np.ptp(pixels.centres, axis=0).argmax())], kind="stable")
+    found: dict[str, NDArray[Any]] = {}
+    if not isinstance(pixels.source, FeatureSource):
+        found |= _looks(read_inputs(pixels.source, order))
+    if isinstance(model.net, SignatureNet):
+        found[TISSUE] = _features(model, model.net, seen)[order]
+    return found
+
+
+def _looks(images: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
+    stain, sharpness = appearance(images)
+    return {STAIN: stain, SHARPNESS: sharpness}
+
+
+def _features(model: SignatureViT, net: SignatureNet, seen: LabelledPatches) -> NDArray[np.float32]:
+    """Features of patches that the head of the network reads, of the image alone."""
+    parts, places = [], []
+    with placed(model) as device, fast_matmul(), kept_memory(), torch.inference_mode():
+        for batch, inputs in in_batches(seen.source, BATCH):
+            images = torch.from_numpy(np.ascontiguousarray(inputs)).to(device)
+            of_features = isinstance(seen.source, FeatureSource)
+            parts.append(_read(net, images, of_features=of_features).float().cpu().numpy())
+            places.append(batch)
+    found = np.concatenate(parts)
+    result = np.empty_like(found)
+    result[np.concatenate(places)] = found
+    return result
+
+
+def _read(net: SignatureNet, images: torch.Tensor, *, of_features: bool) -> torch.Tensor:
+    if of_features:
+        features = images
+    elif net.config.fusion == "none":
+        features = net.backbone(images)
+    else:
+        features = net.features(images, net.fusion.embed(*net.fusion.given(None, None, len(images))))
+    whitened: torch.Tensor = net.whiten(features)
+    return whitened
+
+
+class DomainWatch:
+    """Compares the patches of a slide with the domain of a model while it predicts them: nothing is computed twice.
+
+    Parameters
+    ----------
+    model
+        What predicts; of an ensemble, its first member is watched.
+    n
+        Patches that it will see.
+    n_views, with_expression
+        How it is asked.
+    """
+
+    def __init__(self, model: SignatureModel, n: int, *, n_views: int, with_expression: bool) -> None:
+        self._member = members_of(model)[0]
+        self._domain = self._member.domain
+        # of a network that is asked several times, the first time shows the patch as it is
+        self._every = n_views
+        fused = with_expression and self._member.config.fusion == "token"  # whose features hold the expression
+        net = self._member.net
+        self._read_by_head = net.whiten if isinstance(net, SignatureNet) and not fused else None
+        self._features: list[NDArray[np.float32]] = []
+        self._ood = np.full(n, np.nan, np.float32)
+        self._reason = np.full(n, "", "<U9")
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Keep what the head reads, in this thread, inside the block."""
+        if self._domain is None or self._read_by_head is None:
+            yield
+            return
+        own = threading.get_ident()
+
+        def keep(_module: object, _inputs: object, output: torch.Tensor) -> None:
+            if threading.get_ident() == own:
+                self._features.append(output.float().cpu().numpy())
+
+        handle = self._read_by_head.register_forward_hook(keep)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def see(self, batch: NDArray[np.int64], images: NDArray[Any]) -> None:
+        """Compare patches that were just predicted."""
+        if self._domain is None:
+            return
+        values: dict[str, NDArray[Any]] = _looks(images) if images.ndim == 4 else {}
+        if self._features:
+            values[TISSUE] = np.concatenate(self._features[:: self._every])[
+                : len(batch)
+            ]  # of a member that is there twice
+            self._features.clear()
+        if values:
+            found = self._domain.compare(values)
+            self._ood[batch], self._reason[batch] = found.ood, found.reason
+
+    def result(self) -> OutOfDomain | None:
+        """What was found; None for a model without a domain."""
+        return None if self._domain is None else OutOfDomain(self._ood, self._reason)
+
+
+def warn_of_slide(name: str, found: OutOfDomain) -> None:
+    """Say that a slide lies outside what the model has learned from, and in what."""
+    if found.slide > 1:
+        warn(
+            f"slide {name!r}: {found.share:.0%} of its patches lie outside what the model learned from, mostly in their "
+            f"{found.aspect} (`obs['ood']`; {FIRST:.0%} exceed {found.slide:.1f} where 1 is the end of the training domain): "
+            f"its scores may mean nothing. {_FIXES[found.aspect]}"
+        )
+
+
+_FIXES = {
+    STAIN: "Look whether it is an H&E; another laboratory's colours may fit after `sp.pp.normalize_stain` on all slides, before training too.",
+    SHARPNESS: "Look whether it is in focus (`sp.pp.qc_patches`) and whether its µm/px are right (`sp.io.mpp`).",
+    TISSUE: "Look whether it is tissue of the kind that the model was trained on (its model card says which).",
+}

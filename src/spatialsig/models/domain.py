@@ -1,0 +1,152 @@
+"""What a model has learned from, as far as patches can be compared with it: the domain in which its scores mean something.
+
+Floor 2, above geometry, nn, signatures, stats, store. Used by 6 modules of inference, models, tl.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spatialsig._hashing import content_hash
+from spatialsig.errors import InputError
+from spatialsig.models.record import DAMAGE, FIX
+from spatialsig.stats.domain import AWAY, Distance, fit_distance
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+DOMAIN = "domain.npz"
+STAIN, SHARPNESS, TISSUE = "stain", "sharpness", "tissue"
+ASPECTS = (STAIN, SHARPNESS, TISSUE)
+# deviations that no training set has to have shown: those that augmentation makes, and that no eye sees
+_FLOOR: dict[str, float | NDArray[np.float64]] = {
+    STAIN: np.array([0.15, 0.01, 0.01, 0.005, 0.005, 0.15, 0.15]), SHARPNESS: 0.15, TISSUE: 1e-6,
+}  # fmt: skip
+N_AXES = 32
+_PER_AXIS = 8  # patches at least, for each axis of the features
+FIRST = 0.2  # share of the patches of a slide that make it lie outside
+_PARTS = ("mean", "axes", "variance", "rest", "threshold")
+
+
+@dataclass(frozen=True)
+class OutOfDomain:
+    """How far patches lie from those that a model learned from."""
+
+    ood: NDArray[np.float32]  # (n,): 1 is where patches of the same kind end; NaN where nothing could be compared
+    reason: NDArray[np.str_]  # (n,): the aspect that lies farthest outside, empty within
+
+    @property
+    def share(self) -> float:
+        """Share of the patches that lie outside."""
+        return float((self.ood > 1).mean()) if len(self.ood) else 0.0
+
+    @property
+    def slide(self) -> float:
+        """What :data:`FIRST` of the patches exceed: above 1 for a slide of another kind; NaN where nothing could be compared."""
+        known = self.ood[np.isfinite(self.ood)]
+        return float(np.quantile(known, 1 - FIRST)) if len(known) else float("nan")
+
+    @property
+    def aspect(self) -> str:
+        """What most patches outside differ in; empty where none lies outside."""
+        names, counts = np.unique(self.reason[self.reason != ""], return_counts=True)
+        return str(names[counts.argmax()]) if len(names) else ""
+
+
+@dataclass(frozen=True)
+class TrainingDomain:
+    """Where training patches lie in their stain, their sharpness and the network's features, and where patches of the same kind end.
+
+    Attributes
+    ----------
+    aspects
+        Name -> distance and threshold; those that could not be told are not there.
+    n_patches, n_patients
+        It was learned from.
+    """
+
+    aspects: Mapping[str, tuple[Distance, float]]
+    n_patches: int
+    n_patients: int
+
+    @classmethod
+    def learn(
+        cls, values: Mapping[str, NDArray[np.floating[Any]]], patients: NDArray[np.str_], slides: NDArray[np.str_]
+    ) -> TrainingDomain:
+        """Domain of training patches, by their values in each aspect, ``(n, d)``; see :func:`spatialsig.stats.domain.fit_distance`."""
+        aspects = {}
+        for name, found in values.items():
+            n_axes = min(N_AXES, max(1, len(found) // _PER_AXIS))
+            aspects[name] = fit_distance(
+                found, patients, slides, floor=_FLOOR[name], n_axes=n_axes, share=AWAY / len(values)
+            )
+        return cls(aspects, len(patients), len(set(patients.tolist())))
+
+    @property
+    def sha256(self) -> str:
+        """Hash of all that decides the scores."""
+        return content_hash(part for name, array in sorted(self.arrays().items()) for part in (name, array))
+
+    def compare(self, values: Mapping[str, NDArray[np.floating[Any]]]) -> OutOfDomain:
+        """How far patches lie outside, by their values in the aspects that are known of them, ``(n, d)`` each."""
+        names = [name for name in self.aspects if name in values]
+        n = len(next(iter(values.values())))
+        if not names:
+            return OutOfDomain(np.full(n, np.nan, np.float32), np.full(n, "", "<U9"))
+        ratios = np.stack([self.aspects[name][0](values[name]) / self.aspects[name][1] for name in names])
+        known = np.where(np.isfinite(ratios), ratios, -np.inf)
+        ood = known.max(axis=0)
+        reason = np.where(ood > 1, np.array(names)[known.argmax(axis=0)], "").astype("<U9")
+        return OutOfDomain(np.where(np.isfinite(ood), ood, np.nan).astype(np.float32), reason)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All of it as plain arrays."""
+        found = {"n_patches": np.array(self.n_patches), "n_patients": np.array(self.n_patients)}
+        for name, (distance, threshold) in self.aspects.items():
+            parts = (distance.mean, distance.axes, distance.variance, distance.rest, threshold)
+            found |= {f"{name}_{part}": np.asarray(value) for part, value in zip(_PARTS, parts, strict=True)}
+        return found
+
+
+def write_domain(directory: Path, domain: TrainingDomain) -> None:
+    """Write the domain into the directory of a model."""
+    np.savez(directory / DOMAIN, **domain.arrays())  # type: ignore[arg-type]
+
+
+def read_domain(directory: Path) -> TrainingDomain | None:
+    """Domain that a model directory holds, whose files were checked; None for a model of an early version.
+
+    Raises
+    ------
+    InputError
+        If it holds something else.
+    """
+    path = directory / DOMAIN
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: np.asarray(file[name], np.float64) for name in file.files}
+        aspects = {
+            name: (
+                Distance(
+                    arrays[f"{name}_mean"],
+                    arrays[f"{name}_axes"],
+                    arrays[f"{name}_variance"],
+                    float(arrays[f"{name}_rest"]),
+                ),
+                float(arrays[f"{name}_threshold"]),
+            )
+            for name in ASPECTS
+            if f"{name}_mean" in arrays
+        }
+        return TrainingDomain(aspects, int(arrays["n_patches"]), int(arrays["n_patients"]))
+    except (*DAMAGE, KeyError, TypeError) as error:
+        msg = f"{path} holds no domain of a model: {error}. {FIX}"
+        raise InputError(msg) from error
