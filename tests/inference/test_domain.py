@@ -110,7 +110,7 @@ def test_predict_writes_it_and_says_once_that_a_slide_lies_outside(study: sd.Spa
     other = sp.datasets.toy()
     for level in other["he_image"].values():
         level["image"].data = level["image"].data[[1, 0, 2]]
-    sp.pp.make_patches(other, patch_px=28, um_per_px=2.0)
+    sp.pp.make_patches(other, patch_px=28, um_per_px=2.0, min_tissue=0.0)
     with pytest.warns(SpatialsigWarning, match=r"slide 'toy': \d+% of its patches lie outside what the model") as said:
         sp.tl.predict(other, model)
     assert len([w for w in said if "lie outside" in str(w.message)]) == 1

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from scipy import sparse
     from torch import Tensor
 
+    from spatialsig.models.vit import SignatureViT
+
 _SHOWN, _COMPARED = 10, 5  # names in one message
 SCALER_HASH, MODEL_HASH = "scaler_sha256", "model_sha256"
 
@@ -159,3 +161,16 @@ def check_counts(counts: sparse.csr_matrix, n_genes: int, measured: NDArray[np.b
     if measured is not None and (measured.shape != (n_genes,) or measured.dtype != bool or not measured.any()):
         msg = f"`measured` {measured.shape} of {measured.dtype}, {int(np.sum(measured))} in all; wanted ({n_genes},) of bool, some True."
         raise InputError(msg)
+
+
+def check_shapes(model: SignatureViT) -> None:
+    """Refuse a model whose names and scales do not fit its network."""
+    n, d = len(model.signatures), model.config.n_latent
+    if n != model.config.n_targets or len(set(model.signatures)) != n:
+        msg = f"{n} signatures {model.signatures[:8]} for `n_targets={model.config.n_targets}`; wanted distinct names."
+        raise InputError(msg)
+    for name, length in (("target_mean", n), ("target_std", n), ("ae_mean", d), ("ae_std", d)):
+        array = getattr(model, name)
+        if array.shape != (length,) or not np.isfinite(array).all() or (name.endswith("std") and (array <= 0).any()):
+            msg = f"`{name}` of shape {array.shape} must be ({length},), finite, deviations above 0."
+            raise InputError(msg)

@@ -1,6 +1,6 @@
 """A trained signature model: network, signatures, scalers and the scale of its patches in one object.
 
-Floor 2, above geometry, nn, signatures, stats, store. Called as sp.models.SignatureViT; used by 16 modules of 6 rooms.
+Floor 2, above geometry, nn, signatures, stats, store. Called as sp.models.SignatureViT; used by 17 modules of 6 rooms.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from spatialsig.models.directory import (
 from spatialsig.models.domain import DOMAIN, TrainingDomain, read_domain
 from spatialsig.models.intervals import checked_intervals
 from spatialsig.models.record import Described, read_json, reads_model
-from spatialsig.models.scalers import as_floats, check_embedding, standardised_embedding
+from spatialsig.models.scalers import as_floats, check_embedding, check_shapes, standardised_embedding
 from spatialsig.nn.augment import dihedral
 from spatialsig.nn.backbones import check_can_be_saved
 from spatialsig.nn.device import FLOAT32, computed_in, fast_matmul, kept_memory, microbatch_size, on_device
@@ -115,7 +115,7 @@ class SignatureViT(Described):
         self.target_std = as_floats(target_std, name="target_std")
         self.ae_mean = as_floats(np.zeros(config.n_latent) if ae_mean is None else ae_mean, name="ae_mean")
         self.ae_std = as_floats(np.ones(config.n_latent) if ae_std is None else ae_std, name="ae_std")
-        _check_shapes(self)
+        check_shapes(self)
         self.run = dict(run or {})
         self.intervals: dict[str, Any] | None = None
         self.domain: TrainingDomain | None = None
@@ -290,15 +290,3 @@ class SignatureViT(Described):
 def new_network(config: SignatureConfig) -> SignatureNet | SeedNet:
     """The untrained network that ``config`` describes."""
     return SeedNet(config) if config.backbone == SEED else SignatureNet(config)
-
-
-def _check_shapes(model: SignatureViT) -> None:
-    n, d = len(model.signatures), model.config.n_latent
-    if n != model.config.n_targets or len(set(model.signatures)) != n:
-        msg = f"{n} signatures {model.signatures[:8]} for `n_targets={model.config.n_targets}`; wanted distinct names."
-        raise InputError(msg)
-    for name, length in (("target_mean", n), ("target_std", n), ("ae_mean", d), ("ae_std", d)):
-        array = getattr(model, name)
-        if array.shape != (length,) or not np.isfinite(array).all() or (name.endswith("std") and (array <= 0).any()):
-            msg = f"`{name}` of shape {array.shape} must be ({length},), finite, deviations above 0."
-            raise InputError(msg)

@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib import colormaps
 from PIL import Image
 
+from spatialsig import _keys
 from spatialsig._files import write_csv, write_text
 from spatialsig.pl.drawing.canvas import SCORE_MAP
 from spatialsig.pl.drawing.slide_panels import BAR_SHARE, robust_limits, round_length
@@ -98,6 +99,8 @@ def _table(records: Iterable[Mapping[str, Any]], failures: Sequence[Failure]) ->
         "patient",
         "n_patches",
         "n_pass",
+        _keys.OOD,
+        _keys.OOD_REASON,
         "tissue_mm2",
         "um_per_px",
         "patch_um",
@@ -107,7 +110,7 @@ def _table(records: Iterable[Mapping[str, Any]], failures: Sequence[Failure]) ->
     )
     done = [
         {"sample": record["sample"], "image": record["image"]["path"], "error": ""}
-        | {name: record[name] for name in names}
+        | {name: record.get(name) for name in names}  # early versions wrote fewer
         | {f"mean {signature}": mean for signature, mean in record["means"].items()}
         for record in records
     ]

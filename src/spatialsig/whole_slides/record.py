@@ -33,6 +33,8 @@ def describe_model(model: SignatureModel) -> dict[str, Any]:
         "weights_sha256": weights_hash(model),
         "intervals_sha256": "" if model.intervals is None else json_hash(model.intervals),
     }
+    if model.domain is not None:
+        facts["domain_sha256"] = model.domain.sha256
     learned = {"training_samples": list(map(str, model.run.get("training_samples", [])))}
     return {**facts, "sha256": json_hash(facts), **learned}
 

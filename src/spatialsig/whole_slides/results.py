@@ -125,8 +125,16 @@ def _facts(results: Results) -> dict[str, Any]:
         "tissue_mm2": float(tissue[_keys.AREA_UM2].sum() / 1e6),
         "n_patches": len(results.patches),
         "n_pass": None if passed is None else int(passed.sum()),
+        **_outside(results.table),
         "means": dict(zip(results.table.var_names, values.mean(axis=0).tolist(), strict=True)),
     }
+
+
+def _outside(table: ad.AnnData) -> dict[str, Any]:
+    """How far the slide lies from what the model learned from, and in what; None where it does not know."""
+    found = table.uns[_keys.NAMESPACE]["predict"].get(_keys.OOD)
+    known = found is not None and np.isfinite(found["slide"])
+    return {_keys.OOD: found["slide"] if known else None, _keys.OOD_REASON: found["reason"] if known else None}
 
 
 def _h5ad(draft: Path, results: Results) -> None:
