@@ -81,6 +81,8 @@ class Study:
         self.ensemble.save(folder / "ensemble")
         self.pretrained = sp.tl.pretrain_vit(slide, size=TINY, max_epochs=1)
         self.pretrained.save(folder / "pretrained")
+        labels = slide["signatures"]
+        self.outside = labels.to_df().assign(patch_id=labels.obs["patch_id"].to_numpy())
         self.settings = dict(vars(sp.settings))
 
     def calls(self, n: int) -> dict[str, dict[str, Any]]:
@@ -142,6 +144,7 @@ class Study:
                 "formats": ["csv"],
             },
             "tl.pretrain_vit": slide | fit,
+            "tl.referee": slide | {"predictions": self.outside, "unit": "scores"},
             "tl.score_cells": slide | {"signatures": "seed"},
             "tl.signature_map": slide | {"model": self.model, "stride_um": 56.0},
             "tl.summarise": ladder,

@@ -272,6 +272,13 @@ TABLES = (
         Row("traps named, of 15", ("caught",), 15),
         Row("false alarms in ten clean cohorts", ("false_alarms",), 0, AT_MOST),
     )),
+    Table("Outside models told apart by the referee", "make bench-referee", "referee", (
+        Row("cohorts with a leaked, a wrong-unit, a shuffled and an honest model all named, of 20", ("told_apart",), 20),
+        *(Row(f"{name} models named, of 20", ("right", name), 20)
+          for name in ("honest", "leaked", "wrong unit", "shuffled rows")),
+        *(Row(f"leaks seen where {share:.0%} of the prediction are the labels", ("leak_seen_by_share_of_labels", str(share)))
+          for share in (0.2, 0.4, 0.6, 0.8, 0.9, 1.0)),
+    )),
     Table("The ladder: H&E to scores, as a share of the noise ceiling", "make bench-ladder", "ladder", ladder()),
     Table("The same at 1 µm per pixel (one seed with 6 slides)", "make bench-ladder-1um", "ladder_1um", (
         Row("H&E alone, 6 slides", ("curve", "mean", "6", "share"), 0.95),

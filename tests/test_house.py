@@ -43,7 +43,7 @@ FLOORS = [
     {"datasets", "maps"},
     {"cohort"},
     {"report"},
-    {"pipeline", "whole_slides"},
+    {"pipeline", "referee", "whole_slides"},
     {"cli"},
     {"__init__", "__main__"},
 ]

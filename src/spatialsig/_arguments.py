@@ -7,7 +7,7 @@
 Traceback (most recent call last):
 spatialsig.errors.InputError: `area_mm2=0` of `density` must be greater than 0.
 
-Ground floor. Used by 76 modules of 17 rooms.
+Ground floor. Used by 77 modules of 18 rooms.
 """
 
 from __future__ import annotations
@@ -61,7 +61,11 @@ AnyPlace: TypeAlias = Annotated[Key | Path, Anywhere]  # a path or an address, t
 NewKey: TypeAlias = Annotated[str, AfterValidator(_element_name)]
 
 PUBLIC_ROOMS = ("datasets", "io", "models", "pl", "pp", "tl")
-CALLED_IN = {"maps": "tl", "whole_slides": "tl"}  # rooms above, whose functions are called in one below
+CALLED_IN = {
+    "maps": "tl",
+    "referee": "tl",
+    "whole_slides": "tl",
+}  # rooms above, whose functions are called in one below
 _STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
 _P = ParamSpec("_P")
 _R = TypeVar("_R")

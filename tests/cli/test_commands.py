@@ -30,6 +30,7 @@ FUNCTIONS = {
     "train": [sp.tl.train_vit, fit_vit],
     "predict": [sp.tl.predict, sp.tl.predict_files],
     "evaluate": [sp.tl.evaluate],
+    "referee": [sp.tl.referee],
     "import": [sp.io.read_xenium, sp.io.read_he, sp.pp.filter_cells],
     "optimize": [sp.io.optimize],
 }

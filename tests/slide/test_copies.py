@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import spatialdata as sd
 from spatialdata.transformations import Affine, get_transformation, set_transformation
@@ -203,6 +204,10 @@ LEARNS: dict[str, dict[str, Any]] = {
     "tl.train_ensemble": {},
     "tl.baselines": {},
     "tl.embedding_leak": {},
+    "tl.referee": {
+        "predictions": pd.DataFrame({"sample": ["S0"], "patch_id": [0], "Immune_T": [0.0]}),
+        "unit": "scores",
+    },
 }
 
 

@@ -1,6 +1,6 @@
 """The command that predicts: stores, which get a table, or image files, whose results go to a folder.
 
-Floor 12, above pipeline, whole_slides. Used by cli.
+Floor 12, above pipeline, referee, whole_slides. Used by cli.
 """
 
 from __future__ import annotations

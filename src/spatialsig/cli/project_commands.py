@@ -1,6 +1,6 @@
 """Whole jobs and their results: demonstration, run, report, evaluation, scores exported for other programs.
 
-Floor 12, above pipeline, whole_slides. Used by cli.
+Floor 12, above pipeline, referee, whole_slides. Used by cli.
 """
 
 from __future__ import annotations

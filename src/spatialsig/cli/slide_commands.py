@@ -1,6 +1,6 @@
 """Commands on slides: into stores, held out, cut and labelled, verified and repaired.
 
-Floor 12, above pipeline, whole_slides. Used by cli.
+Floor 12, above pipeline, referee, whole_slides. Used by cli.
 """
 
 from __future__ import annotations

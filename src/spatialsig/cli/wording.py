@@ -1,6 +1,6 @@
 """Messages in the words of the command line: what functions and arguments are called there.
 
-Floor 12, above pipeline, whole_slides. Used by cli/cohorts, cli/predict_command, cli/project_commands, cli.
+Floor 12, above pipeline, referee, whole_slides. Used by cli/cohorts, cli/predict_command, cli/project_commands, cli.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ COMMAND_OF = {
     "pp.highly_variable_genes": "train-ae", "tl.train_autoencoder": "train-ae", "tl.embed_cells": "embed",
     "pp.make_patches": "label", "pp.assign_cells": "label", "pp.normalize_stain": "label --normalize-stain",
     "tl.score_cells": "label", "tl.aggregate_patches": "label", "tl.train_vit": "train", "tl.predict": "predict", "tl.predict_files": "predict",
-    "tl.signature_map": "map", "tl.evaluate": "evaluate", "io.repair": "repair", "io.optimize": "optimize", "io.verify": "verify", "io.status": "status",
+    "tl.signature_map": "map", "tl.evaluate": "evaluate", "tl.referee": "referee", "io.repair": "repair", "io.optimize": "optimize",
+    "io.verify": "verify", "io.status": "status",
 }  # fmt: skip
 _WITHOUT_VALUE = {
     "use_rep=None": "no_embedding",

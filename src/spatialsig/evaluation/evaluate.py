@@ -1,6 +1,6 @@
 """Evaluation of a model beside simple predictors: the table of metrics, and all findings on slides, model and table.
 
-Floor 6, above expression, inference, labels. Used by tl/_cross_validate, tl/_evaluate.
+Floor 6, above expression, inference, labels. Used by referee/judge, tl/_cross_validate, tl/_evaluate.
 """
 
 from __future__ import annotations

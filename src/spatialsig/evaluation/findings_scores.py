@@ -1,6 +1,6 @@
 """Findings from the numbers of an evaluation.
 
-Floor 6, above expression, inference, labels. Used by evaluation/evaluate, pipeline/run_steps, report/document.
+Floor 6, above expression, inference, labels. Used by 5 modules of evaluation, pipeline, referee, report.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from scipy import stats
 
 from spatialsig import _keys
 from spatialsig._checks import first_few
-from spatialsig.evaluation.schema import ERROR, EVERY_SLIDE, NOTE, SHOWN, WARNING, Finding, slide_rows
+from spatialsig.evaluation.schema import ERROR, EVERY_SLIDE, NOTE, OUTSIDE, SHOWN, WARNING, Finding, slide_rows
 from spatialsig.stats.agreement import MIN_PATCHES
 from spatialsig.stats.significance import combine, most_of
 
@@ -43,11 +43,11 @@ def score_findings(evaluation: pd.DataFrame) -> Iterator[Finding]:
     """Findings from the table of ``tl.evaluate``."""
     table = slide_rows(evaluation)
     r = table.groupby("method")["pearson"].mean().dropna()
-    model = "he_only" if "he_only" in r else None
+    model = next((method for method in ("he_only", OUTSIDE) if method in r), None)
     yield from _leak(table, r)
     yield from _embedding(table, r)
     if model is not None:
-        yield from _too_simple(r)
+        yield from _too_simple(r, model)
         yield from _chance(table[table["method"] == model])
     yield from _labels(table)
     yield from _few(table)
@@ -103,20 +103,23 @@ def _embedding(table: pd.DataFrame, r: pd.Series) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _too_simple(r: pd.Series) -> Iterator[Finding]:
-    if "he_only" not in r:
-        return
+def _too_simple(r: pd.Series, model: str) -> Iterator[Finding]:
+    named, fix = (
+        ("outside model", "Report both.")
+        if model == OUTSIDE
+        else ("H&E model", "Train longer or on more slides, and report both.")
+    )
     for method, name, severity in (
         ("density", "Nuclear density alone", WARNING),
         ("colour", "Colour alone", WARNING),
         ("hand_features", "A ridge regression on simple image features", NOTE),
         ("neighbours", "The mean label of the patches around", NOTE),
     ):
-        if method in r and r[method] > LEAK and r[method] >= r["he_only"] - MARGIN:
+        if method in r and r[method] > LEAK and r[method] >= r[model] - MARGIN:
             yield Finding(
                 f"{method}_suffices", severity, EVERY_SLIDE,
-                f"{name} does as well (r = {r[method]:.3f}) as the H&E model ({r['he_only']:.3f}): nothing is shown to "
-                "have been learned beyond it. Train longer or on more slides, and report both.",
+                f"{name} does as well (r = {r[method]:.3f}) as the {named} ({r[model]:.3f}): nothing is shown to "
+                f"have been learned beyond it. {fix}",
             )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Findings from what the steps recorded on the slides: folds, genes, labels, registration.
 
-Floor 6, above expression, inference, labels. Used by evaluation/evaluate, evaluation/rows, tl/_evaluate.
+Floor 6, above expression, inference, labels. Used by evaluation/evaluate, evaluation/rows, referee/judge, tl/_evaluate.
 """
 
 from __future__ import annotations

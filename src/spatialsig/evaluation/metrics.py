@@ -1,6 +1,6 @@
 """Metrics of predictions on held-out patches, as the tidy table of an evaluation.
 
-Floor 6, above expression, inference, labels. Used by evaluation/evaluate.
+Floor 6, above expression, inference, labels. Used by evaluation/evaluate, referee/judge.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Labelled patches of each slide with everything a predictor may look at, from one pass over the pixels.
 
-Floor 6, above expression, inference, labels. Used by evaluation/evaluate, evaluation/metrics, tl/_evaluate.
+Floor 6, above expression, inference, labels. Used by 5 modules of evaluation, referee, tl.
 """
 
 from __future__ import annotations
@@ -87,6 +87,7 @@ class Rows:
     step: int  # grid cells to the next patch that does not overlap
     density: NDArray[np.float64]  # (n, 2), number of cells and log of their mean counts
     facts: SlideFacts  # what the slide says about itself
+    index: NDArray[np.int64]  # patch of each row
     features: dict[str, NDArray[np.floating]] = field(default_factory=dict)  # (n, d)
     predicted: dict[str, NDArray[np.float32]] = field(default_factory=dict)  # (n_test, t)
     ceiling: pd.DataFrame = field(default_factory=pd.DataFrame)  # of a slide that is judged
@@ -172,6 +173,7 @@ def _without_pixels(patches: Patches, request: Request) -> tuple[Rows, NDArray[n
         step=-(-patches.spec.size_l0 // patches.spec.stride_l0),
         density=_density(patches, request.signatures_key)[index],
         facts=slide_facts(slide, signatures_key=request.signatures_key, table_key=request.table_key),
+        index=index,
     )
     return rows, index
 

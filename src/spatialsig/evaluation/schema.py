@@ -1,6 +1,6 @@
 """Columns of the table of an evaluation, and findings, the reasons to doubt one.
 
-Floor 6, above expression, inference, labels. Used by 10 modules of cli, evaluation, pl, report, tl.
+Floor 6, above expression, inference, labels. Used by 15 modules of cli, evaluation, pl, referee, report, tl.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+OUTSIDE = "outside"  # in the column of methods: predictions that another model made
 POOLED = "(all slides)"  # in the column of samples: held-out patches of all slides put together
 COLUMNS = (
     "method", "signature", "sample", "patient", "n_patches", "pearson", "spearman", "r2", "mae", "ceiling",

@@ -38,7 +38,7 @@ def export_geojson(
     path: AnyPath,
     *,
     signatures: Sequence[str] | None = None,
-    classify_by: str | None = None,
+    classify_by: Key | None = None,
     object_type: str = "tile",
     table_key: Key = _keys.SIGNATURES_PRED,
     patches_key: Key = _keys.PATCHES,

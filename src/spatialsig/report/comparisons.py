@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spatialsig._checks import check_key
+from spatialsig.evaluation.schema import OUTSIDE
 from spatialsig.pl.drawing.methods import MEAN, display_name
 from spatialsig.report.results_section import number
 
@@ -28,6 +29,9 @@ QUESTIONS = {
     ("he_only", "embedding"): "Does training help beyond the backbone?",
     ("he_only", "train_mean"): "Does the H&E help beyond the mean of the training slides?",
     ("he_only", "neighbours"): "Does the H&E say more than the labels around a patch?",
+    (OUTSIDE, "density"): "Does the outside model help beyond nuclear density?",
+    (OUTSIDE, "colour"): "Does the outside model help beyond the colour of the H&E?",
+    (OUTSIDE, "hand_features"): "Does the outside model see more than simple image features fitted here?",
 }
 YES, NO, OPEN, FEW = "Yes", "No", "Not shown", "Too few patients"
 MIN_PATIENTS = 3  # a verdict on fewer would rest on two numbers being alike by luck

@@ -1,6 +1,6 @@
 """One HTML file from a cohort, its evaluation and what the steps of its run recorded.
 
-Floor 10, above cohort. Used by pipeline/report_of_run.
+Floor 10, above cohort. Used by pipeline/report_of_run, referee/judge.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from spatialsig.pl.drawing.methods import (
     MEAN,
     MODEL,
     display_name,
+    main_method,
     mean_ceiling,
     method_order,
     slide_means,
@@ -63,7 +64,7 @@ class Results:
 def summarise(evaluation: pd.DataFrame, summary: pd.DataFrame, *, synthetic: bool) -> Results:
     """Turn the tables of ``tl.evaluate`` and ``tl.summarise`` into the words and tables of the report."""
     methods = method_order(evaluation)
-    main = HEADLINE if HEADLINE in methods else methods[0]
+    main = main_method(methods)
     signatures = list(dict.fromkeys(evaluation["signature"]))
     ceilings = evaluation.drop_duplicates(["sample", "signature"]).groupby("signature")["ceiling"].mean()
     rows = method_rows(evaluation, summary)

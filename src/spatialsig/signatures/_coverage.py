@@ -1,6 +1,6 @@
 """Genes of each signature: those that a panel measures, whether they are enough, and those used in existing scores.
 
-Floor 1, above the ground floor. Used by 6 modules of evaluation, inference, pl, tl.
+Floor 1, above the ground floor. Used by 7 modules of evaluation, inference, pl, referee, tl.
 """
 
 from __future__ import annotations

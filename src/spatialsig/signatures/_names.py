@@ -1,6 +1,6 @@
 """Genes of signatures by the names of a panel, and why some are missing there, with the fix.
 
-Floor 1, above the ground floor. Used by expression, signatures/_read, tl/_score.
+Floor 1, above the ground floor. Used by expression, referee/scores, signatures/_read, tl/_score.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Names of the parts of a slide that results are made from, and what messages call them.
 
-Floor 4, above train. Used by 22 modules of inference, labels, maps, pp, slide, tl.
+Floor 4, above train. Used by 23 modules of inference, labels, maps, pp, referee, slide, tl.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ WHAT = {
     "tl.embed_cells": "embedding of the expression of the cells",
     "tl.embed_patches": "features of the image of the patches",
     "tl.predict": "predicted scores of the patches",
+    "tl.referee": "scores that an outside model predicted, as they were judged",
     "tl.score_cells": "signature scores of the cells",
     "tl.signature_map": "maps of the predicted scores below the size of a patch",
 }

@@ -2,7 +2,7 @@
 
 The normalisation is ``x = log1p(1e4 * count / library)`` throughout.
 
-Floor 1, above the ground floor. Used by 13 modules of expression, labels, models, pp, slide, stats, train.
+Floor 1, above the ground floor. Used by 15 modules of expression, labels, models, pp, referee, slide, stats, train.
 """
 
 from __future__ import annotations

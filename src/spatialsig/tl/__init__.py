@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ._vit import train_vit
 
     predict_files: Callable[..., pd.DataFrame]
+    referee: Callable[..., Any]
     signature_map: Callable[..., pd.DataFrame]
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "predict",
     "predict_files",
     "pretrain_vit",
+    "referee",
     "score_cells",
     "signature_map",
     "summarise",
@@ -57,7 +59,11 @@ __all__ = [
 ]
 
 # tools made of functions of `io`, `pp` and `tl` lie above these rooms: name -> the room that holds it
-ABOVE = {"predict_files": "spatialsig.whole_slides", "signature_map": "spatialsig.maps"}
+ABOVE = {
+    "predict_files": "spatialsig.whole_slides",
+    "referee": "spatialsig.referee",
+    "signature_map": "spatialsig.maps",
+}
 
 # each function brings its own heavy packages, on first use
 _of_this_room, _, _ = lazy_loader.attach(

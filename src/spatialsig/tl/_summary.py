@@ -1,6 +1,6 @@
 """Statements about patients from slides: intervals, p-values, and which method is better.
 
-Floor 7, above evaluation. Called as sp.tl.compare_methods, sp.tl.summarise; used by 3 modules of cli, pipeline, report.
+Floor 7, above evaluation. Called as sp.tl.compare_methods, sp.tl.summarise; used by 4 modules of 4 rooms.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pandas as pd
 
 from spatialsig._arguments import Seed, Share, checked
 from spatialsig._checks import check_choice, check_key
-from spatialsig.evaluation.schema import check_judged_once, slide_rows
+from spatialsig.evaluation.schema import OUTSIDE, check_judged_once, slide_rows
 from spatialsig.stats.significance import benjamini_hochberg, cluster_interval, combine
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ QUESTIONS = (
     ("he_only", "embedding"),
     ("he_only", "train_mean"),
     ("he_only", "neighbours"),
+    (OUTSIDE, "density"),
+    (OUTSIDE, "colour"),
+    (OUTSIDE, "hand_features"),
 )
 
 

@@ -1,6 +1,6 @@
 """Names of the methods of an evaluation, their order, and the purpose of each.
 
-Floor 7, above evaluation. Used by pl/_ladder, report/comparisons, report/document, report/results_section.
+Floor 7, above evaluation. Used by 5 modules of pl, referee, report.
 """
 
 from __future__ import annotations
@@ -8,8 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from spatialsig._checks import check_key
+from spatialsig.evaluation.schema import OUTSIDE
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import pandas as pd
 
 METHODS = {
@@ -27,7 +30,7 @@ METHODS = {
     "train_mean": "mean of the training slides",
 }
 HEADLINE = "he_only"  # the question of the toolkit: what does the H&E alone tell?
-MODEL = frozenset({"he_only", "fused", "ae_only"})  # the rest are controls and baselines
+MODEL = frozenset({OUTSIDE, "he_only", "fused", "ae_only"})  # the rest are controls and baselines
 MEAN = "mean"  # in the column of signatures of a summary: the mean over all of them
 SUMMARY_COLUMNS = ("method", "signature", "pearson", "low", "high", "share_of_ceiling")
 COLUMNS = ("method", "signature", "sample", "patient", "n_patches", "pearson", "ceiling", "share_of_ceiling")
@@ -36,12 +39,17 @@ COLUMNS = ("method", "signature", "sample", "patient", "n_patches", "pearson", "
 def method_order(evaluation: pd.DataFrame) -> list[str]:
     """Methods of an evaluation in display order; unknown ones last, as they come."""
     present = list(dict.fromkeys(evaluation["method"]))
-    return [m for m in METHODS if m in present] + [m for m in present if m not in METHODS]
+    return [m for m in (OUTSIDE, *METHODS) if m in present] + [m for m in present if m not in METHODS and m != OUTSIDE]
+
+
+def main_method(methods: Collection[str]) -> str:
+    """The method that is in question: the H&E alone where it was judged, else an outside model, else the first of ``methods``."""
+    return next((method for method in (HEADLINE, OUTSIDE) if method in methods), next(iter(methods)))
 
 
 def display_name(method: str) -> str:
     """Name of a method for people; the name itself for one that is not ours."""
-    return METHODS.get(method, method)
+    return "outside model" if method == OUTSIDE else METHODS.get(method, method)
 
 
 def slide_means(evaluation: pd.DataFrame, column: str = "pearson") -> pd.DataFrame:
@@ -64,7 +72,7 @@ def mean_ceiling(evaluation: pd.DataFrame) -> float:
 def worst_slide(evaluation: pd.DataFrame) -> str | None:
     """Held-out slide with the lowest mean r of the model, H&E alone where it was judged; None where no r is known."""
     methods = method_order(evaluation)
-    means = slide_means(evaluation)[HEADLINE if HEADLINE in methods else methods[0]].dropna()
+    means = slide_means(evaluation)[main_method(methods)].dropna()
     return None if means.empty else str(means.idxmin())
 
 
