@@ -66,6 +66,8 @@ class Study:
         self.model = sp.tl.train_vit(slide, size=TINY, max_epochs=1)
         sp.tl.predict(slide, self.model)
         sp.tl.attention(slide, self.model, signatures=["Immune_T"], patches=[0, 1], n_steps=2)
+        sp.tl.signature_map(slide, self.model, stride_um=56.0)
+        sp.tl.predict_cells(slide, self.model)
         self.evaluation = sp.tl.evaluate(slide, self.model)
         self.slide, self.before = slide, state(slide)
         self.adata = slide["table"].copy()
@@ -92,6 +94,7 @@ class Study:
         fit: dict[str, Any] = {"size": TINY, "max_epochs": 1}
         ladder = {"evaluation": self.evaluation}
         return {
+            "io.export_explorer_groups": slide | {"path": out / "g.csv"},
             "io.export_geojson": slide | {"path": out / "a.geojson"},
             "io.export_heatmap": slide | {"path": out / "a.ome.tif", "signature": "Immune_T"},
             "io.export_seed_layout": slide | {"directory": out},
@@ -114,6 +117,7 @@ class Study:
             "pp.align_he": {"data": self.bare, "matrix": self.place},
             "pp.assign_cells": slide,
             "pp.filter_cells": slide | {"min_counts": 1},
+            "pp.find_nuclei": slide,
             "pp.find_tissue": slide,
             "pp.highly_variable_genes": slide | {"n_top_genes": 50},
             "pp.import_patches": slide | {"source_key": "patches", "key_added": "more"},
@@ -133,9 +137,11 @@ class Study:
             "tl.embed_patches": slide | {"backbone": self.model},
             "tl.embedding_leak": slide,
             "tl.evaluate": slide | {"model": self.model},
+            "tl.evaluate_cells": slide | {"n_repeats": 1},
             "tl.findings": slide,
             "tl.noise_ceiling": slide | {"n_repeats": 2},
             "tl.predict": slide | {"model": self.model},
+            "tl.predict_cells": slide | {"model": self.model},
             "tl.predict_files": {
                 "model": self.model,
                 "slides": self.folder / "biopsy.png",

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import spatialdata as sd
 from typer.testing import CliRunner
 
@@ -20,3 +21,31 @@ def test_a_map_is_drawn_once(tmp_path: Path) -> None:
         assert wanted in done.output
     made = sd.read_zarr(tmp_path / "stores" / "s.zarr").attrs["spatialsig"]["signature_map"]["signature_map"]
     assert made["stride_um"] == 56
+
+
+def test_cells_are_predicted_judged_and_exported(tmp_path: Path) -> None:
+    study = sp.datasets.toy_study()
+    sp.datasets.toy_model(study).save(tmp_path / "vit")
+    store = tmp_path / "stores" / "s.zarr"
+    sp.io.write(study, store)
+    model = ["--model", str(tmp_path / "vit"), "--quiet"]
+    for command in (
+        ["nuclei", str(store), "--quiet"],
+        ["cells", str(store), *model, "--evaluation", str(tmp_path / "cells.csv")],
+        ["export", "explorer", str(store), "--out", str(tmp_path / "g.csv"), "--signature", "Immune_T", "--quiet"],
+        [
+            "export",
+            "geojson",
+            str(store),
+            "--out",
+            str(tmp_path / "c.geojson"),
+            "--set",
+            "table_key=cells_pred",
+            "--quiet",
+        ],
+    ):
+        done = CliRunner().invoke(app, command)
+        assert done.exit_code == 0, done.output
+    assert {"cell", "20 um"} == set(pd.read_csv(tmp_path / "cells.csv")["scale"])
+    assert len(pd.read_csv(tmp_path / "g.csv")) == len(study["table"])
+    assert "nuclei" in sd.read_zarr(store).shapes

@@ -20,12 +20,14 @@ ADDS: dict[str, Callable[[sd.SpatialData, str], object]] = {
     "tl.predict": lambda s, key: sp.tl.predict(s, MODELS["vit"], key_added=key),
     "tl.embed_patches": lambda s, key: sp.tl.embed_patches(s, MODELS["vit"], key_added=key),
     "tl.attention": lambda s, key: sp.tl.attention(s, MODELS["vit"], patches=[0], n_steps=2, key_added=key),
+    "pp.find_nuclei": lambda s, key: sp.pp.find_nuclei(s, key_added=key),
+    "tl.predict_cells": lambda s, key: sp.tl.predict_cells(s, MODELS["vit"], key_added=key),
     "tl.signature_map": lambda s, key: sp.tl.signature_map(s, MODELS["vit"], stride_um=56.0, key_added=key),
 }
 OWN = {
     "pp.find_tissue": {"tissue"}, "pp.make_patches": {"patches"}, "pp.import_patches": {"patches"},
     "tl.aggregate_patches": {"signatures"}, "tl.predict": {"signatures_pred"}, "tl.embed_patches": {"embedding"},
-    "tl.attention": {"attention"}, "tl.signature_map": {"signature_map"},
+    "tl.attention": {"attention"}, "tl.signature_map": {"signature_map"}, "pp.find_nuclei": {"nuclei"}, "tl.predict_cells": {"cells_pred"},
 }  # fmt: skip
 
 
@@ -39,6 +41,8 @@ def slide() -> sd.SpatialData:
     sp.tl.embed_patches(slide, MODELS["vit"])
     sp.tl.attention(slide, MODELS["vit"], patches=[0], n_steps=2)
     sp.tl.signature_map(slide, MODELS["vit"], stride_um=56.0)
+    sp.pp.find_nuclei(slide)
+    sp.tl.predict_cells(slide, MODELS["vit"])
     sp.pp.normalize(slide)
     return slide
 
@@ -46,7 +50,7 @@ def slide() -> sd.SpatialData:
 @pytest.mark.parametrize("function", ADDS)
 def test_no_function_replaces_what_it_did_not_make(slide: sd.SpatialData, function: str) -> None:
     names = [name for _, name, _ in slide.gen_elements()]
-    assert len(names) == 10
+    assert len(names) == 12
     for name in names:
         data = sd.deepcopy(slide)
         before = data[name]

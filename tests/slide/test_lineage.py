@@ -45,6 +45,8 @@ MADE_FROM = {
     "by features": {"patches", "features"},
     "attention": {"pixels", "patches", "stain"},
     "map": {"pixels", "place", "tissue", "stain"},
+    "nuclei": {"pixels", "place", "tissue"},
+    "cells": {"pixels", "place", "tissue", "stain", "map", "positions"},
 }
 
 
@@ -85,7 +87,9 @@ def slide(models: dict[str, object]) -> sd.SpatialData:
     sp.tl.predict(slide, models["vit"], use_rep="X_ae", key_added="fused")
     sp.tl.predict(slide, models["by features"], key_added="by_features")
     sp.tl.attention(slide, models["vit"], signatures=["Immune_T"], patches=[0, 1], n_steps=2)
-    sp.tl.signature_map(slide, models["vit"], signatures=["Immune_T"], stride_um=56.0)
+    sp.tl.signature_map(slide, models["vit"], stride_um=56.0)
+    sp.pp.find_nuclei(slide)
+    sp.tl.predict_cells(slide, models["vit"])
     return slide
 
 
@@ -246,6 +250,23 @@ READERS: dict[str, tuple[set[str], Reader]] = {
     "pl.attention": ({"attention", "predictions", "stain"}, lambda s, m, p: sp.pl.attention(s, "Immune_T", n=1)),
     "export_geojson": ({"predictions"}, lambda s, m, p: sp.io.export_geojson(s, p / "a.geojson")),
     "export_heatmap": ({"predictions"}, lambda s, m, p: sp.io.export_heatmap(s, p / "a.ome.tif", "Immune_T")),
+    "predict_cells": (
+        {"tissue", "patches", "stain"},
+        lambda s, m, p: sp.tl.predict_cells(s, m["vit"], method="patch", key_added="new"),
+    ),
+    "predict_cells of nuclei": (
+        {"nuclei", "patches", "stain"},
+        lambda s, m, p: sp.tl.predict_cells(s, m["vit"], method="patch", cells="nuclei", key_added="new"),
+    ),
+    "evaluate_cells": ({"cells", "scores"}, lambda s, m, p: sp.tl.evaluate_cells(s, n_repeats=1)),
+    "export_explorer_groups": (
+        {"cells"},
+        lambda s, m, p: sp.io.export_explorer_groups(s, p / "g.csv", "Immune_T"),
+    ),
+    "export_geojson of cells": (
+        {"cells"},
+        lambda s, m, p: sp.io.export_geojson(s, p / "a.geojson", table_key="cells_pred"),
+    ),
     "export_heatmap of a map": (
         {"map"},
         lambda s, m, p: sp.io.export_heatmap(s, p / "a.ome.tif", "Immune_T", map_key="signature_map"),
@@ -286,6 +307,8 @@ PARTS = {
     "by features": "by_features",
     "attention": "attention",
     "map": "signature_map",
+    "nuclei": "nuclei",
+    "cells": "cells_pred",
 }
 STALE_READS = [
     (change, reader)

@@ -14,7 +14,7 @@ from spatialsig.errors import KeyMissingError
 from spatialsig.slide.roles import with_cells, without_cells
 from spatialsig.slide.slides import Stores
 
-TAKES_IMAGES = {"pp.find_tissue", "pp.make_patches", "pp.qc_patches", "pp.normalize_stain", "tl.embed_patches", "tl.predict", "tl.attention", "tl.signature_map"}  # fmt: skip
+TAKES_IMAGES = {"pp.find_tissue", "pp.make_patches", "pp.qc_patches", "pp.normalize_stain", "tl.embed_patches", "tl.predict", "tl.attention", "tl.signature_map", "pp.find_nuclei"}  # fmt: skip
 SMALL = sp.ViTConfig(dim=16, depth=1, heads=2, mlp_dim=16, stem=(4, 4), stem_blocks=(0, 0))
 MORE: dict[str, Callable[[sp.Cohort, Path], object]] = {
     "pp.split": lambda c, _: sp.pp.split(c, n_folds=2),

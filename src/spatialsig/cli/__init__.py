@@ -48,6 +48,8 @@ for name, command, panel in (
     ("train", model_commands.train, STEPS),
     ("predict", slide_by_slide(predict_command.predict), STEPS),
     ("map", slide_by_slide(map_commands.draw_map), STEPS),
+    ("nuclei", slide_by_slide(map_commands.nuclei), STEPS),
+    ("cells", slide_by_slide(map_commands.cells), STEPS),
     ("evaluate", at_once(project_commands.evaluate), STEPS),
     ("referee", at_once(judging_commands.referee), STEPS),
     ("verify", some_slides(slide_commands.verify), STORES),

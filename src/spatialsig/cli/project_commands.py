@@ -233,12 +233,31 @@ def geojson(
     *,
     quiet: Quiet = False,
 ) -> None:
-    """Export patches and their scores for QuPath."""
+    """Export patches, or cells (`--set table_key=cells_pred`), and their scores for QuPath."""
     from spatialsig import io
 
     prepare(quiet=quiet)
     io.export_geojson(store, out, **keywords(further, io.export_geojson))
     typer.echo(f"geojson: {out}")
+
+
+@export.command("explorer", cls=Command)
+def explorer(
+    store: Store,
+    out: Annotated[Path, typer.Option(help="CSV file to write.")],
+    signature: Annotated[
+        str | None, typer.Option(help="Score whose quantiles are the groups; by the highest score if not given.")
+    ] = None,
+    further: Further = None,
+    *,
+    quiet: Quiet = False,
+) -> None:
+    """Export cells in groups by their predicted scores, for Xenium Explorer."""
+    from spatialsig import io
+
+    prepare(quiet=quiet)
+    n = io.export_explorer_groups(store, out, **keywords(further, io.export_explorer_groups, signature=signature))
+    typer.echo(f"groups of {n} cells: {out}")
 
 
 @export.command("seed", cls=Command)

@@ -2,7 +2,7 @@
 
 A level that is mirrored, black or of another image has the right size all the same, and patches would be read from it.
 
-Floor 2, above geometry, nn, signatures, stats, store. Used by 6 modules of io, pp, slide.
+Floor 2, above geometry, nn, signatures, stats, store. Used by 7 modules of io, pp, slide.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The levels of an image, as arrays or as what lies on disk, and windows of them resampled by area.
 
-Floor 2, above geometry, nn, signatures, stats, store. Used by 6 modules of data, io, pp.
+Floor 2, above geometry, nn, signatures, stats, store. Used by 7 modules of data, io, pp.
 """
 
 from __future__ import annotations

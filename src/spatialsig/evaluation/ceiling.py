@@ -1,6 +1,6 @@
 """Noise ceiling of the labels of a slide, from halves of the molecules that made them.
 
-Floor 6, above expression, inference, labels. Used by evaluation/rows, tl/_ceiling, tl/_leak.
+Floor 6, above expression, inference, labels. Used by evaluation/rows, maps/evaluate_cells, tl/_ceiling, tl/_leak.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _ceiling(
     for repeat in track(range(n_repeats), f"noise ceiling {slide.name}", unit="repeat"):
         blocks = count_blocks(slide, table_key, list(scored["genes"]))
         halves = []
-        for half in _scored_halves(blocks, scored, membership, stat, seed=seed + repeat):
+        for half in scored_halves(blocks, scored, membership, stat, seed=seed + repeat):
             if stat == PSEUDOBULK:
                 labels = half.astype(np.float64)
             else:
@@ -78,20 +78,24 @@ def _ceiling(
     return ceiling_from_halves(np.mean(rs, axis=0))
 
 
-def _scored_halves(
+def scored_halves(
     blocks: Iterable[tuple[slice, sparse.csr_matrix]],
     scored: Mapping[str, Any],
-    membership: sparse.csr_matrix,
+    membership: sparse.csr_matrix | None,
     stat: str,
     *,
     seed: int,
 ) -> list[NDArray[np.float32]]:
-    """Scores of the cells, or of the summed counts of the patches, from either half of the molecules."""
+    """Scores of the cells, or (``stat`` a pseudobulk) of the summed counts of the patches, from either half of the molecules."""
     rng = np.random.default_rng(seed)  # drawn from in the order of the cells, however they are cut into blocks
     parts: tuple[list[Any], list[Any]] = ([], [])
     for rows, counts in blocks:
         for part, half in zip(parts, split_counts(counts, seed=rng), strict=True):
-            part.append(pseudobulk(half, membership[rows]) if stat == PSEUDOBULK else scores_under(scored, half))
+            part.append(
+                pseudobulk(half, membership[rows])
+                if stat == PSEUDOBULK and membership is not None
+                else scores_under(scored, half)
+            )
     if stat == PSEUDOBULK:
         return [scores_under(scored, reduce(add, part)) for part in parts]
     return [np.concatenate(part) for part in parts]

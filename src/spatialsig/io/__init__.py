@@ -12,6 +12,7 @@ from spatialsig.signatures import read_signatures
 
 if TYPE_CHECKING:
     from ._anndata import from_anndata
+    from ._explorer import export_explorer_groups
     from ._geojson import export_geojson
     from ._he import mpp, read_he
     from ._heatmap import export_heatmap
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from ._xenium import read_atera, read_xenium
 
 __all__ = [
-    "export_geojson", "export_heatmap", "export_seed_layout", "from_anndata", "mpp", "optimize", "read", "read_atera",
-    "read_he", "read_signatures", "read_xenium", "repair", "status", "verify", "write",
+    "export_explorer_groups", "export_geojson", "export_heatmap", "export_seed_layout", "from_anndata", "mpp", "optimize",
+    "read", "read_atera", "read_he", "read_signatures", "read_xenium", "repair", "status", "verify", "write",
 ]  # fmt: skip
 
 # readers pull in spatialdata, zarr and tifffile: each with its first use
@@ -30,6 +31,7 @@ __getattr__, _, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "_anndata": ["from_anndata"],
+        "_explorer": ["export_explorer_groups"],
         "_geojson": ["export_geojson"],
         "_he": ["mpp", "read_he"],
         "_heatmap": ["export_heatmap"],

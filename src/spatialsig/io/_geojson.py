@@ -1,4 +1,4 @@
-"""Scores of the patches of one slide written as GeoJSON, for QuPath.
+"""Scores of the patches or cells of one slide written as GeoJSON, for QuPath.
 
 Floor 7, above evaluation. Called as sp.io.export_geojson; used by cli/project_commands, whole_slides/results.
 """
@@ -18,6 +18,7 @@ from spatialsig._arguments import AnyPath, Key, checked
 from spatialsig._checks import check_choice
 from spatialsig._files import replaced
 from spatialsig.errors import InputError
+from spatialsig.io._scored_cells import ScoredCells, is_of_cells, scored_cells
 from spatialsig.io._scores import COLOURS, ScoredPatches, scored_patches
 from spatialsig.slide.slides import Data
 
@@ -39,13 +40,13 @@ def export_geojson(
     *,
     signatures: Sequence[str] | None = None,
     classify_by: Key | None = None,
-    object_type: str = "tile",
+    object_type: str | None = None,
     table_key: Key = _keys.SIGNATURES_PRED,
     patches_key: Key = _keys.PATCHES,
 ) -> int:
-    """Write the patches and their scores as GeoJSON that QuPath opens over the same H&E.
+    """Write patches, or cells, and their scores as GeoJSON that QuPath opens over the same H&E.
 
-    One feature after another is written, so that a slide of any number of patches takes no more memory than its table.
+    One feature after another is written, so that a slide of any number of patches or cells takes no more memory than its table.
 
     Parameters
     ----------
@@ -59,14 +60,16 @@ def export_geojson(
         Signature whose quarters become QuPath classes with colours, ``"<signature> Q1"`` (lowest) to ``Q4``; None for no
         classes.
     object_type
-        ``"tile"``, ``"annotation"`` or ``"detection"``: what QuPath makes of them.
+        ``"tile"``, ``"annotation"`` or ``"detection"``: what QuPath makes of them; None takes tiles of patches and detections of
+        cells.
     table_key, patches_key
-        Table of scores, shapes element of the patches.
+        Table of scores, shapes element of the patches. A table of :func:`spatialsig.tl.predict_cells` gives the outlines of
+        its cells.
 
     Returns
     -------
-    Number of features. Each is a square in px of the H&E at full resolution, with ``objectType``, ``name``
-    (``patch_id``), ``measurements`` (each signature, and ``std``, ``lower``, ``upper``, ``sem`` of it where the table has
+    Number of features. Each is a square (a cell: its outline, a circle where it has none) in px of the H&E at full resolution, with ``objectType``, ``name``
+    (``patch_id`` or ``cell_id``), ``measurements`` (each signature, and ``std``, ``lower``, ``upper``, ``sem`` of it where the table has
     them; what was not measured is left out) and ``classification``.
 
     Raises
@@ -77,7 +80,9 @@ def export_geojson(
         If ``data`` is several slides, the table describes other patches or has no score, a deviation is below 0 or a lower
         bound above its upper one.
     """
-    check_choice(object_type, OBJECT_TYPES, name="object_type")
+    check_choice(object_type, (*OBJECT_TYPES, None), name="object_type")
+    if is_of_cells(data, table_key):
+        return _write_cells(scored_cells(data, table_key), Path(path), signatures, classify_by, object_type)
     patches = scored_patches(data, table_key, patches_key)
     names = list(patches.table.var_names if signatures is None else signatures)
     columns = {name: patches.values(name) for name in names}
@@ -88,20 +93,45 @@ def export_geojson(
         raise InputError(msg)
     for layer, block in patches.layers().items():
         columns |= {f"{name} {layer}": block[:, patches.table.var_names.get_loc(name)] for name in names}
-    classes = None if classify_by is None else _classes(patches, classify_by)
-    with replaced(Path(path)) as partial, partial.open("w", encoding="utf-8") as file:
-        file.write('{"type": "FeatureCollection", "features": [')
-        for row, feature in enumerate(_features(patches, columns, classes, object_type)):
-            file.write((",\n" if row else "\n") + json.dumps(feature, allow_nan=False, ensure_ascii=False))
-        file.write("\n]}\n")
+    classes = None if classify_by is None else _classes(patches.values(classify_by), classify_by)
+    _write(Path(path), _features(patches, columns, classes, object_type or "tile"))
     return len(patches.ids)
 
 
-def _classes(patches: ScoredPatches, signature: str) -> list[dict[str, Any] | None]:
-    """Class of every patch: the quarter its score lies in."""
+def _write(path: Path, features: Iterator[dict[str, Any]]) -> None:
+    with replaced(path) as partial, partial.open("w", encoding="utf-8") as file:
+        file.write('{"type": "FeatureCollection", "features": [')
+        for row, feature in enumerate(features):
+            file.write((",\n" if row else "\n") + json.dumps(feature, allow_nan=False, ensure_ascii=False))
+        file.write("\n]}\n")
+
+
+def _write_cells(
+    cells: ScoredCells, path: Path, signatures: Sequence[str] | None, classify_by: str | None, object_type: str | None
+) -> int:
+    names = list(map(str, cells.table.var_names if signatures is None else signatures))
+    columns = {name: cells.values(name) for name in names}
+    if not any(np.isfinite(values).any() for values in columns.values()):
+        msg = f"{cells.where} has no score of {names} in any of {cells.table.n_obs} cells; there is nothing to export."
+        raise InputError(msg)
+    classes = None if classify_by is None else _classes(cells.values(classify_by), classify_by)
+    sample, kind = cells.slide.name, object_type or "detection"
+    outlines = zip(cells.ids.tolist(), cells.rings(cells.image_key), strict=True)
+    instances = np.asarray(cells.table.obs[cells.instance_key]).astype(str).tolist()
+    features = (
+        _feature(
+            f"{sample}/{cells.region}/{instances[row]}", cell, np.round(ring, 2).tolist(), kind, columns, classes, row
+        )
+        for row, (cell, ring) in enumerate(outlines)
+    )
+    _write(path, features)
+    return int(cells.table.n_obs)
+
+
+def _classes(values: NDArray[np.float64], signature: str) -> list[dict[str, Any] | None]:
+    """Class of every patch or cell: the quarter its score lies in."""
     from matplotlib import colormaps
 
-    values = patches.values(signature)
     known = np.isfinite(values)
     edges: Any = np.quantile(values[known], np.linspace(0, 1, CLASSES + 1)[1:-1]) if known.any() else []
     shades = (np.array(colormaps[COLOURS](np.linspace(0, 1, CLASSES)))[:, :3] * 255).round().astype(int).tolist()
@@ -119,13 +149,21 @@ def _features(
     edge, sample = patches.spec.size_l0, patches.slide.name
     for row, (patch, (y, x)) in enumerate(zip(patches.ids.tolist(), patches.origins.tolist(), strict=True)):
         ring = [[x, y], [x + edge, y], [x + edge, y + edge], [x, y + edge], [x, y]]
-        measured = {name: float(f"{values[row]:.7g}") for name, values in columns.items() if np.isfinite(values[row])}
-        properties: dict[str, Any] = {"objectType": object_type, "name": str(patch), "measurements": measured}
-        if classes is not None and classes[row] is not None:
-            properties["classification"] = classes[row]
-        yield {
-            "type": "Feature",
-            "id": str(uuid.uuid5(_NAMESPACE, f"{sample}/{patch}")),
-            "geometry": {"type": "Polygon", "coordinates": [ring]},
-            "properties": properties,
-        }
+        yield _feature(f"{sample}/{patch}", str(patch), ring, object_type, columns, classes, row)
+
+
+def _feature(
+    identity: str, name: str, ring: list[Any], object_type: str, columns: dict[str, NDArray[np.float64]],
+    classes: list[dict[str, Any] | None] | None, row: int,
+) -> dict[str, Any]:  # fmt: skip
+    """One object of QuPath: its outline, and what was measured in it."""
+    measured = {key: float(f"{values[row]:.7g}") for key, values in columns.items() if np.isfinite(values[row])}
+    properties: dict[str, Any] = {"objectType": object_type, "name": name, "measurements": measured}
+    if classes is not None and classes[row] is not None:
+        properties["classification"] = classes[row]
+    return {
+        "type": "Feature",
+        "id": str(uuid.uuid5(_NAMESPACE, identity)),
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "properties": properties,
+    }

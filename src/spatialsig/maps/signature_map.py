@@ -1,6 +1,6 @@
 """Maps of the predicted scores below the size of a patch, as an image over the H&E.
 
-Floor 8, above io, pl, pp, tl. Called as sp.tl.signature_map.
+Floor 8, above io, pl, pp, tl. Called as sp.tl.signature_map; used by maps/predict_cells.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from spatialsig import _keys
 from spatialsig._arguments import Fraction, Key, Micrometres, NewKey, checked
 from spatialsig._checks import check_key
 from spatialsig.errors import InputError
-from spatialsig.inference.local import check_places, reads_places
+from spatialsig.inference.local import check_places
 from spatialsig.inference.provenance import backbone_of, why_absent
 from spatialsig.inference.rasters import n_levels
 from spatialsig.maps.dense import Dense
@@ -46,7 +46,7 @@ def signature_map(
     data: Data,
     model: SignatureModel,
     *,
-    method: Literal["token", "patch"] | None = None,
+    method: Literal["patch", "token"] = "patch",
     stride_um: Micrometres | None = None,
     bin_um: Micrometres | None = None,
     signatures: Annotated[ListLike[str], Field(min_length=1)] | None = None,
@@ -65,7 +65,8 @@ def signature_map(
     weights that fall from the middle of a patch to its rim. ``"patch"`` takes the score of each whole patch: a
     sharper picture than patches side by side, which still shows nothing smaller than a patch. ``"token"`` takes the score of a
     patch apart into those of its places, whose mean it is: the network averages local features over the patch, and a place
-    has the score that its own features add (to first order, see the notes). Both read the H&E alone.
+    has the score that its own features add (to first order, see the notes): finer, but not for every signature truer. Both
+    read the H&E alone.
 
     Parameters
     ----------
@@ -75,8 +76,8 @@ def signature_map(
     model
         Trained model, or an ensemble of them.
     method
-        ``"token"`` or ``"patch"``; None takes ``"token"`` where the network averages tokens over the patch, as those of
-        :func:`train_vit` do by default, and ``"patch"`` for any other.
+        ``"patch"`` (default, for any network) or ``"token"``, which needs a network that averages tokens over the patch, as those
+        of :func:`train_vit` do by default.
     stride_um
         Step between patches, µm, rounded to whole bins; None takes half a patch for ``"token"``, a quarter of one for
         ``"patch"``. The time grows with its inverse square.
@@ -168,7 +169,7 @@ class _Asked:
 
 
 def _asked(
-    model: SignatureModel, method: str | None, stride_um: float | None, bin_um: float | None,
+    model: SignatureModel, method: str, stride_um: float | None, bin_um: float | None,
     signatures: ListLike[str] | None, *, keys: dict[str, Any], min_tissue: float, precision: str,
 ) -> _Asked:  # fmt: skip
     if (table := table_key(backbone_of(model))) is not None:
@@ -176,7 +177,6 @@ def _asked(
         raise InputError(msg)
     if method == TOKEN:
         check_places(model)
-    method = method or (TOKEN if reads_places(model) else PATCH)
     names = model.signatures if signatures is None else tuple(signatures)
     for name in names:
         fix = why_absent(name, model)

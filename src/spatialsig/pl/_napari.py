@@ -15,7 +15,7 @@ from spatialsig import _keys
 from spatialsig._arguments import Fraction, Key, checked
 from spatialsig.errors import InputError
 from spatialsig.pl.drawing.canvas import ACCENT, SCORE_MAP, SECOND
-from spatialsig.pl.drawing.napari_layers import add_map, map_channel
+from spatialsig.pl.drawing.napari_layers import add_cells, add_map, coloured_cells, map_channel
 from spatialsig.pl.drawing.slide_panels import robust_limits
 from spatialsig.pl.drawing.values import shown_values
 from spatialsig.slide.coordinates import image_of, placed
@@ -44,6 +44,7 @@ def napari(
     tissue_key: Key = _keys.TISSUE,
     cells_key: Key = _keys.CIRCLES,
     map_key: Key = _keys.SIGNATURE_MAP,
+    cells_pred_key: Key = _keys.CELLS_PRED,
     alpha: Fraction = 0.6,
     run: bool = True,
 ) -> Any:
@@ -66,6 +67,9 @@ def napari(
     map_key
         Map of :func:`spatialsig.tl.signature_map`: where the slide has it and it shows ``signature``, it lies over the H&E in
         the colours of its legend, and the patches are hidden below it.
+    cells_pred_key
+        Table of :func:`spatialsig.tl.predict_cells`: where the slide has it and it has ``signature``, its cells are coloured dots over
+        the map or the patches, which are hidden below them.
     alpha
         Opacity of the coloured patches, and of the map, 0 to 1.
     run
@@ -94,10 +98,11 @@ def napari(
     slide = next(open_slides(data))
     image_of(slide, image_key)
     has_patches = patches_key in slide.sdata.shapes
-    channel = map_channel(slide, map_key, signature)
-    if signature is not None and channel is None and not has_patches:
+    channel, cells = map_channel(slide, map_key, signature), coloured_cells(slide, cells_pred_key, signature)
+    shown_otherwise = channel is not None or cells is not None
+    if signature is not None and not shown_otherwise and not has_patches:
         slide.patches(patches_key)  # says how to make them
-    coloured = signature is not None and (channel is None or _has_values(slide, signature, table_key, patches_key))
+    coloured = signature is not None and (not shown_otherwise or _has_values(slide, signature, table_key, patches_key))
     values = shown_values(slide.patches(patches_key), str(signature), table_key) if coloured else None
     viewer, layers = _open(slide)
     layers.add_sdata_image(slide.sdata, image_key, _keys.GLOBAL, multi=False)
@@ -110,14 +115,23 @@ def napari(
     if has_patches:
         _add_patches(viewer, layers, slide, patches_key, values, signature, alpha)
     if channel is not None:
-        viewer.layers[-1].visible = not has_patches
+        _hide_last(viewer, has_patches)
         add_map(viewer, slide, map_key, str(signature), channel, alpha)
+    if cells is not None:
+        _hide_last(viewer, has_patches or channel is not None)
+        add_cells(viewer, slide, cells, cells_pred_key, str(signature))
     _fit(viewer)
     if run:
         import napari as package
 
         package.run()
     return viewer
+
+
+def _hide_last(viewer: Any, is_covered: bool) -> None:  # noqa: FBT001
+    """Hide the layer added last where the next one shows the same more finely."""
+    if is_covered:
+        viewer.layers[-1].visible = False
 
 
 def _has_values(slide: Slide, signature: str, table_key: str, patches_key: str) -> bool:

@@ -7,6 +7,7 @@ inference, labels, evaluation.
 from ._align_he import align_he
 from ._assign import assign_cells
 from ._filter import filter_cells
+from ._find_nuclei import find_nuclei
 from ._find_tissue import find_tissue
 from ._hvg import highly_variable_genes
 from ._import_patches import import_patches
@@ -21,6 +22,7 @@ __all__ = [
     "align_he",
     "assign_cells",
     "filter_cells",
+    "find_nuclei",
     "find_tissue",
     "highly_variable_genes",
     "import_patches",

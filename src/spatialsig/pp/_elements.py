@@ -1,6 +1,6 @@
 """Tissue and other elements in the pixels of the H&E, and the squares of the patches.
 
-Floor 7, above evaluation. Used by 7 modules of maps, pp, whole_slides.
+Floor 7, above evaluation. Used by 10 modules of maps, pp, whole_slides.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The H&E in a registration: its nuclei on a raster of about 1.5 µm, and its move under the cells.
 
-Floor 7, above evaluation. Used by pp/_align_he, pp/_qc_alignment, pp/_registration_fits.
+Floor 7, above evaluation. Used by pp/_align_he, pp/_find_nuclei, pp/_qc_alignment, pp/_registration_fits.
 """
 
 from __future__ import annotations

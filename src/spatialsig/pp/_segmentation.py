@@ -1,6 +1,6 @@
 """Tissue against glass, ink and dark rims, on a coarse level of the H&E: the one engine of this package.
 
-Floor 7, above evaluation. Used by 6 modules of maps, pp.
+Floor 7, above evaluation. Used by 7 modules of maps, pp.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ COLUMNS = ("obs/", "var/", COLUMNS_OF_SHAPES)  # by name
 # function -> what it makes, in the words of the field
 WHAT = {
     "pp.assign_cells": "which cells lie in which patch",
+    "pp.find_nuclei": "nuclei of the H&E",
     "pp.find_tissue": "outlines of the tissue",
     "pp.highly_variable_genes": "most variable genes",
     "pp.import_patches": "patches of the H&E, as another tool cut them",
@@ -36,6 +37,7 @@ WHAT = {
     "tl.cross_validate": "predicted scores, each by a model that has not seen its patch",
     "tl.embed_cells": "embedding of the expression of the cells",
     "tl.embed_patches": "features of the image of the patches",
+    "tl.predict_cells": "predicted scores of the cells",
     "tl.predict": "predicted scores of the patches",
     "tl.referee": "scores that an outside model predicted, as they were judged",
     "tl.score_cells": "signature scores of the cells",

@@ -194,6 +194,7 @@ class TableRecords(BaseModel):
     embed_patches: Params = {}
     filter_cells: Params = {}
     predict: Params = {}
+    predict_cells: Params = {}
     cross_validate: Params = {}
 
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     predict_files: Callable[..., pd.DataFrame]
     referee: Callable[..., Any]
     signature_map: Callable[..., pd.DataFrame]
+    predict_cells: Callable[..., pd.DataFrame]
+    evaluate_cells: Callable[..., pd.DataFrame]
 
 __all__ = [
     "aggregate_patches",
@@ -44,9 +46,11 @@ __all__ = [
     "embed_patches",
     "embedding_leak",
     "evaluate",
+    "evaluate_cells",
     "findings",
     "noise_ceiling",
     "predict",
+    "predict_cells",
     "predict_files",
     "pretrain_vit",
     "referee",
@@ -62,6 +66,8 @@ __all__ = [
 ABOVE = {
     "predict_files": "spatialsig.whole_slides",
     "referee": "spatialsig.referee",
+    "evaluate_cells": "spatialsig.maps",
+    "predict_cells": "spatialsig.maps",
     "signature_map": "spatialsig.maps",
 }
 

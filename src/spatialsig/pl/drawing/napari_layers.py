@@ -1,4 +1,4 @@
-"""Layers of a napari window that napari-spatialdata has no like of: maps of scores.
+"""Layers of a napari window that napari-spatialdata has no like of: maps of scores, and cells by the hundred thousand.
 
 Floor 7, above evaluation. Used by pl/_napari.
 """
@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spatialsig import _keys
 from spatialsig.pl.drawing.canvas import SCORE_MAP
-from spatialsig.slide.coordinates import full_resolution, placed
+from spatialsig.pl.drawing.slide_panels import robust_limits
+from spatialsig.slide.coordinates import full_resolution, placed, um_per_global
+from spatialsig.slide.table_rows import dense
 from spatialsig.store.layout import levels_of
 
 if TYPE_CHECKING:
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 
     from spatialsig.slide.slides import Slide
 
+NUCLEUS_UM = 7.0  # diameter of a dot
 SWAP = np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]])  # napari counts (y, x)
 
 
@@ -39,6 +43,29 @@ def add_map(viewer: Any, slide: Slide, map_key: str, signature: str, channel: in
         [level.data[channel] for level in levels_of(element)], multiscale=True, name=f"{map_key}: {signature}",
         colormap=SCORE_MAP, contrast_limits=(low, max(high, low + 1e-6)), opacity=alpha, interpolation2d="nearest",
         affine=SWAP @ to_global @ SWAP,
+    )  # fmt: skip
+
+
+def coloured_cells(slide: Slide, table_key: str, signature: str | None) -> NDArray[np.float64] | None:
+    """Values of the cells of a table of ``tl.predict_cells``, ``(n,)``; None where there is no such table or signature."""
+    if signature is None or table_key not in slide.sdata.tables or "predict_cells" not in slide.params(table_key):
+        return None
+    table = slide.table(table_key)
+    names = list(map(str, table.var_names))
+    return dense(table.X[:, [names.index(signature)]]).astype(np.float64)[:, 0] if signature in names else None
+
+
+def add_cells(viewer: Any, slide: Slide, values: NDArray[np.float64], table_key: str, signature: str) -> None:
+    """Show cells as dots of the size of a nucleus, those with a value, in one layer of points: outlines of so many take minutes."""
+    from matplotlib import colormaps
+
+    known = np.isfinite(values)
+    xy = np.asarray(slide.table(table_key).obsm[_keys.SPATIAL], np.float64)[known] / um_per_global(slide)
+    low, high = robust_limits([values]).vmin, robust_limits([values]).vmax
+    shares = np.clip((values[known] - low) / max(high - low, 1e-12), 0, 1)
+    viewer.add_points(
+        xy[:, ::-1], size=NUCLEUS_UM / um_per_global(slide), face_color=colormaps[SCORE_MAP](shares), border_width=0,
+        name=f"{table_key}: {signature}", features={signature: values[known]}, antialiasing=0,
     )  # fmt: skip
 
 
