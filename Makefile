@@ -17,6 +17,7 @@ comma := ,
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow coverage screen lint heads notebooks docs bench-demo bench-her2st bench-qc-alignment bench-import bench-import-counts bench-render bench-fuzz-bundle bench-fuzz-arguments bench-patch-reads bench-patch-scaling bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology bench-pretraining bench-leak bench-seed-parity soak-store soak-training bench-bitflips bench-layout bench-conformal bench-whole-slide bench-predict-files bench-traps bench-intervals bench-ceiling bench-vit-speed bench-ladder bench-ladder-1um bench-signs bench-report bench-referee bench-walks bench-lineage bench-memory bench-busy bench-cluster bench-answers bench-capacity bench-damaged-models clean
+.PHONY: help demo test test-slow coverage screen lint heads notebooks docs bench-demo bench-her2st bench-qc-alignment bench-import bench-import-counts bench-render bench-fuzz-bundle bench-fuzz-arguments bench-patch-reads bench-patch-scaling bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology bench-pretraining bench-leak bench-seed-parity soak-store soak-training bench-bitflips bench-layout bench-conformal bench-whole-slide bench-predict-files bench-traps bench-intervals bench-ceiling bench-vit-speed bench-ladder bench-ladder-1um bench-signs bench-report bench-walks bench-lineage bench-memory bench-busy bench-cluster bench-answers bench-capacity bench-damaged-models bench-cells clean
 
 help:  ## show the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -176,6 +177,9 @@ bench-ladder: $(VENV)/.package  ## what share of the predictable is predicted, b
 
 bench-ladder-1um: $(VENV)/.package  ## the same at 1 um per pixel, without the other parts
 	$(PY) benchmarks/ladder.py --um-per-px 1 --parts curve --out benchmarks/out/ladder_1um --json benchmarks/results/ladder_1um.json
+
+bench-cells: $(VENV)/.test  ## single cells of a held-out patient: r, ceiling, gain over the patch; 300,000 of them in napari (`make screen`)
+	$(PY) benchmarks/cells.py
 
 bench-report: $(VENV)/.package  ## size of the report of eight held-out slides
 	$(PY) benchmarks/report_size.py

@@ -155,6 +155,7 @@ class Study:
             "tl.signature_map": slide | {"model": self.model, "stride_um": 56.0},
             "tl.summarise": ladder,
             "tl.train_autoencoder": slide | {"signatures": "seed", "n_latent": 4, "hidden": (16,), "max_epochs": 1},
+            "tl.train_cell_head": slide | {"model": self.model},
             "tl.train_ensemble": slide | {"n_members": 2} | fit,
             "tl.train_vit": slide | fit,
             "pl.alignment": slide,

@@ -103,6 +103,7 @@ _TABLE_FIRST = (
 )
 MODELS = {
     "Autoencoder": ("sp.tl.train_autoencoder", "sp.models.Autoencoder.load"),
+    "CellHead": ("sp.tl.train_cell_head", "sp.models.CellHead.load"),
     "PretrainedViT": ("sp.tl.pretrain_vit", "sp.models.PretrainedViT.load"),
     "SignatureEnsemble": ("sp.tl.train_ensemble", "sp.models.load_signature_model"),
     "SignatureViT": ("sp.tl.train_vit", "sp.models.load_signature_model"),

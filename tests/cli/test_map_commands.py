@@ -31,7 +31,8 @@ def test_cells_are_predicted_judged_and_exported(tmp_path: Path) -> None:
     model = ["--model", str(tmp_path / "vit"), "--quiet"]
     for command in (
         ["nuclei", str(store), "--quiet"],
-        ["cells", str(store), *model, "--evaluation", str(tmp_path / "cells.csv")],
+        ["train-cells", str(store), *model, "--out", str(tmp_path / "head")],
+        ["cells", str(store), *model, "--head", str(tmp_path / "head"), "--evaluation", str(tmp_path / "cells.csv")],
         ["export", "explorer", str(store), "--out", str(tmp_path / "g.csv"), "--signature", "Immune_T", "--quiet"],
         [
             "export",

@@ -36,6 +36,7 @@ CALLS: dict[str, Callable[[sp.Cohort, dict[str, object]], object]] = {
     "tl.predict": lambda c, m: sp.tl.predict(c, m["vit"]).drop(columns="seconds"),
     "tl.attention": lambda c, m: sp.tl.attention(c, m["vit"], patches=[0], n_steps=1),
     "pp.find_nuclei": lambda c, _: sp.pp.find_nuclei(c),
+    "tl.train_cell_head": lambda c, m: sp.tl.train_cell_head(c, m["vit"], test_fold=None).feature_mean,
     "tl.predict_cells": lambda c, m: sp.tl.predict_cells(c, m["vit"]),
     "tl.signature_map": lambda c, m: sp.tl.signature_map(c, m["vit"], stride_um=56.0),
     "tl.noise_ceiling": lambda c, _: sp.tl.noise_ceiling(c, n_repeats=1),

@@ -258,6 +258,10 @@ READERS: dict[str, tuple[set[str], Reader]] = {
         {"nuclei", "patches", "stain"},
         lambda s, m, p: sp.tl.predict_cells(s, m["vit"], method="patch", cells="nuclei", key_added="new"),
     ),
+    "train_cell_head": (
+        {"scores", "tissue", "patches", "stain"},
+        lambda s, m, p: sp.tl.train_cell_head(s, m["vit"]),
+    ),
     "evaluate_cells": ({"cells", "scores"}, lambda s, m, p: sp.tl.evaluate_cells(s, n_repeats=1)),
     "export_explorer_groups": (
         {"cells"},

@@ -40,6 +40,7 @@ USES: dict[str, Callable[..., Any]] = {
     "evaluate": lambda s, m, _, **d: sp.tl.evaluate(s, m, **d),
     "calibrate": lambda s, m, _, **d: sp.tl.calibrate(s, m, fold=0, coverage=0.5, **d),
     "attention": lambda s, m, _, **d: sp.tl.attention(s, m, patches=[0], n_steps=1, **d),
+    "train_cell_head": lambda s, m, _, **d: sp.tl.train_cell_head(s, m, **d),
     "predict_cells": lambda s, m, _, **d: sp.tl.predict_cells(s, m, **d),
     "signature_map": lambda s, m, _, **d: sp.tl.signature_map(s, m, stride_um=56.0, **d),
     "embed_patches": lambda s, m, _, **d: sp.tl.embed_patches(s, m, **d),

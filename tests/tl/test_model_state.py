@@ -21,6 +21,7 @@ USES: dict[str, Callable[[sd.SpatialData, Any, Any], Any]] = {
     "evaluate": lambda s, m, _: sp.tl.evaluate(s, m),
     "calibrate": lambda s, m, _: sp.tl.calibrate(s, m, fold=0, coverage=0.5),
     "attention": lambda s, m, _: sp.tl.attention(s, m, patches=[0], n_steps=1),
+    "train_cell_head": lambda s, m, _: sp.tl.train_cell_head(s, m),
     "predict_cells": lambda s, m, _: sp.tl.predict_cells(s, m),
     "signature_map": lambda s, m, _: sp.tl.signature_map(s, m, stride_um=56.0),
     "embed_patches": lambda s, m, _: sp.tl.embed_patches(s, m),

@@ -49,6 +49,7 @@ for name, command, panel in (
     ("predict", slide_by_slide(predict_command.predict), STEPS),
     ("map", slide_by_slide(map_commands.draw_map), STEPS),
     ("nuclei", slide_by_slide(map_commands.nuclei), STEPS),
+    ("train-cells", at_once(map_commands.train_cells), STEPS),
     ("cells", slide_by_slide(map_commands.cells), STEPS),
     ("evaluate", at_once(project_commands.evaluate), STEPS),
     ("referee", at_once(judging_commands.referee), STEPS),

@@ -1,4 +1,4 @@
-"""Commands below the size of a patch: map, nuclei, cells.
+"""Commands below the size of a patch: map, nuclei, train-cells, cells.
 
 Floor 12, above pipeline, referee, whole_slides. Used by cli.
 """
@@ -12,8 +12,8 @@ import typer
 
 from spatialsig._files import write_csv
 from spatialsig._keys import CELLS_PRED
-from spatialsig.cli.model_commands import ModelIn  # noqa: TC001 -- typer reads the annotations
-from spatialsig.cli.options import Further, Quiet, Slides, keywords, prepare, slides_at
+from spatialsig.cli.model_commands import ModelIn, ModelOut, Overwrite  # noqa: TC001 -- typer reads the annotations
+from spatialsig.cli.options import AllSlides, Further, Quiet, Slides, TestFold, held_out, keywords, prepare, slides_at
 
 
 def draw_map(
@@ -49,12 +49,41 @@ def nuclei(
     typer.echo(pp.find_nuclei(slides_at(stores), sensitivity=sensitivity).to_string(index=False))
 
 
+def train_cells(
+    stores: Slides,
+    model: ModelIn,
+    out: ModelOut,
+    cells: Annotated[
+        str | None, typer.Option(help="Shapes or labels of the nuclei; the cells of the table by default.")
+    ] = None,
+    test_fold: TestFold = 0,
+    further: Further = None,
+    *,
+    all_slides: AllSlides = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a head that scores single nuclei from what the model sees of them, on scored cells."""
+    from spatialsig import tl
+    from spatialsig.models import load_signature_model
+    from spatialsig.models.directory import check_model_target
+
+    prepare(quiet=quiet)
+    check_model_target(out, overwrite=overwrite)
+    options = keywords(further, tl.train_cell_head, own=("test_fold",), cells=cells)
+    fold = held_out(test_fold, all_slides=all_slides)
+    head = tl.train_cell_head(slides_at(stores), load_signature_model(model), test_fold=fold, **options)
+    head.save(out, overwrite=overwrite)
+    typer.echo(f"head: {out}")
+
+
 def cells(
     stores: Slides,
     model: ModelIn,
     cells: Annotated[
         str | None, typer.Option(help="Shapes or labels of the cells, or detect; the cells of the table by default.")
     ] = None,
+    head: Annotated[Path | None, typer.Option(help="Directory of a head of `train-cells`.")] = None,
     evaluation: Annotated[
         Path | None, typer.Option(help="CSV file to write: predicted cells against their measured scores.")
     ] = None,
@@ -64,10 +93,11 @@ def cells(
 ) -> None:
     """Predict the scores of single cells; slides whose table is there are skipped."""
     from spatialsig import tl
-    from spatialsig.models import load_signature_model
+    from spatialsig.models import CellHead, load_signature_model
 
     prepare(quiet=quiet)
-    data, options = slides_at(stores), keywords(further, tl.predict_cells, cells=cells)
+    trained = None if head is None else CellHead.load(head)
+    data, options = slides_at(stores), keywords(further, tl.predict_cells, cells=cells, head=trained)
     done = tl.predict_cells(data, load_signature_model(model), **{"skip_done": True, **options})
     typer.echo(done.to_string(index=False))
     if evaluation is not None:

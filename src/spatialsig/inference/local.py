@@ -1,4 +1,4 @@
-"""Scores of the places inside the patches of a slide, in the units of the labels.
+"""Places inside the patches of a slide: their scores in the units of the labels, and what the networks see there.
 
 Floor 5, above slide. Used by maps/dense, maps/signature_map.
 """
@@ -13,9 +13,11 @@ import torch
 from spatialsig.errors import InputError
 from spatialsig.models.ensemble import members_of
 from spatialsig.nn.device import computed_in, fast_matmul, microbatch_size
-from spatialsig.nn.local import has_places, local_scores
+from spatialsig.nn.local import features_at, has_places, local_scores
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from spatialsig.models.ensemble import SignatureModel
@@ -26,13 +28,13 @@ def reads_places(model: SignatureModel) -> bool:
     return all(has_places(member.net) for member in members_of(model))
 
 
-def check_places(model: SignatureModel) -> None:
-    """Refuse a model of which nothing below its patches is known."""
+def check_places(model: SignatureModel, what: str) -> None:
+    """Refuse a model of which nothing below its patches is known; ``what`` was asked for."""
     if not reads_places(model):
         kinds = sorted({type(getattr(member.net, "backbone", member.net)).__name__ for member in members_of(model)})
         msg = (
-            f"`method='token'` reads the tokens of a network that averages them, as `sp.tl.train_vit` makes by default; the "
-            f"backbone of this model ({', '.join(kinds)}) gives one vector for a patch. Use `method='patch'`."
+            f"`{what}` reads the tokens of a network that averages them, as `sp.tl.train_vit` makes by default; the backbone of "
+            f"this model ({', '.join(kinds)}) gives one vector for a patch. Use `method='patch'`."
         )
         raise InputError(msg)
 
@@ -57,3 +59,21 @@ def scores_of_places(
                 found = local_scores(member.net, pixels, edges=edges)  # type: ignore[arg-type]
                 total[start : start + size] += (found.float().cpu().numpy() * scale + offset) / len(members)
     return total.astype(np.float32)
+
+
+def features_of_points(
+    model: SignatureModel, images: NDArray[np.uint8], points: Sequence[NDArray[np.float64]], *, precision: str
+) -> NDArray[np.float32]:
+    """What the members see at points of patches, side by side, ``(n_points, d)``; see :func:`spatialsig.nn.local.features_at`."""
+    seen = []
+    for member in members_of(model):
+        device = next(member.net.parameters()).device
+        size, parts = microbatch_size(images.shape, device), []
+        with fast_matmul(), computed_in(precision, device):
+            for start in range(0, len(images), size):
+                rows = slice(start, start + size)
+                pixels = torch.from_numpy(np.ascontiguousarray(images[rows])).to(device)
+                at = [torch.from_numpy(one) for one in points[rows]]
+                parts.append(features_at(member.net, pixels, at).float().cpu().numpy())  # type: ignore[arg-type]
+        seen.append(np.concatenate(parts))
+    return np.concatenate(seen, axis=1)

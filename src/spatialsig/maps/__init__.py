@@ -7,5 +7,6 @@ inference, labels, evaluation, io, pl, pp, tl.
 from .evaluate_cells import evaluate_cells
 from .predict_cells import predict_cells
 from .signature_map import signature_map
+from .train_cell_head import train_cell_head
 
-__all__ = ["evaluate_cells", "predict_cells", "signature_map"]
+__all__ = ["evaluate_cells", "predict_cells", "signature_map", "train_cell_head"]

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy.spatial import cKDTree
 
 from spatialsig import _keys
 from spatialsig._arguments import Count, Key, Micrometres, Seed, checked
 from spatialsig._checks import first_few, warn
 from spatialsig.errors import InputError
 from spatialsig.evaluation.ceiling import N_REPEATS, scored_halves
-from spatialsig.maps.predict_cells import PATCH
+from spatialsig.maps.cell_values import PATCH
+from spatialsig.maps.measured_cells import REACH_UM, measured_rows
 from spatialsig.slide.coordinates import positions
 from spatialsig.slide.counts import count_blocks
 from spatialsig.slide.each import map_slides
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from spatialsig.slide.slides import Slide
 
 MIN_GAIN = 0.01  # of r, below which a value per cell says no more than that of its patch
-REACH_UM = 5.0  # a nucleus of another segmentation is that of a cell whose middle lies so near
-ENOUGH = 0.5  # share of the predicted cells whose ids are those of measured ones, else they are matched by place
 COLUMNS = ("sample", "signature", "scale", "n", "r", "ceiling", "share_of_ceiling", "r_patch", "gain", "better")
 
 
@@ -100,8 +98,14 @@ def evaluate_cells(
     >>> found["scale"].unique().tolist()
     ['cell', '20 um']
     """
-    options = {"bin_um": bin_um, "n_repeats": n_repeats, "seed": seed, "table_key": table_key, "cells_key": cells_key}
-    found = pd.concat(map_slides(data, partial(_judge, **options), "judge cells"), ignore_index=True)  # type: ignore[arg-type]
+    options: dict[str, Any] = {
+        "bin_um": bin_um,
+        "n_repeats": n_repeats,
+        "seed": seed,
+        "table_key": table_key,
+        "cells_key": cells_key,
+    }
+    found = pd.concat(map_slides(data, partial(_judge, **options), "judge cells"), ignore_index=True)
     _warn_of_no_gain(found)
     return found
 
@@ -159,7 +163,8 @@ def _of_cells(
     slide: Slide, predicted: ad.AnnData, table_key: str, xy: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Values of the measured cells, and those of their patches, ``(n_cells, n_signatures)`` each; NaN where none is predicted."""
-    rows = _rows(slide, predicted, table_key, xy)
+    ids, places = np.asarray(predicted.obs[_keys.CELL_ID]).astype(str), np.asarray(predicted.obsm[_keys.SPATIAL])
+    rows = measured_rows(slide, table_key, xy, ids=ids, xy_um=places)
     there = rows >= 0
     if not there.any():
         msg = (
@@ -176,22 +181,6 @@ def _of_cells(
         with np.errstate(invalid="ignore"):
             blocks.append(total / np.where(n > 0, n, np.nan)[:, None])
     return blocks[0], blocks[1]
-
-
-def _rows(slide: Slide, predicted: ad.AnnData, table_key: str, xy: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Row of the measured cell that each predicted one is, -1 for none."""
-    table = slide.table(table_key)
-    key = table.uns.get("spatialdata_attrs", {}).get("instance_key", _keys.CELL_ID)
-    ids = pd.Index(np.asarray(table.obs[key]).astype(str)) if key in table.obs else pd.Index([])
-    if ids.is_unique and len(ids):
-        rows = ids.get_indexer(pd.Index(np.asarray(predicted.obs[_keys.CELL_ID]).astype(str)))
-        if (rows >= 0).mean() >= ENOUGH:
-            return np.asarray(rows, np.int64)
-    there = np.flatnonzero(np.isfinite(xy).all(axis=1))
-    distance, nearest = cKDTree(xy[there]).query(
-        np.asarray(predicted.obsm[_keys.SPATIAL]), distance_upper_bound=REACH_UM
-    )
-    return np.where(np.isfinite(distance), there[np.minimum(nearest, len(there) - 1)], -1)
 
 
 def _means(values: NDArray[Any], *, group: NDArray[np.int64]) -> NDArray[np.float64]:

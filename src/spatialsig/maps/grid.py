@@ -63,6 +63,9 @@ class Bins:
         return np.outer(along, along)
 
 
+HALF = Bins(edges=2, step=1)  # patches every half of one: a nucleus lies at least a quarter from the rim of its own
+
+
 @dataclass(frozen=True)
 class Grid:
     """Patches on tissue that overlap, on an object of their own: those of the slide stay."""

@@ -5,9 +5,8 @@ Floor 8, above io, pl, pp, tl. Called as sp.tl.predict_cells; used by maps/evalu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import anndata as ad
 import numpy as np
@@ -17,17 +16,13 @@ from spatialdata.models import TableModel
 from spatialsig import _keys
 from spatialsig._arguments import Fraction, Key, NewKey, checked
 from spatialsig.errors import InputError
-from spatialsig.geometry.grid import points_in_patches
 from spatialsig.maps.cell_places import CellPlaces, cell_places
-from spatialsig.maps.dense import Dense
-from spatialsig.maps.grid import Bins, lay_grid
-from spatialsig.maps.sampling import sampled
+from spatialsig.maps.cell_values import HEAD, MAP, PATCH, Asked, of_head, of_map, of_patches
 from spatialsig.maps.signature_map import signature_map
+from spatialsig.models.cell_head import CellHead
 from spatialsig.models.ensemble import SignatureModel, placed, weights_hash
 from spatialsig.pp import find_nuclei
-from spatialsig.pp._elements import to_image
 from spatialsig.slide.added import check_added
-from spatialsig.slide.coordinates import any_image_of, full_resolution
 from spatialsig.slide.each import map_slides
 from spatialsig.slide.slides import Data
 
@@ -38,7 +33,6 @@ if TYPE_CHECKING:
 
 DETECT = "detect"
 PREDICTED, SKIPPED = "predicted", "skipped"
-MAP, PATCH = "map", "patch"
 
 
 @checked
@@ -47,7 +41,8 @@ def predict_cells(
     model: SignatureModel,
     *,
     cells: Key | None = None,
-    method: Literal["map", "patch"] = MAP,
+    head: CellHead | None = None,
+    method: Literal["head", "map", "patch"] | None = None,
     min_tissue: Fraction = 0.25,
     skip_done: bool = False,
     device: str | None = None,
@@ -60,8 +55,9 @@ def predict_cells(
 ) -> pd.DataFrame:
     """Predict the scores of every cell from the H&E, by where its nucleus lies.
 
-    What is predicted for a cell is the value of the map at its middle, beside it the score of the whole patch that holds the cell. The
-    model has learned from patches, not from cells: how much the value of a cell says beyond that of its patch is measured by
+    With a ``head`` (:func:`train_cell_head`), which has learned from scored cells, what the network sees of the nucleus itself counts;
+    without one, a cell has the value of the map at its middle, and the model has learned from patches only. Beside it stands the score
+    of the whole patch that holds the cell. How much the value of a cell says beyond that of its patch is measured by
     :func:`evaluate_cells` where cells were scored, and differs between signatures.
 
     Parameters
@@ -75,8 +71,10 @@ def predict_cells(
         (``read_xenium(..., boundaries=True)``), or what StarDist, Cellpose, LazySlide or another tool left in the object, with a
         transformation to the H&E. ``None`` (default) takes the cells of the table, at their positions; ``"detect"`` takes
         ``shapes["nuclei"]``, which :func:`spatialsig.pp.find_nuclei` makes if they are not there.
+    head
+        Head of :func:`train_cell_head` for this model.
     method
-        ``"map"`` samples the map (linear between its px); ``"patch"`` gives every cell the score of the patch that holds it.
+        None takes ``"head"`` where one is given, else ``"map"``. ``"map"`` samples the map (linear between its px); ``"patch"`` gives every cell the score of the patch that holds it.
     min_tissue
         Smallest share of tissue in a patch, 0 to 1; cells on none are NaN.
     skip_done
@@ -120,44 +118,16 @@ def predict_cells(
     >>> sdata["cells_pred"].var_names.tolist() == list(model.signatures)
     True
     """
-    asked = _Asked(
-        cells=cells, method=method, min_tissue=min_tissue, weights_sha256=weights_hash(model), precision=precision,
+    asked = Asked(
+        cells=cells, method=_method(model, head, method), head=head, min_tissue=min_tissue, weights_sha256=weights_hash(model), precision=precision,
         table_key=table_key, map_key=map_key, image_key=image_key, patches_key=patches_key, key_added=key_added,
     )  # fmt: skip
     work = partial(_predict, model=model, asked=asked, skip_done=skip_done, device=device)
     return pd.DataFrame(map_slides(data, work, "cells"), columns=["sample", "outcome", "n_cells", "n_predicted"])
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """What decides the table, the same for all slides."""
-
-    cells: str | None
-    method: Literal["map", "patch"]
-    min_tissue: float
-    weights_sha256: str
-    precision: Literal["32", "bf16"]
-    table_key: str
-    map_key: str
-    image_key: str
-    patches_key: str
-    key_added: str
-
-    def record(self, slide: Slide) -> dict[str, Any]:
-        """What a table must have been made by to be the same; of a map, also the bins of it."""
-        made = {
-            "cells": self.cells or "", "method": self.method, "min_tissue": self.min_tissue, "precision": self.precision,
-            "weights_sha256": self.weights_sha256, "image_key": self.image_key,
-        }  # fmt: skip
-        if self.method == MAP:
-            drawn = slide.attrs.get("signature_map", {}).get(self.map_key, {})
-            made |= {"map_key": self.map_key} | {name: drawn.get(name) for name in ("edges", "step") if name in drawn}
-            made |= {"map_method": drawn["method"]} if "method" in drawn else {}
-        return made
-
-
 def _predict(
-    slide: Slide, *, model: SignatureModel, asked: _Asked, skip_done: bool, device: str | None
+    slide: Slide, *, model: SignatureModel, asked: Asked, skip_done: bool, device: str | None
 ) -> tuple[str, str, int, int]:
     check_added(slide, asked.key_added, made_by="tl.predict_cells")
     if skip_done and _is_done(slide, asked):
@@ -169,18 +139,29 @@ def _predict(
     key = _keys.NUCLEI if asked.cells == DETECT else asked.cells
     places = cell_places(slide, key, table_key=asked.table_key, image_key=asked.image_key)
     with placed(model, device):
-        of_patch, sources = _of_patches(slide, model, places, asked)
-    values = of_patch
+        of_patch, sources = of_patches(slide, model, places, asked)
+        values = of_patch if asked.method != HEAD else of_head(slide, model, places, asked)
     if asked.method == MAP:
         slide = _with_map(slide, model, asked, device)
-        values, sources = _of_map(slide, model, places, asked), (asked.map_key, *sources)
+        values, sources = of_map(slide, model, places, asked), (asked.map_key, *sources)
     table = _table(slide, places, values, of_patch, model)
     table.uns[_keys.NAMESPACE] = {"predict_cells": asked.record(slide)}
     slide.put(asked.key_added, table, made_by="tl.predict_cells", sources=[*places.sources, *sources])
     return slide.name, PREDICTED, len(values), int(np.isfinite(values).any(axis=1).sum())
 
 
-def _is_done(slide: Slide, asked: _Asked) -> bool:
+def _method(model: SignatureModel, head: CellHead | None, method: str | None) -> str:
+    """How cells get their values; refuses a head of another model."""
+    if method == HEAD and head is None:
+        msg = "`method='head'` needs `head`, which `sp.tl.train_cell_head` makes from slides with scored cells."
+        raise InputError(msg)
+    if head is not None and (head.model_sha256 != weights_hash(model) or head.signatures != model.signatures):
+        msg = "`head` was trained for another model: its features are not those of this one. Call `sp.tl.train_cell_head` with this model."
+        raise InputError(msg)
+    return method or (MAP if head is None else HEAD)
+
+
+def _is_done(slide: Slide, asked: Asked) -> bool:
     key = asked.key_added
     if key not in slide.sdata.tables or any(slide.lineage.stale(key)) or slide.lineage.is_edited(key):
         return False
@@ -194,7 +175,7 @@ def _again(slide: Slide) -> Slide:
     return slide if slide.path is None else next(open_slides(slide.path))
 
 
-def _with_map(slide: Slide, model: SignatureModel, asked: _Asked, device: str | None) -> Slide:
+def _with_map(slide: Slide, model: SignatureModel, asked: Asked, device: str | None) -> Slide:
     """The slide with a fresh map by these weights, drawn where it has none."""
     drawn = slide.attrs.get("signature_map", {}).get(asked.map_key, {})
     there = asked.map_key in slide.sdata.images and drawn.get("weights_sha256") == asked.weights_sha256
@@ -206,37 +187,6 @@ def _with_map(slide: Slide, model: SignatureModel, asked: _Asked, device: str | 
     )  # fmt: skip
     slide.changed()
     return _again(slide)
-
-
-def _of_map(slide: Slide, model: SignatureModel, places: CellPlaces, asked: _Asked) -> NDArray[np.float32]:
-    """Values of the map at the cells, ``(n, n_signatures)``."""
-    level = full_resolution(any_image_of(slide, asked.map_key))
-    names = list(map(str, level.coords["c"].values))
-    inverse = np.linalg.inv(to_image(slide, asked.map_key, asked.image_key))
-    xy = places.xy_px @ inverse[:2, :2].T + inverse[:2, 2]
-    return sampled(level.data, xy)[:, [names.index(name) for name in model.signatures]]
-
-
-def _of_patches(
-    slide: Slide, model: SignatureModel, places: CellPlaces, asked: _Asked
-) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-    """Score of the patch that holds each cell, of patches side by side, ``(n, n_signatures)``, and what they are made from."""
-    grid = lay_grid(
-        slide, model, Bins(1, 1), min_tissue=asked.min_tissue, tissue_key=None, image_key=asked.image_key,
-        patches_key=asked.patches_key,
-    )  # fmt: skip
-    n = len(model.signatures)
-    dense = Dense(grid, model, tuple(range(n)), by_place=False, precision=asked.precision)
-    scores = np.empty((len(grid.patches), n), np.float32)
-    for rows, values in dense.values():
-        scores[rows] = values[:, :, 0, 0]
-    holds = points_in_patches(places.xy_px, grid.patches.origins, size=grid.patches.spec.size_l0)
-    first = np.full(len(places.xy_px), -1)
-    held = np.diff(holds.indptr) > 0
-    first[held] = holds.indices[holds.indptr[:-1][held]]
-    out = scores[first]
-    out[~held] = np.nan
-    return out, grid.sources
 
 
 def _table(

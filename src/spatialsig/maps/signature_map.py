@@ -176,7 +176,7 @@ def _asked(
         msg = f"the model reads the features of table {table!r} in place of images, so that it can be asked of those patches only."
         raise InputError(msg)
     if method == TOKEN:
-        check_places(model)
+        check_places(model, "method='token'")
     names = model.signatures if signatures is None else tuple(signatures)
     for name in names:
         fix = why_absent(name, model)

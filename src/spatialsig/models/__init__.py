@@ -6,6 +6,7 @@ Floor 2: may import the ground floor and geometry, nn, signatures, stats, store.
 from __future__ import annotations
 
 from spatialsig.models.autoencoder import Autoencoder
+from spatialsig.models.cell_head import CellHead
 from spatialsig.models.ensemble import SignatureEnsemble, load_signature_model
 from spatialsig.models.pretrained import PretrainedViT
 from spatialsig.models.seed import export_seed_autoencoder, import_seed_autoencoder
@@ -13,6 +14,7 @@ from spatialsig.models.vit import SignatureViT
 
 __all__ = [
     "Autoencoder",
+    "CellHead",
     "PretrainedViT",
     "SignatureEnsemble",
     "SignatureViT",

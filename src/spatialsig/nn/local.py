@@ -1,4 +1,4 @@
-"""Scores of the places inside a patch: what the score of a patch is the mean of.
+"""Places inside a patch: their scores, of which that of the patch is the mean, and what the network sees at a point.
 
 Floor 1, above the ground floor. Used by inference/local.
 """
@@ -15,8 +15,9 @@ from spatialsig.nn.signature import SignatureNet
 from spatialsig.nn.vit import ViT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+WINDOW_PX = 8  # a nucleus at 0.5 to 0.7 µm/px: finer stages are averaged over about so many px
 SPREAD_EPS = 1e-5  # as `stage_moments` adds to variances
 
 
@@ -60,6 +61,38 @@ def local_scores(net: SignatureNet, image: Tensor, *, edges: int) -> Tensor:
             start += 2 * width_of
     centred: Tensor = local - local.mean(dim=(2, 3), keepdim=True)
     return scores[:, :, None, None] + centred
+
+
+@torch.no_grad()
+def features_at(net: SignatureNet, image: Tensor, points: Sequence[Tensor]) -> Tensor:
+    """What the network sees at points of patches, from the image alone: ``(sum of n, d)``, the points of the first patch first.
+
+    The channels of every stage of the stem and the tokens after all blocks, where the point lies, and the scores of the patch around
+    it. ``points`` holds ``(n, 2)`` for each patch: x and y as shares of its edge.
+    """
+    vit: Any = net.backbone
+    read, extra = _reader(net, len(image))
+    stages = vit.stages(image)
+    tokens = vit.forward_tokens(stages[-1], extra)
+    scores = read(vit.forward_head(tokens, stages).float())
+    height, width = stages[-1].shape[2:]
+    of_image = tokens[:, vit.n_prefix : vit.n_prefix + height * width]
+    grid = of_image.transpose(1, 2).reshape(len(image), vit.config.dim, height, width)
+    maps = [*(_over_window(stage.float(), 2 ** (k + 1)) for k, stage in enumerate(stages)), grid.float()]
+    found = []
+    for k, at in enumerate(points):
+        place = (2 * at.to(image.device, torch.float32) - 1)[None, None]
+        seen = [
+            F.grid_sample(one[k : k + 1], place, padding_mode="border", align_corners=False)[0, :, 0].T for one in maps
+        ]
+        found.append(torch.cat([*seen, scores[k].expand(len(at), -1)], dim=1))
+    return torch.cat(found)
+
+
+def _over_window(stage: Tensor, stride: int) -> Tensor:
+    """Means of a stage over windows of about :data:`WINDOW_PX`, around every px of it."""
+    edge = (WINDOW_PX // stride) | 1
+    return stage if edge == 1 else F.avg_pool2d(stage, edge, 1, edge // 2, count_include_pad=False)
 
 
 def _reader(net: SignatureNet, n: int) -> tuple[Callable[[Tensor], Tensor], Tensor | None]:

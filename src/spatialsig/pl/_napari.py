@@ -69,7 +69,7 @@ def napari(
         the colours of its legend, and the patches are hidden below it.
     cells_pred_key
         Table of :func:`spatialsig.tl.predict_cells`: where the slide has it and it has ``signature``, its cells are coloured dots over
-        the map or the patches, which are hidden below them.
+        the map or the patches, which are hidden below them; ``cells_key`` is then not shown.
     alpha
         Opacity of the coloured patches, and of the map, 0 to 1.
     run
@@ -106,7 +106,7 @@ def napari(
     values = shown_values(slide.patches(patches_key), str(signature), table_key) if coloured else None
     viewer, layers = _open(slide)
     layers.add_sdata_image(slide.sdata, image_key, _keys.GLOBAL, multi=False)
-    if cells_key in slide.sdata.shapes:
+    if cells_key in slide.sdata.shapes and cells is None:  # as coloured dots they come last
         layers.add_sdata_circles(slide.sdata, cells_key, _keys.GLOBAL, multi=False)
         viewer.layers[cells_key].visible = False  # a hundred thousand dots would hide the tissue
     if tissue_key in slide.sdata.shapes:

@@ -6,7 +6,7 @@ Floor 7, above evaluation. Called as sp.pp.find_nuclei; used by cli/map_commands
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -196,7 +196,7 @@ class _Tiles:
         stain, _ = read_stain(self.level, self.factor, name=self.name, window=(first, last))
         return nuclear_signal(stain, um_per_px=self.um_per_px), (int(first[1]), int(first[0]))
 
-    def _on_tissue(self, y: NDArray[np.number], x: NDArray[np.number]) -> NDArray[np.bool_]:  # type: ignore[type-arg]
+    def _on_tissue(self, y: NDArray[Any], x: NDArray[Any]) -> NDArray[np.bool_]:
         """Which px lie on tissue."""
         column, row = ((self.corner[k] + at * self.scale[k]) / self.tissue.scale[1 - k] for k, at in enumerate((x, y)))
         height, width = self.tissue.mask.shape

@@ -46,6 +46,6 @@ def nuclei_of(
     y, x = np.nonzero(basins)
     label = basins[y, x]
     x_sum, y_sum = (np.bincount(label, axis + 0.5, minlength=len(peaks) + 1)[1:] for axis in (x, y))
-    area = n * um_per_px**2
+    area = np.asarray(n * um_per_px**2, np.float64)
     keep = (area >= SMALLEST_UM2) & (area <= LARGEST_UM2)
     return np.stack([x_sum[keep] / n[keep], y_sum[keep] / n[keep]], axis=1), area[keep]

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from spatialsig.models.cell_head import CellHead
+
     from ._aggregate import aggregate_patches
     from ._attention import attention
     from ._autoencoder import embed_cells, train_autoencoder
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     referee: Callable[..., Any]
     signature_map: Callable[..., pd.DataFrame]
     predict_cells: Callable[..., pd.DataFrame]
+    train_cell_head: Callable[..., CellHead]
     evaluate_cells: Callable[..., pd.DataFrame]
 
 __all__ = [
@@ -58,6 +61,7 @@ __all__ = [
     "signature_map",
     "summarise",
     "train_autoencoder",
+    "train_cell_head",
     "train_ensemble",
     "train_vit",
 ]
@@ -69,6 +73,7 @@ ABOVE = {
     "evaluate_cells": "spatialsig.maps",
     "predict_cells": "spatialsig.maps",
     "signature_map": "spatialsig.maps",
+    "train_cell_head": "spatialsig.maps",
 }
 
 # each function brings its own heavy packages, on first use

@@ -61,8 +61,7 @@ def add_cells(viewer: Any, slide: Slide, values: NDArray[np.float64], table_key:
 
     known = np.isfinite(values)
     xy = np.asarray(slide.table(table_key).obsm[_keys.SPATIAL], np.float64)[known] / um_per_global(slide)
-    low, high = robust_limits([values]).vmin, robust_limits([values]).vmax
-    shares = np.clip((values[known] - low) / max(high - low, 1e-12), 0, 1)
+    shares = np.clip(np.asarray(robust_limits([values])(values[known])), 0, 1)
     viewer.add_points(
         xy[:, ::-1], size=NUCLEUS_UM / um_per_global(slide), face_color=colormaps[SCORE_MAP](shares), border_width=0,
         name=f"{table_key}: {signature}", features={signature: values[known]}, antialiasing=0,
