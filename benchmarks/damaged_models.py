@@ -28,7 +28,7 @@ import torch
 
 from spatialsig._hashing import content_hash, file_hash
 from spatialsig.errors import SpatialsigError
-from spatialsig.models import Autoencoder, PretrainedViT, SignatureEnsemble, SignatureViT
+from spatialsig.models import Autoencoder, CellHead, PretrainedViT, SignatureEnsemble, SignatureViT
 from spatialsig.models.record import RUN, write_record
 from spatialsig.nn.autoencoder import AutoencoderConfig
 from spatialsig.nn.signature import SignatureConfig
@@ -69,7 +69,14 @@ def make_models(place: Path) -> dict[Path, type]:
             std=0.5 + rng.random(9), run={"seed": seed},
         )  # fmt: skip
         pretrained = PretrainedViT(ViT(SMALL), patch_px=16, um_per_px=0.5, run={"seed": seed})
-        for model in (expression, vits[0], pretrained, SignatureEnsemble(vits)):
+        head = CellHead(
+            ["A", "B"],
+            feature_mean=rng.random(5),
+            feature_std=0.5 + rng.random(5),
+            model_sha256="0",
+            run={"seed": seed},
+        )
+        for model in (expression, vits[0], pretrained, SignatureEnsemble(vits), head):
             made[place / f"{model.kind}-{seed}"] = type(model)
             model.save(place / f"{model.kind}-{seed}")
     return made

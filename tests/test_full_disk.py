@@ -18,7 +18,14 @@ from matplotlib.figure import Figure
 import spatialsig as sp
 from spatialsig import _files
 from spatialsig.errors import StoreError
-from spatialsig.models import Autoencoder, PretrainedViT, SignatureEnsemble, SignatureViT, export_seed_autoencoder
+from spatialsig.models import (
+    Autoencoder,
+    CellHead,
+    PretrainedViT,
+    SignatureEnsemble,
+    SignatureViT,
+    export_seed_autoencoder,
+)
 from spatialsig.nn.autoencoder import AutoencoderConfig
 from spatialsig.nn.signature import SignatureConfig
 from spatialsig.nn.vit import ViT, vit_config
@@ -90,6 +97,9 @@ WRITERS: dict[str, Callable[..., None]] = {
     "autoencoder": lambda path, _: autoencoder().save(path, overwrite=True),
     "vit": lambda path, _: vit().save(path, overwrite=True),
     "ensemble": lambda path, _: SignatureEnsemble([vit(0), vit(1)]).save(path, overwrite=True),
+    "head": lambda path, _: CellHead(["A"], feature_mean=np.zeros(9), feature_std=np.ones(9), model_sha256="0").save(
+        path, overwrite=True
+    ),
     "pretrained": lambda path, _: PretrainedViT(ViT(vit_config("tiny")), patch_px=224, um_per_px=0.5).save(
         path, overwrite=True
     ),

@@ -30,7 +30,7 @@ def models(tmp_path: Path) -> dict[Path, type]:
     return damaged.make_models(tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["Autoencoder", "SignatureViT", "PretrainedViT", "SignatureEnsemble"])
+@pytest.mark.parametrize("kind", ["Autoencoder", "CellHead", "SignatureViT", "PretrainedViT", "SignatureEnsemble"])
 def test_the_record_is_covered_by_a_digest_of_its_own(models, kind) -> None:
     place, cls = next((place, cls) for place, cls in models.items() if place.name == f"{kind}-1")
     text = (place / RUN).read_text()

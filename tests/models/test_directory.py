@@ -8,7 +8,7 @@ import pytest
 
 from spatialsig._known import MODELS
 from spatialsig.errors import InputError, StoreError
-from spatialsig.models import Autoencoder, PretrainedViT, SignatureEnsemble, SignatureViT
+from spatialsig.models import Autoencoder, CellHead, PretrainedViT, SignatureEnsemble, SignatureViT
 from spatialsig.nn.autoencoder import AutoencoderConfig
 from spatialsig.nn.signature import SignatureConfig
 from spatialsig.nn.vit import ViT, ViTConfig
@@ -21,8 +21,9 @@ def vit() -> SignatureViT:
     return SignatureViT(SignatureConfig(TINY), ["T"], **scale, patch_px=64, um_per_px=0.5)
 
 
-KINDS: dict[str, Callable[[], Autoencoder | PretrainedViT | SignatureEnsemble | SignatureViT]] = {
+KINDS: dict[str, Callable[[], Autoencoder | CellHead | PretrainedViT | SignatureEnsemble | SignatureViT]] = {
     "Autoencoder": lambda: Autoencoder(AutoencoderConfig(hidden=(4,), n_latent=2), ["A", "B"], mean=[0.0, 0.0], std=[1.0, 1.0]),
+    "CellHead": lambda: CellHead(["T"], feature_mean=[0.0, 1.0], feature_std=[1.0, 2.0], model_sha256="0"),
     "PretrainedViT": lambda: PretrainedViT(ViT(TINY), patch_px=64, um_per_px=0.5),
     "SignatureEnsemble": lambda: SignatureEnsemble([vit(), vit()]),
     "SignatureViT": vit,

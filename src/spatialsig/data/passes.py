@@ -1,6 +1,6 @@
 """Epochs over batches: resumable at any batch, prefetched by a thread, read by worker processes of torch.
 
-Floor 2, above geometry, nn, signatures, stats, store. Used by 7 modules of data, inference, maps, tl, train.
+Floor 2, above geometry, nn, signatures, stats, store. Used by 8 modules of data, inference, maps, tl, train.
 """
 
 from __future__ import annotations

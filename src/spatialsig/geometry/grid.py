@@ -1,6 +1,6 @@
 """Square patches on a regular grid and the points inside them. Patches are half open: [x0, x0 + size).
 
-Floor 1, above the ground floor. Used by pp/_assign, pp/_patches, referee/places.
+Floor 1, above the ground floor. Used by maps/cell_values, pp/_assign, pp/_patches, referee/places.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Places inside the patches of a slide: their scores in the units of the labels, and what the networks see there.
 
-Floor 5, above slide. Used by maps/dense, maps/signature_map.
+Floor 5, above slide. Used by maps/dense, maps/nucleus_features, maps/signature_map, maps/train_cell_head.
 """
 
 from __future__ import annotations

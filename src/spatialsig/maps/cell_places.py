@@ -1,6 +1,6 @@
 """Where the cells of a slide lie on its H&E: of its table, of shapes, or of labels that any tool made.
 
-Floor 8, above io, pl, pp, tl. Used by maps/predict_cells.
+Floor 8, above io, pl, pp, tl. Used by 4 modules of maps.
 """
 
 from __future__ import annotations

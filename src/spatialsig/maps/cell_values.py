@@ -1,6 +1,6 @@
 """Values of the cells of one slide: by a head, of a map, of the patches that hold them.
 
-Floor 8, above io, pl, pp, tl. Used by maps/predict_cells.
+Floor 8, above io, pl, pp, tl. Used by maps/evaluate_cells, maps/predict_cells.
 """
 
 from __future__ import annotations

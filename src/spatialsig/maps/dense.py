@@ -1,6 +1,6 @@
 """Scores of a dense grid of patches, read once: of whole patches, or of the places in them.
 
-Floor 8, above io, pl, pp, tl. Used by maps/predict_cells, maps/signature_map.
+Floor 8, above io, pl, pp, tl. Used by maps/cell_values, maps/signature_map.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A dense grid of patches that overlap, and the bins of a map under them.
 
-Floor 8, above io, pl, pp, tl. Used by maps/dense, maps/predict_cells, maps/signature_map.
+Floor 8, above io, pl, pp, tl. Used by 5 modules of maps.
 """
 
 from __future__ import annotations

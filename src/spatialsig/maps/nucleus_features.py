@@ -1,6 +1,6 @@
 """What a model sees of every nucleus, in the patch of a dense grid whose middle is nearest to it.
 
-Floor 8, above io, pl, pp, tl. Used by maps/predict_cells, maps/train_cell_head.
+Floor 8, above io, pl, pp, tl. Used by maps/cell_values, maps/train_cell_head.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Predicted scores of single cells.
 
-Floor 8, above io, pl, pp, tl. Called as sp.tl.predict_cells; used by maps/evaluate_cells.
+Floor 8, above io, pl, pp, tl. Called as sp.tl.predict_cells.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Values of a raster at points.
 
-Floor 8, above io, pl, pp, tl. Used by maps/predict_cells.
+Floor 8, above io, pl, pp, tl. Used by maps/cell_values.
 """
 
 from __future__ import annotations

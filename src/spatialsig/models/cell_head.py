@@ -1,6 +1,6 @@
 """A linear head that gives single nuclei scores, from what a signature model sees of them in their patches.
 
-Floor 2, above geometry, nn, signatures, stats, store. Called as sp.models.CellHead; used by maps/predict_cells, maps/train_cell_head.
+Floor 2, above geometry, nn, signatures, stats, store. Called as sp.models.CellHead, sp.tl.CellHead; used by 4 modules of 2 rooms.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The directory of a model: JSON, safetensors and plain arrays; written whole or not at all, never a pickle.
 
-Floor 2, above geometry, nn, signatures, stats, store. Used by 6 modules of cli, models, pipeline.
+Floor 2, above geometry, nn, signatures, stats, store. Used by 8 modules of cli, models, pipeline.
 """
 
 from __future__ import annotations

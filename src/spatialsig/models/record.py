@@ -1,6 +1,6 @@
 """The record of a model (SHA-256 of its files and of itself), and JSON helpers for models.
 
-Floor 2, above geometry, nn, signatures, stats, store. Used by 8 modules of models, pipeline, whole_slides.
+Floor 2, above geometry, nn, signatures, stats, store. Used by 9 modules of models, pipeline, whole_slides.
 """
 
 from __future__ import annotations

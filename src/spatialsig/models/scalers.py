@@ -1,6 +1,6 @@
 """Scalers of expression and of embeddings: checked, applied, and told apart.
 
-Floor 2, above geometry, nn, signatures, stats, store. Used by 5 modules of labels, models, tl, train.
+Floor 2, above geometry, nn, signatures, stats, store. Used by 6 modules of labels, models, tl, train.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Where and how a network is computed: its device, memory kept between batches, exact but fast products, batches that fit.
 
-Floor 1, above the ground floor. Used by 20 modules of 8 rooms.
+Floor 1, above the ground floor. Used by 22 modules of 8 rooms.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a function may replace by its result: what it made before, and nothing else.
 
-Floor 4, above train. Used by 13 modules of labels, maps, pp, referee, slide, tl.
+Floor 4, above train. Used by 15 modules of labels, maps, pp, referee, slide, tl.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Start a signature network as a ridge regression on what its untrained layers see.
 
-Floor 3, above data, models. Used by train/expression_ridge, train/vit.
+Floor 3, above data, models. Used by maps/train_cell_head, train/expression_ridge, train/vit.
 """
 
 from __future__ import annotations
