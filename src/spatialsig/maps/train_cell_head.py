@@ -184,7 +184,7 @@ def _best_penalty(folds: list[Moments]) -> float:
         for i, penalty in enumerate(PENALTIES):
             weights = along / (eigenvalues + penalty)[:, None]
             errors[i] += held_out.n * ((squares @ weights - 2 * cross) * weights).sum()
-    return PENALTIES[int(errors.argmin())]
+    return float(PENALTIES[int(errors.argmin())])
 
 
 def _fitted(model: SignatureModel, folds: list[Moments]) -> CellHead:
