@@ -85,6 +85,8 @@ class Study:
         self.pretrained.save(folder / "pretrained")
         labels = slide["signatures"]
         self.outside = labels.to_df().assign(patch_id=labels.obs["patch_id"].to_numpy())
+        self.head = sp.tl.train_cell_head(slide, self.model)
+        self.head.save(folder / "head")
         self.settings = dict(vars(sp.settings))
 
     def calls(self, n: int) -> dict[str, dict[str, Any]]:
@@ -213,6 +215,10 @@ class Study:
             "models.PretrainedViT": {"net": self.pretrained.net, "patch_px": 28, "um_per_px": 2.0},
             "models.PretrainedViT.save": save,
             "models.PretrainedViT.load": {"directory": self.folder / "pretrained"},
+            "models.CellHead": {"signatures": ["A"], "feature_mean": [0.0], "feature_std": [1.0], "model_sha256": "0"},
+            "models.CellHead.predict": {"features": np.zeros((2, self.head.n_features), np.float32)},
+            "models.CellHead.save": save,
+            "models.CellHead.load": {"directory": self.folder / "head"},
             "models.Autoencoder": {"config": ae.config, "genes": list(ae.genes), "mean": ae.mean, "std": ae.std},
             "models.Autoencoder.align_genes": {"var_names": list(ae.genes)},
             "models.Autoencoder.get_latent_representation": {"counts": counts},
@@ -228,7 +234,7 @@ class Study:
             return assign
         owners = {
             "Cohort": self.cohort, "models.SignatureViT": self.model, "models.SignatureEnsemble": self.ensemble,
-            "models.PretrainedViT": self.pretrained, "models.Autoencoder": self.autoencoder,
+            "models.PretrainedViT": self.pretrained, "models.Autoencoder": self.autoencoder, "models.CellHead": self.head,
         }  # fmt: skip
         owner, _, method = name.rpartition(".")
         return getattr(owners[owner], method) if owner in owners else function(name)
