@@ -205,6 +205,9 @@ bench-capacity: $(VENV)/.package  ## what each step of a run costs, and three ru
 bench-patch-scaling: $(VENV)/.package  ## time of a patch and memory on images of 2,000 to 60,000 px (Linux)
 	$(PY) benchmarks/patch_scaling.py
 
+bench-atlas: $(VENV)/.package  ## size and time of the page that zooms into a slide of 40,000 x 30,000 px (Linux)
+	$(PY) benchmarks/atlas.py
+
 bench-lineage: $(VENV)/.package  ## what it costs that results record what they were made from
 	$(PY) benchmarks/lineage.py
 

@@ -161,6 +161,7 @@ class Study:
             "tl.train_ensemble": slide | {"n_members": 2} | fit,
             "tl.train_vit": slide | fit,
             "pl.alignment": slide,
+            "pl.atlas": slide | {"path": self.folder / "atlas.html"},
             "pl.attention": slide | {"signature": "Immune_T"},
             "pl.calibration": slide,
             "pl.compare": slide | {"signature": "Immune_T"},

@@ -40,7 +40,7 @@ FLOORS = [
     {"inference", "labels", "expression"},
     {"evaluation"},
     {"io", "pp", "tl", "pl"},
-    {"datasets", "maps"},
+    {"datasets", "maps", "atlas"},
     {"cohort"},
     {"report"},
     {"pipeline", "referee", "whole_slides"},

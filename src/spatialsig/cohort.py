@@ -1,6 +1,6 @@
 """Many slides, each in its own store: accepted by every function that takes one slide.
 
-Floor 9, above datasets, maps. Called as sp.Cohort; used by 5 modules of cli, pipeline.
+Floor 9, above atlas, datasets, maps. Called as sp.Cohort; used by 5 modules of cli, pipeline.
 """
 
 from __future__ import annotations

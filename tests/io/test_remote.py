@@ -99,6 +99,7 @@ READERS: dict[str, Callable[[Any, Path], Any]] = {
         sdata, out / "layout", use_rep=None, images=True
     ),
     "pl.patches": lambda sdata, out: sp.pl.patches(sdata, save=out / "x.png"),
+    "pl.atlas": lambda sdata, out: sp.pl.atlas(sdata, out / "atlas.html"),
     "pl.gallery": lambda sdata, out: sp.pl.gallery(sdata, SIGNATURE, save=out / "x.png"),
     "pl.compare": lambda sdata, out: sp.pl.compare(sdata, SIGNATURE, save=out / "x.png"),
     "pl.scatter": lambda sdata, out: sp.pl.scatter(sdata, save=out / "x.png"),

@@ -246,6 +246,7 @@ READERS: dict[str, tuple[set[str], Reader]] = {
     "pl.compare": ({"labels", "predictions"}, lambda s, m, p: sp.pl.compare(s, "Immune_T")),
     "pl.scatter": ({"labels", "predictions"}, lambda s, m, p: sp.pl.scatter(s, ["Immune_T"])),
     "pl.calibration": ({"labels", "predictions"}, lambda s, m, p: sp.pl.calibration(s, "Immune_T")),
+    "pl.atlas": ({"labels", "predictions"}, lambda s, m, p: sp.pl.atlas(s, p / "atlas.html")),
     "pl.gallery": ({"labels", "predictions", "stain"}, lambda s, m, p: sp.pl.gallery(s, "Immune_T", n=1)),
     "pl.attention": ({"attention", "predictions", "stain"}, lambda s, m, p: sp.pl.attention(s, "Immune_T", n=1)),
     "export_geojson": ({"predictions"}, lambda s, m, p: sp.io.export_geojson(s, p / "a.geojson")),

@@ -1,7 +1,7 @@
 """Command line: ``spatialsig COMMAND``. Nothing heavy is imported before a command needs it.
 
 Floor 12: may import the ground floor and geometry, nn, signatures, stats, store, data, models, train, slide,
-expression, inference, labels, evaluation, io, pl, pp, tl, datasets, maps, cohort, report, pipeline, referee,
+expression, inference, labels, evaluation, io, pl, pp, tl, atlas, datasets, maps, cohort, report, pipeline, referee,
 whole_slides.
 """
 
@@ -18,7 +18,7 @@ from typer.main import get_command
 from spatialsig._settings import settings
 from spatialsig.errors import SpatialsigError, SpatialsigWarning
 
-from . import judging_commands, map_commands, model_commands, predict_command, project_commands, slide_commands
+from . import atlas_command, judging_commands, map_commands, model_commands, predict_command, project_commands, slide_commands
 from .cohorts import at_once, slide_by_slide, some_slides
 from .options import INTERRUPTED, STEPS, STORES, WHOLE, show_version
 from .wording import Command, console, say_error
@@ -53,6 +53,7 @@ for name, command, panel in (
     ("cells", slide_by_slide(map_commands.cells), STEPS),
     ("evaluate", at_once(project_commands.evaluate), STEPS),
     ("referee", at_once(judging_commands.referee), STEPS),
+    ("atlas", some_slides(atlas_command.atlas), STORES),
     ("verify", some_slides(slide_commands.verify), STORES),
     ("status", some_slides(project_commands.status), STORES),
     ("repair", slide_commands.repair, STORES),

@@ -53,7 +53,8 @@ def predict(
     formats: Annotated[
         list[str] | None,
         typer.Option(
-            help="Only these of h5ad, csv, geojson, heatmap and html; with commas, or repeated.", rich_help_panel=IMAGES
+            help="Only these of h5ad, csv, geojson, heatmap, html and atlas; with commas, or repeated.",
+            rich_help_panel=IMAGES,
         ),
     ] = None,
     use_rep: Annotated[

@@ -1,7 +1,7 @@
 """The whole job from one configuration file: what ``spatialsig run`` and ``spatialsig demo`` do.
 
 Floor 11: may import the ground floor and geometry, nn, signatures, stats, store, data, models, train, slide,
-expression, inference, labels, evaluation, io, pl, pp, tl, datasets, maps, cohort, report.
+expression, inference, labels, evaluation, io, pl, pp, tl, atlas, datasets, maps, cohort, report.
 """
 
 from .demo import run_demo

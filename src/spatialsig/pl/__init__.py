@@ -4,11 +4,15 @@ Floor 7: may import the ground floor and geometry, nn, signatures, stats, store,
 inference, labels, evaluation.
 """
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import lazy_loader
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from ._alignment import alignment
     from ._attention import attention
     from ._calibration import calibration
@@ -21,8 +25,11 @@ if TYPE_CHECKING:
     from ._patches import patches
     from ._scatter import scatter
 
+    atlas: Callable[..., Path]
+
 __all__ = [
     "alignment",
+    "atlas",
     "attention",
     "calibration",
     "compare",
@@ -35,5 +42,18 @@ __all__ = [
     "scatter",
 ]
 
+# plots made of functions of `io`, `pp` and `pl` lie above these rooms: name -> the room that holds it
+ABOVE = {"atlas": "spatialsig.atlas"}
+
 # matplotlib is loaded by the first plot, not by the first import
-__getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs={f"_{name}": [name] for name in __all__})
+_of_this_room, _, _ = lazy_loader.attach(
+    __name__, submod_attrs={f"_{name}": [name] for name in __all__ if name not in ABOVE}
+)
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(import_module(ABOVE[name]), name) if name in ABOVE else _of_this_room(name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

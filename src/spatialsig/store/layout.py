@@ -3,7 +3,7 @@
 A patch of 224-256 px touches few chunks of 256 px, and the checksum turns a flipped bit into an error of every
 reader instead of wrong pixels.
 
-Floor 1, above the ground floor. Used by 18 modules of data, io, pl, pp, slide, store.
+Floor 1, above the ground floor. Used by 19 modules of atlas, data, io, pl, pp, slide, store.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Slides that are an image file and nothing else: found, predicted one by one, and shown on one page.
 
 Floor 11: may import the ground floor and geometry, nn, signatures, stats, store, data, models, train, slide,
-expression, inference, labels, evaluation, io, pl, pp, tl, datasets, maps, cohort, report.
+expression, inference, labels, evaluation, io, pl, pp, tl, atlas, datasets, maps, cohort, report.
 """
 
 from .from_files import FORMATS, predict_files

@@ -33,8 +33,10 @@ from spatialsig.whole_slides.record import describe_model
 if TYPE_CHECKING:
     from spatialsig.whole_slides.listing import SlideImage
 
-Format: TypeAlias = Literal["h5ad", "csv", "geojson", "heatmap", "html"]
-FORMATS: tuple[Format, ...] = get_args(Format)
+Format: TypeAlias = Literal["h5ad", "csv", "geojson", "heatmap", "html", "atlas"]
+FORMATS: tuple[Format, ...] = tuple(
+    name for name in get_args(Format) if name != "atlas"
+)  # which reads the image once more
 MAX_OVER = 16  # strides to the edge of a patch: 256 patches then lie over each place
 COLUMNS = (_keys.SAMPLE, "image", "outcome", "n_patches", "seconds", "error")
 
@@ -90,7 +92,7 @@ def predict_files(
     n_views
         Average over that many turned and mirrored views of each patch: 1, 2, 4 or 8.
     formats
-        What is written of each slide: see below.
+        What is written of each slide: see below; all but ``"atlas"`` by default.
     store
         Also write each slide as a store, a copy of its image included: in its folder (True), or in a folder of stores.
     overwrite
@@ -118,6 +120,7 @@ def predict_files(
     - ``"geojson"``: squares with scores for QuPath (:func:`spatialsig.io.export_geojson`);
     - ``"heatmap"``: ``heatmaps/<signature>.ome.tif`` (:func:`spatialsig.io.export_heatmap`);
     - ``"html"``: what ``index.html`` shows of the slide;
+    - ``"atlas"``: ``atlas.html``, which zooms into the H&E with the scores over it (:func:`spatialsig.pl.atlas`);
     - ``record.json``: what it was made from.
 
     Raises

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from spatialsig import _keys, io
+from spatialsig import _keys, io, pl
 from spatialsig._files import write_csv
 from spatialsig._hashing import file_hash
 from spatialsig.io._scores import scored_patches
@@ -42,7 +42,7 @@ _OF_SHAPES = (
     _keys.ROW, _keys.COL, _keys.TISSUE_FRACTION, _keys.FOCUS, _keys.WHITE_SHARE, _keys.PEN_SHARE, _keys.FOLD_SHARE,
     _keys.STAIN_OUTLIER, _keys.QC_PASS,
 )  # fmt: skip
-HEATMAPS = "heatmaps"
+HEATMAPS, ATLAS = "heatmaps", "atlas.html"
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,12 @@ def _html(draft: Path, results: Results) -> None:
     write_overview(draft, scored_patches(results.sdata, results.maps_key, _keys.PATCHES))
 
 
+def _atlas(draft: Path, results: Results) -> None:
+    pl.atlas(
+        results.sdata, draft / ATLAS, predictions_key=results.maps_key, title=f"Signatures predicted on {results.name}"
+    )
+
+
 def file_names(signatures: list[str]) -> dict[str, str]:
     """Signature -> name of a file of it, no two the same in upper and lower case."""
     taken: dict[str, str] = {}
@@ -176,5 +182,5 @@ def file_names(signatures: list[str]) -> dict[str, str]:
 
 
 WRITERS: dict[str, Callable[[Path, Results], None]] = {
-    "h5ad": _h5ad, "csv": _csv, "geojson": _geojson, "heatmap": _heatmaps, "html": _html,
+    "h5ad": _h5ad, "csv": _csv, "geojson": _geojson, "heatmap": _heatmaps, "html": _html, "atlas": _atlas,
 }  # fmt: skip

@@ -1,6 +1,6 @@
 """Maps of one slide as arrays, gathered before anything is drawn.
 
-Floor 7, above evaluation. Used by pl/_compare, pl/_patches.
+Floor 7, above evaluation. Used by atlas/values, pl/_compare, pl/_patches.
 """
 
 from __future__ import annotations
@@ -71,19 +71,19 @@ def slide_maps(
     if show_image:
         _check_same_frame(slide, spec.image_key, image_key or spec.image_key)
         image = background(image_of(slide, image_key or spec.image_key), box, slide=slide.name)
-    inputs, learnt = str(_made_by(slide, predictions_key).get("inputs", "")), _learnt(slide, predictions_key)
-    return SlideMaps(slide.name, corners, measured, predicted, spec.image_um_per_px, box, image, inputs, learnt)
+    inputs, seen = str(made_by(slide, predictions_key).get("inputs", "")), learnt(slide, predictions_key)
+    return SlideMaps(slide.name, corners, measured, predicted, spec.image_um_per_px, box, image, inputs, seen)
 
 
-def _made_by(slide: Slide, predictions_key: str) -> dict[str, Any]:
+def made_by(slide: Slide, predictions_key: str) -> dict[str, Any]:
     """What a table says about the model that made it."""
     record: dict[str, Any] = slide.params(predictions_key).get("predict", {})
     return record
 
 
-def _learnt(slide: Slide, predictions_key: str) -> str:
+def learnt(slide: Slide, predictions_key: str) -> str:
     """What of a slide trained the model of its predictions, by their record; empty where nothing did."""
-    if slide.name not in list(_made_by(slide, predictions_key).get("training_samples", [])):
+    if slide.name not in list(made_by(slide, predictions_key).get("training_samples", [])):
         return ""
     if slide.attrs.get("split", {}).get("by") not in ("block", "random"):
         return "trained on this slide"

@@ -60,7 +60,7 @@ def background(image: DataArray | DataTree, box: Box, *, slide: str, max_px: int
     y1 = min(level.sizes["y"], int(np.ceil(box[3] / scale)))
     stride = step if edges[best] > READ_AT_MOST * max_px else 1  # far too fine: look at every n-th pixel
     crop = computed(level[:3, y0:y1:stride, x0:x1:stride])
-    rgb = _to_uint8(_block_mean(crop, 1 if stride > 1 else step))
+    rgb = to_uint8(block_mean(crop, 1 if stride > 1 else step))
     drawn = scale * step
     return Background(
         rgb, (x0 * scale, y0 * scale, x0 * scale + rgb.shape[1] * drawn, y0 * scale + rgb.shape[0] * drawn)
@@ -87,7 +87,8 @@ def _best_level(edges: list[float], max_px: int) -> int:
     return max(cheap, key=lambda i: (round(edges[i] / np.ceil(edges[i] / max_px)), i))
 
 
-def _block_mean(pixels: NDArray[Any], step: int) -> NDArray[Any]:
+def block_mean(pixels: NDArray[Any], step: int) -> NDArray[Any]:
+    """Means of squares of ``step`` px of an image ``(c, h, w)``; what is left over at the ends is left out."""
     if step == 1:
         return pixels
     c, h, w = pixels.shape[0], pixels.shape[1] // step, pixels.shape[2] // step
@@ -97,7 +98,8 @@ def _block_mean(pixels: NDArray[Any], step: int) -> NDArray[Any]:
     return averaged
 
 
-def _to_uint8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+def to_uint8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Colours ``(h, w, c)`` of an image ``(c, h, w)``."""
     rgb: NDArray[Any] = np.moveaxis(pixels, 0, -1)
     if rgb.dtype == np.uint8:
         return rgb
