@@ -18,7 +18,15 @@ from typer.main import get_command
 from spatialsig._settings import settings
 from spatialsig.errors import SpatialsigError, SpatialsigWarning
 
-from . import atlas_command, judging_commands, map_commands, model_commands, predict_command, project_commands, slide_commands
+from . import (
+    atlas_command,
+    judging_commands,
+    map_commands,
+    model_commands,
+    predict_command,
+    project_commands,
+    slide_commands,
+)
 from .cohorts import at_once, slide_by_slide, some_slides
 from .options import INTERRUPTED, STEPS, STORES, WHOLE, show_version
 from .wording import Command, console, say_error

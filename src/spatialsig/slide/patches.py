@@ -1,6 +1,6 @@
 """The patches of a slide, read once: sizes, places, folds, pixels, cells, and the rows of tables that describe them.
 
-Floor 4, above train. Used by 16 modules of evaluation, inference, io, maps, pl, pp, referee, slide, tl, whole_slides.
+Floor 4, above train. Used by 17 modules of 11 rooms.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The H&E, small enough to draw, and patches over it. Arrays in, artists out.
 
-Floor 7, above evaluation. Used by 11 modules of pl, report, whole_slides.
+Floor 7, above evaluation. Used by 13 modules of atlas, pl, report, whole_slides.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A chunk is named only after it was tried by itself: an error that no chunk of these arrays explains stays what it is.
 
-Floor 1, above the ground floor. Used by 21 modules of data, io, maps, pl, pp, slide, store.
+Floor 1, above the ground floor. Used by 22 modules of atlas, data, io, maps, pl, pp, slide, store.
 """
 
 from __future__ import annotations
