@@ -24,6 +24,7 @@ from spatialsig.models.ensemble import SignatureModel, placed, weights_hash
 from spatialsig.pp import find_nuclei
 from spatialsig.slide.added import check_added
 from spatialsig.slide.each import map_slides
+from spatialsig.slide.roles import explained, with_cells
 from spatialsig.slide.slides import Data
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ def predict_cells(
     cells
         Shapes (polygons, circles or points) or labels of cells or nuclei: ``"nucleus_boundaries"`` of a Xenium bundle
         (``read_xenium(..., boundaries=True)``), or what StarDist, Cellpose, LazySlide or another tool left in the object, with a
-        transformation to the H&E. ``None`` (default) takes the cells of the table, at their positions; ``"detect"`` takes
+        transformation to the H&E. ``None`` (default) takes the cells of the table, at their positions (slides of a cohort that are an
+        H&E alone are passed over); ``"detect"`` takes
         ``shapes["nuclei"]``, which :func:`spatialsig.pp.find_nuclei` makes if they are not there.
     head
         Head of :func:`train_cell_head` for this model.
@@ -123,7 +125,11 @@ def predict_cells(
         table_key=table_key, map_key=map_key, image_key=image_key, patches_key=patches_key, key_added=key_added,
     )  # fmt: skip
     work = partial(_predict, model=model, asked=asked, skip_done=skip_done, device=device)
-    return pd.DataFrame(map_slides(data, work, "cells"), columns=["sample", "outcome", "n_cells", "n_predicted"])
+    columns = ["sample", "outcome", "n_cells", "n_predicted"]
+    if cells is not None:
+        return pd.DataFrame(map_slides(data, work, "cells"), columns=columns)
+    with explained(data, "predict_cells"):  # the cells of the table: an H&E alone has none
+        return pd.DataFrame(map_slides(with_cells(data, told_by="predict_cells"), work, "cells"), columns=columns)
 
 
 def _predict(
