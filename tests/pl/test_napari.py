@@ -20,7 +20,7 @@ from spatialsig.pl.drawing.slide_panels import robust_limits
 
 WINDOW = Path(__file__).with_name("napari_window.py")
 Shot = dict[str, np.ndarray]
-SLOW = {kind: pytest.param(kind, marks=pytest.mark.slow) for kind in ("outlines", "raster")}
+SLOW = {kind: pytest.param(kind, marks=pytest.mark.slow) for kind in ("outlines", "raster", "finer")}
 
 
 @pytest.fixture
@@ -73,6 +73,23 @@ def test_outlines_lie_on_the_edges_of_the_patches(shot: Shot, slide: sd.SpatialD
     edges = np.stack([inner[_keys.X0], inner[_keys.Y0] + 20], axis=1)
     blue = on_screen(shot, slide, edges)
     assert (np.abs(blue - [0, 114, 178]).max(axis=1) < 60).mean() > 0.9
+
+
+@pytest.mark.parametrize("kind", [SLOW["finer"]])
+def test_a_map_and_cells_are_shown_in_place_of_patches(shot: Shot, slide: sd.SpatialData) -> None:
+    assert shot["layers"].tolist()[-2:] == ["signature_map: Immune_T", "cells_pred: Immune_T"]
+    rows, columns = np.mgrid[:12, :18]
+    cells = (rows % 2 == 0) & (columns % 2 == 1)
+    middle = np.stack([columns, rows], axis=-1) * 40.0 + 20
+    shades = colormaps["viridis"]
+    values = np.cos(3.0 * columns[cells] + rows[cells])
+    expected = np.rint(shades(robust_limits([values])(values))[:, :3] * 255)
+    assert np.abs(on_screen(shot, slide, middle[cells]) - expected).max() <= 3
+    below = (rows > 0) & (columns > 0) & ~cells  # the map, at its own alpha of 1, where no dot lies
+    expected = np.rint(shades((np.sin(rows[below] + 2.0 * columns[below]) + 1) / 2)[:, :3] * 255)
+    assert np.abs(on_screen(shot, slide, middle[below] + 8) - expected).max() <= 4
+    bare = on_screen(shot, slide, middle[1:, 0])  # no value: the tissue
+    assert (bare[:, 0] > bare[:, 1]).all()
 
 
 def test_several_slides_are_refused(cohort: object) -> None:
