@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,14 @@ def masked(values: np.ndarray) -> np.ma.MaskedArray[Any, Any]:
 FORMS: dict[str, Callable[[np.ndarray], Any]] = {"masked": masked, "complex": lambda values: values.astype(complex)}
 
 
+@cache
+def study() -> sd.SpatialData:
+    return sp.datasets.toy_study(predicted=True)
+
+
 def with_part(make: Callable[[np.ndarray], Any], section: str) -> sd.SpatialData:
     """A slide of which one array of the cells, or of the predictions, is masked or complex."""
-    slide = sp.datasets.toy_study(predicted=True)
+    slide = sd.deepcopy(study())
     cells = slide["table"]
     if section == "X":
         cells.X = make(cells.X.toarray())

@@ -56,7 +56,7 @@ def cluster() -> Iterator[LocalCluster]:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("way", all_of(["--index", "--only", "--jobs", "--scheduler"], quick={"--index", "--jobs"}))
+@pytest.mark.parametrize("way", all_of(["--index", "--only", "--jobs", "--scheduler"], quick={"--index"}))
 def test_every_way_writes_the_same_stores(
     way: str, raw: Path, model: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

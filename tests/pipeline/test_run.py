@@ -198,6 +198,7 @@ def test_results_of_others_are_not_mixed_in(bundles: Path, undisturbed: dict[str
     assert "tables/signatures changed, or was removed, after the run had used it: this page mixes results" in page
 
 
+@pytest.mark.slow
 def test_a_slide_that_could_not_be_imported_is_tried_again(
     bundles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import spatialdata as sd
 from spatialdata.transformations import Affine, get_transformation, set_transformation
+from tests.quick import all_of
 
 import spatialsig as sp
 from spatialsig.errors import LeakageError, SpatialsigWarning
@@ -79,6 +80,9 @@ CASES: dict[str, tuple[Callable[[], sd.SpatialData], Callable[[], sd.SpatialData
 }
 
 
+QUICK = {"a copy", "the counts of another", "another part of one scan", "placeholders"}
+
+
 def written(slides: list[sd.SpatialData], patients: tuple[str, ...], folder: Path) -> sp.Cohort:
     for number, (slide, patient) in enumerate(zip(slides, patients, strict=True)):
         slide.attrs["spatialsig"] |= {"sample": f"S{number}", "patient": patient}
@@ -86,7 +90,7 @@ def written(slides: list[sd.SpatialData], patients: tuple[str, ...], folder: Pat
     return sp.Cohort(folder)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", all_of(CASES, quick=QUICK))
 def test_two_patients_and_one(name: str, tmp_path: Path) -> None:
     first, second, refused, warned = CASES[name]
     two = written([first(), second()], ("P0", "P1"), tmp_path / "two")

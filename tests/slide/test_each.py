@@ -43,7 +43,7 @@ CALLS: dict[str, Callable[[sp.Cohort, dict[str, object]], object]] = {
     "tl.evaluate": lambda c, m: sp.tl.evaluate(c, m["vit"]),
 }  # fmt: skip
 LEARN_FROM_ALL = {"pp.highly_variable_genes", "pp.qc_patches", "tl.score_cells", "tl.score_cells of ranks", "tl.evaluate", "tl.noise_ceiling", "tl.train_cell_head"}  # fmt: skip
-QUICK = {"pp.filter_cells", "pp.highly_variable_genes", "pp.make_patches", "tl.score_cells", "tl.predict", "tl.noise_ceiling", "tl.evaluate"}  # fmt: skip
+QUICK = {"pp.highly_variable_genes", "pp.make_patches", "tl.score_cells", "tl.predict"}
 
 
 @pytest.fixture(scope="module")

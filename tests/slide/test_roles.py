@@ -39,7 +39,7 @@ MORE: dict[str, Callable[[sp.Cohort, Path], object]] = {
     "Cohort.panels": lambda c, _: c.panels(),
     "Cohort.genes": lambda c, _: c.genes(),
 }
-QUICK = {"pp.highly_variable_genes", "tl.aggregate_patches", "tl.train_vit", "pl.compare", "Cohort.panels"}
+QUICK = {"pp.highly_variable_genes", "tl.aggregate_patches", "pl.compare"}
 NEED_CELLS = all_of((*(name for name in CALLS if name not in TAKES_IMAGES), *MORE), quick=QUICK)
 
 

@@ -16,6 +16,7 @@ import openslide
 import pandas as pd
 import pytest
 import tifffile
+from tests.quick import all_of
 from typer.testing import CliRunner
 
 import spatialsig as sp
@@ -56,7 +57,9 @@ def forms(study: Study, pyramid: Callable[..., Path], tmp_path_factory: pytest.T
     return forms | {"openslide": Path(shutil.copy(svs, folder / "by_openslide.scn"))}
 
 
-@pytest.mark.parametrize("form", ["its OME-TIFF", "store", "SVS", "OME-TIFF", "openslide"])
+@pytest.mark.parametrize(
+    "form", all_of(["its OME-TIFF", "store", "SVS", "OME-TIFF", "openslide"], quick={"store", "SVS"})
+)
 def test_a_held_out_slide_gets_the_scores_of_its_store(
     form: str, study: Study, forms: dict[str, Path], tmp_path: Path
 ) -> None:
