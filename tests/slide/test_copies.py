@@ -17,6 +17,8 @@ from tests.quick import all_of
 
 import spatialsig as sp
 from spatialsig.errors import LeakageError, SpatialsigWarning
+from spatialsig.models import SignatureViT
+from spatialsig.nn.signature import SignatureConfig
 from spatialsig.slide import copies
 from spatialsig.slide.copies import check_copies
 from spatialsig.store.commit import write_attrs
@@ -198,6 +200,8 @@ def test_images_are_known_however_another_program_wrote_them(
 
 
 # what learns from slides, with what it needs beside them
+SCALE = {"target_mean": np.zeros(1), "target_std": np.ones(1)}
+UNTRAINED = SignatureViT(SignatureConfig(), ["Immune_T"], **SCALE, patch_px=28, um_per_px=2.0)
 LEARNS: dict[str, dict[str, Any]] = {
     "pp.split": {},
     "pp.highly_variable_genes": {},
@@ -205,6 +209,7 @@ LEARNS: dict[str, dict[str, Any]] = {
     "tl.train_autoencoder": {},
     "tl.pretrain_vit": {},
     "tl.train_vit": {},
+    "tl.train_cell_head": {"model": UNTRAINED},
     "tl.train_ensemble": {},
     "tl.baselines": {},
     "tl.embedding_leak": {},
