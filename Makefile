@@ -16,8 +16,7 @@ OUT ?= demo
 comma := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow coverage screen lint heads notebooks docs bench-demo bench-her2st bench-qc-alignment bench-import bench-import-counts bench-render bench-fuzz-bundle bench-fuzz-arguments bench-patch-reads bench-patch-scaling bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology bench-pretraining bench-leak bench-seed-parity soak-store soak-training bench-bitflips bench-layout bench-conformal bench-whole-slide bench-predict-files bench-traps bench-intervals bench-ceiling bench-vit-speed bench-ladder bench-ladder-1um bench-signs bench-report bench-referee bench-walks bench-lineage bench-memory bench-busy bench-cluster bench-answers bench-capacity bench-damaged-models clean
-.PHONY: help demo test test-slow coverage screen lint heads notebooks docs bench-demo bench-her2st bench-qc-alignment bench-import bench-import-counts bench-render bench-fuzz-bundle bench-fuzz-arguments bench-patch-reads bench-patch-scaling bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology bench-pretraining bench-leak bench-seed-parity soak-store soak-training bench-bitflips bench-layout bench-conformal bench-whole-slide bench-predict-files bench-traps bench-intervals bench-ceiling bench-vit-speed bench-ladder bench-ladder-1um bench-signs bench-report bench-walks bench-lineage bench-memory bench-busy bench-cluster bench-answers bench-capacity bench-damaged-models bench-cells clean
+.PHONY: help demo test test-slow coverage screen lint heads notebooks docs bench-demo bench-her2st bench-qc-alignment bench-import bench-import-counts bench-render bench-fuzz-bundle bench-fuzz-arguments bench-patch-reads bench-patch-scaling bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology bench-pretraining bench-leak bench-seed-parity soak-store soak-training bench-bitflips bench-layout bench-conformal bench-whole-slide bench-predict-files bench-traps bench-intervals bench-ceiling bench-vit-speed bench-ladder bench-ladder-1um bench-signs bench-report bench-referee bench-walks bench-lineage bench-memory bench-busy bench-cluster bench-answers bench-capacity bench-damaged-models bench-cells bench-trust clean
 
 help:  ## show the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -165,6 +164,9 @@ bench-vit-speed: $(VENV)/.package  ## images per second through the prototype's 
 
 bench-conformal: $(VENV)/.package  ## how often intervals hold on held-out synthetic slides
 	$(PY) benchmarks/conformal.py
+
+bench-trust: $(VENV)/.package  ## slides of another kind known, those of the same kind left alone, and the error rate of triage
+	$(PY) benchmarks/trust.py
 
 bench-whole-slide: $(VENV)/.package  ## predicting a whole slide and training on it, beside the prototype fed by ImageTilesDataset
 	$(PY) benchmarks/whole_slide.py

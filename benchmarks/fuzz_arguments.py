@@ -43,11 +43,30 @@ WRONG: list[Any] = [
 ]  # fmt: skip
 
 
+class NoHub:
+    """In place of the library of a hub of models: nothing is sent or fetched."""
+
+    @staticmethod
+    def create_repo(repository: str, **_options: Any) -> None:
+        """Make nothing."""
+
+    @staticmethod
+    def upload_folder(*, repo_id: str, **_options: Any) -> str:
+        """Send nothing."""
+        return f"https://hub/{repo_id}"
+
+    @staticmethod
+    def snapshot_download(source: str, **_options: Any) -> str:
+        """Fetch nothing."""
+        return source
+
+
 class Study:
     """One small slide with everything that a function may read, and valid calls of all of them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        sys.modules["huggingface_hub"] = NoHub  # type: ignore[assignment]
         slide = sp.datasets.toy(size_um=300)
         slide["table"].obs["cell_type"] = slide["table"].obs["cell_type"].astype("category")
         self.bare = sd.deepcopy(slide)
@@ -68,6 +87,11 @@ class Study:
         sp.tl.attention(slide, self.model, signatures=["Immune_T"], patches=[0, 1], n_steps=2)
         sp.tl.signature_map(slide, self.model, stride_um=56.0)
         sp.tl.predict_cells(slide, self.model)
+        held_out = sd.deepcopy(slide)
+        held_out.attrs["spatialsig"] |= {"sample": "held out", "patient": "held out"}
+        held_out["signatures"].obs["sample"], held_out["signatures"].obs["patient"] = "held out", "held out"
+        sp.tl.predict(held_out, self.model)
+        sp.tl.triage(held_out, self.model, calibration=held_out, error_rate=0.5)
         self.evaluation = sp.tl.evaluate(slide, self.model)
         self.slide, self.before = slide, state(slide)
         self.adata = slide["table"].copy()
@@ -160,6 +184,7 @@ class Study:
             "tl.train_cell_head": slide | {"model": self.model},
             "tl.train_ensemble": slide | {"n_members": 2} | fit,
             "tl.train_vit": slide | fit,
+            "tl.triage": slide | {"model": self.model, "error_rate": 0.5},
             "pl.alignment": slide,
             "pl.atlas": slide | {"path": self.folder / "atlas.html"},
             "pl.attention": slide | {"signature": "Immune_T"},
@@ -179,6 +204,9 @@ class Study:
             "models.export_seed_autoencoder": {"model": self.prototype, "directory": out},
             "models.import_seed_autoencoder": {"directory": self.folder / "prototype"},
             "models.load_signature_model": {"directory": self.folder / "vit"},
+            "models.from_hub": {"source": self.folder / "vit"},
+            "models.push_to_hub": {"model": self.model, "repository": "our-lab/breast"},
+            "models.LazySlideModel": {"model": self.model},
             "ViTConfig": {},
             "TrainerConfig": {},
             "AugmentConfig": {},

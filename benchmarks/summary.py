@@ -157,6 +157,46 @@ def intervals() -> tuple[Row, ...]:
     )  # fmt: skip
 
 
+def trust() -> tuple[Row, ...]:
+    """Slides of other kinds told from new ones of the same kind; slides that triage accepts though wrong."""
+    kinds = ("real H&E", "IHC (simulated)", "blurred, 2 µm", "px half as large", "px twice as large", "PAS (simulated)",
+             "trichrome (simulated)")  # fmt: skip
+    milder = ("kinds", "blurred, 1 µm", "auroc_patches")
+    rates = (0.05, 0.1, 0.2)
+    return (
+        *(Row(f"AUROC over patches, {kind}", ("kinds", kind, "auroc_patches"), 0.95, digits=4) for kind in kinds),
+        Row("AUROC over patches, blurred, 1 µm", milder, digits=4),
+        *(Row(f"slides said to lie outside, {kind}", ("kinds", kind, "slides_outside")) for kind in kinds),
+        Row("slides of the same kind said to lie outside", ("false_alarms", "slides"), 0.05, AT_MOST),
+        Row(
+            "slides of the same kind with more than 5 % of their patches outside",
+            ("false_alarms", "slides with more than 5 % of patches outside"),
+            0.05,
+            AT_MOST,
+        ),
+        *(
+            Row(
+                f"triage at {rate:.0%}: accepted though wrong, 20 cohorts (wanted: the rate and its binomial limit)",
+                ("triage", "rates", f"{rate:g}", "accepted_and_wrong"),
+                ("triage", "rates", f"{rate:g}", "limit"),
+                AT_MOST,
+            )
+            for rate in rates
+        ),
+        *(
+            Row(
+                f"the same: rejected though right, {rate:.0%}",
+                ("triage", "rates", f"{rate:g}", "rejected_and_right"),
+                ("triage", "rates", f"{rate:g}", "limit"),
+                AT_MOST,
+            )
+            for rate in rates
+        ),
+        *(Row(f"the same: accepted, {rate:.0%}", ("triage", "rates", f"{rate:g}", "accepted")) for rate in rates),
+        Row("cost of the comparison, of the time of the default network on a CPU", ("cost", "share"), 0.03, AT_MOST),
+    )
+
+
 def ladder() -> tuple[Row, ...]:
     """Shares of the noise ceiling: by slides, in another stain, with and without expression, as less shows."""
     modality = ("modality", "mean", "2")
@@ -347,6 +387,7 @@ TABLES = (
         Row("share of labels inside", ("held",), 0.93),
         Row("the same", ("held",), 0.97, AT_MOST),
     )),
+    Table("When not to trust a model: six synthetic patients, new ones, and slides of other kinds", "make bench-trust", "trust", trust()),
     Table("Trainings that are killed", "make soak-training", "soak_training", (
         Row("equal in every bit after kill -9, of 50", ("killed", "equal"), 50),
         Row("kills in them", ("killed", "kills")),

@@ -31,6 +31,7 @@ FUNCTIONS = {
     "predict": [sp.tl.predict, sp.tl.predict_files],
     "evaluate": [sp.tl.evaluate],
     "referee": [sp.tl.referee],
+    "triage": [sp.tl.triage],
     "import": [sp.io.read_xenium, sp.io.read_he, sp.pp.filter_cells],
     "optimize": [sp.io.optimize],
 }

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 import spatialsig as sp
 from spatialsig.cli import app
 from spatialsig.errors import InputError, SpatialsigWarning, StaleError
+from spatialsig.models.triage import Calibration
 from spatialsig.slide import parts
 from spatialsig.slide.slides import Slide
 from spatialsig.store.metadata import read_attrs
@@ -27,6 +28,9 @@ from spatialsig.store.metadata import read_attrs
 TINY = sp.ViTConfig(dim=16, depth=1, heads=2, mlp_dim=16, stem=(4, 4), stem_blocks=(0, 0))
 
 # what every part is made from, by hand: the oracle of this file
+CALIBRATION = Calibration(  # one slide that was right
+    np.array(["X"]), np.array(["PX"]), np.zeros(1), np.ones((1, 6)), np.ones((1, 6)), np.zeros((1, 6)), qc=False
+)
 MADE_FROM = {
     "tissue": {"pixels", "place"},
     "patches": {"pixels", "place", "tissue"},
@@ -86,6 +90,7 @@ def slide(models: dict[str, object]) -> sd.SpatialData:
     sp.tl.predict(slide, models["vit"])
     sp.tl.predict(slide, models["vit"], use_rep="X_ae", key_added="fused")
     sp.tl.predict(slide, models["by features"], key_added="by_features")
+    models["vit"].triage = {"H&E": CALIBRATION}
     sp.tl.attention(slide, models["vit"], signatures=["Immune_T"], patches=[0, 1], n_steps=2)
     sp.tl.signature_map(slide, models["vit"], stride_um=56.0)
     sp.pp.find_nuclei(slide)
@@ -234,6 +239,7 @@ READERS: dict[str, tuple[set[str], Reader]] = {
         {"tissue", "patches", "stain"},
         lambda s, m, p: sp.tl.signature_map(s, m["vit"], signatures=["Immune_T"], stride_um=56.0, key_added="new"),
     ),
+    "triage": ({"predictions"}, lambda s, m, p: sp.tl.triage(s, m["vit"], error_rate=0.5)),
     "pl.patches": ({"predictions"}, lambda s, m, p: sp.pl.patches(s, "Immune_T", table_key="signatures_pred")),
     "pl.patches of labels": ({"labels"}, lambda s, m, p: sp.pl.patches(s, "Immune_T", table_key="signatures")),
     "pl.patches of types": ({"types"}, lambda s, m, p: sp.pl.patches(s, "T_cell", table_key="types")),

@@ -26,6 +26,7 @@ from . import (
     predict_command,
     project_commands,
     slide_commands,
+    trust_commands,
 )
 from .cohorts import at_once, slide_by_slide, some_slides
 from .options import INTERRUPTED, STEPS, STORES, WHOLE, show_version
@@ -59,6 +60,7 @@ for name, command, panel in (
     ("nuclei", slide_by_slide(map_commands.nuclei), STEPS),
     ("train-cells", at_once(map_commands.train_cells), STEPS),
     ("cells", slide_by_slide(map_commands.cells), STEPS),
+    ("triage", trust_commands.triage, STEPS),
     ("evaluate", at_once(project_commands.evaluate), STEPS),
     ("referee", at_once(judging_commands.referee), STEPS),
     ("atlas", some_slides(atlas_command.atlas), STORES),

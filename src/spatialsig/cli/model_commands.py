@@ -1,6 +1,6 @@
 """Commands on models: train, embed.
 
-Floor 12, above pipeline, referee, whole_slides. Used by cli/map_commands, cli/project_commands, cli.
+Floor 12, above pipeline, referee, whole_slides. Used by 4 modules of cli.
 """
 
 from __future__ import annotations

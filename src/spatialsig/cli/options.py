@@ -1,6 +1,6 @@
 """Options that several commands share, and what every command does first.
 
-Floor 12, above pipeline, referee, whole_slides. Used by 8 modules of cli.
+Floor 12, above pipeline, referee, whole_slides. Used by 9 modules of cli.
 """
 
 from __future__ import annotations

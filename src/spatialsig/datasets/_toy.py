@@ -105,7 +105,7 @@ def toy(
 
 
 @checked
-def toy_study(*, seed: Seed = 0, predicted: bool = False) -> SpatialData:
+def toy_study(*, seed: Seed = 0, predicted: bool = False, sample: Key = "toy", patient: Key = "P1") -> SpatialData:
     """Make a toy slide that is ready to train on, for examples and tests; nothing is written.
 
     Parameters
@@ -114,6 +114,8 @@ def toy_study(*, seed: Seed = 0, predicted: bool = False) -> SpatialData:
         Seed of the slide.
     predicted
         Train :func:`toy_model` on it, and add its predictions.
+    sample, patient
+        Names the slide carries.
 
     Returns
     -------
@@ -129,7 +131,7 @@ def toy_study(*, seed: Seed = 0, predicted: bool = False) -> SpatialData:
     >>> sorted(sdata.tables)
     ['signatures', 'signatures_pred', 'table']
     """
-    sdata = toy(seed=seed)
+    sdata = toy(seed=seed, sample=sample, patient=patient)
     pp.split(sdata, by="block", n_folds=2, block_um=100, buffer_um=0)
     pp.make_patches(sdata, patch_px=28, um_per_px=2.0)
     pp.assign_cells(sdata)

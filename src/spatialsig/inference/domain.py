@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from spatialsig._checks import warn
-from spatialsig.data.features import FeatureSource, in_batches, read_inputs
+from spatialsig.data.features import FeatureSource, in_batches
 from spatialsig.models.domain import FIRST, SHARPNESS, STAIN, TISSUE, OutOfDomain, TrainingDomain
 from spatialsig.models.ensemble import members_of, placed
 from spatialsig.nn.device import fast_matmul, kept_memory
@@ -64,13 +64,20 @@ def _chosen(lengths: Sequence[int]) -> list[NDArray[np.int64]]:
 
 def _values(model: SignatureViT, pixels: LabelledPatches, seen: LabelledPatches) -> dict[str, NDArray[Any]]:
     """Numbers of the patches of one slide in every aspect that they can be told in, in the order of their place."""
+    parts: list[dict[str, NDArray[Any]]] = []
+    places: list[NDArray[np.int64]] = []
+    with placed(model) as device, fast_matmul(), kept_memory():
+        for batch, inputs in in_batches(pixels.source, BATCH):
+            values: dict[str, NDArray[Any]] = {} if isinstance(pixels.source, FeatureSource) else _looks(inputs)
+            if isinstance(model.net, SignatureNet):
+                source = seen.source
+                features = source.features[batch] if isinstance(source, FeatureSource) else None
+                values[TISSUE] = _features(model.net, inputs, features, device)
+            parts.append(values)
+            places.append(batch)
+    back = np.argsort(np.concatenate(places))
     order = np.argsort(pixels.centres[:, int(np.ptp(pixels.centres, axis=0).argmax())], kind="stable")
-    found: dict[str, NDArray[Any]] = {}
-    if not isinstance(pixels.source, FeatureSource):
-        found |= _looks(read_inputs(pixels.source, order))
-    if isinstance(model.net, SignatureNet):
-        found[TISSUE] = _features(model, model.net, seen)[order]
-    return found
+    return {name: np.concatenate([part[name] for part in parts])[back][order] for name in parts[0]}
 
 
 def _looks(images: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
@@ -78,29 +85,19 @@ def _looks(images: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
     return {STAIN: stain, SHARPNESS: sharpness}
 
 
-def _features(model: SignatureViT, net: SignatureNet, seen: LabelledPatches) -> NDArray[np.float32]:
-    """Features of patches that the head of the network reads, of the image alone."""
-    parts, places = [], []
-    with placed(model) as device, fast_matmul(), kept_memory(), torch.inference_mode():
-        for batch, inputs in in_batches(seen.source, BATCH):
-            images = torch.from_numpy(np.ascontiguousarray(inputs)).to(device)
-            of_features = isinstance(seen.source, FeatureSource)
-            parts.append(_read(net, images, of_features=of_features).float().cpu().numpy())
-            places.append(batch)
-    found = np.concatenate(parts)
-    result = np.empty_like(found)
-    result[np.concatenate(places)] = found
-    return result
-
-
-def _read(net: SignatureNet, images: torch.Tensor, *, of_features: bool) -> torch.Tensor:
-    if of_features:
-        features = images
+@torch.inference_mode()
+def _features(
+    net: SignatureNet, images: NDArray[Any], features: NDArray[np.float32] | None, device: torch.device
+) -> NDArray[np.float32]:
+    """Features of patches that the head of the network reads, of the image alone; ``features`` where the backbone has given them."""
+    given = torch.from_numpy(np.ascontiguousarray(images if features is None else features)).to(device)
+    if features is not None:
+        read = given
     elif net.config.fusion == "none":
-        features = net.backbone(images)
+        read = net.backbone(given)
     else:
-        features = net.features(images, net.fusion.embed(*net.fusion.given(None, None, len(images))))
-    whitened: torch.Tensor = net.whiten(features)
+        read = net.features(given, net.fusion.embed(*net.fusion.given(None, None, len(given))))
+    whitened: NDArray[np.float32] = net.whiten(read).float().cpu().numpy()
     return whitened
 
 

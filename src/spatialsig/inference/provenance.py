@@ -1,6 +1,6 @@
 """Provenance of inputs and labels: recorded when a model is trained, compared when it is used.
 
-Floor 5, above slide. Used by 11 modules of evaluation, inference, maps, tl, whole_slides.
+Floor 5, above slide. Used by 12 modules of evaluation, inference, maps, tl, whole_slides.
 """
 
 from __future__ import annotations
@@ -174,6 +174,28 @@ def check_folds(slide: Slide, model: SignatureModel) -> None:
             "is held out now; call `sp.tl.train_vit` again."
         )
         raise StaleError(msg)
+
+
+def refuse_training_slide(slide: Slide, model: SignatureModel, fold: int | None, *, what: str = "calibrate") -> None:
+    """Slides the model learned from are refused, unless only blocks of them that were held out are used.
+
+    Raises
+    ------
+    LeakageError
+        If the errors on the slide are too small to learn anything from.
+    """
+    check_folds(slide, model)
+    if slide.name not in model.run.get("training_samples", []):
+        return
+    kept_out = [model.run.get("test_fold"), model.run.get("validation_fold")]
+    if slide.attrs.get("split", {}).get("by") in ("block", "random") and fold is not None and fold in kept_out:
+        return
+    on = f" (`fold={fold}`)" if what == "calibrate" else ""
+    msg = (
+        f"slide {slide.name!r} trained the model, so its errors are too small to calibrate with{on}. Train "
+        "with `validation_fold=`, which is then calibrated on, or give slides that the model has not seen."
+    )
+    raise LeakageError(msg)
 
 
 def backbone_of(model: SignatureModel | None) -> str:

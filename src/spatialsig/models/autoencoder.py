@@ -1,6 +1,6 @@
 """A trained autoencoder of expression: genes, scaler and network in one object.
 
-Floor 2, above geometry, nn, signatures, stats, store. Called as sp.models.Autoencoder; used by 8 modules of 6 rooms.
+Floor 2, above geometry, nn, signatures, stats, store. Called as sp.models.Autoencoder; used by 9 modules of 6 rooms.
 """
 
 from __future__ import annotations
@@ -237,6 +237,7 @@ class Autoencoder(Described):
             scaler={"mean": self.mean, "std": self.std},
             lists={"genes": list(self.genes)},
             run=self.run,
+            card=self.card(),
             overwrite=overwrite,
         )
 

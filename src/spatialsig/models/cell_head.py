@@ -1,6 +1,6 @@
 """A linear head that gives single nuclei scores, from what a signature model sees of them in their patches.
 
-Floor 2, above geometry, nn, signatures, stats, store. Called as sp.models.CellHead, sp.tl.CellHead; used by 4 modules of 2 rooms.
+Floor 2, above geometry, nn, signatures, stats, store. Called as sp.models.CellHead, sp.tl.CellHead; used by 5 modules of 3 rooms.
 """
 
 from __future__ import annotations
@@ -116,6 +116,7 @@ class CellHead(Described):
             scaler={"feature_mean": self.feature_mean, "feature_std": self.feature_std},
             lists={"signatures": list(self.signatures)},
             run=self.run,
+            card=self.card(),
             overwrite=overwrite,
         )
 

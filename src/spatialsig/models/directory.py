@@ -1,6 +1,6 @@
 """The directory of a model: JSON, safetensors and plain arrays; written whole or not at all, never a pickle.
 
-Floor 2, above geometry, nn, signatures, stats, store. Used by 8 modules of cli, models, pipeline.
+Floor 2, above geometry, nn, signatures, stats, store. Used by 9 modules of cli, models, pipeline.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from spatialsig._files import object_or_empty, write_tensors
 from spatialsig._known import MODELS, model_words, what_is
 from spatialsig._paths import behind_links
 from spatialsig.errors import FileMissingError, InputError, StoreError
+from spatialsig.models.card import write_card
 from spatialsig.models.domain import DOMAIN, write_domain
 from spatialsig.models.record import DAMAGE, FIX, RUN, read_json, read_record, write_json, write_record
 from spatialsig.nn.evaluating import not_finite, refuse_not_finite
@@ -49,6 +50,7 @@ def save_model(
     scaler: Mapping[str, NDArray[Any]],
     lists: Mapping[str, list[str]],
     run: Mapping[str, Any],
+    card: str,
     overwrite: bool,
     domain: TrainingDomain | None = None,
 ) -> None:
@@ -66,6 +68,8 @@ def save_model(
         Tensors and arrays by name.
     lists
         Names to store, by the stem of their file (``genes`` -> ``genes.json``).
+    card
+        What it is, for people; the only file that may be edited.
     overwrite
         Replace a model that is there, instead of :class:`StoreError`.
     domain
@@ -86,6 +90,7 @@ def save_model(
         if domain is not None:
             write_domain(draft, domain)
         write_record(draft, [path.name for path in draft.iterdir()], run)
+        write_card(draft, card, before=Path(directory))
 
 
 def check_model(directory: Path, *, kind: str, lists: tuple[str, ...]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Several signature models that predict as one, and say how far they disagree.
 
-Floor 2, above geometry, nn, signatures, stats, store. Called as sp.models.SignatureEnsemble, sp.models.load_signature_model; used by 27 modules of 7 rooms.
+Floor 2, above geometry, nn, signatures, stats, store. Called as sp.models.SignatureEnsemble, sp.models.load_signature_model; used by 32 modules of 8 rooms.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from spatialsig._checks import check_files
 from spatialsig._hashing import content_hash, file_hash
 from spatialsig._known import what_is
 from spatialsig.errors import InputError
+from spatialsig.models.card import write_card
 from spatialsig.models.directory import CONFIG, FORMAT, read_config, refuse_other_kind, replacing
 from spatialsig.models.intervals import checked_intervals
 from spatialsig.models.record import RUN, Described, read_json, read_record, reads_model, write_json, write_record
+from spatialsig.models.triage import Calibration, calibration_from, triage_as_json
 from spatialsig.models.vit import Codes, Pixels, Scores, SignatureViT
 from spatialsig.nn.device import on_device
 
@@ -53,6 +55,8 @@ class SignatureEnsemble(Described):
         As of every member.
     intervals
         Prediction intervals by kind of input, see :func:`spatialsig.tl.calibrate`; None before it.
+    triage
+        Calibration slides by kind of input, see :func:`spatialsig.tl.triage`; None before it.
 
     References
     ----------
@@ -94,6 +98,7 @@ class SignatureEnsemble(Described):
         self.signatures, self.patch_px, self.um_per_px = first.signatures, first.patch_px, first.um_per_px
         self.run = _joined_run(members) | dict(run or {})
         self.intervals: dict[str, Any] | None = None
+        self.triage: dict[str, Calibration] | None = None
 
     @property
     def uses_expression(self) -> bool:
@@ -149,8 +154,9 @@ class SignatureEnsemble(Described):
                 member.save(draft / name)
             listed = [{"directory": name, "sha256": file_hash(draft / name / RUN)} for name in names]
             config = {"format": FORMAT, "kind": self.kind, "members": listed, "intervals": self.intervals}
-            write_json(draft / CONFIG, config)
+            write_json(draft / CONFIG, config | triage_as_json(self.triage))
             write_record(draft, [CONFIG], self.run)
+            write_card(draft, self.card(), before=Path(directory))
 
     @classmethod
     @checked
@@ -172,6 +178,7 @@ class SignatureEnsemble(Described):
         members = [_load_member(place, entry) for entry in config.get("members", [])]
         ensemble = cls(members, run=run)
         ensemble.intervals = checked_intervals(config.get("intervals"), ensemble.signatures, where=str(place / CONFIG))
+        ensemble.triage = calibration_from(config.get("triage"), ensemble.signatures, where=str(place / CONFIG))
         return ensemble
 
 

@@ -1,6 +1,6 @@
 """An image network that has seen many patches and no label yet.
 
-Floor 2, above geometry, nn, signatures, stats, store. Called as sp.models.PretrainedViT; used by 5 modules of 3 rooms.
+Floor 2, above geometry, nn, signatures, stats, store. Called as sp.models.PretrainedViT; used by 6 modules of 4 rooms.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ class PretrainedViT(Described):
             scaler={},
             lists={},
             run=self.run,
+            card=self.card(),
             overwrite=overwrite,
         )
 

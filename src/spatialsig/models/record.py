@@ -1,6 +1,6 @@
 """The record of a model (SHA-256 of its files and of itself), and JSON helpers for models.
 
-Floor 2, above geometry, nn, signatures, stats, store. Used by 9 modules of models, pipeline, whole_slides.
+Floor 2, above geometry, nn, signatures, stats, store. Used by 10 modules of models, pipeline, whole_slides.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
+from contextvars import ContextVar
 from functools import wraps
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +20,9 @@ from safetensors import SafetensorError
 from spatialsig import _files
 from spatialsig._checks import first_few
 from spatialsig._hashing import content_hash, file_hash
+from spatialsig._progress import say
 from spatialsig.errors import InputError, SpatialsigError
+from spatialsig.models.card import card_text, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 RUN = "run.json"
 MAX_JSON_BYTES = 64 * 2**20
 FIX = "Save the model again, or fetch an undamaged copy."
+_loading: ContextVar[bool] = ContextVar("loading", default=False)
 M = TypeVar("M")
 P = ParamSpec("P")
 DAMAGE = (*_files.DECODING_ERRORS, SafetensorError, zipfile.BadZipFile, zlib.error)  # of the files of a model
@@ -55,6 +59,10 @@ class Described:
         facts.append(f"trained on {first_few(slides)}" if slides else "no training slides")
         facts += [] if fold is None else [f"fold {fold} held out"]
         return f"{self.kind} of {'; '.join(facts)}"
+
+    def card(self) -> str:
+        """What ``save`` writes as README.md: use, inputs, training data, results (:func:`spatialsig.tl.evaluate`), limits, versions."""
+        return card_text(self)
 
 
 def write_record(directory: Path, files: Iterable[str], run: Mapping[str, Any]) -> None:
@@ -99,14 +107,20 @@ def reads_model(load: Callable[P, M]) -> Callable[P, M]:
 
     @wraps(load)
     def loaded(*args: P.args, **options: P.kwargs) -> M:
+        inner, token = _loading.get(), _loading.set(True)
         try:
-            return load(*args, **options)
+            model = load(*args, **options)
+            if not inner:  # of an ensemble, not each member
+                say(one_line(model))
+            return model
         except SpatialsigError:
             raise
         except DAMAGE as error:
             place = options.get("directory", args[-1])
             msg = f"model {place} cannot be read ({type(error).__name__}: {error}). {FIX}"
             raise InputError(msg) from error
+        finally:
+            _loading.reset(token)
 
     return loaded
 

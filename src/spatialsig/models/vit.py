@@ -1,6 +1,6 @@
 """A trained signature model: network, signatures, scalers and the scale of its patches in one object.
 
-Floor 2, above geometry, nn, signatures, stats, store. Called as sp.models.SignatureViT; used by 17 modules of 6 rooms.
+Floor 2, above geometry, nn, signatures, stats, store. Called as sp.models.SignatureViT; used by 18 modules of 6 rooms.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from spatialsig.models.domain import DOMAIN, TrainingDomain, read_domain
 from spatialsig.models.intervals import checked_intervals
 from spatialsig.models.record import Described, read_json, reads_model
 from spatialsig.models.scalers import as_floats, check_embedding, check_shapes, standardised_embedding
+from spatialsig.models.triage import Calibration, calibration_from, triage_as_json
 from spatialsig.nn.augment import dihedral
 from spatialsig.nn.backbones import check_can_be_saved
 from spatialsig.nn.device import FLOAT32, computed_in, fast_matmul, kept_memory, microbatch_size, on_device
@@ -74,6 +75,8 @@ class SignatureViT(Described):
         Prediction intervals by kind of input, see :func:`spatialsig.tl.calibrate`; None before it.
     domain
         What its training patches look like, with which :func:`spatialsig.tl.predict` compares others; None where nothing is known.
+    triage
+        Calibration slides by kind of input, see :func:`spatialsig.tl.triage`; None before it.
 
     References
     ----------
@@ -119,6 +122,7 @@ class SignatureViT(Described):
         self.run = dict(run or {})
         self.intervals: dict[str, Any] | None = None
         self.domain: TrainingDomain | None = None
+        self.triage: dict[str, Calibration] | None = None
         self.net = new_network(config) if net is None else net
         self.net.eval()
 
@@ -139,14 +143,8 @@ class SignatureViT(Described):
 
     @checked
     def predict(
-        self,
-        images: Pixels,
-        ae: Codes = None,
-        *,
-        batch_size: Count | None = None,
-        n_views: Count = 1,
-        precision: str = FLOAT32,
-    ) -> Scores:
+        self, images: Pixels, ae: Codes = None, *, batch_size: Count | None = None, n_views: Count = 1, precision: str = FLOAT32,
+    ) -> Scores:  # fmt: skip
         """Scores ``(n, n_signatures)`` float32 in the units of the training scores; computed on ``sp.settings.device``.
 
         Parameters
@@ -167,14 +165,8 @@ class SignatureViT(Described):
 
     @checked
     def predict_distribution(
-        self,
-        images: Pixels,
-        ae: Codes = None,
-        *,
-        batch_size: Count | None = None,
-        n_views: Count = 1,
-        precision: str = FLOAT32,
-    ) -> tuple[Scores, Scores]:
+        self, images: Pixels, ae: Codes = None, *, batch_size: Count | None = None, n_views: Count = 1, precision: str = FLOAT32,
+    ) -> tuple[Scores, Scores]:  # fmt: skip
         """Scores and the standard deviation expected around them, ``(n, n_signatures)`` float32 each, in score units.
 
         The deviation is what a patch of this look leaves open (noise of the label included), not what the model does
@@ -199,11 +191,13 @@ class SignatureViT(Described):
             directory,
             kind=self.kind,
             config={"net": asdict(self.config)}
-            | {name: getattr(self, name) for name in ("patch_px", "um_per_px", "intervals")},
+            | {name: getattr(self, name) for name in ("patch_px", "um_per_px", "intervals")}
+            | triage_as_json(self.triage),
             weights=self.net.state_dict(),
             scaler={name: getattr(self, name) for name in ("target_mean", "target_std", "ae_mean", "ae_std")},
             lists={"signatures": list(self.signatures)},
             run=self.run,
+            card=self.card(),
             overwrite=overwrite,
             domain=self.domain,
         )
@@ -233,16 +227,22 @@ class SignatureViT(Described):
         px, um = (number_field(values, name, where=place / CONFIG) for name in ("patch_px", "um_per_px"))
         model = cls(config, names, **scaler, patch_px=int(px), um_per_px=um, run=run, net=net)
         model.intervals = checked_intervals(values.get("intervals"), names, where=str(place / CONFIG))
+        model.triage = calibration_from(values.get("triage"), names, where=str(place / CONFIG))
         model.domain = read_domain(place) if DOMAIN in listed_files(place) else None
         return model
 
-    def _check_inputs(self, images: NDArray[Any], ae: NDArray[Any] | None, n_views: int) -> None:
+    @checked
+    def check_images(self, images: NDArray[Any], n_views: Count = 1) -> None:
+        """Refuse what is not patches of its size, or features of its table, with :class:`InputError`."""
         wanted = (3, self.patch_px, self.patch_px)
         if isinstance(self.net.backbone, TableBackbone):
             self.net.backbone.check(images, n_views=n_views)
         elif images.ndim != 4 or images.shape[1:] != wanted or images.dtype != np.uint8:
             msg = f"images {images.shape} of {images.dtype}; wanted (n, {', '.join(map(str, wanted))}) uint8."
             raise InputError(msg)
+
+    def _check_inputs(self, images: NDArray[Any], ae: NDArray[Any] | None, n_views: int) -> None:
+        self.check_images(images, n_views)
         if ae is None:
             return
         check_embedding(ae)

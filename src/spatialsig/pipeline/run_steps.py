@@ -22,6 +22,7 @@ from spatialsig.errors import InputError
 from spatialsig.evaluation.findings_scores import after_cross_validation
 from spatialsig.io._cohort import BUNDLE
 from spatialsig.models import load_signature_model
+from spatialsig.models.card import write_card
 from spatialsig.pipeline import run_step as named
 from spatialsig.pipeline.run_files import (
     AUTOENCODER,
@@ -276,6 +277,7 @@ class Job:
         }
         for name, table in tables.items():
             write_csv(self.files.table(name), table)
+        write_card(self.vit, model.card())
         self._forget(kept)
 
     def _cross_validate(self) -> None:

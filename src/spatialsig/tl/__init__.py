@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ._predict import predict
     from ._score import score_cells
     from ._summary import compare_methods, summarise
+    from ._triage import triage
     from ._vit import train_vit
 
     predict_files: Callable[..., pd.DataFrame]
@@ -64,6 +65,7 @@ __all__ = [
     "train_cell_head",
     "train_ensemble",
     "train_vit",
+    "triage",
 ]
 
 # tools made of functions of `io`, `pp` and `tl` lie above these rooms: name -> the room that holds it
@@ -93,6 +95,7 @@ _of_this_room, _, _ = lazy_loader.attach(
         "_predict": ["predict"],
         "_score": ["score_cells"],
         "_summary": ["compare_methods", "summarise"],
+        "_triage": ["triage"],
         "_vit": ["train_vit"],
     },
 )

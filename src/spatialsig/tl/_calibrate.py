@@ -15,9 +15,9 @@ import pandas as pd
 from spatialsig import _keys
 from spatialsig._arguments import Count, Key, Natural, Share, checked
 from spatialsig._checks import check_choice
-from spatialsig.errors import InputError, KeyMissingError, LeakageError
+from spatialsig.errors import InputError, KeyMissingError
 from spatialsig.inference.inputs import ModelInputs, inputs_name, usable
-from spatialsig.inference.provenance import backbone_of, check_folds, labels_for
+from spatialsig.inference.provenance import backbone_of, labels_for, refuse_training_slide
 from spatialsig.models.ensemble import SignatureModel, placed
 from spatialsig.slide.copies import refuse_leaks
 from spatialsig.slide.each import map_slides
@@ -166,7 +166,7 @@ def _errors(
     rows = np.flatnonzero(_held_out(patches, fold) & usable(patches, labels, backbone_of(model)))
     if not len(rows):
         return None
-    _refuse_training_slide(slide, model, fold)
+    refuse_training_slide(slide, model, fold)
     inputs = ModelInputs.of(patches, model, signatures_key=signatures_key, use_rep=use_rep)
     with placed(model, device):
         mean, std = inputs.predict_with_deviation(rows, n_views=n_views)
@@ -188,21 +188,6 @@ def _held_out(patches: Patches, fold: int | None) -> NDArray[np.bool_]:
         raise KeyMissingError(msg)
     held_out: NDArray[np.bool_] = (patches.folds == fold) & (patches.folds != BUFFER)
     return held_out
-
-
-def _refuse_training_slide(slide: Slide, model: SignatureModel, fold: int | None) -> None:
-    """Slides the model learned from are refused, unless only blocks of them that were held out are used."""
-    check_folds(slide, model)
-    if slide.name not in model.run.get("training_samples", []):
-        return
-    kept_out = [model.run.get("test_fold"), model.run.get("validation_fold")]
-    if slide.attrs.get("split", {}).get("by") in ("block", "random") and fold is not None and fold in kept_out:
-        return
-    msg = (
-        f"slide {slide.name!r} trained the model, so its errors are too small to calibrate with (`fold={fold}`). Train "
-        "with `validation_fold=`, which is then calibrated on, or give slides that the model has not seen."
-    )
-    raise LeakageError(msg)
 
 
 def _check_signatures(slide: Slide, names: list[str], model: SignatureModel) -> None:

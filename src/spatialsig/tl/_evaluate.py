@@ -17,6 +17,7 @@ from spatialsig.evaluation.evaluate import all_findings, evaluate_model, evaluat
 from spatialsig.evaluation.findings_slides import slide_facts
 from spatialsig.evaluation.rows import Request
 from spatialsig.evaluation.schema import ERROR, slide_rows
+from spatialsig.models.card import RESULTS, results_of
 from spatialsig.models.ensemble import SignatureModel
 from spatialsig.slide.roles import needs_cells
 from spatialsig.slide.slides import Data, open_slides
@@ -86,6 +87,8 @@ def evaluate(
     - ``r_n_cells``, ``r_log_counts``: r of the labels with those two; ``stain_shift``: largest difference in colour to
       the training patches, in their standard deviations.
 
+    Writes ``model.run["results"]``: means over patients of every method, for the card that ``model.save`` writes.
+
     Raises
     ------
     LeakageError
@@ -125,6 +128,7 @@ def evaluate(
     for finding in faults:
         if finding.severity == ERROR:
             warn(finding.text)
+    model.run[RESULTS] = results_of(table)
     return table
 
 

@@ -169,7 +169,11 @@ class _Prediction:
         table, found = self._table(inputs)
         facts = made_by | {"training_samples": list(self.model.run.get("training_samples", []))}
         if found is not None:
-            facts[_keys.OOD] = {"slide": found.slide, "share": found.share, "reason": found.aspect}
+            facts[_keys.OOD] = {
+                "slide": found.slide,
+                "share": found.share,
+                "reason": found.aspect if found.slide > 1 else "",
+            }
             warn_of_slide(slide.name, found)
         table.uns[_keys.NAMESPACE] = {"predict": facts}
         slide.put(self.key_added, table, made_by="tl.predict", sources=inputs.parts(self.signatures_key, self.use_rep))

@@ -1,0 +1,251 @@
+"""Which slides' scores may be taken as they are: signs of doubt on each slide, errors on slides with labels, and decisions.
+
+Floor 5, above slide. Used by tl/_triage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from spatialsig import _keys
+from spatialsig.errors import InputError, LeakageError, StaleError
+from spatialsig.inference.inputs import inputs_name
+from spatialsig.inference.provenance import labels_for, refuse_training_slide
+from spatialsig.models.ensemble import members_of, weights_hash
+from spatialsig.models.triage import Calibration
+from spatialsig.slide.seen import PATIENTS
+from spatialsig.stats.agreement import pearson
+from spatialsig.stats.risk_control import left_out_risk, patients_needed, risk_threshold
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from spatialsig.models.ensemble import SignatureModel
+    from spatialsig.slide.patches import Patches
+    from spatialsig.slide.slides import Slide
+
+ACCEPT, REVIEW, REJECT = "accept", "review", "reject"
+MIN_LABELLED = 10  # patches, below which a slide tells nothing of its errors
+OUTSIDE = 1.0  # of the out-of-distribution score of a slide
+
+
+@dataclass(frozen=True)
+class Signs:
+    """What makes the scores of a slide suspect; all of them 0 where nothing does."""
+
+    sample: str
+    patient: str
+    ood: float
+    width: NDArray[np.float64]  # (n_signatures,), mean deviation in deviations of the training scores
+    failed: float  # share of patches that fail quality control; NaN where it was not measured
+    map: NDArray[np.float64]  # map, mean: as of :class:`Calibration`; NaN without labels
+    mean: NDArray[np.float64]
+
+    def score(self, *, qc: bool) -> NDArray[np.float64]:
+        """How suspect the slide looks, ``(n_signatures,)``."""
+        return self.ood + self.width + (self.failed if qc else 0.0)
+
+
+def signs_of(
+    slide: Slide,
+    *,
+    model: SignatureModel,
+    use_rep: str | None,
+    predictions_key: str,
+    patches_key: str,
+    signatures_key: str | None,
+) -> Signs:
+    """Signs of doubt on a predicted slide, and with ``signatures_key`` its errors against the labels there.
+
+    Raises
+    ------
+    InputError
+        If another model, or the same with other inputs, made the predictions.
+    """
+    patches = slide.patches(patches_key)
+    matrix = patches.matrix(predictions_key, name="predictions_key", fix="Call `sp.tl.predict` first.")
+    record = slide.step(predictions_key, "predict", fix="Call `sp.tl.predict` first.")
+    _check_made_by(slide.name, record, model, use_rep)
+    target_std = np.asarray(members_of(model)[0].target_std, np.float64)
+    passed = patches.shapes.get(_keys.QC_PASS)
+    ood = float(record.get(_keys.OOD, {}).get("slide", 0.0))
+    return Signs(
+        sample=slide.name, patient=slide.patient, ood=ood if np.isfinite(ood) else 0.0,
+        width=_width(slide.table(predictions_key).layers) / target_std,
+        failed=float("nan") if passed is None else float(1 - np.asarray(passed, bool).mean()),
+        **_errors(patches, model, matrix.values, target_std, signatures_key),
+    )  # fmt: skip
+
+
+def _check_made_by(name: str, record: dict[str, Any], model: SignatureModel, use_rep: str | None) -> None:
+    inputs = inputs_name(use_rep)
+    if record.get("weights_sha256") != weights_hash(model):
+        msg = f"slide {name!r}: its predictions are of another model than the one given; call `sp.tl.predict` with this one."
+        raise StaleError(msg)
+    if record.get("inputs") != inputs:
+        msg = f"slide {name!r} was predicted from {record.get('inputs')!r}, and `use_rep={use_rep!r}` asks for {inputs!r}; give that `use_rep`."
+        raise InputError(msg)
+
+
+def _width(layers: Any) -> NDArray[np.float64]:
+    """Mean deviation of each signature, or half of its interval where there is no deviation; 0 where the model knows neither."""
+    if _keys.STD in layers:
+        width: NDArray[np.float64] = np.asarray(layers[_keys.STD], np.float64).mean(axis=0)
+        return width
+    if _keys.UPPER in layers:
+        half = (np.asarray(layers[_keys.UPPER], np.float64) - np.asarray(layers[_keys.LOWER], np.float64)) / 2
+        return np.asarray(np.nan_to_num(half.mean(axis=0)))
+    return np.zeros(1)
+
+
+def _errors(
+    patches: Patches, model: SignatureModel, predicted: NDArray[Any], target_std: NDArray[np.float64], key: str | None
+) -> dict[str, NDArray[np.float64]]:
+    unknown = np.full(len(model.signatures), np.nan)
+    if key is None:
+        return {"map": unknown, "mean": unknown}
+    labels = labels_for(patches.labels(key), model)
+    if labels.names != list(model.signatures):
+        msg = (
+            f"slide {patches.slide.name!r} has the signatures {labels.names}, the model {list(model.signatures)}; call "
+            "`sp.tl.score_cells` with the signatures the model was trained on."
+        )
+        raise InputError(msg)
+    truth = labels.values.astype(np.float64)
+    known = np.isfinite(truth)
+    enough = known.sum(axis=0) >= MIN_LABELLED
+    guess = np.where(known, predicted.astype(np.float64), np.nan)
+    with np.errstate(invalid="ignore"):
+        n = np.maximum(known.sum(axis=0), 1)
+        apart = np.abs(np.where(known, guess - truth, 0).sum(axis=0)) / n / target_std
+    return {"map": np.where(enough, pearson(truth, guess), np.nan), "mean": np.where(enough, apart, np.nan)}
+
+
+def calibration_signs(slide: Slide, *, model: SignatureModel, **keys: Any) -> Signs:
+    """Signs and errors of a slide that the model has not learned from, nor from its patient; others are refused.
+
+    Raises
+    ------
+    LeakageError
+        If the model learned from it.
+    """
+    refuse_training_slide(slide, model, None, what="triage")
+    if slide.patient in model.run.get(PATIENTS, ()):
+        msg = (
+            f"slide {slide.name!r} is of patient {slide.patient!r}, from whom the model learned: its errors are too small to "
+            "calibrate with. Give slides of patients that were held out."
+        )
+        raise LeakageError(msg)
+    return signs_of(slide, model=model, **keys)
+
+
+def calibration_of(signs: Sequence[Signs]) -> Calibration:
+    """The calibration that slides with labels make; patch quality counts where all of them have it."""
+    qc = all(np.isfinite(of_slide.failed) for of_slide in signs)
+    return Calibration(
+        samples=np.array([of_slide.sample for of_slide in signs]),
+        patients=np.array([of_slide.patient for of_slide in signs]),
+        ood=np.array([of_slide.ood for of_slide in signs]),
+        score=np.stack([np.broadcast_to(of_slide.score(qc=qc), of_slide.map.shape) for of_slide in signs]),
+        map=np.stack([of_slide.map for of_slide in signs]),
+        mean=np.stack([of_slide.mean for of_slide in signs]),
+        qc=qc,
+    )
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Where slides are accepted and rejected for one signature, and what that did on patients left out in turn."""
+
+    accept_below: float
+    reject_above: float
+    measured_error: float  # share of slides accepted and wrong
+    measured_accepted: float
+    n_patients: int
+
+
+def thresholds(
+    calibration: Calibration, signatures: Sequence[str], *, error: str, tolerance: float, rate: float
+) -> dict[str, Threshold]:
+    """Thresholds of every signature that enough patients have labels of.
+
+    Raises
+    ------
+    InputError
+        If no signature has as many as the rate needs.
+    """
+    wrong = calibration.wrong(error, tolerance)
+    found, n_known = {}, {}
+    for k, name in enumerate(signatures):
+        known = np.isfinite(wrong[:, k])
+        n_known[name] = len(set(calibration.patients[known].tolist()))
+        if n_known[name] < patients_needed(rate):
+            continue
+        is_wrong, patients = wrong[known, k] == 1, calibration.patients[known]
+        score = calibration.score[known, k]
+        inside = np.where(calibration.ood[known] > OUTSIDE, np.inf, score)  # others are never accepted
+        measured = left_out_risk(inside, is_wrong, patients, rate=rate)
+        found[name] = Threshold(
+            risk_threshold(inside, is_wrong, patients, rate=rate),
+            -risk_threshold(-score, ~is_wrong, patients, rate=rate),
+            *measured, n_known[name],
+        )  # fmt: skip
+    if not found:
+        most = max(n_known.values(), default=0)
+        msg = (
+            f"`error_rate={rate}` needs held-out slides of at least {patients_needed(rate)} patients with labels (1 / (n + 1) must not be "
+            f"larger than the rate), and there are {most}: they allow {1 / (most + 1):.2g} at best. Hold out more patients, or state "
+            "a larger rate."
+        )
+        raise InputError(msg)
+    return found
+
+
+def decided(
+    signs: Signs, calibration: Calibration, by_signature: dict[str, Threshold], names: Sequence[str]
+) -> pd.DataFrame:
+    """Decision on every signature of a slide, and what it was made from.
+
+    Raises
+    ------
+    InputError
+        If the quality of its patches was not measured and that of the calibration slides was.
+    """
+    if calibration.qc and not np.isfinite(signs.failed):
+        msg = f"slide {signs.sample!r}: the quality of its patches was not measured, and that of the calibration slides was; call `sp.pp.qc_patches` first."
+        raise InputError(msg)
+    n = len(names)
+    score, width = (np.broadcast_to(values, n) for values in (signs.score(qc=calibration.qc), signs.width))
+    rows = []
+    for k, name in enumerate(names):
+        threshold = by_signature.get(name)
+        decision, reason = _decision(float(score[k]), signs.ood, threshold)
+        rows.append(
+            {
+                "sample": signs.sample, "patient": signs.patient, "signature": name, "decision": decision, "reason": reason,
+                "score": float(score[k]), "ood": signs.ood, "width": float(width[k]), "failed": signs.failed,
+                "accept_below": np.nan if threshold is None else threshold.accept_below,
+                "reject_above": np.nan if threshold is None else threshold.reject_above,
+                "measured_error": np.nan if threshold is None else threshold.measured_error,
+                "measured_accepted": np.nan if threshold is None else threshold.measured_accepted,
+                "n_patients": 0 if threshold is None else threshold.n_patients,
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _decision(score: float, ood: float, threshold: Threshold | None) -> tuple[str, str]:
+    if threshold is None:
+        return REVIEW, "too few calibration patients have labels of it"
+    outside = ood > OUTSIDE
+    if score < threshold.accept_below and not outside:
+        return ACCEPT, ""
+    if score > threshold.reject_above:
+        return REJECT, "outside what the model learned from" if outside else "as suspect as slides that were wrong"
+    return REVIEW, "outside what the model learned from" if outside else "between the thresholds"
