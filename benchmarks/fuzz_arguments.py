@@ -29,6 +29,7 @@ from spatialdata.transformations import get_transformation
 
 import spatialsig as sp
 from spatialsig.errors import SpatialsigError
+from spatialsig.evaluation.learning_curves import summary_of
 from spatialsig.slide.coordinates import full_resolution
 
 mpl.use("Agg")
@@ -111,6 +112,11 @@ class Study:
         self.outside = labels.to_df().assign(patch_id=labels.obs["patch_id"].to_numpy())
         self.head = sp.tl.train_cell_head(slide, self.model)
         self.head.save(folder / "head")
+        points = pd.DataFrame(
+            {"n_patients": [1, 2, 4], "repeat": 0, "signature": "T", "pearson": 0.5, "share_of_ceiling": 0.6}
+        )
+        self.curves = summary_of(points, n_pool=4, target=0.8, level=0.95)
+        self.scales = sp.tl.scales(slide, scales_um=[56.0])
         self.settings = dict(vars(sp.settings))
 
     def calls(self, n: int) -> dict[str, dict[str, Any]]:
@@ -166,6 +172,7 @@ class Study:
             "tl.evaluate_cells": slide | {"n_repeats": 1},
             "tl.findings": slide,
             "tl.noise_ceiling": slide | {"n_repeats": 2},
+            "tl.power": slide,
             "tl.predict": slide | {"model": self.model},
             "tl.predict_cells": slide | {"model": self.model},
             "tl.predict_files": {
@@ -177,6 +184,7 @@ class Study:
             },
             "tl.pretrain_vit": slide | fit,
             "tl.referee": slide | {"predictions": self.outside, "unit": "scores"},
+            "tl.scales": slide | {"scales_um": [56.0]},
             "tl.score_cells": slide | {"signatures": "seed"},
             "tl.signature_map": slide | {"model": self.model, "stride_um": 56.0},
             "tl.summarise": ladder,
@@ -196,6 +204,8 @@ class Study:
             "pl.ladder": ladder,
             "pl.napari": slide | {"run": False},
             "pl.patches": slide | {"signature": "Immune_T"},
+            "pl.power": {"result": self.curves},
+            "pl.scales": {"result": self.scales},
             "pl.scatter": slide,
             "datasets.synthetic_xenium": {"directory": out, "n_slides": 1, "size_um": 100.0, "transcripts": False},
             "datasets.toy": {"size_um": 100.0},

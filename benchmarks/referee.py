@@ -3,7 +3,8 @@
 In each cohort the outside model is a ridge regression from 42 numbers of the H&E to the expression of every gene (or to
 scores), trained on six synthetic slides of its own. Leaked: a forest that had the held-out patients among its training slides.
 Wrong unit and shuffled rows: the honest predictions, changed in one of several ways that people change them, another one in
-each cohort. `sp.tl.referee` must say "stands" of the honest one, and name the other three. Goal: 4 of 4 in 20 of 20 cohorts.
+each cohort. `sp.tl.referee` must name the fault of the three, and no fault of the honest one, of which it says that it stands or
+(as is the case where colour does as well) that it is no better than the controls. Goal: 4 of 4 in 20 of 20 cohorts.
 A second part mixes the labels into the honest predictions and says from which share on the leak is seen.
 
     python benchmarks/referee.py [--quick] [--json PATH]
@@ -191,10 +192,10 @@ def _at(places: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 MODELS = {
-    "honest": (honest, "stands"),
-    "leaked": (leaked, "leaked"),
-    "wrong unit": (wrong_unit, "wrong unit"),
-    "shuffled rows": (shuffled, "rows out of order"),
+    "honest": (honest, ("stands", "no better than the controls")),
+    "leaked": (leaked, ("leaked",)),
+    "wrong unit": (wrong_unit, ("wrong unit",)),
+    "shuffled rows": (shuffled, ("rows out of order",)),
 }
 
 
@@ -230,7 +231,7 @@ def main() -> None:
             }
             for name, (make, wanted) in MODELS.items():
                 said, why = verdict(cohort, *make(study, others, number))
-                row[name] = {"said": said, "right": said == wanted, "why": why[:300]}
+                row[name] = {"said": said, "right": said in wanted, "why": why[:300]}
             base = {n: scores(study, v) for n, v in fit(study, others, "log1p_cp10k").items()}
             for share in SHARES if number % 4 == 0 else ():
                 mixed = {
@@ -251,6 +252,7 @@ def main() -> None:
         "goal": len(cohorts),
         "reached": told == len(cohorts),
         "right": {name: sum(row[name]["right"] for row in cohorts) for name in MODELS},
+        "honest_that_stand": sum(row["honest"]["said"] == "stands" for row in cohorts),
         "leak_seen_by_share_of_labels": {share: float(np.mean(found)) for share, found in seen.items() if found},
         "cohorts": cohorts,
         "seconds": round(time.perf_counter() - started, 1),

@@ -348,6 +348,11 @@ TABLES = (
         *(Row(f"leaks seen where {share:.0%} of the prediction are the labels", ("leak_seen_by_share_of_labels", str(share)))
           for share in (0.2, 0.4, 0.6, 0.8, 0.9, 1.0)),
     )),
+    Table("Learning curves over 2 to 6 slides, and r of 12", "make bench-power", "power", (
+        Row("cohorts whose mean r of 12 slides lies in its 95 % interval, of 10", ("held",), 9),
+        Row("single signatures in theirs", ("share_of_signatures_held",)),
+        Row("median width of the interval of the mean", ("median_width",)),
+    )),
     Table("The ladder: H&E to scores, as a share of the noise ceiling", "make bench-ladder", "ladder", ladder()),
     Table("The same at 1 µm per pixel (one seed with 6 slides)", "make bench-ladder-1um", "ladder_1um", (
         Row("H&E alone, 6 slides", ("curve", "mean", "6", "share"), 0.95),

@@ -32,6 +32,8 @@ FUNCTIONS = {
     "evaluate": [sp.tl.evaluate],
     "referee": [sp.tl.referee],
     "triage": [sp.tl.triage],
+    "power": [sp.tl.power],
+    "scales": [sp.tl.scales],
     "import": [sp.io.read_xenium, sp.io.read_he, sp.pp.filter_cells],
     "optimize": [sp.io.optimize],
 }

@@ -213,6 +213,8 @@ LEARNS: dict[str, dict[str, Any]] = {
     "tl.train_ensemble": {},
     "tl.baselines": {},
     "tl.embedding_leak": {},
+    "tl.power": {},
+    "tl.scales": {},
     "tl.referee": {
         "predictions": pd.DataFrame({"sample": ["S0"], "patch_id": [0], "Immune_T": [0.0]}),
         "unit": "scores",

@@ -64,6 +64,8 @@ for name, command, panel in (
     ("evaluate", at_once(project_commands.evaluate), STEPS),
     ("referee", at_once(judging_commands.referee), STEPS),
     ("atlas", some_slides(atlas_command.atlas), STORES),
+    ("power", at_once(judging_commands.power), STEPS),
+    ("scales", at_once(judging_commands.scales), STEPS),
     ("verify", some_slides(slide_commands.verify), STORES),
     ("status", some_slides(project_commands.status), STORES),
     ("repair", slide_commands.repair, STORES),

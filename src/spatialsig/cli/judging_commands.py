@@ -1,4 +1,4 @@
-"""Commands that judge: predictions of outside models on held-out patients.
+"""Commands that judge: predictions of outside models, patients that are needed, scales that can be trusted.
 
 Floor 12, above pipeline, referee, whole_slides. Used by cli.
 """
@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from spatialsig._files import write_csv
 from spatialsig.cli.options import Further, Quiet, Seed, Slides, TestFold, keywords, prepare, slides_at
 from spatialsig.errors import SpatialsigWarning
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def referee(
@@ -52,3 +55,60 @@ def referee(
         typer.echo(f"finding ({finding.severity}): {finding.text}")
     typer.echo(found.sentence)
     typer.echo(f"page: {out / 'referee.html'}")
+
+
+def power(
+    stores: Slides,
+    out: Annotated[Path, typer.Option(help="Directory for power.png, points.csv, power.csv and what resumes.")] = Path(
+        "power"
+    ),
+    target: Annotated[float, typer.Option(help="Share of the noise ceiling that is wanted.")] = 0.8,
+    learner: Annotated[str, typer.Option(help="hand_features (minutes), embedding, or vit (hours).")] = "hand_features",
+    test_fold: TestFold = 0,
+    seed: Seed = 0,
+    further: Further = None,
+    *,
+    quiet: Quiet = False,
+) -> None:
+    """Fit a learning curve over patients, and say how many a share of the noise ceiling takes."""
+    from spatialsig import pl, tl
+    from spatialsig.train import fit_vit
+
+    prepare(quiet=quiet)
+    own = {"target": target, "learner": learner, "test_fold": test_fold, "seed": seed}
+    options = keywords(further, tl.power, tl.train_vit, fit_vit, own=(*own, "run_dir")) | own
+    found = tl.power(slides_at(stores), run_dir=out / "run", **options)
+    write_csv(out / "points.csv", found.points)
+    write_csv(out / "power.csv", found.table)
+    pl.power(found, figure=_figure(), save=out / "power.png")
+    for sentence in found.sentences:
+        typer.echo(sentence)
+    typer.echo(f"plot: {out / 'power.png'}")
+
+
+def scales(
+    stores: Slides,
+    out: Annotated[Path, typer.Option(help="Directory for scales.png, scales.csv and summary.csv.")] = Path("scales"),
+    test_fold: TestFold = 0,
+    seed: Seed = 0,
+    further: Further = None,
+    *,
+    quiet: Quiet = False,
+) -> None:
+    """Judge predictions at several scales, and name the finest at which they beat density and colour."""
+    from spatialsig import pl, tl
+
+    prepare(quiet=quiet)
+    own = {"test_fold": test_fold, "seed": seed}
+    found = tl.scales(slides_at(stores), **(keywords(further, tl.scales, own=tuple(own)) | own))
+    write_csv(out / "scales.csv", found.table)
+    write_csv(out / "summary.csv", found.summary)
+    pl.scales(found, figure=_figure(), save=out / "scales.png")
+    typer.echo(found.sentence)
+    typer.echo(f"plot: {out / 'scales.png'}")
+
+
+def _figure() -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure()

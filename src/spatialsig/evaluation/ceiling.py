@@ -1,6 +1,6 @@
 """Noise ceiling of the labels of a slide, from halves of the molecules that made them.
 
-Floor 6, above expression, inference, labels. Used by evaluation/rows, maps/evaluate_cells, tl/_ceiling, tl/_leak.
+Floor 6, above expression, inference, labels. Used by 5 modules of evaluation, maps, tl.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy import sparse
 
-    from spatialsig.slide.patches import Patches
     from spatialsig.slide.slides import Slide
 
 N_REPEATS = 3
@@ -42,24 +41,27 @@ def slide_ceiling(
     ceiling = pd.Series(np.nan, labels.var_names)
     if "weights" in scored:
         patches = slide.patches(str(record.get("patches_key", _keys.PATCHES)))
-        found = _ceiling(patches, scored, record, patches.labels(signatures_key).measured, n_repeats, seed, table_key)
+        labelled = patches.labels(signatures_key).measured
+        options: dict[str, Any] = {"n_repeats": n_repeats, "seed": seed, "table_key": table_key}
+        found = ceiling_of(slide, patches.membership(table_key), scored, record, labelled, **options)
         # columns may have been left out since, or stand in another order
         ceiling = pd.Series(found, list(map(str, scored["names"]))).reindex(labels.var_names)
     return pd.DataFrame({"sample": slide.name, "signature": list(labels.var_names), "ceiling": ceiling.to_numpy()})
 
 
-def _ceiling(
-    patches: Patches,
+def ceiling_of(
+    slide: Slide,
+    membership: sparse.csr_matrix,
     scored: Mapping[str, Any],
     record: Mapping[str, Any],
     labelled: NDArray[np.bool_],
-    n_repeats: int,
+    *,
+    n_repeats: int = N_REPEATS,
     seed: int,
     table_key: str,
 ) -> NDArray[np.float64]:
-    slide = patches.slide
+    """Ceiling of every score over the ``labelled`` ones of the patches (or other groups) that ``membership`` puts cells into."""
     cells = slide.table(table_key)
-    membership = patches.membership(table_key)
     stat, trim = str(record.get("stat", "mean")), float(record.get("trim", 0.0))
     centre = np.mean(cells.obsm[scored["key"]], axis=0, dtype=np.float64)
     rs = []

@@ -1,6 +1,6 @@
 """Labelled patches of each slide with everything a predictor may look at, from one pass over the pixels.
 
-Floor 6, above expression, inference, labels. Used by 5 modules of evaluation, referee, tl.
+Floor 6, above expression, inference, labels. Used by 7 modules of evaluation, referee, tl.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Three spaces meet here: micrometres, Xenium morphology pixels (``global``) and H&E pixels. An *alignment* is a
 3 x 3 matrix on column vectors ``(x, y, 1)`` that maps full-resolution H&E pixels to morphology pixels.
 
-Floor 1, above the ground floor. Used by 13 modules of datasets, io, maps, pl, pp, slide.
+Floor 1, above the ground floor. Used by 14 modules of datasets, evaluation, io, maps, pl, pp, slide.
 """
 
 from __future__ import annotations

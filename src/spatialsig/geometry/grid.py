@@ -1,6 +1,6 @@
 """Square patches on a regular grid and the points inside them. Patches are half open: [x0, x0 + size).
 
-Floor 1, above the ground floor. Used by maps/cell_values, pp/_assign, pp/_patches, referee/places.
+Floor 1, above the ground floor. Used by evaluation/squares, maps/cell_values, pp/_assign, pp/_patches, referee/places.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numba
 import numpy as np
 from scipy import sparse
+from scipy.spatial import cKDTree
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +24,17 @@ def patch_origins(height: int, width: int, *, patch_px: int, stride_px: int) -> 
     y0 = np.arange(0, height - patch_px + 1, stride_px)
     x0 = np.arange(0, width - patch_px + 1, stride_px)
     return np.stack(np.meshgrid(y0, x0, indexing="ij"), axis=-1).reshape(-1, 2)
+
+
+def shared_areas(centres: Floats, edge: float, others: Floats, other_edge: float) -> sparse.csr_matrix:
+    """Area that each square shares with each of others, CSR ``(n, n_others)``; squares around centres ``(n, 2)`` of one edge."""
+    reach = (edge + other_edge) / 2
+    pairs = cKDTree(centres).query_ball_tree(cKDTree(others), reach, p=np.inf)
+    square = np.repeat(np.arange(len(pairs)), [len(found) for found in pairs])
+    other = np.concatenate([np.asarray(found, np.int64) for found in pairs]) if len(square) else np.empty(0, np.int64)
+    shared = np.clip(reach - np.abs(centres[square] - others[other]), 0, min(edge, other_edge)).prod(axis=1)
+    there = shared > 0
+    return sparse.csr_matrix((shared[there], (square[there], other[there])), shape=(len(centres), len(others)))
 
 
 def points_in_patches(xy: NDArray[Any], origins: Ints, *, size: int) -> sparse.csr_matrix:

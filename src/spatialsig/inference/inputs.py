@@ -1,6 +1,6 @@
 """Inputs of a model on one slide: pixels or features of the patches, and their embedding, checked against the model.
 
-Floor 5, above slide. Used by 12 modules of evaluation, inference, maps, tl.
+Floor 5, above slide. Used by 13 modules of evaluation, inference, maps, tl.
 """
 
 from __future__ import annotations

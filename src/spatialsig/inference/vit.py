@@ -1,6 +1,6 @@
 """Training of the image model from labelled patches of slides.
 
-Floor 5, above slide. Used by 6 modules of evaluation, pipeline, tl.
+Floor 5, above slide. Used by 7 modules of evaluation, pipeline, tl.
 """
 
 from __future__ import annotations

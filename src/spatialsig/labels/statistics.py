@@ -1,6 +1,6 @@
 """Statistics of the cells of a patch, and their standard errors.
 
-Floor 5, above slide. Used by evaluation/ceiling, labels/patch_labels, tl/_aggregate.
+Floor 5, above slide. Used by evaluation/ceiling, evaluation/squares, labels/patch_labels, tl/_aggregate.
 """
 
 from __future__ import annotations

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ._ladder import ladder
     from ._napari import napari
     from ._patches import patches
+    from ._power import power
+    from ._scales import scales
     from ._scatter import scatter
 
     atlas: Callable[..., Path]
@@ -39,6 +41,8 @@ __all__ = [
     "ladder",
     "napari",
     "patches",
+    "power",
+    "scales",
     "scatter",
 ]
 

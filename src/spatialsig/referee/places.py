@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 
 from spatialsig._checks import first_few
 from spatialsig.errors import InputError
-from spatialsig.geometry.grid import points_in_patches
+from spatialsig.geometry.grid import points_in_patches, shared_areas
 from spatialsig.referee.columns import CELL, PATCH, PX, UM, Outside
 from spatialsig.slide.coordinates import any_image_of, full_resolution, image_um_per_px, um_to_image
 
@@ -215,12 +215,8 @@ def _spacing(xy: NDArray[np.float64]) -> float:
 
 def _by_area(xy: NDArray[np.float64], edge: float, patches: Patches) -> sparse.csr_matrix:
     """Weights by the area that squares around ``xy`` share with each patch; none where they cover too little of it."""
-    ours, centres = float(patches.spec.size_l0), patches.centres_px
-    pairs = cKDTree(centres).query_ball_tree(cKDTree(xy), (ours + edge) / 2, p=np.inf)
-    patch = np.repeat(np.arange(len(pairs)), [len(rows) for rows in pairs])
-    row = np.concatenate([np.asarray(rows, np.int64) for rows in pairs]) if len(patch) else np.empty(0, np.int64)
-    shared = np.clip((ours + edge) / 2 - np.abs(centres[patch] - xy[row]), 0, min(ours, edge)).prod(axis=1)
-    weights = _matrix(patch, row, shared, patches, len(xy))
+    ours = float(patches.spec.size_l0)
+    weights = shared_areas(patches.centres_px, ours, xy, edge)
     enough = np.asarray(weights.sum(axis=1)).ravel() >= COVERED * ours**2
     return _normalised(sparse.csr_matrix(sparse.diags(enough.astype(np.float64)) @ weights))
 

@@ -1,6 +1,6 @@
 """Raw counts of a slide on a given list of genes.
 
-Floor 4, above train. Used by 18 modules of evaluation, expression, io, labels, maps, pp, referee, slide, tl.
+Floor 4, above train. Used by 19 modules of evaluation, expression, io, labels, maps, pp, referee, slide, tl.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The same work on every slide of a cohort: slides that fail are named at the end, the others are done.
 
-Floor 4, above train. Used by 31 modules of cli, evaluation, labels, maps, pp, referee, slide, tl, whole_slides.
+Floor 4, above train. Used by 32 modules of cli, evaluation, labels, maps, pp, referee, slide, tl, whole_slides.
 """
 
 from __future__ import annotations

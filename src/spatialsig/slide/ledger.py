@@ -1,6 +1,6 @@
 """Parts of a run that are done, so that it resumes where it stopped and only then, and the hash of what it reads.
 
-Floor 4, above train. Used by 6 modules of evaluation, pipeline, tl.
+Floor 4, above train. Used by 7 modules of evaluation, pipeline, tl.
 """
 
 from __future__ import annotations

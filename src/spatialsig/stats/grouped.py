@@ -3,7 +3,7 @@
 ``membership`` is CSR ``(n_cells, n_patches)`` of 0 and 1, ``values`` is ``(n_cells, d)``. Sums are float64. A value that
 is NaN is left out, as in pandas.
 
-Floor 1, above the ground floor. Used by 5 modules of evaluation, labels, tl.
+Floor 1, above the ground floor. Used by 6 modules of evaluation, labels, tl.
 """
 
 from __future__ import annotations

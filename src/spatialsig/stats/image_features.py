@@ -1,6 +1,6 @@
 """Numbers that describe an H&E patch without learning: colour, texture at several scales, nuclei.
 
-Floor 1, above the ground floor. Used by evaluation/rows.
+Floor 1, above the ground floor. Used by evaluation/rows, evaluation/squares.
 """
 
 from __future__ import annotations

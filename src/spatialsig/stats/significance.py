@@ -6,7 +6,7 @@ Maps do not wrap around: where they do, opposite borders of the tissue become ne
 differ in size. Fewer patches overlap under a longer shift, and the correlation spreads more; it is therefore multiplied
 by the root of their number (Mrkvička and others 2021).
 
-Floor 1, above the ground floor. Used by evaluation/findings_scores, evaluation/metrics, referee/order, tl/_summary.
+Floor 1, above the ground floor. Used by 5 modules of evaluation, referee, tl.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The file is made by linking a complete one into place, which is atomic on network file systems too (where links are
 not supported it is created exclusively, then filled); no ``fcntl``.
 
-Floor 1, above the ground floor. Used by 14 modules of cohort, evaluation, pipeline, store, tl, train, whole_slides.
+Floor 1, above the ground floor. Used by 15 modules of cohort, evaluation, pipeline, store, tl, train, whole_slides.
 """
 
 from __future__ import annotations

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from ._ensemble import train_ensemble
     from ._evaluate import baselines, evaluate, findings
     from ._leak import embedding_leak
+    from ._power import power
     from ._predict import predict
+    from ._scales import scales
     from ._score import score_cells
     from ._summary import compare_methods, summarise
     from ._triage import triage
@@ -53,11 +55,13 @@ __all__ = [
     "evaluate_cells",
     "findings",
     "noise_ceiling",
+    "power",
     "predict",
     "predict_cells",
     "predict_files",
     "pretrain_vit",
     "referee",
+    "scales",
     "score_cells",
     "signature_map",
     "summarise",
@@ -92,7 +96,9 @@ _of_this_room, _, _ = lazy_loader.attach(
         "_ensemble": ["train_ensemble"],
         "_evaluate": ["baselines", "evaluate", "findings"],
         "_leak": ["embedding_leak"],
+        "_power": ["power"],
         "_predict": ["predict"],
+        "_scales": ["scales"],
         "_score": ["score_cells"],
         "_summary": ["compare_methods", "summarise"],
         "_triage": ["triage"],

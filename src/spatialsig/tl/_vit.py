@@ -1,6 +1,6 @@
 """The image model, trained straight from the stores.
 
-Floor 7, above evaluation. Called as sp.tl.train_vit; used by 4 modules of cli, datasets, pipeline.
+Floor 7, above evaluation. Called as sp.tl.train_vit; used by 5 modules of cli, datasets, pipeline.
 """
 
 from __future__ import annotations

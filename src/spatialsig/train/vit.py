@@ -1,6 +1,6 @@
 """Fit a signature model to the patches of several slides.
 
-Floor 3, above data, models. Used by cli/model_commands, inference/tuning, inference/vit, pipeline/run_options.
+Floor 3, above data, models. Used by 5 modules of cli, inference, pipeline.
 """
 
 from __future__ import annotations

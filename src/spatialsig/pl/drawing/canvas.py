@@ -1,6 +1,6 @@
 """Figures to draw on, and the colours all plots share.
 
-Floor 7, above evaluation. Used by 17 modules of atlas, pl, report, whole_slides.
+Floor 7, above evaluation. Used by 19 modules of atlas, pl, report, whole_slides.
 """
 
 from __future__ import annotations

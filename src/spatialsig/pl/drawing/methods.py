@@ -1,6 +1,6 @@
 """Names of the methods of an evaluation, their order, and the purpose of each.
 
-Floor 7, above evaluation. Used by 5 modules of pl, referee, report.
+Floor 7, above evaluation. Used by 6 modules of pl, referee, report.
 """
 
 from __future__ import annotations
