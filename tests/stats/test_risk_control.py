@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from spatialsig.stats.risk_control import left_out_risk, patients_needed, risk_threshold
+from spatialsig.stats.conformal import left_out_risk, patients_needed, risk_threshold
 
 
 def by_loop(scores: np.ndarray, wrong: np.ndarray, patients: np.ndarray, rate: float) -> set[int]:

@@ -19,7 +19,7 @@ from spatialsig.models.ensemble import members_of, weights_hash
 from spatialsig.models.triage import Calibration
 from spatialsig.slide.seen import PATIENTS
 from spatialsig.stats.agreement import pearson
-from spatialsig.stats.risk_control import left_out_risk, patients_needed, risk_threshold
+from spatialsig.stats.conformal import left_out_risk, patients_needed, risk_threshold
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
