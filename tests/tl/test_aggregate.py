@@ -8,6 +8,7 @@ import squidpy as sq
 from scipy import stats
 
 import spatialsig as sp
+from spatialsig.labels.scorers import UNITS
 from spatialsig.errors import InputError, KeyMissingError
 from spatialsig.nn.autoencoder import AutoencoderConfig
 
@@ -92,6 +93,19 @@ def test_pseudobulk_scores_the_summed_counts(patched: sd.SpatialData) -> None:
     expected = ((x - scored["mean"]) / scored["std"]) @ scored["weights"]
     np.testing.assert_allclose(table.X[enough], expected[enough], rtol=1e-4, atol=1e-5)
     assert np.isnan(table.X[~enough]).all()
+
+
+@pytest.mark.parametrize(("method", "stat"), [("zscore", "mean"), ("ucell", "trimmed_mean"), ("zscore", "pseudobulk")])
+def test_scores_say_in_which_unit_they_are(method: str, stat: str, patched: sd.SpatialData) -> None:
+    sp.tl.score_cells(patched, "seed", method=method)
+    sp.tl.aggregate_patches(patched, stat=stat, min_cells=5, use_rep=None)
+    of_cells = patched["table"].uns["spatialsig"]["score_cells"]["unit"]
+    of_patches = patched["signatures"].uns["spatialsig"]["aggregate_patches"]["unit"]
+    assert of_cells == UNITS[method]
+    assert of_patches.endswith(of_cells)
+    assert of_patches.split(" of the ")[0] == {"mean": "mean", "trimmed_mean": "trimmed mean", "pseudobulk": "score"}[stat]
+    sp.tl.aggregate_patches(patched, targets={"obsm": "spatial"}, use_rep=None)
+    assert "unit" not in patched["signatures"].uns["spatialsig"]["aggregate_patches"]
 
 
 def test_columns_and_layers_of_the_cells(patched: sd.SpatialData, tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def patch_labels(slide: Slide, request: LabelRequest, categories: Mapping[str, S
     add_obsm(table, cells, membership, (*request.rep, *request.obsm))
     add_layers(table, cells, membership, request.layers)
     table.uns[_keys.NAMESPACE] = {
-        "aggregate_patches": _record(request, cells, labels[enough]),
+        "aggregate_patches": _record(request, cells, labels[enough], str(scored.get("unit", ""))),
         "score_cells": dict(scored),
         "embed_cells": _embedding_record(slide, request),
     }
@@ -162,7 +162,7 @@ def _of_targets(
     return names, np.concatenate(labels, axis=1), np.concatenate(errors, axis=1)
 
 
-def _record(request: LabelRequest, cells: ad.AnnData, labels: NDArray[np.float64]) -> dict[str, Any]:
+def _record(request: LabelRequest, cells: ad.AnnData, labels: NDArray[np.float64], unit: str) -> dict[str, Any]:
     record: dict[str, Any] = {
         "stat": request.stat,
         "min_cells": request.min_cells,
@@ -170,6 +170,8 @@ def _record(request: LabelRequest, cells: ad.AnnData, labels: NDArray[np.float64
         "n_labelled": len(labels),
         "tie_fraction": _tie_fraction(labels),
     }
+    if unit and request.targets is None:
+        record["unit"] = f"{'score of the summed counts' if request.stat == PSEUDOBULK else request.stat.replace('_', ' ')} of the cells: {unit}"
     if request.targets is not None:
         record["targets"] = request.targets.record()
     if request.stat == "trimmed_mean":

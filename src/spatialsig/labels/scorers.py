@@ -34,6 +34,15 @@ METHODS = tuple(SCORERS)
 # those that use weights of genes, and signs; another one refuses signatures that have them
 WEIGHTED = ("zscore", "score_genes", "ulm")
 SIGNED = (*WEIGHTED, "ucell")
+# what a score of a cell is: numbers of slides that were scored in one call compare, those of two methods do not
+UNITS = {
+    "zscore": "mean z-score over the genes of the signature of log1p(counts per 10,000); mean and deviation of each gene over the "
+    "training cells of all slides",
+    "score_genes": "log1p(counts per 10,000): mean over the genes of the signature minus mean over control genes",
+    "ucell": "Mann-Whitney U of the ranks of the genes of the signature within the cell, 0 to 1",
+    "aucell": "area under the recovery curve of the genes of the signature in the ranks of the cell, 0 to 1",
+    "ulm": "t of the slope of the expression of the cell on the weights of the signature",
+}
 BATCH = 50_000  # cells that decoupler makes dense at a time
 
 

@@ -56,7 +56,8 @@ def scales(result: Scales, *, figure: Figure | None = None, save: AnyPath | None
     ]
     for label, column, colour, style in [*lines, ("noise ceiling", "ceiling", INK, "--")]:
         y = summary[column].to_numpy()
-        axes.plot(x, y, style, color=colour, linewidth=1.8 if column == PREDICTED else 1.2, label=label)
+        marker = "o" if len(x) == 1 else None  # a line of one point is not seen
+        axes.plot(x, y, style, color=colour, linewidth=1.8 if column == PREDICTED else 1.2, label=label, marker=marker)
     if result.finest_um is not None:
         axes.axvline(result.finest_um, color=SECOND, linewidth=1, linestyle=":")
         axes.annotate(
@@ -64,6 +65,7 @@ def scales(result: Scales, *, figure: Figure | None = None, save: AnyPath | None
             xycoords=("data", "axes fraction"), textcoords="offset points", va="bottom",
         )  # fmt: skip
     axes.set(xscale="log", ylim=(min(-0.05, float(own["pearson"].min()) - 0.05), 1.05))
+    axes.set_xlim(x.min() / 1.25, x.max() * 1.25)
     axes.set_xticks(x, [f"{edge:g}" for edge in x])
     axes.minorticks_off()
     axes.axhline(0, color=FAINT, linewidth=0.8)

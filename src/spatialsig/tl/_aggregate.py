@@ -86,7 +86,7 @@ def aggregate_patches(
       ``uns["spatialsig"]["aggregate_patches"]["genes"]``; each with its standard error, named ``<key>_sem``,
       ``<column>_fraction_sem`` or ``<layer>_sem``;
     - ``var``: ``n_genes_panel``, ``n_genes_measured`` (not for ``targets``);
-    - ``uns["spatialsig"]["aggregate_patches"]``: the parameters, and ``tie_fraction``, the share of patches on the most
+    - ``uns["spatialsig"]["aggregate_patches"]``: the parameters, the ``unit`` of the scores in words, and ``tie_fraction``, the share of patches on the most
       frequent value of each column; copies of what ``score_cells`` and ``embed_cells`` kept.
 
     NaN where a patch has no cells (zero in the averaged layers).

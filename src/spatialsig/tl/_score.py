@@ -15,7 +15,7 @@ from spatialsig import _keys
 from spatialsig._arguments import Count, Fraction, Key, Natural, NewKey, Seed, Several, checked
 from spatialsig._checks import check_choice, warn
 from spatialsig.errors import InputError
-from spatialsig.labels.scorers import METHODS, ScorerFit, check_weights, fit_method, largest_set, scores_under
+from spatialsig.labels.scorers import METHODS, UNITS, ScorerFit, check_weights, fit_method, largest_set, scores_under
 from spatialsig.signatures import (
     Coverage,
     Source,
@@ -105,7 +105,7 @@ def score_cells(
     -------
     Coverage of each signature: genes wanted, genes measured, missing genes, and the reason where it is not scored.
     Writes ``tables[table_key].obsm[key_added]`` (``(n_cells, n_signatures)`` float32) and
-    ``uns["spatialsig"]["score_cells"]`` (names, genes, weights of the genes, what the method learnt) on every slide.
+    ``uns["spatialsig"]["score_cells"]`` (``unit`` of the scores in words, names, genes, weights of the genes, what the method learnt) on every slide.
 
     Raises
     ------
@@ -153,6 +153,7 @@ def score_cells(
     learnt = fit_method(method, usable, excluded, learn_from(data), fit)
     params: dict[str, Any] = {
         "method": method,
+        "unit": UNITS[method],
         "key": key_added,
         "names": list(sets),
         "n_genes_panel": report["n_genes_panel"].to_numpy(),
