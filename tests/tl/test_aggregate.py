@@ -103,7 +103,9 @@ def test_scores_say_in_which_unit_they_are(method: str, stat: str, patched: sd.S
     of_patches = patched["signatures"].uns["spatialsig"]["aggregate_patches"]["unit"]
     assert of_cells == UNITS[method]
     assert of_patches.endswith(of_cells)
-    assert of_patches.split(" of the ")[0] == {"mean": "mean", "trimmed_mean": "trimmed mean", "pseudobulk": "score"}[stat]
+    assert (
+        of_patches.split(" of the ")[0] == {"mean": "mean", "trimmed_mean": "trimmed mean", "pseudobulk": "score"}[stat]
+    )
     sp.tl.aggregate_patches(patched, targets={"obsm": "spatial"}, use_rep=None)
     assert "unit" not in patched["signatures"].uns["spatialsig"]["aggregate_patches"]
 

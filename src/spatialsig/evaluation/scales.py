@@ -105,7 +105,7 @@ def judge_scales(data: Data, request: Request) -> Scales:
     for k, scale_um in enumerate(track(request.scales_um, "judge scales", unit="scale")):
         slides = [scales[k] for scales in by_slide]
         if not any(one.test.any() for one in slides) or not any(one.train.any() for one in slides):
-            msg = f"fold {request.test_fold}, or what is outside of it, holds no labelled square of {scale_um:g} um; leave it out of `scales_um`."
+            msg = f"fold {request.test_fold}, or what is outside of it, holds no labelled square of {scale_um:g} µm; leave it out of `scales_um`."
             raise InputError(msg)
         for one in (one for one in slides if one.test.any()):
             rows += [{"scale_um": scale_um, **row} for row in _judged(one, slides)]
@@ -222,11 +222,13 @@ def _finest(summary: pd.DataFrame) -> tuple[float | None, str]:
     ordered = summary.sort_values("scale_um")
     good = ordered[beats(ordered)]
     listed = "; ".join(
-        f"{row.scale_um:g} um: r {row.predicted:.2f}, density {row.density:.2f}, colour {row.colour:.2f}, ceiling {row.ceiling:.2f}"
+        f"{row.scale_um:g} µm: r {row.predicted:.2f}, density {row.density:.2f}, colour {row.colour:.2f}, ceiling {row.ceiling:.2f}"
+        if np.isfinite(row.predicted)
+        else f"{row.scale_um:g} µm: too few squares"
         for row in ordered.itertuples()
     )
     if good.empty:
         return None, f"At no scale do predictions beat density and colour by more than {MARGIN} of r ({listed})."
     finest = float(good["scale_um"].iloc[0])
     few = "" if (ordered["n_patients"] >= MIN_PATIENTS).all() else f" (fewer than {MIN_PATIENTS} patients: no interval)"
-    return finest, f"The finest scale at which predictions beat density and colour is {finest:g} um{few} ({listed})."
+    return finest, f"The finest scale at which predictions beat density and colour is {finest:g} µm{few} ({listed})."

@@ -171,7 +171,9 @@ def _record(request: LabelRequest, cells: ad.AnnData, labels: NDArray[np.float64
         "tie_fraction": _tie_fraction(labels),
     }
     if unit and request.targets is None:
-        record["unit"] = f"{'score of the summed counts' if request.stat == PSEUDOBULK else request.stat.replace('_', ' ')} of the cells: {unit}"
+        record["unit"] = (
+            f"{'score of the summed counts' if request.stat == PSEUDOBULK else request.stat.replace('_', ' ')} of the cells: {unit}"
+        )
     if request.targets is not None:
         record["targets"] = request.targets.record()
     if request.stat == "trimmed_mean":

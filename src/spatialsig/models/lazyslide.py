@@ -24,9 +24,9 @@ _STD = "std"
 
 
 class LazySlideModel:
-    """A signature model in the form of a tile prediction model of LazySlide [1]_.
+    """A signature model in the form of a tile prediction model of LazySlide.
 
-    ``zs.tl.tile_prediction(wsi, LazySlideModel(model))`` adds a column per signature to the tiles, and one of its deviation where the
+    ``zs.tl.tile_prediction(wsi, LazySlideModel(model))`` [1]_ adds a column per signature to the tiles, and one of its deviation where the
     model knows it; ``zs.tl.feature_extraction(wsi, LazySlideModel(model))`` the features that the head of the network reads.
     Tiles must be cut as the model was trained: ``zs.pp.tile_tissues(wsi, model.patch_px, mpp=model.um_per_px)``; another edge is
     refused, another resolution cannot be seen.

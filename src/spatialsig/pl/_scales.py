@@ -56,8 +56,17 @@ def scales(result: Scales, *, figure: Figure | None = None, save: AnyPath | None
     ]
     for label, column, colour, style in [*lines, ("noise ceiling", "ceiling", INK, "--")]:
         y = summary[column].to_numpy()
-        marker = "o" if len(x) == 1 else None  # a line of one point is not seen
-        axes.plot(x, y, style, color=colour, linewidth=1.8 if column == PREDICTED else 1.2, label=label, marker=marker)
+        # dots: a scale between two that could not be judged has no line
+        axes.plot(
+            x,
+            y,
+            style,
+            color=colour,
+            linewidth=1.8 if column == PREDICTED else 1.2,
+            label=label,
+            marker="s",
+            markersize=4,
+        )
     if result.finest_um is not None:
         axes.axvline(result.finest_um, color=SECOND, linewidth=1, linestyle=":")
         axes.annotate(
