@@ -6,8 +6,10 @@ import asyncio
 import base64
 import io
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ class Browser:
         flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--remote-debugging-port=0"]
         self._process = subprocess.Popen(
             [str(CHROMIUM), *flags, f"--user-data-dir={profile}", f"--window-size={SIZE[0]},{SIZE[1]}", "about:blank"],
-            stderr=subprocess.PIPE, text=True,
+            stderr=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
         assert self._process.stderr is not None
         found = next(filter(None, (re.search(r"ws://[^\s]+", line) for line in self._process.stderr)))
@@ -112,5 +114,5 @@ class Browser:
         """End the browser."""
         self._socket.close()
         self._loop.close()
-        self._process.kill()
+        os.killpg(self._process.pid, signal.SIGKILL)  # its helpers too
         self._process.wait()

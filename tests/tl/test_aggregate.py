@@ -8,8 +8,8 @@ import squidpy as sq
 from scipy import stats
 
 import spatialsig as sp
-from spatialsig.labels.scorers import UNITS
 from spatialsig.errors import InputError, KeyMissingError
+from spatialsig.labels.scorers import UNITS
 from spatialsig.nn.autoencoder import AutoencoderConfig
 
 

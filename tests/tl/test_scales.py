@@ -108,7 +108,7 @@ def test_independent_errors_average_out_and_ceilings_rise(cohort: sp.Cohort) -> 
         "the patches themselves",
         "means of the patches in a square",
     ]
-    assert "um: r" in found.sentence
+    assert "µm: r" in found.sentence
     axes = sp.pl.scales(found, figure=Figure())
     assert next(line.get_label() for line in axes.lines if not line.get_label().startswith("_")) == "predicted"
 
