@@ -223,7 +223,7 @@ def _finest(summary: pd.DataFrame) -> tuple[float | None, str]:
     good = ordered[beats(ordered)]
     listed = "; ".join(
         f"{row.scale_um:g} µm: r {row.predicted:.2f}, density {row.density:.2f}, colour {row.colour:.2f}, ceiling {row.ceiling:.2f}"
-        if np.isfinite(row.predicted)
+        if pd.notna(row.predicted)
         else f"{row.scale_um:g} µm: too few squares"
         for row in ordered.itertuples()
     )
