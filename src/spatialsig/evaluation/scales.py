@@ -221,11 +221,12 @@ def beats(summary: pd.DataFrame) -> pd.Series:
 def _finest(summary: pd.DataFrame) -> tuple[float | None, str]:
     ordered = summary.sort_values("scale_um")
     good = ordered[beats(ordered)]
+    columns = ["scale_um", PREDICTED, *CONTROLS, "ceiling"]
     listed = "; ".join(
-        f"{row.scale_um:g} µm: r {row.predicted:.2f}, density {row.density:.2f}, colour {row.colour:.2f}, ceiling {row.ceiling:.2f}"
-        if pd.notna(row.predicted)
-        else f"{row.scale_um:g} µm: too few squares"
-        for row in ordered.itertuples()
+        f"{edge:g} µm: too few squares"
+        if np.isnan(r)
+        else f"{edge:g} µm: r {r:.2f}, density {density:.2f}, colour {colour:.2f}, ceiling {ceiling:.2f}"
+        for edge, r, density, colour, ceiling in ordered[columns].to_numpy(np.float64)
     )
     if good.empty:
         return None, f"At no scale do predictions beat density and colour by more than {MARGIN} of r ({listed})."
