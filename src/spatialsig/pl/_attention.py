@@ -102,7 +102,7 @@ def attention(
     >>> import spatialsig as sp
     >>> sdata = sp.datasets.toy_study(predicted=True)
     >>> model = sp.datasets.toy_model(sdata)
-    >>> sp.tl.attention(sdata, model, signatures=["Immune_T"], patches=[0, 1], n_steps=2)
+    >>> _ = sp.tl.attention(sdata, model, signatures=["Immune_T"], patches=[0, 1], n_steps=2)
     >>> sp.pl.attention(sdata, "Immune_T", n=1).shape
     (2, 2)
     """

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+import pandas as pd
 import torch
 from pydantic import Field
 
@@ -21,6 +22,7 @@ from spatialsig._progress import progress_bar
 from spatialsig.data.features import in_batches
 from spatialsig.data.passes import ahead
 from spatialsig.errors import InputError
+from spatialsig.inference.deletion import Deletion
 from spatialsig.inference.inputs import AHEAD, ModelInputs, inputs_name
 from spatialsig.inference.provenance import why_absent
 from spatialsig.inference.rasters import Raster
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 METHODS = ("gradient", "rollout")
 ROLLOUT = "attention"  # name of the one channel: attention does not tell signatures apart
 BATCH = 16
+SEED = 0  # of the places that are deleted at random
 FINEST_PX = 8  # a nucleus at 0.5 um/px is 10 to 20 px; single pixels are noise
 
 
@@ -69,7 +72,7 @@ def attention(
     patches_key: Key = _keys.PATCHES,
     signatures_key: Key = _keys.SIGNATURES,
     key_added: NewKey = _keys.ATTENTION,
-) -> None:
+) -> pd.DataFrame:
     """Draw a map over the H&E of what each place in the patches adds to the predicted scores.
 
     ``"gradient"`` (integrated gradients [1]_) fades the dye of a patch in from blank glass and adds up what every pixel
@@ -109,7 +112,12 @@ def attention(
 
     Returns
     -------
-    Nothing; writes ``images[key_added]``, float32 ``(c, y, x)``: one channel per signature (one named ``"attention"``
+    Whether the maps are to be believed, tested by deletion [3]_: one row per slide and signature with ``n_patches``, ``drop`` (how much
+    the score falls, in its units, when the fifth of the places that adds most is made blank glass), ``drop_random`` (the same of as
+    many places at random, the mean of three draws), ``drop_se`` (standard error of the difference over patches) and
+    ``share_faithful`` (patches of which the first is larger). For ``"rollout"``, which has no sign, by how much scores change.
+
+    Writes ``images[key_added]``, float32 ``(c, y, x)``: one channel per signature (one named ``"attention"``
     for ``"rollout"``, where a patch adds up to 1), one pixel per cell, with the transformations of the H&E, over the
     box of the chosen patches; NaN outside them, the mean where patches overlap. Where the patches' stride is no whole
     number of cells, a map is moved by up to half a cell. Also writes ``attrs["spatialsig"]["attention"][key_added]``:
@@ -129,13 +137,18 @@ def attention(
        Learning (2017). https://doi.org/10.48550/arXiv.1703.01365
     .. [2] Abnar S, Zuidema W. Quantifying attention flow in transformers. Annual Meeting of the Association for
        Computational Linguistics, 4190-4197 (2020). https://doi.org/10.18653/v1/2020.acl-main.385
+    .. [3] Samek W, Binder A, Montavon G, Lapuschkin S, Müller KR. Evaluating the visualization of what a deep neural network has
+       learned. IEEE Transactions on Neural Networks and Learning Systems 28, 2660-2673 (2017).
+       https://doi.org/10.1109/TNNLS.2016.2599820
 
     Examples
     --------
     >>> import spatialsig as sp
     >>> sdata = sp.datasets.toy_study()
     >>> model = sp.datasets.toy_model(sdata)
-    >>> sp.tl.attention(sdata, model, signatures=["Immune_T"], patches=[0], n_steps=2)
+    >>> faithful = sp.tl.attention(sdata, model, signatures=["Immune_T"], patches=[0], n_steps=2)
+    >>> faithful["signature"].tolist()
+    ['Immune_T']
     >>> sdata["attention"].shape  # one signature; 28 px of a patch in cells of 7 px
     (1, 4, 4)
     """
@@ -143,13 +156,13 @@ def attention(
     asked = _asked(model, method, signatures, cell_px, n_steps)
     keys = {"patches_key": patches_key, "signatures_key": signatures_key, "use_rep": use_rep, "key_added": key_added}
     work = partial(_draw, model=model, asked=asked, patches=patches, device=device, **keys)  # type: ignore[arg-type]
-    map_slides(data, work, "attention")
+    return pd.concat(map_slides(data, work, "attention"), ignore_index=True)
 
 
 def _draw(
     slide: Slide, *, model: SignatureModel, asked: _Asked, patches: ListLike[int] | None, device: str | None,
     patches_key: str, signatures_key: str, use_rep: str | None, key_added: str,
-) -> None:  # fmt: skip
+) -> pd.DataFrame:  # fmt: skip
     check_added(slide, key_added, made_by="tl.attention")
     shown = slide.patches(patches_key)
     inputs = ModelInputs.of(shown, model, signatures_key=signatures_key, use_rep=use_rep)
@@ -161,10 +174,15 @@ def _draw(
         cell_l0=shown.spec.size_l0 * asked.cell_px / shown.spec.patch_px,
         cells=-(-shown.spec.patch_px // asked.cell_px),
     )
+    deletion = Deletion(model, asked.columns, cell_px=asked.cell_px, seed=SEED)
     with placed(model, device), progress_bar(f"attention {slide.name}", total=len(rows), unit="patch") as bar:
         for batch, images in ahead(in_batches(shown.source(rows), BATCH), depth=AHEAD):
-            raster.add(batch, _maps(model, images, None if ae is None else ae[batch], asked))
+            code = None if ae is None else ae[batch]
+            maps = _maps(model, images, code, asked)
+            raster.add(batch, maps)
+            deletion.add(images, code, maps)
             bar.advance(len(batch))
+    faithful = deletion.table(slide.name)
     made = {
         "method": asked.method,
         "inputs": inputs_name(use_rep),
@@ -180,8 +198,17 @@ def _draw(
         raster.element(slide, shown.spec.image_key),
         made_by="tl.attention",
         sources=sources,
-        attrs={"attention": made},
+        attrs={
+            "attention": made
+            | {
+                "deletion": faithful.drop(columns=_keys.SAMPLE)
+                .astype(object)
+                .where(faithful.notna(), None)
+                .to_dict("list")
+            }
+        },
     )
+    return faithful
 
 
 def _asked(
