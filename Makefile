@@ -16,7 +16,7 @@ OUT ?= demo
 comma := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow coverage screen lint heads notebooks docs bench-demo bench-her2st bench-qc-alignment bench-import bench-import-counts bench-render bench-fuzz-bundle bench-fuzz-arguments bench-patch-reads bench-patch-scaling bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology bench-pretraining bench-leak bench-seed-parity soak-store soak-training bench-bitflips bench-layout bench-conformal bench-whole-slide bench-predict-files bench-traps bench-intervals bench-ceiling bench-vit-speed bench-ladder bench-ladder-1um bench-signs bench-report bench-referee bench-walks bench-lineage bench-memory bench-busy bench-cluster bench-answers bench-capacity bench-damaged-models bench-cells bench-trust bench-power clean
+.PHONY: help demo test test-slow coverage screen lint heads notebooks docs bench-demo bench-her2st bench-qc-alignment bench-import bench-import-counts bench-render bench-fuzz-bundle bench-fuzz-arguments bench-patch-reads bench-patch-scaling bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology bench-pretraining bench-leak bench-seed-parity soak-store soak-training bench-bitflips bench-layout bench-conformal bench-whole-slide bench-predict-files bench-traps bench-intervals bench-ceiling bench-vit-speed bench-ladder bench-ladder-1um bench-signs bench-report bench-referee bench-walks bench-lineage bench-memory bench-busy bench-cluster bench-answers bench-capacity bench-damaged-models bench-cells bench-trust bench-power bench-atlas bench-faithful clean
 
 help:  ## show the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -209,6 +209,9 @@ bench-capacity: $(VENV)/.package  ## what each step of a run costs, and three ru
 
 bench-patch-scaling: $(VENV)/.package  ## time of a patch and memory on images of 2,000 to 60,000 px (Linux)
 	$(PY) benchmarks/patch_scaling.py
+
+bench-faithful: $(VENV)/.package  ## what maps of attribution name is what the score needs, and the planted cause
+	$(PY) benchmarks/faithful.py --out build/cells
 
 bench-atlas: $(VENV)/.package  ## size and time of the page that zooms into a slide of 40,000 x 30,000 px (Linux)
 	$(PY) benchmarks/atlas.py

@@ -335,6 +335,15 @@ TABLES = (
             ("disjoint cells", "share_of_agreement"), AT_MOST),
     )),
     Table("Single cells of a held-out patient, synthetic tissue", "make bench-cells", "cells", cells()),
+    Table("Maps of attribution on a held-out patient, synthetic tissue", "make bench-faithful", "faithful", (
+        Row("signatures that fall more without what their map names than by chance, of 6", ("n_faithful",), 6, digits=0),
+        Row("attribution per area of nuclei of the planted type, beside all else, least of 6", ("least_times_per_area",), 3, unit=" x"),
+    )),
+    Table("One page that zooms into a slide of 40,000 x 30,000 px", "make bench-atlas", "atlas", (
+        Row("size, MB", ("mb",), 30, AT_MOST),
+        Row("CPU time, s", ("cpu_s",), digits=0),
+        Row("memory beyond what the process held, MiB", ("extra_mib",), digits=0),
+    )),
     Table("The noise ceiling, against a perfect predictor", "make bench-ceiling", "ceiling", depths()),
     Table("Orders that must hold", "make bench-signs", "signs", orders()),
     Table("Traps and false alarms", "make bench-traps", "traps", (
