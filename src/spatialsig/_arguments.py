@@ -62,6 +62,7 @@ NewKey: TypeAlias = Annotated[str, AfterValidator(_element_name)]
 
 PUBLIC_ROOMS = ("datasets", "io", "models", "pl", "pp", "tl")
 CALLED_IN = {
+    "atlas": "pl",
     "maps": "tl",
     "referee": "tl",
     "whole_slides": "tl",

@@ -13,6 +13,7 @@ import re
 import sys
 import unicodedata
 import warnings
+from collections.abc import Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +78,7 @@ def did_you_mean(value: object, choices: Iterable[object]) -> str:
 
 def check_key(available: Collection[str], key: str, *, name: str, where: str, fix: str = "") -> None:
     """Raise :class:`KeyMissingError` unless ``key`` is one of ``available`` (called ``where`` in the message)."""
-    if key not in available:
+    if not isinstance(key, Hashable) or key not in available:  # of a record that was damaged
         same = [
             one
             for one in map(str, available)

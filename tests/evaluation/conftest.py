@@ -35,6 +35,7 @@ def gathered(sample: str, *, patient: str = "P1", train: Any = False, seed: int 
         density=np.stack([rng.poisson(20.0, n), rng.normal(size=n)], axis=1).astype(np.float64),
         facts=None,  # type: ignore[arg-type]  # metrics and predictors look at numbers alone
         features=features,
+        index=np.arange(n),
         ceiling=pd.DataFrame({"sample": sample, "signature": SIGNATURES, "ceiling": [0.9, 0.0, np.nan]}),
     )
 

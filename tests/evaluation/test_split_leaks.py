@@ -35,7 +35,7 @@ def slide(rng: np.random.Generator, name: str, side: int, train: np.ndarray, *, 
     return Rows(
         sample=name, patient=name, signatures=names, train=train, targets=smooth_tissue(rng, side, length=length),
         position=np.stack([col, row], axis=1) / side, row=row, col=col, step=1, density=rng.normal(size=(n, 2)),
-        facts=None, features=flat,  # type: ignore[arg-type]  # metrics look at numbers alone
+        facts=None, features=flat, index=np.arange(n),  # type: ignore[arg-type]  # metrics look at numbers alone
         ceiling=pd.DataFrame({"sample": name, "signature": names, "ceiling": 0.9}),
     )  # fmt: skip
 

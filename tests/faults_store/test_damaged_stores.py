@@ -36,6 +36,8 @@ from spatialsig.store.stream import ChannelsLast
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from fuzz_arguments import SLOW, Study
 
+pytestmark = pytest.mark.filterwarnings("ignore:single cells of .* are predicted no better")
+
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:

@@ -92,10 +92,12 @@ def evaluate_cells(
 
     Examples
     --------
+    >>> import warnings
     >>> import spatialsig as sp
     >>> sdata = sp.datasets.toy_study()
     >>> outcome = sp.tl.predict_cells(sdata, sp.datasets.toy_model(sdata))
-    >>> found = sp.tl.evaluate_cells(sdata, n_repeats=1)
+    >>> with warnings.catch_warnings(action="ignore"):  # an untrained model sees no single cells
+    ...     found = sp.tl.evaluate_cells(sdata, n_repeats=1)
     >>> found["scale"].unique().tolist()
     ['cell', '20 um']
     """
@@ -116,6 +118,7 @@ def _judge(slide: Slide, *, bin_um: float, n_repeats: int, seed: int, table_key:
     if PATCH not in predicted.layers:
         msg = f"slide {slide.name!r}: table {cells_key!r} has no layer {PATCH!r}; wanted one of `sp.tl.predict_cells`."
         raise InputError(msg)
+    slide.table(table_key)
     scored = slide.step(table_key, "score_cells", fix="Call `sp.tl.score_cells` first.")
     measured = np.asarray(slide.obsm(table_key, scored["key"], name="key", fix="Call `sp.tl.score_cells` first."))
     xy = positions(slide, table_key)

@@ -152,11 +152,13 @@ def referee(
 
     Examples
     --------
+    >>> import warnings
     >>> import spatialsig as sp
     >>> sdata = sp.datasets.toy_study()
     >>> labels = sdata["signatures"]
     >>> table = labels.to_df().assign(patch_id=labels.obs["patch_id"].to_numpy())  # a "model" that has seen the labels
-    >>> sp.tl.referee(sdata, table, unit="scores").verdict
+    >>> with warnings.catch_warnings(action="ignore"):  # which say so
+    ...     sp.tl.referee(sdata, table, unit="scores").verdict
     'leaked'
     """
     samples = [slide.name for slide in recorded_slides(data)]

@@ -109,7 +109,7 @@ def triage(
     >>> for slide in (new, held_out):
     ...     outcome = sp.tl.predict(slide, model)
     >>> decisions = sp.tl.triage(new, model, calibration=held_out, error_rate=0.5)
-    >>> decisions["decision"].isin(["accept", "review", "reject"]).all()
+    >>> bool(decisions["decision"].isin(["accept", "review", "reject"]).all())
     True
     """
     keys: dict[str, Any] = {"use_rep": use_rep, "predictions_key": predictions_key, "patches_key": patches_key}
