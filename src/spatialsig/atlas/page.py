@@ -7,12 +7,13 @@ import json
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib import colormaps
+from pydantic import Field
 
 from spatialsig import _keys
 from spatialsig._arguments import AnyPath, Count, Key, Positive, checked
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from spatialsig.atlas.values import SlideValues
 
+SUFFIXES = (".html", ".htm")
 TEMPLATE, VIEWER = "template.html.j2", "viewer.js"
 MAX_PAGE_MB = 250.0  # of all slides: browsers read the page whole
 MIN_IMAGE_SHARE = 0.2  # of the bytes of a slide
@@ -50,7 +52,7 @@ def atlas(
     data: Data,
     path: AnyPath,
     *,
-    signatures: Sequence[Key] | None = None,
+    signatures: Annotated[Sequence[Key], Field(min_length=1)] | None = None,
     signatures_key: Key = _keys.SIGNATURES,
     predictions_key: Key = _keys.SIGNATURES_PRED,
     patches_key: Key = _keys.PATCHES,
@@ -93,7 +95,8 @@ def atlas(
     Raises
     ------
     InputError
-        If a slide has neither measured nor predicted scores, or its scores alone are larger than ``max_mb``.
+        If ``path`` does not end with ``.html``, a slide has neither measured nor predicted scores, or its scores alone are larger
+        than ``max_mb``.
     KeyMissingError
         If there are no patches, or a signature is not there.
 
@@ -108,8 +111,10 @@ def atlas(
     True
     """
     target = Path(path)
-    if target.is_dir():
-        msg = f"`path={str(target)!r}` is a directory; wanted the HTML file to write, such as {str(target / 'atlas.html')!r}."
+    if target.is_dir() or target.suffix.lower() not in SUFFIXES:
+        better = target / "atlas.html" if target.is_dir() else target.with_suffix(".html")
+        what = "is a directory" if target.is_dir() else f"ends with {target.suffix!r}"
+        msg = f"`path={str(target)!r}` {what}; wanted the HTML file to write, such as {str(better)!r}."
         raise InputError(msg)
     tables = Tables(signatures_key, predictions_key, patches_key)
     n_slides = slide_count(data) or 1
