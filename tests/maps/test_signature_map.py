@@ -249,6 +249,8 @@ def test_bins_divide_the_patch_and_steps_are_whole(
     ("options", "error", "message"),
     [
         ({"stride_um": 60.0}, InputError, "`stride_um=60` is larger than a patch of the model, 56 µm"),
+        ({"bin_um": 1e-3}, InputError, "the bins of the map would be 0.001 px of the H&E"),
+        ({"stride_um": 1e-3}, InputError, "raise `bin_um` or `stride_um`"),
         ({"bin_um": 57.0}, InputError, "`bin_um=57` is larger than a patch"),
         ({"signatures": ["Nope"]}, KeyMissingError, "`signatures='Nope'` is not in the signatures of the model"),
         ({"method": "pixel"}, InputError, "`method='pixel'`"),

@@ -84,6 +84,12 @@ def test_a_planted_fault_is_named(fault: str, study: sd.SpatialData, honest: pd.
     assert found.sentence.startswith(f"Verdict: {verdict}.")
 
 
+def test_a_column_of_text_is_named(study: sd.SpatialData, honest: pd.DataFrame) -> None:
+    with pytest.warns(SpatialsigWarning, match="columns Immune_T hold text, no numbers, and are not judged"):
+        found = judged(study, honest.assign(Immune_T="high"))
+    assert "Immune_T" not in set(found.evaluation.dropna(subset="pearson").query("method == 'outside'")["signature"])
+
+
 def test_what_it_has_seen_may_be_said(study: sd.SpatialData, honest: pd.DataFrame) -> None:
     assert judged(study, honest, trained_on=["P1"]).verdict == "leaked"
     assert judged(study, honest, trained_on=["P2"]).verdict == "stands"

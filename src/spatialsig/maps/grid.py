@@ -109,6 +109,12 @@ def lay_grid(
         min_tissue=min_tissue, image_key=image_key,
     )  # fmt: skip
     size = spec.size_l0 / bins.edges
+    if size < 1:
+        msg = (
+            f"slide {slide.name!r}: the bins of the map would be {size:.2g} px of the H&E ({size * spec.image_um_per_px:.2g} µm); wanted at least one px, "
+            f"{spec.image_um_per_px:g} µm: raise `bin_um` or `stride_um`."
+        )
+        raise InputError(msg)
     full = full_resolution(image_of(slide, image_key))
     y, x = (_starts(full.sizes[axis], spec.size_l0, size, bins) for axis in ("y", "x"))
     origins = np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1).reshape(-1, 2)

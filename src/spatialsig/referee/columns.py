@@ -13,7 +13,7 @@ import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from spatialsig import _keys
-from spatialsig._checks import comma_hint, first_few
+from spatialsig._checks import comma_hint, first_few, warn
 from spatialsig.errors import InputError
 from spatialsig.slide.table_rows import dense
 
@@ -79,6 +79,8 @@ def of_frame(frame: pd.DataFrame, *, where: str, sample: str) -> Outside:
         msg = f"{where}: column {commas[0]!r} holds {frame[commas[0]].dropna().iloc[0]!r}; save the table with decimal points."
         raise InputError(msg)
     kept = [name for name in kept if name not in text and not is_bool_dtype(frame[name])]
+    if text and kept:
+        warn(f"{where}: columns {first_few(text)} hold text, no numbers, and are not judged.")
     if not kept:
         msg = f"{where}: no column holds predicted numbers; its columns are {first_few(names)}."
         raise InputError(msg)

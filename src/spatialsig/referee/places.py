@@ -83,7 +83,7 @@ def _by_id(outside: Outside, patches: Patches) -> Laid:
     ids = _as_ids(_ids(outside), patches)
     if not ids.is_unique:
         repeated = ids[ids.duplicated()].unique()
-        msg = f"{outside.where}: patch {repeated[0]!r} of slide {outside.sample!r} has several rows ({len(repeated)} such); wanted one each."
+        msg = f"{outside.where}: patch {str(repeated[0])!r} of slide {outside.sample!r} has several rows ({len(repeated)} such); wanted one each."
         raise InputError(msg)
     rows = patches.ids.get_indexer(ids)
     if (rows < 0).any():
