@@ -325,6 +325,12 @@ def _alarm(*_: Any) -> None:
     raise Hangs
 
 
+def is_default(target: Any, argument: str, value: Any) -> bool:
+    """Whether a value is the one that an argument has where none is given."""
+    parameter = inspect.signature(target).parameters.get(argument)
+    return parameter is not None and type(value) is type(parameter.default) and bool(value == parameter.default)
+
+
 def outcome(study: Study, name: str, argument: str, value: Any, n: int) -> tuple[str, str]:
     """How a call ends, and what was said."""
     arguments = study.calls(n)[name] | {argument: value}
@@ -337,7 +343,8 @@ def outcome(study: Study, name: str, argument: str, value: Any, n: int) -> tuple
         ended, said = HANGS, ""
     except SpatialsigError as error:
         told = argument in str(error) or (str(value) and str(value) in str(error))
-        ended, said = NAMED if told else UNNAMED, str(error)
+        usual = ACCEPTED if is_default(target, argument, value) else UNNAMED  # refused for what it is not
+        ended, said = NAMED if told else usual, str(error)
     except TypeError as error:
         missing = "missing" in str(error) and "argument" in str(error)
         ended, said = NAMED if missing else RAW, "".join(traceback.format_exception(error)[-4:])

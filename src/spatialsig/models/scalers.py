@@ -43,7 +43,7 @@ def check_scaler(genes: Sequence[str], mean: NDArray[np.float64], std: NDArray[n
         msg = f"`genes` must be distinct names, at least one; got {len(genes)}, {len(set(genes))} distinct."
         raise InputError(msg)
     if mean.shape != (len(genes),) or std.shape != (len(genes),):
-        msg = f"`mean` {mean.shape} and `std` {std.shape} must both be ({len(genes)},), one per gene."
+        msg = f"`mean` {mean.shape} and `std` {std.shape} must both be ({len(genes)},), one for each of `genes`."
         raise InputError(msg)
     bad = [
         gene for gene, m, s in zip(genes, mean, std, strict=True) if not (np.isfinite(m) and np.isfinite(s) and s > 0)

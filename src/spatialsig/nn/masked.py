@@ -94,6 +94,6 @@ def check_maskable(patch_px: int, stride: int, block_tokens: int) -> None:
     if patch_px % stride or patch_px // stride <= block_tokens:
         msg = (
             f"patches of {patch_px} px cannot be masked in blocks of {block_tokens} tokens of {stride} px; wanted a "
-            f"multiple of {stride} px, at least {(block_tokens + 1) * stride}."
+            f"multiple of {stride} px, at least {(block_tokens + 1) * stride}, or a `size` of smaller tokens."
         )
         raise InputError(msg)

@@ -117,7 +117,8 @@ class Slide:
         return dict(params[step])
 
     def params(self, table_key: str) -> dict[str, Any]:
-        """Parameters of this package kept with a table."""
+        """Parameters of this package kept with a table, or an error that says which tables are there."""
+        check_key(self.sdata.tables, table_key, name="table_key", where=f"the tables of slide {self.name!r}")
         params: dict[str, Any] = self.sdata.tables[table_key].uns.setdefault(_keys.NAMESPACE, {})
         return params
 
