@@ -1,8 +1,12 @@
 """One page that zooms into the H&E: what it holds is what the slides hold, within its size, whatever they are called."""
 
 import base64
+import gc
+import importlib
 import io
 import json
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +20,11 @@ from spatialsig.atlas.tiles import EDGE, pyramid
 from spatialsig.atlas.values import NONE, quantised
 from spatialsig.cli import app
 from spatialsig.errors import InputError, KeyMissingError
+from spatialsig.slide.slides import Slide
 
 from .conftest import content_of
+
+page_module = importlib.import_module("spatialsig.atlas.page")
 
 
 def values_of(entry: dict) -> np.ndarray:
@@ -138,6 +145,27 @@ def test_what_cannot_be_shown_is_refused(study: sd.SpatialData, tmp_path: Path) 
     with pytest.raises(InputError, match="`signatures"):
         sp.pl.atlas(study, tmp_path / "a.html", signatures=[])
     assert not list(tmp_path.iterdir())
+
+
+def test_slides_are_let_go_one_after_another(
+    study: sd.SpatialData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cohort may be larger than memory: of a slide that is drawn, values and tiles are kept."""
+    opened: list[weakref.ref[sd.SpatialData]] = []
+    alive: list[int] = []
+
+    def slides(_: object) -> Iterator[Slide]:
+        for _number in range(4):
+            gc.collect()
+            alive.append(sum(one() is not None for one in opened))
+            slide = Slide(sd.deepcopy(study))
+            opened.append(weakref.ref(slide.sdata))
+            yield slide
+            del slide
+
+    monkeypatch.setattr(page_module, "open_slides", slides)
+    sp.pl.atlas(study, tmp_path / "a.html")
+    assert max(alive) <= 1  # the one that the loop still names
 
 
 def test_the_command_writes_a_page_of_all_slides(study: sd.SpatialData, tmp_path: Path) -> None:

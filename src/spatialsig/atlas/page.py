@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Sequence
 from importlib import resources
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib import colormaps
 from pydantic import Field
@@ -20,10 +18,22 @@ from spatialsig._arguments import AnyPath, Count, Key, Positive, checked
 from spatialsig._files import write_text
 from spatialsig._progress import progress_bar
 from spatialsig.atlas.tiles import EDGE, pyramid
-from spatialsig.atlas.values import INTERVAL, MEASURED, PREDICTED, STD, Tables, columns_of, joined, quantised, values_of
+from spatialsig.atlas.values import (
+    INTERVAL,
+    MEASURED,
+    PREDICTED,
+    STD,
+    Tables,
+    as_text,
+    columns_of,
+    joined,
+    quantised,
+    values_of,
+)
 from spatialsig.errors import InputError
 from spatialsig.pl.drawing.canvas import RESIDUAL_MAP, SCORE_MAP
 from spatialsig.pl.drawing.slide_panels import centred_limits, robust_limits
+from spatialsig.pl.drawing.templates import template_of
 from spatialsig.slide.coordinates import full_resolution, image_of
 from spatialsig.slide.slides import Data, open_slides, slide_count
 
@@ -32,9 +42,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from spatialsig.atlas.values import SlideValues
+    from spatialsig.slide.patches import Patches
 
 SUFFIXES = (".html", ".htm")
-TEMPLATE, VIEWER = "template.html.j2", "viewer.js"
+VIEWER = "viewer.js"
 MAX_PAGE_MB = 250.0  # of all slides: browsers read the page whole
 MIN_IMAGE_SHARE = 0.2  # of the bytes of a slide
 TITLES = {
@@ -116,15 +127,15 @@ def atlas(
         what = "is a directory" if target.is_dir() else f"ends with {target.suffix!r}"
         msg = f"`path={str(target)!r}` {what}; wanted the HTML file to write, such as {str(better)!r}."
         raise InputError(msg)
-    tables = Tables(signatures_key, predictions_key, patches_key)
+    tables = Tables(signatures_key, predictions_key)
     n_slides = slide_count(data) or 1
     max_chars = int(min(max_mb, MAX_PAGE_MB / n_slides) * 1e6)
     slides, shown = [], []
     with progress_bar("atlas", total=None, unit="px row") as bar:
         for slide in open_slides(data):
-            values = values_of(slide, tables, signatures)
-            slides.append(values)
-            shown.append(_slide(values, image_px=image_px, max_chars=max_chars, told=bar.advance))
+            patches = slide.patches(patches_key)
+            slides.append(values_of(patches, tables, signatures))
+            shown.append(_slide(patches, slides[-1], image_px=image_px, max_chars=max_chars, told=bar.advance))
     content = {
         "edge": EDGE,
         "slides": shown,
@@ -137,14 +148,14 @@ def atlas(
     return target
 
 
-def _slide(values: SlideValues, *, image_px: int, max_chars: int, told: Any) -> dict[str, Any]:
+def _slide(patches: Patches, values: SlideValues, *, image_px: int, max_chars: int, told: Any) -> dict[str, Any]:
     """Everything that the page holds of one slide, as plain values."""
-    patches, spec = values.patches, values.patches.spec
-    image = image_of(patches.slide, spec.image_key)
+    slide, spec = patches.slide, patches.spec
+    image = image_of(slide, spec.image_key)
     full = full_resolution(image).sizes
     encoded = {
-        "name": values.name,
-        "patient": values.patient,
+        "name": slide.name,
+        "patient": slide.patient,
         "notes": values.notes,
         "width": full["x"],
         "height": full["y"],
@@ -158,11 +169,11 @@ def _slide(values: SlideValues, *, image_px: int, max_chars: int, told: Any) -> 
     if left < MIN_IMAGE_SHARE * max_chars:
         n_scores = sum(map(len, values.scores.values()))
         msg = (
-            f"slide {values.name!r}: the {n_scores:,} maps of {len(patches):,} patches take {(max_chars - left) / 1e6:.1f} MB of {max_chars / 1e6:.1f} "
+            f"slide {slide.name!r}: the {n_scores:,} maps of {len(patches):,} patches take {(max_chars - left) / 1e6:.1f} MB of {max_chars / 1e6:.1f} "
             "MB, which leaves no room for the H&E: name fewer `signatures`, raise `max_mb`, or give fewer slides."
         )
         raise InputError(msg)
-    levels = pyramid(image, slide=values.name, max_px=image_px, max_chars=left, told=told)
+    levels = pyramid(image, slide=slide.name, max_px=image_px, max_chars=left, told=told)
     return encoded | {"levels": [vars(level) for level in levels]}
 
 
@@ -182,13 +193,9 @@ def _places(origins: NDArray[np.int64], *, size: float, stride: float) -> dict[s
         "x0": float(first[0]),
         "y0": float(first[1]),
         "grid": bool(on_grid),
-        "x": _as_text(at[:, 0], kind),
-        "y": _as_text(at[:, 1], kind),
+        "x": as_text(at[:, 0].astype(kind)),
+        "y": as_text(at[:, 1].astype(kind)),
     }
-
-
-def _as_text(values: NDArray[Any], kind: str) -> str:
-    return base64.b64encode(np.ascontiguousarray(values).astype(kind).tobytes()).decode("ascii")
 
 
 def _scales(slides: Sequence[SlideValues]) -> dict[str, dict[str, list[float]]]:
@@ -219,11 +226,7 @@ def _colours(name: str) -> str:
 
 
 def _page(content: dict[str, Any], title: str) -> str:
-    loader = PackageLoader("spatialsig.atlas", package_path="")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    text: str = environment.get_template(TEMPLATE).render(
+    text: str = template_of("spatialsig.atlas").render(
         title=title,
         # names may hold anything: nothing in them may end the script
         content=Markup(json.dumps(content, allow_nan=False).replace("<", "\\u003c")),

@@ -27,7 +27,6 @@ EDGE = 512  # px of a tile
 QUALITY = 78
 COARSEST = 700  # px: a level whose longest edge is not longer is the last
 SAMPLE_PX = 1024  # longest edge of what tells how well an image can be compressed
-IN_TEXT = 4 / 3  # bytes of base64 for each byte
 PYRAMID = 4 / 3  # px of all levels for each of the finest
 
 

@@ -20,6 +20,7 @@ from spatialsig.slide.table_rows import aligned, dense
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import pandas as pd
     from numpy.typing import NDArray
 
     from spatialsig.slide.patches import Patches
@@ -27,15 +28,7 @@ if TYPE_CHECKING:
 
 MEASURED, PREDICTED, INTERVAL, STD = "measured", "predicted", "interval", "std"
 NONE = 65535  # stands for a patch without a value
-_NO_VALUES = {
-    _keys.X0,
-    _keys.Y0,
-    _keys.FOLD,
-    _keys.PATCH_ID,
-    "row",
-    "col",
-    "patch_id",
-}  # numbers that are places or names
+_NO_VALUES = {_keys.X0, _keys.Y0, _keys.FOLD, _keys.PATCH_ID, _keys.ROW, _keys.COL}  # numbers that are places or names
 
 
 @dataclass(frozen=True)
@@ -44,17 +37,13 @@ class Tables:
 
     signatures: str
     predictions: str
-    patches: str
 
 
 @dataclass
 class SlideValues:
-    """Patches of a slide and everything that can colour them."""
+    """Everything that can colour the patches of a slide; the slide itself is not held."""
 
-    name: str
-    patient: str
-    patches: Patches
-    notes: list[str]
+    notes: list[str] = field(default_factory=list)
     scores: dict[str, dict[str, NDArray[np.float32]]] = field(
         default_factory=dict
     )  # layer -> signature -> (n_patches,)
@@ -66,10 +55,9 @@ class SlideValues:
         return list(dict.fromkeys(name for layer in self.scores.values() for name in layer))
 
 
-def values_of(slide: Slide, tables: Tables, signatures: Sequence[str] | None) -> SlideValues:
+def values_of(patches: Patches, tables: Tables, signatures: Sequence[str] | None) -> SlideValues:
     """Gather one slide; a table that is not there is left out, but one of them must be."""
-    patches = slide.patches(tables.patches)
-    found = SlideValues(slide.name, slide.patient, patches, [])
+    slide, found = patches.slide, SlideValues()
     there = [key for key in (tables.signatures, tables.predictions) if key in slide.sdata.tables]
     if not there:
         msg = (
@@ -81,11 +69,11 @@ def values_of(slide: Slide, tables: Tables, signatures: Sequence[str] | None) ->
         if key in there:
             matrix = patches.matrix(key, name="signatures_key" if layer == MEASURED else "predictions_key")
             found.scores[layer] = dict(zip(matrix.names, matrix.values.T, strict=True))
-            _add_columns(found, key)
+            _add_columns(found, slide.table(key).obs, patches.rows_in(key))
     if tables.predictions in there:
-        _add_uncertainty(found, tables.predictions)
+        _add_uncertainty(found, patches, tables.predictions)
         found.notes += _notes(slide, tables.predictions)
-    _add_shapes(found)
+    _add_columns(found, patches.shapes.drop(columns="geometry"), np.arange(len(patches)))
     if signatures is not None:
         for name in signatures:
             check_key(found.signatures, name, name="signatures", where=f"slide {slide.name!r}")
@@ -96,9 +84,9 @@ def values_of(slide: Slide, tables: Tables, signatures: Sequence[str] | None) ->
     return found
 
 
-def _add_uncertainty(found: SlideValues, key: str) -> None:
+def _add_uncertainty(found: SlideValues, patches: Patches, key: str) -> None:
     """Width of the intervals, and standard deviations, where the predictions have them."""
-    table, rows = found.patches.slide.table(key), found.patches.rows_in(key)
+    table, rows = patches.slide.table(key), patches.rows_in(key)
     layers = {
         name: aligned(dense(table.layers[name]), rows, np.float32)
         for name in (_keys.LOWER, _keys.UPPER, _keys.STD)
@@ -111,18 +99,11 @@ def _add_uncertainty(found: SlideValues, key: str) -> None:
         found.scores[STD] = dict(zip(names, layers[_keys.STD].T, strict=True))
 
 
-def _add_columns(found: SlideValues, key: str) -> None:
-    numeric = found.patches.slide.table(key).obs.select_dtypes(["number", "bool"])
-    for name in numeric:
+def _add_columns(found: SlideValues, frame: pd.DataFrame, rows: NDArray[np.int64]) -> None:
+    """Numeric columns of a frame, of which ``rows`` describe the patches."""
+    for name in frame.select_dtypes(["number", "bool"]):
         if name not in _NO_VALUES and name not in found.columns:
-            found.columns[str(name)] = found.patches.column(key, name).astype(np.float32)
-
-
-def _add_shapes(found: SlideValues) -> None:
-    numeric = found.patches.shapes.drop(columns="geometry").select_dtypes(["number", "bool"])
-    for name in numeric:
-        if name not in _NO_VALUES and name not in found.columns:
-            found.columns[str(name)] = numeric[name].to_numpy(np.float32)
+            found.columns[str(name)] = aligned(frame[[name]], rows)[:, 0]
 
 
 def _notes(slide: Slide, key: str) -> list[str]:
@@ -142,7 +123,12 @@ def quantised(values: NDArray[np.float32]) -> dict[str, Any]:
     steps = np.full(len(values), NONE, "<u2")
     width = (high - low) or 1.0
     steps[finite] = np.rint((values[finite].astype(np.float64) - low) / width * (NONE - 1)).astype("<u2")
-    return {"low": low, "high": high, "steps": base64.b64encode(steps.tobytes()).decode("ascii")}
+    return {"low": low, "high": high, "steps": as_text(steps)}
+
+
+def as_text(values: NDArray[Any]) -> str:
+    """Bytes of an array, base64."""
+    return base64.b64encode(values.tobytes()).decode("ascii")
 
 
 def joined(slides: Sequence[SlideValues], layers: Sequence[str], name: str) -> list[NDArray[np.float64]]:

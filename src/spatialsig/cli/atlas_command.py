@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from spatialsig.cli.options import Further, Quiet, keywords, prepare, slides_at
+from spatialsig.cli.options import Further, Quiet, keywords, prepare, several, slides_at
 
 
 def atlas(
@@ -34,7 +34,6 @@ def atlas(
 
     prepare(quiet=quiet)
     place = stores / "stores" if (stores / "stores").is_dir() else stores
-    chosen = None if signatures is None else [name.strip() for entry in signatures for name in entry.split(",")]
-    options = keywords(further, pl.atlas, signatures=chosen)
+    options = keywords(further, pl.atlas, signatures=several(signatures))
     path = pl.atlas(slides_at(place, reads_only=True), out, **options)
     typer.echo(f"atlas: {path} ({path.stat().st_size / 1e6:.1f} MB)")

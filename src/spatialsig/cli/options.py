@@ -102,6 +102,11 @@ def _read(address: str) -> Data:
     return read(address)
 
 
+def several(given: list[str] | None) -> list[str] | None:
+    """Names that were given with commas, or by repeating the option."""
+    return None if given is None else [name.strip() for entry in given for name in entry.split(",")]
+
+
 def held_out(test_fold: int, *, all_slides: bool) -> int | None:
     """``test_fold`` as the functions of ``tl`` take it."""
     return None if all_slides else test_fold

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spatialsig.cli.cohorts import choose
-from spatialsig.cli.options import Further, Quiet, keywords, prepare, slides_at
+from spatialsig.cli.options import Further, Quiet, keywords, prepare, several, slides_at
 from spatialsig.cli.wording import say_error
 from spatialsig.errors import InputError, SpatialsigWarning
 
@@ -82,7 +82,7 @@ def predict(
         if not places:
             msg = f"there is a model ({model}) and no slide, or a slide and no model; wanted `spatialsig predict MODEL SLIDES... --out OUT`."
             raise InputError(msg)
-    named = {"um_per_px": um_per_px, "stride_um": stride_um, "formats": _names(formats)}
+    named = {"um_per_px": um_per_px, "stride_um": stride_um, "formats": several(formats)}
     named |= {"qc": qc or None, "store": store or None, "overwrite": overwrite or None}
     if out is None:
         _refuse(named, "is for image files: give the folder of the results as `--out`")
@@ -91,10 +91,6 @@ def predict(
         other = {"use_rep": use_rep, "key_added": None if key_added == TABLE else key_added}
         _refuse(other, "is for stores: leave out `--out`, whose slides are read as an H&E alone")
         _from_files(model, places, out, further, named)
-
-
-def _names(given: list[str] | None) -> list[str] | None:
-    return None if given is None else [name.strip() for entry in given for name in entry.split(",")]
 
 
 def _refuse(options: dict[str, Any], why: str) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 
 from spatialsig._checks import check_key
 from spatialsig.errors import InputError
+from spatialsig.io._scores import one_slide
 from spatialsig.slide.coordinates import any_image_of, full_resolution, image_of, image_um_per_px, placed
-from spatialsig.slide.slides import open_slides
 from spatialsig.store.stored.damage import computed
 
 if TYPE_CHECKING:
@@ -33,11 +33,7 @@ class ScoreRaster:
 
 def map_scores(data: Data, map_key: str, signature: str) -> ScoreRaster:
     """Channel ``signature`` of the map ``map_key`` of one slide."""
-    slides = list(open_slides(data))
-    if len(slides) != 1:
-        msg = f"`data` holds {len(slides)} slides; a file describes one: export them one by one."
-        raise InputError(msg)
-    (slide,) = slides
+    slide = one_slide(data)
     made, fix = slide.attrs.get("signature_map", {}), "Call `sp.tl.signature_map` first."
     where = f"the maps that `sp.tl.signature_map` made on slide {slide.name!r}"
     check_key([key for key in made if key in slide.sdata.images], map_key, name="map_key", where=where, fix=fix)

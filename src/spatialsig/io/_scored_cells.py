@@ -15,6 +15,7 @@ from spatialdata.models import TableModel
 from spatialsig import _keys
 from spatialsig._checks import check_key
 from spatialsig.errors import InputError
+from spatialsig.io._scores import one_slide
 from spatialsig.slide.coordinates import image_of, placed, um_to_image
 from spatialsig.slide.slides import open_slides
 from spatialsig.slide.table_rows import dense
@@ -97,11 +98,7 @@ def is_of_cells(data: Data, table_key: str) -> bool:
 
 def scored_cells(data: Data, table_key: str) -> ScoredCells:
     """Read them; the errors name the slide and the function that makes the table."""
-    slides = list(open_slides(data))
-    if len(slides) != 1:
-        msg = f"`data` holds {len(slides)} slides; a file describes one: export them one by one."
-        raise InputError(msg)
-    (slide,) = slides
+    slide = one_slide(data)
     table = slide.table(table_key, fix="Call `sp.tl.predict_cells` first.")
     slide.step(table_key, "predict_cells", fix="Wanted a table of `sp.tl.predict_cells`.")
     said = table.uns[TableModel.ATTRS_KEY]

@@ -1,6 +1,6 @@
 """The patches of one slide with their scores, as the exports write them.
 
-Floor 7, above evaluation. Used by io/_geojson, io/_heatmap, whole_slides/overview, whole_slides/results.
+Floor 7, above evaluation. Used by 6 modules of io, whole_slides.
 """
 
 from __future__ import annotations
@@ -83,13 +83,18 @@ class ScoredPatches:
         return blocks
 
 
-def scored_patches(data: Data, table_key: str, patches_key: str) -> ScoredPatches:
-    """Read them; the errors name the slide and the function that makes the table."""
+def one_slide(data: Data) -> Slide:
+    """The slide that a file is to describe; several are refused."""
     slides = list(open_slides(data))
     if len(slides) != 1:
         msg = f"`data` holds {len(slides)} slides; a file describes one: export them one by one."
         raise InputError(msg)
-    (slide,) = slides
+    return slides[0]
+
+
+def scored_patches(data: Data, table_key: str, patches_key: str) -> ScoredPatches:
+    """Read them; the errors name the slide and the function that makes the table."""
+    slide = one_slide(data)
     table = slide.table(table_key, fix="Call `sp.tl.predict` first.")
     scores_of(slide, table_key)
     patches = slide.patches(patches_key)

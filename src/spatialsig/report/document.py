@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from spatialsig import _keys, tl
 from spatialsig._checks import check_key
@@ -19,6 +18,7 @@ from spatialsig.errors import InputError
 from spatialsig.evaluation.findings_scores import after_cross_validation
 from spatialsig.evaluation.schema import FINDING_COLUMNS, SEVERITIES, WARNING, slide_rows
 from spatialsig.pl.drawing.methods import COLUMNS
+from spatialsig.pl.drawing.templates import template_of
 from spatialsig.report.comparisons import answers
 from spatialsig.report.figures import FigureData, Figures, draw_figures
 from spatialsig.report.intervals import interval_rows
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     from spatialsig.slide.slides import Data
 
-TEMPLATE = "template.html.j2"
 COVERAGE_COLUMNS = {
     "signature": "Signature",
     "n_genes_panel": "Genes",
@@ -153,7 +152,7 @@ def write_report(
     figures_by_name = draw_figures(
         FigureData(evaluation, summary, gathered, histories, parameters.get("labels", {}).get("signatures")), keeper
     )
-    page = _template().render(
+    page = template_of("spatialsig.report", {"number": number, "percent": percent, "whole": whole}).render(
         title=title,
         synthetic=bool(parameters.get("synthetic")),
         remarks=warnings_section(
@@ -183,15 +182,6 @@ def _every_fold(evaluation: pd.DataFrame) -> dict[str, list[Any]]:
     evaluation = slide_rows(evaluation, COLUMNS)
     rows = method_rows(evaluation, tl.summarise(evaluation))
     return {"signatures": list(dict.fromkeys(evaluation["signature"])), "rows": list(rows.values())}
-
-
-def _template() -> Any:
-    loader = PackageLoader("spatialsig.report", package_path="")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"number": number, "percent": percent, "whole": whole}
-    return environment.get_template(TEMPLATE)
 
 
 def _coverage(frame: pd.DataFrame | None) -> dict[str, list[Any]] | None:

@@ -200,7 +200,7 @@ def _of_blocks(level: DataArray, *, whole: int) -> str:
     state = states_of(level, regions)
     if state is None:
         return _of_regions(level, regions)
-    return ANSWERS.of((level.shape, level.dtype.str, state), partial(_of_regions, level, regions))
+    return ANSWERS.of(json_hash([level.shape, level.dtype.str, state]), partial(_of_regions, level, regions))
 
 
 def _of_regions(level: DataArray, regions: tuple[tuple[slice, ...], ...]) -> str:

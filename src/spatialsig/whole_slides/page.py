@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib import colormaps
 from PIL import Image
 
@@ -20,6 +19,7 @@ from spatialsig import _keys
 from spatialsig._files import write_csv, write_text
 from spatialsig.pl.drawing.canvas import SCORE_MAP
 from spatialsig.pl.drawing.slide_panels import BAR_SHARE, robust_limits, round_length
+from spatialsig.pl.drawing.templates import template_of
 from spatialsig.whole_slides.kept import PAGE, SLIDES, results_in
 from spatialsig.whole_slides.overview import MAPS, PICTURE, read_maps
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from spatialsig.whole_slides.overview import Maps
 
-TEMPLATE = "template.html.j2"
 N_SHADES = 9  # of the colour bar
 
 
@@ -163,13 +162,9 @@ def _page(
     scales: Mapping[str, Normalize],
     failures: Sequence[Failure],
 ) -> str:
-    loader = PackageLoader("spatialsig.whole_slides", package_path="")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     models = {record["model"]["sha256"]: record["model"] for record in records.values()}
     shades = [f"rgb({r:.0f} {g:.0f} {b:.0f})" for r, g, b, _ in 255 * colormaps[SCORE_MAP](np.linspace(0, 1, N_SHADES))]
-    text: str = environment.get_template(TEMPLATE).render(
+    text: str = template_of("spatialsig.whole_slides").render(
         cards=cards,
         records=records,
         failures=failures,

@@ -10,22 +10,22 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable
 
 T = TypeVar("T")
 MANY = 4096
 
 
 class Answers:
-    """Small answers by what they are about, the latest ``n`` of them; what was asked to find them is not kept."""
+    """Answers by a hash of what they are about, the latest ``n`` of them; what was asked to find them is not kept."""
 
     def __init__(self, n: int = MANY) -> None:
         self._n = n
-        self._kept: OrderedDict[Hashable, Any] = OrderedDict()
+        self._kept: OrderedDict[str, Any] = OrderedDict()
         self._lock = threading.Lock()
 
-    def of(self, about: Hashable, find: Callable[[], T]) -> T:
-        """The answer kept for ``about``, which says in what state the files are, or else what ``find`` finds."""
+    def of(self, about: str, find: Callable[[], T]) -> T:
+        """The answer kept for ``about``, a hash that holds in what state the files are, or else what ``find`` finds."""
         with self._lock:
             if about in self._kept:
                 self._kept.move_to_end(about)

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -16,17 +15,19 @@ import pandas as pd
 import zarr
 from anndata.io import read_elem
 
+from spatialsig._hashing import json_hash
 from spatialsig.store.matrices import is_large, left_in_store, replaced
-from spatialsig.store.stored.answers import ANSWERS
+from spatialsig.store.stored.answers import ANSWERS, Answers
 from spatialsig.store.stored.damage import decoding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
 T = TypeVar("T")
+_OBJECTS = Answers(32)  # a matrix holds where its rows begin: 8 MB for a million
 FEW = 64  # names that are kept once they were read: those that fingerprints are told by
 INDEX = "_index"  # name of a column of row names that has none
 
@@ -83,36 +84,24 @@ class TableFiles:
         """Whether the files of a part are still those of the table that was opened."""
         return {f"{part}/{name}": state for name, state in _states(self.place / part).items()} == self._state(part)
 
-    def shared(self, part: str, make: Callable[[], Any]) -> Any:
+    def shared(self, part: str, make: Callable[[], T]) -> T:
         """What ``make`` gives of a part, once for as long as the files of this part stay, however often the table is opened.
 
         What was found of it, such as a checksum, is then found once as well.
         """
-        return _made(_Part(self.place, part, frozenset(self._state(part).items()), make))
+        return _OBJECTS.of(self._about([part]), make)
 
-    def found(self, parts: tuple[str, ...], what: Hashable, find: Callable[[], T]) -> T:
+    def found(self, parts: Sequence[str], what: Sequence[str], find: Callable[[], T]) -> T:
         """What ``find`` says of some parts, asked once for as long as their files stay; only what is small."""
-        state = frozenset(file for part in parts for file in self._state(part).items())
-        return ANSWERS.of((self.place, parts, what, state), find)
+        return ANSWERS.of(self._about(parts, *what), find)
+
+    def _about(self, parts: Sequence[str], *what: str) -> str:
+        """Hash of what is asked of some parts in the state in which their files are."""
+        return json_hash([str(self.place), what, [sorted(self._state(part).items()) for part in parts]])
 
     def _state(self, part: str) -> dict[str, tuple[int, int]]:
         """Files of a part when the table was opened."""
         return {name: state for name, state in self._opened.items() if name.startswith(f"{part}/")}
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Part of a table whose files are in one state."""
-
-    place: Path
-    part: str
-    state: frozenset[tuple[str, tuple[int, int]]]
-    make: Callable[[], Any] = field(compare=False)
-
-
-@lru_cache(maxsize=32)  # a matrix holds where its rows begin: 8 MB for a million
-def _made(part: _Part) -> Any:
-    return part.make()
 
 
 def _states(folder: Path) -> dict[str, tuple[int, int]]:
@@ -145,7 +134,7 @@ class StoredNames:
     @classmethod
     def of(cls, files: TableFiles) -> StoredNames:
         """Those of a table, the same object as long as their files stay."""
-        return files.shared(f"obs/{files.group['obs'].attrs['_index']}", lambda: cls(files))  # type: ignore[no-any-return]
+        return files.shared(f"obs/{files.group['obs'].attrs['_index']}", lambda: cls(files))
 
     def __len__(self) -> int:
         return self._length

@@ -222,8 +222,8 @@ class StoredTable:
         holder = self._x if section == "X" else getattr(self, section) if section in ("obs", "obsm", "layers") else None
         if holder is None or not holder.is_stored(name or section):
             return find()
-        columns = tuple(self.var_names) if section in ("X", "layers") else ()
-        return self.files.found((part, self.names.part), (what, columns), find)
+        columns = map(str, self.var_names) if section in ("X", "layers") else ()
+        return self.files.found([part, self.names.part], [what, *columns], find)
 
     def sample(self) -> ad.AnnData:
         """Few rows, among them all kinds by which spatialdata tells whether a table is valid."""
