@@ -16,7 +16,7 @@ OUT ?= demo
 comma := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow coverage screen lint heads notebooks docs bench-demo bench-her2st bench-qc-alignment bench-import bench-import-counts bench-render bench-fuzz-bundle bench-fuzz-arguments bench-patch-reads bench-patch-scaling bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology bench-pretraining bench-leak bench-seed-parity soak-store soak-training bench-bitflips bench-layout bench-conformal bench-whole-slide bench-predict-files bench-traps bench-intervals bench-ceiling bench-vit-speed bench-ladder bench-ladder-1um bench-signs bench-report bench-referee bench-walks bench-lineage bench-memory bench-busy bench-cluster bench-answers bench-capacity bench-damaged-models bench-cells bench-trust bench-power bench-atlas bench-faithful clean
+.PHONY: help demo test test-slow coverage screen lint heads notebooks docs bench-demo bench-her2st bench-qc-alignment bench-import bench-import-counts bench-render bench-fuzz-bundle bench-fuzz-arguments bench-patch-reads bench-patch-scaling bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology bench-pretraining bench-leak bench-seed-parity soak-store soak-training bench-bitflips bench-layout bench-conformal bench-whole-slide bench-predict-files bench-traps bench-intervals bench-ceiling bench-vit-speed bench-ladder bench-ladder-1um bench-signs bench-report bench-referee bench-walks bench-lineage bench-memory bench-busy bench-run-kills bench-cluster bench-answers bench-capacity bench-damaged-models bench-cells bench-trust bench-power bench-atlas bench-faithful clean
 
 help:  ## show the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -197,6 +197,9 @@ bench-answers: $(VENV)/.package  ## what is answered to the files and habits tha
 
 bench-busy: $(VENV)/.package  ## training beside a process that keeps a core busy
 	$(PY) benchmarks/busy.py
+
+bench-run-kills: $(VENV)/.package  ## `spatialsig run` killed ten times, three times over, beside a run left alone
+	$(PY) benchmarks/run_kills.py
 
 bench-cluster: $(VENV)/.test  ## cohorts on two workers of dask against one slide after another, with workers killed
 	$(PY) benchmarks/cluster.py

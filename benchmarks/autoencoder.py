@@ -173,7 +173,7 @@ def large(folder: Path, n_slides: int, n_cells: int) -> dict[str, float]:
         ad.AnnData(make_counts(n_cells, seed=i, per_cell=80), var=var).write_zarr(path)
         groups.append(path / "X")
     command = [sys.executable, __file__, "--large-child", str(folder), "--slides", str(n_slides)]
-    found = subprocess.run(command, check=True, capture_output=True, text=True)
+    found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(found.stdout.strip().splitlines()[-1])
 
 

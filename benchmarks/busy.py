@@ -42,7 +42,7 @@ def seconds(way: str, epochs: int, *, busy: bool) -> float:
     )
     try:
         command = [sys.executable, __file__, "--child", str(epochs)]
-        said = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+        said = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
     finally:
         if other is not None:
             other.kill()

@@ -178,7 +178,7 @@ def window_seconds(out: Path) -> dict[str, float] | None:
         "--window",
         str(out / "cells.png"),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=600, check=True)
     line = next(line for line in done.stdout.splitlines() if line.startswith("seconds"))
     wall, cpu = map(float, line.split()[1:])
     return {"wall": wall, "cpu": cpu}

@@ -1,6 +1,6 @@
 """Cohorts on a dask cluster of this machine against one slide after another: time, equal bits, killed workers, bad slides.
 
-    python benchmarks/cluster.py [--quick]
+    python benchmarks/cluster.py [--quick] [--parts speed kills ...]
 
 The cluster has two workers of one thread; the serial way may use all cores, as a user's would. Every part works on copies of the
 same stores.
@@ -8,6 +8,7 @@ same stores.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -17,7 +18,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -27,17 +28,20 @@ from machine import keep_record, machine, record_options
 import spatialsig as sp
 
 GOALS = {"speedup_of_import_score_predict": 1.6, "kills_survived": "all", "overhead_ms": 100.0}
+PARTS = ("speed", "poisoned", "overhead", "kills")
 Work = Callable[[sp.Cohort], object]
 
 
 @contextmanager
 def two_workers() -> Iterator[LocalCluster]:
     """A cluster whose client is active."""
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,  # type: ignore[no-untyped-call]
-        Client(cluster),  # type: ignore[no-untyped-call]
-    ):
-        yield cluster
+    cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)  # type: ignore[no-untyped-call]
+    try:
+        with Client(cluster):  # type: ignore[no-untyped-call]
+            yield cluster
+    finally:
+        with suppress(TimeoutError):  # of a nanny whose worker was killed while it closes
+            cluster.close(timeout=30)  # type: ignore[no-untyped-call]
 
 
 def copy(stores: Path, place: Path) -> sp.Cohort:
@@ -179,7 +183,11 @@ def calls_of(model: object) -> dict[str, Work]:
 
 
 def main() -> None:
-    options = record_options(__doc__, "cluster", quick="3 small slides, 1 kill").parse_args()
+    parser = record_options(__doc__, "cluster", quick="3 small slides, 1 kill")
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=PARTS, help="measure these anew, keep the others of the record"
+    )
+    options = parser.parse_args()
     sp.settings.progress = False
     warnings.simplefilter("ignore")
     size, n_slides, n_kills, n_tiny = (250.0, 3, 1, 5) if options.quick else (900.0, 12, 20, 200)
@@ -196,17 +204,19 @@ def main() -> None:
         for name in ("make_patches", "assign_cells", "score", "aggregate"):
             first[name](trained)
         calls = calls_of(sp.tl.train_vit(trained, use_rep=None, size="small", max_epochs=1, test_fold=None))
-        record = {
-            "machine": machine(),
-            "goals": GOALS,
-            "slides": n_slides,
-            "size_um": size,
-            "speed": speed(stores, bundles / "bundles.csv", calls, scratch),
-            "poisoned": poisoned_after(stores, calls, scratch),
-            "overhead": overhead(n_tiny, calls, scratch),
-            "kills": kills(stores, calls, scratch, n_kills),
+        parts: dict[str, Callable[[], object]] = {
+            "speed": lambda: speed(stores, bundles / "bundles.csv", calls, scratch),
+            "poisoned": lambda: poisoned_after(stores, calls, scratch),
+            "overhead": lambda: overhead(n_tiny, calls, scratch),
+            "kills": lambda: kills(stores, calls, scratch, n_kills),
         }
-    keep_record(options.json, record, shown=["speed", "poisoned", "overhead", "kills"])
+        kept = json.loads(options.json.read_text()) if options.json.is_file() else {}
+        record = {name: kept.get(name) for name in parts} | {
+            "machine": machine(), "goals": GOALS, "slides": n_slides, "size_um": size,
+        }  # fmt: skip
+        for name in options.parts:
+            record[name] = parts[name]()
+            keep_record(options.json, record, shown=[name])
 
 
 def poisoned_after(stores: Path, calls: dict[str, Work], scratch: Path) -> dict[str, object]:

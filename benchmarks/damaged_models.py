@@ -29,6 +29,7 @@ import torch
 from spatialsig._hashing import content_hash, file_hash
 from spatialsig.errors import SpatialsigError
 from spatialsig.models import Autoencoder, CellHead, PretrainedViT, SignatureEnsemble, SignatureViT
+from spatialsig.models.domain import TrainingDomain
 from spatialsig.models.record import RUN, write_record
 from spatialsig.nn.autoencoder import AutoencoderConfig
 from spatialsig.nn.signature import SignatureConfig
@@ -68,6 +69,10 @@ def make_models(place: Path) -> dict[Path, type]:
             AutoencoderConfig(hidden=(8,), n_latent=2), [f"G{i}" for i in range(9)], mean=rng.random(9),
             std=0.5 + rng.random(9), run={"seed": seed},
         )  # fmt: skip
+        # features of the network after its pooling, as `train_vit` learns them
+        seen = {"stain": rng.random((40, 7)), "sharpness": rng.random((40, 1)), "tissue": rng.random((40, SMALL.dim))}
+        groups = np.repeat(["P1", "P2"], 20)
+        vits[0].domain = TrainingDomain.learn(seen, groups, groups)
         pretrained = PretrainedViT(ViT(SMALL), patch_px=16, um_per_px=0.5, run={"seed": seed})
         head = CellHead(
             ["A", "B"],
@@ -90,7 +95,8 @@ def state(model: Any) -> str:
             parts += [name, tensor.numpy()]
         for name, value in sorted(vars(one).items()):
             if name != "net":
-                parts += [name, value if isinstance(value, np.ndarray) else repr(value)]
+                shown = [value.sha256] if isinstance(value, TrainingDomain) else [repr(value)]
+                parts += [name, *([value] if isinstance(value, np.ndarray) else shown)]
     return content_hash([*parts, repr(model.run), repr(getattr(model, "intervals", None))])
 
 

@@ -138,7 +138,7 @@ def child(bundle: Path, out: Path | None) -> None:
 def measure(bundle: Path, out: Path | None, size_mib: float, truth: float) -> dict[str, float]:
     """Read in a fresh process, and check the counts."""
     command = [sys.executable, __file__, "--child", str(bundle), *([str(out)] if out else [])]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found = dict(json.loads(done.stdout.splitlines()[-1]))
     if found.pop("sum") != truth:
         msg = f"{bundle} was not read as it was written"

@@ -127,7 +127,7 @@ def measure(who: str, image: Path, folder: Path) -> dict[str, float]:
     out = folder / f"{who}.zarr"
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, __file__, "--child", who, str(image), str(out)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     shutil.rmtree(out)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 

@@ -114,7 +114,7 @@ def child(who: str, image: Path, out: Path) -> None:
 
     warnings.simplefilter("ignore")
     sp.settings.progress = False
-    model, whole = (default_model() if who == DEFAULT else new_model()), inputs.ModelInputs.predict_with_deviation
+    model, whole = (default_model() if who == DEFAULT else new_model()), inputs.ModelInputs.predict_watched
     spent: list[tuple[float, int]] = []
 
     def timed(self: inputs.ModelInputs, rows: Any, **options: Any) -> Any:
@@ -123,7 +123,7 @@ def child(who: str, image: Path, out: Path) -> None:
         spent.append((time.perf_counter() - start, len(rows)))
         return found
 
-    inputs.ModelInputs.predict_with_deviation = timed  # type: ignore[method-assign]
+    inputs.ModelInputs.predict_watched = timed  # type: ignore[method-assign]
     shape = (inputs.BATCH, 3, model.patch_px, model.patch_px)
     pixels, alone = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8), []
 
@@ -154,7 +154,7 @@ def child(who: str, image: Path, out: Path) -> None:
 def measure(who: str, image: Path, folder: Path) -> dict[str, float]:
     """Predict once in a fresh process."""
     command = [sys.executable, __file__, "--child", who, str(image), str(folder / who)]
-    run = subprocess.run(command, check=True, capture_output=True, text=True)
+    run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return {name: round(value, 4) for name, value in json.loads(run.stdout.splitlines()[-1]).items()}
 
 

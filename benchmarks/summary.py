@@ -338,6 +338,7 @@ TABLES = (
     Table("Maps of attribution on a held-out patient, synthetic tissue", "make bench-faithful", "faithful", (
         Row("signatures that fall more without what their map names than by chance, of 6", ("n_faithful",), 6, digits=0),
         Row("attribution per area of nuclei of the planted type, beside all else, least of 6", ("least_times_per_area",), 3, unit=" x"),
+        Row("the same of maps from blank glass (`baseline=\"glass\"`)", ("least_from_glass",), unit=" x"),
     )),
     Table("One page that zooms into a slide of 40,000 x 30,000 px", "make bench-atlas", "atlas", (
         Row("size, MB", ("mb",), 30, AT_MOST),
@@ -406,6 +407,12 @@ TABLES = (
         Row("equal in every bit after kill -9, of 50", ("killed", "equal"), 50),
         Row("kills in them", ("killed", "kills")),
         Row("stopped by SIGTERM with a checkpoint at most one step old, of 20", ("sigterm", "good"), 20),
+    )),
+    Table("`spatialsig run` killed by SIGKILL ten times, three times over", "make bench-run-kills", "run_kills", (
+        Row("kills", ("n_kills",)),
+        Row("runs that ended, of 3", ("n_ended",), 3),
+        Row("tables, shapes, weights and csv files unequal to those of a run left alone", ("n_different",), 0, AT_MOST, digits=0),
+        *(Row(f"what a kill cost beyond a start of Python, s, run {k + 1}", ("rounds", k, "seconds_per_kill"), digits=1) for k in range(3)),
     )),
     Table("Intervals and p-values", "make bench-intervals", "intervals", intervals()),
     Table("The report of eight held-out slides", "make bench-report", "report_size", (

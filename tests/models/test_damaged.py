@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from spatialsig.errors import InputError
 from spatialsig.models.card import CARD
+from spatialsig.models.domain import DOMAIN
 from spatialsig.models.ensemble import SignatureModel, load_signature_model
 from spatialsig.models.record import RUN
 
@@ -80,3 +81,24 @@ def test_a_folder_in_the_place_of_a_file_is_named(models) -> None:
                     load(place)
             file.rmdir()
             kept.rename(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("stain_mean", lambda a: a * np.nan),
+        ("tissue_axes", lambda a: a[:-1]),
+        ("sharpness_variance", lambda a: -a),
+        ("stain_rest", lambda _: np.array(np.inf)),
+        ("tissue_threshold", lambda _: np.array(0.0)),
+        ("n_patches", lambda _: np.array(np.nan)),
+    ],
+)
+def test_a_domain_that_cannot_be_is_refused_though_it_was_signed(models, name, change) -> None:
+    place = next(place for place in models if place.name == "SignatureViT-1")
+    with np.load(place / DOMAIN) as file:
+        arrays = dict(file)
+    np.savez(place / DOMAIN, **arrays | {name: change(arrays[name])})
+    damaged.sign_again(place)
+    with pytest.raises(InputError, match=r"domain\.npz holds no domain of a model"):
+        models[place].load(place)

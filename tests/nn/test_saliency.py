@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from spatialsig.errors import InputError
-from spatialsig.nn.saliency import can_roll_out, integrated_gradients, rollout, summed_cells
+from spatialsig.nn.saliency import BASELINES, can_roll_out, integrated_gradients, rollout, summed_cells
 from spatialsig.nn.signature import SignatureConfig, SignatureNet
 from spatialsig.nn.vit import ViT, ViTConfig, optical_density
 
@@ -17,20 +17,30 @@ def images() -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 3, 16, 16), dtype=np.uint8))
 
 
-def test_a_linear_score_gives_back_its_terms(images: torch.Tensor) -> None:
+def start_of(images: torch.Tensor, baseline: str) -> torch.Tensor:
+    density = optical_density(images)
+    return torch.stack([torch.stack([channel.mean().expand(16, 16) for channel in one]) for one in density]) * (
+        baseline == "mean"
+    )
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_a_linear_score_gives_back_its_terms(images: torch.Tensor, baseline: str) -> None:
     weight = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    found = integrated_gradients(lambda x: torch.einsum("bcyx,tcyx->bt", x, weight), images, targets=[1], n_steps=3)
-    expected = (optical_density(images) * weight[1]).sum(dim=1)
+    found = integrated_gradients(
+        lambda x: torch.einsum("bcyx,tcyx->bt", x, weight), images, targets=[1], n_steps=3, baseline=baseline
+    )
+    expected = ((optical_density(images) - start_of(images, baseline)) * weight[1]).sum(dim=1)
     torch.testing.assert_close(found[:, 0], expected)
 
 
-def test_attributions_add_up_to_the_score_less_that_of_blank_glass(images: torch.Tensor) -> None:
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_attributions_add_up_to_the_score_less_that_of_the_baseline(images: torch.Tensor, baseline: str) -> None:
     torch.manual_seed(0)
     net = SignatureNet(SignatureConfig(VIT, 4)).eval()
-    found = integrated_gradients(net, images, targets=[0, 2, 3], n_steps=64)
-    blank = torch.full_like(images, 255)
+    found = integrated_gradients(net, images, targets=[0, 2, 3], n_steps=64, baseline=baseline)
     with torch.no_grad():
-        expected = (net(images) - net(blank))[:, [0, 2, 3]]
+        expected = (net(images) - net(start_of(images, baseline)))[:, [0, 2, 3]]
     torch.testing.assert_close(found.sum(dim=(2, 3)), expected, atol=2e-2, rtol=2e-2)
     assert expected.abs().max() > 0.1
 

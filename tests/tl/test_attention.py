@@ -25,7 +25,7 @@ def slide(planted: ModuleType) -> sd.SpatialData:
 
 def test_cells_of_a_patch_add_up_to_its_score(slide: sd.SpatialData, planted: ModuleType) -> None:
     model = planted.tiny()
-    sp.tl.attention(slide, model, n_steps=48, cell_px=8)
+    sp.tl.attention(slide, model, baseline="glass", n_steps=48, cell_px=8)
     map_ = slide["attention"]
     assert map_.dims == ("c", "y", "x")
     assert (map_.dtype, map_.shape, list(map_.coords["c"].values)) == (np.float32, (3, 20, 20), list(model.signatures))
@@ -51,7 +51,7 @@ def test_the_map_lies_over_its_tissue(slide: sd.SpatialData, planted: ModuleType
     slide.attrs["spatialsig"].pop("lineage", None)  # of the image before
     store = tmp_path / "s.zarr"
     sp.io.write(slide, store)
-    sp.tl.attention(store, planted.tiny(), patches=[13, 12], signatures=["Fibroblast"], cell_px=4)
+    sp.tl.attention(store, planted.tiny(), patches=[13, 12], signatures=["Fibroblast"], cell_px=4, baseline="glass")
     back = sd.read_zarr(store)
     map_ = back["attention"]
     strong = np.abs(map_.values[0]) > 1e-6

@@ -146,6 +146,10 @@ def read_domain(directory: Path) -> TrainingDomain | None:
             for name in ASPECTS
             if f"{name}_mean" in arrays
         }
+        for name, (_, threshold) in aspects.items():
+            if not (np.isfinite(threshold) and threshold > 0):
+                msg = f"the threshold of {name} is {threshold}"
+                raise ValueError(msg)
         return TrainingDomain(aspects, int(arrays["n_patches"]), int(arrays["n_patients"]))
     except (*DAMAGE, KeyError, TypeError) as error:
         msg = f"{path} holds no domain of a model: {error}. {FIX}"

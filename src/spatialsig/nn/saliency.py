@@ -19,14 +19,18 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+MEAN, GLASS = "mean", "glass"
+BASELINES = (MEAN, GLASS)
+
+
 def integrated_gradients(
-    score: Callable[[Tensor], Tensor], image: Tensor, *, targets: Sequence[int], n_steps: int
+    score: Callable[[Tensor], Tensor], image: Tensor, *, targets: Sequence[int], n_steps: int, baseline: str = MEAN
 ) -> Tensor:
     """What every pixel adds to each score, ``(b, len(targets), h, w)``.
 
-    The dye of the patch is faded in from blank glass in ``n_steps`` steps, and the gradient of the score is added up on
-    the way (Sundararajan et al. 2017). The sum over the pixels is the score less that of blank glass, up to the error
-    of the steps.
+    The patch is faded in from its baseline in ``n_steps`` steps, and the gradient of the score is added up on the way
+    (Sundararajan et al. 2017). The sum over the pixels is the score less that of the baseline, up to the error of the
+    steps.
 
     Parameters
     ----------
@@ -38,15 +42,19 @@ def integrated_gradients(
         Which scores.
     n_steps
         Steps; more are more exact.
+    baseline
+        ``"mean"``: the mean dye of each patch, everywhere alike; ``"glass"``: no dye.
     """
     density = optical_density(image)
+    start = density.mean(dim=(2, 3), keepdim=True) if baseline == MEAN else torch.zeros_like(density[..., :1, :1])
+    added = density - start
     out = torch.zeros((len(image), len(targets), *image.shape[2:]), device=image.device)
     for step in range(n_steps):
-        faded = (density * ((step + 0.5) / n_steps)).requires_grad_()
+        faded = (start + added * ((step + 0.5) / n_steps)).requires_grad_()
         scores = score(faded)
         for k, target in enumerate(targets):
             (gradient,) = torch.autograd.grad(scores[:, target].sum(), faded, retain_graph=k + 1 < len(targets))
-            out[:, k] += (gradient * density).sum(dim=1) / n_steps
+            out[:, k] += (gradient * added).sum(dim=1) / n_steps
     return out
 
 

@@ -39,6 +39,20 @@ class Distance:
     variance: NDArray[np.float64]  # (k,), along the axes
     rest: float  # mean square off the axes; 0 where nothing is off them
 
+    def __post_init__(self) -> None:
+        """Raise :class:`ValueError` for parts that are not finite or do not belong together."""
+        d, k = len(np.atleast_1d(self.mean)), len(np.atleast_1d(self.variance))
+        shapes = (np.shape(self.mean), np.shape(self.axes), np.shape(self.variance))
+        if shapes != ((d,), (d, k), (k,)):
+            msg = f"mean, axes and variance of a distance are of shapes {shapes}; wanted (d,), (d, k), (k,)."
+            raise ValueError(msg)
+        if not all(np.isfinite(part).all() for part in (self.mean, self.axes, self.variance, self.rest)):
+            msg = "a distance holds values that are not finite."
+            raise ValueError(msg)
+        if not (self.variance > 0).all() or self.rest < 0:
+            msg = "a distance holds a variance that is not above 0."
+            raise ValueError(msg)
+
     @classmethod
     def fit(cls, groups: Sequence[NDArray[np.float64]], *, floor: float | NDArray[np.float64], n_axes: int) -> Distance:
         """Distance from the rows of some groups (patients), which weigh the same; ``floor`` are deviations that mean nothing."""
