@@ -62,12 +62,27 @@ class NoHub:
         return source
 
 
+class NoVitessce:
+    """In place of the package of a viewer, which tests do without."""
+
+    SpatialDataWrapper = dict
+
+    class VitessceConfig:
+        """A configuration that nothing shows."""
+
+        @staticmethod
+        def from_dict(config: dict[str, Any]) -> dict[str, Any]:
+            """The configuration itself."""
+            return config
+
+
 class Study:
     """One small slide with everything that a function may read, and valid calls of all of them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         sys.modules["huggingface_hub"] = NoHub  # type: ignore[assignment]
+        sys.modules["vitessce"] = NoVitessce  # type: ignore[assignment]
         slide = sp.datasets.toy(size_um=300)
         slide["table"].obs["cell_type"] = slide["table"].obs["cell_type"].astype("category")
         self.bare = sd.deepcopy(slide)
@@ -99,6 +114,7 @@ class Study:
         self.image = np.moveaxis(full_resolution(slide["he_image"]).to_numpy(), 0, -1)
         Image.fromarray(np.ascontiguousarray(self.image)).save(folder / "biopsy.png")
         sp.io.write(slide, folder / "slide.zarr")
+        sp.io.export_seed_layout(slide, folder / "layout", images=True)
         bundles = sp.datasets.synthetic_xenium(folder / "bundles", n_slides=1, size_um=100, transcripts=False)
         self.bundle = bundles.iloc[0].to_dict()
         self.model.save(folder / "vit")
@@ -140,6 +156,7 @@ class Study:
             "io.optimize": {"path": store},
             "io.read": {"path": store},
             "io.read_he": {"path": self.bundle["he_image"], "um_per_px": 0.5},
+            "io.read_seed_layout": {"directory": self.folder / "layout", "um_per_px": 1.0},
             "io.read_signatures": {"source": "seed"},
             "io.read_xenium": {"path": self.bundle["bundle"]},
             "io.repair": {"path": store},
@@ -207,6 +224,7 @@ class Study:
             "pl.power": {"result": self.curves},
             "pl.scales": {"result": self.scales},
             "pl.scatter": slide,
+            "pl.vitessce": {"data": store, "url": "https://our-lab.org/stores"},
             "datasets.synthetic_xenium": {"directory": out, "n_slides": 1, "size_um": 100.0, "transcripts": False},
             "datasets.toy": {"size_um": 100.0},
             "datasets.toy_model": {"sdata": self.slide},

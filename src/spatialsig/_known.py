@@ -1,6 +1,6 @@
 """Files and folders that are known by their names: what a path is that was given in place of another, and what takes it.
 
-Ground floor. Used by 15 modules of _misfits, cli, io, models, pipeline, signatures, slide, store, whole_slides.
+Ground floor. Used by 16 modules of _misfits, cli, io, models, pipeline, signatures, slide, store, whole_slides.
 """
 
 from __future__ import annotations

@@ -147,6 +147,8 @@ def test_deletion_is_that_of_an_explicit_loop(slide: sd.SpatialData, planted: Mo
         "drop_random",
         "drop_se",
         "share_faithful",
+        "share_image",
+        "share_expression",
     ]
     rows = np.array([3, 7, 12])
     images = read_patches(Slide(slide).patches().source(), rows)

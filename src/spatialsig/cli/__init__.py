@@ -64,6 +64,7 @@ for name, command, panel in (
     ("evaluate", at_once(project_commands.evaluate), STEPS),
     ("referee", at_once(judging_commands.referee), STEPS),
     ("atlas", some_slides(atlas_command.atlas), STORES),
+    ("vitessce", atlas_command.vitessce, STORES),
     ("power", at_once(judging_commands.power), STEPS),
     ("scales", at_once(judging_commands.scales), STEPS),
     ("verify", some_slides(slide_commands.verify), STORES),

@@ -1,4 +1,4 @@
-"""The command that writes one page of slides to zoom into: atlas.
+"""Commands that write pages of slides to zoom into: atlas, vitessce.
 
 Floor 12, above pipeline, referee, whole_slides. Used by cli.
 """
@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from spatialsig.cli.options import Further, Quiet, keywords, prepare, several, slides_at
+from spatialsig.cli.options import Further, Quiet, Store, check_stores, keywords, prepare, several, slides_at
 
 
 def atlas(
@@ -37,3 +37,29 @@ def atlas(
     options = keywords(further, pl.atlas, signatures=several(signatures))
     path = pl.atlas(slides_at(place, reads_only=True), out, **options)
     typer.echo(f"atlas: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+
+
+def vitessce(
+    store: Store,
+    url: Annotated[str, typer.Option(metavar="BASE", help="Address at which browsers reach the folder of the store.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="JSON file to write.")] = Path("vitessce.json"),
+    color: Annotated[str | None, typer.Option(help="Signature shown at first.")] = None,
+    table_key: Annotated[
+        str | None, typer.Option(help="Table of scores; signatures_pred where it is there, else signatures.")
+    ] = None,
+    *,
+    quiet: Quiet = False,
+) -> None:
+    """Write the configuration with which vitessce.io shows a store that you serve: its H&E, and scores over it."""
+    import json
+
+    from spatialsig._files import write_text
+    from spatialsig._keys import IMAGE
+    from spatialsig.pl.drawing.vitessce_views import address_of, shown_of, view_config
+
+    prepare(quiet=quiet)
+    check_stores(store)
+    shown = shown_of(store, color, table_key=table_key, image_key=IMAGE)
+    address = address_of(shown, url)
+    write_text(out, json.dumps(view_config(shown, address), indent=2) + "\n")
+    typer.echo(f"configuration: {out} ({shown.color} of {address})")

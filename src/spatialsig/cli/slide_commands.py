@@ -77,16 +77,25 @@ def _read_and_filter(row: pd.Series[Any], store: Path, *, limits: dict[str, Any]
 
 def import_(
     source: Annotated[
-        Path, typer.Argument(help="CSV file of bundles and H&E images, a Xenium or Atera bundle, or an H&E image.")
+        Path,
+        typer.Argument(
+            help="CSV file of bundles and H&E images, a Xenium or Atera bundle, an H&E image, or a folder of the prototype's files."
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="Directory of stores for a CSV file, else the store to write.")],
+    out: Annotated[
+        Path, typer.Option(help="Directory of stores for a CSV file or the prototype's files, else the store to write.")
+    ],
     sample: Annotated[str | None, typer.Option(help="Name of a single slide.")] = None,
-    patient: Annotated[str | None, typer.Option(help="Patient of a single slide.")] = None,
+    patient: Annotated[
+        str | None, typer.Option(help="Patient of a single slide, or of all slides of the prototype's files.")
+    ] = None,
     he_image: Annotated[Path | None, typer.Option(help="H&E of a single bundle, if it is elsewhere.")] = None,
     he_alignment: Annotated[
         Path | None, typer.Option(help="CSV file of its alignment, or the zip of Xenium Explorer.")
     ] = None,
-    um_per_px: Annotated[float | None, typer.Option(help="µm per px of an H&E that does not state it.")] = None,
+    um_per_px: Annotated[
+        float | None, typer.Option(help="µm per px of an H&E that does not state it, and of the prototype's files.")
+    ] = None,
     min_counts: Annotated[int, typer.Option(min=0, help="Minimum counts of a cell.")] = 10,
     min_genes: Annotated[int, typer.Option(min=0, help="Minimum genes of a cell.")] = 5,
     *,
@@ -111,6 +120,11 @@ def import_(
         if cohort.failures:
             raise typer.Exit(1)
         return
+    if _is_seed_layout(source):
+        _import_seed_layout(
+            source, out, um_per_px, others=(he_image, he_alignment), only=sample, patient=patient, overwrite=overwrite
+        )
+        return
     if is_chosen():
         msg = f"{source} is one slide; `--only` and `--index` choose from the slides of a csv."
         raise InputError(msg)
@@ -123,6 +137,38 @@ def import_(
         io.read_xenium(source, he_image=he_image, he_alignment=he_alignment, **single)  # type: ignore[arg-type]
         pp.filter_cells(out, min_counts=min_counts, min_genes=min_genes)
     typer.echo(f"store: {out}")
+
+
+def _is_seed_layout(source: Path) -> bool:
+    """Whether a folder holds the prototype's table of labels, and no bundle."""
+    from spatialsig._known import what_is
+    from spatialsig.io._seed_files import LABELS
+
+    return source.is_dir() and (source / LABELS).is_file() and not what_is(source)
+
+
+def _import_seed_layout(
+    source: Path, out: Path, um_per_px: float | None, *, others: tuple[Path | None, ...], only: str | None,
+    patient: str | None, overwrite: bool,
+) -> None:  # fmt: skip
+    """Read every slide of the prototype's files, or those that are chosen, into a store each."""
+    from spatialsig import io
+    from spatialsig.io._cohort import check_samples
+    from spatialsig.io._seed_files import LABELS, read_labels
+
+    if um_per_px is None or any(others):
+        msg = (
+            f"{source} holds files of the prototype, whose pictures are its patches: leave `he_image` and `he_alignment` out, and give the "
+            "µm of a px of the slide, which the files do not say, as `--um-per-px`."
+        )
+        raise InputError(msg)
+    samples = read_labels(source / LABELS).slides if only is None else [only]
+    check_samples(samples, where=repr(str(source / LABELS)))
+    for sample in choose(samples):
+        store = out / f"{sample}.zarr"
+        out.mkdir(parents=True, exist_ok=True)
+        io.read_seed_layout(source, um_per_px=um_per_px, sample=sample, patient=patient, out=store, overwrite=overwrite)
+        typer.echo(f"store: {store}")
 
 
 def split(

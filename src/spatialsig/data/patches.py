@@ -1,6 +1,6 @@
 """H&E patches straight from the pyramid of an image: the right level, the right window, nothing else decoded.
 
-Floor 2, above geometry, nn, signatures, stats, store. Used by 18 modules of 9 rooms.
+Floor 2, above geometry, nn, signatures, stats, store. Used by 19 modules of 9 rooms.
 """
 
 from __future__ import annotations

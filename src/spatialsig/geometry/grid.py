@@ -1,6 +1,6 @@
 """Square patches on a regular grid and the points inside them. Patches are half open: [x0, x0 + size).
 
-Floor 1, above the ground floor. Used by evaluation/squares, maps/cell_values, pp/_assign, pp/_patches, referee/places.
+Floor 1, above the ground floor. Used by 7 modules of evaluation, io, maps, pp, referee.
 """
 
 from __future__ import annotations
@@ -107,3 +107,9 @@ def _pairs(
                 indices[indptr[point] : n].sort()
         indptr[point + 1] = n
     return indptr, indices[:n].copy()
+
+
+def smallest_step(origins: Ints, size: int) -> int:
+    """Smallest step above a px between rows or columns of patches with corners ``(n, 2)``; ``size`` where there is one of each."""
+    steps = np.concatenate([np.diff(np.unique(origins[:, axis])) for axis in (0, 1)])
+    return int(steps[steps > 1].min(initial=size)) if len(steps) else size

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ._geojson import export_geojson
     from ._he import mpp, read_he
     from ._heatmap import export_heatmap
+    from ._read_seed_layout import read_seed_layout
     from ._seed_layout import export_seed_layout
     from ._store import optimize, read, write
     from ._verify import repair, status, verify
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "export_explorer_groups", "export_geojson", "export_heatmap", "export_seed_layout", "from_anndata", "mpp", "optimize",
-    "read", "read_atera", "read_he", "read_signatures", "read_xenium", "repair", "status", "verify", "write",
+    "read", "read_atera", "read_he", "read_seed_layout", "read_signatures", "read_xenium", "repair", "status", "verify", "write",
 ]  # fmt: skip
 
 # readers pull in spatialdata, zarr and tifffile: each with its first use
@@ -35,6 +36,7 @@ __getattr__, _, _ = lazy_loader.attach(
         "_geojson": ["export_geojson"],
         "_he": ["mpp", "read_he"],
         "_heatmap": ["export_heatmap"],
+        "_read_seed_layout": ["read_seed_layout"],
         "_seed_layout": ["export_seed_layout"],
         "_store": ["optimize", "read", "write"],
         "_verify": ["repair", "status", "verify"],

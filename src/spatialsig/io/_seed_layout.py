@@ -16,6 +16,7 @@ from spatialsig._arguments import AnyPath, Key, checked
 from spatialsig._files import replaced, write_csv, writing
 from spatialsig._progress import track
 from spatialsig.errors import InputError
+from spatialsig.io._seed_files import EMBEDDINGS, LABELS, PATCHES
 from spatialsig.models import Autoencoder
 from spatialsig.slide.slides import Data, open_slides, slide_count
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from spatialsig.data.patches import PatchSource
     from spatialsig.slide.patches import Patches
 
-LABELS, EMBEDDINGS, PATCHES = "labels.csv", "embeddings", "patches"
 BATCH = 64  # patches read at a time
 
 

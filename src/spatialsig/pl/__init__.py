@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ._power import power
     from ._scales import scales
     from ._scatter import scatter
+    from ._vitessce import vitessce
 
     atlas: Callable[..., Path]
 
@@ -44,6 +45,7 @@ __all__ = [
     "power",
     "scales",
     "scatter",
+    "vitessce",
 ]
 
 # plots made of functions of `io`, `pp` and `pl` lie above these rooms: name -> the room that holds it

@@ -8,11 +8,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import geopandas as gpd
 import numpy as np
 import shapely
 from skimage.draw import polygon as fill
-from spatialdata.models import ShapesModel
 from spatialdata.transformations import Identity, get_transformation
 
 from spatialsig import _keys
@@ -33,6 +31,7 @@ from spatialsig.slide.coordinates import XY, check_matrix, full_resolution, imag
 from spatialsig.slide.parts import pixels_of, place_of
 from spatialsig.slide.patches import level_read
 from spatialsig.slide.records import PatchSpec
+from spatialsig.slide.squares import patch_squares
 from spatialsig.store.layout import levels_of
 from spatialsig.store.lazy_tables import element_of
 from spatialsig.store.stored.damage import computed
@@ -244,22 +243,8 @@ def write_patches(
     )
     slide.put(
         key,
-        ShapesModel.parse(_squares(origins, spec, tissue), transformations=frames),
+        patch_squares(origins, spec, tissue, frames),
         made_by=made_by,
         sources=[pixels_of(spec.image_key), place_of(spec.image_key), *filter(None, [spec.tissue_key]), *sources],
         attrs={"patches": asdict(spec)},
     )
-
-
-def _squares(origins: NDArray[np.int64], spec: PatchSpec, tissue: NDArray[np.float64]) -> gpd.GeoDataFrame:
-    """Geometry of patches, and the columns that every function reads."""
-    y0, x0 = origins.T
-    columns = {
-        "geometry": shapely.box(x0, y0, x0 + spec.size_l0, y0 + spec.size_l0),
-        _keys.Y0: y0,
-        _keys.X0: x0,
-        _keys.ROW: y0 // spec.stride_l0,
-        _keys.COL: x0 // spec.stride_l0,
-        _keys.TISSUE_FRACTION: tissue,
-    }
-    return gpd.GeoDataFrame(columns, geometry="geometry")

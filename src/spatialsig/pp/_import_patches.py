@@ -14,7 +14,8 @@ from spatialsig import _keys
 from spatialsig._arguments import Fraction, Key, NewKey, UmPerPx, checked
 from spatialsig._checks import check_choice, check_key
 from spatialsig.errors import InputError
-from spatialsig.pp._elements import TOLERANCE_PX, check_resolution, tissue_of, write_patches
+from spatialsig.geometry.grid import smallest_step
+from spatialsig.pp._elements import check_resolution, tissue_of, write_patches
 from spatialsig.pp._segmentation import tissue_fraction
 from spatialsig.pp._tiles import TOOLS, read_tiles, resolution_of
 from spatialsig.slide.added import check_added
@@ -166,12 +167,6 @@ def _spec(
     level, resample = level_read(slide, image_key, size_l0=size, out_px=patch_px)
     return PatchSpec(
         image_key=image_key, patch_px=patch_px, um_per_px=size * scan / patch_px, size_l0=size,
-        stride_l0=_stride(origins, size), image_um_per_px=scan, min_tissue=min_tissue or 0.0, level=level,
+        stride_l0=smallest_step(origins, size), image_um_per_px=scan, min_tissue=min_tissue or 0.0, level=level,
         resample=resample,
     )  # fmt: skip
-
-
-def _stride(origins: NDArray[np.int64], size: int) -> int:
-    """Smallest step between neighbouring rows or columns; the size of a patch where there is one of each."""
-    steps = np.concatenate([np.diff(np.unique(origins[:, axis])) for axis in (0, 1)])
-    return int(steps[steps > TOLERANCE_PX].min(initial=size)) if len(steps) else size

@@ -2,7 +2,7 @@
 
 Editors and other software can write there too, so the records of a slide are checked when it is opened.
 
-Floor 4, above train. Used by 10 modules of inference, io, labels, pl, pp, slide, tl.
+Floor 4, above train. Used by 12 modules of inference, io, labels, pl, pp, slide, tl.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Rows of tables that describe patches, whoever made the tables: found by id or by place, never by their order.
 
-Floor 4, above train. Used by 15 modules of atlas, evaluation, inference, io, pl, pp, referee, report, slide.
+Floor 4, above train. Used by 16 modules of atlas, evaluation, inference, io, pl, pp, referee, report, slide.
 """
 
 from __future__ import annotations

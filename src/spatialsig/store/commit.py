@@ -3,7 +3,7 @@
 Everything is written into a sibling directory first, flushed, and renamed into place. While elements are swapped the
 root carries no consolidated metadata, so that what a reader sees always fits what lies on disk.
 
-Floor 1, above the ground floor. Used by io/_anndata, io/_elements, io/_he, io/_store, io/_xenium, slide/slides.
+Floor 1, above the ground floor. Used by 7 modules of io, slide.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Metadata of the root of a store: read, replaced so that they always fit their checksums, and the elements they list.
 
-Floor 1, above the ground floor. Used by 21 modules of cli, cohort, evaluation, io, pp, slide, store, whole_slides.
+Floor 1, above the ground floor. Used by 22 modules of cli, cohort, evaluation, io, pl, pp, slide, store, whole_slides.
 """
 
 from __future__ import annotations

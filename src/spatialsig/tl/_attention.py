@@ -24,6 +24,7 @@ from spatialsig.data.passes import ahead
 from spatialsig.errors import InputError
 from spatialsig.inference.deletion import Deletion
 from spatialsig.inference.inputs import AHEAD, ModelInputs, inputs_name
+from spatialsig.inference.modalities import ModalityShares
 from spatialsig.inference.provenance import why_absent
 from spatialsig.inference.rasters import Raster
 from spatialsig.models.ensemble import SignatureModel, members_of, placed, weights_hash
@@ -122,6 +123,9 @@ def attention(
     the score falls, in its units, when the fifth of the places that adds most is made blank glass), ``drop_random`` (the same of as
     many places at random, the mean of three draws), ``drop_se`` (standard error of the difference over patches) and
     ``share_faithful`` (patches of which the first is larger). For ``"rollout"``, which has no sign, by how much scores change.
+    ``share_image`` and ``share_expression`` say what the prediction as a whole comes from, and add up to 1: with ``use_rep``, the part of its
+    variance over the patches that goes [4]_ with the Shapley value [5]_ of the image, and of the embedding, each taken away by putting
+    those of other patches in its place; without it, 1 and 0. NaN where a score does not vary.
 
     Writes ``images[key_added]``, float32 ``(c, y, x)``: one channel per signature (one named ``"attention"``
     for ``"rollout"``, where a patch adds up to 1), one pixel per cell, with the transformations of the H&E, over the
@@ -146,6 +150,10 @@ def attention(
     .. [3] Samek W, Binder A, Montavon G, Lapuschkin S, Müller KR. Evaluating the visualization of what a deep neural network has
        learned. IEEE Transactions on Neural Networks and Learning Systems 28, 2660-2673 (2017).
        https://doi.org/10.1109/TNNLS.2016.2599820
+    .. [4] Shorrocks AF. Inequality decomposition by factor components. Econometrica 50, 193-211 (1982).
+       https://doi.org/10.2307/1912537
+    .. [5] Lundberg SM, Lee SI. A unified approach to interpreting model predictions. Advances in Neural Information Processing Systems 30
+       (2017). https://doi.org/10.48550/arXiv.1705.07874
 
     Examples
     --------
@@ -181,15 +189,18 @@ def _draw(
         cell_l0=shown.spec.size_l0 * asked.cell_px / shown.spec.patch_px,
         cells=-(-shown.spec.patch_px // asked.cell_px),
     )
+    source = shown.source(rows)
     deletion = Deletion(model, asked.columns, cell_px=asked.cell_px, seed=SEED)
+    shares = ModalityShares(model, asked.columns, source, ae, seed=SEED)
     with placed(model, device), progress_bar(f"attention {slide.name}", total=len(rows), unit="patch") as bar:
-        for batch, images in ahead(in_batches(shown.source(rows), BATCH), depth=AHEAD):
+        for batch, images in ahead(in_batches(source, BATCH), depth=AHEAD):
             code = None if ae is None else ae[batch]
             maps = _maps(model, images, code, asked)
             raster.add(batch, maps)
             deletion.add(images, code, maps)
+            shares.add(images, code)
             bar.advance(len(batch))
-    faithful = deletion.table(slide.name)
+    faithful = deletion.table(slide.name).assign(**shares.table())
     made = {
         "method": asked.method,
         "baseline": asked.baseline,

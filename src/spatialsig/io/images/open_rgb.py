@@ -1,6 +1,6 @@
 """H&E files of every format opened as windows of RGB pixels.
 
-Floor 7, above evaluation. Used by 10 modules of io, pipeline, whole_slides.
+Floor 7, above evaluation. Used by 11 modules of io, pipeline, whole_slides.
 """
 
 from __future__ import annotations

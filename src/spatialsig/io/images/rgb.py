@@ -1,6 +1,6 @@
 """Windows of 8-bit RGB from an array of whatever kind a file holds; what cannot be converted surely is refused.
 
-Floor 7, above evaluation. Used by 7 modules of io.
+Floor 7, above evaluation. Used by 8 modules of io.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Scores of the patches of a slide in the order of its patches, and pairs of measured and predicted ones.
 
-Floor 7, above evaluation. Used by 9 modules of pl, report.
+Floor 7, above evaluation. Used by 10 modules of pl, report.
 """
 
 from __future__ import annotations
