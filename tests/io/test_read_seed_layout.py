@@ -164,6 +164,11 @@ def _all(folder: Path, kind: str) -> None:
     shutil.rmtree(folder / kind)
 
 
+def _pictures(folder: Path, width: int, height: int) -> None:
+    for picture in (folder / "patches").iterdir():
+        Image.new("RGB", (width, height)).save(picture)
+
+
 SCORES = ("Immune_T", "Immune_B", "Pericyte", "SmoothMuscle", "Fibroblast", "Proliferation")
 DAMAGES: dict[str, tuple[Callable[[Path], object], type[SpatialsigError], str]] = {
     "no table": (lambda f: (f / "labels.csv").unlink(), FileMissingError, r"missing \['.*labels\.csv'\].*`labels=`"),
@@ -198,6 +203,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], type[SpatialsigError], str]] 
     "a picture of text": (lambda f: _first(f, "patches").write_text("no"), InputError, r"png' is no picture that can be read"),
     "a picture of another size": (lambda f: Image.new("RGB", (20, 20)).save(_first(f, "patches")), InputError, r"has 20 x 20 px \(y, x\); wanted squares of one size"),
     "an oblong picture": (lambda f: Image.new("RGB", (28, 20)).save(_first(f, "patches")), InputError, r"has 20 x 28 px"),
+    "oblong pictures": (lambda f: _pictures(f, 28, 20), InputError, r"has 20 x 28 px .*wanted squares"),
+    "pictures finer than the slide": (lambda f: _pictures(f, 60, 60), InputError, r"has 60 x 60 px .*of at most the 56 px of the slide"),
     "half a picture": (lambda f: _first(f, "patches").write_bytes(_first(f, "patches").read_bytes()[:200]), InputError, r"image '.*png'"),
     "a gray picture": (lambda f: Image.new("L", (28, 28)).save(_first(f, "patches")), InputError, "a gray image has no stain colours"),
 }  # fmt: skip
