@@ -1,6 +1,6 @@
 """What commands on a cohort share: some of its slides, and several of them worked on at once.
 
-Floor 12, above pipeline, referee, whole_slides. Used by cli/options, cli/predict_command, cli/slide_commands, cli.
+Floor 12, above pipeline, referee, whole_slides. Used by 5 modules of cli.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ from spatialsig.cli.options import (
     prepare,
     slides_at,
 )
+from spatialsig.cli.seed_files import import_seed_layout, is_seed_layout
 from spatialsig.errors import InputError, SpatialsigWarning, StoreError
 
 if TYPE_CHECKING:
@@ -120,8 +121,8 @@ def import_(
         if cohort.failures:
             raise typer.Exit(1)
         return
-    if _is_seed_layout(source):
-        _import_seed_layout(
+    if is_seed_layout(source):
+        import_seed_layout(
             source, out, um_per_px, others=(he_image, he_alignment), only=sample, patient=patient, overwrite=overwrite
         )
         return
@@ -137,38 +138,6 @@ def import_(
         io.read_xenium(source, he_image=he_image, he_alignment=he_alignment, **single)  # type: ignore[arg-type]
         pp.filter_cells(out, min_counts=min_counts, min_genes=min_genes)
     typer.echo(f"store: {out}")
-
-
-def _is_seed_layout(source: Path) -> bool:
-    """Whether a folder holds the prototype's table of labels, and no bundle."""
-    from spatialsig._known import what_is
-    from spatialsig.io._seed_files import LABELS
-
-    return source.is_dir() and (source / LABELS).is_file() and not what_is(source)
-
-
-def _import_seed_layout(
-    source: Path, out: Path, um_per_px: float | None, *, others: tuple[Path | None, ...], only: str | None,
-    patient: str | None, overwrite: bool,
-) -> None:  # fmt: skip
-    """Read every slide of the prototype's files, or those that are chosen, into a store each."""
-    from spatialsig import io
-    from spatialsig.io._cohort import check_samples
-    from spatialsig.io._seed_files import LABELS, read_labels
-
-    if um_per_px is None or any(others):
-        msg = (
-            f"{source} holds files of the prototype, whose pictures are its patches: leave `he_image` and `he_alignment` out, and give the "
-            "µm of a px of the slide, which the files do not say, as `--um-per-px`."
-        )
-        raise InputError(msg)
-    samples = read_labels(source / LABELS).slides if only is None else [only]
-    check_samples(samples, where=repr(str(source / LABELS)))
-    for sample in choose(samples):
-        store = out / f"{sample}.zarr"
-        out.mkdir(parents=True, exist_ok=True)
-        io.read_seed_layout(source, um_per_px=um_per_px, sample=sample, patient=patient, out=store, overwrite=overwrite)
-        typer.echo(f"store: {store}")
 
 
 def split(

@@ -1,6 +1,6 @@
 """Tables that list slides, read and checked.
 
-Floor 7, above evaluation. Used by 8 modules of cli, cohort, io, pipeline, whole_slides.
+Floor 7, above evaluation. Used by 9 modules of cli, cohort, io, pipeline, whole_slides.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A slide made of the files of the prototype: patches, labels, embeddings and pictures.
 
-Floor 7, above evaluation. Called as sp.io.read_seed_layout; used by cli/slide_commands.
+Floor 7, above evaluation. Called as sp.io.read_seed_layout; used by cli/seed_files.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The prototype's files: how they are named, what they say of a slide, and its picture put together of those of the patches.
 
-Floor 7, above evaluation. Used by cli/slide_commands, io/_read_seed_layout, io/_seed_layout.
+Floor 7, above evaluation. Used by cli/seed_files, io/_read_seed_layout, io/_seed_layout.
 """
 
 from __future__ import annotations
