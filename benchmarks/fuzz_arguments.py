@@ -68,12 +68,18 @@ class NoVitessce:
     SpatialDataWrapper = dict
 
     class VitessceConfig:
-        """A configuration that nothing shows."""
+        """A configuration that nothing shows, of one data set."""
 
-        @staticmethod
-        def from_dict(config: dict[str, Any]) -> dict[str, Any]:
-            """The configuration itself."""
-            return config
+        def __init__(self) -> None:
+            self.config = {"datasets": [self]}
+
+        @classmethod
+        def from_dict(cls, _config: dict[str, Any]) -> NoVitessce.VitessceConfig:
+            """Another one."""
+            return cls()
+
+        def add_object(self, _wrapper: object) -> None:
+            """Add nothing."""
 
 
 class Study:
