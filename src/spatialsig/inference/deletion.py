@@ -5,7 +5,7 @@ Floor 5, above slide. Used by tl/_attention.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -94,3 +94,8 @@ class Deletion:
         places = chosen.reshape(values.shape).repeat(self.cell_px, axis=1).repeat(self.cell_px, axis=2)
         height, width = images.shape[2:]
         return np.where(places[:, None, :height, :width], np.uint8(GLASS), images)
+
+
+def recorded(table: pd.DataFrame) -> dict[str, list[Any]]:
+    """Columns of a table as a store keeps them: None in place of NaN, which JSON does not know."""
+    return table.astype(object).where(table.notna(), None).to_dict("list")  # type: ignore[return-value]
