@@ -16,7 +16,7 @@ OUT ?= demo
 comma := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow coverage screen lint heads notebooks docs bench-demo bench-her2st bench-qc-alignment bench-import bench-import-counts bench-render bench-fuzz-bundle bench-fuzz-arguments bench-patch-reads bench-patch-scaling bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology bench-pretraining bench-leak bench-seed-parity soak-store soak-training bench-bitflips bench-layout bench-conformal bench-whole-slide bench-predict-files bench-traps bench-intervals bench-ceiling bench-vit-speed bench-ladder bench-ladder-1um bench-signs bench-report bench-referee bench-walks bench-lineage bench-memory bench-busy bench-run-kills bench-cluster bench-answers bench-capacity bench-damaged-models bench-cells bench-trust bench-power bench-atlas bench-faithful clean
+.PHONY: help demo test test-slow coverage screen lint heads notebooks docs bench-demo bench-her2st bench-hest bench-qc-alignment bench-import bench-import-counts bench-render bench-fuzz-bundle bench-fuzz-arguments bench-patch-reads bench-patch-scaling bench-loader bench-shuffle bench-aggregate bench-score bench-hvg bench-real-slides bench-autoencoder bench-biology bench-pretraining bench-leak bench-seed-parity soak-store soak-training bench-bitflips bench-layout bench-conformal bench-whole-slide bench-predict-files bench-traps bench-intervals bench-ceiling bench-vit-speed bench-ladder bench-ladder-1um bench-signs bench-report bench-referee bench-walks bench-lineage bench-memory bench-busy bench-run-kills bench-cluster bench-answers bench-capacity bench-damaged-models bench-cells bench-trust bench-power bench-atlas bench-faithful clean
 
 help:  ## show the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -75,6 +75,9 @@ bench-demo: $(VENV)/.package  ## the demo's labels and embedding against the kno
 bench-her2st: $(VENV)/.package  ## leave-one-patient-out on real breast tissue
 	$(PY) benchmarks/her2st.py
 	$(PY) benchmarks/her2st.py --normalize-stain --json benchmarks/results/her2st_one_stain.json
+
+bench-hest: $(VENV)/.package  ## HEST-Bench by its own protocol and a tuned one: DATA=folder ENCODER=name
+	$(PY) benchmarks/hest_bench.py $(DATA) --encoder $(ENCODER)
 
 bench-import: $(VENV)/.package  ## time and memory of importing an H&E, beside spatialdata-io
 	$(PY) benchmarks/import_he.py

@@ -106,6 +106,7 @@ class Study:
         sp.tl.aggregate_patches(slide, min_cells=3)
         self.model = sp.tl.train_vit(slide, size=TINY, max_epochs=1)
         sp.tl.predict(slide, self.model)
+        sp.tl.embed_patches(slide, self.model, key_added="features")
         sp.tl.attention(slide, self.model, signatures=["Immune_T"], patches=[0, 1], n_steps=2)
         sp.tl.signature_map(slide, self.model, stride_um=56.0)
         sp.tl.predict_cells(slide, self.model)
@@ -214,6 +215,7 @@ class Study:
             "tl.train_autoencoder": slide | {"signatures": "seed", "n_latent": 4, "hidden": (16,), "max_epochs": 1},
             "tl.train_cell_head": slide | {"model": self.model},
             "tl.train_ensemble": slide | {"n_members": 2} | fit,
+            "tl.train_probe": slide | {"features_key": "features"},
             "tl.train_vit": slide | fit,
             "tl.triage": slide | {"model": self.model, "error_rate": 0.5},
             "pl.alignment": slide,

@@ -56,6 +56,7 @@ READERS: dict[str, Callable[[sd.SpatialData, Path], object]] = {
     "pl.patches": lambda s, at: sp.pl.patches(s, SIGNATURE),
     "pl.scatter": lambda s, at: sp.pl.scatter(s, SIGNATURE, predictions_key="signatures"),
     "tl.train_vit": lambda s, at: sp.tl.train_vit(s, use_rep=None, test_fold=0, max_epochs=1),
+    "tl.train_probe": lambda s, at: sp.tl.train_probe(s, "signatures"),
 }
 
 

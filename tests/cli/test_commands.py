@@ -28,6 +28,7 @@ FUNCTIONS = {
     "train-ae": [sp.pp.highly_variable_genes, sp.tl.train_autoencoder, fit_autoencoder],
     "label": [sp.pp.make_patches, sp.tl.score_cells, sp.tl.aggregate_patches],
     "train": [sp.tl.train_vit, fit_vit],
+    "train-probe": [sp.tl.train_probe],
     "predict": [sp.tl.predict, sp.tl.predict_files],
     "evaluate": [sp.tl.evaluate],
     "referee": [sp.tl.referee],

@@ -12,7 +12,7 @@ import torch
 import spatialsig as sp
 from spatialsig.data.features import FeatureSource
 from spatialsig.inference import stacking, vit
-from spatialsig.inference.stacking import HALVES, HeldOut, _folds, _halves, blocks, learn_shares
+from spatialsig.inference.stacking import HALVES, HeldOut, _halves, blocks, folds_to_hold_out, learn_shares
 from spatialsig.inference.training_set import LabelledPatches
 from spatialsig.models import SignatureViT
 from spatialsig.nn.stacking import PARTS
@@ -105,9 +105,9 @@ def test_a_half_that_would_teach_nothing_is_cut_otherwise() -> None:
 
 
 def test_folds_of_the_regression_are_patients_or_blocks() -> None:
-    assert set(_folds([patches("A", 30), patches("B", 30), patches("A", 5)])[-5:]) == {0}
-    assert len(set(_folds([patches("A", 100)]))) == stacking.N_BLOCKS
-    assert len(set(_folds([patches("A", 100), patches("A", 80)]))) == stacking.N_BLOCKS
+    assert set(folds_to_hold_out([patches("A", 30), patches("B", 30), patches("A", 5)])[-5:]) == {0}
+    assert len(set(folds_to_hold_out([patches("A", 100)]))) == stacking.N_BLOCKS
+    assert len(set(folds_to_hold_out([patches("A", 100), patches("A", 80)]))) == stacking.N_BLOCKS
 
 
 def test_blocks_are_compact_and_equal() -> None:

@@ -336,3 +336,13 @@ def test_numbers_for_people(value, shown):
 def test_a_scorer_of_the_user_goes_by_its_name():
     said = methods_section._labels({"names": ["A", "B"], "method": "my_score"}, {"stat": "mean", "min_cells": 3})
     assert said.startswith("2 gene signatures were scored in every cell (my_score). The label of a patch is the mean")
+
+
+@pytest.mark.parametrize(("head", "wanted"), [("ridge", "a ridge regression"), ("mlp", "a small network")])
+def test_a_probe_is_told_by_its_head(head, wanted):
+    run = {"probe": {"head": head}, "training_samples": ["A", "B"], "seed": 0}
+    text = methods_section._image_model({"config": {"net": {"backbone": "table:uni", "fusion": "none"}}, "run": run})
+    assert text == (
+        f"The image model, {wanted} on principal components of features of the backbone table:uni, was trained in one step on 2 slides "
+        "(seed 0)."
+    )

@@ -211,6 +211,7 @@ LEARNS: dict[str, dict[str, Any]] = {
     "tl.train_vit": {},
     "tl.train_cell_head": {"model": UNTRAINED},
     "tl.train_ensemble": {},
+    "tl.train_probe": {"features_key": "features"},
     "tl.baselines": {},
     "tl.embedding_leak": {},
     "tl.power": {},

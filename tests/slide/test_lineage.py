@@ -214,6 +214,7 @@ READERS: dict[str, tuple[set[str], Reader]] = {
         {"labels", "features", "patches"},
         lambda s, m, p: sp.tl.train_vit(s, backbone="table:features", max_epochs=1, use_rep=None),
     ),
+    "train_probe": ({"labels", "features", "patches"}, lambda s, m, p: sp.tl.train_probe(s, "features")),
     "evaluate": ({"labels", "patches", "stain"}, lambda s, m, p: sp.tl.evaluate(s, m["vit"])),
     "baselines": ({"labels", "patches", "stain"}, lambda s, m, p: sp.tl.baselines(s)),
     "calibrate": (

@@ -8,6 +8,7 @@ import pytest
 from spatialdata import SpatialData
 from tests.quick import all_of
 from tests.slide.test_each import CALLS, assert_same, contents
+from torch import Tensor
 
 import spatialsig as sp
 from spatialsig.errors import KeyMissingError
@@ -16,6 +17,12 @@ from spatialsig.slide.slides import Stores
 
 TAKES_IMAGES = {"pp.find_tissue", "pp.make_patches", "pp.qc_patches", "pp.normalize_stain", "tl.embed_patches", "tl.predict", "tl.attention", "tl.signature_map", "pp.find_nuclei"}  # fmt: skip
 SMALL = sp.ViTConfig(dim=16, depth=1, heads=2, mlp_dim=16, stem=(4, 4), stem_blocks=(0, 0))
+
+
+def _mean_colour(x: Tensor) -> Tensor:
+    return x.mean(dim=(2, 3))
+
+
 MORE: dict[str, Callable[[sp.Cohort, Path], object]] = {
     "pp.split": lambda c, _: sp.pp.split(c, n_folds=2),
     "tl.train_autoencoder": lambda c, _: (
@@ -25,6 +32,7 @@ MORE: dict[str, Callable[[sp.Cohort, Path], object]] = {
     "tl.train_ensemble": lambda c, _: (
         sp.tl.train_ensemble(c, n_members=2, use_rep=None, size=SMALL, max_epochs=1).members[1].run["training_samples"]
     ),
+    "tl.train_probe": lambda c, _: sp.tl.train_probe(c, backbone=_mean_colour).run["training_samples"],
     "tl.cross_validate": lambda c, place: sp.tl.cross_validate(
         c, run_dir=place, use_rep=None, size=SMALL, max_epochs=1
     ),

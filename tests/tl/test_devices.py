@@ -48,6 +48,7 @@ USES: dict[str, Callable[..., Any]] = {
 }
 BY_SETTING: dict[str, Callable[..., Any]] = {
     "train_vit": lambda s, *_: sp.tl.train_vit(s, size=TINY, use_rep=None, max_epochs=1),
+    "train_probe": lambda s, *_: sp.tl.train_probe(s, "features"),
     "train_autoencoder": lambda s, *_: sp.tl.train_autoencoder(s, signatures="seed", n_latent=2, hidden=(4,), max_epochs=1),
     "pretrain_vit": lambda s, *_: sp.tl.pretrain_vit(s, size=TINY, max_epochs=1),
     "model.predict": lambda _, m, __: m.predict(np.zeros((1, 3, 28, 28), np.uint8)),

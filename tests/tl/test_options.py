@@ -23,6 +23,7 @@ def functions(run_dir: Path) -> dict[str, Any]:
         ),
         "train_autoencoder": lambda **options: sp.tl.train_autoencoder(NOWHERE, **options),
         "pretrain_vit": lambda **options: sp.tl.pretrain_vit(NOWHERE, **options),
+        "train_probe": lambda **options: sp.tl.train_probe(NOWHERE, "features", head="mlp", **options),
     }
 
 

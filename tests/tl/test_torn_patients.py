@@ -19,6 +19,7 @@ USES: dict[str, Use] = {
     "train_vit": lambda cohort, _, __: sp.tl.train_vit(cohort, test_fold=0, use_rep=None),
     "train_vit chosen": lambda cohort, _, __: sp.tl.train_vit(cohort, test_fold=None, validation_fold=1, use_rep=None),
     "train_vit inner": lambda cohort, _, __: sp.tl.train_vit(cohort, test_fold=2, inner_fold=0, use_rep=None),
+    "train_probe": lambda cohort, _, __: sp.tl.train_probe(cohort, "features"),
     "cross_validate": lambda cohort, _, place: sp.tl.cross_validate(cohort, run_dir=place / "cv", use_rep=None),
     "evaluate": lambda cohort, model, _: sp.tl.evaluate(cohort, model),
     "baselines": lambda cohort, _, __: sp.tl.baselines(cohort, test_fold=1),

@@ -55,6 +55,7 @@ for name, command, panel in (
     ("embed", slide_by_slide(model_commands.embed), STEPS),
     ("label", slide_by_slide(slide_commands.label), STEPS),
     ("train", model_commands.train, STEPS),
+    ("train-probe", model_commands.train_probe, STEPS),
     ("predict", slide_by_slide(predict_command.predict), STEPS),
     ("map", slide_by_slide(map_commands.draw_map), STEPS),
     ("nuclei", slide_by_slide(map_commands.nuclei), STEPS),

@@ -1,4 +1,4 @@
-"""Commands on models: train, embed.
+"""Commands on models: train, train-probe, embed.
 
 Floor 12, above pipeline, referee, whole_slides. Used by 4 modules of cli.
 """
@@ -116,5 +116,47 @@ def train(
     if no_embedding:
         options |= {"use_rep": None, "fusion": "none"}
     model = tl.train_vit(slides_at(stores), test_fold=held_out(test_fold, all_slides=all_slides), seed=seed, **options)
+    model.save(out, overwrite=overwrite)
+    typer.echo(f"model: {out}")
+
+
+def train_probe(
+    stores: Slides,
+    out: ModelOut,
+    features_key: Annotated[
+        str | None, typer.Option(help="Table of features of the patches; without it, `--set backbone=NAME`.")
+    ] = None,
+    head: Annotated[str | None, typer.Option(help="ridge (default) or mlp.")] = None,
+    n_components: Annotated[int | None, typer.Option(help="Principal components, 256 by default.")] = None,
+    penalty: Annotated[
+        float | None, typer.Option(help="Ridge penalty per patch; chosen on inner folds by default.")
+    ] = None,
+    test_fold: TestFold = 0,
+    seed: Seed = 0,
+    further: Further = None,
+    *,
+    all_slides: AllSlides = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fit a ridge regression, or a small network, on the features of a frozen encoder."""
+    from spatialsig import tl
+    from spatialsig.models.directory import check_model_target
+    from spatialsig.train import fit_vit
+
+    prepare(quiet=quiet)
+    check_model_target(out, overwrite=overwrite)
+    options = keywords(
+        further,
+        tl.train_probe,
+        fit_vit,
+        own=("test_fold", "seed"),
+        features_key=features_key,
+        head=head,
+        n_components=n_components,
+        penalty=penalty,
+    )
+    fold = held_out(test_fold, all_slides=all_slides)
+    model = tl.train_probe(slides_at(stores), test_fold=fold, seed=seed, **options)
     model.save(out, overwrite=overwrite)
     typer.echo(f"model: {out}")

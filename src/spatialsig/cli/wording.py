@@ -23,7 +23,7 @@ COMMAND_OF = {
     "io.read_xenium": "import", "io.read_atera": "import", "io.read_he": "import", "io.read_seed_layout": "import", "pp.filter_cells": "import", "pp.split": "split",
     "pp.highly_variable_genes": "train-ae", "tl.train_autoencoder": "train-ae", "tl.embed_cells": "embed",
     "pp.make_patches": "label", "pp.assign_cells": "label", "pp.normalize_stain": "label --normalize-stain",
-    "tl.score_cells": "label", "tl.aggregate_patches": "label", "tl.train_vit": "train", "tl.predict": "predict", "tl.predict_files": "predict",
+    "tl.score_cells": "label", "tl.aggregate_patches": "label", "tl.train_vit": "train", "tl.train_probe": "train-probe", "tl.predict": "predict", "tl.predict_files": "predict",
     "tl.signature_map": "map", "tl.triage": "triage", "pl.vitessce": "vitessce",
     "tl.evaluate": "evaluate", "tl.referee": "referee", "tl.power": "power", "tl.scales": "scales",
     "io.repair": "repair", "io.optimize": "optimize", "io.verify": "verify", "io.status": "status", "tl.predict_cells": "cells",

@@ -1,6 +1,6 @@
 """Features of patches in place of their pixels: from a table, or from a network that does not learn.
 
-Floor 2, above geometry, nn, signatures, stats, store. Used by 11 modules of evaluation, inference, maps, tl, train.
+Floor 2, above geometry, nn, signatures, stats, store. Used by 12 modules of evaluation, inference, maps, tl, train.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Weights of expression, image and network in the final score, learned on patches that none of them was fitted to.
 
-Floor 5, above slide. Used by inference/vit, tl/_ensemble.
+Floor 5, above slide. Used by inference/probe, inference/vit, tl/_ensemble.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def stack(model: SignatureViT, training_set: TrainingSet, fit: Fit, *, seed: int
     embedding = np.concatenate([p.embedding for p in train])
     codes = (embedding.astype(np.float64) - model.ae_mean) / model.ae_std
     targets = (np.concatenate([p.targets for p in train]) - model.target_mean) / model.target_std
-    ridge = fit_expression_ridge(codes, targets, _folds(train), seed=seed)
+    ridge = fit_expression_ridge(codes, targets, folds_to_hold_out(train), seed=seed)
     image, fused = _by_halves(model, training_set, half, fit)
     held_out = HeldOut(
         np.stack([ridge.held_out, image, fused]),
@@ -165,7 +165,7 @@ def _scores(model: SignatureViT, patches: LabelledPatches) -> tuple[NDArray[np.f
     return alone, fused
 
 
-def _folds(train: list[LabelledPatches]) -> NDArray[np.int64]:
+def folds_to_hold_out(train: Sequence[LabelledPatches]) -> NDArray[np.int64]:
     """Fold of every training patch: its patient where there are several, else its block of neighbours."""
     patients = sorted({p.patient for p in train})
     if len(patients) > 1:

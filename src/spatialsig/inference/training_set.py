@@ -1,6 +1,6 @@
 """Training sets of image models: labelled patches of every slide with their pixels, embeddings and weights.
 
-Floor 5, above slide. Used by inference/domain, inference/stacking, inference/tuning, inference/vit.
+Floor 5, above slide. Used by inference/domain, inference/probe, inference/stacking, inference/tuning, inference/vit.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Tuning of an image network: its head alone, low-rank additions, or all of it.
 
-Floor 5, above slide. Used by inference/vit.
+Floor 5, above slide. Used by inference/probe, inference/vit, tl/_probe.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from spatialsig.train import fit_vit
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     import pandas as pd
     from torch import nn
 
     from spatialsig.inference.training_set import LabelledPatches, TrainingSet
     from spatialsig.models import SignatureViT
+    from spatialsig.nn.external import TableBackbone
 
 FROZEN, LORA, FULL = "frozen", "lora", "full"
 TUNES = (FROZEN, LORA, FULL)
@@ -134,12 +135,10 @@ def fit_tuned(
     """
     train, held_out = training_set.train, training_set.held_out
     # another fit may start from the same network
-    network = tuning.network if tuning.tune == FROZEN else copy.deepcopy(tuning.network)
-    if tuning.table is not None:
-        network = table_backbone(tuning.table, train[0].source.features.shape[1])  # type: ignore[union-attr]
-    elif tuning.tune == FROZEN and network is not None:
-        network = table_backbone(_CACHED, int(network.num_features))  # type: ignore[arg-type]
-    elif tuning.tune == LORA and network is not None:
+    network: nn.Module | None = reader_of(tuning, train)
+    if network is None:
+        network = copy.deepcopy(tuning.network)
+    if tuning.tune == LORA and network is not None:
         add_lora(network, **tuning.lora)
     if network is not None:
         options["backbone"] = network
@@ -154,8 +153,16 @@ def fit_tuned(
     if tuning.tune == LORA:
         merge_lora(model.net)
     if whole and tuning.tune == FROZEN and tuning.network is not None:
-        _put_in_front(model, tuning.network)
+        put_in_front(model, tuning.network)
     return model, history
+
+
+def reader_of(tuning: Tuning, train: Sequence[LabelledPatches]) -> TableBackbone | None:
+    """What takes the place of the network while a head learns from features; None where pixels are read."""
+    if tuning.table is None and (tuning.tune != FROZEN or tuning.network is None):
+        return None
+    width = train[0].source.features.shape[1]  # type: ignore[union-attr]
+    return table_backbone(_CACHED if tuning.table is None else tuning.table, width)
 
 
 def _network_for(tuning: Tuning, training_set: TrainingSet) -> nn.Module | None:
@@ -198,7 +205,7 @@ def _by_features(patches: list[LabelledPatches], network: nn.Module) -> list[Lab
     ]
 
 
-def _put_in_front(model: SignatureViT, network: nn.Module) -> None:
+def put_in_front(model: SignatureViT, network: nn.Module) -> None:
     """Put the network whose features the head has learned from in front of it."""
     spec = VIT if isinstance(network, ViT) else str(network.spec)
     model.config = model.net.config = replace(model.config, backbone=spec)

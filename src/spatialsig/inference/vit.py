@@ -1,6 +1,6 @@
 """Training of the image model from labelled patches of slides.
 
-Floor 5, above slide. Used by 7 modules of evaluation, pipeline, tl.
+Floor 5, above slide. Used by 9 modules of evaluation, inference, pipeline, tl.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from spatialsig.inference.tuning import Tuning
     from spatialsig.models import SignatureViT
     from spatialsig.slide.slides import Data
+
+    Fit = Callable[[Tuning, TrainingSet, "VitOptions"], tuple[SignatureViT, pd.DataFrame | None]]
 
 BATCH_SIZES = (8, 128)  # smallest and largest default
 STEPS_PER_EPOCH = 300  # few patches teach more in many small steps (docs/adr/0012)
@@ -115,8 +117,12 @@ class VitOptions:
 _NAMES = tuple(f.name for f in fields(VitOptions) if f.name != "fit")
 
 
-def train_signature_vit(data: Data, options: VitOptions) -> SignatureViT:
-    """Train an image model; all options are checked before the first slide is opened."""
+def train_signature_vit(data: Data, options: VitOptions, fit: Fit | None = None) -> SignatureViT:
+    """Train an image model; all options are checked before the first slide is opened.
+
+    ``fit`` makes the model from what :func:`spatialsig.inference.tuning.as_seen` gives, and its losses per epoch where
+    there are epochs; None trains the network by gradient descent.
+    """
     choose_device(None)  # which checks that it is there
     tables, folds = options.tables, options.folds
     tuning = plan_tuning(
@@ -138,16 +144,17 @@ def train_signature_vit(data: Data, options: VitOptions) -> SignatureViT:
     _warn_of_left_out(training_set)
     _warn_of_shared_genes(training_set, options.use_rep)
     seen = as_seen(tuning, training_set)
-    model, history = _fitted(tuning, seen, options)
+    model, history = (fit_by_descent if fit is None else fit)(tuning, seen, options)
     model.run |= {"test_fold": folds.test, "validation_fold": folds.validation, "inner_fold": folds.inner}
     model.run |= {SAMPLES: training_set.samples, "use_rep": options.use_rep, "seed": options.seed}
-    model.run |= {"history": history.to_dict("list"), "targets_key": tables.targets_key, "weights": options.weights}
+    model.run |= {} if history is None else {"history": history.to_dict("list")}
+    model.run |= {"targets_key": tables.targets_key, "weights": options.weights}
     model.run |= {"tune": tuning.tune, INPUTS: training_set.inputs}
     model.run |= {FOLDS_OF: training_set.folds, PATIENTS: patients_of(data, training_set.samples)}
     model.run |= {HELD_OUT_SEEN: looked_at} if looked_at else {}
     model.run |= {LEFT_OUT: training_set.left_out} if training_set.left_out else {}
     if options.stacking and model.uses_expression and options.size != SEED:
-        stack(model, seen, lambda half, k: _fitted(tuning, half, options, part=k)[0], seed=options.seed)
+        stack(model, seen, lambda half, k: fit_by_descent(tuning, half, options, part=k)[0], seed=options.seed)
     model.domain = learn_domain(model, training_set.train, seen.train)
     return model
 
@@ -168,7 +175,7 @@ def training_rep(
     return chosen_rep(data, use_rep, table_key=signatures_key, where=all)
 
 
-def _fitted(
+def fit_by_descent(
     tuning: Tuning, training_set: TrainingSet, options: VitOptions, *, part: int | None = None
 ) -> tuple[SignatureViT, pd.DataFrame]:
     """Model of a training set, or of a part of it, whose run has a directory of its own."""

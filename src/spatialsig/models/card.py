@@ -2,7 +2,7 @@
 
 The card lies outside the checksums of the directory, since it is there to be edited; one that was edited is never written over.
 
-Floor 2, above geometry, nn, signatures, stats, store. Used by 6 modules of models, pipeline, tl.
+Floor 2, above geometry, nn, signatures, stats, store. Used by 7 modules of models, pipeline, report, tl.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ _METHODS = {  # method of an evaluation -> what the card calls it
     "neighbours": "measured labels of the neighbours",
     "train_mean": "mean of the training labels",
 }
+PROBE_HEADS = {"ridge": "ridge regression", "mlp": "small network"}
 _MARK = "<!-- as spatialsig wrote it: "
 _WHAT = {
     "SignatureViT": "predicts scores of gene signatures from patches of an H&E",
@@ -152,6 +153,8 @@ def _facts(model: Any) -> dict[str, object]:
     if hasattr(model, "uses_expression"):
         facts["expression"] = "optional, as an embedding of cells" if model.uses_expression else "not used"
         facts["intervals"] = _intervals(model)
+    if head := model.run.get("probe", {}).get("head"):
+        facts["head"] = f"{PROBE_HEADS.get(head, head)} on principal components of features of a frozen encoder"
     if len(members) > 1:
         facts["members"] = len(members)
     if hasattr(model, "n_latent"):

@@ -1,6 +1,6 @@
 """An image network that has seen many patches and no label yet.
 
-Floor 2, above geometry, nn, signatures, stats, store. Called as sp.models.PretrainedViT; used by 6 modules of 4 rooms.
+Floor 2, above geometry, nn, signatures, stats, store. Called as sp.models.PretrainedViT; used by 7 modules of 4 rooms.
 """
 
 from __future__ import annotations

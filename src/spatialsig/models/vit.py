@@ -1,6 +1,6 @@
 """A trained signature model: network, signatures, scalers and the scale of its patches in one object.
 
-Floor 2, above geometry, nn, signatures, stats, store. Called as sp.models.SignatureViT; used by 18 modules of 6 rooms.
+Floor 2, above geometry, nn, signatures, stats, store. Called as sp.models.SignatureViT; used by 20 modules of 6 rooms.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Networks that others made, as backbones with the interface of our own.
 
-Floor 1, above the ground floor. Used by models/lazyslide, models/vit, nn/backbones, nn/evaluating, nn/libraries.
+Floor 1, above the ground floor. Used by 7 modules of inference, models, nn.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The whole network: an H&E patch, and an expression embedding where there is one, to signature scores.
 
-Floor 1, above the ground floor. Used by 15 modules of inference, models, nn, tl, train.
+Floor 1, above the ground floor. Used by 16 modules of inference, models, nn, tl, train.
 """
 
 from __future__ import annotations

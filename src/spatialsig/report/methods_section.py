@@ -9,6 +9,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from spatialsig.models.card import PROBE_HEADS
 from spatialsig.report.results_section import count
 
 if TYPE_CHECKING:
@@ -115,6 +116,8 @@ def _image_model(model: Mapping[str, Any] | None) -> str:
     backbone = net.get("backbone", "vit")
     sizes = f"{vit.get('dim')} wide, {vit.get('depth')} blocks, {vit.get('heads')} heads" if vit else ""
     name = "a vision transformer" if backbone == "vit" else f"the backbone {backbone}"
+    if head := run.get("probe", {}).get("head"):
+        name = f"a {PROBE_HEADS.get(head, head)} on principal components of features of {name}"
     if members := model["config"].get("members"):
         name = f"an ensemble of {len(members)} models from different seeds whose predictions were averaged, each {name}"
     text = (
@@ -164,7 +167,7 @@ def _quality(measured: Mapping[str, Any] | None) -> str:
 
 def _training(run: Mapping[str, Any]) -> str:
     epochs = len(run.get("history", {}).get("epoch", []))
-    said = f"for {count(epochs, 'epoch')}" if epochs else "until it stopped"
+    said = f"for {count(epochs, 'epoch')}" if epochs else "in one step" if "probe" in run else "until it stopped"
     if run.get("training_samples"):
         said += f" on {count(len(run['training_samples']), 'slide')}"
     return said + (f" (seed {run['seed']})" if "seed" in run else "")

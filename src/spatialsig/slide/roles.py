@@ -1,6 +1,6 @@
 """Which slides of a cohort hold cells: functions on expression pass over those that are an H&E alone.
 
-Floor 4, above train. Used by 32 modules of cli, cohort, io, maps, pl, pp, referee, slide, tl.
+Floor 4, above train. Used by 33 modules of cli, cohort, io, maps, pl, pp, referee, slide, tl.
 """
 
 from __future__ import annotations

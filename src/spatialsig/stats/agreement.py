@@ -1,6 +1,6 @@
 """Correlation and error of predictions against measurements, one column at a time, and the best that noisy labels allow.
 
-Floor 1, above the ground floor. Used by 15 modules of evaluation, inference, maps, pl, referee, stats, tl, train.
+Floor 1, above the ground floor. Used by 16 modules of evaluation, inference, maps, pl, referee, stats, tl, train.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ._leak import embedding_leak
     from ._power import power
     from ._predict import predict
+    from ._probe import train_probe
     from ._scales import scales
     from ._score import score_cells
     from ._summary import compare_methods, summarise
@@ -68,6 +69,7 @@ __all__ = [
     "train_autoencoder",
     "train_cell_head",
     "train_ensemble",
+    "train_probe",
     "train_vit",
     "triage",
 ]
@@ -98,6 +100,7 @@ _of_this_room, _, _ = lazy_loader.attach(
         "_leak": ["embedding_leak"],
         "_power": ["power"],
         "_predict": ["predict"],
+        "_probe": ["train_probe"],
         "_scales": ["scales"],
         "_score": ["score_cells"],
         "_summary": ["compare_methods", "summarise"],

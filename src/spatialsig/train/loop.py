@@ -1,6 +1,6 @@
 """Fit of any module by a quiet Lightning trainer that resumes where it was stopped and ends on NaN.
 
-Floor 3, above data, models. Used by train/autoencoder, train/pretrain, train/rank, train/vit, train/vit_module.
+Floor 3, above data, models. Used by 6 modules of inference, train.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How a signature model is fitted: its settings, its untrained network, and the scales of scores and embeddings.
 
-Floor 3, above data, models. Used by pipeline/workload, train/vit, train/vit_module.
+Floor 3, above data, models. Used by inference/probe, pipeline/workload, train/vit, train/vit_module.
 """
 
 from __future__ import annotations
