@@ -115,6 +115,8 @@ def test_blocks_are_compact_and_equal() -> None:
     block = blocks(centres, 8)
     assert np.bincount(block).tolist() == [20] * 8
     assert max(np.ptp(centres[block == k], axis=0).max() for k in range(8)) < 800
+    assert sorted(blocks(centres[:5], 8)) == list(range(5))  # never an empty one
+    assert blocks(centres[:1], 8).tolist() == [0]
 
 
 SIZE = sp.ViTConfig(dim=16, depth=1, heads=2, mlp_dim=16, stem=(4, 4), stem_blocks=(0, 0))

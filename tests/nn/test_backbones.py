@@ -150,6 +150,8 @@ def test_registered_networks_are_built_by_name_and_others_cannot_be_saved() -> N
     check_can_be_saved(built.spec)
     with pytest.raises(InputError, match="is taken by another factory; registered: .'means'."):
         register_backbone("means", lambda: Means())
+    with pytest.raises(InputError, match=r"`factory='len'` of `sp.register_backbone` is called without arguments"):
+        register_backbone("length", len)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"no backbone is registered as 'other' \(registered: \['means'\]\)"):
         build_backbone("registered:other")
     with pytest.raises(

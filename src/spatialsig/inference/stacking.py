@@ -205,13 +205,13 @@ def _by_unit(train: list[LabelledPatches], units: list[str], *, seed: int) -> li
 
 
 def blocks(centres: NDArray[np.float64], n: int) -> NDArray[np.int64]:
-    """Block of every patch ``(len(centres),)``: at least ``n`` of equal size, each cut across its longer side."""
+    """Block of every patch ``(len(centres),)``: at least ``n`` of equal size where there are as many patches, each cut across its longer side."""
     parts = [np.arange(len(centres))]
-    while len(parts) < n:
+    while len(parts) < min(n, len(centres)):
         along = [
             part[np.argsort(centres[part][:, np.ptp(centres[part], axis=0).argmax()], kind="stable")] for part in parts
         ]
-        parts = [half for part in along for half in np.array_split(part, 2)]
+        parts = [half for part in along for half in np.array_split(part, 2) if len(half)]
     block = np.empty(len(centres), np.int64)
     for number, part in enumerate(parts):
         block[part] = number

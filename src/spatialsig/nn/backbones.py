@@ -178,11 +178,26 @@ def register_backbone(name: Key, factory: Callable[[], Any]) -> None:
     Raises
     ------
     InputError
-        If the name is taken.
+        If the name is taken, or ``factory`` needs arguments.
     """
+    _refuse_arguments(factory)
     if _FACTORIES.setdefault(name, factory) is not factory:
         msg = f"backbone name {name!r} is taken by another factory; registered: {sorted(_FACTORIES)}."
         raise InputError(msg)
+
+
+def _refuse_arguments(factory: Callable[[], Any]) -> None:
+    """Raise :class:`InputError` for what cannot build a network from nothing."""
+    try:
+        inspect.signature(factory).bind()
+    except TypeError as error:
+        msg = (
+            f"`factory={getattr(factory, '__name__', factory)!r}` of `sp.register_backbone` is called without arguments, and needs some "
+            f"({error}). Give a function that builds the network, such as `lambda: Network(width=64)`."
+        )
+        raise InputError(msg) from None
+    except ValueError:  # written in C: only a call would tell
+        pass
 
 
 def is_own(backbone: Any) -> bool:

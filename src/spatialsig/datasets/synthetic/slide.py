@@ -22,7 +22,7 @@ from spatialsig.datasets.synthetic.tissue.grow import Tissue, composition_shift,
 from spatialsig.datasets.synthetic.tissue.nuclei import Nuclei, draw_nuclei
 from spatialsig.errors import InputError
 
-Depth: TypeAlias = Annotated[float, Field(gt=0, le=10**6)]  # counts of a cell
+Depth: TypeAlias = Annotated[float, Field(ge=1e-3, le=10**6)]  # counts of a cell
 
 _MOST_HOLLOW = 0.6
 _STREAMS = ("frames", "tissue", "counts", "nuclei", "stain", "pixels", "files", "structures", "artefacts")
