@@ -25,7 +25,7 @@ from spatialsig.inference.linear_probe import PENALTIES
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 GENES = ["G0", "G1", "G2", "G3"]
-SIZES = {"A1": 90, "A2": 70, "B1": 110}  # patches of a sample
+SIZES = {"A1": 290, "A2": 270, "B1": 110}  # patches of a sample: the components of the first split are drawn, by a seed
 SPLITS = [(["A1", "A2"], ["B1"]), (["B1"], ["A1", "A2"])]
 
 
@@ -42,11 +42,11 @@ def bench() -> ModuleType:
 def planted() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Features of more columns than the protocol keeps, and counts that follow them, of every sample."""
     rng = np.random.default_rng(0)
-    loading = rng.normal(size=(5, 300))
+    loading = rng.normal(size=(5, 400))
     found = {}
     for name, n in SIZES.items():
         hidden = rng.normal(size=(n, 5))
-        features = (hidden @ loading + rng.normal(size=(n, 300))).astype(np.float32)
+        features = (hidden @ loading + rng.normal(size=(n, 400))).astype(np.float32)
         found[name] = features, rng.poisson(np.exp(1 + hidden[:, :4] / 2)).astype(np.float32)
     return found
 

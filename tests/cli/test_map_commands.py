@@ -1,4 +1,4 @@
-"""Commands below the size of a patch do what their functions do."""
+"""Commands below the size of a patch, and on features of patches, do what their functions do."""
 
 from pathlib import Path
 
@@ -50,3 +50,21 @@ def test_cells_are_predicted_judged_and_exported(tmp_path: Path) -> None:
     assert {"cell", "20 um"} == set(pd.read_csv(tmp_path / "cells.csv")["scale"])
     assert len(pd.read_csv(tmp_path / "g.csv")) == len(study["table"])
     assert "nuclei" in sd.read_zarr(store).shapes
+
+
+def test_a_probe_is_trained_on_a_table_and_on_pixels(tmp_path: Path) -> None:
+    study = sp.datasets.toy_study()
+    sp.tl.embed_patches(study, sp.datasets.toy_model(study), key_added="features")
+    store = tmp_path / "s.zarr"
+    sp.io.write(study, store)
+    for name, *options in (
+        ["table", "--features-key", "features", "--n-components", "4", "--penalty", "0.5"],
+        ["auto", "--features-key", "features", "--set", "n_components=auto"],
+        ["mlp", "--features-key", "features", "--head", "mlp", "--set", "max_epochs=1"],
+    ):
+        command = ["train-probe", str(store), "--out", str(tmp_path / name), *options, "--quiet"]
+        done = CliRunner().invoke(app, command)
+        assert done.exit_code == 0, done.output
+    by_hand = sp.tl.train_probe(store, "features", n_components=4, penalty=0.5)
+    assert sp.models.load_signature_model(tmp_path / "table").run["probe"] == by_hand.run["probe"]
+    assert sp.models.load_signature_model(tmp_path / "mlp").run["probe"]["head"] == "mlp"

@@ -67,7 +67,8 @@ def test_a_target_is_fitted_where_it_was_measured() -> None:
 
 def test_features_that_are_constant_say_nothing() -> None:
     features, targets = data(80, 6)
-    dead = np.concatenate([features, np.full((80, 1), 3.7, np.float32), np.zeros((80, 1), np.float32)], axis=1)
+    constants = np.append(np.random.default_rng(3).normal(size=20), 0).astype(np.float32)
+    dead = np.concatenate([features, np.tile(constants, (80, 1))], axis=1)
     options = {"n_components": [6] * 3, "penalties": [0.1] * 3}
     with_dead, without = (fit_linear_probe(x, targets, np.ones(80), **options) for x in (dead, features))
     np.testing.assert_allclose(with_dead.predict(dead), without.predict(features), atol=1e-8)

@@ -103,6 +103,7 @@ def test_the_penalty_is_chosen_from_a_table_of_training_patches(study: sd.Spatia
     np.testing.assert_equal(sp.models.load_signature_model(tmp_path / "probe").run[CHOSEN_FROM], model.run[CHOSEN_FROM])
 
 
+@pytest.mark.filterwarnings("ignore:Position alone")  # of blocks of one small slide
 @pytest.mark.parametrize("head", ["ridge", "mlp"])
 def test_it_is_taken_wherever_a_model_is(study: sd.SpatialData, tmp_path: Path, head: str) -> None:
     more = {"max_epochs": 1} if head == "mlp" else {}
