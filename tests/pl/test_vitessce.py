@@ -82,8 +82,19 @@ def test_the_colour_is_the_score_that_was_asked_for(store: Path) -> None:
     assert first["datasets"][0]["files"][0]["options"]["obsFeatureMatrix"]["path"] == "tables/signatures_pred/X"
     assert first["coordinationSpace"]["featureSelection"] == {"A": ["Immune_T"]}
     assert other["coordinationSpace"]["featureSelection"] == {"A": ["Pericyte"]}
-    for view in other["layout"]:
+    for view in other["layout"][:3]:
         assert view["coordinationScopes"]["featureSelection"] == "A"
+
+
+def test_the_page_says_what_it_would_show_wrongly(store: Path) -> None:
+    """The viewer takes units of the slide's frame for µm, and NaN for the lowest value."""
+    labels = sp.io.read(store)["signatures"]
+    lost = int(np.isnan(labels[:, "Immune_T"].X).sum())
+    assert lost > 0
+    note = configuration(store, "Immune_T", "signatures")["layout"][3]["props"]["description"]
+    assert "px of 0.2125 µm as if they were µm: multiply what it says by 0.2125." in note
+    assert f"{lost} of 81 have no value of Immune_T, and are drawn in its lowest colour" in note
+    assert "lowest" not in configuration(store)["description"]
 
 
 def _foreign(kind: str, sdata: sd.SpatialData) -> sd.SpatialData:
@@ -143,7 +154,7 @@ def test_several_slides_are_refused(cohort: object) -> None:
 
 def test_without_the_package_the_fix_is_said(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vitessce", None)
-    with pytest.raises(InputError, match=r"pip install 'spatialsig\[vitessce\]'"):
+    with pytest.raises(InputError, match=r"pip install 'spatialsig\[vitessce\]', on Python 3\.12"):
         sp.pl.vitessce(store, url=BASE)
 
 

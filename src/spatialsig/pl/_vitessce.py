@@ -44,8 +44,9 @@ def vitessce(
 
     Returns
     -------
-    A ``vitessce.VitessceConfig`` [1]_ of three views: the slide, the list of the signatures, and the layers. ``config.widget()`` shows it
-    in a notebook, ``config.to_dict()`` is what vitessce.io takes.
+    A ``vitessce.VitessceConfig`` [1]_ of the slide, the list of the signatures, the layers, and a note. ``config.widget()`` shows it
+    in a notebook, ``config.to_dict()`` is what vitessce.io takes. The note says what Vitessce shows wrongly: its scale bar takes units of
+    ``global`` for µm, and what has no value (NaN) the colour of the lowest.
 
     Raises
     ------
@@ -74,8 +75,8 @@ def vitessce(
         return _served_here(package, shown, config) if url is None else package.VitessceConfig.from_dict(config)
     except ImportError as error:  # of the package, or of what it serves a store with
         msg = (
-            f"`sp.pl.vitessce` needs the package vitessce ({error}): pip install 'spatialsig[vitessce]'. `spatialsig vitessce STORE "
-            "--url BASE` writes the configuration for vitessce.io without it."
+            f"`sp.pl.vitessce` needs the package vitessce ({error}): pip install 'spatialsig[vitessce]', on Python 3.12 or later. "
+            "`spatialsig vitessce STORE --url BASE` writes the configuration for vitessce.io without it."
         )
         raise InputError(msg) from error
 

@@ -17,9 +17,9 @@ from spatialsig import _keys
 from spatialsig._checks import check_key
 from spatialsig.errors import InputError
 from spatialsig.pl.drawing.values import HOW_TO_MEASURE, HOW_TO_PREDICT
-from spatialsig.slide.coordinates import image_of, placed
+from spatialsig.slide.coordinates import image_of, placed, um_per_global
 from spatialsig.slide.slides import Data, open_slides, slide_count
-from spatialsig.slide.table_rows import scores_of
+from spatialsig.slide.table_rows import dense, scores_of
 from spatialsig.store.metadata import elements_on_disk
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class Shown:
     region: str
     circles: bool  # whether it is drawn as circles, not as outlines
     color: str
+    note: str  # what the page itself does not say
 
     @property
     def observation(self) -> str:
@@ -81,14 +82,27 @@ def shown_of(data: Data, color: str | None, *, table_key: str | None, image_key:
         table_key = _keys.SIGNATURES_PRED if _keys.SIGNATURES_PRED in tables else _keys.SIGNATURES
     fix = HOW_TO_PREDICT if table_key == _keys.SIGNATURES_PRED else HOW_TO_MEASURE
     table = slide.table(table_key, fix=fix)
-    scores_of(slide, table_key)
+    scores = scores_of(slide, table_key)
     names = list(map(str, table.var_names))
     color = names[0] if color is None else color
     check_key(names, color, name="color", where=f"table {table_key!r} of slide {slide.name!r}")
     kind, region = _annotated(slide, table_key)
     circles = kind == "shapes" and _are_circles(slide, table_key, region)
     store = _store_of(slide, {("images", image_key), ("tables", table_key), (kind, region)})
-    return Shown(slide, store, image_key, table_key, kind, region, circles, color)
+    lost = int(np.isnan(dense(scores[:, [names.index(color)]])).sum())
+    note = _note(slide, table_key, color, lost, len(table))
+    return Shown(slide, store, image_key, table_key, kind, region, circles, color, note)
+
+
+def _note(slide: Slide, table_key: str, color: str, lost: int, n: int) -> str:
+    """What the page would let one believe, put right: it takes units of ``global`` for µm, and a missing value for the lowest."""
+    said = f"Slide {slide.name}, table {table_key}. "
+    um = um_per_global(slide)
+    if um != 1:
+        said += f"The scale bar counts px of {um:.4g} µm as if they were µm: multiply what it says by {um:.4g}. "
+    if lost:
+        said += f"{lost} of {n} have no value of {color}, and are drawn in its lowest colour."
+    return said.rstrip()
 
 
 def _annotated(slide: Slide, table_key: str) -> tuple[str, str]:
@@ -151,13 +165,15 @@ def view_config(shown: Shown, url: str) -> dict[str, Any]:
     return {
         "version": SCHEMA,
         "name": shown.slide.name,
-        "description": f"{shown.color}: {shown.table_key} of slide {shown.slide.name}",
+        "description": shown.note,
         "datasets": [{"uid": DATASET, "name": shown.slide.name, "files": files}],
         "coordinationSpace": space,
         "layout": [
             _view("spatialBeta", scopes, x=0, y=0, w=_WIDTH, h=_HEIGHT),
-            _view("featureList", scopes, x=_WIDTH, y=0, w=_SIDE, h=_HEIGHT // 2),
-            _view("layerControllerBeta", scopes, x=_WIDTH, y=_HEIGHT // 2, w=_SIDE, h=_HEIGHT // 2),
+            _view("featureList", scopes, x=_WIDTH, y=0, w=_SIDE, h=5),
+            _view("layerControllerBeta", scopes, x=_WIDTH, y=5, w=_SIDE, h=4),
+            _view("description", {"dataset": DATASET}, x=_WIDTH, y=9, w=_SIDE, h=3)
+            | {"props": {"description": shown.note}},
         ],
         "initStrategy": "auto",
     }
