@@ -162,7 +162,7 @@ def test_the_network_of_components_reads_features_alike(study: sd.SpatialData, m
     [
         ({}, InputError, "neither of `features_key` and `backbone` is given"),
         ({"features_key": "features", "backbone": Colours()}, InputError, "both of `features_key` and `backbone`"),
-        ({"features_key": "featurs"}, KeyMissingError, "featurs.*features"),
+        ({"features_key": "featurs"}, KeyMissingError, "^`features_key='featurs'` is not in the tables .*features.*embed_patches"),
         ({"features_key": "features", "max_epochs": 3}, InputError, "`max_epochs` belongs to .*`head='mlp'`"),
         ({"features_key": "features", "max_epoch": 3}, OptionError, "did you mean `max_epochs`"),
         ({"features_key": "features", "head": "mlp", "penalty": 0.1}, InputError, "`penalty=0.1` is .*`head='ridge'`"),

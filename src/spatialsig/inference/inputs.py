@@ -57,7 +57,9 @@ def input_source(patches: Patches, backbone: str, rows: NDArray[np.int64] | None
 def usable(patches: Patches, labels: PatchMatrix, backbone: str) -> NDArray[np.bool_]:
     """Patches with a label that a network can see, ``(n_patches,)``: those that any fit or evaluation may use."""
     key = table_key(backbone)
-    return labels.measured if key is None else labels.measured & patches.matrix(key, name="backbone").complete
+    if key is None:
+        return labels.measured
+    return labels.measured & patches.matrix(key, name="backbone", fix="`sp.tl.embed_patches` writes one.").complete
 
 
 def check_patches(patches: Patches, model: SignatureModel) -> None:

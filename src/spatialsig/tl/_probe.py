@@ -12,7 +12,7 @@ from torch import nn
 
 from spatialsig import _keys
 from spatialsig._arguments import Count, Key, Natural, Positive, Seed, checked
-from spatialsig.errors import InputError
+from spatialsig.errors import InputError, KeyMissingError
 from spatialsig.inference.probe import AUTO, RIDGE, ProbeOptions, train_signature_probe
 from spatialsig.inference.tuning import FROZEN
 from spatialsig.inference.vit import VitOptions
@@ -127,7 +127,10 @@ def train_probe(
         weights=weights, targets_key=targets_key, signatures_key=signatures_key, patches_key=patches_key,
         **fit_options,
     )  # fmt: skip
-    return train_signature_probe(data, options, probe)
+    try:
+        return train_signature_probe(data, options, probe)
+    except KeyMissingError as error:  # below, a table is the backbone of a model
+        raise KeyMissingError(str(error).replace("`backbone=", "`features_key=")) from error
 
 
 def _encoder(features_key: str | None, backbone: Any, backbone_options: Mapping[str, Any] | None) -> dict[str, Any]:
