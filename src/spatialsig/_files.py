@@ -44,6 +44,7 @@ DECODING_ERRORS = (
 )
 _CODE = re.compile(r"os error (\d+)")  # in a message of Rust
 _HDF5 = re.compile(r"\berrno = (\d+)")
+_ZARR = ("zarr.json", ".zgroup", ".zattrs", ".zarray")  # a directory with one of these is a node of a store
 _LOOKED_AT = 4096  # bytes
 # beginning of a file, in small letters -> what it is, and the names under which it is at home
 _CONTENT = (
@@ -156,6 +157,27 @@ def check_begins(path: Path, start: bytes, *, what: str, fix: str) -> None:
                 return
     msg = f"{path} is not {what}, which would take its place: move it, {fix}."
     raise StoreError(msg)
+
+
+def check_target(path: Path, endings: Collection[str], *, name: str = "path") -> None:
+    """Refuse a file to write that has another ending, is a directory, or lies in a Zarr store, of which it would become a part.
+
+    Raises
+    ------
+    InputError
+        Naming the argument ``name``.
+    """
+    if path.is_dir():
+        better = path / f"{path.name or 'result'}{next(iter(endings))}"
+        msg = f"`{name}={str(path)!r}` is a directory; wanted the file to write, such as {str(better)!r}."
+        raise InputError(msg)
+    if not path.name.lower().endswith(tuple(endings)):
+        msg = f"`{name}={str(path)!r}` ends with {path.suffix!r}; wanted *{', *'.join(endings)}."
+        raise InputError(msg)
+    for parent in behind_links(path).absolute().parents:
+        if any((parent / mark).is_file() for mark in _ZARR):
+            msg = f"`{name}={str(path)!r}` lies in the Zarr store {str(parent)!r}; write the file beside it."
+            raise InputError(msg)
 
 
 def write_text(path: Path, text: str) -> None:

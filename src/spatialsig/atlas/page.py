@@ -15,7 +15,7 @@ from pydantic import Field
 
 from spatialsig import _keys
 from spatialsig._arguments import AnyPath, Count, Key, Positive, checked
-from spatialsig._files import write_text
+from spatialsig._files import check_target, write_text
 from spatialsig._progress import progress_bar
 from spatialsig.atlas.tiles import EDGE, pyramid
 from spatialsig.atlas.values import (
@@ -30,7 +30,7 @@ from spatialsig.atlas.values import (
     quantised,
     values_of,
 )
-from spatialsig.errors import InputError
+from spatialsig.errors import InputError, KeyMissingError
 from spatialsig.pl.drawing.canvas import RESIDUAL_MAP, SCORE_MAP
 from spatialsig.pl.drawing.slide_panels import centred_limits, robust_limits
 from spatialsig.pl.drawing.templates import template_of
@@ -106,7 +106,7 @@ def atlas(
     Raises
     ------
     InputError
-        If ``path`` does not end with ``.html``, a slide has neither measured nor predicted scores, or its scores alone are larger
+        If ``path`` does not end with ``.html`` or lies in a Zarr store, a slide has neither measured nor predicted scores, or its scores alone are larger
         than ``max_mb``.
     KeyMissingError
         If there are no patches, or a signature is not there.
@@ -122,11 +122,7 @@ def atlas(
     True
     """
     target = Path(path)
-    if target.is_dir() or target.suffix.lower() not in SUFFIXES:
-        better = target / "atlas.html" if target.is_dir() else target.with_suffix(".html")
-        what = "is a directory" if target.is_dir() else f"ends with {target.suffix!r}"
-        msg = f"`path={str(target)!r}` {what}; wanted the HTML file to write, such as {str(better)!r}."
-        raise InputError(msg)
+    check_target(target, SUFFIXES)
     tables = Tables(signatures_key, predictions_key)
     n_slides = slide_count(data) or 1
     max_chars = int(min(max_mb, MAX_PAGE_MB / n_slides) * 1e6)
@@ -136,6 +132,13 @@ def atlas(
             patches = slide.patches(patches_key)
             slides.append(values_of(patches, tables, signatures))
             shown.append(_slide(patches, slides[-1], image_px=image_px, max_chars=max_chars, told=bar.advance))
+    for key, usual, layer, name in (
+        (signatures_key, _keys.SIGNATURES, MEASURED, "signatures_key"),
+        (predictions_key, _keys.SIGNATURES_PRED, PREDICTED, "predictions_key"),
+    ):
+        if key != usual and not any(values.scores.get(layer) for values in slides):
+            msg = f"`{name}={key!r}` is a table of none of these slides; leave it out for {usual!r}."
+            raise KeyMissingError(msg)
     content = {
         "edge": EDGE,
         "slides": shown,
@@ -169,7 +172,7 @@ def _slide(patches: Patches, values: SlideValues, *, image_px: int, max_chars: i
     if left < MIN_IMAGE_SHARE * max_chars:
         n_scores = sum(map(len, values.scores.values()))
         msg = (
-            f"slide {slide.name!r}: the {n_scores:,} maps of {len(patches):,} patches take {(max_chars - left) / 1e6:.1f} MB of {max_chars / 1e6:.1f} "
+            f"slide {slide.name!r}: the {n_scores:,} maps of {len(patches):,} patches take {(max_chars - left) / 1e6:.2g} MB of {max_chars / 1e6:.2g} "
             "MB, which leaves no room for the H&E: name fewer `signatures`, raise `max_mb`, or give fewer slides."
         )
         raise InputError(msg)

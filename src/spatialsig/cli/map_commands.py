@@ -98,9 +98,12 @@ def cells(
     prepare(quiet=quiet)
     trained = None if head is None else CellHead.load(head)
     data, options = slides_at(stores), keywords(further, tl.predict_cells, cells=cells, head=trained)
-    done = tl.predict_cells(data, load_signature_model(model), **{"skip_done": True, **options})
+    network = load_signature_model(model)
+    done = tl.predict_cells(data, network, **{"skip_done": True, **options})
     typer.echo(done.to_string(index=False))
     if evaluation is not None:
-        found = tl.evaluate_cells(data, cells_key=options.get("key_added", CELLS_PRED))
+        found = tl.evaluate_cells(
+            data, test_fold=network.run.get("test_fold"), cells_key=options.get("key_added", CELLS_PRED)
+        )
         write_csv(evaluation, found)
         typer.echo(found.to_string(index=False, float_format="{:.3f}".format))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from spatialsig._arguments import Count, Key, checked
 from spatialsig._checks import check_key
 from spatialsig.stats.learning_curve import Curve, fit_curve
 
@@ -45,7 +46,8 @@ class LearningCurves:
     level: float
     curves: dict[str, tuple[Curve, Curve]] = field(repr=False)
 
-    def predict(self, n_patients: int) -> pd.DataFrame:
+    @checked
+    def predict(self, n_patients: Count) -> pd.DataFrame:
         """What one cohort of ``n_patients`` may reach, with intervals: columns ``signature``, ``pearson``, ``low``, ``high``, and of the share."""
         rows = []
         for name, (share, r) in self.curves.items():
@@ -57,7 +59,8 @@ class LearningCurves:
             rows.append(row)
         return pd.DataFrame(rows)
 
-    def sentence(self, signature: str) -> str:
+    @checked
+    def sentence(self, signature: Key) -> str:
         """The number of patients for a grant, in words."""
         rows = self.table.set_index("signature")
         check_key(list(rows.index), signature, name="signature", where="the learning curves")

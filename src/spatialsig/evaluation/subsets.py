@@ -49,7 +49,7 @@ def training_patients(slides: Sequence[Rows]) -> dict[str, list[str]]:
             f"({', '.join(found)}). Read more slides, or split with fewer held out."
         )
         raise InputError(msg)
-    return found
+    return dict(sorted(found.items()))  # whatever the order of the slides: the subsets are drawn from it
 
 
 def sizes_for(asked: Sequence[int] | None, n_pool: int) -> list[int]:

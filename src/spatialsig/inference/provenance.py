@@ -1,6 +1,6 @@
 """Provenance of inputs and labels: recorded when a model is trained, compared when it is used.
 
-Floor 5, above slide. Used by 12 modules of evaluation, inference, maps, tl, whole_slides.
+Floor 5, above slide. Used by 16 modules of evaluation, inference, maps, tl, whole_slides.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from spatialsig.nn.backbones import table_key
 from spatialsig.nn.signature import VIT
 from spatialsig.signatures import scored_genes
 from spatialsig.slide.parts import FOLDS, obsm_of
-from spatialsig.slide.seen import read_note
+from spatialsig.slide.seen import SAMPLES, read_note
 from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def refuse_training_slide(slide: Slide, model: SignatureModel, fold: int | None,
         If the errors on the slide are too small to learn anything from.
     """
     check_folds(slide, model)
-    if slide.name not in model.run.get("training_samples", []):
+    if slide.name not in model.run.get(SAMPLES, []):
         return
     kept_out = [model.run.get("test_fold"), model.run.get("validation_fold")]
     if slide.attrs.get("split", {}).get("by") in ("block", "random") and fold is not None and fold in kept_out:
@@ -194,6 +194,36 @@ def refuse_training_slide(slide: Slide, model: SignatureModel, fold: int | None,
     msg = (
         f"slide {slide.name!r} trained the model, so its errors are too small to calibrate with{on}. Train "
         "with `validation_fold=`, which is then calibrated on, or give slides that the model has not seen."
+    )
+    raise LeakageError(msg)
+
+
+HELD_OUT = "held_out_folds"  # in the record of a prediction
+
+
+def learned_from(*runs: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record of predictions keeps of the models that made them: slides they learned from, folds that all of them left out."""
+    folds = [{run[name] for name in ("test_fold", "validation_fold") if run.get(name) is not None} for run in runs]
+    samples = dict.fromkeys(str(name) for run in runs for name in run.get(SAMPLES, ()))
+    return {SAMPLES: list(samples), HELD_OUT: sorted(set.intersection(*folds))}
+
+
+def refuse_learned_predictions(slide: Slide, record: Mapping[str, Any], fold: int | None, *, what: str) -> None:
+    """Predictions for a slide that their model learned from judge nothing, unless of a block that was held out.
+
+    Raises
+    ------
+    LeakageError
+        If the model learned from what is judged.
+    """
+    if slide.name not in record.get(SAMPLES, ()):
+        return
+    by_block = slide.attrs.get("split", {}).get("by") in ("block", "random")
+    if by_block and fold is not None and fold in record.get(HELD_OUT, (fold,)):  # early records do not say
+        return
+    msg = (
+        f"slide {slide.name!r} trained the model that predicted it, so `{what}` would flatter it. Give slides that were held out"
+        f"{f' (`test_fold={fold}` was not)' if fold is not None else ''}."
     )
     raise LeakageError(msg)
 

@@ -17,7 +17,7 @@ from spatialsig.inference.inputs import inputs_name
 from spatialsig.inference.provenance import labels_for, refuse_training_slide
 from spatialsig.models.ensemble import members_of, weights_hash
 from spatialsig.models.triage import Calibration
-from spatialsig.slide.seen import PATIENTS
+from spatialsig.slide.seen import PATIENTS, SAMPLES
 from spatialsig.stats.agreement import pearson
 from spatialsig.stats.conformal import left_out_risk, patients_needed, risk_threshold
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from spatialsig.slide.slides import Slide
 
 ACCEPT, REVIEW, REJECT = "accept", "review", "reject"
+SEEN = "the model learned from this slide or its patient, and its doubt is too small"
 MIN_LABELLED = 10  # patches, below which a slide tells nothing of its errors
 OUTSIDE = 1.0  # of the out-of-distribution score of a slide
 
@@ -44,6 +45,7 @@ class Signs:
     ood: float
     width: NDArray[np.float64]  # (n_signatures,), mean deviation in deviations of the training scores
     failed: float  # share of patches that fail quality control; NaN where it was not measured
+    made_of: str  # what ood and width are, in words: scores of other signs are not compared
     map: NDArray[np.float64]  # map, mean: as of :class:`Calibration`; NaN without labels
     mean: NDArray[np.float64]
 
@@ -75,9 +77,10 @@ def signs_of(
     target_std = np.asarray(members_of(model)[0].target_std, np.float64)
     passed = patches.shapes.get(_keys.QC_PASS)
     ood = float(record.get(_keys.OOD, {}).get("slide", 0.0))
+    layers = slide.table(predictions_key).layers
     return Signs(
         sample=slide.name, patient=slide.patient, ood=ood if np.isfinite(ood) else 0.0,
-        width=_width(slide.table(predictions_key).layers) / target_std,
+        width=_width(layers) / target_std, made_of=_made_of(layers, record),
         failed=float("nan") if passed is None else float(1 - np.asarray(passed, bool).mean()),
         **_errors(patches, model, matrix.values, target_std, signatures_key),
     )  # fmt: skip
@@ -104,6 +107,16 @@ def _width(layers: Any) -> NDArray[np.float64]:
     return np.zeros(1)
 
 
+def _made_of(layers: Any, record: dict[str, Any]) -> str:
+    """What the signs of a slide are, in words."""
+    width = "no width"
+    if _keys.STD in layers:
+        width = f"deviations of {record.get('n_views', 1)} view(s)"
+    elif _keys.UPPER in layers:
+        width = f"intervals {str(record.get('intervals_sha256'))[:8]}"
+    return f"{width}, {'an' if _keys.OOD in record else 'no'} out-of-distribution score"
+
+
 def _errors(
     patches: Patches, model: SignatureModel, predicted: NDArray[Any], target_std: NDArray[np.float64], key: str | None
 ) -> dict[str, NDArray[np.float64]]:
@@ -127,6 +140,11 @@ def _errors(
     return {"map": np.where(enough, pearson(truth, guess), np.nan), "mean": np.where(enough, apart, np.nan)}
 
 
+def was_learned_from(slide: Slide, model: SignatureModel) -> bool:
+    """Whether the slide or another one of its patient trained the model."""
+    return slide.patient in model.run.get(PATIENTS, ()) or slide.name in model.run.get(SAMPLES, ())
+
+
 def calibration_signs(slide: Slide, *, model: SignatureModel, **keys: Any) -> Signs:
     """Signs and errors of a slide that the model has not learned from, nor from its patient; others are refused.
 
@@ -136,7 +154,7 @@ def calibration_signs(slide: Slide, *, model: SignatureModel, **keys: Any) -> Si
         If the model learned from it.
     """
     refuse_training_slide(slide, model, None, what="triage")
-    if slide.patient in model.run.get(PATIENTS, ()):
+    if was_learned_from(slide, model):
         msg = (
             f"slide {slide.name!r} is of patient {slide.patient!r}, from whom the model learned: its errors are too small to "
             "calibrate with. Give slides of patients that were held out."
@@ -146,7 +164,15 @@ def calibration_signs(slide: Slide, *, model: SignatureModel, **keys: Any) -> Si
 
 
 def calibration_of(signs: Sequence[Signs]) -> Calibration:
-    """The calibration that slides with labels make; patch quality counts where all of them have it."""
+    """The calibration that slides with labels make; patch quality counts where all of them have it.
+
+    Raises
+    ------
+    InputError
+        If slides were predicted with different signs of doubt.
+    """
+    for of_slide in signs:
+        _check_signs(of_slide, signs[0].made_of, f"calibration slide {signs[0].sample!r}")
     qc = all(np.isfinite(of_slide.failed) for of_slide in signs)
     return Calibration(
         samples=np.array([of_slide.sample for of_slide in signs]),
@@ -156,7 +182,17 @@ def calibration_of(signs: Sequence[Signs]) -> Calibration:
         map=np.stack([of_slide.map for of_slide in signs]),
         mean=np.stack([of_slide.mean for of_slide in signs]),
         qc=qc,
+        signs=signs[0].made_of,
     )
+
+
+def _check_signs(signs: Signs, wanted: str, whose: str) -> None:
+    if wanted and signs.made_of != wanted:
+        msg = (
+            f"slide {signs.sample!r} was predicted with {signs.made_of}, {whose} with {wanted}: their scores of doubt do not compare. Call "
+            "`sp.tl.predict` with this model on all slides again, with the same options."
+        )
+        raise InputError(msg)
 
 
 @dataclass(frozen=True)
@@ -208,15 +244,16 @@ def thresholds(
 
 
 def decided(
-    signs: Signs, calibration: Calibration, by_signature: dict[str, Threshold], names: Sequence[str]
+    signs: Signs, calibration: Calibration, by_signature: dict[str, Threshold], names: Sequence[str], *, seen: bool
 ) -> pd.DataFrame:
-    """Decision on every signature of a slide, and what it was made from.
+    """Decision on every signature of a slide (``seen``: one that the model learned from), and what it was made from.
 
     Raises
     ------
     InputError
-        If the quality of its patches was not measured and that of the calibration slides was.
+        If the quality of its patches was not measured and that of the calibration slides was, or its other signs are not theirs.
     """
+    _check_signs(signs, calibration.signs, "the calibration slides")
     if calibration.qc and not np.isfinite(signs.failed):
         msg = f"slide {signs.sample!r}: the quality of its patches was not measured, and that of the calibration slides was; call `sp.pp.qc_patches` first."
         raise InputError(msg)
@@ -225,7 +262,7 @@ def decided(
     rows = []
     for k, name in enumerate(names):
         threshold = by_signature.get(name)
-        decision, reason = _decision(float(score[k]), signs.ood, threshold)
+        decision, reason = (REVIEW, SEEN) if seen else _decision(float(score[k]), signs.ood, threshold)
         rows.append(
             {
                 "sample": signs.sample, "patient": signs.patient, "signature": name, "decision": decision, "reason": reason,

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from spatialsig import _keys
 from spatialsig._arguments import AnyPath, Key, checked
-from spatialsig._files import replaced
+from spatialsig._files import check_target, replaced
 from spatialsig.errors import InputError
 from spatialsig.io._scored_cells import ScoredCells, scored_cells
 from spatialsig.slide.slides import Data
@@ -39,7 +39,7 @@ def export_explorer_groups(
     data
         One slide: SpatialData or path of its store; not modified.
     path
-        File to write, usually ``*.csv``.
+        File to write, ``*.csv``.
     signature
         Score whose quantiles are the groups, ``"<signature> Q1"`` (lowest) to ``Q<n_groups>``; None groups every cell by the
         signature that is highest in it, each in units of its standard deviation over the cells.
@@ -58,7 +58,8 @@ def export_explorer_groups(
     KeyMissingError
         If table or signature do not exist.
     InputError
-        If ``data`` is several slides, or no cell has a score.
+        If ``data`` is several slides, no cell has a score or all have the same, or ``path`` does not end with ``.csv`` or lies in a
+        Zarr store.
 
     Examples
     --------
@@ -70,12 +71,16 @@ def export_explorer_groups(
     ...     sp.io.export_explorer_groups(sdata, f"{folder}/groups.csv", "Immune_T") > 1000
     True
     """
+    check_target(Path(path), (".csv",))
     cells = scored_cells(data, table_key)
     names = list(map(str, cells.table.var_names)) if signature is None else [signature]
     scores = pd.DataFrame({name: cells.values(name) for name in names}).groupby(cells.ids, sort=False).mean()
     scores = scores.dropna(how="all")
     if not len(scores):
         msg = f"{cells.where} has no score of {names} in any of {cells.table.n_obs} cells; there is nothing to export."
+        raise InputError(msg)
+    if scores.nunique().max() < 2:
+        msg = f"{cells.where}: the scores of {names} are equal in all of {len(scores)} cells with one; they make no groups."
         raise InputError(msg)
     groups = _highest(scores, cells) if signature is None else _quantiles(scores[signature], n_groups)
     with replaced(Path(path)) as partial:

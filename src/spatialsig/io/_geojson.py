@@ -16,7 +16,7 @@ import numpy as np
 from spatialsig import _keys
 from spatialsig._arguments import AnyPath, Key, checked
 from spatialsig._checks import check_choice
-from spatialsig._files import replaced
+from spatialsig._files import check_target, replaced
 from spatialsig.errors import InputError
 from spatialsig.io._scored_cells import ScoredCells, is_of_cells, scored_cells
 from spatialsig.io._scores import COLOURS, ScoredPatches, scored_patches
@@ -78,8 +78,9 @@ def export_geojson(
         If table, patches or a signature do not exist.
     InputError
         If ``data`` is several slides, the table describes other patches or has no score, a deviation is below 0 or a lower
-        bound above its upper one.
+        bound above its upper one, or ``path`` does not end with ``.geojson`` or ``.json`` or lies in a Zarr store.
     """
+    check_target(Path(path), (".geojson", ".json"))
     check_choice(object_type, (*OBJECT_TYPES, None), name="object_type")
     if is_of_cells(data, table_key):
         return _write_cells(scored_cells(data, table_key), Path(path), signatures, classify_by, object_type)

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from spatialsig import _keys
 from spatialsig._arguments import AnyPath, Key, checked
-from spatialsig._files import replaced
+from spatialsig._files import check_target, replaced
 from spatialsig.errors import InputError
 from spatialsig.io._map_scores import ScoreRaster, map_scores
 from spatialsig.io._scores import COLOURS, scored_patches
@@ -68,14 +68,11 @@ def export_heatmap(
     KeyMissingError
         If table, patches, map or signature do not exist.
     InputError
-        If ``path`` has another extension, ``data`` is several slides, the table describes other patches, or no patch has a score.
+        If ``path`` has another extension or lies in a Zarr store, ``data`` is several slides, the table describes other patches, or no patch has a score.
     """
-    name = Path(path).name.lower()
-    if not name.endswith((".ome.tif", ".ome.tiff", ".png")):
-        msg = f"`path={str(path)!r}`: wanted *.ome.tif, *.ome.tiff or *.png."
-        raise InputError(msg)
+    check_target(Path(path), (".ome.tif", ".ome.tiff", ".png"))
     shown = map_scores(data, map_key, signature) if map_key else _of_patches(data, table_key, patches_key, signature)
-    if name.endswith(".png"):
+    if Path(path).suffix.lower() == ".png":
         um = shown.um_per_px / px_per_patch
         _write_png(Path(path), shown.values, limits, px_per_patch, signature=signature, um_per_px=um)
     else:

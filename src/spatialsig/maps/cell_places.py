@@ -9,15 +9,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import shapely
 from spatialdata.models import TableModel
 
 from spatialsig import _keys
 from spatialsig._checks import did_you_mean
+from spatialsig._text import as_name
 from spatialsig.errors import InputError, KeyMissingError
 from spatialsig.geometry.affine import apply
-from spatialsig.pp._elements import geometries_on_image, to_image
+from spatialsig.pp._elements import check_outlines, geometries_on_image, to_image
 from spatialsig.slide.coordinates import full_resolution, image_to_um, positions, um_to_image
+from spatialsig.slide.parts import with_place
 from spatialsig.store.stored.damage import computed
 
 if TYPE_CHECKING:
@@ -90,34 +93,52 @@ def _of_shapes(slide: Slide, key: str, image_key: str) -> CellPlaces:
         msg = f"slide {slide.name!r}: shapes {key!r} are empty: there are no cells."
         raise InputError(msg)
     slide.lineage.check(key)
-    geometries = geometries_on_image(slide, key, image_key)
-    xy = shapely.get_coordinates(shapely.centroid(geometries))
-    named = shapes[_keys.CELL_ID] if _keys.CELL_ID in shapes else shapes.index
-    return _placed(slide, image_key, key, np.asarray(shapes.index), np.asarray(named).astype(str), xy)
+    check_outlines(slide, key)
+    middles = shapely.centroid(geometries_on_image(slide, key, image_key))
+    xy = np.stack([shapely.get_x(middles), shapely.get_y(middles)], axis=1)
+    return _placed(slide, image_key, key, np.asarray(shapes.index), _names(slide, key), xy)
+
+
+def _names(slide: Slide, key: str) -> NDArray[Any]:
+    """Ids by which shapes are cells of another table, as text: of their column, else their index."""
+    shapes = slide.sdata.shapes[key]
+    if _keys.CELL_ID not in shapes:
+        return np.asarray(shapes.index).astype(str)
+    named = shapes[_keys.CELL_ID]
+    if named.isna().any():
+        msg = (
+            f"slide {slide.name!r}: column {_keys.CELL_ID!r} of shapes {key!r} is missing in {int(named.isna().sum())} of "
+            f"{len(named)} rows; give every cell its id, or drop the column, whose place the index then takes."
+        )
+        raise InputError(msg)
+    return np.array([as_name(one) for one in named])
 
 
 def _of_labels(slide: Slide, key: str, image_key: str) -> CellPlaces:
     level = full_resolution(slide.sdata.labels[key])
-    n, total = np.zeros(0), np.zeros((2, 0))
-    for start in range(0, level.sizes["y"], STRIP_ROWS):  # sums of one strip after another
+    sums = []
+    for start in range(0, level.sizes["y"], STRIP_ROWS):  # one strip after another
         strip = np.asarray(computed(level[start : start + STRIP_ROWS]))
         y, x = np.nonzero(strip)
-        label = strip[y, x].astype(np.int64)
-        size = max(len(n), int(label.max(initial=0)) + 1)
-        n, total = np.pad(n, (0, size - len(n))), np.pad(total, ((0, 0), (0, size - total.shape[1])))
-        n += np.bincount(label, minlength=size)
-        total[0] += np.bincount(label, x + 0.5, minlength=size)
-        total[1] += np.bincount(label, y + start + 0.5, minlength=size)
-    ids = np.flatnonzero(n)
-    if not len(ids):
+        code, label = pd.factorize(strip[y, x])
+        n = np.bincount(code)
+        parts = {"n": n, "x": np.bincount(code, x + 0.5), "y": np.bincount(code, y + start + 0.5)}
+        sums.append(pd.DataFrame(parts, index=label))
+    total = pd.concat(sums).groupby(level=0).sum()
+    if not len(total):
         msg = f"slide {slide.name!r}: labels {key!r} are 0 everywhere: there are no cells."
         raise InputError(msg)
-    xy = apply(to_image(slide, key, image_key), (total[:, ids] / n[ids]).T)
-    return _placed(slide, image_key, key, ids, ids.astype(str), xy)
+    ids = np.asarray(total.index)
+    if ids[0] < 0 or ids[-1] > np.iinfo(np.int64).max:
+        wrong = ids[0] if ids[0] < 0 else ids[-1]
+        msg = f"slide {slide.name!r}: labels {key!r} hold {wrong}; wanted 0 for what is no cell, and ids from 1 to 2^63 - 1."
+        raise InputError(msg)
+    xy = apply(to_image(slide, key, image_key), total[["x", "y"]].to_numpy() / total[["n"]].to_numpy())
+    return _placed(slide, image_key, key, ids.astype(np.int64), ids.astype(str), xy)
 
 
 def _placed(
     slide: Slide, image_key: str, key: str, instances: NDArray[Any], ids: NDArray[Any], xy_px: NDArray[np.float64]
 ) -> CellPlaces:
     xy_um = apply(image_to_um(slide, image_key), xy_px)
-    return CellPlaces(key, "instance_id", instances, ids, xy_px, xy_um, (key,))
+    return CellPlaces(key, "instance_id", instances, ids, xy_px, xy_um, tuple(with_place(key)))

@@ -49,8 +49,10 @@ class Asked:
         """What a table must have been made by to be the same; of a map, also the bins of it."""
         made = {
             "cells": self.cells or "", "method": self.method, "min_tissue": self.min_tissue, "precision": self.precision,
-            "weights_sha256": self.weights_sha256, "image_key": self.image_key,
+            "weights_sha256": self.weights_sha256, "image_key": self.image_key, "patches_key": self.patches_key,
         }  # fmt: skip
+        if self.cells is None:
+            made["table_key"] = self.table_key
         if self.head is not None and self.method == HEAD:
             made["head_sha256"] = self.head.sha256
         if self.method == MAP:

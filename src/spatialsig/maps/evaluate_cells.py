@@ -12,15 +12,17 @@ import numpy as np
 import pandas as pd
 
 from spatialsig import _keys
-from spatialsig._arguments import Count, Key, Micrometres, Seed, checked
+from spatialsig._arguments import Count, Key, Micrometres, Natural, Seed, checked
 from spatialsig._checks import first_few, warn
 from spatialsig.errors import InputError
 from spatialsig.evaluation.ceiling import N_REPEATS, scored_halves
+from spatialsig.inference.provenance import refuse_learned_predictions
 from spatialsig.maps.cell_values import PATCH
 from spatialsig.maps.measured_cells import REACH_UM, measured_rows
 from spatialsig.slide.coordinates import positions
 from spatialsig.slide.counts import count_blocks
 from spatialsig.slide.each import map_slides
+from spatialsig.slide.folds import folds_of
 from spatialsig.slide.roles import needs_cells
 from spatialsig.slide.slides import Data
 from spatialsig.stats.agreement import ceiling_from_halves, pearson
@@ -40,6 +42,7 @@ COLUMNS = ("sample", "signature", "scale", "n", "r", "ceiling", "share_of_ceilin
 def evaluate_cells(
     data: Data,
     *,
+    test_fold: Natural | None = 0,
     bin_um: Micrometres = 20.0,
     n_repeats: Count = N_REPEATS,
     seed: Seed = 0,
@@ -60,6 +63,9 @@ def evaluate_cells(
     ----------
     data
         SpatialData, path of a store, or Cohort; not modified.
+    test_fold
+        Fold that is judged, which model and head have left out; slides without cells in it are passed over. None takes all cells, of
+        slides that neither learned from.
     bin_um
         Edge of a bin, µm.
     n_repeats
@@ -83,7 +89,9 @@ def evaluate_cells(
     KeyMissingError
         If there is no such table, or the cells were not scored.
     InputError
-        If no predicted cell is one of the measured cells.
+        If no predicted cell is one of the measured cells, or ``test_fold`` holds none.
+    LeakageError
+        If model or head learned from what is judged.
 
     Warns
     -----
@@ -102,18 +110,25 @@ def evaluate_cells(
     ['cell', '20 um']
     """
     options: dict[str, Any] = {
+        "test_fold": test_fold,
         "bin_um": bin_um,
         "n_repeats": n_repeats,
         "seed": seed,
         "table_key": table_key,
         "cells_key": cells_key,
     }
-    found = pd.concat(map_slides(data, partial(_judge, **options), "judge cells"), ignore_index=True)
+    by_slide = [one for one in map_slides(data, partial(_judge, **options), "judge cells") if len(one)]
+    if not by_slide:
+        msg = f"`test_fold={test_fold}` holds no cell of these slides; give the fold that was held out, or None for slides that nothing learned from."
+        raise InputError(msg)
+    found = pd.concat(by_slide, ignore_index=True)
     _warn_of_no_gain(found)
     return found
 
 
-def _judge(slide: Slide, *, bin_um: float, n_repeats: int, seed: int, table_key: str, cells_key: str) -> pd.DataFrame:
+def _judge(
+    slide: Slide, *, test_fold: int | None, bin_um: float, n_repeats: int, seed: int, table_key: str, cells_key: str
+) -> pd.DataFrame:
     predicted = slide.table(cells_key, name="cells_key", fix="Call `sp.tl.predict_cells` first.")
     if PATCH not in predicted.layers:
         msg = f"slide {slide.name!r}: table {cells_key!r} has no layer {PATCH!r}; wanted one of `sp.tl.predict_cells`."
@@ -122,6 +137,12 @@ def _judge(slide: Slide, *, bin_um: float, n_repeats: int, seed: int, table_key:
     scored = slide.step(table_key, "score_cells", fix="Call `sp.tl.score_cells` first.")
     measured = np.asarray(slide.obsm(table_key, scored["key"], name="key", fix="Call `sp.tl.score_cells` first."))
     xy = positions(slide, table_key)
+    chosen = np.ones(len(xy), bool) if test_fold is None else folds_of(slide, xy) == test_fold
+    if not chosen.any():
+        return pd.DataFrame(columns=list(COLUMNS))
+    refuse_learned_predictions(
+        slide, slide.params(cells_key).get("predict_cells", {}), test_fold, what="sp.tl.evaluate_cells"
+    )
     values, of_patch = _of_cells(slide, predicted, table_key, xy)
     names = [str(name) for name in predicted.var_names if str(name) in set(map(str, scored["names"]))]
     columns, own = (
@@ -130,7 +151,8 @@ def _judge(slide: Slide, *, bin_um: float, n_repeats: int, seed: int, table_key:
     )
     # of one set of cells, whatever is compared
     known = (
-        np.isfinite(xy).all(axis=1)
+        chosen
+        & np.isfinite(xy).all(axis=1)
         & np.isfinite(values[:, own]).all(axis=1)
         & np.isfinite(of_patch[:, own]).all(axis=1)
     )

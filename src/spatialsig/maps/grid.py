@@ -19,7 +19,7 @@ from spatialsig.pp import normalize_stain
 from spatialsig.pp._elements import patch_spec, tissue_of, write_patches
 from spatialsig.pp._segmentation import tissue_fraction
 from spatialsig.slide.coordinates import full_resolution, image_of, um_per_global
-from spatialsig.slide.parts import pixels_of, place_of, stain_of
+from spatialsig.slide.parts import pixels_of, place_of, stain_of, with_place
 from spatialsig.slide.slides import Slide
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def lay_grid(
             f"{share.max(initial=0):.0%}); lower `min_tissue` or look at the image."
         )
         raise InputError(msg)
-    sources = [pixels_of(image_key), place_of(image_key), *([used] if used else [])]
+    sources = [pixels_of(image_key), place_of(image_key), *with_place(used)]
     scratch = Slide(_apart(slide, image_key))
     stain, own = members_of(model)[0].stain, slide.attrs.get("patches", {}).get(patches_key)
     if stain != NO_STAIN and own is not None and patches_key in slide.sdata.shapes:

@@ -16,6 +16,7 @@ from spatialdata.models import TableModel
 from spatialsig import _keys
 from spatialsig._arguments import Fraction, Key, NewKey, checked
 from spatialsig.errors import InputError
+from spatialsig.inference.provenance import HELD_OUT, learned_from
 from spatialsig.maps.cell_places import CellPlaces, cell_places
 from spatialsig.maps.cell_values import HEAD, MAP, PATCH, Asked, of_head, of_map, of_patches
 from spatialsig.maps.signature_map import signature_map
@@ -25,6 +26,7 @@ from spatialsig.pp import find_nuclei
 from spatialsig.slide.added import check_added
 from spatialsig.slide.each import map_slides
 from spatialsig.slide.roles import explained, with_cells
+from spatialsig.slide.seen import SAMPLES
 from spatialsig.slide.slides import Data
 
 if TYPE_CHECKING:
@@ -88,7 +90,8 @@ def predict_cells(
     table_key
         Table of the cells, read where ``cells`` is None.
     map_key
-        Map of :func:`signature_map`; drawn with its defaults where the slide has none by the same weights, or it is stale.
+        Map of :func:`signature_map`; drawn with its defaults where the slide has none by the same weights of the same image and
+        stain, in the same precision, or it is stale.
     image_key, patches_key
         H&E image; patches whose stain is used, as for :func:`signature_map`.
     key_added
@@ -151,7 +154,8 @@ def _predict(
         slide = _with_map(slide, model, asked, device)
         values, sources = of_map(slide, model, places, asked), (asked.map_key, *sources)
     table = _table(slide, places, values, of_patch, model)
-    table.uns[_keys.NAMESPACE] = {"predict_cells": asked.record(slide)}
+    runs = [model.run, *([asked.head.run] if asked.head is not None and asked.method == HEAD else [])]
+    table.uns[_keys.NAMESPACE] = {"predict_cells": asked.record(slide) | learned_from(*runs)}
     slide.put(asked.key_added, table, made_by="tl.predict_cells", sources=[*places.sources, *sources])
     return slide.name, PREDICTED, len(values), int(np.isfinite(values).any(axis=1).sum())
 
@@ -171,7 +175,9 @@ def _is_done(slide: Slide, asked: Asked) -> bool:
     key = asked.key_added
     if key not in slide.sdata.tables or any(slide.lineage.stale(key)) or slide.lineage.is_edited(key):
         return False
-    return dict(slide.params(key).get("predict_cells", {})) == asked.record(slide)
+    recorded = slide.params(key).get("predict_cells", {})
+    wanted = asked.record(slide)
+    return {name: value for name, value in recorded.items() if name not in (SAMPLES, HELD_OUT)} == wanted
 
 
 def _again(slide: Slide) -> Slide:
@@ -184,7 +190,8 @@ def _again(slide: Slide) -> Slide:
 def _with_map(slide: Slide, model: SignatureModel, asked: Asked, device: str | None) -> Slide:
     """The slide with a fresh map by these weights, drawn where it has none."""
     drawn = slide.attrs.get("signature_map", {}).get(asked.map_key, {})
-    there = asked.map_key in slide.sdata.images and drawn.get("weights_sha256") == asked.weights_sha256
+    wanted = {name: getattr(asked, name) for name in ("weights_sha256", "image_key", "patches_key", "precision")}
+    there = asked.map_key in slide.sdata.images and all(drawn.get(name) == value for name, value in wanted.items())
     if there and set(drawn["signatures"]) >= set(model.signatures) and not any(slide.lineage.stale(asked.map_key)):
         return slide
     signature_map(

@@ -14,7 +14,7 @@ from torch import nn
 
 from spatialsig import _keys
 from spatialsig._arguments import Fraction, Key, Natural, checked
-from spatialsig.errors import InputError
+from spatialsig.errors import InputError, LeakageError
 from spatialsig.inference.local import check_places
 from spatialsig.maps.cell_places import cell_places
 from spatialsig.maps.grid import HALF, lay_grid
@@ -90,6 +90,8 @@ def train_cell_head(
     ------
     InputError
         If the model gives no tokens, cells were not scored, or too few nuclei are cells to learn from.
+    LeakageError
+        If the model held out another fold.
 
     References
     ----------
@@ -106,6 +108,10 @@ def train_cell_head(
     True
     """
     check_places(model, "sp.tl.train_cell_head")
+    own = model.run.get("test_fold")
+    if test_fold is not None and own is not None and test_fold != own:
+        msg = f"`test_fold={test_fold}`, but the model held out fold {own}: what one has learned from the other would be judged on."
+        raise LeakageError(msg)
     refuse_leaks(data, [] if test_fold is None else [test_fold])
     options = {"cells": cells, "test_fold": test_fold, "min_tissue": min_tissue, "device": device}
     keys = {"table_key": table_key, "image_key": image_key, "patches_key": patches_key}

@@ -90,10 +90,10 @@ def card_text(model: Any, *, license_id: str = "other") -> str:
 def write_card(directory: Path, text: str, *, before: Path | None = None) -> None:
     """Write a card into a directory, or keep the one that was edited there, or in the directory ``before`` whose place it takes."""
     place = (directory if before is None else before) / CARD
-    edited = place.is_file() and not _is_ours(kept := place.read_text(encoding="utf-8", errors="replace"))
+    edited = place.is_file() and not _is_ours((kept := place.read_bytes()).decode(errors="replace"))
     if edited:
         say(f"{place} was edited by hand and is kept; delete it to have it written anew.")
-    (directory / CARD).write_text(kept if edited else text, encoding="utf-8")
+    (directory / CARD).write_bytes(kept if edited else text.encode())
 
 
 def one_line(model: Any) -> str:

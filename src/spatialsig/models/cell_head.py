@@ -74,9 +74,24 @@ class CellHead(Described):
         self.feature_mean = as_floats(feature_mean, name="feature_mean")
         self.feature_std = as_floats(feature_std, name="feature_std")
         self.run = dict(run or {})
-        n = len(self.feature_mean)
-        if self.feature_mean.ndim != 1 or self.feature_std.shape != (n,) or not (self.feature_std > 0).all():
-            msg = f"`feature_std` of shape {self.feature_std.shape} must be ({n},) numbers above 0, as many as `feature_mean`."
+        if not self.signatures or len(set(self.signatures)) < len(self.signatures):
+            msg = f"`signatures` must be distinct names, at least one; got {list(self.signatures)}."
+            raise InputError(msg)
+        n = self.feature_mean.size
+        finite = np.isfinite(self.feature_mean).all() and np.isfinite(self.feature_std).all()
+        if (
+            self.feature_mean.ndim != 1
+            or self.feature_std.shape != (n,)
+            or not finite
+            or not (self.feature_std > 0).all()
+        ):
+            msg = (
+                f"`feature_mean` {self.feature_mean.shape} and `feature_std` {self.feature_std.shape} must be finite, both ({n},), and the "
+                "second above 0."
+            )
+            raise InputError(msg)
+        if net is not None and (net.in_features, net.out_features) != (n, len(self.signatures)):
+            msg = f"`net` maps {net.in_features} features to {net.out_features} scores; wanted {n} to {len(self.signatures)}."
             raise InputError(msg)
         if net is None:
             net = nn.Linear(n, len(self.signatures))
@@ -101,7 +116,7 @@ class CellHead(Described):
         if features.ndim != 2 or features.shape[1] != self.n_features:
             msg = f"features {features.shape}; wanted (n, {self.n_features})."
             raise InputError(msg)
-        scaled = (features - self.feature_mean) / self.feature_std
+        scaled = (as_floats(features, name="features") - self.feature_mean) / self.feature_std
         with torch.inference_mode():
             return self.net(torch.from_numpy(scaled.astype(np.float32))).numpy()  # type: ignore[no-any-return]
 

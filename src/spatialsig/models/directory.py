@@ -5,6 +5,7 @@ Floor 2, above geometry, nn, signatures, stats, store. Used by 9 modules of cli,
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -13,18 +14,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from safetensors.torch import load_file
 
-from spatialsig._checks import check_files
+from spatialsig._checks import check_files, first_few
 from spatialsig._files import object_or_empty, write_tensors
 from spatialsig._known import MODELS, model_words, what_is
 from spatialsig._paths import behind_links
 from spatialsig.errors import FileMissingError, InputError, StoreError
-from spatialsig.models.card import write_card
+from spatialsig.models.card import CARD, write_card
 from spatialsig.models.domain import DOMAIN, write_domain
 from spatialsig.models.record import DAMAGE, FIX, RUN, read_json, read_record, write_json, write_record
 from spatialsig.nn.evaluating import not_finite, refuse_not_finite
 from spatialsig.nn.signature import SignatureConfig
 from spatialsig.nn.vit import ViTConfig
 from spatialsig.store.atomic import replaced_directory
+from spatialsig.store.foreign import is_of_system
 
 if TYPE_CHECKING:
     import os
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 CONFIG, WEIGHTS, SCALER = "config.json", "weights.safetensors", "scaler.npz"
+_MEMBER = re.compile(r"member-\d+")  # of an ensemble
 MAX_WEIGHT_BYTES = 16 * 2**30
 C = TypeVar("C")
 
@@ -209,9 +212,30 @@ def check_model_target(directory: Path, *, overwrite: bool) -> None:
         if not overwrite:
             msg = f"there is a model at {str(directory)!r} ({kind}); pass `overwrite=True` to replace it, or choose another path."
             raise StoreError(msg)
+        _refuse_others(directory)
     elif directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         msg = f"{directory} exists and is no model directory; choose another place."
         raise InputError(msg)
+
+
+def _refuse_others(directory: Path) -> None:
+    """Refuse to replace a model directory in which something lies that no model has (:class:`StoreError`)."""
+    ours = {CONFIG, WEIGHTS, SCALER, DOMAIN, RUN, CARD, "signatures.json", "genes.json", *listed_files(directory)}
+    others = [
+        str(place.relative_to(directory))
+        for place in sorted(directory.rglob("*"))
+        if (place.is_symlink() or not place.is_dir())
+        and not is_of_system(place.name)
+        and not (
+            place.name in ours and all(_MEMBER.fullmatch(part) for part in place.relative_to(directory).parts[:-1])
+        )
+    ]
+    if others:
+        msg = (
+            f"model directory {str(directory)!r} holds {first_few(others)}, which no model does and which would be deleted with what is "
+            "replaced: move it elsewhere, or choose another path."
+        )
+        raise StoreError(msg)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from spatialsig._checks import check_files
 from spatialsig._known import MODELS, what_is
 from spatialsig.errors import FileMissingError, InputError
 from spatialsig.models.autoencoder import Autoencoder
-from spatialsig.models.card import card_text, write_card
+from spatialsig.models.card import CARD, card_text, write_card
 from spatialsig.models.cell_head import CellHead
 from spatialsig.models.directory import CONFIG
 from spatialsig.models.ensemble import SignatureEnsemble
@@ -28,6 +28,7 @@ AnyModel: TypeAlias = SignatureViT | SignatureEnsemble | Autoencoder | Pretraine
 _KINDS: dict[str, Any] = {
     kind.kind: kind for kind in (SignatureViT, SignatureEnsemble, Autoencoder, PretrainedViT, CellHead)
 }
+_LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 # all that a model is made of; nothing else of a repository is fetched
 FILES = ("*.json", "*.safetensors", "*.npz", "README.md")
@@ -100,7 +101,7 @@ def push_to_hub(
         ``"owner/name"``; made where it is not there. Who you are is asked by ``huggingface_hub``
         (``hf auth login``).
     license
-        Identifier of the licence, for the header of the card.
+        Identifier of the licence, for the header of the card. A card that was edited in the repository is kept as it is there.
     private
         Whether a new repository can be seen by nobody else.
     message
@@ -123,12 +124,16 @@ def push_to_hub(
     if not _REPOSITORY.fullmatch(repository):
         msg = f"`repository={repository!r}`; wanted `owner/name`."
         raise InputError(msg)
+    if not _LICENCE.fullmatch(license):
+        msg = f"`license={license!r}`; wanted the identifier of a licence, such as 'cc-by-4.0'."
+        raise InputError(msg)
     hub = _hub()
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch) / "model"
         model.save(place)
-        write_card(place, card_text(model, license_id=license))
         hub.create_repo(repository, private=private, exist_ok=True)
+        there = Path(hub.snapshot_download(repository, allow_patterns=[CARD]))
+        write_card(place, card_text(model, license_id=license), before=there)
         return str(hub.upload_folder(repo_id=repository, folder_path=str(place), commit_message=message))
 
 

@@ -41,6 +41,8 @@ class Calibration:
         NaN where not measured.
     qc
         Whether the quality of the patches is part of the score.
+    signs
+        What else is part of it, in words; empty where an early version did not say.
     """
 
     samples: NDArray[np.str_]
@@ -50,6 +52,7 @@ class Calibration:
     map: NDArray[np.float64]
     mean: NDArray[np.float64]
     qc: bool
+    signs: str = ""
 
     def wrong(self, error: str, tolerance: float) -> NDArray[np.float64]:
         """1 where a slide's scores are wrong, 0 where right, NaN where not measured, ``(n, n_signatures)``."""
@@ -61,7 +64,7 @@ class Calibration:
         """Plain values; None for NaN."""
         found: dict[str, Any] = {name: getattr(self, name).tolist() for name in (*_TEXTS, "ood")}
         found |= {name: [_plain(row) for row in getattr(self, name).tolist()] for name in _PER_SIGNATURE}
-        return found | {"qc": self.qc}
+        return found | {"qc": self.qc, "signs": self.signs}
 
 
 def calibration_from(value: Any, signatures: Sequence[str], *, where: str) -> dict[str, Calibration] | None:
@@ -94,7 +97,7 @@ def _read(record: Any, n_signatures: int) -> Calibration:
     if len(patients) != n or ood.shape != (n,) or not isinstance(record["qc"], bool):
         msg = f"{n} slides"
         raise ValueError(msg)
-    return Calibration(samples, patients, ood, score, of_map, of_mean, record["qc"])
+    return Calibration(samples, patients, ood, score, of_map, of_mean, record["qc"], str(record.get("signs", "")))
 
 
 def _plain(row: list[float]) -> list[float | None]:

@@ -14,7 +14,7 @@ from skimage.draw import polygon as fill
 from spatialdata.transformations import Identity, get_transformation
 
 from spatialsig import _keys
-from spatialsig._checks import did_you_mean, warn
+from spatialsig._checks import did_you_mean, first_few, warn
 from spatialsig.data.level_pixels import check_shown
 from spatialsig.data.pyramid import image_levels
 from spatialsig.errors import AlignmentError, InputError, KeyMissingError
@@ -28,7 +28,7 @@ from spatialsig.pp._segmentation import (
     segment,
 )
 from spatialsig.slide.coordinates import XY, check_matrix, full_resolution, image_of, image_to_um, image_um_per_px
-from spatialsig.slide.parts import pixels_of, place_of
+from spatialsig.slide.parts import pixels_of, place_of, with_place
 from spatialsig.slide.patches import level_read
 from spatialsig.slide.records import PatchSpec
 from spatialsig.slide.squares import patch_squares
@@ -186,6 +186,18 @@ def geometries_on_image(
     return np.asarray(placed)
 
 
+def check_outlines(slide: Slide, key: str) -> None:
+    """Refuse shapes that are missing, empty or not finite."""
+    shapes = slide.sdata.shapes[key]
+    bad = ~np.isfinite(shapely.bounds(np.asarray(shapes.geometry))).all(axis=1)
+    if bad.any():
+        msg = (
+            f"slide {slide.name!r}: {int(bad.sum())} of {len(shapes)} shapes of {key!r} are missing, empty or not finite, such as "
+            f"{first_few(list(shapes.index[bad]))}; leave them out: `sdata[{key!r}] = sdata[{key!r}].drop([...])`."
+        )
+        raise InputError(msg)
+
+
 def _check_on_image(slide: Slide, key: str, image_key: str, geometries: NDArray[Any]) -> None:
     full = full_resolution(image_of(slide, image_key))
     frame = shapely.box(0, 0, full.sizes["x"], full.sizes["y"])
@@ -221,7 +233,7 @@ def patch_spec(
     if size_l0 > min(height, width):
         msg = (
             f"slide {slide.name!r}: a patch of {patch_px} px at {um_per_px:g} µm/px covers {size_l0} px of image "
-            f"{image_key!r}, which has only {height} x {width} px (y, x); make `patch_px` smaller."
+            f"{image_key!r}, which has only {height} x {width} px (y, x); make patches smaller (`patch_px`), where no model sets their size."
         )
         raise InputError(msg)
     level, resample = level_read(slide, image_key, size_l0=size_l0, out_px=patch_px)
@@ -245,6 +257,6 @@ def write_patches(
         key,
         patch_squares(origins, spec, tissue, frames),
         made_by=made_by,
-        sources=[pixels_of(spec.image_key), place_of(spec.image_key), *filter(None, [spec.tissue_key]), *sources],
+        sources=[pixels_of(spec.image_key), place_of(spec.image_key), *with_place(spec.tissue_key), *sources],
         attrs={"patches": asdict(spec)},
     )

@@ -20,6 +20,7 @@ from spatialsig.pp._segmentation import tissue_fraction
 from spatialsig.pp._tiles import TOOLS, read_tiles, resolution_of
 from spatialsig.slide.added import check_added
 from spatialsig.slide.coordinates import image_of, image_um_per_px
+from spatialsig.slide.parts import with_place
 from spatialsig.slide.patches import level_read
 from spatialsig.slide.records import PatchSpec
 from spatialsig.slide.slides import Data, open_slides
@@ -151,7 +152,9 @@ def _import(
         )
         raise InputError(msg)
     spec = replace(spec, tissue_key=used, made_by=f"{tool}: {keep.sum()} of {len(tiles)} {source_key!r}")
-    write_patches(slide, key_added, spec, origins[keep], tissue[keep], "pp.import_patches", sources=[source_key])
+    write_patches(
+        slide, key_added, spec, origins[keep], tissue[keep], "pp.import_patches", sources=with_place(source_key)
+    )
 
 
 def _spec(

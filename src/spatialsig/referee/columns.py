@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from pandas.api.types import is_bool_dtype, is_numeric_dtype
+from pandas.api.types import is_bool_dtype, is_complex_dtype, is_numeric_dtype
 
 from spatialsig import _keys
 from spatialsig._checks import comma_hint, first_few, warn
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 PATCH, CELL = "patch", "cell"
 UM, PX = "um", "px"
+LARGEST = 1e100  # of a prediction whose square can still be summed
 # columns that hold the middle of a square or a cell, as tools name them: x, y, frame (None: the column does not say)
 _PLACES = (
     ("x_um", "y_um", UM), ("x_px", "y_px", PX), ("x_centroid", "y_centroid", UM), ("x_pixel", "y_pixel", PX),
@@ -79,6 +80,9 @@ def of_frame(frame: pd.DataFrame, *, where: str, sample: str) -> Outside:
         msg = f"{where}: column {commas[0]!r} holds {frame[commas[0]].dropna().iloc[0]!r}; save the table with decimal points."
         raise InputError(msg)
     kept = [name for name in kept if name not in text and not is_bool_dtype(frame[name])]
+    if unreal := [name for name in kept if is_complex_dtype(frame[name])]:
+        msg = f"{where}: columns {first_few(unreal)} hold complex numbers; wanted scores."
+        raise InputError(msg)
     if text and kept:
         warn(f"{where}: columns {first_few(text)} hold text, no numbers, and are not judged.")
     if not kept:
@@ -143,10 +147,22 @@ def _numbers(frame: pd.DataFrame, columns: list[str], where: str) -> NDArray[np.
 
 
 def _checked(found: Outside, values: NDArray[Any], names: list[str]) -> Outside:
-    infinite = int(np.isinf(values).sum())
-    if infinite:
-        msg = f"{found.where}: {infinite} of {values.size} predictions are infinite; make them missing (NaN)."
+    huge = int((np.abs(values) > LARGEST).sum())
+    if huge:
+        msg = (
+            f"{found.where}: {huge} of {values.size} predictions are infinite or beyond {LARGEST:.0e} (column "
+            f"{names[int((np.abs(values) > LARGEST).any(axis=0).argmax())]!r}); make them missing (NaN)."
+        )
         raise InputError(msg)
+    lost = 0 if found.xy is None else int((~np.isfinite(found.xy)).any(axis=1).sum())
+    if lost:
+        msg = f"{found.where}: {lost} of {len(values)} rows have a place that is missing or infinite; leave these rows out."
+        raise InputError(msg)
+    empty = [name for name, column in zip(names, values.T, strict=True) if np.isnan(column).all()]
+    if empty and len(empty) < len(names):
+        warn(f"{found.where}: columns {first_few(empty)} hold no number, and are not judged.")
+        kept = [k for k, name in enumerate(names) if name not in empty]
+        values, names = values[:, kept], [names[k] for k in kept]
     if len(set(names)) < len(names):
         repeated = sorted({name for name in names if names.count(name) > 1})
         msg = f"{found.where}: several columns are named {first_few(repeated)}; wanted one each."

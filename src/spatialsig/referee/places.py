@@ -28,6 +28,7 @@ ON_IMAGE = 0.99  # share of the rows that must lie on the H&E
 KNOWN = 0.5  # share of the cells that must be among those of the slide
 SAME = 0.02  # relative: squares of this size are those of the slide
 NEAR = 0.1  # of an edge: a middle this far from that of a patch is its own
+SAME_PLACE_PX = 1.5  # squares closer than this are one
 COVERED = 0.5  # share of a patch that other squares must cover
 
 
@@ -81,18 +82,18 @@ def _ids(outside: Outside) -> pd.Index:
 
 def _by_id(outside: Outside, patches: Patches) -> Laid:
     ids = _as_ids(_ids(outside), patches)
-    if not ids.is_unique:
-        repeated = ids[ids.duplicated()].unique()
-        msg = f"{outside.where}: patch {str(repeated[0])!r} of slide {outside.sample!r} has several rows ({len(repeated)} such); wanted one each."
-        raise InputError(msg)
     rows = patches.ids.get_indexer(ids)
     if (rows < 0).any():
-        unknown = [str(one) for one in ids[rows < 0]]
+        unknown = [str(one) for one in outside.ids[rows < 0]] if outside.ids is not None else []
         msg = (
             f"{outside.where}: {len(unknown)} of {len(ids)} rows name patches that slide {outside.sample!r} does not have "
             f"({first_few(unknown)}); it has {patches.ids.min()} to {patches.ids.max()} in {patches.key!r}. Predict the patches of "
             "this store, or give places (x_um, y_um) in the place of ids."
         )
+        raise InputError(msg)
+    if not ids.is_unique:
+        repeated = ids[ids.duplicated()].unique()
+        msg = f"{outside.where}: patch {str(repeated[0])!r} of slide {outside.sample!r} has several rows ({len(repeated)} such); wanted one each."
         raise InputError(msg)
     return Laid(_matrix(rows, np.arange(len(rows)), np.ones(len(rows)), patches, len(rows)), "by patch id", PATCH, 1.0)
 
@@ -105,7 +106,7 @@ def _as_ids(ids: pd.Index, patches: Patches) -> pd.Index:
         return ids
     bare = ids.astype(str).str.removeprefix(f"{patches.slide.name}-")
     numbers = pd.to_numeric(pd.Series(bare), errors="coerce").to_numpy()
-    return ids if np.isnan(numbers).any() else pd.Index(numbers)
+    return ids if np.isnan(numbers).all() else pd.Index(numbers)
 
 
 def _ids_of_cells(outside: Outside, patches: Patches, table_key: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -150,6 +151,7 @@ def _by_place(outside: Outside, patches: Patches, by: str, coordinates: str | No
     ours = float(patches.spec.size_l0)
     if outside.corners:
         xy = xy + (edge or ours) / 2
+    _refuse_repeated(outside, xy)
     distance, nearest = cKDTree(patches.centres_px).query(xy, p=np.inf)
     if (edge is None or abs(edge / ours - 1) < SAME) and np.median(distance) <= NEAR * ours:
         close = distance <= patches.spec.stride_l0 / 2
@@ -160,6 +162,19 @@ def _by_place(outside: Outside, patches: Patches, by: str, coordinates: str | No
     edge = _spacing(xy) if edge is None else edge
     said = f"squares of {edge * image_um_per_px(patches.slide, patches.spec.image_key):.3g} um, by the area they share with each patch"
     return _used(_by_area(xy, edge, patches), said, PATCH, outside)
+
+
+def _refuse_repeated(outside: Outside, xy: NDArray[np.float64]) -> None:
+    """Squares at one place, as in two tables that were appended: their mean would be judged."""
+    near = cKDTree(xy).query_pairs(SAME_PLACE_PX)
+    if near:
+        row, other = sorted(near)[0]
+        x, y = outside.xy[row] if outside.xy is not None else xy[row]
+        msg = (
+            f"{outside.where}: several rows of slide {outside.sample!r} lie at one place ({len(near)} pairs, the first of rows {row} and "
+            f"{other} at {x:.6g}, {y:.6g}); wanted one each."
+        )
+        raise InputError(msg)
 
 
 def _edge(outside: Outside, patches: Patches, unit: str, size_um: float | None) -> float | None:

@@ -13,7 +13,7 @@ import yaml
 
 from spatialsig import _keys, tl
 from spatialsig._checks import check_key
-from spatialsig._files import write_text
+from spatialsig._files import check_target, write_text
 from spatialsig.errors import InputError
 from spatialsig.evaluation.findings_scores import after_cross_validation
 from spatialsig.evaluation.schema import FINDING_COLUMNS, SEVERITIES, WARNING, slide_rows
@@ -123,8 +123,9 @@ def write_report(
     KeyMissingError
         If a table lacks a column, or a held-out slide lacks an element.
     InputError
-        If the evaluation is empty or none of its samples is in the cohort.
+        If ``path`` does not end with ``.html`` or lies in a Zarr store, the evaluation is empty, or none of its samples is in the cohort.
     """
+    check_target(Path(path), (".html", ".htm"))
     evaluation = slide_rows(evaluation, COLUMNS)
     if summary is None:
         summary = tl.summarise(evaluation)

@@ -15,8 +15,9 @@ from xarray import DataArray, DataTree
 
 from spatialsig import _keys
 from spatialsig._checks import check_key, warn
+from spatialsig._hashing import json_hash
 from spatialsig.data.images import check_rgb
-from spatialsig.errors import AlignmentError, InputError
+from spatialsig.errors import AlignmentError, InputError, KeyMissingError
 from spatialsig.geometry.affine import apply
 from spatialsig.geometry.placement import check_place
 from spatialsig.slide.counts import LOST_ATTRS, refuse_several
@@ -210,6 +211,16 @@ def image_to_um(slide: Slide, image_key: str) -> NDArray[np.float64]:
     to_global = placed(slide, any_image_of(slide, image_key), f"image {image_key!r}")
     scale = um_per_global(slide)
     return np.diag([scale, scale, 1.0]) @ to_global
+
+
+def place_hash(slide: Slide, key: str) -> str | None:
+    """Hash of where an element lies, an image in µm and others in their coordinate systems; None where nothing says it."""
+    element = slide.sdata.shapes.get(key, slide.sdata.labels.get(key))
+    try:
+        matrix = image_to_um(slide, key) if element is None else matrix_to_global(element)
+    except (AlignmentError, KeyMissingError):
+        matrix = None
+    return None if matrix is None else json_hash((np.round(matrix, 9) + 0.0).tolist())
 
 
 def um_to_image(slide: Slide, image_key: str, xy_um: NDArray[Any]) -> NDArray[np.float64]:

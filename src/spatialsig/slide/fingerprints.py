@@ -190,13 +190,14 @@ def of_pixels(image: DataArray | DataTree, number: int = 0) -> str | None:
 def _of_blocks(level: DataArray, *, whole: int) -> str:
     """As :func:`of_pixels`; of a level in a store once for as long as the files of these blocks stay."""
     height, width = level.sizes["y"], level.sizes["x"]
-    channels, blocks = slice(0, level.sizes["c"]), [(slice(0, height), slice(0, width))]
+    blocks = [(slice(0, height), slice(0, width))]
     if level.size > whole:
         blocks = []
         for share in (0.25, 0.5, 0.75):
             y, x = (int(share * size) // BLOCK_PX * BLOCK_PX for size in (height, width))  # no block lies in two chunks
             blocks.append((slice(y, min(y + BLOCK_PX, height)), slice(x, min(x + BLOCK_PX, width))))
-    regions = tuple((channels, *block) for block in blocks)
+    channels = [slice(0, level.sizes["c"])] if "c" in level.dims else []  # labels have none
+    regions = tuple((*channels, *block) for block in blocks)
     state = states_of(level, regions)
     if state is None:
         return _of_regions(level, regions)

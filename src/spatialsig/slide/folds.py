@@ -1,6 +1,6 @@
 """Folds of slides, and of places on a slide, from what ``pp.split`` recorded.
 
-Floor 4, above train. Used by 13 modules of evaluation, expression, inference, labels, maps, pp, slide, tl.
+Floor 4, above train. Used by 14 modules of evaluation, expression, inference, labels, maps, pp, slide, tl.
 """
 
 from __future__ import annotations

@@ -13,12 +13,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-
 from spatialsig import _keys
 from spatialsig._hashing import json_hash
-from spatialsig.errors import AlignmentError, InputError, StaleError
-from spatialsig.slide.coordinates import check_squares, image_to_um
+from spatialsig.errors import InputError, StaleError
+from spatialsig.slide.coordinates import check_squares, place_hash
 from spatialsig.slide.fingerprints import Kept, Numbers, of_column, of_pixels, of_shapes
 from spatialsig.slide.parts import (
     COLUMNS,
@@ -236,8 +234,10 @@ class Lineage:
         if key in sdata.tables:
             numbers = self._numbers_of(part)
             return None if numbers is None else numbers.fingerprint
-        if key in sdata.images:
-            return self._of_place(key) if aspect == PLACE else of_pixels(sdata.images[key], level_of(part))
+        if aspect == PLACE:
+            return place_hash(self.slide, key)
+        if key in sdata.images or key in sdata.labels:
+            return of_pixels(sdata[key], level_of(part))
         if key not in sdata.shapes:
             return None
         spec = attrs.get("patches", {}).get(key)
@@ -265,13 +265,6 @@ class Lineage:
         key, _, aspect = part.partition("/")
         table = self.slide.sdata.tables.get(key)
         return table.found(self._place(key, aspect), what, find) if isinstance(table, StoredTable) else find()
-
-    def _of_place(self, image_key: str) -> str | None:
-        try:
-            matrix = image_to_um(self.slide, image_key)
-        except AlignmentError:
-            return None
-        return json_hash((np.round(matrix, 9) + 0.0).tolist())
 
     def _numbers_of(self, part: str) -> Numbers | None:
         """Numbers of a part of a table; None for another part, and for what is not in memory."""

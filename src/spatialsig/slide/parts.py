@@ -1,6 +1,6 @@
 """Names of the parts of a slide that results are made from, and what messages call them.
 
-Floor 4, above train. Used by 24 modules of inference, labels, maps, pp, referee, slide, tl.
+Floor 4, above train. Used by 26 modules of inference, labels, maps, pp, referee, slide, tl.
 """
 
 from __future__ import annotations
@@ -70,9 +70,14 @@ def level_of(part: str) -> int:
     return int(number) if number.isdecimal() else 0
 
 
-def place_of(image_key: str) -> str:
-    """Part that is where an image lies."""
-    return f"{image_key}/{PLACE}"
+def place_of(key: str) -> str:
+    """Part that is where an image, shapes or labels lie."""
+    return f"{key}/{PLACE}"
+
+
+def with_place(key: str | None) -> list[str]:
+    """Parts that are shapes or labels and where they lie; none for None."""
+    return [] if key is None else [key, place_of(key)]
 
 
 def stain_of(patches_key: str) -> str:
@@ -101,8 +106,12 @@ def described(slide: Slide, part: str) -> str:
     section, _, name = aspect.partition("/")
     if part == FOLDS:
         return "its folds"
+    sdata = slide.sdata
+    kinds = {"table": sdata.tables, "image": sdata.images, "labels": sdata.labels}
+    kind = next((kind for kind, elements in kinds.items() if key in elements), "shapes")
     if section in {PIXELS, PLACE, STAIN}:
-        what = {PIXELS: "the pixels of image", PLACE: "the alignment of image", STAIN: "the stain of patches"}
+        place = "the alignment of image" if kind == "image" else f"the transformation of {kind}"
+        what = {PIXELS: "the pixels of image", PLACE: place, STAIN: "the stain of patches"}
         return f"level {name} of {what[section]} {key!r}" if name else f"{what[section]} {key!r}"
     if aspect.startswith(MEMBERS):
         section, name = "obsm", _keys.MEMBERSHIP
@@ -110,8 +119,6 @@ def described(slide: Slide, part: str) -> str:
         return f"`shapes[{key!r}][{name!r}]`"
     if section:
         return f"`tables[{key!r}].{section}[{name!r}]`" if name else f"`tables[{key!r}].{section}`"
-    sdata = slide.sdata
-    kind = "table" if key in sdata.tables else "image" if key in sdata.images else "shapes"
     return f"{kind} {key!r}"
 
 

@@ -1,6 +1,6 @@
 """What other people and programs put into a store, which nothing of ours may delete.
 
-Floor 1, above the ground floor. Used by store/commit, store/repair, store/swap, whole_slides/guard.
+Floor 1, above the ground floor. Used by models/directory, store/commit, store/repair, store/swap, whole_slides/guard.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from spatialsig._arguments import Count, Key, NewKey, checked
 from spatialsig._checks import warn
 from spatialsig.inference.domain import warn_of_slide
 from spatialsig.inference.inputs import ModelInputs, inputs_name
-from spatialsig.inference.provenance import result_hashes
+from spatialsig.inference.provenance import learned_from, result_hashes
 from spatialsig.models.ensemble import SignatureModel, placed, weights_hash
 from spatialsig.models.intervals import bounds
 from spatialsig.nn.device import FLOAT32
@@ -167,7 +167,7 @@ class _Prediction:
         if self.skip_done and self._is_done(slide, made_by):
             return {"outcome": SKIPPED, "n_patches": len(patches)}
         table, found = self._table(inputs)
-        facts = made_by | {"training_samples": list(self.model.run.get("training_samples", []))}
+        facts = made_by | learned_from(self.model.run)
         if found is not None:
             facts[_keys.OOD] = {
                 "slide": found.slide,

@@ -65,6 +65,8 @@ def scales(
     ------
     KeyMissingError
         If folds, labels or predictions are missing.
+    LeakageError
+        If the model learned from a slide that is judged.
     InputError
         If a scale is finer than the step between patches, holds no held-out square, or labels are no scores of cells.
 

@@ -21,6 +21,7 @@ from spatialsig.inference.triage import (
     decided,
     signs_of,
     thresholds,
+    was_learned_from,
 )
 from spatialsig.models.ensemble import SignatureModel
 from spatialsig.models.triage import TOLERANCE, Calibration
@@ -78,7 +79,7 @@ def triage(
     Returns
     -------
     One row per slide and signature: ``sample``, ``patient``, ``signature``, ``decision`` (``"accept"``, ``"review"``,
-    ``"reject"``), ``reason``, ``score`` and its parts ``ood``, ``width`` (mean deviation, in those of the training scores) and ``failed``
+    ``"reject"``; slides the model learned from are for review), ``reason``, ``score`` and its parts ``ood``, ``width`` (mean deviation, in those of the training scores) and ``failed``
     (share of patches; NaN where quality was not measured), ``accept_below`` and ``reject_above``, ``measured_error``
     and ``measured_accepted`` (of the calibration patients, each judged by thresholds from the others: share accepted and
     wrong, and accepted; NaN where these are too few), ``n_patients`` (that have labels of it).
@@ -133,7 +134,7 @@ def _judge(
     predictions_key: str, **keys: Any,
 ) -> pd.DataFrame:  # fmt: skip
     signs = signs_of(slide, model=model, predictions_key=predictions_key, signatures_key=None, **keys)
-    table = decided(signs, calibration, limits, model.signatures)
+    table = decided(signs, calibration, limits, model.signatures, seen=was_learned_from(slide, model))
     columns = {name: np.asarray(table[name].tolist()) for name in table if name not in (_keys.SAMPLE, _keys.PATIENT)}
     slide.params(predictions_key)[TRIAGE] = facts | columns
     slide.commit_table(predictions_key, steps=[TRIAGE])
@@ -146,8 +147,8 @@ def _carried(model: SignatureModel, inputs: str) -> Calibration:
     if found is None:
         there = f"; it carries some for {', '.join(model.triage)}" if model.triage else ""
         msg = (
-            f"the model carries no calibration slides for {inputs!r}{there}. Give predicted slides with labels of held-out patients: "
-            "`calibration=cohort.subset([...])`."
+            f"the model carries no calibration slides for {inputs!r}{there}. Give `calibration` predicted slides with labels of held-out "
+            "patients, such as `cohort.subset([...])`."
         )
         raise InputError(msg)
     return found

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from spatialsig import _keys
 from spatialsig._hashing import file_ends_hash, json_hash, listing_of, stamp_of
+from spatialsig.inference.provenance import learned_from
 from spatialsig.io.images.open_rgb import WITH_FOLDER
 from spatialsig.models.ensemble import members_of, weights_hash
 from spatialsig.whole_slides.listing import DICOM_SUFFIX, is_store
@@ -35,7 +36,7 @@ def describe_model(model: SignatureModel) -> dict[str, Any]:
     }
     if model.domain is not None:
         facts["domain_sha256"] = model.domain.sha256
-    learned = {"training_samples": list(map(str, model.run.get("training_samples", [])))}
+    learned = learned_from(model.run)
     return {**facts, "sha256": json_hash(facts), **learned}
 
 
