@@ -140,7 +140,7 @@ def test_what_cannot_be_shown_is_refused(study: sd.SpatialData, tmp_path: Path) 
         sp.pl.atlas(study, tmp_path / "a.html", max_mb=0.005)
     with pytest.raises(InputError, match="is a directory"):
         sp.pl.atlas(study, tmp_path)
-    with pytest.raises(InputError, match=r"ends with '.png'; wanted the HTML file to write, such as .*a\.html"):
+    with pytest.raises(InputError, match=r"ends with '.png'; wanted \*\.html"):
         sp.pl.atlas(study, tmp_path / "a.png")
     with pytest.raises(InputError, match="`signatures"):
         sp.pl.atlas(study, tmp_path / "a.html", signatures=[])

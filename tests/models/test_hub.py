@@ -28,7 +28,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         asked["message"] = commit_message
         return f"https://hub/{repo_id}/commit/1"
 
-    def snapshot_download(repo_id: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+    def snapshot_download(repo_id: str, *, allow_patterns: list[str], revision: str | None = None) -> str:
         asked["revision"], asked["patterns"] = revision, allow_patterns
         place = tmp_path / "cache" / repo_id
         found = [file for pattern in allow_patterns for file in (tmp_path / "hub" / repo_id).rglob(pattern)]

@@ -106,7 +106,7 @@ def test_errors_are_those_of_map_or_mean(planted: ModuleType, model: sp.models.S
 
 def test_refusals_say_what_is_missing(planted: ModuleType, model: sp.models.SignatureViT, cohort: sp.Cohort) -> None:
     own, slide = copy.copy(model), new_slide(planted, model, ood=0.1)
-    with pytest.raises(InputError, match=r"carries no calibration slides for 'H&E'.*`calibration="):
+    with pytest.raises(InputError, match=r"carries no calibration slides for 'H&E'.*Give `calibration`"):
         sp.tl.triage(slide, own)
     with pytest.raises(
         InputError,
