@@ -140,7 +140,11 @@ def test_png_has_colours_where_there_are_scores(scored: sd.SpatialData, tmp_path
             KeyMissingError,
             "`table_key='x'`.*sp.tl.predict",
         ),
-        (lambda s, p: sp.io.export_geojson(s, p / "a.geojson", signatures=["x"]), KeyMissingError, "`signature='x'`.*Immune_T"),
+        (
+            lambda s, p: sp.io.export_geojson(s, p / "a.geojson", signatures=["x"]),
+            KeyMissingError,
+            "`signature='x'`.*Immune_T",
+        ),
         (lambda s, p: sp.io.export_geojson(s, p / "a.geojson", classify_by="x"), KeyMissingError, "`signature='x'`"),
         (lambda s, p: sp.io.export_geojson(s, p / "a.geojson", object_type="cell"), InputError, "`object_type='cell'`"),
         (lambda s, p: sp.io.export_heatmap(s, p / "a.jpg", "Immune_T"), InputError, r"wanted \*.ome.tif"),

@@ -25,15 +25,9 @@ from spatialsig.data.patches import read_patches
 from spatialsig.errors import InputError
 from spatialsig.evaluation.ceiling import slide_ceiling
 from spatialsig.evaluation.findings_slides import SlideFacts, slide_facts
+from spatialsig.inference.held_out import check_folds, check_labels, labels_for
 from spatialsig.inference.inputs import check_patches, input_source, usable
-from spatialsig.inference.provenance import (
-    backbone_of,
-    check_folds,
-    check_inputs,
-    check_labels,
-    labels_for,
-    result_hashes,
-)
+from spatialsig.inference.provenance import backbone_of, check_inputs, result_hashes
 from spatialsig.models.ensemble import placed, weights_hash
 from spatialsig.slide.copies import refuse_leaks
 from spatialsig.slide.each import map_slides

@@ -17,7 +17,7 @@ from spatialsig._progress import track
 from spatialsig.errors import InputError
 from spatialsig.evaluation.findings_scores import MARGIN, MIN_PATIENTS
 from spatialsig.evaluation.squares import square_ceiling, square_labels, squares_of
-from spatialsig.inference.provenance import refuse_learned_predictions
+from spatialsig.inference.held_out import check_judged
 from spatialsig.slide.each import map_slides
 from spatialsig.slide.table_rows import aligned
 from spatialsig.stats.agreement import MIN_PATCHES, agreement
@@ -155,7 +155,7 @@ def _predictions(slide: Slide, names: list[str], request: Request) -> tuple[NDAr
     patches, key = slide.patches(request.patches_key), request.predictions_key
     found = patches.matrix(key, name="predictions_key", fix="Call `sp.tl.predict` first.")
     record = slide.step(key, "predict", fix="Give `predictions_key` a table of `sp.tl.predict` or `sp.tl.referee`.")
-    refuse_learned_predictions(slide, record, request.test_fold, what="sp.tl.scales")
+    check_judged(slide, record, request.test_fold, labels_key=request.signatures_key, what="sp.tl.scales")
     table, rows = slide.table(key), patches.rows_in(key)
     columns = pd.Index(found.names).get_indexer(pd.Index(names))
 

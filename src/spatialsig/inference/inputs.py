@@ -1,6 +1,6 @@
 """Inputs of a model on one slide: pixels or features of the patches, and their embedding, checked against the model.
 
-Floor 5, above slide. Used by 13 modules of evaluation, inference, maps, tl.
+Floor 5, above slide. Used by 16 modules of evaluation, inference, maps, tl.
 """
 
 from __future__ import annotations
@@ -83,6 +83,13 @@ def features_part(key: str) -> str:
 def inputs_name(use_rep: str | None) -> str:
     """Name of the inputs that a prediction is made from."""
     return "H&E" if use_rep is None else f"H&E + {use_rep}"
+
+
+def check_reads_images(model: SignatureModel) -> None:
+    """Raise :class:`InputError` for a model that reads a table of features, and so knows only the patches of that table."""
+    if (table := table_key(backbone_of(model))) is not None:
+        msg = f"the model reads the features of table {table!r} in place of images, so that it can be asked of those patches only."
+        raise InputError(msg)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def check_places(model: SignatureModel, what: str) -> None:
         kinds = sorted({type(getattr(member.net, "backbone", member.net)).__name__ for member in members_of(model)})
         msg = (
             f"`{what}` reads the tokens of a network that averages them, as `sp.tl.train_vit` makes by default; the backbone of "
-            f"this model ({', '.join(kinds)}) gives one vector for a patch. Use `method='patch'`."
+            f"this model ({', '.join(kinds)}) gives one vector for a patch: of its scores there is only one per patch (`method='patch'`)."
         )
         raise InputError(msg)
 

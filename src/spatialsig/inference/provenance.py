@@ -1,6 +1,6 @@
 """Provenance of inputs and labels: recorded when a model is trained, compared when it is used.
 
-Floor 5, above slide. Used by 16 modules of evaluation, inference, maps, tl, whole_slides.
+Floor 5, above slide. Used by 12 modules of evaluation, inference, maps, tl, whole_slides.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import numpy as np
 
 from spatialsig import _keys
 from spatialsig._hashing import array_hash, json_hash
-from spatialsig.errors import InputError, KeyMissingError, LeakageError, StaleError
+from spatialsig.errors import InputError, KeyMissingError, LeakageError
 from spatialsig.models.ensemble import members_of
 from spatialsig.nn.backbones import table_key
 from spatialsig.nn.signature import VIT
 from spatialsig.signatures import scored_genes
-from spatialsig.slide.parts import FOLDS, obsm_of
-from spatialsig.slide.seen import SAMPLES, read_note
+from spatialsig.slide.parts import obsm_of
+from spatialsig.slide.seen import read_note
 from spatialsig.slide.slides import open_slides
 
 if TYPE_CHECKING:
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from spatialsig.models.ensemble import SignatureModel
     from spatialsig.slide.patches import Patches
     from spatialsig.slide.slides import Data, Slide
-    from spatialsig.slide.table_rows import PatchMatrix
 
 EMBEDDING, FEATURES, TARGETS, IMAGE = "embedding", "features", "targets", "image"
+GENE_SETS = "gene_sets"
 # what each of them records about itself under uns["spatialsig"], and which of that decides its values
 _STEPS: dict[str, tuple[str, tuple[str, ...]]] = {
     EMBEDDING: ("embed_cells", ("model_sha256", "scaler_sha256", "genes")),
     FEATURES: ("embed_patches", ("backbone", "weights_sha256", "patch_px", "um_per_px")),
-    TARGETS: ("score_cells", ("method", "names", "genes")),
+    TARGETS: ("score_cells", ("method", "names", "genes", GENE_SETS)),
 }
 _SHOWN = 5  # names that a message lists
 INPUTS, FOLDS_OF, LEFT_OUT = "inputs", "folds", "signatures_left_out"  # in the run of a model
@@ -133,23 +133,6 @@ def check_inputs(patches: Patches, model: SignatureModel, *, use_rep: str | None
     check_same(model.run.get(INPUTS, {}), here, slide=patches.slide.name, other=other)
 
 
-def check_labels(slide: Slide, model: SignatureModel, signatures_key: str) -> None:
-    """Refuse to judge a model by labels of other genes or of another method than those it learned.
-
-    Raises
-    ------
-    InputError
-        Listing the differences.
-    """
-    here = recorded(slide, targets_key=signatures_key)
-    check_same(model.run.get(INPUTS, {}), here, slide=slide.name, other="the labels that the model learned")
-
-
-def labels_for(labels: PatchMatrix, model: SignatureModel | None) -> PatchMatrix:
-    """Labels of the signatures that a model predicts: without those that it left out, as no training slide measured them."""
-    return labels if model is None else labels.without(model.run.get(LEFT_OUT, ()))
-
-
 def why_absent(name: str, model: SignatureModel) -> str:
     """Why a model does not predict a signature that was scored; empty where it does, or where nothing is known of it."""
     return (
@@ -157,75 +140,6 @@ def why_absent(name: str, model: SignatureModel) -> str:
         if name in model.run.get(LEFT_OUT, ())
         else ""
     )
-
-
-def check_folds(slide: Slide, model: SignatureModel) -> None:
-    """Refuse to judge a model on folds that were assigned after it was trained: it may have learned from what they hold out.
-
-    Raises
-    ------
-    StaleError
-        If the slide was split again.
-    """
-    split = model.run.get(FOLDS_OF, {}).get(slide.name)
-    if split is not None and split != slide.lineage.fingerprint(FOLDS):
-        msg = (
-            f"slide {slide.name!r}: its folds were assigned again after the model was trained, so it may have learned from what "
-            "is held out now; call `sp.tl.train_vit` again."
-        )
-        raise StaleError(msg)
-
-
-def refuse_training_slide(slide: Slide, model: SignatureModel, fold: int | None, *, what: str = "calibrate") -> None:
-    """Slides the model learned from are refused, unless only blocks of them that were held out are used.
-
-    Raises
-    ------
-    LeakageError
-        If the errors on the slide are too small to learn anything from.
-    """
-    check_folds(slide, model)
-    if slide.name not in model.run.get(SAMPLES, []):
-        return
-    kept_out = [model.run.get("test_fold"), model.run.get("validation_fold")]
-    if slide.attrs.get("split", {}).get("by") in ("block", "random") and fold is not None and fold in kept_out:
-        return
-    on = f" (`fold={fold}`)" if what == "calibrate" else ""
-    msg = (
-        f"slide {slide.name!r} trained the model, so its errors are too small to calibrate with{on}. Train "
-        "with `validation_fold=`, which is then calibrated on, or give slides that the model has not seen."
-    )
-    raise LeakageError(msg)
-
-
-HELD_OUT = "held_out_folds"  # in the record of a prediction
-
-
-def learned_from(*runs: Mapping[str, Any]) -> dict[str, Any]:
-    """What a record of predictions keeps of the models that made them: slides they learned from, folds that all of them left out."""
-    folds = [{run[name] for name in ("test_fold", "validation_fold") if run.get(name) is not None} for run in runs]
-    samples = dict.fromkeys(str(name) for run in runs for name in run.get(SAMPLES, ()))
-    return {SAMPLES: list(samples), HELD_OUT: sorted(set.intersection(*folds))}
-
-
-def refuse_learned_predictions(slide: Slide, record: Mapping[str, Any], fold: int | None, *, what: str) -> None:
-    """Predictions for a slide that their model learned from judge nothing, unless of a block that was held out.
-
-    Raises
-    ------
-    LeakageError
-        If the model learned from what is judged.
-    """
-    if slide.name not in record.get(SAMPLES, ()):
-        return
-    by_block = slide.attrs.get("split", {}).get("by") in ("block", "random")
-    if by_block and fold is not None and fold in record.get(HELD_OUT, (fold,)):  # early records do not say
-        return
-    msg = (
-        f"slide {slide.name!r} trained the model that predicted it, so `{what}` would flatter it. Give slides that were held out"
-        f"{f' (`test_fold={fold}` was not)' if fold is not None else ''}."
-    )
-    raise LeakageError(msg)
 
 
 def backbone_of(model: SignatureModel | None) -> str:
@@ -297,7 +211,18 @@ def _params(slide: Slide, table: str, kind: str) -> dict[str, Any]:
 
 
 def _facts(params: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    if {"names", "genes", "weights"} <= params.keys():
+        params = {**params, GENE_SETS: _gene_sets(params)}
     return {fact: _plain(params[fact]) for fact in _STEPS[kind][1] if fact in params}
+
+
+def _gene_sets(scored: Mapping[str, Any]) -> list[str]:
+    """Each signature with a hash of its genes and their weights, whatever their order."""
+    genes, columns = list(map(str, scored["genes"])), np.asarray(scored["weights"], np.float64).T
+    weighted = [
+        sorted((gene, round(w, 9)) for gene, w in zip(genes, own.tolist(), strict=True) if w) for own in columns
+    ]
+    return [f"{name} ({json_hash(own)[:8]})" for name, own in zip(map(str, scored["names"]), weighted, strict=True)]
 
 
 def _plain(value: Any) -> Any:

@@ -13,8 +13,8 @@ import pandas as pd
 
 from spatialsig import _keys
 from spatialsig.errors import InputError, LeakageError, StaleError
+from spatialsig.inference.held_out import check_labels, labels_for, refuse_training_slide
 from spatialsig.inference.inputs import inputs_name
-from spatialsig.inference.provenance import labels_for, refuse_training_slide
 from spatialsig.models.ensemble import members_of, weights_hash
 from spatialsig.models.triage import Calibration
 from spatialsig.slide.seen import PATIENTS, SAMPLES
@@ -123,6 +123,7 @@ def _errors(
     unknown = np.full(len(model.signatures), np.nan)
     if key is None:
         return {"map": unknown, "mean": unknown}
+    check_labels(patches.slide, model, key)
     labels = labels_for(patches.labels(key), model)
     if labels.names != list(model.signatures):
         msg = (

@@ -16,7 +16,7 @@ from spatialsig._arguments import Count, Key, Micrometres, Natural, Seed, checke
 from spatialsig._checks import first_few, warn
 from spatialsig.errors import InputError
 from spatialsig.evaluation.ceiling import N_REPEATS, scored_halves
-from spatialsig.inference.provenance import refuse_learned_predictions
+from spatialsig.inference.held_out import check_judged
 from spatialsig.maps.cell_values import PATCH
 from spatialsig.maps.measured_cells import REACH_UM, measured_rows
 from spatialsig.slide.coordinates import positions
@@ -140,9 +140,8 @@ def _judge(
     chosen = np.ones(len(xy), bool) if test_fold is None else folds_of(slide, xy) == test_fold
     if not chosen.any():
         return pd.DataFrame(columns=list(COLUMNS))
-    refuse_learned_predictions(
-        slide, slide.params(cells_key).get("predict_cells", {}), test_fold, what="sp.tl.evaluate_cells"
-    )
+    made = slide.params(cells_key).get("predict_cells", {})
+    check_judged(slide, made, test_fold, labels_key=table_key, what="sp.tl.evaluate_cells")
     values, of_patch = _of_cells(slide, predicted, table_key, xy)
     names = [str(name) for name in predicted.var_names if str(name) in set(map(str, scored["names"]))]
     columns, own = (

@@ -16,7 +16,8 @@ from spatialdata.models import TableModel
 from spatialsig import _keys
 from spatialsig._arguments import Fraction, Key, NewKey, checked
 from spatialsig.errors import InputError
-from spatialsig.inference.provenance import HELD_OUT, learned_from
+from spatialsig.inference.held_out import LEARNED, learned_from
+from spatialsig.inference.inputs import check_reads_images
 from spatialsig.maps.cell_places import CellPlaces, cell_places
 from spatialsig.maps.cell_values import HEAD, MAP, PATCH, Asked, of_head, of_map, of_patches
 from spatialsig.maps.signature_map import signature_map
@@ -26,7 +27,6 @@ from spatialsig.pp import find_nuclei
 from spatialsig.slide.added import check_added
 from spatialsig.slide.each import map_slides
 from spatialsig.slide.roles import explained, with_cells
-from spatialsig.slide.seen import SAMPLES
 from spatialsig.slide.slides import Data
 
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ def predict_cells(
     >>> sdata["cells_pred"].var_names.tolist() == list(model.signatures)
     True
     """
+    check_reads_images(model)
     asked = Asked(
         cells=cells, method=_method(model, head, method), head=head, min_tissue=min_tissue, weights_sha256=weights_hash(model), precision=precision,
         table_key=table_key, map_key=map_key, image_key=image_key, patches_key=patches_key, key_added=key_added,
@@ -177,7 +178,7 @@ def _is_done(slide: Slide, asked: Asked) -> bool:
         return False
     recorded = slide.params(key).get("predict_cells", {})
     wanted = asked.record(slide)
-    return {name: value for name, value in recorded.items() if name not in (SAMPLES, HELD_OUT)} == wanted
+    return {name: value for name, value in recorded.items() if name not in LEARNED} == wanted
 
 
 def _again(slide: Slide) -> Slide:

@@ -17,14 +17,13 @@ from pydantic import Field
 from spatialsig import _keys
 from spatialsig._arguments import Fraction, Key, Micrometres, NewKey, checked
 from spatialsig._checks import check_key
-from spatialsig.errors import InputError
+from spatialsig.inference.inputs import check_reads_images
 from spatialsig.inference.local import check_places
-from spatialsig.inference.provenance import backbone_of, why_absent
+from spatialsig.inference.provenance import why_absent
 from spatialsig.inference.rasters import n_levels
 from spatialsig.maps.dense import Dense
 from spatialsig.maps.grid import Bins, lay_grid
 from spatialsig.models.ensemble import SignatureModel, placed, weights_hash
-from spatialsig.nn.backbones import table_key
 from spatialsig.slide.added import check_added
 from spatialsig.slide.each import map_slides
 from spatialsig.slide.slides import Data
@@ -172,9 +171,7 @@ def _asked(
     model: SignatureModel, method: str, stride_um: float | None, bin_um: float | None,
     signatures: ListLike[str] | None, *, keys: dict[str, Any], min_tissue: float, precision: str,
 ) -> _Asked:  # fmt: skip
-    if (table := table_key(backbone_of(model))) is not None:
-        msg = f"the model reads the features of table {table!r} in place of images, so that it can be asked of those patches only."
-        raise InputError(msg)
+    check_reads_images(model)
     if method == TOKEN:
         check_places(model, "method='token'")
     names = model.signatures if signatures is None else tuple(signatures)

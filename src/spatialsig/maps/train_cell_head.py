@@ -15,6 +15,8 @@ from torch import nn
 from spatialsig import _keys
 from spatialsig._arguments import Fraction, Key, Natural, checked
 from spatialsig.errors import InputError, LeakageError
+from spatialsig.inference.held_out import check_labels
+from spatialsig.inference.inputs import check_reads_images
 from spatialsig.inference.local import check_places
 from spatialsig.maps.cell_places import cell_places
 from spatialsig.maps.grid import HALF, lay_grid
@@ -107,6 +109,7 @@ def train_cell_head(
     >>> head.signatures == model.signatures
     True
     """
+    check_reads_images(model)
     check_places(model, "sp.tl.train_cell_head")
     own = model.run.get("test_fold")
     if test_fold is not None and own is not None and test_fold != own:
@@ -166,6 +169,7 @@ def _moments(
 
 def _targets(slide: Slide, model: SignatureModel, table_key: str) -> NDArray[np.float64]:
     """Scores of the cells in units of the model's training scores, ``(n_cells, n_signatures)``; NaN where not measured."""
+    check_labels(slide, model, table_key)
     scored = slide.step(table_key, "score_cells", fix="Call `sp.tl.score_cells` first.")
     values = np.asarray(
         slide.obsm(table_key, scored["key"], name="key", fix="Call `sp.tl.score_cells` first."), np.float64

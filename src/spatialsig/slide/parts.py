@@ -1,6 +1,6 @@
 """Names of the parts of a slide that results are made from, and what messages call them.
 
-Floor 4, above train. Used by 26 modules of inference, labels, maps, pp, referee, slide, tl.
+Floor 4, above train. Used by 27 modules of inference, labels, maps, pp, referee, slide, tl.
 """
 
 from __future__ import annotations

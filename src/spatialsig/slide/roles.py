@@ -31,6 +31,7 @@ _WITHOUT_CELLS = (
     "`sp.pp.find_tissue`, `sp.pp.make_patches`, `sp.pp.qc_patches`, `sp.pp.normalize_stain`, `sp.tl.embed_patches`, `sp.tl.predict`, "
     "`sp.tl.attention`, `sp.tl.signature_map`, `sp.pl.patches` or `sp.pl.compare(..., signatures_key=None)`"
 )
+PREDICTED = "predict_cells"  # record of a table of cells that nobody measured
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -84,7 +85,11 @@ def _all_alone(data: Data) -> list[str]:
         return alone if len(alone) == len(data.stores) else []
     if isinstance(data, SpatialData):
         ours = data.attrs.get(_keys.NAMESPACE, {}).get("patches", {})
-        cells = [name for name, table in data.tables.items() if _annotated(table) not in ours]
+        cells = [
+            t
+            for t in data.tables.values()
+            if _annotated(t) not in ours and PREDICTED not in t.uns.get(_keys.NAMESPACE, {})
+        ]
         return [] if cells else [slide.name for slide in recorded_slides(data)]
     return [slide.name for slide in recorded_slides(data)] if is_image_alone(Path(data)) else []
 
@@ -123,7 +128,7 @@ def without_cells(stores: Mapping[str, Path]) -> list[str]:
 
 
 def is_image_alone(store: Path) -> bool:
-    """Whether a store holds no table but of its patches, and its root lists none that is lost."""
+    """Whether a store holds no table but of its patches and of cells that were predicted, and its root lists none that is lost."""
     try:
         root = root_document(store)
         tables = {name for kind, name, _ in elements_on_disk(store) if kind == "tables"}
@@ -132,7 +137,10 @@ def is_image_alone(store: Path) -> bool:
     listed = {node.split("/")[1] for node in copied_metadata(root) if node.startswith("tables/")}
     ours = root.get("attributes", {}).get(_keys.NAMESPACE, {})
     patches = ours.get("patches", {}) if isinstance(ours, dict) else {}
-    return listed <= tables and all(region_of(store / "tables" / name) in patches for name in tables)
+    return listed <= tables and all(
+        region_of(place) in patches or (place / "uns" / _keys.NAMESPACE / PREDICTED).is_dir()
+        for place in (store / "tables" / name for name in tables)
+    )
 
 
 def region_of(table: Path) -> str:

@@ -1,6 +1,6 @@
 """Slides that a network, an autoencoder or a table of features has learned from, compared with those that are held out.
 
-Floor 4, above train. Used by 11 modules of evaluation, expression, inference, maps, tl.
+Floor 4, above train. Used by 11 modules of evaluation, expression, inference, tl.
 """
 
 from __future__ import annotations

@@ -16,8 +16,9 @@ from spatialsig import _keys
 from spatialsig._arguments import Count, Key, NewKey, checked
 from spatialsig._checks import warn
 from spatialsig.inference.domain import warn_of_slide
+from spatialsig.inference.held_out import learned_from
 from spatialsig.inference.inputs import ModelInputs, inputs_name
-from spatialsig.inference.provenance import learned_from, result_hashes
+from spatialsig.inference.provenance import result_hashes
 from spatialsig.models.ensemble import SignatureModel, placed, weights_hash
 from spatialsig.models.intervals import bounds
 from spatialsig.nn.device import FLOAT32

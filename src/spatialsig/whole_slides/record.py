@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from spatialsig import _keys
 from spatialsig._hashing import file_ends_hash, json_hash, listing_of, stamp_of
-from spatialsig.inference.provenance import learned_from
+from spatialsig.inference.held_out import learned_from
 from spatialsig.io.images.open_rgb import WITH_FOLDER
 from spatialsig.models.ensemble import members_of, weights_hash
 from spatialsig.whole_slides.listing import DICOM_SUFFIX, is_store
