@@ -7,7 +7,7 @@
 Traceback (most recent call last):
 spatialsig.errors.InputError: `area_mm2=0` of `density` must be greater than 0.
 
-Ground floor. Used by 95 modules of 19 rooms.
+Ground floor. Used by 96 modules of 20 rooms.
 """
 
 from __future__ import annotations

@@ -297,3 +297,29 @@ def test_predictions_are_no_labels_and_replace_nothing(study: sd.SpatialData, ho
         judged(study, honest, key_added="signatures")
     with pytest.raises(KeyMissingError):
         judged(sp.datasets.toy(size_um=150), honest)
+
+
+def test_rows_at_one_place_are_refused_as_rows_of_one_id_are(study: sd.SpatialData, honest: pd.DataFrame) -> None:
+    corners = study["patches"].loc[honest["patch_id"], ["x0", "y0"]].to_numpy()
+    placed = honest.drop(columns="patch_id").assign(x0=corners[:, 0], y0=corners[:, 1])
+    judged(study, placed)
+    again = placed.assign(x0=placed["x0"] + 1.0)
+    with pytest.raises(InputError, match=r"several rows of slide 'toy' lie at one place \(81 pairs"):
+        judged(study, pd.concat([placed, again]))
+
+
+def test_what_cannot_be_judged_is_counted_and_named(study: sd.SpatialData, honest: pd.DataFrame) -> None:
+    with pytest.warns(SpatialsigWarning, match=r"columns Immune_T hold no number, and are not judged"):
+        found = judged(study, honest.assign(Immune_T=np.nan))
+    own = found.evaluation.query("method == 'outside'").set_index("signature")["pearson"]
+    assert own.index[own.isna()].tolist() == ["Immune_T"]
+    with pytest.raises(InputError, match=r"1 of \d+ predictions are infinite or beyond 1e\+100 \(column 'Immune_B'\)"):
+        judged(study, honest.assign(Immune_B=[1e300, *honest["Immune_B"][1:]]))
+    bad = honest.assign(patch_id=["bad", *honest["patch_id"].astype(str)[1:]])
+    with pytest.raises(InputError, match=r"1 of 81 rows name patches that slide 'toy' does not have \(bad\)"):
+        judged(study, bad)
+    lost = honest.drop(columns="patch_id").assign(x_um=0.0, y_um=np.nan)
+    with pytest.raises(InputError, match=r"81 of 81 rows have a place that is missing or infinite"):
+        judged(study, lost)
+    with pytest.raises(InputError, match=r"columns Immune_B hold complex numbers"):
+        judged(study, honest.assign(Immune_B=honest["Immune_B"] + 0j))

@@ -132,6 +132,18 @@ def test_a_slide_of_no_cells_stays_one_after_its_prediction(
     assert "H&E alone" in repr(cohort)
 
 
+def test_cells_that_were_predicted_are_no_measured_ones(
+    predicted: Path, models: dict[str, object], tmp_path: Path
+) -> None:
+    cohort = mixed(predicted, tmp_path / "mixed")
+    sp.tl.predict_cells(cohort, models["vit"], cells="detect", method="patch")
+    again = sp.Cohort(cohort.stores)
+    assert again.obs["role"].to_dict() == {"A": "measured", "B": "measured", "H": "predict", "C": "measured"}
+    sp.tl.score_cells(again, "seed", key_added="again")
+    with pytest.raises(KeyMissingError, match=r"\['H'\] is an H&E alone|H is an H&E alone"):
+        sp.tl.score_cells(sp.io.read(cohort.stores["H"]), "seed")
+
+
 def test_tables_of_others_and_damaged_stores_are_no_reason_to_pass_over(stores: Path, tmp_path: Path) -> None:
     cohort = mixed(stores, tmp_path / "mixed")
     (cohort.stores["B"] / "zarr.json").write_text("no store")

@@ -129,3 +129,15 @@ def test_what_makes_no_curve_is_refused(cohort: sp.Cohort) -> None:
         sp.tl.power(cohort, learner="embedding")
     with pytest.raises(InputError, match="cannot be given"):
         sp.tl.power(cohort, learner="vit", use_rep="X_ae")
+
+
+def test_the_order_of_the_slides_decides_nothing(cohort: sp.Cohort, curve: LearningCurves) -> None:
+    names = list(cohort)[::-1]
+    turned = sp.tl.power(sp.Cohort({name: cohort.stores[name] for name in names}), repeats=3)
+    pd.testing.assert_frame_equal(turned.table, curve.table, rtol=1e-9)
+
+
+@pytest.mark.parametrize("n", [0, -1, 1.5, "a", None, [1, 2], True])
+def test_numbers_of_patients_are_numbers(curve: LearningCurves, n: object) -> None:
+    with pytest.raises(InputError, match="`n_patients"):
+        curve.predict(n)

@@ -138,3 +138,26 @@ def test_a_damaged_record_is_refused(model: sp.models.SignatureViT, cohort: sp.C
     for broken in (record | {"score": record["score"][:-1]}, record | {"patients": []}, {"samples": []}, 3):
         with pytest.raises(InputError, match=r"m: the record of `sp\.tl\.triage` is damaged"):
             calibration_from({"H&E": broken}, own.signatures, where="m")
+
+
+def test_slides_that_were_predicted_otherwise_do_not_compare(
+    planted: ModuleType, model: sp.models.SignatureViT, cohort: sp.Cohort
+) -> None:
+    model, slide = copy.copy(model), new_slide(planted, model, ood=0.2)
+    slide["signatures_pred"].layers["std"] = np.ones(slide["signatures_pred"].shape, np.float32)
+    for carried in (False, True):  # calibrated in this call, and before
+        with pytest.raises(
+            InputError, match=r"slide 'new' was predicted with deviations of 1 view.*calibration slides with no width"
+        ):
+            sp.tl.triage(slide, model, error_rate=0.1, **({} if carried else {"calibration": cohort}))
+
+
+def test_slides_that_trained_the_model_are_for_review(
+    planted: ModuleType, model: sp.models.SignatureViT, cohort: sp.Cohort
+) -> None:
+    model, slide = copy.copy(model), planted.bare("A", seed=77, stride_um=32.0)
+    sp.tl.predict(slide, model)
+    slide["signatures_pred"].uns["spatialsig"]["predict"]["ood"] = {"slide": 0.0, "share": 0.0, "reason": ""}
+    found = sp.tl.triage(slide, model, calibration=cohort, error_rate=0.1)
+    assert found["decision"].eq("review").all()
+    assert found["reason"].str.contains("learned from this slide").all()

@@ -1,6 +1,6 @@
 """Image networks by name: from timm, from transformers, from the user, or a table in place of one.
 
-Floor 1, above the ground floor. Called as sp.register_backbone; used by 14 modules of 8 rooms.
+Floor 1, above the ground floor. Called as sp.register_backbone; used by 13 modules of 7 rooms.
 """
 
 from __future__ import annotations
