@@ -87,7 +87,7 @@ def cells() -> tuple[Row, ...]:
         Row("planted nuclei that are detected", ("nuclei", "recall")),
         Row("detected nuclei that are planted", ("nuclei", "precision")),
         Row("opening 300,000 coloured cells in napari, CPU time", ("napari", "cpu"), 10, AT_MOST, " s", 1),
-        Row("the same, by the clock (of a machine that was shared)", ("napari", "wall"), 10, AT_MOST, " s", 1),
+        Row("the same, by the clock", ("napari", "wall"), 10, AT_MOST, " s", 1),
     )  # fmt: skip
 
 

@@ -53,10 +53,11 @@ def vitessce(
     """Write the configuration with which vitessce.io shows a store that you serve: its H&E, and scores over it."""
     import json
 
-    from spatialsig._files import write_text
+    from spatialsig._files import check_target, write_text
     from spatialsig._keys import IMAGE
     from spatialsig.pl.drawing.vitessce_views import address_of, shown_of, view_config
 
+    check_target(out, (".json",), name="out")
     prepare(quiet=quiet)
     check_stores(store)
     shown = shown_of(store, color, table_key=table_key, image_key=IMAGE)

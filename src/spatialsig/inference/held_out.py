@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from spatialsig.slide.table_rows import PatchMatrix
 
 HELD_OUT = "held_out_folds"
-LEARNED = (SAMPLES, HELD_OUT, TARGETS)  # what a record of predictions says of the models that made them
+LEARNED = (SAMPLES, HELD_OUT, TARGETS)  # what the record of a table of predictions says of the models that made it
 
 
 def check_labels(slide: Slide, model: SignatureModel, signatures_key: str) -> None:
@@ -80,9 +80,7 @@ def refuse_training_slide(slide: Slide, model: SignatureModel, fold: int | None,
 
 
 def learned_from(*runs: Mapping[str, Any]) -> dict[str, Any]:
-    """What a record of predictions keeps of the models that made them, :data:`LEARNED`: slides they learned from, folds that all of them
-    left out, and what the scores are.
-    """
+    """Slides that models learned from, folds that all of them left out, and what their scores are: kept with predictions."""
     folds = [{run[name] for name in ("test_fold", "validation_fold") if run.get(name) is not None} for run in runs]
     samples = dict.fromkeys(str(name) for run in runs for name in run.get(SAMPLES, ()))
     scores = runs[0].get(INPUTS, {}).get(TARGETS, {})

@@ -166,7 +166,10 @@ def by_networks(slides: Path, models: Path) -> Arrays:
             values = {"X": dense(sdata[key].X)} | {layer: dense(v) for layer, v in sdata[key].layers.items()}
             arrays |= under(f"{key}/{sample}", values)
         for method in ("gradient", "rollout"):
-            sp.tl.attention(sdata, trained["vit"], method=method, patches=[0, 3], key_added=f"{method}_again")
+            baseline = {"baseline": "glass"} if method == "gradient" else {}  # the only one there was
+            sp.tl.attention(
+                sdata, trained["vit"], method=method, patches=[0, 3], key_added=f"{method}_again", **baseline
+            )
             arrays[f"{method}/{sample}"] = np.asarray(sdata[f"{method}_again"].data)
     return under("network", arrays)
 
