@@ -3,12 +3,15 @@
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 
-from spatialsig._settings import available_cores, settings
+from spatialsig._settings import CACHES, Settings, available_cores, settings
+from spatialsig._workers import _own_settings
+from spatialsig.errors import InputError
 from spatialsig.nn.device import on_device, own_threads
 
 
@@ -49,3 +52,21 @@ def test_threads_spin_shortly_unless_the_user_says_how(given: dict[str, str], wa
     code = "import os, sys, spatialsig; assert 'torch' not in sys.modules; print(os.environ.get('GOMP_SPINCOUNT'))"
     said = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
     assert said.stdout.strip() == wanted
+
+
+def test_one_number_bounds_all_caches_and_processes_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("memory_gb", *CACHES):
+        monkeypatch.setattr(settings, name, getattr(settings, name))
+    settings.memory_gb = 4
+    assert sum(getattr(settings, name) for name in CACHES) == 4 * 1024
+    settings.cells_mb = 100.0  # by itself
+    whole, shared = _own_settings(2), _own_settings(1, n_jobs=2)
+    assert (whole["memory_gb"], whole["cells_mb"], whole["patch_cache_mb"]) == (4, 100.0, 1024)
+    assert (shared["memory_gb"], shared["cells_mb"], shared["patch_cache_mb"]) == (2, 50.0, 512)
+    worker = Settings()
+    for name, value in shared.items():
+        setattr(worker, name, value)
+    assert asdict(worker) == shared
+    for wrong in (0, -1, "4 GB", float("nan")):
+        with pytest.raises(InputError, match="`memory_gb"):
+            settings.memory_gb = wrong

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from annotated_types import Ge, Le, Predicate
+from annotated_types import Ge, Gt, Le, Predicate
+
+CACHES = {"patch_cache_mb": 0.25, "cells_mb": 0.5, "table_cache_mb": 0.25}  # share of `memory_gb` that each may take
 
 
 def available_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
@@ -44,6 +46,10 @@ class Settings:
     n_jobs
         Slides of a cohort that are worked on at once, each in a process of its own, which shares ``threads`` with the others.
         An active ``distributed.Client`` is used instead, where there is one.
+    memory_gb
+        Memory that all caches may take together, in GiB, which the processes of ``n_jobs`` share: sets ``patch_cache_mb`` to a quarter of
+        it, ``cells_mb`` to a half and ``table_cache_mb`` to a quarter. Beside it a process needs about 1 GiB for Python, its libraries
+        and the blocks that are read at once. None leaves the three as they are, 2 GiB in all.
     patch_cache_mb
         Memory that decoded H&E patches may take while a model trains, in MiB.
     cells_mb
@@ -67,6 +73,7 @@ class Settings:
     progress: bool = True
     threads: Annotated[int, Ge(1), Le(4096)] = field(default_factory=available_cores)
     n_jobs: Annotated[int, Ge(1), Le(4096)] = 1
+    memory_gb: Annotated[float, Gt(0), Le(10**6)] | None = None
     patch_cache_mb: Annotated[float, Ge(0), Le(10**9)] = 512
     cells_mb: Annotated[float, Ge(0), Le(10**9)] = 1024
     table_cache_mb: Annotated[float, Ge(0), Le(10**9)] = 512
@@ -82,6 +89,9 @@ class Settings:
             check_options([name], self.__dataclass_fields__, function="sp.settings")
             value = fitting(Settings, {name: value}, of="sp.settings")[name]
         super().__setattr__(name, value)
+        if name == "memory_gb" and value is not None:
+            for cache, share in CACHES.items():
+                super().__setattr__(cache, share * value * 1024)
 
 
 settings = Settings()

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from spatialsig._checks import warn
 from spatialsig._progress import progress_bar
-from spatialsig._settings import settings
+from spatialsig._settings import CACHES, settings
 from spatialsig.errors import SpatialsigError, SpatialsigWarning, StoreError
 
 if TYPE_CHECKING:
@@ -176,23 +176,24 @@ def limited_threads(n: int) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
-def _own_settings(threads: int) -> dict[str, Any]:
-    return asdict(settings) | {"progress": False, "n_jobs": 1, "threads": threads}
+def _own_settings(threads: int, n_jobs: int = 1) -> dict[str, Any]:
+    own = asdict(settings) | {"progress": False, "n_jobs": 1, "threads": threads}
+    if settings.memory_gb is not None:  # first in the order, so that caches that were set by themselves stay so
+        own |= {name: own[name] / n_jobs for name in ("memory_gb", *CACHES)}
+    return own
 
 
 def _in_processes(n_jobs: int, work: Callable[[A], T], items: Mapping[str, A]) -> Generator[Outcome[T]]:
     import cloudpickle
     from joblib import Parallel, delayed, parallel_config
 
-    threads = max(1, settings.threads // n_jobs)
+    own = _own_settings(threads := max(1, settings.threads // n_jobs), n_jobs)
     left, attempts = dict(items), 0
     with tempfile.TemporaryDirectory(prefix="spatialsig-work-") as folder:
         file = Path(folder, "work")  # written once: a network would travel with every item
         file.write_bytes(cloudpickle.dumps(work))
         while left:
-            jobs = [
-                delayed(_attempt_apart)(str(file), name, item, _own_settings(threads)) for name, item in left.items()
-            ]
+            jobs = [delayed(_attempt_apart)(str(file), name, item, own) for name, item in left.items()]
             try:
                 with parallel_config("loky", n_jobs=n_jobs, inner_max_num_threads=threads):
                     for outcome in Parallel(return_as="generator_unordered", batch_size=1)(jobs):

@@ -86,6 +86,10 @@ def common(
             envvar="SPATIALSIG_DEVICE", help="Where networks compute: auto (default), cpu, cuda, cuda:1 or mps."
         ),
     ] = None,
+    memory_gb: Annotated[
+        float | None,
+        typer.Option(envvar="SPATIALSIG_MEMORY_GB", help="Memory that caches may take, GiB; about 1 GiB comes on top."),
+    ] = None,
     backbone: Annotated[
         str | None,
         typer.Option(
@@ -100,6 +104,8 @@ def common(
 ) -> None:
     if device is not None:  # checking it loads what most commands do not need
         settings.device = device
+    if memory_gb is not None:
+        settings.memory_gb = memory_gb
     if backbone is not None:
         from spatialsig.pipeline import use_backbone
 
