@@ -35,8 +35,9 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import rankdata
 
 import spatialsig as sp
+from spatialsig.inference.decisions import ACCEPT, REJECT, decided, thresholds
 from spatialsig.inference.domain import DomainWatch
-from spatialsig.inference.triage import ACCEPT, REJECT, Signs, calibration_of, decided, signs_of, thresholds
+from spatialsig.inference.triage import Signs, calibration_of, signs_of
 from spatialsig.slide.coordinates import full_resolution
 from spatialsig.slide.slides import open_slides
 from spatialsig.stats.stain import optical_density
@@ -263,7 +264,7 @@ def triage(
                 continue
             limits = thresholds(calibration, model.signatures, error="map", tolerance=TOLERANCE, rate=rate)
             for slide in new:
-                decisions = decided(slide, calibration, limits, model.signatures)["decision"]
+                decisions = decided(slide, calibration, limits, model.signatures, seen=False)["decision"]
                 judged[rate] += [
                     (decision, r < TOLERANCE)
                     for decision, r in zip(decisions, slide.map, strict=True)

@@ -1,6 +1,6 @@
-"""Which slides' scores may be taken as they are: signs of doubt on each slide, errors on slides with labels, and decisions.
+"""Signs of doubt on the scores of each slide, and errors on slides with labels.
 
-Floor 5, above slide. Used by tl/_triage.
+Floor 5, above slide. Used by inference/decisions, tl/_triage.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from spatialsig import _keys
 from spatialsig.errors import InputError, LeakageError, StaleError
@@ -19,7 +18,6 @@ from spatialsig.models.ensemble import members_of, weights_hash
 from spatialsig.models.triage import Calibration
 from spatialsig.slide.seen import PATIENTS, SAMPLES
 from spatialsig.stats.agreement import pearson
-from spatialsig.stats.conformal import left_out_risk, patients_needed, risk_threshold
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,10 +28,7 @@ if TYPE_CHECKING:
     from spatialsig.slide.patches import Patches
     from spatialsig.slide.slides import Slide
 
-ACCEPT, REVIEW, REJECT = "accept", "review", "reject"
-SEEN = "the model learned from this slide or its patient, and its doubt is too small"
 MIN_LABELLED = 10  # patches, below which a slide tells nothing of its errors
-OUTSIDE = 1.0  # of the out-of-distribution score of a slide
 
 
 @dataclass(frozen=True)
@@ -173,7 +168,7 @@ def calibration_of(signs: Sequence[Signs]) -> Calibration:
         If slides were predicted with different signs of doubt.
     """
     for of_slide in signs:
-        _check_signs(of_slide, signs[0].made_of, f"calibration slide {signs[0].sample!r}")
+        check_signs(of_slide, signs[0].made_of, f"calibration slide {signs[0].sample!r}")
     qc = all(np.isfinite(of_slide.failed) for of_slide in signs)
     return Calibration(
         samples=np.array([of_slide.sample for of_slide in signs]),
@@ -187,103 +182,11 @@ def calibration_of(signs: Sequence[Signs]) -> Calibration:
     )
 
 
-def _check_signs(signs: Signs, wanted: str, whose: str) -> None:
+def check_signs(signs: Signs, wanted: str, whose: str) -> None:
+    """Raise :class:`InputError` where a slide was predicted with other signs of doubt than wanted."""
     if wanted and signs.made_of != wanted:
         msg = (
             f"slide {signs.sample!r} was predicted with {signs.made_of}, {whose} with {wanted}: their scores of doubt do not compare. Call "
             "`sp.tl.predict` with this model on all slides again, with the same options."
         )
         raise InputError(msg)
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """Where slides are accepted and rejected for one signature, and what that did on patients left out in turn."""
-
-    accept_below: float
-    reject_above: float
-    measured_error: float  # share of slides accepted and wrong
-    measured_accepted: float
-    n_patients: int
-
-
-def thresholds(
-    calibration: Calibration, signatures: Sequence[str], *, error: str, tolerance: float, rate: float
-) -> dict[str, Threshold]:
-    """Thresholds of every signature that enough patients have labels of.
-
-    Raises
-    ------
-    InputError
-        If no signature has as many as the rate needs.
-    """
-    wrong = calibration.wrong(error, tolerance)
-    found, n_known = {}, {}
-    for k, name in enumerate(signatures):
-        known = np.isfinite(wrong[:, k])
-        n_known[name] = len(set(calibration.patients[known].tolist()))
-        if n_known[name] < patients_needed(rate):
-            continue
-        is_wrong, patients = wrong[known, k] == 1, calibration.patients[known]
-        score = calibration.score[known, k]
-        inside = np.where(calibration.ood[known] > OUTSIDE, np.inf, score)  # others are never accepted
-        measured = left_out_risk(inside, is_wrong, patients, rate=rate)
-        found[name] = Threshold(
-            risk_threshold(inside, is_wrong, patients, rate=rate),
-            -risk_threshold(-score, ~is_wrong, patients, rate=rate),
-            *measured, n_known[name],
-        )  # fmt: skip
-    if not found:
-        most = max(n_known.values(), default=0)
-        msg = (
-            f"`error_rate={rate}` needs held-out slides of at least {patients_needed(rate)} patients with labels (1 / (n + 1) must not be "
-            f"larger than the rate), and there are {most}: they allow {1 / (most + 1):.2g} at best. Hold out more patients, or state "
-            "a larger rate."
-        )
-        raise InputError(msg)
-    return found
-
-
-def decided(
-    signs: Signs, calibration: Calibration, by_signature: dict[str, Threshold], names: Sequence[str], *, seen: bool
-) -> pd.DataFrame:
-    """Decision on every signature of a slide (``seen``: one that the model learned from), and what it was made from.
-
-    Raises
-    ------
-    InputError
-        If the quality of its patches was not measured and that of the calibration slides was, or its other signs are not theirs.
-    """
-    _check_signs(signs, calibration.signs, "the calibration slides")
-    if calibration.qc and not np.isfinite(signs.failed):
-        msg = f"slide {signs.sample!r}: the quality of its patches was not measured, and that of the calibration slides was; call `sp.pp.qc_patches` first."
-        raise InputError(msg)
-    n = len(names)
-    score, width = (np.broadcast_to(values, n) for values in (signs.score(qc=calibration.qc), signs.width))
-    rows = []
-    for k, name in enumerate(names):
-        threshold = by_signature.get(name)
-        decision, reason = (REVIEW, SEEN) if seen else _decision(float(score[k]), signs.ood, threshold)
-        rows.append(
-            {
-                "sample": signs.sample, "patient": signs.patient, "signature": name, "decision": decision, "reason": reason,
-                "score": float(score[k]), "ood": signs.ood, "width": float(width[k]), "failed": signs.failed,
-                "accept_below": np.nan if threshold is None else threshold.accept_below,
-                "reject_above": np.nan if threshold is None else threshold.reject_above,
-                "measured_error": np.nan if threshold is None else threshold.measured_error,
-                "measured_accepted": np.nan if threshold is None else threshold.measured_accepted,
-                "n_patients": 0 if threshold is None else threshold.n_patients,
-            }
-        )  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def _decision(score: float, ood: float, threshold: Threshold | None) -> tuple[str, str]:
-    if threshold is None:
-        return REVIEW, "too few calibration patients have labels of it"
-    outside = ood > OUTSIDE
-    if score < threshold.accept_below and not outside:
-        return ACCEPT, ""
-    if score > threshold.reject_above:
-        return REJECT, "outside what the model learned from" if outside else "as suspect as slides that were wrong"
-    return REVIEW, "outside what the model learned from" if outside else "between the thresholds"

@@ -1,6 +1,6 @@
 """What a model carries to triage slides: how suspect each calibration slide looked, and how wrong its scores were.
 
-Floor 2, above geometry, nn, signatures, stats, store. Used by 4 modules of inference, models, tl.
+Floor 2, above geometry, nn, signatures, stats, store. Used by 5 modules of inference, models, tl.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ Conformal risk control (Angelopoulos, Bates, Fisch, Lei and Schuster, ICLR 2024,
 losses between 0 and 1 that only grow with a threshold, the largest threshold at which ``(sum of n losses + 1) / (n + 1)`` stays
 within a rate keeps the expected loss of one more exchangeable draw within it too.
 
-Floor 1, above the ground floor. Used by inference/triage, tl/_calibrate.
+Floor 1, above the ground floor. Used by inference/decisions, tl/_calibrate.
 """
 
 from __future__ import annotations
@@ -168,13 +168,23 @@ def left_out_risk(
     scores: NDArray[np.floating], wrong: NDArray[np.bool_], patients: NDArray[np.str_], *, rate: float
 ) -> tuple[float, float]:
     """What thresholds from the other patients do on each: mean share of slides taken and wrong, and taken; NaN for too few."""
+    taken = left_out_taken(scores, wrong, patients, rate=rate)
+    if taken is None:
+        return math.nan, math.nan
+    of_each = [patients == name for name in sorted(set(patients.tolist()))]
+    risks, shares = zip(*(((taken & wrong)[own].mean(), taken[own].mean()) for own in of_each), strict=True)
+    return float(np.mean(risks)), float(np.mean(shares))
+
+
+def left_out_taken(
+    scores: NDArray[np.floating], wrong: NDArray[np.bool_], patients: NDArray[np.str_], *, rate: float
+) -> NDArray[np.bool_] | None:
+    """Whether each slide is taken by the threshold from the other patients, ``(n,)``; None for too few of them."""
     names = sorted(set(patients.tolist()))
     if len(names) - 1 < patients_needed(rate):
-        return math.nan, math.nan
-    risks, shares = [], []
+        return None
+    taken = np.zeros(len(scores), bool)
     for name in names:
         own = patients == name
-        taken = scores[own] < risk_threshold(scores[~own], wrong[~own], patients[~own], rate=rate)
-        risks.append(float((taken & wrong[own]).mean()))
-        shares.append(float(taken.mean()))
-    return float(np.mean(risks)), float(np.mean(shares))
+        taken[own] = scores[own] < risk_threshold(scores[~own], wrong[~own], patients[~own], rate=rate)
+    return taken

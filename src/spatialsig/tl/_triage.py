@@ -14,15 +14,9 @@ import pandas as pd
 from spatialsig import _keys
 from spatialsig._arguments import Key, NotNegative, Share, checked
 from spatialsig.errors import InputError
+from spatialsig.inference.decisions import decided, thresholds
 from spatialsig.inference.inputs import inputs_name
-from spatialsig.inference.triage import (
-    calibration_of,
-    calibration_signs,
-    decided,
-    signs_of,
-    thresholds,
-    was_learned_from,
-)
+from spatialsig.inference.triage import calibration_of, calibration_signs, signs_of, was_learned_from
 from spatialsig.models.ensemble import SignatureModel
 from spatialsig.models.triage import TOLERANCE, Calibration
 from spatialsig.slide.each import map_slides
@@ -52,7 +46,9 @@ def triage(
     score than the threshold are accepted. Thresholds come from conformal risk control [1]_ on held-out patients with labels: of
     all slides and for each signature, at most ``error_rate`` are accepted although they are wrong, on average over
     calibration sets, *if the patients of new slides are drawn as those of the calibration slides were*. By the same rule, at most
-    ``error_rate`` are rejected although they are right. Slides outside what the model learned from are never accepted.
+    ``error_rate`` are rejected although they are right. Slides outside what the model learned from are never accepted. The rate is one
+    of all slides: where more than half of the accepted calibration slides were wrong, or none was accepted, slides are for review,
+    and so are suspect ones where the rejected calibration slides were not mostly wrong.
 
     Parameters
     ----------
@@ -82,7 +78,9 @@ def triage(
     ``"reject"``; slides the model learned from are for review), ``reason``, ``score`` and its parts ``ood``, ``width`` (mean deviation, in those of the training scores) and ``failed``
     (share of patches; NaN where quality was not measured), ``accept_below`` and ``reject_above``, ``measured_error``
     and ``measured_accepted`` (of the calibration patients, each judged by thresholds from the others: share accepted and
-    wrong, and accepted; NaN where these are too few), ``n_patients`` (that have labels of it).
+    wrong, and accepted; NaN where these are too few), ``n_patients`` (that have labels of it), and how many calibration slides
+    were accepted and rejected (``n_accepted``, ``n_rejected``; by the same thresholds, or where patients are too few by those that
+    hold here) and how many of these were wrong (``n_accepted_wrong``, ``n_rejected_wrong``), which ``reason`` says as well.
 
     Writes ``tables[predictions_key].uns["spatialsig"]["triage"]`` with the same, rate, error and tolerance.
 
