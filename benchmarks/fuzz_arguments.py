@@ -182,7 +182,7 @@ class Study:
             "pp.normalize": slide,
             "pp.normalize_stain": slide,
             "pp.qc_alignment": slide,
-            "pp.qc_patches": slide,
+            "pp.qc_patches": slide | {"model": self.model},
             "pp.split": slide | {"by": "block", "n_folds": 2, "block_um": 100.0, "buffer_um": 0.0},
             "tl.aggregate_patches": slide | {"min_cells": 3},
             "tl.attention": slide | {"model": self.model, "signatures": ["Immune_T"], "patches": [0], "n_steps": 1},

@@ -39,9 +39,7 @@ def even(wrong: set[int], n: int = 10) -> dict[float, float]:
         (set(), "accept", "10 of 10 calibration slides accepted, 0 of these wrong"),
     ],
 )
-def test_accepted_only_where_accepted_slides_were_not_mostly_wrong(
-    wrong: set[int], decision: str, reason: str
-) -> None:
+def test_accepted_only_where_accepted_slides_were_not_mostly_wrong(wrong: set[int], decision: str, reason: str) -> None:
     assert judged(0.05, even(wrong)) == (decision, reason)
 
 

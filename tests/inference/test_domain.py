@@ -1,8 +1,12 @@
 """Patches unlike those that a model has learned from are known while they are predicted."""
 
+import copy
+import json
+import warnings
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import pytest
 import spatialdata as sd
@@ -11,7 +15,7 @@ from scipy.ndimage import gaussian_filter
 import spatialsig as sp
 from spatialsig.data.patches import read_patches
 from spatialsig.errors import InputError, SpatialsigWarning
-from spatialsig.inference.domain import DomainWatch
+from spatialsig.inference.domain import DomainWatch, outside_in_words, warn_of_slide
 from spatialsig.models.domain import DOMAIN, SHARPNESS, STAIN, TISSUE, OutOfDomain
 from spatialsig.models.vit import SignatureViT
 from spatialsig.slide.slides import Slide
@@ -132,3 +136,75 @@ def test_a_model_of_few_patches_has_no_domain(study: sd.SpatialData, monkeypatch
     assert sp.datasets.toy_model(study).domain is None
     monkeypatch.setattr("spatialsig.inference.domain.MIN_PATCHES", 5)
     assert sp.datasets.toy_model(study).domain is not None
+
+
+def shifted(pixels: np.ndarray, factor: dict[str, float]) -> OutOfDomain:
+    """What is found where 100 patches lie so many times as far as they may in each aspect."""
+    ratios = np.stack([np.full(100, value, np.float32) for value in factor.values()])
+    reason = np.array(list(factor))[ratios.argmax(axis=0)]
+    return OutOfDomain(ratios.max(axis=0), reason, dict(zip(factor, ratios, strict=True)))
+
+
+def test_every_aspect_beyond_its_threshold_is_named(model: SignatureViT, pixels: np.ndarray) -> None:
+    found = shifted(pixels, {STAIN: 0.9, SHARPNESS: 1.3, TISSUE: 1.8})
+    assert found.aspects == [TISSUE, SHARPNESS]
+    assert found.as_record()["reason"] == "tissue, sharpness"
+    with pytest.warns(SpatialsigWarning, match="in their tissue and sharpness .*in focus") as said:
+        warn_of_slide("S", found, model)
+    assert "stain" not in str(said[0].message)
+    assert outside_in_words(shifted(pixels, {STAIN: 0.9}).as_record()) == ""
+
+
+def test_nobody_is_told_to_normalise_what_is_normalised(model: SignatureViT, pixels: np.ndarray) -> None:
+    found = shifted(pixels, {STAIN: 1.5})
+    with pytest.warns(SpatialsigWarning, match="normalize_stain"):
+        warn_of_slide("S", found, model)
+    normalised = copy.copy(model)
+    normalised.run = model.run | {"inputs": model.run.get("inputs", {}) | {"image": {"stain": "macenko"}}}
+    with pytest.warns(SpatialsigWarning, match="differ even after normalisation") as said:
+        warn_of_slide("S", found, normalised)
+    assert "normalize_stain" not in str(said[0].message)
+
+
+def out_of_focus(**options: Any) -> sd.SpatialData:
+    """A toy slide blurred by 6 µm as a whole."""
+    slide = sp.datasets.toy(**options)
+    for level in slide["he_image"].values():
+        blurred = gaussian_filter(level["image"].to_numpy(), (0, 6, 6))
+        level["image"] = level["image"].copy(data=da.from_array(blurred))
+    return slide
+
+
+def test_a_slide_blurred_as_a_whole_fails_alone_beside_the_model(study: sd.SpatialData, model: SignatureViT) -> None:
+    """The slide's own median patch is as blurred as all others: only training patches say how sharp they should be."""
+    sharp, blurred = sp.datasets.toy(seed=5, size_um=350), out_of_focus(seed=5, size_um=350)
+    failed = {}
+    for name, slide in {"sharp": sharp, "blurred": blurred}.items():
+        sp.pp.make_patches(slide, patch_px=28, um_per_px=2.0)
+        for given in (None, model):
+            report = sp.pp.qc_patches(slide, model=given)
+            failed[name, given is not None] = report["focus"].item() / report["n_patches"].item()
+    assert failed["blurred", False] < 0.2
+    assert failed["blurred", True] > 0.8
+    assert failed["sharp", True] == failed["sharp", False] < 0.2
+
+
+def test_maps_and_cells_of_a_slide_outside_say_so(model: SignatureViT, tmp_path: Path) -> None:
+    slide = out_of_focus()
+    with pytest.warns(SpatialsigWarning, match=r"slide 'toy': \d+% of its patches lie outside") as said:
+        sp.tl.predict_cells(slide, model, min_tissue=0.0)
+    assert len([w for w in said if "lie outside" in str(w.message)]) == 1  # the map is drawn too
+    table = slide["cells_pred"]
+    known = np.isfinite(table.layers["patch"]).all(axis=1)
+    assert (np.isfinite(table.obs["ood"]) == known).all()
+    assert np.median(table.obs["ood"][known]) > 1
+    assert slide.attrs["spatialsig"]["signature_map"]["signature_map"]["ood"]["slide"] > 1
+    with pytest.warns(SpatialsigWarning, match=r"slide 'toy': \d+% of its patches lie outside"):
+        sp.tl.signature_map(slide, model, min_tissue=0.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SpatialsigWarning)
+        assert sp.tl.predict_cells(slide, model, min_tissue=0.0, skip_done=True)["outcome"].tolist() == ["skipped"]
+    path = tmp_path / "cells.geojson"
+    sp.io.export_geojson(slide, path, table_key="cells_pred")
+    first = json.loads(path.read_text())["features"][int(np.flatnonzero(known)[0])]["properties"]["measurements"]
+    assert first["ood"] == pytest.approx(float(table.obs["ood"].to_numpy()[known][0]), rel=1e-5)

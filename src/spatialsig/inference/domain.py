@@ -1,6 +1,6 @@
 """Whether patches are like those that a model has learned from: its training domain is learned, and watched while it predicts.
 
-Floor 5, above slide. Used by inference/inputs, inference/vit, tl/_predict.
+Floor 5, above slide. Used by 7 modules of inference, maps, tl.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from spatialsig.nn.signature import SignatureNet
 from spatialsig.stats.appearance import appearance
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 MAX_PATCHES = 2000
 MIN_PATCHES = 30  # fewer have no kind that others could be compared with
 BATCH = 64
+OUTSIDE = r".*of its patches lie outside"  # begins the warning of a slide
 
 
 def learn_domain(
@@ -125,6 +126,7 @@ class DomainWatch:
         self._features: list[NDArray[np.float32]] = []
         self._ood = np.full(n, np.nan, np.float32)
         self._reason = np.full(n, "", "<U9")
+        self._ratios: dict[str, NDArray[np.float32]] = {}
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -157,20 +159,31 @@ class DomainWatch:
         if values:
             found = self._domain.compare(values)
             self._ood[batch], self._reason[batch] = found.ood, found.reason
+            for name, ratios in found.ratios.items():
+                self._ratios.setdefault(name, np.full(len(self._ood), np.nan, np.float32))[batch] = ratios
 
     def result(self) -> OutOfDomain | None:
         """What was found; None for a model without a domain."""
-        return None if self._domain is None else OutOfDomain(self._ood, self._reason)
+        return None if self._domain is None else OutOfDomain(self._ood, self._reason, self._ratios)
 
 
-def warn_of_slide(name: str, found: OutOfDomain) -> None:
-    """Say that a slide lies outside what the model has learned from, and in what."""
-    if found.slide > 1:
-        warn(
-            f"slide {name!r}: {found.share:.0%} of its patches lie outside what the model learned from, mostly in their "
-            f"{found.aspect} (`obs['ood']`; {FIRST:.0%} exceed {found.slide:.1f} where 1 is the end of the training domain): "
-            f"its scores may mean nothing. {_FIXES[found.aspect]}"
-        )
+def warn_of_slide(name: str, found: OutOfDomain | None, model: SignatureModel) -> None:
+    """Say that a slide lies outside what the model has learned from, in what, and what to look at."""
+    if found is not None and found.aspects:
+        fixes = dict(_FIXES) if members_of(model)[0].stain == "none" else _FIXES | {STAIN: _NORMALISED}
+        said = outside_in_words(found.as_record())
+        warn(f"slide {name!r}: {said} {' '.join(fixes[aspect] for aspect in found.aspects)}")
+
+
+def outside_in_words(record: Mapping[str, Any]) -> str:
+    """Sentence on a slide that lies outside, of what is kept of it; empty for one within."""
+    if not record or not float(record["slide"]) > 1:
+        return ""
+    in_what = " and ".join(str(record["reason"]).rsplit(", ", 1))
+    return (
+        f"{float(record['share']):.0%} of its patches lie outside what the model learned from, in their {in_what} "
+        f"({FIRST:.0%} exceed {float(record['slide']):.1f} where 1 is the end of the training domain): its scores may mean nothing."
+    )
 
 
 _FIXES = {
@@ -178,3 +191,6 @@ _FIXES = {
     SHARPNESS: "Look whether it is in focus (`sp.pp.qc_patches`) and whether its µm/px are right (`sp.io.mpp`).",
     TISSUE: "Look whether it is tissue of the kind that the model was trained on (its model card says which).",
 }
+_NORMALISED = (
+    "Its colours differ even after normalisation: look whether it is an H&E, without strong compression or noise."
+)

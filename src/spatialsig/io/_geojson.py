@@ -70,7 +70,7 @@ def export_geojson(
     -------
     Number of features. Each is a square (a cell: its outline, a circle where it has none) in px of the H&E at full resolution, with ``objectType``, ``name``
     (``patch_id`` or ``cell_id``), ``measurements`` (each signature, and ``std``, ``lower``, ``upper``, ``sem`` of it where the table has
-    them; what was not measured is left out) and ``classification``.
+    them, and ``ood``, how far it lies from what the model learned from; what was not measured is left out) and ``classification``.
 
     Raises
     ------
@@ -94,6 +94,8 @@ def export_geojson(
         raise InputError(msg)
     for layer, block in patches.layers().items():
         columns |= {f"{name} {layer}": block[:, patches.table.var_names.get_loc(name)] for name in names}
+    if _keys.OOD in patches.table.obs:
+        columns[_keys.OOD] = np.asarray(patches.table.obs[_keys.OOD], np.float64)
     classes = None if classify_by is None else _classes(patches.values(classify_by), classify_by)
     _write(Path(path), _features(patches, columns, classes, object_type or "tile"))
     return len(patches.ids)
@@ -115,6 +117,8 @@ def _write_cells(
     if not any(np.isfinite(values).any() for values in columns.values()):
         msg = f"{cells.where} has no score of {names} in any of {cells.table.n_obs} cells; there is nothing to export."
         raise InputError(msg)
+    if _keys.OOD in cells.table.obs:
+        columns[_keys.OOD] = np.asarray(cells.table.obs[_keys.OOD], np.float64)
     classes = None if classify_by is None else _classes(cells.values(classify_by), classify_by)
     sample, kind = cells.slide.name, object_type or "detection"
     outlines = zip(cells.ids.tolist(), cells.rings(cells.image_key), strict=True)

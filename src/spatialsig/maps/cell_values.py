@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from spatialsig.geometry.grid import points_in_patches
+from spatialsig.inference.domain import DomainWatch
 from spatialsig.maps.dense import Dense
 from spatialsig.maps.grid import HALF, Bins, lay_grid
 from spatialsig.maps.nucleus_features import nucleus_features
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from spatialsig.maps.cell_places import CellPlaces
     from spatialsig.models.cell_head import CellHead
+    from spatialsig.models.domain import OutOfDomain
     from spatialsig.models.ensemble import SignatureModel
     from spatialsig.slide.slides import Slide
 
@@ -84,16 +86,25 @@ def of_map(slide: Slide, model: SignatureModel, places: CellPlaces, asked: Asked
     return sampled(level.data, xy)[:, [names.index(name) for name in model.signatures]]
 
 
-def of_patches(
-    slide: Slide, model: SignatureModel, places: CellPlaces, asked: Asked
-) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-    """Score of the patch that holds each cell, of patches side by side, ``(n, n_signatures)``, and what they are made from."""
+@dataclass(frozen=True)
+class OfPatches:
+    """What the patches say that hold the cells of a slide."""
+
+    scores: NDArray[np.float32]  # (n, n_signatures), NaN off the patches
+    ood: NDArray[np.float32] | None  # (n,), of the patch of each; None where the model does not know
+    sources: tuple[str, ...]
+    domain: OutOfDomain | None
+
+
+def of_patches(slide: Slide, model: SignatureModel, places: CellPlaces, asked: Asked) -> OfPatches:
+    """Score of the patch that holds each cell, of patches side by side, and how far that lies from what the model learned from."""
     grid = lay_grid(
         slide, model, Bins(1, 1), min_tissue=asked.min_tissue, tissue_key=None, image_key=asked.image_key,
         patches_key=asked.patches_key,
     )  # fmt: skip
     n = len(model.signatures)
-    dense = Dense(grid, model, tuple(range(n)), by_place=False, precision=asked.precision)
+    watch = DomainWatch(model, len(grid.patches), n_views=1, with_expression=False)
+    dense = Dense(grid, model, tuple(range(n)), by_place=False, precision=asked.precision, watch=watch)
     scores = np.empty((len(grid.patches), n), np.float32)
     for rows, values in dense.values():
         scores[rows] = values[:, :, 0, 0]
@@ -103,4 +114,6 @@ def of_patches(
     first[held] = holds.indices[holds.indptr[:-1][held]]
     out = scores[first]
     out[~held] = np.nan
-    return out, grid.sources
+    found = watch.result()
+    ood = None if found is None else np.where(held, found.ood[first], np.float32(np.nan))
+    return OfPatches(out, ood, grid.sources, found)

@@ -5,6 +5,7 @@ Floor 8, above io, pl, pp, tl. Used by maps/cell_values, maps/signature_map.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from spatialsig.inference.domain import DomainWatch
     from spatialsig.maps.grid import Grid
     from spatialsig.models.ensemble import SignatureModel
 
@@ -37,6 +39,9 @@ class Dense:
     columns: tuple[int, ...]  # of the signatures
     by_place: bool
     precision: str
+    watch: DomainWatch | None = (
+        None  # compares the patches with what the model learned from; of whole ones, their features too
+    )
 
     def raster(self, names: tuple[str, ...]) -> Raster:
         """Sums of what the patches say of every bin."""
@@ -63,7 +68,8 @@ class Dense:
         patches, columns = self.grid.patches, list(self.columns)
         inputs = ModelInputs.of(patches, self.model, signatures_key=_keys.SIGNATURES, use_rep=None)
         title = f"signature map {patches.slide.name}"
-        with kept_memory(), progress_bar(title, total=len(patches), unit="patch") as bar:
+        watching = nullcontext() if self.watch is None or self.by_place else self.watch.watching()
+        with kept_memory(), watching, progress_bar(title, total=len(patches), unit="patch") as bar:
             for rows, images in ahead(in_batches(inputs.source(), BATCH), depth=AHEAD):
                 if self.by_place:
                     edges = self.grid.bins.edges
@@ -71,4 +77,6 @@ class Dense:
                 else:
                     scores = self.model.predict(images, precision=self.precision)[:, columns]
                     yield rows, scores[:, :, None, None]
+                if self.watch is not None:
+                    self.watch.see(rows, images)
                 bar.advance(len(rows))

@@ -5,6 +5,7 @@ Floor 8, above io, pl, pp, tl. Called as sp.tl.predict_cells.
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -15,11 +16,12 @@ from spatialdata.models import TableModel
 
 from spatialsig import _keys
 from spatialsig._arguments import Fraction, Key, NewKey, checked
-from spatialsig.errors import InputError
+from spatialsig.errors import InputError, SpatialsigWarning
+from spatialsig.inference.domain import OUTSIDE, warn_of_slide
 from spatialsig.inference.held_out import LEARNED, learned_from
 from spatialsig.inference.inputs import check_reads_images
 from spatialsig.maps.cell_places import CellPlaces, cell_places
-from spatialsig.maps.cell_values import HEAD, MAP, PATCH, Asked, of_head, of_map, of_patches
+from spatialsig.maps.cell_values import HEAD, MAP, PATCH, Asked, OfPatches, of_head, of_map, of_patches
 from spatialsig.maps.signature_map import signature_map
 from spatialsig.models.cell_head import CellHead
 from spatialsig.models.ensemble import SignatureModel, placed, weights_hash
@@ -103,7 +105,8 @@ def predict_cells(
 
     Writes ``tables[key_added]``, one row per cell, which annotates the cells' element: ``X`` predicted scores float32, NaN off
     the tissue; ``layers["patch"]`` the score of the patch that holds the cell; ``obs``: ``cell_id``, ``sample``, ``patient``,
-    ``x_um``, ``y_um`` of the middle; ``obsm["spatial"]``, the same; ``uns["spatialsig"]["predict_cells"]``: method, cells, hash of
+    ``x_um``, ``y_um`` of the middle, ``ood`` of its patch (how far that lies from what the model learned from, as of
+    :func:`predict`); ``obsm["spatial"]``, the same; ``uns["spatialsig"]["predict_cells"]``: method, cells, hash of
     the weights. With ``method="map"`` also the map, where it had to be drawn; with ``cells="detect"`` the nuclei.
 
     Raises
@@ -149,14 +152,19 @@ def _predict(
     key = _keys.NUCLEI if asked.cells == DETECT else asked.cells
     places = cell_places(slide, key, table_key=asked.table_key, image_key=asked.image_key)
     with placed(model, device):
-        of_patch, sources = of_patches(slide, model, places, asked)
-        values = of_patch if asked.method != HEAD else of_head(slide, model, places, asked)
+        patch = of_patches(slide, model, places, asked)
+        values, sources = patch.scores, patch.sources
+        values = values if asked.method != HEAD else of_head(slide, model, places, asked)
     if asked.method == MAP:
         slide = _with_map(slide, model, asked, device)
         values, sources = of_map(slide, model, places, asked), (asked.map_key, *sources)
-    table = _table(slide, places, values, of_patch, model)
+    table = _table(slide, places, values, patch, model)
     runs = [model.run, *([asked.head.run] if asked.head is not None and asked.method == HEAD else [])]
-    table.uns[_keys.NAMESPACE] = {"predict_cells": asked.record(slide) | learned_from(*runs)}
+    made = asked.record(slide) | learned_from(*runs)
+    table.uns[_keys.NAMESPACE] = {
+        "predict_cells": made if patch.domain is None else made | {_keys.OOD: patch.domain.as_record()}
+    }
+    warn_of_slide(slide.name, patch.domain, model)
     slide.put(asked.key_added, table, made_by="tl.predict_cells", sources=[*places.sources, *sources])
     return slide.name, PREDICTED, len(values), int(np.isfinite(values).any(axis=1).sum())
 
@@ -178,7 +186,7 @@ def _is_done(slide: Slide, asked: Asked) -> bool:
         return False
     recorded = slide.params(key).get("predict_cells", {})
     wanted = asked.record(slide)
-    return {name: value for name, value in recorded.items() if name not in LEARNED} == wanted
+    return {name: value for name, value in recorded.items() if name not in (*LEARNED, _keys.OOD)} == wanted
 
 
 def _again(slide: Slide) -> Slide:
@@ -195,16 +203,18 @@ def _with_map(slide: Slide, model: SignatureModel, asked: Asked, device: str | N
     there = asked.map_key in slide.sdata.images and all(drawn.get(name) == value for name, value in wanted.items())
     if there and set(drawn["signatures"]) >= set(model.signatures) and not any(slide.lineage.stale(asked.map_key)):
         return slide
-    signature_map(
-        slide.path or slide.sdata, model, min_tissue=asked.min_tissue, device=device, precision=asked.precision,
-        image_key=asked.image_key, patches_key=asked.patches_key, key_added=asked.map_key,
-    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", OUTSIDE, SpatialsigWarning)  # which is said of the cells
+        signature_map(
+            slide.path or slide.sdata, model, min_tissue=asked.min_tissue, device=device, precision=asked.precision,
+            image_key=asked.image_key, patches_key=asked.patches_key, key_added=asked.map_key,
+        )  # fmt: skip
     slide.changed()
     return _again(slide)
 
 
 def _table(
-    slide: Slide, places: CellPlaces, values: NDArray[np.float32], of_patch: NDArray[np.float32], model: SignatureModel
+    slide: Slide, places: CellPlaces, values: NDArray[np.float32], patch: OfPatches, model: SignatureModel
 ) -> ad.AnnData:
     n = len(values)
     obs = pd.DataFrame(
@@ -219,10 +229,12 @@ def _table(
         },
         index=[str(number) for number in range(n)],
     )
+    if patch.ood is not None:
+        obs[_keys.OOD] = patch.ood
     if not pd.Index(places.instances).is_unique:
         msg = f"slide {slide.name!r}: ids of the cells in {places.region!r} repeat; give every cell an id of its own."
         raise InputError(msg)
-    table = ad.AnnData(values, obs=obs, var=pd.DataFrame(index=list(model.signatures)), layers={PATCH: of_patch})
+    table = ad.AnnData(values, obs=obs, var=pd.DataFrame(index=list(model.signatures)), layers={PATCH: patch.scores})
     table.obsm[_keys.SPATIAL] = places.xy_um
     return TableModel.parse(
         table,

@@ -17,6 +17,7 @@ from pydantic import Field
 from spatialsig import _keys
 from spatialsig._arguments import Fraction, Key, Micrometres, NewKey, checked
 from spatialsig._checks import check_key
+from spatialsig.inference.domain import DomainWatch, warn_of_slide
 from spatialsig.inference.inputs import check_reads_images
 from spatialsig.inference.local import check_places
 from spatialsig.inference.provenance import why_absent
@@ -111,7 +112,8 @@ def signature_map(
     Writes ``images[key_added]``, float32 ``(c, y, x)`` in several scales: one channel per signature, one px per bin, in the
     units of the scores the model learned, NaN outside tissue, with the transformations of the H&E. Also writes
     ``attrs["spatialsig"]["signature_map"][key_added]``: ``method``, ``bin_um``, ``stride_um``, ``unit``, ``legend`` (for each
-    signature ``low`` and ``high``, the 2nd and 98th percentile, and ``colours``), hash of the weights, options.
+    signature ``low`` and ``high``, the 2nd and 98th percentile, and ``colours``), ``ood`` (how far the slide lies from what the model
+    learned from, as of :func:`predict`; of ``"token"`` by stain and sharpness alone), hash of the weights, options.
 
     Raises
     ------
@@ -120,6 +122,11 @@ def signature_map(
     InputError
         If ``method="token"`` is asked of a network that gives no tokens, the model reads a table of features, sizes do not fit,
         the stain is not the one that the model learned in, or a slide holds no tissue.
+
+    Warns
+    -----
+    SpatialsigWarning
+        If a slide lies outside what the model learned from.
 
     Notes
     -----
@@ -201,7 +208,8 @@ def _draw(
         return slide.name, SKIPPED, int(before["n_patches"]), float(before["bin_um"])
     with placed(model, device):
         grid = lay_grid(slide, model, asked.bins, min_tissue=asked.min_tissue, **asked.keys)
-        dense = Dense(grid, model, asked.columns, by_place=asked.method == TOKEN, precision=asked.precision)
+        watch = DomainWatch(model, len(grid.patches), n_views=1, with_expression=False)
+        dense = Dense(grid, model, asked.columns, asked.method == TOKEN, asked.precision, watch)
         raster = dense.raster(asked.names)
     keep = grid.on_tissue(raster.origin, raster.shape)
     element = raster.element(slide, asked.keys["image_key"], keep=keep, levels=n_levels(raster.shape))
@@ -209,6 +217,9 @@ def _draw(
         "bin_um": grid.bin_um, "stride_um": grid.bin_um * asked.bins.step, "n_patches": len(grid.patches), "unit": asked.unit,
         "legend": dict(zip(asked.names, map(_legend, raster.total), strict=True)),
     }  # fmt: skip
+    if (found := watch.result()) is not None:
+        made[_keys.OOD] = found.as_record()
+        warn_of_slide(slide.name, found, model)
     slide.put(key_added, element, made_by="tl.signature_map", sources=grid.sources, attrs={"signature_map": made})
     return slide.name, PREDICTED, len(grid.patches), grid.bin_um
 

@@ -1,11 +1,11 @@
 """What a model has learned from, as far as patches can be compared with it: the domain in which its scores mean something.
 
-Floor 2, above geometry, nn, signatures, stats, store. Used by 6 modules of inference, models, tl.
+Floor 2, above geometry, nn, signatures, stats, store. Used by 8 modules of inference, maps, models, pp, tl.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,6 +40,7 @@ class OutOfDomain:
 
     ood: NDArray[np.float32]  # (n,): 1 is where patches of the same kind end; NaN where nothing could be compared
     reason: NDArray[np.str_]  # (n,): the aspect that lies farthest outside, empty within
+    ratios: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # the same in each aspect, (n,)
 
     @property
     def share(self) -> float:
@@ -49,14 +50,31 @@ class OutOfDomain:
     @property
     def slide(self) -> float:
         """What :data:`FIRST` of the patches exceed: above 1 for a slide of another kind; NaN where nothing could be compared."""
-        known = self.ood[np.isfinite(self.ood)]
-        return float(np.quantile(known, 1 - FIRST)) if len(known) else float("nan")
+        return _exceeded(self.ood)
 
     @property
     def aspect(self) -> str:
         """What most patches outside differ in; empty where none lies outside."""
         names, counts = np.unique(self.reason[self.reason != ""], return_counts=True)
         return str(names[counts.argmax()]) if len(names) else ""
+
+    @property
+    def aspects(self) -> list[str]:
+        """All that the slide lies outside in, farthest first; empty for a slide within."""
+        if not self.slide > 1:
+            return []
+        far = {name: _exceeded(ratios) for name, ratios in self.ratios.items()}
+        return sorted((name for name in far if far[name] > 1), key=lambda name: -far[name]) or [self.aspect]
+
+    def as_record(self) -> dict[str, Any]:
+        """What is kept of a slide, as plain values."""
+        return {"slide": self.slide, "share": self.share, "reason": ", ".join(self.aspects)}
+
+
+def _exceeded(values: NDArray[np.float32]) -> float:
+    """What :data:`FIRST` of the patches exceed; NaN where none was compared."""
+    known = values[np.isfinite(values)]
+    return float(np.quantile(known, 1 - FIRST)) if len(known) else float("nan")
 
 
 @dataclass(frozen=True)
@@ -103,7 +121,27 @@ class TrainingDomain:
         known = np.where(np.isfinite(ratios), ratios, -np.inf)
         ood = known.max(axis=0)
         reason = np.where(ood > 1, np.array(names)[known.argmax(axis=0)], "").astype("<U9")
-        return OutOfDomain(np.where(np.isfinite(ood), ood, np.nan).astype(np.float32), reason)
+        by_aspect = {name: of_aspect.astype(np.float32) for name, of_aspect in zip(names, ratios, strict=True)}
+        return OutOfDomain(np.where(np.isfinite(ood), ood, np.nan).astype(np.float32), reason, by_aspect)
+
+    def contrast_kept(self, sharpness: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """Fine contrast of patches, 1 for what is usual in training, by their sharpness ``(n, 3)``; NaN where it is not known.
+
+        Fine is 1 px beside 4 px, in amplitude: what :func:`spatialsig.pp.qc_patches` calls focus.
+        """
+        if SHARPNESS not in self.aspects:
+            return np.full(len(sharpness), np.nan)
+        shift = np.asarray(sharpness, np.float64) - self.aspects[SHARPNESS][0].mean
+        return np.asarray(np.exp(shift[:, :2].sum(axis=1) / 2), np.float64)
+
+    @property
+    def usual_contrast(self) -> float:
+        """Fine contrast that patches in focus still have, as :meth:`contrast_kept` gives it: three deviations below the mean."""
+        if SHARPNESS not in self.aspects:
+            return float("nan")
+        distance = self.aspects[SHARPNESS][0]
+        along = distance.axes[:2].sum(axis=0) / 2
+        return float(np.exp(-3 * np.sqrt((along**2 * distance.variance).sum())))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All of it as plain arrays."""

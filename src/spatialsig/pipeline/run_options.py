@@ -44,6 +44,7 @@ _OF_SECTION = {
     "cross_validation": {
         "run_dir": "nothing: it is kept in `out`", "use_rep": "`vit.use_rep`", "autoencoder": "`autoencoder`",
     },
+    "patch_qc": {"model": "nothing: a run measures quality before it trains"},
     "calibration": {"use_rep": "nothing: the run predicts from the H&E alone", "fold": "`vit.validation_fold`"},
 }  # fmt: skip
 

@@ -20,6 +20,7 @@ from spatialsig._checks import check_key
 from spatialsig._progress import progress_bar
 from spatialsig.data.patches import read_patches
 from spatialsig.errors import InputError
+from spatialsig.models.ensemble import SignatureModel
 from spatialsig.pp._elements import checked_coarse_pixels, geometries_on_image
 from spatialsig.pp._segmentation import MASK_UM_PER_PX, TissueMask, segment, tissue_fraction
 from spatialsig.slide.coordinates import image_um_per_px
@@ -27,16 +28,19 @@ from spatialsig.slide.each import map_slides
 from spatialsig.slide.slides import Data, learn_from, open_slides
 from spatialsig.slide.table_rows import dense, scores_of
 from spatialsig.stats import patch_quality as quality
+from spatialsig.stats.appearance import appearance
 from spatialsig.stats.stain import optical_density
 
 if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import NDArray
 
+    from spatialsig.models.domain import TrainingDomain
     from spatialsig.slide.slides import Slide
 
 BLOCK_UM = 8.0  # colours are judged on blocks of about a cell
 BATCH_MB = 64
+_KEPT = "contrast_kept"
 FOCUS_SD = 3.0  # small patches and mixed tissue vary in sharpness: so many robust sd below the median are usual
 
 
@@ -62,6 +66,7 @@ def qc_patches(
     max_fold: Fraction = 0.08,
     max_stain: Positive = 5.0,
     qc_key: Key | None = None,
+    model: SignatureModel | None = None,
     drop: bool = False,
 ) -> pd.DataFrame:
     """Measure the quality of every patch from its pixels, and mark those that pass.
@@ -83,6 +88,9 @@ def qc_patches(
     qc_key
         Table that ``squidpy.experimental.im.qc_image`` made: its metrics are averaged over each patch by area and
         written beside ours. They decide nothing.
+    model
+        Model that is to predict the patches. One that knows what it learned from (``model.domain``) says how sharp its training patches
+        were: a slide far below is judged against these, so that one that is blurred as a whole fails, alone or among others.
     drop
         Leave out the patches that fail and number the others anew.
 
@@ -110,20 +118,24 @@ def qc_patches(
     ['pen_share', 'stain_outlier', 'white_share']
     """
     limits = _Limits(min_focus, max_white, max_pen, max_fold, max_stain)
-    measured = dict(
-        map_slides(learn_from(data), partial(_measure, patches_key=patches_key, qc_key=qc_key, drop=drop), "quality")
-    )
+    domain = None if model is None else model.domain
+    work = partial(_measure, patches_key=patches_key, qc_key=qc_key, domain=domain, drop=drop)
+    measured = dict(map_slides(learn_from(data), work, "quality"))
     usual = float(np.median([_usual_focus(columns) for columns in measured.values()]))
     rows = []
     for slide in open_slides(data):
-        rows.append(_judge(slide, patches_key, measured[str(slide.path)], usual, limits, qc_key))
+        columns = measured[str(slide.path)]
+        kept = _contrast_kept(columns, domain)
+        rows.append(_judge(slide, patches_key, columns.drop(columns=_KEPT), usual, kept, limits, qc_key))
         if drop:
             _drop(slide, patches_key)
     return pd.DataFrame(rows).set_index(_keys.SAMPLE)
 
 
-def _measure(slide: Slide, *, patches_key: str, qc_key: str | None, drop: bool) -> tuple[str, pd.DataFrame]:
-    """Store and the five columns of a slide that can be judged; ``focus`` still absolute."""
+def _measure(
+    slide: Slide, *, patches_key: str, qc_key: str | None, domain: TrainingDomain | None, drop: bool
+) -> tuple[str, pd.DataFrame]:
+    """Store and the five columns of a slide that can be judged, ``focus`` still absolute, and the contrast kept of that in training."""
     patches = slide.patches(patches_key)
     if qc_key is not None:
         slide.table(qc_key, name="qc_key", fix="Run `squidpy.experimental.im.qc_image` first.")
@@ -132,12 +144,14 @@ def _measure(slide: Slide, *, patches_key: str, qc_key: str | None, drop: bool) 
     spec, source = patches.spec, patches.source()
     n_blocks = max(1, min(spec.patch_px // 2, round(spec.patch_px * spec.um_per_px / BLOCK_UM)))
     size = max(1, int(BATCH_MB * 2**20 / (4 * 3 * 3 * spec.patch_px**2)))
-    sharp, blocks = [], []
+    sharp, blocks, kept = [], [], []
     with progress_bar(f"quality of {slide.name}", total=len(source), unit="patch") as bar:
         for start in range(0, len(source), size):
             images = read_patches(source, np.arange(start, min(start + size, len(source))))
             sharp.append(quality.focus(images))
             blocks.append(quality.density_blocks(images, n_blocks=n_blocks))
+            unknown = np.full(len(images), np.nan)
+            kept.append(unknown if domain is None else domain.contrast_kept(appearance(images)[1]))
             bar.advance(len(images))
     glass, folds = _slide_wide(slide, spec.image_key)
     above = np.concatenate(blocks) - glass  # (n, b, b, 3)
@@ -153,8 +167,18 @@ def _measure(slide: Slide, *, patches_key: str, qc_key: str | None, drop: bool) 
             _keys.PEN_SHARE: pen.mean(axis=(1, 2)),
             _keys.FOLD_SHARE: tissue_fraction(folds, patches.origins, size=spec.size_l0),
             _keys.STAIN_OUTLIER: quality.stain_distance(colours),
+            _KEPT: np.concatenate(kept),
         }
     )
+
+
+def _contrast_kept(measured: pd.DataFrame, domain: TrainingDomain | None) -> float:
+    """Fine contrast of a slide, 1 for that of training patches; 1 too where these are as blurred, or nothing is known of them."""
+    on_tissue = measured[_KEPT][measured[_keys.WHITE_SHARE] <= 0.5].dropna()
+    if domain is None or not len(on_tissue):
+        return 1.0
+    kept = float(on_tissue.median())
+    return kept if kept < domain.usual_contrast else 1.0
 
 
 def _usual_focus(measured: pd.DataFrame) -> float:
@@ -182,14 +206,22 @@ def _slide_wide(slide: Slide, image_key: str) -> tuple[NDArray[np.float32], Tiss
 
 
 def _judge(
-    slide: Slide, patches_key: str, measured: pd.DataFrame, usual: float, limits: _Limits, qc_key: str | None
+    slide: Slide,
+    patches_key: str,
+    measured: pd.DataFrame,
+    usual: float,
+    kept: float,
+    limits: _Limits,
+    qc_key: str | None,
 ) -> dict[str, Any]:
     """Write the columns; returns the row of the report."""
     middle = _usual_focus(measured)
     # a slide that is blurred as a whole is held against the others, a sharp one against itself
     reference = max(middle, usual) if middle < limits.min_focus * usual else middle
-    columns = measured.assign(**{_keys.FOCUS: measured[_keys.FOCUS] / max(reference, 1e-12)})
     least = min(limits.min_focus, _usual_low(measured))
+    if kept < limits.min_focus:  # of the sharpness that the model learned from: how varied the slide is excuses nothing
+        reference, least = max(reference, middle / kept), limits.min_focus
+    columns = measured.assign(**{_keys.FOCUS: measured[_keys.FOCUS] / max(reference, 1e-12)})
     fails = {
         _keys.FOCUS: columns[_keys.FOCUS] < least,
         _keys.WHITE_SHARE: columns[_keys.WHITE_SHARE] > limits.max_white,

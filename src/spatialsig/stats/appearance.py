@@ -1,6 +1,6 @@
 """How patches look, in a few numbers that need no network: their stain, and how sharp they are at each scale.
 
-Floor 1, above the ground floor. Used by inference/domain.
+Floor 1, above the ground floor. Used by inference/domain, pp/_qc_patches.
 """
 
 from __future__ import annotations

@@ -170,12 +170,8 @@ class _Prediction:
         table, found = self._table(inputs)
         facts = made_by | learned_from(self.model.run)
         if found is not None:
-            facts[_keys.OOD] = {
-                "slide": found.slide,
-                "share": found.share,
-                "reason": found.aspect if found.slide > 1 else "",
-            }
-            warn_of_slide(slide.name, found)
+            facts[_keys.OOD] = found.as_record()
+            warn_of_slide(slide.name, found, self.model)
         table.uns[_keys.NAMESPACE] = {"predict": facts}
         slide.put(self.key_added, table, made_by="tl.predict", sources=inputs.parts(self.signatures_key, self.use_rep))
         return {"outcome": PREDICTED, "n_patches": len(patches)}

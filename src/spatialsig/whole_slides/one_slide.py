@@ -110,7 +110,7 @@ class Work:
             min_tissue=options.min_tissue,
         )  # fmt: skip
         if options.qc:
-            pp.qc_patches(sdata)
+            pp.qc_patches(sdata, model=self.model)
         if stain != NO_STAIN:
             pp.normalize_stain(sdata, method=stain)
 
