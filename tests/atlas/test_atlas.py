@@ -184,3 +184,25 @@ def test_the_command_writes_a_page_of_all_slides(study: sd.SpatialData, tmp_path
     assert set(slides) == {"toy", "alone"}
     assert set(slides["alone"]["scores"]) == {"predicted", "interval"}
     assert json.dumps(sorted(slides["toy"]["scores"]["measured"])) == '["Immune_T"]'
+
+
+@pytest.fixture(scope="module")
+def doubtful(study: sd.SpatialData) -> sd.SpatialData:
+    """The slide as one that lies outside, some of whose patches fail and have the highest scores."""
+    slide = sd.deepcopy(study)
+    fails = np.arange(len(slide["patches"])) % 3 == 0
+    slide["patches"]["qc_pass"] = ~fails
+    slide["signatures_pred"].X[fails] = 50.0
+    record = slide["signatures_pred"].uns["spatialsig"].setdefault("predict", {})
+    record["ood"] = {"slide": 2.5, "share": 0.9, "reason": "tissue, sharpness"}
+    del slide.tables["signatures"]
+    return slide
+
+
+def test_a_slide_outside_says_so_and_failing_patches_set_no_colours(doubtful: sd.SpatialData, tmp_path: Path) -> None:
+    content = content_of(sp.pl.atlas(doubtful, tmp_path / "a.html"))
+    (slide,) = content["slides"]
+    said = "90% of its patches lie outside what the model learned from, in their tissue and sharpness"
+    assert [note for note in slide["cautions"] if note.startswith(said)]
+    assert set(slide["cautions"]) <= set(slide["notes"])
+    assert all(scale["score"][1] < 50 for scale in content["scales"].values())

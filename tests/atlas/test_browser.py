@@ -157,3 +157,26 @@ def test_slides_of_a_cohort_and_patches_off_a_grid(browser: Browser, study, tmp_
     (tmp_path / "b.html").write_text(text[:start] + json.dumps(content) + text[end:], encoding="utf-8")
     browser.open(tmp_path / "b.html")
     assert difference(browser.picture(), on_grid) < 1
+
+
+def test_patches_that_fail_quality_control_are_clear_until_asked_for(browser: Browser, study, tmp_path: Path) -> None:
+    """And a slide that lies outside says so in its corner."""
+    import spatialdata as sd
+
+    slide = sd.deepcopy(study)
+    slide["patches"]["qc_pass"] = False
+    slide["signatures_pred"].uns["spatialsig"]["predict"]["ood"] = {"slide": 2.5, "share": 0.9, "reason": "stain"}
+    path = sp.pl.atlas(slide, tmp_path / "a.html")
+    browser.open(path)
+    inside = np.s_[200:600, 350:650]
+    clear = browser.picture()[inside]
+    assert np.ptp(clear.astype(int), axis=2).mean() < 4  # the grey H&E alone
+    about = browser.ask("document.getElementById('about').innerText")
+    assert "90% of its patches lie outside what the model learned from, in their stain" in about
+    assert "fail quality control and are left clear" in about
+    browser.ask("(o => { o.checked = true; o.dispatchEvent(new Event('change')); })(document.getElementById('failed'))")
+    assert difference(browser.picture()[inside], clear) > 5
+    browser.open(path, "layer=column:tissue_fraction")  # what was measured of them is shown
+    assert difference(browser.picture()[inside], clear) > 5
+    browser.open(sp.pl.atlas(study, tmp_path / "b.html"))
+    assert browser.ask("document.getElementById('of-failed').hidden")

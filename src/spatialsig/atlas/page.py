@@ -77,8 +77,9 @@ def atlas(
     menus choose slide, signature and layer: measured, predicted, their difference, both side by side, the width of the intervals
     (:func:`spatialsig.tl.calibrate`), standard deviations, and every numeric column of the patches and their tables (number of
     cells, share of tissue, quality, ...). A patch under the pointer shows its values. One signature has one scale on all slides:
-    the middle 96 % of what was measured, or predicted where nothing was measured. The address of the page keeps what is shown,
-    so that a view can be sent to others.
+    the middle 96 % of what was measured (of patches that pass), or predicted where nothing was measured. The address of the page keeps what is shown,
+    so that a view can be sent to others. Patches that fail quality control (:func:`spatialsig.pp.qc_patches`) are left clear until the switch shows
+    them, and a slide that lies outside what the model learned from says so.
 
     Parameters
     ----------
@@ -160,6 +161,7 @@ def _slide(patches: Patches, values: SlideValues, *, image_px: int, max_chars: i
         "name": slide.name,
         "patient": slide.patient,
         "notes": values.notes,
+        "cautions": values.cautions,
         "width": full["x"],
         "height": full["y"],
         "um_per_px": spec.image_um_per_px,

@@ -14,6 +14,7 @@ import numpy as np
 from spatialsig import _keys
 from spatialsig._checks import check_key, first_few
 from spatialsig.errors import InputError
+from spatialsig.inference.domain import outside_in_words
 from spatialsig.pl.drawing.maps import learnt, made_by
 from spatialsig.slide.table_rows import aligned, dense
 
@@ -44,10 +45,16 @@ class SlideValues:
     """Everything that can colour the patches of a slide; the slide itself is not held."""
 
     notes: list[str] = field(default_factory=list)
+    cautions: list[str] = field(default_factory=list)  # those of the notes that say why not to trust what is shown
     scores: dict[str, dict[str, NDArray[np.float32]]] = field(
         default_factory=dict
     )  # layer -> signature -> (n_patches,)
     columns: dict[str, NDArray[np.float32]] = field(default_factory=dict)  # what is known of each patch beside scores
+
+    @property
+    def failed(self) -> NDArray[np.bool_] | np.bool_:
+        """Which patches fail quality control; False where it was not measured."""
+        return self.columns[_keys.QC_PASS] == 0 if _keys.QC_PASS in self.columns else np.False_
 
     @property
     def signatures(self) -> list[str]:
@@ -72,7 +79,8 @@ def values_of(patches: Patches, tables: Tables, signatures: Sequence[str] | None
             _add_columns(found, slide.table(key).obs, patches.rows_in(key))
     if tables.predictions in there:
         _add_uncertainty(found, patches, tables.predictions)
-        found.notes += _notes(slide, tables.predictions)
+        found.cautions = _cautions(slide, tables.predictions)
+        found.notes += [*_notes(slide, tables.predictions), *found.cautions]
     _add_columns(found, patches.shapes.drop(columns="geometry"), np.arange(len(patches)))
     if signatures is not None:
         for name in signatures:
@@ -107,13 +115,17 @@ def _add_columns(found: SlideValues, frame: pd.DataFrame, rows: NDArray[np.int64
 
 
 def _notes(slide: Slide, key: str) -> list[str]:
-    notes = []
     inputs = str(made_by(slide, key).get("inputs", ""))
-    if inputs:
-        notes.append(f"predicted from {inputs}")
+    return [f"predicted from {inputs}"] if inputs else []
+
+
+def _cautions(slide: Slide, key: str) -> list[str]:
+    cautions = []
     if said := learnt(slide, key):
-        notes.append(f"model {said}: its agreement here says nothing about new slides")
-    return notes
+        cautions.append(f"model {said}: its agreement here says nothing about new slides")
+    if outside := outside_in_words(made_by(slide, key).get(_keys.OOD, {})):
+        cautions.append(outside)
+    return cautions
 
 
 def quantised(values: NDArray[np.float32]) -> dict[str, Any]:
@@ -132,9 +144,9 @@ def as_text(values: NDArray[Any]) -> str:
 
 
 def joined(slides: Sequence[SlideValues], layers: Sequence[str], name: str) -> list[NDArray[np.float64]]:
-    """Values of a signature on all slides, of these layers."""
+    """Values of a signature on all slides, of these layers, of patches that did not fail quality control."""
     return [
-        slide.scores[layer][name].astype(np.float64)
+        np.where(slide.failed, np.nan, slide.scores[layer][name].astype(np.float64))
         for slide in slides
         for layer in layers
         if name in slide.scores.get(layer, {})

@@ -5,7 +5,7 @@
   const $ = (id) => document.getElementById(id);
   const view = $("view"), image = $("image"), values = $("values");
   const NONE = 65535, KEPT_TILES = 300, SCORES = ["measured", "predicted"];
-  const state = { slide: 0, layer: "", signature: "", opacity: 70, grey: true, x: 0, y: 0, z: 0.1 };
+  const state = { slide: 0, layer: "", signature: "", opacity: 70, grey: true, failed: false, x: 0, y: 0, z: 0.1 };
   const at = { x: 0, y: 0, inside: false };  // the pointer
   let asked = false;
 
@@ -47,6 +47,12 @@
     const entry = (s.scores[layer] || {})[state.signature];
     return entry ? decoded(entry) : null;
   }
+  const failed = () => slide().columns.qc_pass ? decoded(slide().columns.qc_pass) : null;
+  const anyFails = () => (failed() || []).some((pass) => pass === 0);
+  function shownOf(layer) {  // without patches that fail quality control, whose scores mean nothing
+    const map = mapOf(layer), pass = layer.startsWith("column:") || state.failed ? null : failed();
+    return map && pass ? map.map((value, row) => pass[row] === 0 ? NaN : value) : map;
+  }
   function scaleOf(layer) {
     if (layer.startsWith("column:")) return content.columns[layer.slice(7)] || [0, 1];
     const scales = content.scales[state.signature] || {};
@@ -59,9 +65,9 @@
   const lutOf = (layer) => layer === "difference" ? lut.difference : lut.score;
   const rasters = new Map();
   function raster(layer) {  // one px per patch
-    const key = [state.slide, layer, isColumn() ? "" : state.signature].join("\n");
+    const key = [state.slide, layer, isColumn() ? "" : state.signature, state.failed].join("\n");
     if (!rasters.has(key)) {
-      const map = mapOf(layer), p = places(slide()), [low, high] = scaleOf(layer), colours = lutOf(layer);
+      const map = shownOf(layer), p = places(slide()), [low, high] = scaleOf(layer), colours = lutOf(layer);
       const canvas = document.createElement("canvas");
       canvas.width = p.width; canvas.height = p.height;
       const context = canvas.getContext("2d"), pixels = context.createImageData(p.width, p.height);
@@ -119,7 +125,7 @@
       context.drawImage(raster(layer), left, top, p.width * z, p.height * z);
       return;
     }
-    const map = mapOf(layer), [low, high] = scaleOf(layer), colours = lutOf(layer);
+    const map = shownOf(layer), [low, high] = scaleOf(layer), colours = lutOf(layer);
     if (map) map.forEach((value, row) => {
       const [left, top] = toScreen(p.x[row], p.y[row]), edge = side * state.z;
       if (Number.isNaN(value) || left > width || top > height || left + edge < 0 || top + edge < 0) return;
@@ -225,16 +231,20 @@
     options($("signature"), names.map((n) => [n, n]), state.signature);
     $("of").hidden = isColumn();
     $("opacity").value = state.opacity; $("grey").checked = state.grey;
+    $("failed").checked = state.failed; $("of-failed").hidden = isColumn() || !anyFails();
     const title = document.createElement("b");
     title.textContent = s.name;
-    const facts = `patient ${s.patient}, ${places(s).x.length.toLocaleString("en")} patches of ${+s.patch_um.toPrecision(4)} µm`;
-    $("about").replaceChildren(title, line("muted", facts), ...s.notes.map((note) => line(note.startsWith("model") ? "warn" : "muted", note)));
+    const whose = s.patient === s.name ? "" : `patient ${s.patient}, `, n = (failed() || []).filter((pass) => pass === 0).length;
+    const fail = n ? `; ${n.toLocaleString("en")} fail quality control and are left clear` : "";
+    const facts = `${whose}${places(s).x.length.toLocaleString("en")} patches of ${+s.patch_um.toPrecision(4)} µm${fail}`;
+    $("about").replaceChildren(title, line("muted", facts), ...s.notes.map((note) => line(s.cautions.includes(note) ? "warn" : "muted", note)));
     const [low, high] = scaleOf(state.layer), colours = lutOf(state.layer), context = $("bar").getContext("2d");
     for (let k = 0; k < 256; k++) {
       context.fillStyle = `rgb(${colours[3 * k]} ${colours[3 * k + 1]} ${colours[3 * k + 2]})`;
       context.fillRect(k, 0, 1, 1);
     }
     $("what").textContent = isColumn() ? state.layer.slice(7) : `${state.signature}, ${content.titles[state.layer]}`;
+    $("kind").textContent = content.slides.length > 1 ? `2nd to 98th percentile of these ${content.slides.length} slides` : "2nd to 98th percentile of this slide";
     $("low").textContent = `≤ ${number(low)}`; $("high").textContent = `≥ ${number(high)}`;
     draw();
   }
@@ -256,7 +266,7 @@
   function keepAddress() {
     clearTimeout(waits);
     waits = setTimeout(() => {
-      const kept = { slide: slide().name, layer: state.layer, signature: state.signature, opacity: state.opacity, grey: +state.grey };
+      const kept = { slide: slide().name, layer: state.layer, signature: state.signature, opacity: state.opacity, grey: +state.grey, failed: +state.failed };
       for (const name of ["x", "y"]) kept[name] = state[name].toFixed(1);
       kept.z = state.z.toPrecision(4);
       try { history.replaceState(null, "", "#" + new URLSearchParams(kept)); } catch (_) { /* some browsers refuse it for files */ }
@@ -273,6 +283,7 @@
       if (Number.isFinite(value) && (name !== "z" || value > 0)) state[name] = value;
     }
     if (asked.has("grey")) state.grey = asked.get("grey") !== "0";
+    if (asked.has("failed")) state.failed = asked.get("failed") === "1";
   }
 
   // hands
@@ -280,6 +291,7 @@
   $("layer").onchange = (event) => { state.layer = event.target.value; refresh(); };
   $("signature").onchange = (event) => { state.signature = event.target.value; refresh(); };
   $("opacity").oninput = (event) => { state.opacity = +event.target.value; draw(); };
+  $("failed").onchange = (event) => { state.failed = event.target.checked; draw(); };
   $("grey").onchange = (event) => { state.grey = event.target.checked; draw(); };
   $("in").onclick = () => zoom(1.5); $("out").onclick = () => zoom(1 / 1.5); $("fit").onclick = () => { fit(); draw(); };
   const pointers = new Map();

@@ -104,6 +104,8 @@ def _from_files(model: Path, places: list[Path], out: Path, further: list[str] |
     import pandas as pd
 
     from spatialsig import tl
+    from spatialsig.inference.domain import reference_in_words
+    from spatialsig.models import load_signature_model
     from spatialsig.whole_slides import list_images, predict_files
     from spatialsig.whole_slides.listing import HOLDERS
 
@@ -114,8 +116,15 @@ def _from_files(model: Path, places: list[Path], out: Path, further: list[str] |
     found = [image for image in images if image.sample in chosen]
     rows = pd.DataFrame([vars(image) for image in found])[list(columns)].rename(columns=columns)
     rows.attrs[HOLDERS] = [image.where for image in found]
-    done = _quietly(tl.predict_files, model, rows, out, **options)
-    _say(done.drop(columns="image"), f"results: {out}")
+    loaded = load_signature_model(model)
+    done = _quietly(tl.predict_files, loaded, rows, out, **options)
+    domain = loaded.domain
+    known = (
+        ""
+        if domain is None
+        else f"ood: above 1, a slide lies outside. {reference_in_words(domain.n_patches, domain.n_patients)}\n"
+    )
+    _say(done.drop(columns="image").round({"ood": 2}), f"{known}results: {out}")
 
 
 def _on_stores(

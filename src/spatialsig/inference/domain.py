@@ -1,6 +1,6 @@
 """Whether patches are like those that a model has learned from: its training domain is learned, and watched while it predicts.
 
-Floor 5, above slide. Used by 7 modules of inference, maps, tl.
+Floor 5, above slide. Used by 10 modules of atlas, cli, inference, maps, tl, whole_slides.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from spatialsig.models.vit import SignatureViT
 
 MAX_PATCHES = 2000
+FEW_PATIENTS = 10  # of which the spread over patients, and so the threshold, is uncertain
 MIN_PATCHES = 30  # fewer have no kind that others could be compared with
 BATCH = 64
 OUTSIDE = r".*of its patches lie outside"  # begins the warning of a slide
@@ -184,6 +185,13 @@ def outside_in_words(record: Mapping[str, Any]) -> str:
         f"{float(record['share']):.0%} of its patches lie outside what the model learned from, in their {in_what} "
         f"({FIRST:.0%} exceed {float(record['slide']):.1f} where 1 is the end of the training domain): its scores may mean nothing."
     )
+
+
+def reference_in_words(n_patches: int, n_patients: int) -> str:
+    """Sentence on what a training domain was learned from, and what so few patients cannot show."""
+    of = f"{n_patches:,} patches of {n_patients} patient{'' if n_patients == 1 else 's'}"
+    few = f": of fewer than {FEW_PATIENTS} patients, only gross shifts are seen" if n_patients < FEW_PATIENTS else ""
+    return f"What the model learned from is known by {of}{few}."
 
 
 _FIXES = {

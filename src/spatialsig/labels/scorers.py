@@ -1,6 +1,6 @@
 """Scorers of cells: the parameters that each learns from the training cells, and the scores under them.
 
-Floor 5, above slide. Used by evaluation/ceiling, labels/statistics, referee/scores, tl/_score.
+Floor 5, above slide. Used by evaluation/ceiling, labels/statistics, referee/scores, tl/_score, whole_slides/record.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ FORMATS: tuple[Format, ...] = tuple(
     name for name in get_args(Format) if name != "atlas"
 )  # which reads the image once more
 MAX_OVER = 16  # strides to the edge of a patch: 256 patches then lie over each place
-COLUMNS = (_keys.SAMPLE, "image", "outcome", "n_patches", "seconds", "error")
+COLUMNS = (_keys.SAMPLE, "image", "outcome", "n_patches", _keys.OOD, "seconds", "error")
 
 
 @checked
@@ -107,7 +107,7 @@ def predict_files(
     Returns
     -------
     One row per slide: ``sample``, ``image``, ``outcome`` (``"predicted"``, ``"skipped"`` or ``"failed"``), ``n_patches``,
-    ``seconds``, ``error`` (empty where there was none).
+    ``ood`` (how far it lies from what the model learned from: above 1, outside), ``seconds``, ``error`` (empty where there was none).
 
     Writes ``out/index.html`` (H&E and maps of all slides in ``out``, self-contained; with ``"html"``), ``out/slides.csv`` and a
     folder ``out/<sample>`` per slide, whole or not at all:
@@ -172,6 +172,7 @@ def predict_files(
     items = {image.sample: image for image in images}
     outcomes = attempt_each(work, items, "slides", shared=place)
     done = pd.DataFrame([_row(items[outcome.name], outcome) for outcome in outcomes], columns=list(COLUMNS))
+    done[_keys.OOD] = done[_keys.OOD].astype(float)
     failed = done[done["outcome"] == FAILED]
     failures = [Failure(*map(str, row)) for row in failed[[_keys.SAMPLE, "image", "error"]].itertuples(index=False)]
     write_page(place, dict(zip(done[_keys.SAMPLE], done["image"], strict=True)), failures)
@@ -185,7 +186,7 @@ def predict_files(
 
 def _row(image: SlideImage, outcome: Outcome[dict[str, Any]]) -> dict[str, Any]:
     error = "" if outcome.error is None else f"{type(outcome.error).__name__}: {outcome.error}"
-    found = outcome.value or {"outcome": FAILED, "n_patches": 0}
+    found = outcome.value or {"outcome": FAILED, "n_patches": 0, _keys.OOD: None}
     named = {_keys.SAMPLE: image.sample, "image": str(image.path.resolve())}
     return named | found | {"seconds": outcome.seconds, "error": error}
 

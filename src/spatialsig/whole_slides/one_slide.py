@@ -80,13 +80,13 @@ class Work:
             made_from = {"model": self.described, "image": describe_image(image), "options": options}
             record = read_record(place)
             if not self.overwrite and is_done(place, record, made_from, self.formats):
-                return {"outcome": SKIPPED, "n_patches": record["n_patches"]}
+                return {"outcome": SKIPPED, "n_patches": record["n_patches"], _keys.OOD: record.get(_keys.OOD)}
             check_place(place, record, image, made_from["image"], overwrite=self.overwrite)
             if store := store_of(image, self.options.store):
                 check_store(store, made_from["image"], overwrite=self.overwrite)
-            return {"outcome": PREDICTED, "n_patches": self._predict(image, place, made_from)}
+            return {"outcome": PREDICTED, **self._predict(image, place, made_from)}
 
-    def _predict(self, image: SlideImage, place: Path, made_from: dict[str, Any]) -> int:
+    def _predict(self, image: SlideImage, place: Path, made_from: dict[str, Any]) -> dict[str, Any]:
         started = time.perf_counter()
         with told() as remarks, replaced_directory(place) as draft:
             sdata = open_slide(image)

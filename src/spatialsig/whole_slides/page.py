@@ -50,7 +50,7 @@ class _Map:
 
     signature: str
     png: str  # base64
-    mean: float
+    mean: float | None  # None where no patch passes quality control
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,7 @@ def _table(records: Iterable[Mapping[str, Any]], failures: Sequence[Failure]) ->
     done = [
         {"sample": record["sample"], "image": record["image"]["path"], "error": ""}
         | {name: record.get(name) for name in names}  # early versions wrote fewer
+        | {"ood_patients": record["model"].get("n_patients"), "warnings": " | ".join(record.get("remarks", ()))}
         | {f"mean {signature}": mean for signature, mean in record["means"].items()}
         for record in records
     ]
@@ -136,7 +137,7 @@ def _card(folder: Path, record: Mapping[str, Any], maps: Maps, scales: Mapping[s
         record=record,
         picture=base64.b64encode((folder / PICTURE).read_bytes()).decode("ascii"),
         maps=[
-            _Map(signature, _png(maps.values[..., k], scales[signature]), record["means"][signature])
+            _Map(signature, _png(maps.values[..., k], scales[signature]), record["means"].get(signature))
             for k, signature in enumerate(record["model"]["signatures"])
         ],
         left=left, top=top, width=width, height=height, aspect=maps.picture_um[0] / maps.picture_um[1],

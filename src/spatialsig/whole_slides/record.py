@@ -8,10 +8,14 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from spatialsig import _keys
 from spatialsig._hashing import file_ends_hash, json_hash, listing_of, stamp_of
+from spatialsig.inference.domain import reference_in_words
 from spatialsig.inference.held_out import learned_from
 from spatialsig.io.images.open_rgb import WITH_FOLDER
+from spatialsig.labels.scorers import UNITS
 from spatialsig.models.ensemble import members_of, weights_hash
 from spatialsig.whole_slides.listing import DICOM_SUFFIX, is_store
 
@@ -21,6 +25,8 @@ if TYPE_CHECKING:
 
     from spatialsig.models.ensemble import SignatureModel
     from spatialsig.whole_slides.listing import SlideImage
+
+ZSCORE = "zscore"
 
 
 def describe_model(model: SignatureModel) -> dict[str, Any]:
@@ -36,8 +42,28 @@ def describe_model(model: SignatureModel) -> dict[str, Any]:
     }
     if model.domain is not None:
         facts["domain_sha256"] = model.domain.sha256
-    learned = learned_from(model.run)
-    return {**facts, "sha256": json_hash(facts), **learned}
+    return {**facts, "sha256": json_hash(facts), **learned_from(model.run), **_for_readers(model)}
+
+
+def _for_readers(model: SignatureModel) -> dict[str, Any]:
+    """What the page says of a model beside that: what its scores mean, and what its domain was learned from."""
+    first, domain = members_of(model)[0], model.domain
+    method = str(first.run.get("inputs", {}).get("targets", {}).get("method", ""))
+    typical = np.stack([first.target_mean, first.target_std], axis=1).astype(float).tolist()
+    found: dict[str, Any] = {"meaning": _meaning(method), "typical": dict(zip(model.signatures, typical, strict=True))}
+    if domain is not None:
+        found |= {"reference": reference_in_words(domain.n_patches, domain.n_patients), "n_patients": domain.n_patients}
+    return found
+
+
+def _meaning(method: str) -> str:
+    """What 0 and 1 of a score are, in words."""
+    if method == ZSCORE:
+        return (
+            "0 is the mean of the training cells, 1 lies one standard deviation of a gene above it (mean over the genes of the signature); "
+            "means over patches vary less than cells"
+        )
+    return UNITS.get(method, "the unit is that of the labels that the model learned")
 
 
 def describe_image(image: SlideImage) -> dict[str, Any]:

@@ -62,8 +62,8 @@ class Results:
 
 def write_results(
     draft: Path, sdata: SpatialData, record: Mapping[str, Any], formats: tuple[str, ...], *, started: float
-) -> int:
-    """Write the files of a slide into a folder, and the record of them; the number of patches."""
+) -> dict[str, Any]:
+    """Write the files of a slide into a folder, and the record of them; the number of patches, and how far the slide lies outside."""
     results = _results(sdata, record)
     for name in formats:
         WRITERS[name](draft, results)
@@ -78,7 +78,7 @@ def write_results(
         draft / RECORD,
         {"format": FORMAT, **record, **facts, "formats": list(formats), "files": files, "checksums": checksums},
     )
-    return len(results.patches)
+    return {name: facts[name] for name in ("n_patches", _keys.OOD)}
 
 
 def _results(sdata: SpatialData, record: Mapping[str, Any]) -> Results:
@@ -93,7 +93,9 @@ def _results(sdata: SpatialData, record: Mapping[str, Any]) -> Results:
         cell = shapes[[_keys.ROW, _keys.COL]].to_numpy(np.int64)
         table.layers[BLENDED] = blended(np.asarray(table.X), cell, size=spec.size_l0, stride=spec.stride_l0)
         maps_key = BLENDED
-        sdata[maps_key] = patches.table(table.layers[BLENDED], list(table.var_names), n_cells=None)
+        blend = patches.table(table.layers[BLENDED], list(table.var_names), n_cells=None)
+        blend.uns[_keys.NAMESPACE] = dict(table.uns[_keys.NAMESPACE])  # by which an atlas says what they were made by
+        sdata[maps_key] = blend
     provenance = {name: record[name] for name in ("model", "image", "options")}
     table.uns[_keys.NAMESPACE] = _without_none(table.uns[_keys.NAMESPACE] | {"predict_files": provenance})
     return Results(sdata, patches, table, maps_key)
@@ -113,6 +115,7 @@ def _facts(results: Results) -> dict[str, Any]:
     values = np.asarray(results.table.X, np.float64)
     tissue = results.sdata.shapes[_keys.TISSUE]
     passed = results.patches.shapes.get(_keys.QC_PASS)
+    shown = values if passed is None else values[passed.to_numpy(bool)]
     return {
         "sample": slide.name,
         "patient": slide.patient,
@@ -126,7 +129,7 @@ def _facts(results: Results) -> dict[str, Any]:
         "n_patches": len(results.patches),
         "n_pass": None if passed is None else int(passed.sum()),
         **_outside(results.table),
-        "means": dict(zip(results.table.var_names, values.mean(axis=0).tolist(), strict=True)),
+        "means": dict(zip(results.table.var_names, shown.mean(axis=0).tolist(), strict=True)) if len(shown) else {},
     }
 
 
