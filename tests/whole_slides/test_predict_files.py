@@ -436,3 +436,35 @@ def test_words_of_the_command_that_do_not_fit(toy_vit: sp.models.SignatureViT, s
     with pytest.raises(FileMissingError, match="slides: missing"):
         predict(toy_vit, tmp_path / "nowhere", out)
     assert not os.path.exists(out)
+
+
+def test_the_page_gives_numbers_and_what_they_rest_on(scans: Path, tmp_path: Path) -> None:
+    """How far within, what the domain was learned from, what a score is, unknown patients, warnings; means of patches that pass."""
+    model = sp.tl.train_vit(sp.datasets.toy_study(), test_fold=None, use_rep=None, max_epochs=1, size="tiny")
+    model.save(tmp_path / "vit")
+    out = tmp_path / "out"
+    frame = pd.DataFrame(
+        {"image": [scans / "a.svs", scans / "b.ome.tif"], "um_per_px": [1.2, None], "patient": [None, "P7"]}
+    )
+    frame.to_csv(scans / "list.csv", index=False)
+    done = call("predict", tmp_path / "vit", scans / "list.csv", "-o", out, "--qc", "--set", "min_tissue=0.01")
+    assert done.exit_code == 0, done.output
+    table = pd.read_csv(out / "slides.csv").set_index("sample")
+    reference = "patches of 1 patient: of fewer than 10 patients, only gross shifts are seen."
+    assert f"{table.loc['b', 'ood']:.2f}" in done.output
+    assert reference in done.output
+    page = (out / "index.html").read_text(encoding="utf-8")
+    for said in (
+        f"no ({table.loc['b', 'ood']:.2f})",
+        reference,
+        "0 is the mean of the training cells",
+        "<td>P7</td>",
+        "<td>\u2013</td>",
+    ):
+        assert said in page, said
+    assert "says that its px are 1 um" in table.loc["a", "warnings"]
+    assert page.count('class="mark"') == table["warnings"].notna().sum()
+    results = ad.read_h5ad(out / "b" / "b.h5ad")
+    passed = results.obs["qc_pass"].to_numpy(bool)
+    assert 0 < passed.sum() < len(passed)
+    assert table.loc["b", "mean Immune_T"] == pytest.approx(results.X[passed, 0].mean(), abs=1e-5)
