@@ -134,6 +134,12 @@ class TrainingDomain:
         shift = np.asarray(sharpness, np.float64) - self.aspects[SHARPNESS][0].mean
         return np.asarray(np.exp(shift[:, :2].sum(axis=1) / 2), np.float64)
 
+    def contrast_of_slide(self, kept: NDArray[np.float64]) -> float:
+        """Fine contrast of a slide, of that of its patches; 1 too where patches in focus may be so, or nothing is known."""
+        known = kept[np.isfinite(kept)]
+        middle = float(np.median(known)) if len(known) else 1.0
+        return middle if middle < self.usual_contrast else 1.0
+
     @property
     def usual_contrast(self) -> float:
         """Fine contrast that patches in focus still have, as :meth:`contrast_kept` gives it: three deviations below the mean."""

@@ -1,6 +1,6 @@
 """Several signature models that predict as one, and say how far they disagree.
 
-Floor 2, above geometry, nn, signatures, stats, store. Called as sp.models.SignatureEnsemble, sp.models.load_signature_model; used by 35 modules of 8 rooms.
+Floor 2, above geometry, nn, signatures, stats, store. Called as sp.models.SignatureEnsemble, sp.models.load_signature_model; used by 36 modules of 9 rooms.
 """
 
 from __future__ import annotations

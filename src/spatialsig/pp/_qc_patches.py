@@ -125,7 +125,8 @@ def qc_patches(
     rows = []
     for slide in open_slides(data):
         columns = measured[str(slide.path)]
-        kept = _contrast_kept(columns, domain)
+        tissue = columns[_keys.WHITE_SHARE] <= 0.5
+        kept = 1.0 if domain is None else domain.contrast_of_slide(columns[_KEPT][tissue].to_numpy())
         rows.append(_judge(slide, patches_key, columns.drop(columns=_KEPT), usual, kept, limits, qc_key))
         if drop:
             _drop(slide, patches_key)
@@ -170,15 +171,6 @@ def _measure(
             _KEPT: np.concatenate(kept),
         }
     )
-
-
-def _contrast_kept(measured: pd.DataFrame, domain: TrainingDomain | None) -> float:
-    """Fine contrast of a slide, 1 for that of training patches; 1 too where these are as blurred, or nothing is known of them."""
-    on_tissue = measured[_KEPT][measured[_keys.WHITE_SHARE] <= 0.5].dropna()
-    if domain is None or not len(on_tissue):
-        return 1.0
-    kept = float(on_tissue.median())
-    return kept if kept < domain.usual_contrast else 1.0
 
 
 def _usual_focus(measured: pd.DataFrame) -> float:
