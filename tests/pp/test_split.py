@@ -9,6 +9,7 @@ import tifffile
 
 import spatialsig as sp
 from spatialsig.errors import InputError, LeakageError, SpatialsigWarning
+from spatialsig.slide.folds import torn_patients
 from spatialsig.slide.slides import open_slides
 
 
@@ -53,6 +54,49 @@ def test_slides_of_one_patient_share_a_fold(cohort: sp.Cohort) -> None:
 def test_by_slide_every_slide_stands_alone(cohort: sp.Cohort) -> None:
     sp.pp.split(cohort, by="slide", n_folds=3)
     assert {fold(cohort, s) for s in cohort.stores} == {0, 1, 2}
+
+
+SITES = {"A1": "Basel", "A2": "Basel", "B1": "Oslo"}
+
+
+def with_attribute(cohort: sp.Cohort, name: str, values: dict[str, str], *, in_cells: bool = False) -> None:
+    for slide in open_slides(cohort):
+        if in_cells:
+            slide.sdata.tables["table"].obs[name] = values[slide.name]
+            slide.sdata.write_element("table", overwrite=True)
+        else:
+            slide.attrs[name] = values[slide.name]
+            slide.commit_attrs()
+
+
+@pytest.mark.parametrize("n_folds", [2, "all"])
+def test_every_value_of_an_attribute_is_held_out(cohort: sp.Cohort, n_folds: int | str) -> None:
+    with_attribute(cohort, "site", SITES)
+    sp.pp.split(cohort, by="site", n_folds=n_folds)
+    assert fold(cohort, "A1") == fold(cohort, "A2") != fold(cohort, "B1")
+    made = cohort["A1"].attrs["spatialsig"]["split"]
+    assert (made["by"], made["n_folds"]) == ("site", 2)
+
+
+def test_a_patient_of_two_sites_would_leak(cohort: sp.Cohort) -> None:
+    with_attribute(cohort, "site", {"A1": "Basel", "A2": "Oslo", "B1": "Oslo"})
+    with pytest.raises(
+        LeakageError, match=r"`by='site'`: patient 'A' has slides of 2 values, A1 \(Basel\), A2 \(Oslo\)"
+    ):
+        sp.pp.split(cohort, by="site", n_folds="all")
+    assert "split" not in cohort["A1"].attrs["spatialsig"]
+
+
+def test_a_misspelt_way_to_split_is_named(cohort: sp.Cohort) -> None:
+    with pytest.raises(InputError, match=r"`by='pateint'`: slide 'A1' does not have it.*Did you mean 'patient'"):
+        sp.pp.split(cohort, by="pateint", n_folds=2)
+
+
+def test_a_patient_renamed_after_a_split_by_site_is_noticed(cohort: sp.Cohort) -> None:
+    with_attribute(cohort, "site", SITES)
+    sp.pp.split(cohort, by="site", n_folds=2)
+    splits = {name: ("A", cohort[name].attrs["spatialsig"]["split"]) for name in SITES}
+    assert "'A'" in torn_patients(splits, None)
 
 
 def test_random_patches_are_refused_unless_asked_for_twice(toy: sd.SpatialData) -> None:
@@ -130,7 +174,11 @@ def test_a_patient_written_into_the_cells_is_not_ignored_in_silence(tmp_path: Pa
     [
         ({"n_folds": 1}, "`n_folds=1` .* greater than or equal to 2"),
         ({"n_folds": 4}, "needs as many groups by 'patient'; there are 1: .* Use by='block' for a single slide"),
-        ({"by": "spots"}, r"`by='spots'` of `sp.pp.split` must be 'patient', 'slide', 'block' or 'random'"),
+        (
+            {"by": "spots"},
+            r"`by='spots'`: slide 'toy' does not have it; wanted one. Set sdata.attrs\['spatialsig'\]\['spots'\]",
+        ),
+        ({"by": "block", "n_folds": "all"}, r"`n_folds='all'` holds out one patient.*`by='block'` takes a number"),
         ({"n_inner_folds": 1}, "`n_inner_folds=1` .* greater than or equal to 2"),
         ({"seed": -1}, "`seed=-1` .* greater than or equal to 0"),
         ({"by": "block", "buffer_um": -1.0}, "`buffer_um=-1.0` .* greater than or equal to 0"),

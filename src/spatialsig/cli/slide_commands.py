@@ -39,14 +39,6 @@ if TYPE_CHECKING:
     from spatialsig.slide.slides import Slide
 
 
-class By(StrEnum):
-    """What stays together when slides are held out."""
-
-    patient = "patient"
-    slide = "slide"
-    block = "block"
-
-
 class Layout(StrEnum):
     """How an image lies in a store."""
 
@@ -142,8 +134,13 @@ def import_(
 
 def split(
     stores: Slides,
-    by: Annotated[By, typer.Option(help="What is kept together in one fold.")] = By.patient,
-    n_folds: Annotated[int, typer.Option(help="Number of folds.")] = 4,
+    by: Annotated[
+        str,
+        typer.Option(
+            help="What is kept together in one fold: patient, slide, block, or an attribute of the slides, such as site."
+        ),
+    ] = "patient",
+    n_folds: Annotated[str, typer.Option(help="Number of folds, or all: each patient, slide or value in turn.")] = "4",
     block_um: Annotated[float, typer.Option(help="Edge of a block, µm (by block).")] = 1000.0,
     buffer_um: Annotated[float, typer.Option(help="Gap between folds, µm (by block).")] = 256.0,
     seed: Seed = 0,
@@ -157,7 +154,8 @@ def split(
 
     prepare(quiet=quiet)
     data = slides_at(stores)
-    pp.split(data, by=by.value, n_folds=n_folds, block_um=block_um, buffer_um=buffer_um, seed=seed)
+    number: Any = int(n_folds) if n_folds.isdecimal() else n_folds  # what is neither is refused by the function
+    pp.split(data, by=by, n_folds=number, block_um=block_um, buffer_um=buffer_um, seed=seed)
     folds: dict[int, list[str]] = {}
     for slide in open_slides(with_cells(data)):
         folds.setdefault(int(slide.attrs["split"].get("fold", -1)), []).append(slide.name)

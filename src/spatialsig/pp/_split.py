@@ -14,7 +14,7 @@ import pandas as pd
 
 from spatialsig import _keys
 from spatialsig._arguments import Key, Micrometres, NotNegative, Seed, Several, checked
-from spatialsig._checks import first_few, warn
+from spatialsig._checks import did_you_mean, first_few, warn
 from spatialsig._text import as_name, check_alike, composed
 from spatialsig.errors import InputError, LeakageError, SpatialsigWarning
 from spatialsig.slide.coordinates import positions
@@ -25,9 +25,12 @@ from spatialsig.slide.roles import needs_cells
 from spatialsig.slide.slides import Data, open_slides
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from spatialsig.slide.slides import Slide
 
 INSIDE = ("block", "random")  # folds of places on a slide; the others are of whole slides
+WHOLE = ("patient", "slide")
 
 
 @checked
@@ -35,8 +38,8 @@ INSIDE = ("block", "random")  # folds of places on a slide; the others are of wh
 def split(
     data: Data,
     *,
-    by: Literal["patient", "slide", "block", "random"] = "patient",
-    n_folds: Several = 4,
+    by: Key = "patient",
+    n_folds: Several | Literal["all"] = 4,
     block_um: Micrometres = 1000.0,
     buffer_um: NotNegative = 256.0,
     n_inner_folds: Several = 3,
@@ -57,9 +60,11 @@ def split(
     by
         ``"patient"``: all slides of a patient share a fold. ``"slide"``: every slide for itself, for cohorts whose
         slides all come from different patients. ``"block"``: square blocks inside each slide, for a single slide.
-        ``"random"``: patches drawn one by one, which leaks; only with ``allow_leakage``.
+        ``"random"``: patches drawn one by one, which leaks; only with ``allow_leakage``. Any other name is an attribute of the slides,
+        such as ``"site"``, ``"scanner"`` or ``"platform"``, found as that of ``stratify``: all slides with one value share a fold, so
+        that every value is held out from the others; no patient may have slides of two.
     n_folds
-        Number of folds; at most the number of patients (slides).
+        Number of folds; at most the number of patients (slides, values). ``"all"`` holds out each of them in turn.
     block_um, buffer_um
         Edge of a block, and the distance that keeps two folds apart; both µm, ``by="block"`` only. Patches that reach
         into two blocks are in the buffer even where ``buffer_um`` is smaller than a patch.
@@ -85,10 +90,10 @@ def split(
     Raises
     ------
     LeakageError
-        If ``by="random"`` is asked for without ``allow_leakage``, or slides of two patients hold the same counts, or the same
-        part of one H&E.
+        If ``by="random"`` is asked for without ``allow_leakage``, slides of two patients hold the same counts, or the same
+        part of one H&E, or a patient has slides of two values of ``by``.
     InputError
-        If there are fewer groups than folds, or a slide does not have the attribute ``stratify``; nothing is written.
+        If there are fewer groups than folds, or a slide does not have the attribute ``by`` or ``stratify``; nothing is written.
 
     Warns
     -----
@@ -114,6 +119,9 @@ def split(
             "pass `allow_leakage=True` to show what a leak looks like."
         )
         raise LeakageError(msg)
+    if by in INSIDE and n_folds == "all":
+        msg = f"`n_folds='all'` holds out one patient, slide or value after another; `by={by!r}` takes a number."
+        raise InputError(msg)
     check_copies(data)
     params: dict[str, Any] = {"by": by, "n_folds": n_folds, "n_inner_folds": n_inner_folds, "seed": seed}
     if by in INSIDE:
@@ -155,14 +163,17 @@ def _check_places(data: Data, table_key: str) -> None:
 def _groups(data: Data, by: str, table_key: str) -> dict[str, str]:
     groups = {}
     without_patient, other = [], []
+    patients: dict[str, dict[str, str]] = {}  # patient -> group -> one of its slides
     for slide in open_slides(data):
-        groups[slide.name] = slide.patient if by == "patient" else slide.name
+        groups[slide.name] = _group(slide, by, table_key)
+        patients.setdefault(slide.patient, {})[groups[slide.name]] = slide.name
         if not _patient_was_named(slide):
             without_patient.append(slide.name)
         elif named := _other_patients(slide, table_key):
             other.append(f"{slide.name} is of {slide.patient!r}, its cells of {first_few(named)}")
     held = [f"of slide {name!r}" for name in groups]
     check_alike(groups.values(), what=f"names of the groups by {by!r}:", holders=held)
+    _refuse_torn(patients, by)
     if by == "patient" and other:
         warn(
             f"folds follow sdata.attrs['spatialsig']['patient'], and `obs['patient']` of {table_key!r} says something else: "
@@ -174,6 +185,27 @@ def _groups(data: Data, by: str, table_key: str) -> dict[str, str]:
             "in different folds leak: set sdata.attrs['spatialsig']['patient']."
         )
     return groups
+
+
+def _group(slide: Slide, by: str, table_key: str) -> str:
+    """What slides share that are held out together."""
+    if by in WHOLE:
+        return slide.patient if by == "patient" else slide.name
+    return _attribute(slide, by, table_key, argument="by")
+
+
+def _refuse_torn(patients: Mapping[str, Mapping[str, str]], by: str) -> None:
+    """Refuse an attribute by which one patient would be held out and learned from."""
+    if by in WHOLE:  # slides of one patient are told by a warning of their own
+        return
+    for patient, values in patients.items():
+        if len(values) > 1:
+            listed = first_few([f"{name} ({value})" for value, name in values.items()])
+            msg = (
+                f"`by={by!r}`: patient {patient!r} has slides of {len(values)} values, {listed}, and would be held out and learned from. "
+                "Leave some out, or split by 'patient' with `stratify=`."
+            )
+            raise LeakageError(msg)
 
 
 def _patient_was_named(slide: Slide) -> bool:
@@ -200,7 +232,7 @@ def _strata(data: Data, stratify: str | None, table_key: str) -> dict[str, str] 
     return {slide.name: _attribute(slide, stratify, table_key) for slide in open_slides(data)}
 
 
-def _attribute(slide: Slide, name: str, table_key: str) -> str:
+def _attribute(slide: Slide, name: str, table_key: str, *, argument: str = "stratify") -> str:
     if name in slide.attrs:
         column = pd.Series([slide.attrs[name]])
     else:
@@ -210,19 +242,27 @@ def _attribute(slide: Slide, name: str, table_key: str) -> str:
     if len(values) != 1:
         holds = f"has {len(values)} values of it in its cells" if values else "does not have it"
         msg = (
-            f"`stratify={name!r}`: slide {slide.name!r} {holds}; wanted one. "
-            f"Set sdata.attrs['spatialsig'][{name!r}] on every slide."
+            f"`{argument}={name!r}`: slide {slide.name!r} {holds}; wanted one. "
+            f"Set sdata.attrs['spatialsig'][{name!r}] on every slide.{_or_not(name) if argument == 'by' else ''}"
         )
         raise InputError(msg)
     return values[0]
+
+
+def _or_not(by: str) -> str:
+    """What else slides are split by, with a blank before it."""
+    ours = [*WHOLE, *INSIDE]
+    return f" What needs no attribute: {', '.join(map(repr, ours))}.{did_you_mean(by, ours)}"
 
 
 def _between_slides(
     groups: dict[str, str], strata: dict[str, str] | None, params: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
     sizes = Counter(groups.values())
-    by, n_folds, seed = params["by"], params["n_folds"], params["seed"]
-    if len(sizes) < n_folds:
+    n_folds = len(sizes) if params["n_folds"] == "all" else params["n_folds"]
+    params = params | {"n_folds": n_folds}
+    by, seed = params["by"], params["seed"]
+    if len(sizes) < max(n_folds, 2):
         fix = "Use fewer folds" if len(sizes) > 1 else "Use by='block' for a single slide"
         msg = f"`n_folds={n_folds}` needs as many groups by {by!r}; there are {len(sizes)}: {sorted(sizes)}. {fix}."
         raise InputError(msg)

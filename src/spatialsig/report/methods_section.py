@@ -202,7 +202,7 @@ def _split(split: Mapping[str, Any] | None, evaluation: pd.DataFrame) -> str:
     if split["by"] == "block":
         size, gap = split["block_um"], split["buffer_um"]
         return f"{judged}, in blocks of {size:g} µm kept {gap:g} µm from any training patch (seed {split['seed']})."
-    unit = "patient" if split["by"] == "patient" else "slide"
+    unit = str(split["by"])
     return (
         f"{judged} that had no part in training: each {unit} belonged to one of {split['n_folds']} folds "
         f"(seed {split['seed']}), and one fold was held out."

@@ -176,13 +176,13 @@ def torn_patients(slides: Mapping[str, tuple[str, Mapping[str, Any]]], held_out:
     Parameters
     ----------
     slides
-        Slide -> its patient, and how it was split. Only ``by="patient"`` promises that this cannot be.
+        Slide -> its patient, and how it was split. Only ``by="patient"`` and attributes of slides promise that this cannot be.
     held_out
         Folds held out, each for itself; None: every fold in turn.
     """
     folds: dict[str, dict[str, int]] = {}
     for name, (patient, split) in slides.items():
-        if split.get("by") == "patient":
+        if split.get("by", "slide") not in ("slide", "block", "random"):
             folds.setdefault(patient, {})[name] = int(split["fold"])
     torn = [
         f"{patient!r} ({first_few([f'{name} in fold {fold}' for name, fold in of_slides.items()])})"

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 SEEN = "seen"  # in the record of a step that a model made: the slides and patients that the model has learned from
 SAMPLES, PATIENTS = "training_samples", "training_patients"  # in the run of a model
-_WHOLE = ("patient", "slide")  # splits that hold out whole slides; inside one, both sides lie on slides that were seen
+_INSIDE = (
+    "block",
+    "random",
+)  # splits of places: both sides lie on slides that were seen; all others hold out whole slides
 
 
 def patients_of(data: Data, samples: Collection[str]) -> list[str]:
@@ -53,7 +56,7 @@ def seen_of(
     return [
         f"{name} of patient {patient}"
         for name, patient, split in slides
-        if split.get("by") in _WHOLE and split.get("fold") is not None and int(split["fold"]) in held_out
+        if split.get("by", "block") not in _INSIDE and split.get("fold") is not None and int(split["fold"]) in held_out
         if name in seen.get(SAMPLES, ()) or patient in seen.get(PATIENTS, ())
     ]
 
