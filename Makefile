@@ -201,7 +201,7 @@ bench-answers: $(VENV)/.package  ## what is answered to the files and habits tha
 bench-busy: $(VENV)/.package  ## training beside a process that keeps a core busy
 	$(PY) benchmarks/busy.py
 
-bench-run-kills: $(VENV)/.package  ## `spatialsig run` killed ten times, three times over, beside a run left alone
+bench-run-kills: $(VENV)/.package  ## `spatialsig run` killed ten times, twice over, beside a run left alone
 	$(PY) benchmarks/run_kills.py
 
 bench-cluster: $(VENV)/.test  ## cohorts on two workers of dask against one slide after another, with workers killed

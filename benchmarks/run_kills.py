@@ -118,7 +118,7 @@ def main() -> None:
     """Measure and record."""
     options = record_options(__doc__, "run_kills", quick="2 kills of one run").parse_args()
     warnings.simplefilter("ignore")
-    n_rounds, n_kills, size_um = (1, 2, 260.0) if options.quick else (3, 10, 400.0)
+    n_rounds, n_kills, size_um = (1, 2, 260.0) if options.quick else (2, 10, 260.0)
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         sp.datasets.synthetic_xenium(scratch / "bundles", n_slides=4, size_um=size_um, seed=3)
