@@ -78,6 +78,24 @@ def test_an_interrupted_import_goes_on(kept, tmp_path, monkeypatch) -> None:
     assert seen == ["S2"]
 
 
+def test_outlines_are_read_where_they_are_asked_for(kept, tmp_path, monkeypatch) -> None:
+    read, seen = sp.io.read_xenium, []
+
+    def without_outlines(path, *, boundaries, **kw):
+        seen.append(boundaries)
+        return read(path, **kw)
+
+    monkeypatch.setattr("spatialsig.io.read_xenium", without_outlines, raising=False)
+    cohort = Cohort.from_bundles(kept / "bundles.csv", tmp_path / "stores", boundaries=True)
+    assert seen == [True, True]
+    with pytest.raises(InputError, match=r"was read without `boundaries`. Pass `overwrite=True`"):
+        Cohort.from_bundles(kept / "bundles.csv", tmp_path / "stores", boundaries=True)
+    with pytest.raises(
+        KeyMissingError, match=r"from_bundles\(..., boundaries=True\)` or `spatialsig import --boundaries"
+    ):
+        sp.tl.predict_cells(cohort["S1"], sp.datasets.toy_model(sp.datasets.toy_study()), cells="nucleus_boundaries")
+
+
 def test_one_bad_slide_does_not_stop_the_others(root) -> None:
     (root / "bundles/a/cells.parquet").unlink()
     with pytest.warns(

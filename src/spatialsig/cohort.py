@@ -18,6 +18,7 @@ from spatialsig._arguments import AnyPath, Key, checked
 from spatialsig._checks import check_files, check_key, warn
 from spatialsig._files import write_text, writing
 from spatialsig._text import counted
+from spatialsig.errors import StoreError
 from spatialsig.io._bundles import MANIFEST, PATH, check_same, list_slides, read_slides
 from spatialsig.io._cohort import (
     BUNDLE,
@@ -33,7 +34,7 @@ from spatialsig.io._cohort import (
 from spatialsig.io._panels import compare_panels, difference, genes_of, read_panels
 from spatialsig.slide.roles import measured
 from spatialsig.store.lock import writer_lock
-from spatialsig.store.metadata import check_path
+from spatialsig.store.metadata import check_path, elements_on_disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -94,7 +95,9 @@ class Cohort:
 
     @classmethod
     @checked
-    def from_bundles(cls, manifest: AnyPath | pd.DataFrame, out: AnyPath, *, overwrite: bool = False) -> Cohort:
+    def from_bundles(
+        cls, manifest: AnyPath | pd.DataFrame, out: AnyPath, *, boundaries: bool = False, overwrite: bool = False
+    ) -> Cohort:
         """Read Xenium bundles into stores, one per slide.
 
         A slide whose store is there, whole and from the same bundle is not read again, so that an interrupted import
@@ -109,6 +112,8 @@ class Cohort:
             for others. Relative paths start at the csv, for a frame at the working directory.
         out
             Directory for the stores ``<sample>.zarr`` and ``cohort.csv``.
+        boundaries
+            Also read the outlines of cells and nuclei of every bundle, as :func:`spatialsig.io.read_xenium` does.
         overwrite
             Read all slides again and replace their stores.
 
@@ -124,7 +129,7 @@ class Cohort:
         InputError
             If a column is missing, names are not unique or cannot name a file, or every slide fails.
         """
-        return import_cohort(manifest, out, partial(read_bundle, overwrite=overwrite))
+        return import_cohort(manifest, out, partial(read_bundle, boundaries=boundaries, overwrite=overwrite))
 
     @checked
     def panels(self, *, table_key: Key = _keys.TABLE) -> pd.DataFrame:
@@ -237,19 +242,24 @@ def import_cohort(
     return cohort
 
 
-def read_bundle(row: pd.Series[Any], path: Path, *, overwrite: bool) -> None:
+def read_bundle(row: pd.Series[Any], path: Path, *, overwrite: bool, boundaries: bool = False) -> None:
     """Read one bundle or H&E, unless its store is there already."""
     from spatialsig.io import read_he, read_xenium
+    from spatialsig.io.xenium.extras import NUCLEUS_BOUNDARIES
 
     if path.exists() and not overwrite:
         check_same(row, path)
+        there = {name for _, name, _ in elements_on_disk(path)}
+        if boundaries and row[BUNDLE] is not None and NUCLEUS_BOUNDARIES not in there:
+            msg = f"store {str(path)!r} was read without `boundaries`. Pass `overwrite=True` to read the slide again."
+            raise StoreError(msg)
         return
     named = {name: row[name] for name in (_keys.SAMPLE, _keys.PATIENT)}
     if row[BUNDLE] is None:
         read_he(row[HE_IMAGE], **named, um_per_px=row[UM_PER_PX], out=path, overwrite=overwrite)
     else:
         images = {name: row[name] for name in (HE_IMAGE, HE_ALIGNMENT)}
-        read_xenium(row[BUNDLE], **named, **images, out=path, overwrite=overwrite)
+        read_xenium(row[BUNDLE], **named, **images, boundaries=boundaries, out=path, overwrite=overwrite)
 
 
 def _save(rows: pd.DataFrame, out: Path) -> None:

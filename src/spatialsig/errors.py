@@ -14,7 +14,7 @@
     └── StoreError                (OSError)            a Zarr store that cannot be read or written as asked
     SpatialsigWarning             (UserWarning)        something to look at before believing the result
 
-Ground floor. Used by 241 modules of 31 rooms.
+Ground floor. Used by 242 modules of 32 rooms.
 """
 
 from __future__ import annotations

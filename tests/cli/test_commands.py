@@ -11,6 +11,7 @@ from typing import get_args, get_type_hints
 import pandas as pd
 import pytest
 import spatialdata as sd
+from PIL import Image
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -257,6 +258,9 @@ def test_errors_are_one_line(
         ("use `loss='huber'`.", ["further"], "`loss='huber'` is `--set loss='huber'`."),
         ("use `loss='huber'`.", [], ""),
         ("call `sp.pp.qc_patches`.", ["further"], ""),
+        ("pass `unit='log1p_cp10k'`.", ["unit"], "`unit='log1p_cp10k'` is `--unit log1p_cp10k`."),
+        ("pass `calibration=cohort.subset([...])`.", ["calibration", "further"], ""),
+        ("pass `stride_um=...`.", ["stride_um"], "`stride_um=...` is `--stride-um ...`."),
         ("call `sp.tl.predict` again.", [], "`sp.tl.predict` is `spatialsig predict`."),
     ],
 )
@@ -401,3 +405,15 @@ def test_a_model_that_is_there_stops_a_training_before_it_begins(finished: Path,
     few = ["--set", "hidden=[8]", "--n-latent", 4] if command == "train-ae" else ["--no-embedding"]
     done = call(command, finished / "stores", "--out", place, "--max-epochs", 1, "--overwrite", *few)
     assert done.exit_code == 0, done.output
+
+
+def test_a_slide_that_fails_is_answered_with_the_options_of_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever library parses the words of the command."""
+    sp.datasets.toy_model(sp.datasets.toy_study()).save(tmp_path / "vit")
+    Image.new("RGB", (300, 300), "pink").save(tmp_path / "a.png")
+    words = ["predict", str(tmp_path / "vit"), str(tmp_path / "a.png"), "--out", str(tmp_path / "out"), "--quiet"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 1
+    assert "`um_per_px=` is `--um-per-px`" in done.output + capsys.readouterr().err

@@ -218,10 +218,18 @@ def test_groups_for_xenium_explorer(slide: sd.SpatialData, tmp_path: Path) -> No
     expected = pd.qcut(values, 3, labels=[f"Immune_T Q{k}" for k in (1, 2, 3)])
     assert (groups.set_index("cell_id")["group"] == expected.astype(str).reindex(groups["cell_id"])).mean() > 0.995
     sp.io.export_explorer_groups(slide, tmp_path / "g.csv")
-    highest = pd.read_csv(tmp_path / "g.csv").set_index("cell_id")["group"]
+    highest = pd.read_csv(tmp_path / "g.csv", keep_default_na=False).set_index("cell_id")["group"]
     scaled = pd.DataFrame(table.X, index=table.obs["cell_id"], columns=table.var_names).dropna()
     scaled = (scaled - scaled.mean()) / scaled.std()
-    assert (highest == scaled.idxmax(axis=1).reindex(highest.index)).all()
+    expected = scaled.idxmax(axis=1).where(
+        scaled.max(axis=1) >= 1, "none"
+    )  # every cell has a highest score, not every one is a type
+    assert (highest == expected.reindex(highest.index)).all()
+    assert 0.2 < (highest == "none").mean() < 0.9
+    sp.io.export_explorer_groups(slide, tmp_path / "g.csv", margin=0.0)
+    assert "none" not in set(
+        pd.read_csv(tmp_path / "g.csv", keep_default_na=False)["group"][scaled.max(axis=1).to_numpy() >= 0]
+    )
     with pytest.raises(KeyMissingError, match=r"`table_key='nowhere'`.* Call `sp\.tl\.predict_cells` first"):
         sp.io.export_explorer_groups(slide, tmp_path / "g.csv", table_key="nowhere")
 

@@ -114,3 +114,19 @@ def test_evaluate_gives_the_card_its_results() -> None:
     table = sp.tl.evaluate(sdata, model)
     r = table[table["method"] == "he_only"]["pearson"].mean()
     assert f"| **this model, H&E alone** | {r:.3f} |" in model.card()
+
+
+def test_a_card_names_signatures_that_a_control_does_better_on() -> None:
+    rows = [
+        (method, signature, "S1", "P1", r, 0.8, r / 0.8)
+        for method, of in {"he_only": (0.9, 0.42), "colour": (0.3, 0.49), "neighbours": (0.99, 0.99)}.items()
+        for signature, r in zip(("Immune_T", "Immune_B"), of, strict=True)
+    ]
+    columns = ["method", "signature", "sample", "patient", "pearson", "ceiling", "share_of_ceiling"]
+    model = vit()
+    model.run = {RESULTS: results_of(pd.DataFrame(rows, columns=columns))}
+    text = model.card()
+    assert "| Immune_T | 0.900 | colour alone (ridge) | 0.300 |  |" in text
+    assert "| Immune_B | 0.420 | colour alone (ridge) | 0.490 | no better than the control |" in text
+    assert "nothing follows for others" in text
+    assert "predict_files" in text

@@ -287,7 +287,8 @@ def test_one_page_says_the_verdict(study: sd.SpatialData, honest: pd.DataFrame, 
     page = (tmp_path / "referee.html").read_text()
     assert "Model X, judged on held-out patients" in page
     assert found.sentence in page.replace("&#39;", "'").replace("&amp;", "&")
-    assert "outside model" in page
+    assert f"Model X, judged on held-out patients: {found.verdict}</h1>" in page  # the verdict is the headline
+    assert "outside model" not in page.split("<h1>")[1].lower()  # its name throughout
 
 
 def test_predictions_are_no_labels_and_replace_nothing(study: sd.SpatialData, honest: pd.DataFrame) -> None:

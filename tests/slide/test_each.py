@@ -14,7 +14,7 @@ from tests.quick import all_of
 import spatialsig as sp
 from spatialsig._settings import settings
 from spatialsig.errors import SpatialsigError, StoreError
-from spatialsig.slide.each import map_slides
+from spatialsig.slide.each import errors_told_once, map_slides
 from spatialsig.slide.slides import Slide
 
 # function -> call on a cohort
@@ -147,3 +147,11 @@ def test_every_slide_that_fails_by_one_cause_is_that_error(stores: Path, tmp_pat
     cohort = copy(stores, tmp_path / "all")
     with pytest.raises(sp.errors.KeyMissingError, match="`table_key='cells'` is not in the tables of slide 'A'"):
         sp.pp.filter_cells(cohort, table_key="cells")
+
+
+def test_the_same_error_of_many_slides_is_told_once() -> None:
+    same = {f"S{k}": f"slide 'S{k}' was made otherwise: 'macenko' wanted" for k in range(10)}
+    told = errors_told_once(same | {"T": "another"})
+    assert told[0].startswith("S0, S1, S2")
+    assert told[0].endswith("S9: slide 'S0' was made otherwise: 'macenko' wanted")
+    assert told[1:] == ["T: another"]

@@ -8,9 +8,12 @@ import pytest
 from matplotlib.figure import Figure
 
 import spatialsig as sp
-from spatialsig.errors import InputError, KeyMissingError
+from spatialsig.errors import InputError, KeyMissingError, SpatialsigWarning
 from spatialsig.evaluation import subsets
 from spatialsig.evaluation.learning_curves import LearningCurves, summary_of
+
+FEW = "the learning curves are judged on 1 held-out patient"
+pytestmark = pytest.mark.filterwarnings(f"ignore:{FEW}")
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +32,8 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> sp.Cohort:
 
 @pytest.fixture(scope="module")
 def curve(cohort: sp.Cohort) -> LearningCurves:
-    return sp.tl.power(cohort, repeats=3)
+    with pytest.warns(SpatialsigWarning, match=rf"{FEW} \(.*hold out 3 or more"):
+        return sp.tl.power(cohort, repeats=3)
 
 
 def test_all_patients_give_what_the_baseline_gives(cohort: sp.Cohort, curve: LearningCurves) -> None:
@@ -116,6 +120,9 @@ def test_prediction_and_plot(curve: LearningCurves) -> None:
     shown = [panel for panel in axes.flat if panel.get_visible()]
     assert len(shown) == len(curve.curves)
     assert shown[0].get_title(loc="left").startswith(next(iter(curve.curves)))
+    assert len({panel.get_ylim() for panel in shown}) == 1
+    (legend,) = shown[0].figure.legends
+    assert len(legend.get_texts()) == 5
 
 
 def test_what_makes_no_curve_is_refused(cohort: sp.Cohort) -> None:

@@ -1,13 +1,17 @@
 """sp.tl.scales: labels, predictions and ceilings of squares against loops and planted truths."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 import spatialdata as sd
 from matplotlib.figure import Figure
+from typer.testing import CliRunner
 
 import spatialsig as sp
-from spatialsig.errors import InputError, KeyMissingError
+from spatialsig.cli import app
+from spatialsig.errors import InputError, KeyMissingError, SpatialsigWarning
 from spatialsig.evaluation.scales import beats
 from spatialsig.evaluation.squares import square_labels, squares_of
 from spatialsig.slide.slides import Slide
@@ -118,6 +122,35 @@ def test_which_scale_beats_the_controls() -> None:
         {"gain": [0.01, 0.1, 0.1, 0.1], "gain_low": [0.005, -0.1, 0.02, np.nan], "n_patients": [5, 5, 5, 1]}
     )
     assert beats(summary).tolist() == [False, False, True, True]
+
+
+def test_scales_below_the_step_are_left_out_with_a_warning(cohort: sp.Cohort) -> None:
+    """An error only where none is left; both name what cuts patches closer together."""
+    with pytest.warns(
+        SpatialsigWarning, match=r"14 um are finer than the step .*28 um.*make_patches\(stride_um"
+    ) as said:
+        found = sp.tl.scales(cohort, scales_um=[14.0, 56.0])
+    assert found.summary["scale_um"].tolist() == [56.0]
+    assert "label --stride-um" in str(said[0].message)
+    with pytest.raises(InputError, match=r"label --stride-um"):
+        sp.tl.scales(cohort, scales_um=[7.0, 14.0])
+
+
+def test_the_command_takes_scales(cohort: sp.Cohort, tmp_path: Path) -> None:
+    words = [
+        "scales",
+        str(next(iter(cohort.stores.values())).parent),
+        "--out",
+        str(tmp_path),
+        "--scales-um",
+        "56,84",
+        "--quiet",
+    ]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert pd.read_csv(tmp_path / "summary.csv")["scale_um"].tolist() == [56.0, 84.0]
+    failed = CliRunner().invoke(app, [*words[:-2], "fine"])
+    assert "`--scales-um fine` is no list of numbers" in str(failed.exception)
 
 
 def test_what_cannot_be_judged_is_refused(cohort: sp.Cohort) -> None:

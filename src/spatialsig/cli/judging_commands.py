@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spatialsig._files import write_csv
-from spatialsig.cli.options import Further, Quiet, Seed, Slides, TestFold, keywords, prepare, slides_at
-from spatialsig.errors import SpatialsigWarning
+from spatialsig.cli.options import Further, Quiet, Seed, Slides, TestFold, keywords, prepare, several, slides_at
+from spatialsig.errors import InputError, SpatialsigWarning
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -89,6 +89,10 @@ def power(
 def scales(
     stores: Slides,
     out: Annotated[Path, typer.Option(help="Directory for scales.png, scales.csv and summary.csv.")] = Path("scales"),
+    scales_um: Annotated[
+        list[str] | None,
+        typer.Option(help="Edges of the squares, µm (28, 56, 112, 224); with commas, or repeated."),
+    ] = None,
     test_fold: TestFold = 0,
     seed: Seed = 0,
     further: Further = None,
@@ -100,12 +104,22 @@ def scales(
 
     prepare(quiet=quiet)
     own = {"test_fold": test_fold, "seed": seed}
-    found = tl.scales(slides_at(stores), **(keywords(further, tl.scales, own=tuple(own)) | own))
+    options = keywords(further, tl.scales, own=tuple(own), scales_um=_numbers(several(scales_um), "--scales-um")) | own
+    found = tl.scales(slides_at(stores), **options)
     write_csv(out / "scales.csv", found.table)
     write_csv(out / "summary.csv", found.summary)
     pl.scales(found, figure=_figure(), save=out / "scales.png")
     typer.echo(found.sentence)
     typer.echo(f"plot: {out / 'scales.png'}")
+
+
+def _numbers(given: list[str] | None, option: str) -> list[float] | None:
+    """Numbers that were given with commas."""
+    try:
+        return None if given is None else [float(value) for value in given]
+    except ValueError as error:
+        msg = f"`{option} {','.join(given or [])}` is no list of numbers, such as `{option} 56,112,224`."
+        raise InputError(msg) from error
 
 
 def _figure() -> Figure:

@@ -37,7 +37,7 @@ Slides = Annotated[
 Store = Annotated[Path, typer.Argument(metavar="STORE", help="Store of a slide.")]
 Signatures = Annotated[str, typer.Option(help="Built-in set such as seed, or a file (gmt, csv, json, yaml).")]
 TestFold = Annotated[int, typer.Option(help="Fold that is held out.")]
-AllSlides = Annotated[bool, typer.Option("--all-slides", help="Hold out no fold: train on all slides.")]
+AllSlides = Annotated[bool, typer.Option("--all-slides", help="Hold out no fold: learn from all slides.")]
 Seed = Annotated[int, typer.Option(help="Seed of all random numbers.")]
 Further = Annotated[
     list[str] | None,

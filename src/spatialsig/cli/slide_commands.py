@@ -46,7 +46,9 @@ class Layout(StrEnum):
     speed = "speed"
 
 
-def _read_and_filter(row: pd.Series[Any], store: Path, *, limits: dict[str, Any], overwrite: bool) -> None:
+def _read_and_filter(
+    row: pd.Series[Any], store: Path, *, limits: dict[str, Any], boundaries: bool, overwrite: bool
+) -> None:
     """Read a bundle and leave out poor cells; one that was imported before is left alone, or refused with other limits."""
     from spatialsig import pp
     from spatialsig._keys import NAMESPACE, TABLE
@@ -54,7 +56,7 @@ def _read_and_filter(row: pd.Series[Any], store: Path, *, limits: dict[str, Any]
     from spatialsig.io._cohort import BUNDLE
     from spatialsig.slide.slides import open_slides
 
-    read_bundle(row, store, overwrite=overwrite)
+    read_bundle(row, store, boundaries=boundaries, overwrite=overwrite)
     if row[BUNDLE] is None:  # an H&E alone
         return
     (slide,) = open_slides(store)
@@ -92,6 +94,9 @@ def import_(
     min_counts: Annotated[int, typer.Option(min=0, help="Minimum counts of a cell.")] = 10,
     min_genes: Annotated[int, typer.Option(min=0, help="Minimum genes of a cell.")] = 5,
     *,
+    boundaries: Annotated[
+        bool, typer.Option("--boundaries", help="Also the outlines of cells and nuclei of a bundle.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing stores.")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -107,7 +112,7 @@ def import_(
             msg = "with a csv, `sample`, `patient`, `he_image` and `he_alignment` are columns of the csv, not options."
             raise InputError(msg)
         limits = {"min_counts": min_counts, "min_genes": min_genes}
-        read = partial(_read_and_filter, limits=limits, overwrite=overwrite)
+        read = partial(_read_and_filter, limits=limits, boundaries=boundaries, overwrite=overwrite)
         cohort = import_cohort(source, out, read, choose=choose)
         typer.echo(repr(cohort))
         if cohort.failures:
@@ -127,7 +132,7 @@ def import_(
     if source.is_file():
         io.read_he(source, um_per_px=um_per_px, **single)  # type: ignore[arg-type]
     else:
-        io.read_xenium(source, he_image=he_image, he_alignment=he_alignment, **single)  # type: ignore[arg-type]
+        io.read_xenium(source, he_image=he_image, he_alignment=he_alignment, boundaries=boundaries, **single)  # type: ignore[arg-type]
         pp.filter_cells(out, min_counts=min_counts, min_genes=min_genes)
     typer.echo(f"store: {out}")
 

@@ -43,6 +43,7 @@ def triage(
     found = tl.triage(slides_at(stores), loaded, calibration=held_out, **options)
     if held_out is not None:
         loaded.save(model, overwrite=True)
+        typer.echo(f"{model} now carries the calibration slides", err=True)
     if out is not None:
         write_csv(out, found)
     typer.echo(found[["sample", "signature", "decision", "reason", "score", "ood"]].round(3).to_string(index=False))

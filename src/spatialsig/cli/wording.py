@@ -6,10 +6,10 @@ Floor 12, above pipeline, referee, whole_slides. Used by cli/cohorts, cli/predic
 from __future__ import annotations
 
 import re
+from contextvars import ContextVar
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from click import get_current_context
 from rich.console import Console
 from typer import BadParameter
 from typer.core import TyperCommand
@@ -33,13 +33,23 @@ _WITHOUT_VALUE = {
     "use_rep=None": "no_embedding",
     "test_fold=None": "all_slides",
 }  # argument -> option that stands for it
+_options_now: ContextVar[tuple[str, ...]] = ContextVar("options", default=())  # of the command that runs
 console = Console(stderr=True)
 _FUNCTION = re.compile(r"`sp\.(\w+\.\w+)")
 _ARGUMENT = re.compile(r"`(\w+)=([^`]*)`(?! of `)")  # that shall be passed, not one that was
+_PLAIN = re.compile(r"[\w.,/~+-]*|\[[\w.,\s-]*\]")  # values that can be typed as they stand; calls and objects cannot
 
 
 class Command(TyperCommand):
-    """A command that says what to write for a number with a decimal comma."""
+    """A command that says what to write for a number with a decimal comma, and whose messages name its options."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it; messages meanwhile name its options."""
+        before = _options_now.set(tuple(str(parameter.name) for parameter in self.params))
+        try:
+            return super().invoke(ctx)
+        finally:
+            _options_now.reset(before)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """The arguments as typer takes them, or its error with the hint."""
@@ -76,8 +86,7 @@ def on_the_command_line(message: str, options: Collection[str]) -> str:
 def say_error(text: str, options: Collection[str] | None = None) -> None:
     """Say what went wrong on standard error; ``options`` are those of the command that runs, or was typed."""
     if options is None:
-        context = get_current_context(silent=True)
-        options = [str(parameter.name) for parameter in context.command.params] if context else []
+        options = _options_now.get()
     said = on_the_command_line(text, options)
     line = " ".join(filter(None, [f"error: {text}", said]))
     console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
@@ -91,13 +100,15 @@ def _commands(message: str) -> Iterator[tuple[str, str]]:
 
 def _options(message: str, options: Collection[str]) -> Iterator[tuple[str, str]]:
     for name, value in _ARGUMENT.findall(message):
-        written = f"{name}={value}"
+        written, bare = f"{name}={value}", value.strip("'\"")
+        if not _PLAIN.fullmatch(bare):
+            continue
         if name == "device":  # an option of the program, before the command
-            yield written, f"spatialsig --device {value.strip(chr(39))} COMMAND"
+            yield written, f"spatialsig --device {bare} COMMAND"
             continue
         flag = _WITHOUT_VALUE.get(written, name)
         if flag in options:
             alone = flag != name or value in ("True", "False", "")
-            yield written, f"--{flag.replace('_', '-')}" + ("" if alone else f" {value}")
+            yield written, f"--{flag.replace('_', '-')}" + ("" if alone else f" {bare}")
         elif "further" in options and not name.endswith("_key"):  # the commands use the usual names
             yield written, f"--set {written}"

@@ -1,6 +1,6 @@
 """Findings from the numbers of an evaluation.
 
-Floor 6, above expression, inference, labels. Used by 6 modules of evaluation, pipeline, referee, report.
+Floor 6, above expression, inference, labels. Used by 7 modules of evaluation, pipeline, referee, report, tl.
 """
 
 from __future__ import annotations

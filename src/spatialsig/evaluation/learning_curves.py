@@ -117,5 +117,5 @@ def _sentence(signature: str, row: dict[str, Any], target: float) -> str:
     low, middle, high = (row[name] for name in ("needed_low", "needed", "needed_high"))
     upper = f"to {high:.0f}" if high <= MOST else "to no known limit"
     if middle > MOST:
-        return f"{wanted} may never be reached (chance {row['chance']:.0%}): {plateau}; at least {low:.0f} patients of this kind."
+        return f"{wanted}: chance of reaching it {row['chance']:.0%}, if at all with {low:.0f} patients of this kind or more; {plateau}."
     return f"{wanted} needs {middle:.0f} ({low:.0f} {upper}) patients of this kind."

@@ -5,7 +5,7 @@ Floor 6, above expression, inference, labels. Used by pl/_scales, tl/_scales.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 
 from spatialsig import _keys
+from spatialsig._checks import warn
 from spatialsig._progress import track
 from spatialsig.errors import InputError
 from spatialsig.evaluation.findings_scores import MARGIN, MIN_PATIENTS
-from spatialsig.evaluation.squares import square_ceiling, square_labels, squares_of
+from spatialsig.evaluation.squares import CUT_FINER, is_too_fine, square_ceiling, square_labels, squares_of
 from spatialsig.inference.held_out import check_judged
 from spatialsig.slide.each import map_slides
 from spatialsig.slide.table_rows import aligned
@@ -101,6 +102,7 @@ class _Scale:
 
 def judge_scales(data: Data, request: Request) -> Scales:
     """Judge the predictions of the held-out slides at every scale."""
+    request = _fine_enough(data, request)
     by_slide = map_slides(data, partial(_slide_scales, request=request), "scales")
     rows: list[dict[str, Any]] = []
     for k, scale_um in enumerate(track(request.scales_um, "judge scales", unit="scale")):
@@ -115,6 +117,27 @@ def judge_scales(data: Data, request: Request) -> Scales:
     summary = _summary(table, how)
     finest, sentence = _finest(summary)
     return Scales(table, summary, finest, sentence)
+
+
+def _fine_enough(data: Data, request: Request) -> Request:
+    """The request without scales below the step between patches, of which a warning tells; as it is where none is left, to be refused."""
+    too_fine = map_slides(data, partial(_too_fine, request=request), "steps between patches")
+    left_out = set().union(*(scales for scales, _ in too_fine))
+    kept = tuple(scale_um for scale_um in request.scales_um if scale_um not in left_out)
+    if not left_out or not kept:
+        return request
+    listed, step_um = ", ".join(f"{scale_um:g}" for scale_um in sorted(left_out)), max(step for _, step in too_fine)
+    warn(
+        f"scales of {listed} um are finer than the step between patches ({step_um:.4g} um) and are left out; to judge them, {CUT_FINER}"
+    )
+    return replace(request, scales_um=kept)
+
+
+def _too_fine(slide: Slide, *, request: Request) -> tuple[set[float], float]:
+    """Scales below the step between the patches of a slide, and this step, µm."""
+    patches = slide.patches(request.patches_key)
+    fine = {scale_um for scale_um in request.scales_um if is_too_fine(patches, scale_um)}
+    return fine, patches.spec.stride_l0 * patches.spec.image_um_per_px
 
 
 def _slide_scales(slide: Slide, *, request: Request) -> list[_Scale]:
@@ -235,4 +258,12 @@ def _finest(summary: pd.DataFrame) -> tuple[float | None, str]:
         return None, f"At no scale do predictions beat density and colour by more than {MARGIN} of r ({listed})."
     finest = float(good["scale_um"].iloc[0])
     few = "" if (ordered["n_patients"] >= MIN_PATIENTS).all() else f" (fewer than {MIN_PATIENTS} patients: no interval)"
-    return finest, f"The finest scale at which predictions beat density and colour is {finest:g} µm{few} ({listed})."
+    all_do = (
+        " (the finest that was asked for: a finer one may do so too)"
+        if finest == float(ordered["scale_um"].iloc[0])
+        else ""
+    )
+    return (
+        finest,
+        f"The finest scale at which predictions beat density and colour is {finest:g} µm{all_do}{few} ({listed}).",
+    )

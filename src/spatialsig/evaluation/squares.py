@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 SAME = 0.02  # relative: squares of this size are the patches themselves
 COVERED = 0.5  # share of a square that patches must cover
 BATCH = 64  # squares read at a time
+CUT_FINER = "cut patches closer together with `sp.pp.make_patches(stride_um=...)` (`spatialsig label --stride-um`), label and predict them."
 OWN, MEANS, OVERLAPS = (
     "the patches themselves",
     "means of the patches in a square",
@@ -93,6 +94,16 @@ class Squares:
         }
 
 
+def _edge(patches: Patches, scale_um: float) -> int:
+    """Edge of a square, level-0 px."""
+    return max(1, round(scale_um / patches.spec.image_um_per_px))
+
+
+def is_too_fine(patches: Patches, scale_um: float) -> bool:
+    """Whether patches lie farther apart than squares of this edge are wide."""
+    return patches.spec.stride_l0 > _edge(patches, scale_um) * (1 + SAME)
+
+
 def squares_of(patches: Patches, scale_um: float) -> Squares:
     """Squares of ``scale_um`` on the grid of the patches; those that patches cover by less than half are left out.
 
@@ -102,12 +113,11 @@ def squares_of(patches: Patches, scale_um: float) -> Squares:
         If patches lie farther apart than the squares are wide: there is no prediction for each of them.
     """
     spec = patches.spec
-    size, stride, edge = spec.size_l0, spec.stride_l0, max(1, round(scale_um / spec.image_um_per_px))
-    if stride > edge * (1 + SAME):
+    size, stride, edge = spec.size_l0, spec.stride_l0, _edge(patches, scale_um)
+    if is_too_fine(patches, scale_um):
         msg = (
             f"slide {patches.slide.name!r}: a scale of {scale_um:g} um is finer than the step between patches "
-            f"({stride * spec.image_um_per_px:.4g} um): there are no predictions for it. Leave it out of `scales_um`, or predict patches with "
-            "`stride_um` of at most this."
+            f"({stride * spec.image_um_per_px:.4g} um): there are no predictions for it. Leave it out of `scales_um`, or {CUT_FINER}"
         )
         raise InputError(msg)
     corner = patches.origins.min(axis=0)

@@ -13,11 +13,14 @@ import pandas as pd
 from pydantic import Field
 
 from spatialsig import _keys
-from spatialsig._arguments import AnyPath, Key, checked
+from spatialsig._arguments import AnyPath, Key, NotNegative, checked
 from spatialsig._files import check_target, replaced
 from spatialsig.errors import InputError
 from spatialsig.io._scored_cells import ScoredCells, scored_cells
 from spatialsig.slide.slides import Data
+
+NONE = "none"  # group of cells of no signature
+MARGIN = 1.0  # standard deviations
 
 
 @checked
@@ -27,6 +30,7 @@ def export_explorer_groups(
     signature: Key | None = None,
     *,
     n_groups: Annotated[int, Field(ge=2, le=100)] = 4,
+    margin: NotNegative = MARGIN,
     table_key: Key = _keys.CELLS_PRED,
 ) -> int:
     """Write the cells in groups by their predicted scores, as Xenium Explorer reads them.
@@ -42,7 +46,10 @@ def export_explorer_groups(
         File to write, ``*.csv``.
     signature
         Score whose quantiles are the groups, ``"<signature> Q1"`` (lowest) to ``Q<n_groups>``; None groups every cell by the
-        signature that is highest in it, each in units of its standard deviation over the cells.
+        signature that is highest in it, each in standard deviations above its mean over the cells, and as ``"none"`` where none is
+        ``margin`` above it: every cell has a highest score, and most cells of a tissue are none of the types that were asked for.
+    margin
+        Standard deviations that a signature must lie above its mean over the cells to name one; without ``signature``.
     n_groups
         Number of quantiles.
     table_key
@@ -82,7 +89,7 @@ def export_explorer_groups(
     if scores.nunique().max() < 2:
         msg = f"{cells.where}: the scores of {names} are equal in all of {len(scores)} cells with one; they make no groups."
         raise InputError(msg)
-    groups = _highest(scores, cells) if signature is None else _quantiles(scores[signature], n_groups)
+    groups = _highest(scores, cells, margin) if signature is None else _quantiles(scores[signature], n_groups)
     with replaced(Path(path)) as partial:
         pd.DataFrame({_keys.CELL_ID: scores.index, "group": groups}).to_csv(partial, index=False)
     return len(scores)
@@ -95,10 +102,10 @@ def _quantiles(scores: pd.Series, n_groups: int) -> list[str]:
     return [f"{scores.name} Q{one:0{width}d}" for one in number]
 
 
-def _highest(scores: pd.DataFrame, cells: ScoredCells) -> list[str]:
+def _highest(scores: pd.DataFrame, cells: ScoredCells, margin: float) -> list[str]:
     known = scores.dropna(axis=1, how="all")
     if known.shape[1] < 2:
         msg = f"{cells.where} has scores of {list(known)} only: give `signature=`, whose quantiles are then the groups."
         raise InputError(msg)
     standard = (known - known.mean()) / known.std().replace(0, 1)
-    return list(map(str, standard.idxmax(axis=1)))
+    return list(map(str, standard.idxmax(axis=1).where(standard.max(axis=1) >= margin, NONE)))

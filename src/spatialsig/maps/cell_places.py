@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 
 STRIP_ROWS = 2048  # of labels, decoded at once
 
+OF_BUNDLES = (  # outlines that a bundle holds, and nobody reads unasked
+    "; those of a bundle are read by `sp.io.read_xenium(..., boundaries=True)`, `sp.Cohort.from_bundles(..., boundaries=True)` or "
+    "`spatialsig import --boundaries`"
+)
+
 
 @dataclass(frozen=True)
 class CellPlaces:
@@ -65,7 +70,7 @@ def cell_places(slide: Slide, cells: str | None, *, table_key: str, image_key: s
     available = sorted([*slide.sdata.shapes, *slide.sdata.labels])
     msg = (
         f"`cells={cells!r}` is in neither the shapes nor the labels of slide {slide.name!r}; available: {available}."
-        f"{did_you_mean(cells, available)} `sp.pp.find_nuclei` finds nuclei where nobody has; None takes the cells of the table."
+        f"{did_you_mean(cells, available)} `sp.pp.find_nuclei` finds nuclei where nobody has{OF_BUNDLES if 'boundaries' in cells else ''}; None takes the cells of the table."
     )
     raise KeyMissingError(msg)
 

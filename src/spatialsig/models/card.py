@@ -39,6 +39,9 @@ _METHODS = {  # method of an evaluation -> what the card calls it
     "train_mean": "mean of the training labels",
 }
 PROBE_HEADS = {"ridge": "ridge regression", "mlp": "small network"}
+# neither controls: the model itself, and what is given the measurement
+_OWN = frozenset({"he_only", "fused", "ae_only", "neighbours", "fused_permuted", "he_only_permuted"})
+MIN_PATIENTS = 3
 _MARK = "<!-- as spatialsig wrote it: "
 _WHAT = {
     "SignatureViT": "predicts scores of gene signatures from patches of an H&E",
@@ -57,10 +60,23 @@ def results_of(evaluation: pd.DataFrame) -> list[dict[str, Any]]:
     of_patients = table.groupby(["method", unit], sort=False)[columns].mean()
     means = of_patients.groupby("method", sort=False).mean()
     n = {"n_slides": int(table["sample"].nunique()), f"n_{unit}s": int(table[unit].nunique())}
+    of_signatures = _of_signatures(table, unit)
     return [
         {"method": str(method)} | {name: _rounded(row[name]) for name in columns} | n
+        | ({"signatures": of_signatures[str(method)]} if str(method) in of_signatures else {})
         for method, row in means.iterrows()
-    ]
+    ]  # fmt: skip
+
+
+def _of_signatures(table: pd.DataFrame, unit: str) -> dict[str, dict[str, float | None]]:
+    """Mean r of every method on each signature, over slides, then patients; empty for a table without signatures."""
+    if "signature" not in table:
+        return {}
+    means = table.groupby(["method", "signature", unit], sort=False)["pearson"].mean()
+    found: dict[str, dict[str, float | None]] = {}
+    for row in means.groupby(["method", "signature"], sort=False).mean().reset_index().to_dict("records"):
+        found.setdefault(str(row["method"]), {})[str(row["signature"])] = _rounded(row["pearson"])
+    return found
 
 
 def card_text(model: Any, *, license_id: str = "other") -> str:
@@ -134,7 +150,12 @@ def _cell(value: object) -> str:
 
 
 def _use(kind: str) -> str:
-    call = "sp.tl.predict(slide, model)" if kind.startswith("Signature") else "help(model)"
+    call = (
+        'sp.tl.predict_files(model, "scans/", "results/")  # image files: patches and stain as the model needs them\n'
+        "sp.tl.predict(slide, model)  # a slide that has such patches (`sp.pp.make_patches`, `sp.pp.normalize_stain`)"
+        if kind.startswith("Signature")
+        else "help(model)"
+    )
     return f'```python\nimport spatialsig as sp\n\nmodel = sp.models.from_hub("OWNER/NAME")  # or this directory\n{call}\n```'
 
 
@@ -172,6 +193,7 @@ def _data(run: Mapping[str, Any]) -> dict[str, object]:
     slides, patients = run.get("training_samples"), run.get("training_patients")
     unknown = "not recorded"
     facts: dict[str, object] = {
+        "organ and kind of tissue": "to be filled in by who shares the model",
         "slides": len(slides) if slides else unknown,
         "patients": len(patients) if patients else unknown,
         "held-out fold": unknown
@@ -205,6 +227,26 @@ def _results(model: Any) -> Iterable[str]:
         share = row.get("share_of_ceiling")
         numbers = (_number(row.get("pearson")), _number(row.get("ceiling")), "-" if share is None else f"{share:.0%}")
         yield f"| {_METHODS.get(row['method'], row['method'])} | {' | '.join(numbers)} |"
+    yield from _by_signature(rows)
+    if first.get("n_patients", MIN_PATIENTS) < MIN_PATIENTS:
+        yield ""
+        yield f"Fewer than {MIN_PATIENTS} patients were held out: nothing follows for others (`few_patients`)."
+
+
+def _by_signature(rows: list[dict[str, Any]]) -> Iterable[str]:
+    """A row per signature: this model beside the control that does best on it, which may do better."""
+    by_method = {row["method"]: row["signatures"] for row in rows if row.get("signatures")}
+    own = next((by_method[method] for method in ("he_only", "fused") if method in by_method), None)
+    if own is None:
+        return
+    controls = {name: found for name, found in by_method.items() if name not in _OWN}
+    yield from ("", "| signature | r | best control | its r | |", "|---|---|---|---|---|")
+    for signature, r in own.items():
+        known = {name: found[signature] for name, found in controls.items() if found.get(signature) is not None}
+        best = max(known, key=lambda name: known[name] or 0.0, default=None)
+        beaten = best is not None and r is not None and (known[best] or 0.0) >= r
+        cells = (_number(r), "-" if best is None else _METHODS.get(best, best), _number(known.get(best or "")))
+        yield f"| {_cell(signature)} | {' | '.join(cells)} | {'no better than the control' if beaten else ''} |"
 
 
 def _limits(model: Any) -> Iterable[str]:

@@ -24,6 +24,7 @@ from spatialsig.evaluation.findings_slides import slide_findings
 from spatialsig.evaluation.metrics import evaluation_table
 from spatialsig.evaluation.rows import Request, gather
 from spatialsig.evaluation.schema import ERROR, OUTSIDE, SEVERITIES
+from spatialsig.pl.drawing.methods import outside_called
 from spatialsig.referee import verdict as say
 from spatialsig.referee.doubts import findings_on, leaks_in
 from spatialsig.referee.laid import Judged, Terms, lay_slide
@@ -245,8 +246,12 @@ def _write(report: AnyPath, data: Data, result: Refereed, terms: Terms, summary:
     parameters = {"model": terms.name, "verdict": result.verdict} | {
         k: v for k, v in asdict(terms).items() if v is not None
     }
-    write_report(
-        report, cohort=data, evaluation=result.evaluation, histories={}, warnings=[result.sentence], coverage=None, parameters=parameters,
-        summary=summary, findings=result.findings, title=f"{terms.name}, judged on held-out patients", predictions_key=terms.key_added,
-        patches_key=terms.patches_key, signatures_key=terms.signatures_key, table_key=terms.table_key,
-    )  # fmt: skip
+    said = result.sentence
+    for text in result.findings["text"]:  # which stand on the page themselves
+        said = said.replace(f" {text}", "")
+    with outside_called(terms.name):
+        write_report(
+            report, cohort=data, evaluation=result.evaluation, histories={}, warnings=[said], coverage=None, parameters=parameters,
+            summary=summary, findings=result.findings, title=f"{terms.name}, judged on held-out patients: {result.verdict}",
+            predictions_key=terms.key_added, patches_key=terms.patches_key, signatures_key=terms.signatures_key, table_key=terms.table_key,
+        )  # fmt: skip

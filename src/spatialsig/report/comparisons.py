@@ -58,6 +58,7 @@ def answers(comparisons: pd.DataFrame) -> list[Answer]:
 def _answer(row: dict[str, Any], comparisons: pd.DataFrame) -> Answer:
     better, than = display_name(str(row["better"])), display_name(str(row["than"]))
     asked = QUESTIONS.get((str(row["better"]), str(row["than"])), f"Is {better} better than {than}?")
+    asked = asked.replace("the outside model", better) if better != "outside model" else asked
     difference, low, high = (float(row[name]) for name in ("difference", "low", "high"))
     if not np.isfinite(difference):
         return Answer(asked, OPEN, f"{better} and {than} were judged on no slide together.")

@@ -8,17 +8,20 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from spatialsig._checks import first_few
 from spatialsig._workers import ITEM_ERRORS, Outcome, attempt, attempt_each
 from spatialsig.errors import SpatialsigError, StoreError
 from spatialsig.slide.slides import Slide, Stores, check_not_empty, on_slide, open_slides
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from spatialsig.slide.slides import Data
 
 T = TypeVar("T")
+_NAME = "\0"  # stands for the name of the slide
+MOST_NAMES = 20  # of slides of the same error, that are told
 
 
 def map_slides(data: Data, work: Callable[[Slide], T], title: str) -> list[T]:
@@ -66,12 +69,27 @@ def raise_failures(outcomes: Sequence[Outcome[T]]) -> None:
     errors = [outcome.error for outcome in failed if outcome.error is not None]
     if len(failed) == len(outcomes):
         raise errors[0]
-    listed = "\n".join(f"  {outcome.name}: {outcome.error}" for outcome in failed)
+    listed = told_once({outcome.name: str(outcome.error) for outcome in failed})
     msg = f"{len(failed)} of {len(outcomes)} slides failed, the others are done:\n{listed}"
     kinds = {type(error) if isinstance(error, SpatialsigError) else StoreError for error in errors}
     error = kinds.pop()(msg) if len(kinds) == 1 else SpatialsigError(msg)
     error.failed = tuple(outcome.name for outcome in failed)
     raise error from errors[0]
+
+
+def told_once(errors: Mapping[str, str]) -> str:
+    """:func:`errors_told_once`, a line for each."""
+    return "\n".join(f"  {told}" for told in errors_told_once(errors))
+
+
+def errors_told_once(errors: Mapping[str, str]) -> list[str]:
+    """Slides and their errors (name -> error), of which the same, but for the name of the slide, is told once."""
+    slides: dict[str, list[str]] = {}
+    for name, error in errors.items():
+        slides.setdefault(error.replace(repr(name), _NAME), []).append(name)
+    return [
+        f"{first_few(names, n=MOST_NAMES)}: {error.replace(_NAME, repr(names[0]))}" for error, names in slides.items()
+    ]
 
 
 def _on_store(item: tuple[str, Path], *, work: Callable[[Slide], T]) -> T:

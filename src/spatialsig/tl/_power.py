@@ -14,10 +14,12 @@ from pydantic import Field
 
 from spatialsig import _keys
 from spatialsig._arguments import AnyPath, Count, Key, Natural, Seed, Share, checked
+from spatialsig._checks import warn
 from spatialsig._files import replaced
 from spatialsig._hashing import array_hash
 from spatialsig._progress import track
 from spatialsig.errors import InputError
+from spatialsig.evaluation.findings_scores import MIN_PATIENTS
 from spatialsig.evaluation.learning_curves import LearningCurves, summary_of
 from spatialsig.evaluation.rows import Request, gather
 from spatialsig.evaluation.subsets import Stores, judged, nested_orders, ridge_on, sizes_for, training_patients
@@ -105,6 +107,11 @@ def power(
     InputError
         With fewer than three training patients, sizes that there are not, or options of a network for another learner.
 
+    Warns
+    -----
+    SpatialsigWarning
+        If fewer than three patients are held out.
+
     References
     ----------
     .. [1] Figueroa RL, Zeng-Treitler Q, Kandula S, Ngo LH. Predicting sample size required for classification performance. BMC
@@ -113,6 +120,7 @@ def power(
     Examples
     --------
     >>> import tempfile
+    >>> import warnings
     >>> import spatialsig as sp
     >>> place = tempfile.TemporaryDirectory()
     >>> stores = {}
@@ -125,7 +133,8 @@ def power(
     >>> sp.pp.assign_cells(cohort)
     >>> _ = sp.tl.score_cells(cohort, "seed")
     >>> sp.tl.aggregate_patches(cohort, min_cells=5)
-    >>> found = sp.tl.power(cohort, repeats=2)
+    >>> with warnings.catch_warnings(action="ignore"):  # one patient is held out, which says little of others
+    ...     found = sp.tl.power(cohort, repeats=2)
     >>> found.points["n_patients"].unique().tolist()
     [1, 2, 3]
     >>> place.cleanup()
@@ -147,6 +156,7 @@ def power(
     )
     slides = gather(data, request)
     pool = training_patients(slides)
+    _warn_of_few(slides, test_fold)
     sizes = sizes_for(patients, len(pool))
     learn = _learner(learner, data, slides, request, train_options)
     runs = [
@@ -164,6 +174,17 @@ def power(
                 _kept(place, digest, learn, slides, pool, run) for run in track(runs, "learning curve", unit="subset")
             ]
     return summary_of(pd.concat(points, ignore_index=True), n_pool=len(pool), target=target, level=level, seed=seed)
+
+
+def _warn_of_few(slides: list[Rows], test_fold: int) -> None:
+    """Say that so few held-out patients say little of others."""
+    held_out = sorted({rows.patient for rows in slides if rows.test.any()})
+    if len(held_out) < MIN_PATIENTS:
+        of = f"{len(held_out)} held-out patient{'' if len(held_out) == 1 else 's'} ({', '.join(held_out)})"
+        warn(
+            f"the learning curves are judged on {of} of fold {test_fold}, whose intervals do not show how much others differ: hold out {MIN_PATIENTS} "
+            "or more with `sp.pp.split(n_folds=...)`."
+        )
 
 
 def _learner(name: str, data: Data, slides: list[Rows], request: Request, train_options: dict[str, Any]) -> Learner:

@@ -23,7 +23,7 @@ from spatialsig.models.ensemble import SignatureModel, placed, weights_hash
 from spatialsig.models.intervals import bounds
 from spatialsig.nn.device import FLOAT32
 from spatialsig.slide.added import check_added
-from spatialsig.slide.each import raise_failures, try_slides
+from spatialsig.slide.each import raise_failures, told_once, try_slides
 from spatialsig.slide.slides import Data
 
 if TYPE_CHECKING:
@@ -220,6 +220,6 @@ def intervals_for(model: SignatureModel, use_rep: str | None, n_views: int) -> M
 def _warn_of_failures(outcome: pd.DataFrame) -> None:
     failed = outcome[outcome["outcome"] == FAILED]
     if len(failed):
-        listed = "\n".join(f"  {sample}: {why}" for sample, why in zip(failed["sample"], failed["error"], strict=True))
+        listed = told_once(dict(zip(failed["sample"], failed["error"], strict=True)))
         msg = f"{len(failed)} of {len(outcome)} slides could not be predicted:\n{listed}"
         warn(msg)

@@ -45,7 +45,7 @@ def scales(
     data
         SpatialData, path of a store, or Cohort, with folds, labels, and predictions on the held-out slides; not modified.
     scales_um
-        Edges of the squares; none may be below the step between patches.
+        Edges of the squares; those below the step between patches are left out, with a warning.
     predictions_key
         Table of predictions.
     test_fold
@@ -68,7 +68,7 @@ def scales(
     LeakageError
         If the model learned from a slide that is judged.
     InputError
-        If a scale is finer than the step between patches, holds no held-out square, or labels are no scores of cells.
+        If all scales are finer than the step between patches, a scale holds no held-out square, or labels are no scores of cells.
 
     Examples
     --------

@@ -23,7 +23,7 @@ from spatialsig.inference.provenance import backbone_of
 from spatialsig.models.ensemble import SignatureModel, load_signature_model, placed
 from spatialsig.nn.backbones import table_key
 from spatialsig.nn.device import choose_device
-from spatialsig.slide.each import raise_failures
+from spatialsig.slide.each import raise_failures, told_once
 from spatialsig.whole_slides.guard import check_targets
 from spatialsig.whole_slides.listing import check_there, list_images
 from spatialsig.whole_slides.one_slide import FAILED, Options, Work
@@ -179,7 +179,7 @@ def predict_files(
     if on_error == "raise":
         raise_failures(outcomes)
     elif failures:
-        listed = "\n".join(f"  {failure.sample}: {failure.error}" for failure in failures)
+        listed = told_once({failure.sample: failure.error for failure in failures})
         warn(f"{len(failures)} of {len(done)} slides could not be predicted:\n{listed}")
     return done
 

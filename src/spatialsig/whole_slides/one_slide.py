@@ -152,8 +152,8 @@ def check_size(sdata: SpatialData, image: SlideImage, wanted_um: float) -> None:
         _say_other_size(image, (um,), given, "predict from the image file if the store is wrong")
     if um > wanted_um * MAX_UPSAMPLING:
         msg = (
-            f"{str(image.path)!r} has px of {um:g} µm, and the model reads px of {wanted_um:g} µm: {_RIGHT_SIZE}, or take a scan of "
-            "higher magnification."
+            f"{str(image.path)!r} has px of {um:g} µm, and the model reads px of {wanted_um:g} µm: finer ones than there are. If {um:g} µm is right, "
+            f"this model cannot read the scan: take a scan of higher magnification, or a model of patches of {um:g} µm/px or coarser. If it is wrong, {_RIGHT_SIZE}."
         )
         raise InputError(msg)
 

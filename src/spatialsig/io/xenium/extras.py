@@ -1,6 +1,6 @@
 """Morphology images, boundaries and transcripts of a bundle, through ``spatialdata_io``.
 
-Floor 7, above evaluation. Used by io/_xenium.
+Floor 7, above evaluation. Used by cohort, io/_xenium.
 """
 
 from __future__ import annotations

@@ -1,17 +1,19 @@
 """Names of the methods of an evaluation, their order, and the purpose of each.
 
-Floor 7, above evaluation. Used by 6 modules of pl, referee, report.
+Floor 7, above evaluation. Used by 7 modules of pl, referee, report.
 """
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from spatialsig._checks import check_key
 from spatialsig.evaluation.schema import OUTSIDE
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
     import pandas as pd
 
@@ -29,6 +31,7 @@ METHODS = {
     "neighbours": "labels around the patch",
     "train_mean": "mean of the training slides",
 }
+_outside: ContextVar[str] = ContextVar("outside", default="outside model")
 HEADLINE = "he_only"  # the question of the toolkit: what does the H&E alone tell?
 MODEL = frozenset({OUTSIDE, "he_only", "fused", "ae_only"})  # the rest are controls and baselines
 MEAN = "mean"  # in the column of signatures of a summary: the mean over all of them
@@ -49,7 +52,17 @@ def main_method(methods: Collection[str]) -> str:
 
 def display_name(method: str) -> str:
     """Name of a method for people; the name itself for one that is not ours."""
-    return "outside model" if method == OUTSIDE else METHODS.get(method, method)
+    return _outside.get() if method == OUTSIDE else METHODS.get(method, method)
+
+
+@contextmanager
+def outside_called(name: str) -> Iterator[None]:
+    """Call the outside model by its name inside the block."""
+    before = _outside.set(name)
+    try:
+        yield
+    finally:
+        _outside.reset(before)
 
 
 def slide_means(evaluation: pd.DataFrame, column: str = "pearson") -> pd.DataFrame:
