@@ -438,6 +438,7 @@ def test_words_of_the_command_that_do_not_fit(toy_vit: sp.models.SignatureViT, s
     assert not os.path.exists(out)
 
 
+@pytest.mark.filterwarnings("always::spatialsig.errors.SpatialsigWarning")
 def test_the_page_gives_numbers_and_what_they_rest_on(scans: Path, tmp_path: Path) -> None:
     """How far within, what the domain was learned from, what a score is, unknown patients, warnings; means of patches that pass."""
     model = sp.tl.train_vit(sp.datasets.toy_study(), test_fold=None, use_rep=None, max_epochs=1, size="tiny")
