@@ -108,7 +108,8 @@ def test_a_wrong_value_is_shown(given: Any, shown: str) -> None:
 @pytest.mark.parametrize("name", sp.settings.__dataclass_fields__)
 def test_every_setting_is_checked(name: str) -> None:
     before = getattr(sp.settings, name)
-    for wrong in (object(), None, "3", -1, float("nan"), [1]):
+    nothing = () if before is None else (None,)  # which is a value where it is the default
+    for wrong in (object(), *nothing, "3", -1, float("nan"), [1]):
         with pytest.raises(InputError, match=rf"^`{name}=.*` of `sp.settings` must be "):
             setattr(sp.settings, name, wrong)
     setattr(sp.settings, name, before)
