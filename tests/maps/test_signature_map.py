@@ -266,7 +266,9 @@ def test_errors(slide: sd.SpatialData, options: dict, error: type[Exception], me
 
 def test_a_network_of_one_vector_draws_patches_and_says_why_not_more(slide: sd.SpatialData) -> None:
     model = untrained(ViTConfig(dim=16, depth=1, heads=2, mlp_dim=16, stem=(4, 6), stem_blocks=(0, 0), pool="class"))
-    with pytest.raises(InputError, match=r"`method='token'` reads the tokens .* only one per patch \(`method='patch'`\)"):
+    with pytest.raises(
+        InputError, match=r"`method='token'` reads the tokens .* only one per patch \(`method='patch'`\)"
+    ):
         sp.tl.signature_map(slide, model, method="token")
     sp.tl.signature_map(slide, model)
     assert slide.attrs["spatialsig"]["signature_map"]["signature_map"]["method"] == "patch"
