@@ -128,14 +128,15 @@ def contents(path: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("kind", WRITERS)
 def test_too_little_room_is_a_store_error_and_the_old_one_survives(tmp_path: Path, scored, kind: str) -> None:
     write = WRITERS[kind]
-    write(tmp_path / "old", scored)
+    old = tmp_path / ("old.geojson" if kind == "geojson" else "old")
+    write(old, scored)
     scored.path = None
     before = contents(tmp_path)
     refused = 0
     for n_bytes in ROOM:
         with room_for(n_bytes):
             try:
-                write(tmp_path / "old", scored)
+                write(old, scored)
             except StoreError as error:
                 message = str(error)
             else:
@@ -146,7 +147,7 @@ def test_too_little_room_is_a_store_error_and_the_old_one_survives(tmp_path: Pat
         if kind not in IN_PLACE:
             assert contents(tmp_path) == before
     assert refused >= 2
-    write(tmp_path / "old", scored)
+    write(old, scored)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in WRITERS if kind.startswith("figure")])

@@ -216,6 +216,7 @@ LEARNS: dict[str, dict[str, Any]] = {
     "tl.embedding_leak": {},
     "tl.power": {},
     "tl.scales": {},
+    "tl.evaluate_cells": {},
     "tl.referee": {
         "predictions": pd.DataFrame({"sample": ["S0"], "patch_id": [0], "Immune_T": [0.0]}),
         "unit": "scores",

@@ -16,7 +16,6 @@ from spatialsig.cli.cohorts import choose
 from spatialsig.cli.options import Further, Quiet, keywords, prepare, several, slides_at
 from spatialsig.cli.wording import say_error
 from spatialsig.errors import InputError, SpatialsigWarning
-from spatialsig.slide.each import errors_told_once
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -168,6 +167,8 @@ def _say(done: pd.DataFrame, where: str) -> None:
     failed = done[done["error"] != ""]
     if len(failed) < len(done):
         typer.echo(where)
+    from spatialsig.slide.each import errors_told_once
+
     for told in errors_told_once(dict(zip(failed["sample"], failed["error"], strict=True))):
         say_error(told)
     if len(failed):

@@ -157,6 +157,9 @@ def split(
     from spatialsig.slide.roles import with_cells
     from spatialsig.slide.slides import open_slides
 
+    if by == "random":
+        msg = "puts neighbours of test patches into training; only `sp.pp.split(..., allow_leakage=True)` does it"
+        raise typer.BadParameter(msg, param_hint="--by")
     prepare(quiet=quiet)
     data = slides_at(stores)
     number: Any = int(n_folds) if n_folds.isdecimal() else n_folds  # what is neither is refused by the function

@@ -20,6 +20,7 @@ from spatialsig.inference.held_out import check_judged
 from spatialsig.maps.cell_values import PATCH
 from spatialsig.maps.measured_cells import REACH_UM, measured_rows
 from spatialsig.slide.coordinates import positions
+from spatialsig.slide.copies import refuse_leaks
 from spatialsig.slide.counts import count_blocks
 from spatialsig.slide.each import map_slides
 from spatialsig.slide.folds import folds_of
@@ -109,6 +110,7 @@ def evaluate_cells(
     >>> found["scale"].unique().tolist()
     ['cell', '20 um']
     """
+    refuse_leaks(data, [] if test_fold is None else [test_fold])
     options: dict[str, Any] = {
         "test_fold": test_fold,
         "bin_um": bin_um,

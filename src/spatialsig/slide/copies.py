@@ -4,7 +4,7 @@ Two stores that were copied are known by the manifests of their elements, which 
 written anew, by another program, in another order, or half of it, is known by where its cells lie and, only where many lie at the
 same places, by the counts of some of them; its image by the size and, only where two sizes are the same, by the coarsest level.
 
-Floor 4, above train. Used by 12 modules of evaluation, expression, inference, maps, pp, tl.
+Floor 4, above train. Used by 13 modules of evaluation, expression, inference, maps, pp, tl.
 """
 
 from __future__ import annotations

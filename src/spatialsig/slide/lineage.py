@@ -236,8 +236,8 @@ class Lineage:
             return None if numbers is None else numbers.fingerprint
         if aspect == PLACE:
             return place_hash(self.slide, key)
-        if key in sdata.images or key in sdata.labels:
-            return of_pixels(sdata[key], level_of(part))
+        if (pixels := sdata.images.get(key, sdata.labels.get(key))) is not None:  # `sdata[key]` would read every table
+            return of_pixels(pixels, level_of(part))
         if key not in sdata.shapes:
             return None
         spec = attrs.get("patches", {}).get(key)

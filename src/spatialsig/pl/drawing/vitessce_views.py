@@ -14,7 +14,7 @@ import numpy as np
 import shapely
 
 from spatialsig import _keys
-from spatialsig._checks import check_key
+from spatialsig._checks import check_key, did_you_mean
 from spatialsig.errors import InputError
 from spatialsig.pl.drawing.values import HOW_TO_MEASURE, HOW_TO_PREDICT
 from spatialsig.slide.coordinates import image_of, placed, um_per_global
@@ -90,7 +90,7 @@ def shown_of(data: Data, color: str | None, *, table_key: str | None, image_key:
     circles = kind == "shapes" and _are_circles(slide, table_key, region)
     store = _store_of(slide, {("images", image_key), ("tables", table_key), (kind, region)})
     lost = int(np.isnan(dense(scores[:, [names.index(color)]])).sum())
-    note = _note(slide, table_key, color, lost, len(table))
+    note = _note(slide, table_key, color, lost, table.n_obs)
     return Shown(slide, store, image_key, table_key, kind, region, circles, color, note)
 
 
@@ -118,7 +118,7 @@ def _annotated(slide: Slide, table_key: str) -> tuple[str, str]:
             placed(slide, elements[region], f"{kind} {region!r}", similar=False)
             return kind, region
     available = sorted([*slide.sdata.shapes, *slide.sdata.labels])
-    msg = f"{where} annotates {region!r}, which is in neither the shapes nor the labels; available: {available}."
+    msg = f"{where} annotates {region!r}, which is in neither the shapes nor the labels; available: {available}.{did_you_mean(region, available)}"
     raise InputError(msg)
 
 
