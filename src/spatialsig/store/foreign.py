@@ -14,8 +14,8 @@ from spatialsig._checks import first_few
 from spatialsig._files import object_or_empty
 from spatialsig.errors import StoreError
 from spatialsig.store.manifest import NAME
-from spatialsig.store.metadata import FORMAT_2, is_folder
-from spatialsig.store.stored.documents import FILE, KINDS
+from spatialsig.store.metadata import is_folder
+from spatialsig.store.stored.documents import FILE, FORMAT_2, KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -18,7 +18,7 @@ from spatialsig._known import what_is
 from spatialsig.errors import InputError, StoreError
 from spatialsig.store.atomic import link_or_copy
 from spatialsig.store.manifest import NAME, checksums, entry_of, read_manifest, write_manifest
-from spatialsig.store.stored.documents import FILE, KINDS, attributes_or_empty, document_of
+from spatialsig.store.stored.documents import FILE, FORMAT_2, KINDS, attributes_or_empty, document_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 ROOT_FILES = (FILE, *(f"{kind}/{FILE}" for kind in KINDS))
 SPATIALDATA_ATTRS = "spatialdata_attrs"
-FORMAT_2 = (".zgroup", ".zattrs", ".zmetadata", ".zarray")  # files of the Zarr format before
 # attributes that spatialdata writes last: an element without them was never finished
 _FINISHED = dict.fromkeys(KINDS, frozenset({SPATIALDATA_ATTRS})) | {"tables": frozenset({"version"})}
 

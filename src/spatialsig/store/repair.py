@@ -18,7 +18,6 @@ from spatialsig.store.foreign import is_draft
 from spatialsig.store.lock import lock_file, writer_lock
 from spatialsig.store.manifest import NAME, checksums, entry_of, manifest_file, read_manifest
 from spatialsig.store.metadata import (
-    FORMAT_2,
     ROOT_FILES,
     SPATIALDATA_ATTRS,
     as_text,
@@ -31,7 +30,7 @@ from spatialsig.store.metadata import (
     root_document,
     why_unfinished,
 )
-from spatialsig.store.stored.documents import FILE, KINDS, attributes_or_empty, copied_metadata
+from spatialsig.store.stored.documents import FILE, FORMAT_2, KINDS, attributes_or_empty, copied_metadata
 from spatialsig.store.swap import leftovers, list_labels, quarantine, restore_interrupted_swaps
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILE = "zarr.json"
+FORMAT_2 = (".zgroup", ".zattrs", ".zmetadata", ".zarray")  # files of the Zarr format before
 KINDS = ("images", "labels", "points", "shapes", "tables")
 _NODES = ("array", "group")
 
@@ -60,10 +61,12 @@ def lost(file: Path) -> StoreError:
 
 
 def check_not_lost(store: Path, nodes: Iterable[str]) -> None:
-    """Raise :func:`lost` for the first of the groups and arrays of a store that is there without its metadata."""
+    """Raise :func:`lost` for the first of the groups and arrays of a store that is there without its metadata of any format."""
     for node in sorted(nodes, key=lambda name: (name.count("/"), name)):
         place = store / node
-        if not (place / FILE).is_file() and place.is_dir() and any(each.is_dir() for each in place.iterdir()):
+        if any((place / name).is_file() for name in (FILE, *FORMAT_2)) or not place.is_dir():
+            continue
+        if any(each.is_dir() for each in place.iterdir()):
             raise lost(place / FILE)
 
 
