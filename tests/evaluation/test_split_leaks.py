@@ -145,12 +145,14 @@ def test_most_of_several_by_hand() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_fifty_small_clean_cohorts_of_whole_slides(tmp_path: Path) -> None:
     found = [seed for seed in range(N_COHORTS) if leaks(of_slides(tmp_path / str(seed), seed, random_patches=False))]
     assert found == []
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_fifty_small_leaking_cohorts_of_whole_slides(tmp_path: Path) -> None:
     found = [leaks(of_slides(tmp_path / str(seed), seed, random_patches=True)) for seed in range(N_COHORTS)]
     assert sum(found) >= 49
