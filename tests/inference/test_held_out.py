@@ -14,6 +14,7 @@ from spatialsig.errors import InputError, LeakageError, SpatialsigWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from spatialsig.models import SignatureViT
 
@@ -63,10 +64,13 @@ def other_method(slide: sd.SpatialData) -> None:
     sp.tl.score_cells(slide, "seed", method="ucell")
 
 
+def wrong_sets(study: sd.SpatialData) -> dict[str, list[str]]:
+    genes = list(study["table"].var_names)
+    return {name: genes[k * 8 : k * 8 + 8] for k, name in enumerate(study["signatures"].var_names)}
+
+
 def other_genes(slide: sd.SpatialData) -> None:
-    genes = list(slide["table"].var_names)
-    names = list(slide["signatures"].var_names)
-    sp.tl.score_cells(slide, {name: genes[k * 8 : k * 8 + 8] for k, name in enumerate(names)})
+    sp.tl.score_cells(slide, wrong_sets(slide))
 
 
 OTHER_LABELS = {"method": other_method, "gene_sets": other_genes}
@@ -91,6 +95,20 @@ def test_the_same_genes_in_another_order_are_the_same(study: sd.SpatialData, mod
     sp.tl.score_cells(slide, sets)
     sp.tl.aggregate_patches(slide, min_cells=3, use_rep=None)
     call("scales", slide, model, 0)
+
+
+def test_what_a_store_keeps_of_the_labels_is_compared_as_what_memory_does(
+    study: sd.SpatialData, model: SignatureViT, tmp_path: Path
+) -> None:
+    slide, store = sd.deepcopy(study), tmp_path / "s.zarr"
+    sp.tl.predict(slide, model)
+    sp.io.write(slide, store)
+    with warnings.catch_warnings(action="ignore", category=SpatialsigWarning):
+        sp.tl.scales(store, scales_um=[56.0])
+        sp.tl.score_cells(store, wrong_sets(study))
+        sp.tl.aggregate_patches(store, min_cells=3, use_rep=None)
+        with pytest.raises(InputError, match=r"targets `gene_sets`: 6 wanted, 6 here"):
+            sp.tl.scales(store, scales_um=[56.0])
 
 
 def test_labels_are_no_predictions(study: sd.SpatialData) -> None:

@@ -25,7 +25,7 @@ from spatialsig.data.patches import read_patches
 from spatialsig.errors import InputError
 from spatialsig.evaluation.ceiling import slide_ceiling
 from spatialsig.evaluation.findings_slides import SlideFacts, slide_facts
-from spatialsig.inference.held_out import check_folds, check_labels, labels_for
+from spatialsig.inference.held_out import check_folds, labels_for
 from spatialsig.inference.inputs import check_patches, input_source, usable
 from spatialsig.inference.provenance import backbone_of, check_inputs, result_hashes
 from spatialsig.models.ensemble import placed, weights_hash
@@ -133,7 +133,6 @@ def _gather_slide(slide: Slide, *, request: Request) -> Rows:
     if request.model is not None:
         check_patches(patches, request.model)
         check_inputs(patches, request.model, use_rep=request.use_rep, signatures_key=request.signatures_key)
-        check_labels(slide, request.model, request.signatures_key)
         check_folds(slide, request.model)
     rows, index = _without_pixels(patches, request)
     _add_embeddings(rows, patches, index, request)
@@ -147,7 +146,7 @@ def _gather_slide(slide: Slide, *, request: Request) -> Rows:
 
 def _without_pixels(patches: Patches, request: Request) -> tuple[Rows, NDArray[np.int64]]:
     """Rows of a slide without what needs pixels, and the patches that they stand for."""
-    slide, labels = patches.slide, labels_for(patches.labels(request.signatures_key), request.model)
+    slide, labels = patches.slide, labels_for(patches, request.signatures_key, request.model)
     train = patches.training(request.test_fold)
     # a patch in the buffer between folds is neither learned from nor judged
     in_use = (train | (patches.folds == request.test_fold)) & usable(patches, labels, backbone_of(request.model))

@@ -96,6 +96,6 @@ class Deletion:
         return np.where(places[:, None, :height, :width], np.uint8(GLASS), images)
 
 
-def recorded(table: pd.DataFrame) -> dict[str, list[Any]]:
+def for_store(table: pd.DataFrame) -> dict[str, list[Any]]:
     """Columns of a table as a store keeps them: None in place of NaN, which JSON does not know."""
     return table.astype(object).where(table.notna(), None).to_dict("list")  # type: ignore[return-value]

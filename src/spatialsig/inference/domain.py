@@ -33,7 +33,6 @@ MAX_PATCHES = 2000
 FEW_PATIENTS = 10  # of which the spread over patients, and so the threshold, is uncertain
 MIN_PATCHES = 30  # fewer have no kind that others could be compared with
 BATCH = 64
-OUTSIDE = r".*of its patches lie outside"  # begins the warning of a slide
 
 
 def learn_domain(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from spatialsig.errors import LeakageError, StaleError
 from spatialsig.inference.provenance import FOLDS_OF, GENE_SETS, INPUTS, LEFT_OUT, TARGETS, check_same, recorded
+from spatialsig.slide.folds import is_split_inside
 from spatialsig.slide.parts import FOLDS
 from spatialsig.slide.seen import SAMPLES
 
@@ -16,9 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from spatialsig.models.ensemble import SignatureModel
+    from spatialsig.slide.patches import Patches
     from spatialsig.slide.slides import Slide
     from spatialsig.slide.table_rows import PatchMatrix
 
+_LABELS = "the labels that the model learned"
 HELD_OUT = "held_out_folds"
 LEARNED = (SAMPLES, HELD_OUT, TARGETS)  # what the record of a table of predictions says of the models that made it
 
@@ -32,12 +35,22 @@ def check_labels(slide: Slide, model: SignatureModel, signatures_key: str) -> No
         Listing the differences.
     """
     here = recorded(slide, targets_key=signatures_key)
-    check_same(model.run.get(INPUTS, {}), here, slide=slide.name, other="the labels that the model learned")
+    check_same(model.run.get(INPUTS, {}), here, slide=slide.name, other=_LABELS)
 
 
-def labels_for(labels: PatchMatrix, model: SignatureModel | None) -> PatchMatrix:
-    """Labels of the signatures that a model predicts: without those that it left out, as no training slide measured them."""
-    return labels if model is None else labels.without(model.run.get(LEFT_OUT, ()))
+def labels_for(patches: Patches, signatures_key: str, model: SignatureModel | None) -> PatchMatrix:
+    """Labels of the signatures that a model predicts: without those that it left out, as no training slide measured them.
+
+    Raises
+    ------
+    InputError
+        As :func:`check_labels`.
+    """
+    labels = patches.labels(signatures_key)
+    if model is None:
+        return labels
+    check_labels(patches.slide, model, signatures_key)
+    return labels.without(model.run.get(LEFT_OUT, ()))
 
 
 def check_folds(slide: Slide, model: SignatureModel) -> None:
@@ -69,7 +82,7 @@ def refuse_training_slide(slide: Slide, model: SignatureModel, fold: int | None,
     if slide.name not in model.run.get(SAMPLES, []):
         return
     kept_out = [model.run.get("test_fold"), model.run.get("validation_fold")]
-    if slide.attrs.get("split", {}).get("by") in ("block", "random") and fold is not None and fold in kept_out:
+    if is_split_inside(slide) and fold is not None and fold in kept_out:
         return
     on = f" (`fold={fold}`)" if what == "calibrate" else ""
     msg = (
@@ -110,16 +123,13 @@ def check_judged(
         If the labels are of another method or of other genes than the model's.
     """
     if labels_key is not None and TARGETS in record:
-        theirs = {
-            TARGETS: {name: list(v) if not isinstance(v, str) else v for name, v in dict(record[TARGETS]).items()}
-        }
-        check_same(
-            theirs, recorded(slide, targets_key=labels_key), slide=slide.name, other="the labels that the model learned"
-        )
+        here = recorded(slide, targets_key=labels_key)
+        check_same({TARGETS: record[TARGETS]}, here, slide=slide.name, other=_LABELS)
     if slide.name not in record.get(SAMPLES, ()):
         return
-    by_block = slide.attrs.get("split", {}).get("by") in ("block", "random")
-    if by_block and fold is not None and fold in record.get(HELD_OUT, (fold,)):  # early records do not say
+    if (
+        is_split_inside(slide) and fold is not None and fold in record.get(HELD_OUT, (fold,))
+    ):  # early records do not say
         return
     msg = (
         f"slide {slide.name!r} trained the model that predicted it, so `{what}` would flatter it. Give slides that were held out"

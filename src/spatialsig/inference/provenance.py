@@ -101,14 +101,14 @@ def notes_of_seen(
 def check_same(theirs: Mapping[str, Any], ours: Mapping[str, Any], *, slide: str, other: str) -> None:
     """Raise :class:`InputError` listing how a slide's inputs and labels were made otherwise than those of ``other``.
 
-    Only what both say is compared.
+    Only what both say is compared, whether a store or a model keeps it.
     """
-    differences = [
-        f"{kind} `{fact}`: {_difference(theirs[kind][fact], ours[kind][fact])}"
+    pairs = {
+        f"{kind} `{fact}`": (_plain(theirs[kind][fact]), _plain(ours[kind][fact]))
         for kind in theirs.keys() & ours.keys()
         for fact in theirs[kind].keys() & ours[kind].keys()
-        if theirs[kind][fact] != ours[kind][fact]
-    ]
+    }
+    differences = [f"{what}: {_difference(a, b)}" for what, (a, b) in pairs.items() if a != b]
     if differences:
         listed = "\n  ".join(sorted(differences))
         msg = (

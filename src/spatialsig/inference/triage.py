@@ -12,7 +12,7 @@ import numpy as np
 
 from spatialsig import _keys
 from spatialsig.errors import InputError, LeakageError, StaleError
-from spatialsig.inference.held_out import check_labels, labels_for, refuse_training_slide
+from spatialsig.inference.held_out import labels_for, refuse_training_slide
 from spatialsig.inference.inputs import inputs_name
 from spatialsig.models.ensemble import members_of, weights_hash
 from spatialsig.models.triage import Calibration
@@ -118,8 +118,7 @@ def _errors(
     unknown = np.full(len(model.signatures), np.nan)
     if key is None:
         return {"map": unknown, "mean": unknown}
-    check_labels(patches.slide, model, key)
-    labels = labels_for(patches.labels(key), model)
+    labels = labels_for(patches, key, model)
     if labels.names != list(model.signatures):
         msg = (
             f"slide {patches.slide.name!r} has the signatures {labels.names}, the model {list(model.signatures)}; call "

@@ -5,7 +5,6 @@ Floor 8, above io, pl, pp, tl. Called as sp.tl.predict_cells.
 
 from __future__ import annotations
 
-import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -16,13 +15,13 @@ from spatialdata.models import TableModel
 
 from spatialsig import _keys
 from spatialsig._arguments import Fraction, Key, NewKey, checked
-from spatialsig.errors import InputError, SpatialsigWarning
-from spatialsig.inference.domain import OUTSIDE, warn_of_slide
+from spatialsig.errors import InputError
+from spatialsig.inference.domain import warn_of_slide
 from spatialsig.inference.held_out import LEARNED, learned_from
 from spatialsig.inference.inputs import check_reads_images
 from spatialsig.maps.cell_places import CellPlaces, cell_places
 from spatialsig.maps.cell_values import HEAD, MAP, PATCH, Asked, OfPatches, of_head, of_map, of_patches
-from spatialsig.maps.signature_map import signature_map
+from spatialsig.maps.signature_map import usual_map
 from spatialsig.models.cell_head import CellHead
 from spatialsig.models.ensemble import SignatureModel, placed, weights_hash
 from spatialsig.pp import find_nuclei
@@ -203,13 +202,10 @@ def _with_map(slide: Slide, model: SignatureModel, asked: Asked, device: str | N
     there = asked.map_key in slide.sdata.images and all(drawn.get(name) == value for name, value in wanted.items())
     if there and set(drawn["signatures"]) >= set(model.signatures) and not any(slide.lineage.stale(asked.map_key)):
         return slide
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", OUTSIDE, SpatialsigWarning)  # which is said of the cells
-        signature_map(
-            slide.path or slide.sdata, model, min_tissue=asked.min_tissue, device=device, precision=asked.precision,
-            image_key=asked.image_key, patches_key=asked.patches_key, key_added=asked.map_key,
-        )  # fmt: skip
-    slide.changed()
+    usual_map(
+        slide, model, min_tissue=asked.min_tissue, device=device, precision=asked.precision, image_key=asked.image_key,
+        patches_key=asked.patches_key, key_added=asked.map_key,
+    )  # fmt: skip
     return _again(slide)
 
 

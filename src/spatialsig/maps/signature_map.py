@@ -199,9 +199,20 @@ def unit_of(model: SignatureModel) -> str:
     return f"{method} score" if method else "score, as in the labels of the model"
 
 
+def usual_map(
+    slide: Slide, model: SignatureModel, *, min_tissue: float, precision: Literal["32", "bf16"], device: str | None,
+    image_key: str, patches_key: str, key_added: str,
+) -> None:  # fmt: skip
+    """Draw what :func:`signature_map` draws by default; whoever calls it warns of a slide that lies outside."""
+    keys = {"tissue_key": None, "image_key": image_key, "patches_key": patches_key}
+    asked = _asked(model, "patch", None, None, None, keys=keys, min_tissue=min_tissue, precision=precision)
+    _draw(slide, model=model, asked=asked, skip_done=False, device=device, key_added=key_added, warns=False)
+
+
 def _draw(
-    slide: Slide, *, model: SignatureModel, asked: _Asked, skip_done: bool, device: str | None, key_added: str
-) -> tuple[str, str, int, float]:
+    slide: Slide, *, model: SignatureModel, asked: _Asked, skip_done: bool, device: str | None, key_added: str,
+    warns: bool = True,
+) -> tuple[str, str, int, float]:  # fmt: skip
     check_added(slide, key_added, made_by="tl.signature_map")
     before = slide.attrs.get("signature_map", {}).get(key_added, {})
     if skip_done and _is_done(slide, key_added, before, asked):
@@ -219,7 +230,8 @@ def _draw(
     }  # fmt: skip
     if (found := watch.result()) is not None:
         made[_keys.OOD] = found.as_record()
-        warn_of_slide(slide.name, found, model)
+        if warns:
+            warn_of_slide(slide.name, found, model)
     slide.put(key_added, element, made_by="tl.signature_map", sources=grid.sources, attrs={"signature_map": made})
     return slide.name, PREDICTED, len(grid.patches), grid.bin_um
 

@@ -19,7 +19,7 @@ from spatialsig._text import as_name, check_alike, composed
 from spatialsig.errors import InputError, LeakageError, SpatialsigWarning
 from spatialsig.slide.coordinates import positions
 from spatialsig.slide.copies import check_copies
-from spatialsig.slide.folds import folds_of, group_folds, inner_group_folds
+from spatialsig.slide.folds import INSIDE, folds_of, group_folds, inner_group_folds
 from spatialsig.slide.parts import FOLDS
 from spatialsig.slide.roles import needs_cells
 from spatialsig.slide.slides import Data, open_slides
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from spatialsig.slide.slides import Slide
 
-INSIDE = ("block", "random")  # folds of places on a slide; the others are of whole slides
 WHOLE = ("patient", "slide")
 
 

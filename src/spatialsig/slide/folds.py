@@ -1,6 +1,6 @@
 """Folds of slides, and of places on a slide, from what ``pp.split`` recorded.
 
-Floor 4, above train. Used by 14 modules of evaluation, expression, inference, labels, maps, pp, slide, tl.
+Floor 4, above train. Used by 17 modules of evaluation, expression, inference, labels, maps, pl, pp, slide, tl.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from spatialsig.slide.slides import Slide
 
 BUFFER = -1  # fold of a place too near to another fold
+INSIDE = (
+    "block",
+    "random",
+)  # splits of places on a slide, both sides of which lie on slides that were seen; others hold out whole slides
 
 
 def group_folds(
@@ -162,6 +166,11 @@ def _block_options(split: Mapping[str, Any], extent_um: float) -> dict[str, Any]
     return options | {"buffer_um": max(float(split["buffer_um"]), extent_um)}
 
 
+def is_split_inside(slide: Slide) -> bool:
+    """Whether places on the slide were dealt to folds, not the slide as a whole."""
+    return slide.attrs.get("split", {}).get("by") in INSIDE
+
+
 def check_fold(slide: Slide, fold: int, *, name: str) -> None:
     """Raise :class:`InputError` for a fold that ``pp.split`` did not make: nothing would be held out."""
     n_folds = int(slide.attrs["split"].get("n_folds", fold + 1))
@@ -182,7 +191,7 @@ def torn_patients(slides: Mapping[str, tuple[str, Mapping[str, Any]]], held_out:
     """
     folds: dict[str, dict[str, int]] = {}
     for name, (patient, split) in slides.items():
-        if split.get("by", "slide") not in ("slide", "block", "random"):
+        if split.get("by", "slide") not in ("slide", *INSIDE):
             folds.setdefault(patient, {})[name] = int(split["fold"])
     torn = [
         f"{patient!r} ({first_few([f'{name} in fold {fold}' for name, fold in of_slides.items()])})"
@@ -237,6 +246,4 @@ def shared_folds(splits: Mapping[str, Mapping[str, Any] | None]) -> list[int]:
         msg = f"slides are split differently (by, n_folds, seed): {designs}; call `sp.pp.split` on all together."
         raise InputError(msg)
     by, n_folds, _ = next(iter(designs.values()))
-    return (
-        list(range(n_folds)) if by in ("block", "random") else sorted({int(split["fold"]) for split in done.values()})
-    )
+    return list(range(n_folds)) if by in INSIDE else sorted({int(split["fold"]) for split in done.values()})

@@ -9,6 +9,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from spatialsig._checks import first_few, warn
+from spatialsig.slide.folds import INSIDE
 from spatialsig.slide.slides import learn_from, recorded_slides
 
 if TYPE_CHECKING:
@@ -18,10 +19,6 @@ if TYPE_CHECKING:
 
 SEEN = "seen"  # in the record of a step that a model made: the slides and patients that the model has learned from
 SAMPLES, PATIENTS = "training_samples", "training_patients"  # in the run of a model
-_INSIDE = (
-    "block",
-    "random",
-)  # splits of places: both sides lie on slides that were seen; all others hold out whole slides
 
 
 def patients_of(data: Data, samples: Collection[str]) -> list[str]:
@@ -56,7 +53,7 @@ def seen_of(
     return [
         f"{name} of patient {patient}"
         for name, patient, split in slides
-        if split.get("by", "block") not in _INSIDE and split.get("fold") is not None and int(split["fold"]) in held_out
+        if split.get("by", "block") not in INSIDE and split.get("fold") is not None and int(split["fold"]) in held_out
         if name in seen.get(SAMPLES, ()) or patient in seen.get(PATIENTS, ())
     ]
 

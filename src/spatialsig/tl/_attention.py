@@ -22,7 +22,7 @@ from spatialsig._progress import progress_bar
 from spatialsig.data.features import in_batches
 from spatialsig.data.passes import ahead
 from spatialsig.errors import InputError
-from spatialsig.inference.deletion import Deletion, recorded
+from spatialsig.inference.deletion import Deletion, for_store
 from spatialsig.inference.inputs import AHEAD, ModelInputs, inputs_name
 from spatialsig.inference.modalities import ModalityShares
 from spatialsig.inference.provenance import why_absent
@@ -210,7 +210,7 @@ def _draw(
         "patches": shown.ids.to_numpy()[rows].tolist(),
         "cell_l0": raster.cell_l0,
         "origin_l0": raster.origin.tolist(),
-        "deletion": recorded(faithful.drop(columns=_keys.SAMPLE)),
+        "deletion": for_store(faithful.drop(columns=_keys.SAMPLE)),
     }
     sources = [*shown.pixel_parts, *([] if use_rep is None else [obsm_of(signatures_key, use_rep)])]
     slide.put(

@@ -16,7 +16,7 @@ from spatialsig import _keys
 from spatialsig._arguments import Count, Key, Natural, Share, checked
 from spatialsig._checks import check_choice
 from spatialsig.errors import InputError, KeyMissingError
-from spatialsig.inference.held_out import check_labels, labels_for, refuse_training_slide
+from spatialsig.inference.held_out import labels_for, refuse_training_slide
 from spatialsig.inference.inputs import ModelInputs, inputs_name, usable
 from spatialsig.inference.provenance import backbone_of
 from spatialsig.models.ensemble import SignatureModel, placed
@@ -162,8 +162,7 @@ def _errors(
 ) -> _Errors | None:  # fmt: skip
     """Errors on the held-out labelled patches of one slide; None where it has none."""
     patches = slide.patches(patches_key)
-    check_labels(slide, model, signatures_key)
-    labels = labels_for(patches.labels(signatures_key), model)
+    labels = labels_for(patches, signatures_key, model)
     _check_signatures(slide, labels.names, model)
     rows = np.flatnonzero(_held_out(patches, fold) & usable(patches, labels, backbone_of(model)))
     if not len(rows):

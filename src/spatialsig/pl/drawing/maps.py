@@ -14,6 +14,7 @@ from spatialsig.errors import AlignmentError
 from spatialsig.pl.drawing.slide_panels import background
 from spatialsig.pl.drawing.values import patch_values
 from spatialsig.slide.coordinates import full_resolution, image_of, image_to_um
+from spatialsig.slide.folds import is_split_inside
 from spatialsig.stats.agreement import agreement
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def learnt(slide: Slide, predictions_key: str) -> str:
     """What of a slide trained the model of its predictions, by their record; empty where nothing did."""
     if slide.name not in list(made_by(slide, predictions_key).get("training_samples", [])):
         return ""
-    if slide.attrs.get("split", {}).get("by") not in ("block", "random"):
+    if not is_split_inside(slide):
         return "trained on this slide"
     return f"trained on {'other ' if 'cross_validate' in slide.params(predictions_key) else ''}parts of it"
 
